@@ -1,0 +1,37 @@
+# Everything on a fresh machine: virtual environment, install, run. A second call installs nothing.
+VENV ?= .venv
+PYTHON ?= python3
+PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+QUICKSTART_OUTPUT ?= runs/quickstart
+
+.PHONY: quickstart test lint types check clean
+
+quickstart: $(VENV)/.quickstart
+	$(VENV)/bin/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/trans_encoder.py \
+		--config recipes/quickstart.yaml --output_dir $(QUICKSTART_OUTPUT)
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest tests
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.quickstart: $(VENV)/bin/pip setup.py constraints.txt
+	$(PIP) -e '.[quickstart]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/pip setup.py constraints.txt
+	$(PIP) -e '.[dev]'
+	touch $@

@@ -1,0 +1,111 @@
+"""From unlabelled sentence pairs to a bi-encoder and a cross-encoder (Trans-Encoder, Liu et al., ICLR 2022).
+
+    accelerate launch recipes/trans_encoder.py --config recipes/quickstart.yaml --output_dir runs/quickstart
+
+Every key of the YAML file can be overridden as `--section.key value`; `--help` lists them. The same command, run again
+after an interruption, continues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from te_trainer.command import run_command
+from te_trainer.config import RunConfig, parse
+
+
+def main() -> None:
+    ################
+    # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
+    ################
+    config = parse()
+    from accelerate import PartialState
+
+    from te_trainer.quiet import quiet_libraries
+    from te_trainer.run_folder import claimed, refuse_other_configuration
+
+    quiet_libraries()
+    root = Path(config.output_dir)
+    state = PartialState()
+    with claimed(root) if state.is_main_process else contextlib.nullcontext():
+        from te_trainer.preparation import comparable
+
+        refuse_other_configuration(root, comparable(config))
+        state.wait_for_everyone()
+        distil_in(root, config)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def distil_in(root: Path, config: RunConfig) -> None:
+    from accelerate import PartialState
+
+    from te_trainer.cycle import distil
+    from te_trainer.pairs import Pool
+    from te_trainer.preparation import check_disk, check_models, load_gold_sets, prepare_pool, write_run_file
+    from te_trainer.progress import RunProgress
+    from te_trainer.report import print_table, write_report
+    from te_trainer.results import collect
+    from te_trainer.run_folder import write_text
+    from te_trainer.stages import StageRunner
+    from te_trainer.stages.scoring import Scorer
+    from te_trainer.stages.settings import metric_of
+
+    state = PartialState()
+    metric = metric_of(config)
+    results_file = root / "results.json"
+    if results_file.exists():
+        if state.is_main_process:
+            print_table(json.loads(results_file.read_text(encoding="utf-8")), metric.__name__)
+            print(f"The run in {root} is finished; there is nothing to do.")
+        return
+
+    ################
+    # Models, gold scores, pool
+    ################
+    check_models(config)
+    dev, tests = load_gold_sets(config)
+    if state.is_main_process:
+        check_disk(config, root)
+        pool = prepare_pool(config, root)
+        if not (root / "run.yaml").exists():
+            write_run_file(config, root, pool, state.num_processes)
+    state.wait_for_everyone()
+    pool, pairs = Pool.load(root / "pool")
+
+    ################
+    # Cycles
+    ################
+    progress = RunProgress(enabled=state.is_main_process)
+    with progress:
+        for line in pool.describe():
+            progress.say(line)
+        for gold in [*([dev] if dev else []), *tests]:
+            role = "dev" if gold is dev else "test"
+            progress.say(
+                f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped"
+            )
+        scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
+        runner = StageRunner(config, root, pool, pairs, scorer, progress)
+        distil(runner, list(runner.models), runner.cycles)
+
+    ################
+    # Results
+    ################
+    runner.finish()
+    results = collect(runner)
+    runner.remove_cycles()
+    if state.is_main_process:
+        from dataclasses import asdict
+
+        write_report(root, results, asdict(config), pool.describe(), metric.__name__)
+        write_text(results_file, json.dumps(results, indent=2) + "\n")
+        print_table(results, metric.__name__)
+        print(f"{root / 'report.md'} tells more; the encoders are in {root}/NAME/bi-encoder and NAME/cross-encoder.")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,102 @@
+"""The sections of a run's configuration. Nothing here imports torch, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["bi-encoder", "cross-encoder"]
+Task = Literal["sts", "binary"]
+Size = Literal["base", "large"]
+
+
+@dataclass
+class ModelConfig:
+    """One PLM: the bi-encoder that labels first, and the plain checkpoint from which cross-encoders start.
+
+    Args:
+        bi_encoder: Start of the bi-encoder (step 0 of the paper's algorithm, e.g. a SimCSE checkpoint): a Hub id, a
+            local folder, or `package:folder` for a folder inside an installed package.
+        cross_encoder: Start of the cross-encoder, the original PLM (e.g. `bert-base-uncased`). Default: `bi_encoder`.
+        name: Name of the folder below the output folder. Default: the last part of `bi_encoder`.
+        pooling: Overrides `bi_encoder.pooling` for this PLM.
+    """
+
+    bi_encoder: str
+    cross_encoder: str | None = None
+    name: str | None = None
+    pooling: Literal["cls", "mean"] | None = None
+
+    def __post_init__(self) -> None:
+        self.cross_encoder = self.cross_encoder or self.bi_encoder
+        self.name = self.name or self.bi_encoder.rstrip("/").replace(":", "/").split("/")[-1]
+
+
+@dataclass
+class DataConfig:
+    """Where the unlabelled pairs and the gold scores are.
+
+    Args:
+        pool: Sources of unlabelled pairs, one or several: a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`, `.jsonl`,
+            `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
+            `owner/name:config`). Labels in them are ignored; all splits are read.
+        columns: Maps `sentence1`, `sentence2` and `score` to the the files' names, e.g. `{sentence1: question1}`.
+        max_pairs: Keep at most this many pairs, drawn with `seed`.
+        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`); without it they come
+            from the Hub.
+        dev: Pairs with gold scores that choose checkpoints and cycles: a benchmark name, or a file as for `pool` with
+            a column `score`.
+        test: Pairs with gold scores to report on, named likewise; they choose nothing.
+    """
+
+    pool: list[str] | str = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    max_pairs: int | None = None
+    dir: str | None = None
+    dev: str | None = None
+    test: list[str] | str = field(default_factory=list)
+
+
+@dataclass
+class DistillationConfig:
+    """The alternation of labelling and training (paper section 2).
+
+    Args:
+        task: Which of the paper's hyper-parameter sets (Table 16) gives the defaults, and which metric scores: `sts`
+            (Spearman) or `binary` (ROC-AUC).
+        size: Which column of Table 16; `auto` takes `large` from a hidden size of 1024 on.
+        cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`.
+        init: `refresh` starts every training from the original checkpoints (the paper's choice); `sequential` starts
+            each encoder from the weights of its teacher.
+        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`; `last` keeps the last ones.
+        precision: Arithmetic of training and labelling: `auto` takes bfloat16 or float16 where the hardware is fast
+            at it, float32 elsewhere. Weights, scores and reported results are float32 always.
+        batch_tokens: Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.
+        keep_cycles: Keep the encoders of all cycles instead of the best ones only.
+    """
+
+    task: Task = "sts"
+    size: Literal["auto", "base", "large"] = "auto"
+    cycles: int | None = None
+    init: Literal["refresh", "sequential"] = "refresh"
+    selection: Literal["dev", "last"] = "dev"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_tokens: int | None = None
+    keep_cycles: bool = False
+
+
+@dataclass
+class RunConfig:
+    """A whole run.
+
+    `bi_encoder` and `cross_encoder` hold only the keys that the user gave; the trainers' defaults fill the rest.
+    """
+
+    models: list[ModelConfig]
+    data: DataConfig
+    distillation: DistillationConfig
+    bi_encoder: dict[str, Any]
+    cross_encoder: dict[str, Any]
+    report_to: list[str]
+    output_dir: str
+    seed: int

@@ -1,0 +1,53 @@
+"""The alternation (Trans-Encoder, Algorithm 1): label with bi-encoders, train cross-encoders, label with those, train
+bi-encoders; cycle after cycle.
+
+This module knows the order of the stages and nothing else: no files, no tensors. Every stage is idempotent, so a run
+that was killed goes through the same calls again, and those whose work is done return at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from te_trainer.config.schema import Kind
+
+Labels = TypeVar("Labels")
+
+
+class Stages(Protocol[Labels]):
+    """What a cycle is made of."""
+
+    def evaluate_start(self, name: str) -> None:
+        """Score the bi-encoder that a PLM starts from."""
+
+    def label(self, cycle: int, name: str, teacher: Kind) -> Labels:
+        """Score the pool with the current teacher of a PLM."""
+
+    def combine(self, labels: Sequence[Labels]) -> Labels:
+        """Make one set of labels of every PLM's."""
+
+    def train(self, cycle: int, name: str, student: Kind, labels: Labels) -> None:
+        """Train an encoder of a PLM on labels, and score it."""
+
+    def end_cycle(self, cycle: int) -> None:
+        """Let go of what later cycles do not need."""
+
+
+def distil(stages: Stages[Labels], names: Sequence[str], cycles: int) -> None:
+    """Run all cycles.
+
+    Args:
+        names: of the PLMs. Each labels, and each learns from the labels of all (self-distillation with one PLM,
+            mutual-distillation with several; section 2.4).
+        cycles: 3 for STS and 5 for binary tasks in the paper.
+    """
+    for name in names:
+        stages.evaluate_start(name)
+    for cycle in range(1, cycles + 1):
+        halves: tuple[tuple[Kind, Kind], ...] = (("bi-encoder", "cross-encoder"), ("cross-encoder", "bi-encoder"))
+        for teacher, student in halves:
+            labels = stages.combine([stages.label(cycle, name, teacher) for name in names])
+            for name in names:
+                stages.train(cycle, name, student, labels)
+        stages.end_cycle(cycle)

@@ -1,0 +1,8 @@
+"""The two encoders of the method, and how they are loaded and saved."""
+
+from te_trainer.encoders.bi_encoder import BiEncoder
+from te_trainer.encoders.cross_encoder import CrossEncoder
+
+Encoder = BiEncoder | CrossEncoder
+
+__all__ = ["BiEncoder", "CrossEncoder", "Encoder"]

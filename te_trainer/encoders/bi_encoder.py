@@ -1,0 +1,135 @@
+"""The bi-encoder: two sentences, one encoder, and the cosine of their vectors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, load_tokenizer, locate, saved_pooling
+from te_trainer.errors import InputError
+
+Pooling = Literal["cls", "mean"]
+
+
+def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """One vector a sentence out of its token vectors.
+
+    Args:
+        hidden: shape (n, tokens, hidden), any floating dtype.
+        attention_mask: shape (n, tokens), 1 for real tokens.
+        pooling: `cls` takes the first token (the paper's representation), `mean` averages the real ones.
+
+    Returns:
+        float32, shape (n, hidden): 16-bit sums would make many cosines equal.
+    """
+    if pooling == "cls":
+        return hidden[:, 0].float()
+    mask = attention_mask.unsqueeze(-1).float()
+    return (hidden.float() * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+
+
+@dataclass
+class BiEncoder:
+    """A Hugging Face encoder, its tokenizer, and how to make a sentence's vector with them.
+
+    Args:
+        model: any encoder with `last_hidden_state`; float32.
+        tokenizer: the tokenizer of `model`.
+        pooling: `cls` or `mean`.
+        max_length: tokens of a sentence beyond this are cut (32 in the paper, Table 16).
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pooling: Pooling = "cls"
+    max_length: int = 32
+
+    kind = "bi-encoder"
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, *, pooling: Pooling | None = None, max_length: int = 32, from_cross_encoder: bool = False
+    ) -> BiEncoder:
+        """Load from a Hub id, a local folder or `package:folder`.
+
+        Args:
+            pooling: None takes what the checkpoint says, else `cls`.
+            from_cross_encoder: take the encoder below a cross-encoder's head (sequential distillation).
+
+        Raises:
+            InputError: no such model, a cross-encoder where none is expected, a tokenizer without padding.
+        """
+        pooling = check_bi_encoder(name, pooling, from_cross_encoder)
+        config = load_config(name)
+        # BERT's own pooler is no part of the sentence vector; unused, it would stall distributed training.
+        extra = {"add_pooling_layer": False} if config.model_type in POOLER_MODELS else {}
+        model = AutoModel.from_pretrained(locate(name), dtype=torch.float32, **extra)
+        return cls(model, load_tokenizer(name), pooling, max_length)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
+        """Vectors of a batch of tokenised sentences.
+
+        Args:
+            input_ids, attention_mask: shape (n, tokens).
+            model: the model as a trainer wrapped it; None for the plain one.
+
+        Returns:
+            float32, shape (n, hidden).
+        """
+        output = (model or self.model)(input_ids=input_ids, attention_mask=attention_mask)
+        return pool(output.last_hidden_state, attention_mask, self.pooling)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save what `SentenceTransformer(folder)` and `AutoModel.from_pretrained(folder)` load."""
+        self.model.save_pretrained(folder)
+        self.save_layout(folder)
+
+    def save_layout(self, folder: str | Path) -> None:
+        """Everything but the weights: tokenizer, pooling and the list of modules.
+
+        The files follow the layout that sentence-transformers has read since version 2.
+        """
+        folder = Path(folder)
+        self.tokenizer.model_max_length = self.max_length
+        self.tokenizer.save_pretrained(folder)
+        hidden = self.model.config.hidden_size
+        files = {
+            "modules.json": [
+                {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+                {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            ],
+            "sentence_bert_config.json": {"max_seq_length": self.max_length, "do_lower_case": False},
+            "config_sentence_transformers.json": {"similarity_fn_name": "cosine", "prompts": {}},
+            "1_Pooling/config.json": {
+                "word_embedding_dimension": hidden,
+                "pooling_mode_cls_token": self.pooling == "cls",
+                "pooling_mode_mean_tokens": self.pooling == "mean",
+                "pooling_mode_max_tokens": False,
+                "pooling_mode_mean_sqrt_len_tokens": False,
+            },
+        }
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+# Model types whose AutoModel takes add_pooling_layer.
+POOLER_MODELS = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "ernie", "ibert", "albert"}
+
+
+def check_bi_encoder(name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False) -> Pooling:
+    """Refuse what cannot start a bi-encoder, before anything is loaded; give the pooling it will have."""
+    if checkpoint_kind(load_config(name)) == "cross-encoder" and not from_cross_encoder:
+        raise InputError(
+            f"model {name}: a cross-encoder (it has a classification head) where a bi-encoder's start is expected; "
+            "its sentence vectors would mean nothing"
+        )
+    load_tokenizer(name)
+    return pooling or (None if from_cross_encoder else saved_pooling(name)) or "cls"

@@ -1,0 +1,126 @@
+"""Finding a checkpoint, telling what it is, and loading its tokenizer, with one sentence for each way to fail."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from te_trainer.errors import InputError
+
+CheckpointKind = Literal["encoder", "cross-encoder"]
+
+
+def locate(name: str) -> str:
+    """Where a model is: the path of a local folder or of `package:folder`, or the Hub id as it is."""
+    if Path(name).is_dir():
+        return name
+    package, colon, folder = name.partition(":")
+    if colon:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(f"model {name}: the package '{package}' is not installed; pip install it")
+        path = Path(spec.submodule_search_locations[0], folder)
+        if not path.is_dir():
+            raise InputError(f"model {name}: the package '{package}' has no folder '{folder}'")
+        return str(path)
+    return name
+
+
+def load_config(name: str) -> PretrainedConfig:
+    """The configuration of a checkpoint.
+
+    Raises:
+        InputError: there is no such model, or it is no encoder (an encoder-decoder, a language model's decoder).
+    """
+    path = locate(name)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        where = "in that folder" if Path(path).is_dir() else "here or on the Hub"
+        raise InputError(f"model {name}: no model {where} ({_reason(error)})") from None
+    architecture = (config.architectures or [""])[0]
+    if config.is_encoder_decoder or architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        raise InputError(
+            f"model {name}: {architecture or config.model_type} is no encoder; start from an encoder such as "
+            "bert-base-uncased"
+        )
+    if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
+        raise InputError(f"model {name}: the folder holds no weights (model.safetensors)")
+    return config
+
+
+def checkpoint_kind(config: PretrainedConfig) -> CheckpointKind:
+    """Whether a checkpoint has a classification head."""
+    architecture = (config.architectures or [""])[0]
+    return "cross-encoder" if architecture.endswith("ForSequenceClassification") else "encoder"
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        InputError: there is none, or it cannot pad.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(locate(name))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"model {name}: no tokenizer that can be loaded ({_reason(error)})") from None
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"model {name}: its tokenizer has no padding token, without which sentences cannot be batched")
+    return tokenizer
+
+
+def saved_pooling(name: str) -> Literal["cls", "mean"] | None:
+    """The pooling that a sentence-transformers folder or repository names; None where it names none.
+
+    Raises:
+        InputError: the checkpoint pools in a way, or has a layer, that `AutoModel` and a plain pooling cannot give.
+    """
+    modules = _json(name, "modules.json")
+    if modules is None:
+        return None
+    for module in modules:
+        if module["type"].rpartition(".")[2] not in {"Transformer", "Pooling", "Normalize"}:
+            raise InputError(
+                f"model {name}: its module {module['type'].rpartition('.')[2]} would be lost; start from a checkpoint "
+                "of Transformer and Pooling only"
+            )
+    path = next((module["path"] for module in modules if module["type"].endswith("Pooling")), None)
+    pooling = _json(name, f"{path}/config.json") if path is not None else None
+    if pooling is None:
+        return None
+    # sentence-transformers 6 writes one name; earlier versions a flag for each kind.
+    modes = pooling.get("pooling_mode") or [
+        mode
+        for mode, flag in {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}.items()
+        if pooling.get(flag)
+    ]
+    modes = [modes] if isinstance(modes, str) else modes
+    if modes == ["cls"]:
+        return "cls"
+    if modes == ["mean"]:
+        return "mean"
+    raise InputError(f"model {name}: its pooling is neither cls nor mean; set bi_encoder.pooling to choose one")
+
+
+def _json(name: str, file: str) -> Any:
+    path = locate(name)
+    if Path(path).is_dir():
+        found = Path(path, file)
+        return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return json.loads(Path(hf_hub_download(path, file)).read_text(encoding="utf-8"))
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,38 @@
+"""Which arithmetic the hardware is fast at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def resolve_precision(wanted: Literal["auto"] | Precision = "auto") -> Precision:
+    """`auto` becomes bfloat16 or float16 where the hardware has units for it, else float32.
+
+    What `accelerate launch --mixed_precision` says goes before the hardware. A CPU without AVX-512-BF16 or AMX gets
+    slower with bfloat16, not faster.
+    """
+    if wanted != "auto":
+        return wanted
+    launched: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked in launched:
+        return launched[asked]
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if torch.backends.mps.is_available():
+        return "float32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Autocast to `precision` on `device`; nothing for float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))

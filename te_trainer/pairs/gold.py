@@ -1,0 +1,75 @@
+"""Sets with gold scores: what chooses checkpoints (dev) and what is reported (test)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from te_trainer.errors import InputError
+from te_trainer.pairs.readers import read_rows
+from te_trainer.tasks import BENCHMARKS, Rows
+
+
+@dataclass(frozen=True)
+class GoldSet:
+    """Pairs with gold scores.
+
+    Args:
+        name: the benchmark's name, or the file's without its ending.
+        sentence1, sentence2: the pairs.
+        scores: float64, shape (n,).
+        unscored: rows left out because they have no score (the paper drops them too).
+    """
+
+    name: str
+    sentence1: list[str]
+    sentence2: list[str]
+    scores: np.ndarray
+    unscored: int = 0
+
+    def __len__(self) -> int:
+        return len(self.sentence1)
+
+
+def load_gold(source: str, role: Literal["dev", "test"], columns: dict[str, str], folder: str | None = None) -> GoldSet:
+    """Load a set with gold scores.
+
+    Raises:
+        InputError: a score is not a number, all scores are the same, fewer than two rows are scored.
+    """
+    benchmark = None if Path(source).exists() else BENCHMARKS.get(source)
+    rows = Rows(role)
+    if benchmark is not None:
+        chosen = benchmark.dev if role == "dev" else benchmark.test
+        if chosen is None:
+            raise InputError(f"data.{role}: {source} has no {role} rows; choose another set")
+        rows = chosen
+    sentence1, sentence2, scores = [], [], []
+    unscored = 0
+    found = read_rows(source, ["sentence1", "sentence2", "score"], columns, folder, rows.split)
+    for place, (first, second, score) in islice(found, rows.start, rows.stop):
+        if score is None or (isinstance(score, str) and not score.strip()):
+            unscored += 1
+            continue
+        try:
+            value = float(score)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(f"{place}: the gold score '{score}' is not a number; mend or remove the row")
+        for sentence in (first, second):
+            if not isinstance(sentence, str):
+                raise InputError(f"{place}: a sentence is missing or not text; mend or remove the row")
+        sentence1.append(first.strip())
+        sentence2.append(second.strip())
+        scores.append(value)
+    if len(scores) < 2:
+        raise InputError(f"data.{role}: {source} holds {len(scores)} rows with gold scores; at least two are needed")
+    if min(scores) == max(scores):
+        raise InputError(f"data.{role}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
+    return GoldSet(Path(source).stem, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored)

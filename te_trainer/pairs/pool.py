@@ -1,0 +1,166 @@
+"""The pool: unlabelled pairs from one or several sources as one memory-mapped Arrow file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from te_trainer.errors import InputError
+from te_trainer.pairs.readers import read_rows
+
+SCHEMA = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string())])
+BLOCK = 10_000  # rows in an Arrow record batch, and in memory while a pool is built
+
+
+@dataclass
+class SourceCount:
+    """What one source gave."""
+
+    source: str
+    rows: int = 0
+    empty: int = 0
+    sha256: str | None = None
+
+
+@dataclass
+class Pool:
+    """The pairs, and how they came to be.
+
+    Args:
+        sources: rows read and empty rows dropped, by source.
+        duplicates: rows dropped because the same pair stood before, in whichever source.
+        distinct: pairs left before a subsample was drawn.
+        pairs: pairs in the pool.
+        fingerprint: of the pairs in their order.
+    """
+
+    sources: list[SourceCount] = field(default_factory=list)
+    duplicates: int = 0
+    distinct: int = 0
+    pairs: int = 0
+    fingerprint: str = ""
+
+    def describe(self) -> list[str]:
+        """The counts, a line each, to print before work starts."""
+        lines = [
+            f"pool: {count.source}: {count.rows:,} rows"
+            + (f", {count.empty:,} empty ones dropped" if count.empty else "")
+            for count in self.sources
+        ]
+        sampled = f", {self.pairs:,} drawn of {self.distinct:,}" if self.pairs != self.distinct else ""
+        lines.append(f"pool: {self.pairs:,} pairs ({self.duplicates:,} duplicates dropped{sampled})")
+        return lines
+
+    @staticmethod
+    def load(folder: Path) -> tuple[Pool, Dataset]:
+        """Read a pool back; the pairs stay on disk, mapped into memory."""
+        values = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
+        pool = Pool(**{**values, "sources": [SourceCount(**count) for count in values["sources"]]})
+        return pool, Dataset.from_file(str(folder / "pairs.arrow"))
+
+
+def build_pool(
+    sources: Iterable[str],
+    folder: Path,
+    *,
+    columns: dict[str, str] | None = None,
+    benchmark_folder: str | None = None,
+    max_pairs: int | None = None,
+    seed: int = 0,
+) -> Pool:
+    """Read the sources once and write `pairs.arrow` and `pool.json` into `folder`.
+
+    A pair that stands twice in the same order is kept once; empty rows are dropped; both are counted. Duplicates are
+    found by a 64-bit hash of each pair (8 bytes of memory a row; among ten million pairs, the chance that one pair is
+    lost to a collision is 3 in a million).
+
+    Raises:
+        InputError: a source cannot be read, a row is broken, or no pair is left.
+    """
+    pool = Pool()
+    folder.mkdir(parents=True, exist_ok=True)
+    raw, final = folder / "read.arrow", folder / "pairs.arrow"
+    hashes = array("Q")
+    _write(raw, _blocks(pool, sources, columns or {}, benchmark_folder, hashes))
+    if not hashes:
+        raise InputError(f"data.pool: no pair of sentences in {', '.join(count.source for count in pool.sources)}")
+    digests = np.frombuffer(hashes, dtype=np.uint64)
+    kept = np.sort(np.unique(digests, return_index=True)[1])
+    pool.duplicates = len(digests) - len(kept)
+    pool.distinct = len(kept)
+    if max_pairs is not None and max_pairs < len(kept):
+        kept = np.sort(np.random.default_rng(seed).choice(kept, size=max_pairs, replace=False))
+    if len(kept) == len(digests):
+        raw.replace(final)
+    else:
+        _write(final, _filtered(raw, kept))
+        raw.unlink()
+    pool.pairs = len(kept)
+    pool.fingerprint = hashlib.sha256(digests[kept].tobytes()).hexdigest()[:16]
+    (folder / "pool.json").write_text(json.dumps(asdict(pool), indent=2) + "\n", encoding="utf-8")
+    return pool
+
+
+def file_digest(source: str) -> str | None:
+    """SHA-256 of a local file's bytes; None for what is no file."""
+    if not Path(source).is_file():
+        return None
+    with Path(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pair_digest(*texts: str) -> int:
+    """A 64-bit hash of one or more texts, the same on every machine."""
+    joined = "\x1f".join(texts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
+
+
+def _blocks(
+    pool: Pool, sources: Iterable[str], columns: dict[str, str], benchmark_folder: str | None, hashes: array[int]
+) -> Iterator[pa.RecordBatch]:
+    first: list[str] = []
+    second: list[str] = []
+    for source in sources:
+        count = SourceCount(source, sha256=file_digest(source))
+        pool.sources.append(count)
+        for place, values in read_rows(source, ["sentence1", "sentence2"], columns, benchmark_folder):
+            count.rows += 1
+            one, two = ("" if value is None else value for value in values)
+            if not isinstance(one, str) or not isinstance(two, str):
+                raise InputError(f"{place}: a sentence is not text; mend or remove the row")
+            one, two = one.strip(), two.strip()
+            if not one or not two:
+                count.empty += 1
+                continue
+            hashes.append(pair_digest(one, two))
+            first.append(one)
+            second.append(two)
+            if len(first) == BLOCK:
+                yield pa.record_batch([first, second], schema=SCHEMA)
+                first, second = [], []
+    if first:
+        yield pa.record_batch([first, second], schema=SCHEMA)
+
+
+def _filtered(path: Path, kept: np.ndarray) -> Iterator[pa.RecordBatch]:
+    start = 0
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        for batch in stream:
+            inside = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(batch))]
+            if len(inside):
+                yield batch.take(pa.array(inside - start))
+            start += len(batch)
+
+
+def _write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for batch in batches:
+            writer.write_batch(batch)

@@ -1,0 +1,228 @@
+"""Rows of every file format that a pool or a gold set may have, one at a time, each with the place it stands at.
+
+A reader never holds a file: ten million pairs pass through it a row at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from te_trainer.errors import InputError
+from te_trainer.tasks import BENCHMARKS, Benchmark
+
+Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
+
+FILE_SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".parquet")
+
+
+def read_rows(
+    source: str, wanted: list[str], columns: dict[str, str], folder: str | None = None, split: str | None = None
+) -> Iterator[Row]:
+    """Yield the rows of a source.
+
+    Args:
+        source: a file, a saved Dataset folder, a benchmark's name, or a Hub id.
+        wanted: names of the columns to give, e.g. `["sentence1", "sentence2"]`.
+        columns: maps wanted names to the names that the source uses.
+        folder: where benchmark sets lie as `NAME.tsv`; without it they come from the Hub.
+        split: only rows of this split, where the source has splits.
+
+    Raises:
+        InputError: the source cannot be read, a column is missing, a row is broken.
+    """
+    names = [columns.get(name, name) for name in wanted]
+    path = Path(source)
+    if source in BENCHMARKS and not path.exists():
+        benchmark = BENCHMARKS[source]
+        if folder is not None:
+            yield from _benchmark_file(benchmark, folder, wanted, split)
+        else:
+            yield from _hub_benchmark(benchmark, wanted, split)
+    elif path.is_dir():
+        yield from _saved_dataset(path, names, split)
+    elif path.suffix in FILE_SUFFIXES:
+        if not path.is_file():
+            raise InputError(f"{source}: the file does not exist")
+        yield from _file(path, names, split)
+    elif path.exists():
+        raise InputError(f"{source}: the format '{path.suffix}' is not known; known are {', '.join(FILE_SUFFIXES)}")
+    elif source.count("/") == 1 and not source.startswith((".", "/")):
+        repository, _, configuration = source.partition(":")
+        yield from _hub(repository, configuration or None, names, split)
+    else:
+        raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
+
+
+def _file(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
+    if path.suffix == ".txt":
+        return _txt(path, names)
+    if path.suffix == ".tsv":
+        return _table(path, csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), names, split)
+    if path.suffix == ".csv":
+        return _table(path, csv.reader(_lines(path), strict=True), names, split)
+    if path.suffix == ".jsonl":
+        return _jsonl(path, names, split)
+    return _parquet(path, names, split)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Decoded lines with their ends, naming the line where the encoding breaks."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+                ) from None
+            yield line
+
+
+def _txt(path: Path, names: list[str]) -> Iterator[Row]:
+    if len(names) != 2:
+        raise InputError(f"{path}: a .txt file has no column '{names[2]}'; give gold scores as .tsv, .csv or .jsonl")
+    for number, line in enumerate(_lines(path), 1):
+        line = line.rstrip("\r\n")
+        place = f"{path}, line {number}"
+        if not line.strip():
+            yield place, ["", ""]
+            continue
+        parts = line.split("||")
+        if len(parts) != 2:
+            found = "no second sentence" if len(parts) == 1 else f"{len(parts)} sentences"
+            raise InputError(f"{place}: {found}; a line is written sentence1||sentence2")
+        yield place, list(parts)
+
+
+def _table(path: Path, reader: Any, names: list[str], split: str | None) -> Iterator[Row]:
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise InputError(f"{path}: the file is empty; its first line must name the columns")
+        header = [name.strip() for name in header]
+        at = [_position(path, header, name) for name in names]
+        split_at = header.index("split") if split is not None and "split" in header else None
+        for row in reader:
+            place = f"{path}, line {reader.line_num}"
+            if not any(cell.strip() for cell in row):
+                yield place, [""] * len(names)
+                continue
+            if len(row) != len(header):
+                raise InputError(f"{place}: {len(row)} columns where the header has {len(header)}; mend the row")
+            if split_at is None or row[split_at] == split:
+                yield place, [row[position] for position in at]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: broken quoting ({error}); mend the row") from None
+
+
+def _position(path: Path, header: list[str], name: str) -> int:
+    if name not in header:
+        raise _no_column(str(path), name, header)
+    return header.index(name)
+
+
+def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
+    return InputError(f"{source}: no column '{name}' among {', '.join(present)}; map it with data.columns")
+
+
+def _jsonl(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), 1):
+        place = f"{path}, line {number}"
+        if not line.strip():
+            yield place, [""] * len(names)
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place}: not JSON ({error.msg}); a line is one object") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{place}: a {type(row).__name__} where an object is expected")
+        for name in names:
+            if name not in row:
+                raise _no_column(place, name, row)
+        if split is None or row.get("split", split) == split:
+            yield place, [row[name] for name in names]
+
+
+def _parquet(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+    present = file.schema_arrow.names
+    for name in names:
+        if name not in present:
+            raise _no_column(str(path), name, present)
+    with_split = split is not None and "split" in present
+    number = 0
+    for batch in file.iter_batches(columns=names + (["split"] if with_split else [])):
+        splits = batch.column("split").to_pylist() if with_split else None
+        for offset, values in enumerate(zip(*(batch.column(name).to_pylist() for name in names), strict=True)):
+            number += 1
+            if splits is None or splits[offset] == split:
+                yield f"{path}, row {number}", list(values)
+
+
+def _saved_dataset(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(path))
+    except (FileNotFoundError, ValueError):
+        raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it") from None
+    yield from _datasets(str(path), loaded if isinstance(loaded, DatasetDict) else {"": loaded}, names, split)
+
+
+def _hub(repository: str, configuration: str | None, names: list[str], split: str | None) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    try:
+        loaded = load_dataset(repository, configuration)
+    except Exception as error:  # the library raises many kinds; each means that the set could not be had
+        raise InputError(
+            f"{repository}: not a file here, and not to be had from the Hub ({_first_line(error)})"
+        ) from None
+    yield from _datasets(repository, loaded, names, split)
+
+
+def _datasets(source: str, splits: Any, names: list[str], split: str | None) -> Iterator[Row]:
+    chosen = {name: rows for name, rows in splits.items() if split is None or name in {split, ""}}
+    if not chosen:
+        raise InputError(f"{source}: no split '{split}' among {', '.join(splits)}")
+    for split_name, dataset in chosen.items():
+        for name in names:
+            if name not in dataset.column_names:
+                raise _no_column(source, name, dataset.column_names)
+        number = 0
+        where = f"{source}, {split_name} row" if split_name else f"{source}, row"
+        for block in dataset.select_columns(names).iter(batch_size=1000):
+            for values in zip(*(block[name] for name in names), strict=True):
+                number += 1
+                yield f"{where} {number}", list(values)
+
+
+def _benchmark_file(benchmark: Benchmark, folder: str, wanted: list[str], split: str | None) -> Iterator[Row]:
+    path = Path(folder, f"{benchmark.name}.tsv")
+    if not path.is_file():
+        raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
+    return _file(path, wanted, split)
+
+
+def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None) -> Iterator[Row]:
+    names = [benchmark.columns.get(name, name) for name in wanted]
+    hub_split = benchmark.hub_splits.get(split, split) if split is not None else None
+    for place, values in _hub(benchmark.repository, benchmark.configuration, names, hub_split):
+        if len(values) == 3 and benchmark.positive is not None:
+            values[2] = float(values[2] == benchmark.positive)
+        yield place, values
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

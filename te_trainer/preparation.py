@@ -1,0 +1,154 @@
+"""Everything that is looked at before a run begins, so that a mistake costs a second and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoModel
+
+from te_trainer.config.schema import RunConfig
+from te_trainer.encoders.bi_encoder import check_bi_encoder
+from te_trainer.encoders.checkpoint import load_config, locate
+from te_trainer.encoders.cross_encoder import check_cross_encoder
+from te_trainer.errors import InputError
+from te_trainer.pairs import GoldSet, Pool, build_pool, load_gold
+from te_trainer.pairs.pool import file_digest
+from te_trainer.results import versions
+from te_trainer.run_folder import atomic_folder, write_text
+from te_trainer.stages.settings import KINDS, check_training_values, cycles_of, training_values
+
+LOGGER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+def check_models(config: RunConfig) -> None:
+    """Refuse models, training values and loggers that cannot be used.
+
+    Raises:
+        InputError: an unknown model, a checkpoint of the wrong kind, a tokenizer without padding, a wrong value.
+    """
+    check_training_values(config)
+    for model in config.models:
+        check_bi_encoder(model.bi_encoder, model.pooling or config.bi_encoder.get("pooling"))
+        check_cross_encoder(str(model.cross_encoder))
+    for logger in config.report_to:
+        if importlib.util.find_spec(LOGGER_PACKAGES[logger]) is None:
+            raise InputError(f"report_to: {logger} is not installed; pip install {LOGGER_PACKAGES[logger]}")
+
+
+def load_gold_sets(config: RunConfig) -> tuple[GoldSet | None, list[GoldSet]]:
+    """The dev set and the test sets.
+
+    Raises:
+        InputError: a set cannot be read or its scores cannot rank, or two test sets have one name.
+    """
+    data = config.data
+    if data.dir is not None and not Path(data.dir).is_dir():
+        raise InputError(f"data.dir: {data.dir} is no folder")
+    dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
+    tests = [load_gold(source, "test", data.columns, data.dir) for source in data.test]
+    names = [gold.name for gold in tests]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"data.test: two sets are named '{name}'; rename a file")
+    if config.distillation.task == "binary":
+        for gold in [*([dev] if dev else []), *tests]:
+            if not set(gold.scores) <= {0.0, 1.0}:
+                raise InputError(
+                    f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it"
+                )
+    return dev, tests
+
+
+def prepare_pool(config: RunConfig, root: Path) -> Pool:
+    """Build the pool in the output folder, or find it there.
+
+    Raises:
+        InputError: a source cannot be read, or has changed since the run began.
+    """
+    folder = root / "pool"
+    if folder.exists():
+        pool, _ = Pool.load(folder)
+        for count in pool.sources:
+            if count.sha256 is not None and Path(count.source).is_file() and file_digest(count.source) != count.sha256:
+                raise InputError(
+                    f"{count.source}: the file has changed since the run in {root} began; name another output_dir"
+                )
+        return pool
+    with atomic_folder(folder) as partial:
+        return build_pool(
+            config.data.pool,
+            partial,
+            columns=config.data.columns,
+            benchmark_folder=config.data.dir,
+            max_pairs=config.data.max_pairs,
+            seed=config.seed,
+        )
+
+
+def check_disk(config: RunConfig, root: Path) -> None:
+    """Refuse to begin where checkpoints and encoders will not fit.
+
+    A checkpoint holds weights and two moments of AdamW, all float32; three of them lie there while the newest is
+    written, beside at most four encoders a PLM: two kinds, of this cycle and of the best one.
+
+    Raises:
+        InputError: says how much is needed and how much is free.
+    """
+    needed = 0
+    for model in config.models:
+        with torch.device("meta"):
+            weights = 4 * AutoModel.from_config(load_config(str(model.cross_encoder))).num_parameters()
+        kept = cycles_of(config) * len(KINDS) if config.distillation.keep_cycles else 4
+        needed += (kept + 2) * weights
+        needed = max(needed, needed + 9 * weights if model is config.models[-1] else needed)
+    place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"output_dir: about {needed / 1e9:.1f} GB are needed in {root}, and {free / 1e9:.1f} GB are free; make "
+            "room, or name a folder on another disk"
+        )
+
+
+def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -> None:
+    """Write `run.yaml`: what was configured, what it became, and what it stood on."""
+    content: dict[str, Any] = {
+        "config": comparable(config),
+        "resolved": {
+            str(model.name): {kind: training_values(config, model, kind, world_size) for kind in KINDS}
+            for model in config.models
+        },
+        "cycles": cycles_of(config),
+        "versions": versions(),
+        "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},
+        "models": {
+            str(model.name): {
+                "bi_encoder": checkpoint_fingerprint(model.bi_encoder),
+                "cross_encoder": checkpoint_fingerprint(str(model.cross_encoder)),
+            }
+            for model in config.models
+        },
+    }
+    write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
+
+
+def comparable(config: RunConfig) -> dict[str, Any]:
+    """A configuration without its output folder: what must be the same for a run to go on."""
+    values = asdict(config)
+    del values["output_dir"]
+    return values
+
+
+def checkpoint_fingerprint(name: str) -> str:
+    """What tells a checkpoint from another of the same name: the Hub's commit, or a hash of a local weight file."""
+    path = Path(locate(name))
+    if not path.is_dir():
+        return str(load_config(name)._commit_hash)
+    files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
+    return " ".join((file_digest(str(file)) or "")[:16] for file in files)

@@ -1,0 +1,141 @@
+"""What a run says while it runs: one display on a terminal, plain lines elsewhere.
+
+The display counts work in passes over the pool: labelling a pair is one pass, training on it three (forward and
+backward), so that the share done and the time left mean the same in every stage.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no terminal
+
+
+class RunProgress:
+    """Progress of a whole run.
+
+    Args:
+        enabled: False on every rank but the first: nothing is said then.
+
+    Attributes:
+        total: work of the whole run, in passes over the pool.
+    """
+
+    def __init__(self, enabled: bool = True, console: Console | None = None) -> None:
+        self.total = 1.0
+        self.enabled = enabled
+        self.console = console or Console(file=sys.stderr, soft_wrap=True)
+        self.finished = 0.0  # passes of the stages that are done
+        self.worked = 0.0  # passes done by this process, of which it knows how long they took
+        self.began = time.monotonic()
+        self.stage = ""
+        self.weight = 0.0
+        self.share = 0.0
+        self.resumed_at = 0.0
+        self.dev = ""
+        self.last_line = 0.0
+        self.bar: Progress | None = None
+        if enabled and self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[dev]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(elapsed_when_finished=False),
+                console=self.console,
+                speed_estimate_period=600,
+            )
+            self.task = self.bar.add_task("starting", total=None, dev="")
+            self.bar.start()
+
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def begin(self, stage: str, weight: float, share: float = 0.0) -> None:
+        """A stage begins; `share` of it was done before a resume."""
+        self.stage, self.weight, self.share, self.resumed_at = stage, weight, share, share
+        self.last_line = time.monotonic()
+        if self.bar is None:
+            self._line("resumed" if share else "begins")
+        self._show()
+
+    def advance(self, share: float) -> None:
+        """`share` of the current stage is done."""
+        self.share = share
+        self._show()
+        if self.bar is None and time.monotonic() - self.last_line > LINE_EVERY:
+            self._line(f"{share:.0%}")
+
+    def end(self) -> None:
+        """The current stage is done."""
+        self.worked += self.weight * (1 - self.resumed_at)
+        self.finished += self.weight
+        self.weight = self.share = self.resumed_at = 0.0
+        if self.bar is None:
+            self._line("done")
+        self._show()
+
+    def skip(self, weight: float) -> None:
+        """A stage was done by an earlier process."""
+        self.finished += weight
+        self._show()
+
+    def score(self, text: str) -> None:
+        """The newest dev score."""
+        self.dev = text
+        self._show()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self.enabled:
+            (self.bar.console if self.bar else self.console).print(line, highlight=False, markup=False)
+
+    @property
+    def done(self) -> float:
+        """Share of the whole run that is done, 0 to 1."""
+        return min(1.0, (self.finished + self.weight * self.share) / self.total)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds left at this process's speed so far; None before it can be told."""
+        worked = self.worked + self.weight * (self.share - self.resumed_at)
+        if worked <= 0:
+            return None
+        return (time.monotonic() - self.began) * self.total * (1 - self.done) / worked
+
+    def _show(self) -> None:
+        if self.bar is not None:
+            self.bar.update(
+                self.task,
+                total=self.total,
+                completed=self.done * self.total,
+                description=self.stage or "starting",
+                dev=self.dev,
+            )
+
+    def _line(self, what: str) -> None:
+        self.last_line = time.monotonic()
+        left = self.seconds_left
+        parts = [self.stage, what, f"run {self.done:.0%}"]
+        if left is not None:
+            parts.append(f"about {_duration(left)} left")
+        if self.dev:
+            parts.append(self.dev)
+        self.say(" | ".join(parts))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,140 @@
+"""What a run found, for people: the closing table, `report.md`, `curves.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from te_trainer.run_folder import PARTIAL, write_text
+
+COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
+
+
+def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The closing table: the start, each cycle, the best; dev and each test set; both encoders; all times 100.
+
+    Returns:
+        the header, and rows of the same length.
+    """
+    names = list(results["start"])
+    found: list[tuple[str, str, str, dict[str, Any]]] = []
+    for name in names:
+        found.append((name, "start", "bi-encoder", results["start"][name]["bi-encoder"]))
+        for entry in results["cycles"]:
+            found += [(name, f"cycle {entry['cycle']}", kind, scores) for kind, scores in entry[name].items()]
+        final = results["final"][name]
+        found += [(name, f"kept: cycle {entry['cycle']}", kind, entry) for kind, entry in final.items()]
+    for kind, scores in results["final"].get("ensemble", {}).items():
+        found.append(("ensemble", "mean of all", kind, scores))
+    with_dev = any("dev" in scores for *_, scores in found)
+    tasks = next((list(scores["test"]) for *_, scores in found if "test" in scores), [])
+    header = ["model"] * (len(names) > 1) + ["", "encoder"] + ["dev"] * with_dev + [_title(task) for task in tasks]
+    body = []
+    for name, when, kind, scores in found:
+        cells = [name] * (len(names) > 1) + [when, kind]
+        cells += [_percent(scores.get("dev"))] * with_dev
+        cells += [_percent(scores.get("test", {}).get(task)) for task in tasks]
+        body.append(cells)
+    return header, body
+
+
+def print_table(results: dict[str, Any], metric: str, console: Console | None = None) -> None:
+    """Print the closing table."""
+    header, body = rows(results)
+    table = Table(title=f"{metric} x 100", title_justify="left")
+    for number, title in enumerate(header):
+        table.add_column(title, justify="left" if number < header.index("encoder") + 1 else "right", no_wrap=True)
+    for cells in body:
+        table.add_row(*cells, style="bold" if any("kept" in cell for cell in cells) else None)
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(width=400, file=console.file)
+    console.print(table)
+
+
+def write_report(root: Path, results: dict[str, Any], config: dict[str, Any], pool: list[str], metric: str) -> None:
+    """Write `curves.png` and `report.md` into the output folder."""
+    _curves(root / "curves.png", results, metric)
+    header, body = rows(results)
+    table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body)]
+    seconds = results["seconds"]
+    environment = results["environment"]
+    gold = (
+        "Gold scores of the dev set chose checkpoints and cycles."
+        if config["distillation"]["selection"] == "dev"
+        else "No gold score chose anything; the last cycle is kept."
+    )
+    lines = [
+        "# Trans-Encoder run",
+        "",
+        f"{metric} x 100. {gold}",
+        "",
+        *table,
+        "",
+        "![Scores by cycle](curves.png)",
+        "",
+        "## Pool",
+        "",
+        *[f"- {line.removeprefix('pool: ')}" for line in pool],
+        "",
+        "## Models",
+        "",
+        *[
+            f"- {name}, {kind} of cycle {entry['cycle']}: `{Path(entry['path']).relative_to(root.absolute())}`"
+            for name in results["start"]
+            for kind, entry in results["final"][name].items()
+        ],
+        "",
+        "## Time",
+        "",
+        "| stage | seconds |",
+        "| --- | ---: |",
+        *[f"| {stage} | {value:.1f} |" for stage, value in seconds.items()],
+        "",
+        f"On {environment['device']}, {environment['processes']} process(es), {environment['precision']}.",
+        "",
+    ]
+    write_text(root / "report.md", "\n".join(lines))
+
+
+def _curves(path: Path, results: dict[str, Any], metric: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
+    for number, name in enumerate(results["start"]):
+        for kind, colour in COLOURS.items():
+            for line, part in (("-", "dev"), ("--", "test")):
+                points = [(0, _score(results["start"][name].get(kind, {}), part))]
+                points += [(entry["cycle"], _score(entry[name][kind], part)) for entry in results["cycles"]]
+                drawn = [(cycle, 100 * value) for cycle, value in points if value is not None]
+                if drawn:
+                    label = " ".join([name] * (len(results["start"]) > 1) + [kind, part])
+                    axes.plot(*zip(*drawn, strict=True), line, marker="os^v"[number % 4], color=colour, label=label)
+    axes.set_xlabel("cycle (0: start)")
+    axes.set_ylabel(f"{metric} x 100")
+    axes.set_xticks(range(len(results["cycles"]) + 1))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    partial = path.with_name(PARTIAL + path.name)
+    figure.savefig(partial, dpi=150, format="png")
+    pyplot.close(figure)
+    partial.replace(path)
+
+
+def _score(scores: dict[str, Any], part: str) -> float | None:
+    return scores.get("dev") if part == "dev" else scores.get("test", {}).get("avg")
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _title(task: str) -> str:
+    return {"avg": "avg."}.get(task, task)

@@ -1,0 +1,131 @@
+"""The output folder of a run: whose it is, who works in it, and how it is written to.
+
+Everything is written beside its place first and renamed when it is whole, so that a run may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+
+from te_trainer.errors import InputError
+
+LOCK = ".lock"
+PARTIAL = ".partial-"
+
+
+@contextlib.contextmanager
+def claimed(root: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; the system lets go of it when the process ends, however it ends.
+
+    A folder that a failed start would leave without `run.yaml` is removed again.
+
+    Raises:
+        InputError: the folder holds other things than a run, or another process holds it.
+    """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"output_dir: {root} is a file; name a folder")
+    foreign = [path.name for path in root.iterdir()] if root.is_dir() else []
+    foreign = [name for name in foreign if name != LOCK and not name.startswith(PARTIAL)]
+    if foreign and not (root / "run.yaml").is_file():
+        raise InputError(
+            f"output_dir: {root} holds '{sorted(foreign)[0]}' and no run.yaml, so it is not a run's folder; name "
+            "another one"
+        )
+    made = next((parent for parent in [*reversed(root.absolute().parents), root] if not parent.exists()), None)
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"output_dir: another process works in {root}; wait for it, or name another folder") from None
+    try:
+        clear_partial(root)
+        yield
+    except BaseException:
+        if not (root / "run.yaml").exists():
+            shutil.rmtree(made or root, ignore_errors=True)
+            if made is None:
+                root.mkdir(exist_ok=True)
+        raise
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `final` when the block ends well."""
+    partial = final.with_name(PARTIAL + final.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(final, ignore_errors=True)
+    partial.replace(final)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(PARTIAL + path.name)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def clear_partial(root: Path) -> None:
+    """Remove what a killed run had not finished writing."""
+    for path in sorted(root.rglob(f"{PARTIAL}*"), reverse=True):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that all ranks see, gone when the block ends."""
+    state = PartialState()
+    if state.is_main_process:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+    state.wait_for_everyone()
+    try:
+        yield path
+    finally:
+        if state.is_main_process:
+            shutil.rmtree(path, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def refuse_other_configuration(root: Path, config: dict[str, Any]) -> None:
+    """Refuse to go on in a folder with another configuration than it was begun with.
+
+    Raises:
+        InputError: names every key that differs, with both values.
+    """
+    path = root / "run.yaml"
+    if not path.is_file():
+        return
+    begun = flat(yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
+    wanted = flat(yaml.safe_load(yaml.safe_dump(config)))
+    differ = [key for key in sorted(begun.keys() | wanted.keys()) if begun.get(key) != wanted.get(key)]
+    if differ:
+        listed = ", ".join(f"{key} (was {begun.get(key)}, is {wanted.get(key)})" for key in differ)
+        raise InputError(f"output_dir: {root} was begun with another configuration: {listed}; name another folder")
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+    if isinstance(values, dict) and values:
+        parts: Any = values.items()
+    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        parts = enumerate(values)
+    else:
+        return {prefix: values}
+    result: dict[str, Any] = {}
+    for key, value in parts:
+        result.update(flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return result

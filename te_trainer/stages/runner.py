@@ -1,0 +1,284 @@
+"""The stages of a cycle in an output folder.
+
+Stages follow one another in one process. What a stage makes (arguments, trainer, encoder) it lets go of before the
+next one begins: a new `TrainingArguments` resets the state that an older trainer stands on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset, load_from_disk
+from transformers import set_seed
+
+from te_trainer.config.schema import Kind, RunConfig
+from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
+from te_trainer.encoders.bi_encoder import check_bi_encoder
+from te_trainer.encoders.fingerprint import fingerprint
+from te_trainer.encoders.precision import resolve_precision
+from te_trainer.errors import DivergedError
+from te_trainer.labelling import score_pairs
+from te_trainer.pairs import Pool
+from te_trainer.progress import RunProgress
+from te_trainer.run_folder import atomic_folder, scratch_folder, write_text
+from te_trainer.stages.scoring import Scorer, describe
+from te_trainer.stages.settings import KINDS, cycles_of, training_values
+from te_trainer.stages.training import Training
+
+FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward, and backward at twice that
+
+
+class StageRunner:
+    """Runs the stages of `te_trainer.cycle.Stages`, each once, in an output folder.
+
+    Args:
+        config: of the run.
+        root: the output folder.
+        pool, pairs: the pool, and its pairs on disk.
+        scorer: scores encoders against gold.
+        progress: the display.
+    """
+
+    def __init__(
+        self, config: RunConfig, root: Path, pool: Pool, pairs: Dataset, scorer: Scorer, progress: RunProgress
+    ) -> None:
+        self.config = config
+        self.root = root
+        self.pool = pool
+        self.pairs = pairs
+        self.scorer = scorer
+        self.progress = progress
+        self.state = PartialState()
+        self.models = {str(model.name): model for model in config.models}
+        self.cycles = cycles_of(config)
+        self.precision = resolve_precision(config.distillation.precision)
+        progress.total = self._total_work()
+
+    # ------------------------------------------------------------ what a cycle asks for
+
+    def evaluate_start(self, name: str) -> None:
+        """Score the bi-encoder that a PLM starts from."""
+        record = self.record_path(0, name, "bi-encoder")
+        if not record.exists():
+            self._score(self._load(name, "bi-encoder", self.models[name].bi_encoder), f"{name}: start", record)
+
+    def label(self, cycle: int, name: str, teacher: Kind) -> np.ndarray:
+        """Score the pool with the bi-encoder of the cycle before, or with this cycle's cross-encoder."""
+        folder = self.labels_path(cycle, name, teacher)
+        if folder.exists():
+            self.progress.skip(FORWARD)
+            return np.asarray(load_from_disk(str(folder)).with_format("numpy")["score"][:], dtype=np.float32)
+        began = time.monotonic()
+        self.progress.begin(f"cycle {cycle}/{self.cycles} {name}: label with {teacher}", FORWARD)
+        encoder = self._load(name, teacher, self._teacher(cycle, name, teacher))
+        try:
+            with scratch_folder(folder.with_name(f".scratch-{folder.name}")) as scratch:
+                scores = score_pairs(
+                    encoder,
+                    self.pairs,
+                    precision=self.precision,
+                    batch_tokens=self.config.distillation.batch_tokens,
+                    scratch=scratch,
+                    progress=self.progress.advance,
+                )
+        except DivergedError as error:
+            raise DivergedError(f"cycle {cycle}, {name}: {error}") from None
+        about = {
+            "teacher": fingerprint(encoder),
+            "kind": teacher,
+            "pooling": getattr(encoder, "pooling", None),
+            "max_length": encoder.max_length,
+            "precision": self.precision,
+            "pool": self.pool.fingerprint,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+
+        def write() -> None:
+            with atomic_folder(folder) as place:
+                Dataset.from_dict({"score": scores}).save_to_disk(str(place))
+                write_text(place / "fingerprint.json", json.dumps(about, indent=2) + "\n")
+
+        self._on_main(write)
+        self.progress.end()
+        return scores
+
+    def combine(self, labels: Sequence[np.ndarray]) -> np.ndarray:
+        """The plain mean of all PLMs' scores, the paper's choice (section 2.4)."""
+        return np.stack(labels).astype(np.float64).mean(axis=0).astype(np.float32)
+
+    def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> None:
+        """Train an encoder from its original checkpoint or from its teacher's weights, and score it."""
+        training = self._training(cycle, name, student)
+        record = self.record_path(cycle, name, student)
+        work = self._training_work(name, student)
+        if record.exists():
+            self.progress.skip(work)
+            return
+        if training.folder.exists():
+            self.progress.skip(work)
+        else:
+            self.progress.begin(f"cycle {cycle}/{self.cycles} {name}: train {student}", work, training.share_done())
+            # The head of a new cross-encoder is drawn before a Trainer seeds anything.
+            set_seed(training.seed)
+            encoder = self._load(name, student, self._initial(cycle, name, student))
+            pairs = self.pairs.add_column("label", labels)
+            try:
+                training.run(encoder, pairs)
+            except DivergedError as error:
+                raise DivergedError(f"cycle {cycle}, {name}, training the {student}: {error}") from None
+            self._on_main(self._forget_tokens)
+            self.progress.end()
+        encoder = self._load(name, student, str(training.folder))
+        self._score(encoder, f"cycle {cycle} {name}: {student}", record)
+
+    def end_cycle(self, cycle: int) -> None:
+        """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""
+        if not self.config.distillation.keep_cycles:
+            for name in self.models:
+                for kind in KINDS:
+                    for earlier in set(range(1, cycle)) - {self.best_cycle(name, kind, cycle)}:
+                        self._remove(self.encoder_path(earlier, name, kind))
+
+    # ------------------------------------------------------------ what the end of a run asks for
+
+    def finish(self) -> None:
+        """Put the best cycle's encoders at `NAME/bi-encoder` and `NAME/cross-encoder`."""
+        for name in self.models:
+            for kind in KINDS:
+                final = self.root / name / kind
+                best = self.encoder_path(self.best_cycle(name, kind, self.cycles), name, kind)
+                if not final.exists():
+                    self._on_main(partial(_keep, best, final))
+
+    def remove_cycles(self) -> None:
+        """Remove the cycles' encoders once the best ones are in their place."""
+        if not self.config.distillation.keep_cycles:
+            for name in self.models:
+                for kind in KINDS:
+                    for cycle in range(1, self.cycles + 1):
+                        self._remove(self.encoder_path(cycle, name, kind))
+
+    def ensemble(self, kind: Kind) -> dict[str, Any]:
+        """Scores of the mean of all PLMs' final predictions (the paper's ensemble rows)."""
+        predictions = [
+            self.scorer.predict(self._load(name, kind, str(self.root / name / kind))) for name in self.models
+        ]
+        return self.scorer.scores([np.mean(columns, axis=0) for columns in zip(*predictions, strict=True)])
+
+    def best_cycle(self, name: str, kind: Kind, cycles: int) -> int:
+        """The cycle whose encoder is kept: the best by dev, the earliest of equals, or the last one."""
+        if self.config.distillation.selection == "last":
+            return cycles
+        return max(range(1, cycles + 1), key=lambda cycle: (self.record(cycle, name, kind)["scores"]["dev"], -cycle))
+
+    def record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
+        """Scores and seconds of an encoder; cycle 0 is the start."""
+        return json.loads(self.record_path(cycle, name, kind).read_text(encoding="utf-8"))
+
+    def training_record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
+        """Steps, seconds and dev curve of a training."""
+        return json.loads(self._training(cycle, name, kind).record.read_text(encoding="utf-8"))
+
+    def label_seconds(self, cycle: int, name: str, teacher: Kind) -> float:
+        """Seconds that labelling took."""
+        about = (self.labels_path(cycle, name, teacher) / "fingerprint.json").read_text(encoding="utf-8")
+        return float(json.loads(about)["seconds"])
+
+    # ------------------------------------------------------------ where things are
+
+    def record_path(self, cycle: int, name: str, kind: Kind) -> Path:
+        """Scores of an encoder; there only when its stage is done."""
+        return (self._folder(cycle, name) if cycle else self.root / "start" / name) / f"{kind}.json"
+
+    def encoder_path(self, cycle: int, name: str, kind: Kind) -> Path:
+        """An encoder trained in a cycle."""
+        return self._folder(cycle, name) / kind
+
+    def labels_path(self, cycle: int, name: str, teacher: Kind) -> Path:
+        """Labels given in a cycle."""
+        return self._folder(cycle, name) / f"{teacher}-labels"
+
+    def _folder(self, cycle: int, name: str) -> Path:
+        return self.root / f"cycle-{cycle}" / name
+
+    def _teacher(self, cycle: int, name: str, kind: Kind) -> str:
+        if kind == "cross-encoder":
+            return str(self.encoder_path(cycle, name, kind))
+        return self.models[name].bi_encoder if cycle == 1 else str(self.encoder_path(cycle - 1, name, kind))
+
+    def _initial(self, cycle: int, name: str, student: Kind) -> str:
+        if self.config.distillation.init == "sequential":
+            return self._teacher(cycle, name, "cross-encoder" if student == "bi-encoder" else "bi-encoder")
+        model = self.models[name]
+        return model.bi_encoder if student == "bi-encoder" else str(model.cross_encoder)
+
+    # ------------------------------------------------------------ how they are done
+
+    def _load(self, name: str, kind: Kind, path: str) -> Encoder:
+        if kind == "cross-encoder":
+            return CrossEncoder.from_pretrained(path, max_length=self.config.cross_encoder.get("max_length", 64))
+        model, section = self.models[name], self.config.bi_encoder
+        return BiEncoder.from_pretrained(
+            path,
+            pooling=check_bi_encoder(model.bi_encoder, model.pooling or section.get("pooling")),
+            max_length=section.get("max_length", 32),
+            from_cross_encoder=self.config.distillation.init == "sequential",
+        )
+
+    def _training(self, cycle: int, name: str, student: Kind) -> Training:
+        values = training_values(self.config, self.models[name], student, self.state.num_processes)
+        return Training(
+            folder=self.encoder_path(cycle, name, student),
+            values={"report_to": self.config.report_to or "none", **values},
+            dev=self.scorer.dev if self.config.distillation.selection == "dev" else None,
+            metric=self.scorer.metric,
+            seed=self.config.seed + len(KINDS) * cycle + KINDS.index(student),
+            progress=self.progress,
+            run_name=f"{self.root.name}-cycle-{cycle}-{name}-{student}",
+            group=self.root.name,
+            log_folder=self.root / "logs" / f"cycle-{cycle}" / name / student,
+        )
+
+    def _score(self, encoder: Encoder, title: str, record: Path) -> None:
+        began = time.monotonic()
+        scores = self.scorer.scores(self.scorer.predict(encoder))
+        entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3)}
+        self._on_main(lambda: write_text(record, json.dumps(entry, indent=2) + "\n"))
+        if scores:
+            self.progress.say(f"{title}: {describe(scores)}")
+
+    def _training_work(self, name: str, kind: Kind) -> float:
+        values = training_values(self.config, self.models[name], kind)
+        orders = 2 if kind == "cross-encoder" and values.get("both_orders", True) else 1
+        return TRAINING * orders * float(values["num_train_epochs"])
+
+    def _total_work(self) -> float:
+        trainings = sum(self._training_work(name, kind) for name in self.models for kind in KINDS)
+        return self.cycles * (trainings + FORWARD * len(KINDS) * len(self.models))
+
+    def _forget_tokens(self) -> None:
+        """Token ids that `Dataset.map` kept beside the pool; every training makes its own."""
+        for path in (self.root / "pool").glob("cache-*.arrow"):
+            path.unlink(missing_ok=True)
+
+    def _remove(self, folder: Path) -> None:
+        self._on_main(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+    def _on_main(self, function: Callable[[], Any]) -> None:
+        """Run on the first rank; the others wait."""
+        if self.state.is_main_process:
+            function()
+        self.state.wait_for_everyone()
+
+
+def _keep(source: Path, final: Path) -> None:
+    with atomic_folder(final) as place:
+        shutil.copytree(source, place, dirs_exist_ok=True)

@@ -1,0 +1,67 @@
+"""Scores of an encoder against gold: always float32, whatever precision it was trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from te_trainer.encoders import Encoder
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import Metric
+from te_trainer.pairs import GoldSet
+from te_trainer.run_folder import scratch_folder
+
+
+@dataclass
+class Scorer:
+    """Scores encoders on a dev set and on test sets.
+
+    Args:
+        dev: chooses checkpoints and cycles; may be None.
+        tests: are only reported on; may be empty.
+        metric: the task's.
+        batch_tokens: as for `score_pairs`.
+        scratch: a place for a folder that all ranks see.
+    """
+
+    dev: GoldSet | None
+    tests: list[GoldSet]
+    metric: Metric
+    batch_tokens: int | None
+    scratch: Path
+
+    def predict(self, encoder: Encoder) -> list[np.ndarray]:
+        """Predictions for dev (if there is one) and for each test set, each of shape (n,)."""
+        return [self._predict(encoder, gold) for gold in self._sets()]
+
+    def scores(self, predictions: Sequence[np.ndarray]) -> dict[str, Any]:
+        """`{"dev": f, "test": {name: f, ..., "avg": f}}` as fractions; absent where there is no gold."""
+        found = {
+            gold.name if gold is not self.dev else None: self.metric(prediction, gold.scores)
+            for gold, prediction in zip(self._sets(), predictions, strict=True)
+        }
+        scores: dict[str, Any] = {}
+        if self.dev is not None:
+            scores["dev"] = found.pop(None)
+        if found:
+            scores["test"] = {**found, "avg": float(np.mean(list(found.values())))}
+        return scores
+
+    def _sets(self) -> list[GoldSet]:
+        return ([self.dev] if self.dev is not None else []) + self.tests
+
+    def _predict(self, encoder: Encoder, gold: GoldSet) -> np.ndarray:
+        pairs = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
+        with scratch_folder(self.scratch) as scratch:
+            return score_pairs(encoder, pairs, batch_tokens=self.batch_tokens, scratch=scratch)
+
+
+def describe(scores: dict[str, Any]) -> str:
+    """Scores in a few words, times 100."""
+    parts = [f"dev {100 * scores['dev']:.2f}"] if "dev" in scores else []
+    parts += [f"test {100 * scores['test']['avg']:.2f}"] if "test" in scores else []
+    return ", ".join(parts)

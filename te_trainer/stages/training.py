@@ -1,0 +1,201 @@
+"""One training: from an encoder and labelled pairs to a saved encoder, through kills."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from te_trainer.encoders import BiEncoder, Encoder
+from te_trainer.errors import InputError
+from te_trainer.metrics import Metric
+from te_trainer.pairs import GoldSet
+from te_trainer.progress import RunProgress
+from te_trainer.run_folder import PARTIAL, write_text
+from te_trainer.trainers import (
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+from te_trainer.trainers.callbacks import WHOLE, last_whole_checkpoint
+
+
+@dataclass
+class Training:
+    """One training stage.
+
+    Args:
+        folder: where the encoder goes; beside it `NAME.training.json` says how it came to be.
+        values: keyword arguments of the training arguments.
+        dev: if given, the best checkpoint by it is kept; else the last one.
+        run_name, group, log_folder: for the loggers.
+    """
+
+    folder: Path
+    values: dict[str, Any]
+    dev: GoldSet | None
+    metric: Metric
+    seed: int
+    progress: RunProgress
+    run_name: str
+    group: str
+    log_folder: Path
+
+    @property
+    def workshop(self) -> Path:
+        """Where checkpoints live until the training is done."""
+        return self.folder.with_name(f".training-{self.folder.name}")
+
+    @property
+    def record(self) -> Path:
+        """Steps, seconds and dev curve of a training that is done."""
+        return self.folder.with_name(f"{self.folder.name}.training.json")
+
+    def share_done(self) -> float:
+        """How much of the training a last checkpoint holds, 0 to 1."""
+        checkpoint = last_whole_checkpoint(self.workshop)
+        if checkpoint is None:
+            return 0.0
+        state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
+        return state.global_step / max(1, state.max_steps)
+
+    def run(self, encoder: Encoder, pairs: Dataset) -> None:
+        """Train, from the last whole checkpoint if there is one, and save.
+
+        Args:
+            encoder: as it starts; it is the trained one afterwards.
+            pairs: columns `sentence1`, `sentence2`, `label`.
+
+        Raises:
+            DivergedError: a loss is NaN or infinite.
+            InputError: transformers refuses an argument.
+        """
+        state = PartialState()
+        if state.is_main_process:
+            for path in self.workshop.glob("checkpoint-*"):
+                if not (path / WHOLE).exists():
+                    shutil.rmtree(path)
+        state.wait_for_everyone()
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.log_folder)
+        os.environ["WANDB_RUN_GROUP"] = self.group
+        clock = _Clock(self.workshop / "seconds")
+        arguments = self._arguments(encoder)
+        make: Any = BiEncoderTrainer if isinstance(encoder, BiEncoder) else CrossEncoderTrainer
+        trainer = make(
+            encoder,
+            arguments,
+            pairs,
+            self.dev and _dataset(self.dev),
+            metric=self.metric,
+            callbacks=[_Reporter(self.progress, self.metric.__name__), clock],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.workshop))
+        self._save(trainer, clock)
+        trainer.accelerator.free_memory()
+        _finish_loggers(arguments.report_to)
+        del trainer
+        gc.collect()
+
+    def _arguments(self, encoder: Encoder) -> TrainingArguments:
+        make: Any = BiEncoderTrainingArguments if isinstance(encoder, BiEncoder) else CrossEncoderTrainingArguments
+        try:
+            return make(
+                output_dir=str(self.workshop),
+                seed=self.seed,
+                run_name=self.run_name,
+                disable_tqdm=True,
+                # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
+                save_strategy="epoch",
+                **self.values,
+            )
+        except (ValueError, ImportError) as error:
+            section = encoder.kind.replace("-", "_")
+            raise InputError(f"{section}: transformers refuses its arguments: {' '.join(str(error).split())}") from None
+
+    def _save(self, trainer: Any, clock: _Clock) -> None:
+        """Save on all ranks (a sharded model needs them), then make it the stage's result in one step."""
+        partial = self.folder.with_name(PARTIAL + self.folder.name)
+        state = PartialState()
+        if state.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        state.wait_for_everyone()
+        trainer.save_model(str(partial))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            (partial / "training_args.bin").unlink(missing_ok=True)
+            steps = trainer.state.global_step
+            metric = f"eval_{self.metric.__name__}"
+            record = {
+                "steps": steps,
+                "best_step": steps if self.dev is None else trainer.state.best_global_step,
+                "seconds": round(clock.total(), 3),
+                "dev_curve": [[entry["step"], entry[metric]] for entry in trainer.state.log_history if metric in entry],
+            }
+            write_text(self.record, json.dumps(record, indent=2) + "\n")
+            partial.replace(self.folder)
+            shutil.rmtree(self.workshop, ignore_errors=True)
+        state.wait_for_everyone()
+
+
+class _Reporter(TrainerCallback):
+    """Hands a training's progress to the run's display."""
+
+    def __init__(self, progress: RunProgress, metric: str) -> None:
+        self.progress = progress
+        self.metric = f"eval_{metric}"
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.progress.advance(state.global_step / max(1, state.max_steps))
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        self.progress.score(f"last dev {100 * kwargs['metrics'][self.metric]:.2f}")
+
+
+class _Clock(TrainerCallback):
+    """Seconds of a training over all processes that worked on it, as far as their checkpoints tell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = float(path.read_text()) if path.exists() else 0.0
+        self.began = time.monotonic()
+
+    def total(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            write_text(self.path, str(self.total()))
+
+
+def _dataset(gold: GoldSet) -> Dataset:
+    return Dataset.from_dict({"sentence1": gold.sentence1, "sentence2": gold.sentence2, "label": gold.scores})
+
+
+def _finish_loggers(report_to: list[str] | str | None) -> None:
+    """End the loggers' run, so that the next stage begins one of its own."""
+    if "wandb" in (report_to or []):
+        import wandb
+
+        wandb.finish()
+    if "trackio" in (report_to or []):
+        import trackio
+
+        trackio.finish()

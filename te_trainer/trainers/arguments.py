@@ -1,0 +1,66 @@
+"""Training arguments of both trainers: `transformers.TrainingArguments` with the paper's values as defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from te_trainer.encoders.precision import resolve_precision
+
+
+@dataclass
+class PairTrainingArguments(TrainingArguments):
+    """What both trainers share.
+
+    With an `eval_dataset`, evaluation comes every `eval_steps` steps and at the end of each epoch, a checkpoint with
+    each, and the best one by `metric_for_best_model` is loaded at the end (the official code's procedure).
+    """
+
+    precision: str = field(
+        default="auto",
+        metadata={
+            "help": "auto, float32, bfloat16 or float16: arithmetic of the forward and backward pass. auto takes what "
+            "the hardware is fast at. bf16 or fp16, if set, go before it."
+        },
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay, not on biases and norms."})
+    eval_steps: float | None = field(default=200, metadata={"help": "Steps between two evaluations."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Pairs in a batch of evaluation."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the last."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log entries."})
+    # The loss is watched by the trainer itself; this filter would hide what it looks for.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The trainers choose their own columns."})
+
+    def __post_init__(self) -> None:
+        on_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
+        self.use_cpu = self.use_cpu or not on_accelerator
+        if not (self.bf16 or self.fp16):
+            precision = resolve_precision(self.precision)  # type: ignore[arg-type]
+            self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
+        super().__post_init__()
+
+
+@dataclass
+class BiEncoderTrainingArguments(PairTrainingArguments):
+    """Arguments of [`BiEncoderTrainer`]; defaults of the paper's cross-to-bi step, STS, base size (Table 16)."""
+
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Pairs in a batch, on each device."})
+    num_train_epochs: float = field(default=10, metadata={"help": "Passes over the pool."})
+
+
+@dataclass
+class CrossEncoderTrainingArguments(PairTrainingArguments):
+    """Arguments of [`CrossEncoderTrainer`]; defaults of the paper's bi-to-cross step, STS (Table 16)."""
+
+    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs in a batch, on each device."})
+    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the pool."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    both_orders: bool = field(
+        default=True,
+        metadata={"help": "Train on (s1, s2) and (s2, s1), as the official code does for every task except QNLI."},
+    )

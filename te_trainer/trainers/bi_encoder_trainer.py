@@ -1,0 +1,94 @@
+"""Cross-to-bi: a bi-encoder learns pseudo-labels with mean squared error (Trans-Encoder, section 2.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from te_trainer.encoders import BiEncoder
+from te_trainer.losses import cosine_mse, cosine_similarity
+from te_trainer.metrics import Metric, spearman
+from te_trainer.trainers.arguments import BiEncoderTrainingArguments
+from te_trainer.trainers.base import PairTrainer
+from te_trainer.trainers.collators import BiEncoderCollator
+from te_trainer.trainers.tokenise import tokenise_sentences
+
+
+class BiEncoderTrainer(PairTrainer):
+    """Trainer of a bi-encoder: the mean squared error between cosine and label.
+
+    | columns                       | loss                                             |
+    |-------------------------------|--------------------------------------------------|
+    | sentence1, sentence2, `label` | mean of (cos(e1, e2) - label)^2 (Eq. 3)          |
+
+    Both sides of all pairs go through the model in one forward pass.
+
+    Args:
+        model ([`BiEncoder`] or `str`): the encoder, or what `BiEncoder.from_pretrained` loads.
+        args ([`BiEncoderTrainingArguments`], *optional*): defaults to the paper's.
+        train_dataset (`Dataset`, *optional*): columns `sentence1`, `sentence2`, `label` in [-1, 1].
+        eval_dataset (`Dataset`, *optional*): the same columns, gold scores on any scale. With it the best checkpoint
+            is loaded at the end.
+        metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better.
+        callbacks (`list`, *optional*): more callbacks.
+
+    Example:
+        ```python
+        trainer = BiEncoderTrainer("bert-base-uncased", train_dataset=Dataset.from_dict(pairs))
+        trainer.train()
+        trainer.save_model("bi-encoder")  # SentenceTransformer("bi-encoder") loads it
+        ```
+    """
+
+    encoder: BiEncoder
+
+    def __init__(
+        self,
+        model: BiEncoder | str,
+        args: BiEncoderTrainingArguments | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        metric: Metric = spearman,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or BiEncoderTrainingArguments()
+        encoder = BiEncoder.from_pretrained(model) if isinstance(model, str) else model
+        with args.main_process_first(desc="tokenising"):
+            train_dataset, eval_dataset = (
+                dataset and tokenise_sentences(dataset, encoder.tokenizer, encoder.max_length)
+                for dataset in (train_dataset, eval_dataset)
+            )
+        super().__init__(
+            encoder,
+            args,
+            train_dataset,
+            eval_dataset,
+            metric,
+            callbacks,
+            BiEncoderCollator(encoder.tokenizer),
+            **kwargs,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Cosine MSE over the batch (Eq. 3)."""
+        one, two = self._embed(model, inputs)
+        loss = cosine_mse(one, two, inputs["labels"])
+        return (loss, {"scores": cosine_similarity(one, two)}) if return_outputs else loss
+
+    def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Cosines, shape (n,)."""
+        return cosine_similarity(*self._embed(model, inputs))
+
+    def _embed(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        one, two = self.encoder.embed(inputs["input_ids"], inputs["attention_mask"], model).chunk(2)
+        return one, two

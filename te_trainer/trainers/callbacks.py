@@ -1,0 +1,79 @@
+"""When to evaluate, which checkpoints are whole, and when to give up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from te_trainer.errors import DivergedError
+
+WHOLE = "checkpoint-is-whole"
+
+
+class EvaluateEachEpoch(TrainerCallback):
+    """Evaluate and save at the end of each epoch too, beside every `eval_steps` steps."""
+
+    def __init__(self) -> None:
+        self.saved_at = -1
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.saved_at = state.global_step
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.saved_at != state.global_step:
+            control.should_evaluate = args.eval_strategy != "no"
+            control.should_save = args.save_strategy != "no"
+
+
+class MarkWholeCheckpoints(TrainerCallback):
+    """Mark a checkpoint once all of it is written: a run may be killed in the middle of one."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            Path(args.output_dir or "", f"checkpoint-{state.global_step}", WHOLE).touch()
+
+
+class StopOnNaN(TrainerCallback):
+    """Stop at the first loss that is NaN or infinite, before it is saved.
+
+    Losses are looked at on their device; the answer is fetched only when the trainer logs or saves anyway, because
+    fetching it makes a GPU wait.
+    """
+
+    def __init__(self) -> None:
+        self.first_bad_step: Tensor | None = None
+
+    def watch(self, loss: Tensor, step: int) -> None:
+        """Note the loss of step number `step` (the first is 1)."""
+        if self.first_bad_step is None:
+            self.first_bad_step = torch.zeros((), dtype=torch.long, device=loss.device)
+        bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step == 0)
+        self.first_bad_step = torch.where(bad, step, self.first_bad_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        looked_at = control.should_log or control.should_save or control.should_evaluate
+        if self.first_bad_step is not None and (looked_at or self.first_bad_step.device.type == "cpu"):
+            self._raise_if_bad()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._raise_if_bad()
+
+    def _raise_if_bad(self) -> None:
+        if self.first_bad_step is not None and (step := int(self.first_bad_step)):
+            raise DivergedError(f"the loss is not a finite number at step {step}; try a lower learning rate")
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in a folder that was written to its end; None where there is none."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None

@@ -1,0 +1,92 @@
+"""Bi-to-cross: a cross-encoder learns pseudo-labels with soft binary cross-entropy (Trans-Encoder, section 2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from te_trainer.encoders import CrossEncoder
+from te_trainer.losses import soft_bce
+from te_trainer.metrics import Metric, spearman
+from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
+from te_trainer.trainers.base import PairTrainer
+from te_trainer.trainers.collators import CrossEncoderCollator
+from te_trainer.trainers.tokenise import tokenise_pairs
+
+
+class CrossEncoderTrainer(PairTrainer):
+    """Trainer of a cross-encoder: soft binary cross-entropy between raw logit and label.
+
+    | columns                       | loss                                                                  |
+    |-------------------------------|-----------------------------------------------------------------------|
+    | sentence1, sentence2, `label` | -mean of label log s(x) + (1 - label) log(1 - s(x)), x logit (Eq. 2)  |
+
+    Args:
+        model ([`CrossEncoder`] or `str`): the encoder, or what `CrossEncoder.from_pretrained` loads.
+        args ([`CrossEncoderTrainingArguments`], *optional*): defaults to the paper's; `both_orders` trains each pair
+            in both orders.
+        train_dataset (`Dataset`, *optional*): columns `sentence1`, `sentence2`, `label`, usually in [0, 1].
+        eval_dataset (`Dataset`, *optional*): the same columns, gold scores on any scale, scored in one order. With it
+            the best checkpoint is loaded at the end.
+        metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better.
+        callbacks (`list`, *optional*): more callbacks.
+
+    Example:
+        ```python
+        trainer = CrossEncoderTrainer("bert-base-uncased", train_dataset=Dataset.from_dict(pairs))
+        trainer.train()
+        trainer.save_model("cross-encoder")  # sentence_transformers.CrossEncoder("cross-encoder") loads it
+        ```
+    """
+
+    encoder: CrossEncoder
+
+    def __init__(
+        self,
+        model: CrossEncoder | str,
+        args: CrossEncoderTrainingArguments | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        metric: Metric = spearman,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or CrossEncoderTrainingArguments()
+        encoder = CrossEncoder.from_pretrained(model) if isinstance(model, str) else model
+        with args.main_process_first(desc="tokenising"):
+            train_dataset, eval_dataset = (
+                dataset and tokenise_pairs(dataset, encoder.tokenizer, encoder.max_length, both_orders)
+                for dataset, both_orders in ((train_dataset, args.both_orders), (eval_dataset, False))
+            )
+        super().__init__(
+            encoder,
+            args,
+            train_dataset,
+            eval_dataset,
+            metric,
+            callbacks,
+            CrossEncoderCollator(encoder.tokenizer),
+            **kwargs,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Soft BCE over the batch (Eq. 2)."""
+        logits = self._logits(model, inputs)
+        loss = soft_bce(logits, inputs["labels"])
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits, shape (n,); they rank as their sigmoids do, and do not saturate."""
+        return self._logits(model, inputs)
+
+    def _logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return self.encoder.logits(model, **{name: value for name, value in inputs.items() if name != "labels"})

