@@ -94,25 +94,26 @@ def prepare_pool(config: RunConfig, root: Path) -> Pool:
 def check_disk(config: RunConfig, root: Path) -> None:
     """Refuse to begin where checkpoints and encoders will not fit.
 
-    A checkpoint holds weights and two moments of AdamW, all float32; three of them lie there while the newest is
-    written, beside at most four encoders a PLM: two kinds, of this cycle and of the best one.
+    All weights are float32. A checkpoint holds them and AdamW's two moments, and three checkpoints lie there while the
+    newest is written; beside them, two kinds of encoder a PLM, of this cycle and of the best one, or of all cycles.
 
     Raises:
         InputError: says how much is needed and how much is free.
     """
-    needed = 0
+    kept = len(KINDS) * (cycles_of(config) if config.distillation.keep_cycles else 2)
+    encoders, largest = 0, 0
     for model in config.models:
         with torch.device("meta"):
             weights = 4 * AutoModel.from_config(load_config(str(model.cross_encoder))).num_parameters()
-        kept = cycles_of(config) * len(KINDS) if config.distillation.keep_cycles else 4
-        needed += (kept + 2) * weights
-        needed = max(needed, needed + 9 * weights if model is config.models[-1] else needed)
+        encoders += (kept + len(KINDS)) * weights
+        largest = max(largest, weights)
+    needed = encoders + 3 * 3 * largest
     place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(
-            f"output_dir: about {needed / 1e9:.1f} GB are needed in {root}, and {free / 1e9:.1f} GB are free; make "
-            "room, or name a folder on another disk"
+            f"output_dir: {root} needs about {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; make room, or name "
+            "a folder on another disk"
         )
 
 

@@ -41,6 +41,20 @@ def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, body
 
 
+def remarks(results: dict[str, Any]) -> list[str]:
+    """What a reader of the table should not overlook."""
+    found = []
+    for name, start in results["start"].items():
+        before = start["bi-encoder"].get("dev")
+        for kind, entry in results["final"][name].items():
+            if before is not None and entry["dev"] < before:
+                found.append(
+                    f"{name}: the {kind} that was kept scores lower on dev ({_percent(entry['dev'])}) than the start "
+                    f"({_percent(before)}); distillation did not improve it."
+                )
+    return found
+
+
 def print_table(results: dict[str, Any], metric: str, console: Console | None = None) -> None:
     """Print the closing table."""
     header, body = rows(results)
@@ -53,6 +67,8 @@ def print_table(results: dict[str, Any], metric: str, console: Console | None = 
     if not console.is_terminal:
         console = Console(width=400, file=console.file)
     console.print(table)
+    for line in remarks(results):
+        console.print(line, highlight=False, markup=False)
 
 
 def write_report(root: Path, results: dict[str, Any], config: dict[str, Any], pool: list[str], metric: str) -> None:
@@ -74,6 +90,7 @@ def write_report(root: Path, results: dict[str, Any], config: dict[str, Any], po
         "",
         *table,
         "",
+        *[line + "\n" for line in remarks(results)],
         "![Scores by cycle](curves.png)",
         "",
         "## Pool",

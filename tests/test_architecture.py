@@ -1,0 +1,75 @@
+"""Imports go downwards only, as ARCHITECTURE.md says."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, process_environment
+
+PACKAGE = ROOT / "te_trainer"
+
+# Each room may import those that stand after it.
+ORDER = [
+    "report",
+    "results",
+    "preparation",
+    "stages",
+    "cycle",
+    "trainers",
+    "labelling",
+    "encoders",
+    "pairs",
+    "losses",
+    "metrics",
+    "tasks",
+    "run_folder",
+    "progress",
+    "quiet",
+    "command",
+    "config",
+    "errors",
+]
+# Where the order alone would allow more than it should.
+FORBIDDEN = {
+    "cycle": {"trainers", "labelling", "encoders", "pairs", "run_folder"},
+    "trainers": {"pairs", "run_folder", "progress", "config"},
+    "losses": {"metrics"},
+}
+EXCEPTIONS = {("preparation", "results")}  # the versions that both write down
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("te_trainer."):
+            found.add(str(node.module).split(".")[1])
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("te_trainer.")}
+    return found
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downwards(path: Path) -> None:
+    here = room(path)
+    assert here in ORDER, f"{here} has no place in the order"
+    for other in imports(path) - {here}:
+        assert (here, other) in EXCEPTIONS or ORDER.index(other) > ORDER.index(here), f"{here} imports {other}"
+        assert other not in FORBIDDEN.get(here, set()), f"{here} imports {other}"
+
+
+@pytest.mark.parametrize("module", ["te_trainer.config", "te_trainer.cycle", "te_trainer.tasks"])
+def test_torch_is_not_imported(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], env=process_environment(), check=False)
+    assert result.returncode == 0

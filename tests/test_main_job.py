@@ -1,0 +1,165 @@
+"""The main job from its command line to what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, SAMPLE, process_environment, run_recipe, tiny_arguments
+from datasets import load_from_disk
+from scipy.stats import spearmanr
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def output(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run through `accelerate launch`, with TensorBoard."""
+    folder = tmp_path_factory.mktemp("runs") / "job"
+    accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    configuration = ["--config_file", str(ROOT / "accelerate_configs" / "cpu.yaml")]
+    arguments = tiny_arguments(tiny, folder, "--report_to", "[tensorboard]")
+    finished = subprocess.run(
+        [*accelerate, *configuration, str(ROOT / "recipes" / "trans_encoder.py"), *arguments],
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    (folder / "stdout").write_text(finished.stdout)
+    (folder / "stderr").write_text(finished.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(output: Path) -> dict[str, Any]:
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))
+
+
+def gold(split: str) -> tuple[list[str], list[str], list[float]]:
+    rows = [line.split("\t") for line in (SAMPLE / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    return [row[1] for row in rows], [row[2] for row in rows], [float(row[0]) for row in rows]
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_sentence_transformers_scores_as_results_say(output: Path, results: dict[str, Any], split: str) -> None:
+    one, two, scores = gold(split)
+    final = results["final"]["tiny"]
+    model = SentenceTransformer(str(output / "tiny" / "bi-encoder"), device="cpu")
+    cosines = model.similarity_pairwise(model.encode(one), model.encode(two)).numpy()
+    predicted = CrossEncoder(str(output / "tiny" / "cross-encoder"), device="cpu").predict(
+        list(zip(one, two, strict=True))
+    )
+    for kind, found in (("bi-encoder", cosines), ("cross-encoder", predicted)):
+        said = final[kind]["dev"] if split == "dev" else final[kind]["test"]["test"]
+        assert spearmanr(found, scores).statistic == pytest.approx(said, abs=1e-4), kind
+
+
+def test_transformers_loads_both(output: Path) -> None:
+    for kind, auto in (("bi-encoder", AutoModel), ("cross-encoder", AutoModelForSequenceClassification)):
+        _, info = auto.from_pretrained(output / "tiny" / kind, output_loading_info=True)
+        # AutoModel builds a BERT pooler of its own, which a bi-encoder does not have.
+        assert not {key for key in info["missing_keys"] if not key.startswith("pooler.")}, kind
+        assert not info["unexpected_keys"], kind
+
+
+def test_results_follow_the_contract(results: dict[str, Any]) -> None:
+    def check(scores: dict[str, Any]) -> None:
+        assert -1 <= scores["dev"] <= 1
+        assert scores["test"].keys() == {"test", "avg"}
+
+    assert results.keys() == {"start", "cycles", "final", "seconds", "environment"}
+    check(results["start"]["tiny"]["bi-encoder"])
+    assert [entry["cycle"] for entry in results["cycles"]] == [1, 2]
+    for entry in results["cycles"]:
+        for kind in ("bi-encoder", "cross-encoder"):
+            check(entry["tiny"][kind])
+    for kind, entry in results["final"]["tiny"].items():
+        check(entry)
+        assert Path(entry["path"]).is_dir()
+        best = max(results["cycles"], key=lambda cycle: cycle["tiny"][kind]["dev"])
+        assert (entry["cycle"], entry["dev"]) == (best["cycle"], best["tiny"][kind]["dev"])
+    seconds = results["seconds"]
+    assert seconds.keys() == {"label_bi", "train_cross", "label_cross", "train_bi", "evaluate", "total"}
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_the_folder_holds_what_the_contract_names_and_nothing_half_done(output: Path) -> None:
+    for name in ("run.yaml", "results.json", "report.md", "curves.png"):
+        assert (output / name).stat().st_size > 0
+    run = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
+    assert run["config"]["seed"] == 2021
+    assert run["resolved"]["tiny"]["cross-encoder"]["learning_rate"] == 2e-5
+    assert {"versions", "pool", "models"} <= run.keys()
+    for cycle in (1, 2):
+        for kind in ("bi-encoder", "cross-encoder"):
+            labels = load_from_disk(str(output / f"cycle-{cycle}" / "tiny" / f"{kind}-labels"))
+            assert labels.features["score"].dtype == "float32"
+            assert len(labels) == 96
+            assert np.isfinite(labels["score"][:]).all()
+            folder = output / f"cycle-{cycle}" / "tiny" / f"{kind}-labels"
+            about = json.loads((folder / "fingerprint.json").read_text(encoding="utf-8"))
+            assert {"teacher", "pool", "precision", "max_length"} <= about.keys()
+    hidden = [path for path in output.rglob(".*") if path.name != ".lock"]
+    assert not hidden
+    assert not list(output.rglob("cache-*.arrow"))
+    assert not list(output.rglob("training_args.bin"))
+
+
+def test_what_is_said_is_plain_lines_without_a_terminal(output: Path) -> None:
+    said = (output / "stderr").read_text(encoding="utf-8")
+    lines = said.splitlines()
+    assert lines[0].startswith("pool: ")
+    assert "96 pairs" in lines[1]
+    assert any("cycle 2/2 tiny: train bi-encoder | done | run 100%" in line for line in lines)
+    assert "Warning" not in said
+    assert "\x1b" not in said
+    closing = (output / "stdout").read_text(encoding="utf-8")
+    assert "kept: cycle" in closing
+    assert "start" in closing
+
+
+def test_tensorboard_has_a_run_a_stage(output: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for cycle in (1, 2):
+        for kind in ("bi-encoder", "cross-encoder"):
+            events = EventAccumulator(str(output / "logs" / f"cycle-{cycle}" / "tiny" / kind)).Reload()
+            assert "eval/spearman" in events.Tags()["scalars"]
+
+
+def test_two_runs_agree(tiny: Path, output: Path, results: dict[str, Any], tmp_path: Path) -> None:
+    """Alone, and started without accelerate: the same seed gives the same weights."""
+    finished = run_recipe(*tiny_arguments(tiny, tmp_path / "again"))
+    assert finished.returncode == 0, finished.stderr
+    again = json.loads((tmp_path / "again" / "results.json").read_text(encoding="utf-8"))
+    assert again["cycles"] == results["cycles"]
+    for kind in ("bi-encoder", "cross-encoder"):
+        weights = [folder / "tiny" / kind / "model.safetensors" for folder in (output, tmp_path / "again")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_two_plms_share_labels_and_nothing_gold_is_needed(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:
+    """Two PLMs of differing kinds, weights passed on, no dev set, the last cycle kept."""
+    arguments = tiny_arguments(tiny, tmp_path / "run", "--distillation.selection", "last")
+    at = arguments.index("--data.dev")
+    del arguments[at : at + 2]
+    arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny_roberta}, name: two, pooling: mean}}]"
+    finished = run_recipe(*arguments, "--distillation.init", "sequential", "--bi_encoder.num_train_epochs", "1")
+    assert finished.returncode == 0, finished.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert "dev" not in results["start"]["one"]["bi-encoder"]
+    assert {results["final"][name]["bi-encoder"]["cycle"] for name in ("one", "two")} == {2}
+    assert results["final"]["ensemble"].keys() == {"bi-encoder", "cross-encoder"}
+    pooling = json.loads((tmp_path / "run" / "two" / "bi-encoder" / "1_Pooling" / "config.json").read_text())
+    assert pooling["pooling_mode_mean_tokens"] is True
