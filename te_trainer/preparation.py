@@ -112,7 +112,7 @@ def check_disk(config: RunConfig, root: Path) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(
-            f"output_dir: {root} needs about {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; make room, or name "
+            f"output_dir: {root} needs about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, or name "
             "a folder on another disk"
         )
 
