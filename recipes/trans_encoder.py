@@ -24,6 +24,7 @@ def main() -> None:
     config = parse()
     from accelerate import PartialState
 
+    from te_trainer.preparation import comparable
     from te_trainer.quiet import quiet_libraries
     from te_trainer.run_folder import claimed, refuse_other_configuration
 
@@ -31,10 +32,8 @@ def main() -> None:
     root = Path(config.output_dir)
     state = PartialState()
     with claimed(root) if state.is_main_process else contextlib.nullcontext():
-        from te_trainer.preparation import comparable
-
-        refuse_other_configuration(root, comparable(config))
         state.wait_for_everyone()
+        refuse_other_configuration(root, comparable(config))
         distil_in(root, config)
     state.wait_for_everyone()
     state.destroy_process_group()
@@ -45,7 +44,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
 
     from te_trainer.cycle import distil
     from te_trainer.pairs import Pool
-    from te_trainer.preparation import check_disk, check_models, load_gold_sets, prepare_pool, write_run_file
+    from te_trainer.preparation import check_disk, check_models, load_gold_sets, prepare_pool
     from te_trainer.progress import RunProgress
     from te_trainer.report import print_table, write_report
     from te_trainer.results import collect
@@ -70,9 +69,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     dev, tests = load_gold_sets(config)
     if state.is_main_process:
         check_disk(config, root)
-        pool = prepare_pool(config, root)
-        if not (root / "run.yaml").exists():
-            write_run_file(config, root, pool, state.num_processes)
+        prepare_pool(config, root, state.num_processes)
     state.wait_for_everyone()
     pool, pairs = Pool.load(root / "pool")
 
@@ -99,9 +96,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     results = collect(runner)
     runner.remove_cycles()
     if state.is_main_process:
-        from dataclasses import asdict
-
-        write_report(root, results, asdict(config), pool.describe(), metric.__name__)
+        write_report(root, results, config.distillation.selection, pool.describe(), metric.__name__)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         print_table(results, metric.__name__)
         print(f"{root / 'report.md'} tells more; the encoders are in {root}/NAME/bi-encoder and NAME/cross-encoder.")

@@ -65,8 +65,10 @@ def load_gold_sets(config: RunConfig) -> tuple[GoldSet | None, list[GoldSet]]:
     return dev, tests
 
 
-def prepare_pool(config: RunConfig, root: Path) -> Pool:
-    """Build the pool in the output folder, or find it there.
+def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
+    """Build the pool in the output folder and write `run.yaml`, or find the pool there.
+
+    `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
 
     Raises:
         InputError: a source cannot be read, or has changed since the run began.
@@ -80,15 +82,17 @@ def prepare_pool(config: RunConfig, root: Path) -> Pool:
                     f"{count.source}: the file has changed since the run in {root} began; name another output_dir"
                 )
         return pool
-    with atomic_folder(folder) as partial:
-        return build_pool(
+    with atomic_folder(folder) as place:
+        pool = build_pool(
             config.data.pool,
-            partial,
+            place,
             columns=config.data.columns,
             benchmark_folder=config.data.dir,
             max_pairs=config.data.max_pairs,
             seed=config.seed,
         )
+        write_run_file(config, root, pool, world_size)
+    return pool
 
 
 def check_disk(config: RunConfig, root: Path) -> None:

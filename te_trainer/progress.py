@@ -10,7 +10,7 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no terminal
 
@@ -31,7 +31,7 @@ class RunProgress:
         self.console = console or Console(file=sys.stderr, soft_wrap=True)
         self.finished = 0.0  # passes of the stages that are done
         self.worked = 0.0  # passes done by this process, of which it knows how long they took
-        self.began = time.monotonic()
+        self.began: float | None = None  # when the first stage of this process began
         self.stage = ""
         self.weight = 0.0
         self.share = 0.0
@@ -46,12 +46,11 @@ class RunProgress:
                 TaskProgressColumn(),
                 TextColumn("{task.fields[dev]}"),
                 TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(elapsed_when_finished=False),
+                # the library's own estimate would take stages that an earlier process did for fast ones
+                TextColumn("{task.fields[left]}"),
                 console=self.console,
-                speed_estimate_period=600,
             )
-            self.task = self.bar.add_task("starting", total=None, dev="")
+            self.task = self.bar.add_task("starting", total=None, dev="", left="")
             self.bar.start()
 
     def __enter__(self) -> RunProgress:
@@ -66,6 +65,7 @@ class RunProgress:
         """A stage begins; `share` of it was done before a resume."""
         self.stage, self.weight, self.share, self.resumed_at = stage, weight, share, share
         self.last_line = time.monotonic()
+        self.began = self.began or self.last_line
         if self.bar is None:
             self._line("resumed" if share else "begins")
         self._show()
@@ -110,7 +110,7 @@ class RunProgress:
     def seconds_left(self) -> float | None:
         """Seconds left at this process's speed so far; None before it can be told."""
         worked = self.worked + self.weight * (self.share - self.resumed_at)
-        if worked <= 0:
+        if worked <= 0 or self.began is None:
             return None
         return (time.monotonic() - self.began) * self.total * (1 - self.done) / worked
 
@@ -122,17 +122,17 @@ class RunProgress:
                 completed=self.done * self.total,
                 description=self.stage or "starting",
                 dev=self.dev,
+                left=self._left(),
             )
 
     def _line(self, what: str) -> None:
         self.last_line = time.monotonic()
+        parts = [self.stage, what, f"run {self.done:.0%}", self._left(), self.dev]
+        self.say(" | ".join(part for part in parts if part))
+
+    def _left(self) -> str:
         left = self.seconds_left
-        parts = [self.stage, what, f"run {self.done:.0%}"]
-        if left is not None:
-            parts.append(f"about {_duration(left)} left")
-        if self.dev:
-            parts.append(self.dev)
-        self.say(" | ".join(parts))
+        return "" if left is None else f"about {_duration(left)} left"
 
 
 def _duration(seconds: float) -> str:

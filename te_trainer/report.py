@@ -71,7 +71,7 @@ def print_table(results: dict[str, Any], metric: str, console: Console | None = 
         console.print(line, highlight=False, markup=False)
 
 
-def write_report(root: Path, results: dict[str, Any], config: dict[str, Any], pool: list[str], metric: str) -> None:
+def write_report(root: Path, results: dict[str, Any], selection: str, pool: list[str], metric: str) -> None:
     """Write `curves.png` and `report.md` into the output folder."""
     _curves(root / "curves.png", results, metric)
     header, body = rows(results)
@@ -80,7 +80,7 @@ def write_report(root: Path, results: dict[str, Any], config: dict[str, Any], po
     environment = results["environment"]
     gold = (
         "Gold scores of the dev set chose checkpoints and cycles."
-        if config["distillation"]["selection"] == "dev"
+        if selection == "dev"
         else "No gold score chose anything; the last cycle is kept."
     )
     lines = [

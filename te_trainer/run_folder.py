@@ -15,6 +15,7 @@ import yaml
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
+from te_trainer.config.flat import flat
 from te_trainer.errors import InputError
 
 LOCK = ".lock"
@@ -115,17 +116,3 @@ def refuse_other_configuration(root: Path, config: dict[str, Any]) -> None:
     if differ:
         listed = ", ".join(f"{key} (was {begun.get(key)}, is {wanted.get(key)})" for key in differ)
         raise InputError(f"output_dir: {root} was begun with another configuration: {listed}; name another folder")
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys."""
-    if isinstance(values, dict) and values:
-        parts: Any = values.items()
-    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
-        parts = enumerate(values)
-    else:
-        return {prefix: values}
-    result: dict[str, Any] = {}
-    for key, value in parts:
-        result.update(flat(value, f"{prefix}.{key}" if prefix else str(key)))
-    return result

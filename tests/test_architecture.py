@@ -36,7 +36,7 @@ ORDER = [
 # Where the order alone would allow more than it should.
 FORBIDDEN = {
     "cycle": {"trainers", "labelling", "encoders", "pairs", "run_folder"},
-    "trainers": {"pairs", "run_folder", "progress", "config"},
+    "trainers": {"pairs", "run_folder", "progress"},
     "losses": {"metrics"},
 }
 EXCEPTIONS = {("preparation", "results")}  # the versions that both write down

@@ -9,6 +9,17 @@ from te_trainer.config.schema import Kind, Size, Task
 CYCLES: dict[Task, int] = {"sts": 3, "binary": 5}
 
 
+# Where our trainers differ from transformers, whatever the task.
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "eval_steps": 200,  # the official code evaluates and saves every 200 steps
+    "per_device_eval_batch_size": 128,
+    "save_total_limit": 2,
+    "logging_steps": 50,
+    # The trainers watch the loss themselves; this filter would hide what they look for.
+    "logging_nan_inf_filter": False,
+}
+
+
 def paper_arguments(kind: Kind, task: Task, size: Size = "base") -> dict[str, Any]:
     """Training arguments of one half-cycle as the paper has them.
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
+import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import docstring_parser
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from te_trainer.config.defaults import paper_arguments
+from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
+from te_trainer.config.flat import flat
 from te_trainer.config.schema import DataConfig, DistillationConfig, ModelConfig, RunConfig
 from te_trainer.config.trainer_keys import MANAGED, trainer_keys
 from te_trainer.errors import InputError
@@ -40,9 +46,12 @@ def parse(argv: Sequence[str] | None = None) -> RunConfig:
     Raises:
         InputError: an unknown key (with the nearest known one), a value of the wrong type, a missing section or file.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for path in _config_files(arguments):
+        _check_file(path)
     parser = _parser()
     try:
-        namespace = parser.parse_args(argv)
+        namespace = parser.parse_args(arguments)
     except (ArgumentError, TypeError, ValueError) as error:
         raise InputError(_sentence(str(error))) from None
     return _run_config(namespace)
@@ -60,7 +69,7 @@ def _parser() -> ArgumentParser:
         "--models",
         type=list[ModelConfig | str] | str,
         default=[],
-        help="The PLMs: a name, or a list of names or of mappings with bi_encoder, cross_encoder, name, pooling.",
+        help=f"The PLMs: a name, or a list of names or of mappings. {_model_help()}",
     )
     parser.add_argument("--output_dir", type=str, default="runs/trans-encoder", help="Where everything is written.")
     parser.add_argument("--seed", type=int, default=2021, help="Seed of everything random.")
@@ -80,13 +89,14 @@ def _parser() -> ArgumentParser:
 def _section(name: str) -> type:
     """A dataclass with a section's keys, all optional, so that what the user gave can be told from defaults."""
     paper = paper_arguments("bi-encoder" if name == "bi_encoder" else "cross-encoder", "sts")
+    ours = TRAINER_DEFAULTS | paper
     keys: list[Any] = []
     lines = [f"Training of the {name.replace('_', '-')}s, with any key of transformers.TrainingArguments.", "", "Args:"]
     for key, kind, default, text in OWN_KEYS[name]:
         keys.append((key, kind | None, field(default=None)))
         lines.append(f"    {key}: {text}" + ("" if default is None else f" Default: {default}."))
     for trainer_key in trainer_keys().values():
-        default = paper.get(trainer_key.name, trainer_key.default)
+        default = ours.get(trainer_key.name, trainer_key.default)
         origin = " (the paper's, for task sts and size base)" if trainer_key.name in paper else ""
         keys.append((trainer_key.name, trainer_key.type, field(default=None)))
         lines.append(f"    {trainer_key.name}: {trainer_key.help} Default: {default}{origin}.")
@@ -126,10 +136,22 @@ def _list(value: Any) -> list[Any]:
 
 def _model_name(entry: str) -> str:
     if entry.strip()[:1] in {"[", "{", ""}:
+        known = [item.name for item in fields(ModelConfig)]
+        for mapping in _mappings(entry):
+            for key in mapping.keys() - set(known):
+                raise InputError(_nearest(f"models: unknown key '{key}'", str(key), known))
         raise InputError(
             f"models: '{entry}' is neither a model's name nor a list of entries; check brackets and spaces"
         )
     return entry
+
+
+def _mappings(entry: str) -> list[dict[Any, Any]]:
+    """The mappings in a list that was written on the command line."""
+    try:
+        return [item for item in _list(yaml.safe_load(entry)) if isinstance(item, dict)]
+    except yaml.YAMLError:
+        return []
 
 
 def _given(section: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +170,8 @@ def _check(config: RunConfig) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"models: two entries are named '{name}'; give each a name of its own")
-        if name in {"", ".", "..", "pool", "start"} or str(name).startswith("cycle-"):
+        taken = name in {"", ".", "..", "pool", "start", "logs"} or str(name).startswith("cycle-")
+        if taken or Path(str(name)).name != name:
             raise InputError(f"models: '{name}' cannot name a model's folder; give another name")
     unknown = set(config.data.columns) - {"sentence1", "sentence2", "score"}
     if unknown:
@@ -160,6 +183,8 @@ def _check(config: RunConfig) -> None:
             "distillation.selection is 'dev' but data.dev names no set with gold scores; give one, or set "
             "distillation.selection to 'last'"
         )
+    if not 0 <= config.seed < 2**31:
+        raise InputError(f"seed: expected a number from 0 to {2**31 - 1}, got {config.seed}")
     positive = {
         "data.max_pairs": config.data.max_pairs,
         "distillation.cycles": config.distillation.cycles,
@@ -177,6 +202,44 @@ def _check(config: RunConfig) -> None:
 
 
 # ---------------------------------------------------------------- mistakes
+
+NEVER_EMPTY = {"models", "output_dir", "seed", "data.pool"}
+
+
+def _config_files(arguments: list[str]) -> list[Path]:
+    """The files that a command line names with --config."""
+    following = itertools.pairwise(arguments)
+    return [Path(value) for argument, value in following if argument == "--config"] + [
+        Path(argument.partition("=")[2]) for argument in arguments if argument.startswith("--config=")
+    ]
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a configuration file that is none, by its name."""
+    if not path.exists():
+        raise InputError(f"--config: the file {path} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--config: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--config: {path} is not UTF-8; save the file as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "broken"
+        raise InputError(f"--config: {path}{where} is not YAML ({problem}); mend the file") from None
+    if not isinstance(content, dict):
+        raise InputError(f"--config: {path} holds no sections; write keys and values such as 'models: [...]'")
+    for key, value in flat(content).items():
+        if value is None and (key in NEVER_EMPTY or "." not in key):
+            raise InputError(f"{key} is empty in {path}; give a value, or remove the line")
+
+
+def _model_help() -> str:
+    """What an entry of `models` may hold, from its docstring."""
+    parameters = docstring_parser.parse(ModelConfig.__doc__ or "").params
+    return " ".join(f"{key.arg_name}: {' '.join((key.description or '').split())}" for key in parameters)
 
 
 def known_keys() -> list[str]:
@@ -204,10 +267,6 @@ def _sentence(message: str) -> str:
         return _unknown(first.removeprefix("--").split("=")[0])
     if "ModelConfig" in message and (match := re.search(r"required[^']*'?(bi_encoder)", message)):
         return "models: an entry lacks its key 'bi_encoder'"
-    if "not exist" in message and (match := re.search(r'Parser key "config".*?[\'"](.+?)[\'"]', message, re.DOTALL)):
-        return f"--config: the file {match[1]} does not exist"
-    if "Problems parsing config" in message:
-        return "--config: the file is not YAML: " + " ".join(message.split()).removeprefix("Problems parsing config: ")
     if match := re.search(r'Parser key "([\w.]+)"', message):
         expected = re.findall(r"Expected an? (?:<class '(\w+)'>|(.+?))(?:\.|$| but)", message, re.MULTILINE)
         kinds = dict.fromkeys((one or other).strip() for one, other in expected)

@@ -60,15 +60,25 @@ def trainer_keys() -> dict[str, TrainerKey]:
         if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"
     )
     keys = {}
+    # A default may be the name of a variable of the class body; its last value is the one for a current torch.
+    named = {
+        target.id: node.value
+        for statement in body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     for node in body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call):
             name = node.target.id
             if name in MANAGED or name.startswith("hub_"):
                 continue
             keywords = {keyword.arg: keyword.value for keyword in node.value.keywords}
-            keys[name] = TrainerKey(
-                name, _type(ast.unparse(node.annotation)), _literal(keywords.get("default")), _help(keywords)
-            )
+            default = keywords.get("default")
+            if isinstance(default, ast.Name):
+                default = named.get(default.id)
+            keys[name] = TrainerKey(name, _type(ast.unparse(node.annotation)), _literal(default), _help(keywords))
     return keys
 
 

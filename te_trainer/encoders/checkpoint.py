@@ -20,7 +20,10 @@ def locate(name: str) -> str:
         return name
     package, colon, folder = name.partition(":")
     if colon:
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ModuleNotFoundError, ValueError):
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f"model {name}: the package '{package}' is not installed; pip install it")
         path = Path(spec.submodule_search_locations[0], folder)

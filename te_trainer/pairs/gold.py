@@ -63,7 +63,7 @@ def load_gold(source: str, role: Literal["dev", "test"], columns: dict[str, str]
         if not math.isfinite(value):
             raise InputError(f"{place}: the gold score '{score}' is not a number; mend or remove the row")
         for sentence in (first, second):
-            if not isinstance(sentence, str):
+            if not isinstance(sentence, str) or not sentence.strip():
                 raise InputError(f"{place}: a sentence is missing or not text; mend or remove the row")
         sentence1.append(first.strip())
         sentence2.append(second.strip())

@@ -145,7 +145,18 @@ def _jsonl(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
             if name not in row:
                 raise _no_column(place, name, row)
         if split is None or row.get("split", split) == split:
-            yield place, [row[name] for name in names]
+            values = [row[name] for name in names]
+            if any(isinstance(value, str) and not value.isascii() and _cut(value) for value in values):
+                raise InputError(f"{place}: half a character (a lone surrogate); mend or remove the row")
+            yield place, values
+
+
+def _cut(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _parquet(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
@@ -164,7 +175,11 @@ def _parquet(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
     number = 0
     for batch in file.iter_batches(columns=names + (["split"] if with_split else [])):
         splits = batch.column("split").to_pylist() if with_split else None
-        for offset, values in enumerate(zip(*(batch.column(name).to_pylist() for name in names), strict=True)):
+        try:
+            columns = [batch.column(name).to_pylist() for name in names]
+        except UnicodeDecodeError:
+            raise InputError(f"{path}, rows {number + 1} to {number + len(batch)}: not UTF-8; save them anew") from None
+        for offset, values in enumerate(zip(*columns, strict=True)):
             number += 1
             if splits is None or splits[offset] == split:
                 yield f"{path}, row {number}", list(values)
@@ -202,10 +217,13 @@ def _datasets(source: str, splits: Any, names: list[str], split: str | None) -> 
                 raise _no_column(source, name, dataset.column_names)
         number = 0
         where = f"{source}, {split_name} row" if split_name else f"{source}, row"
-        for block in dataset.select_columns(names).iter(batch_size=1000):
-            for values in zip(*(block[name] for name in names), strict=True):
+        with_split = split is not None and not split_name and "split" in dataset.column_names
+        for block in dataset.select_columns(names + (["split"] if with_split else [])).iter(batch_size=1000):
+            columns = [block[name] for name in names]
+            for offset, values in enumerate(zip(*columns, strict=True)):
                 number += 1
-                yield f"{where} {number}", list(values)
+                if not with_split or block["split"][offset] == split:
+                    yield f"{where} {number}", list(values)
 
 
 def _benchmark_file(benchmark: Benchmark, folder: str, wanted: list[str], split: str | None) -> Iterator[Row]:

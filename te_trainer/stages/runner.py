@@ -123,6 +123,7 @@ class StageRunner:
             self.progress.skip(work)
             return
         if training.folder.exists():
+            self._remove(training.workshop)
             self.progress.skip(work)
         else:
             self.progress.begin(f"cycle {cycle}/{self.cycles} {name}: train {student}", work, training.share_done())

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
 from te_trainer.encoders.precision import resolve_precision
+
+BI, CROSS = paper_arguments("bi-encoder", "sts"), paper_arguments("cross-encoder", "sts")
 
 
 @dataclass
@@ -25,13 +28,24 @@ class PairTrainingArguments(TrainingArguments):
             "the hardware is fast at. bf16 or fp16, if set, go before it."
         },
     )
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay, not on biases and norms."})
-    eval_steps: float | None = field(default=200, metadata={"help": "Steps between two evaluations."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Pairs in a batch of evaluation."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the last."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two log entries."})
-    # The loss is watched by the trainer itself; this filter would hide what it looks for.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+    weight_decay: float = field(
+        default=BI["weight_decay"], metadata={"help": "AdamW's weight decay, not on biases and norms."}
+    )
+    eval_steps: float | None = field(
+        default=TRAINER_DEFAULTS["eval_steps"], metadata={"help": "Steps between two evaluations."}
+    )
+    per_device_eval_batch_size: int = field(
+        default=TRAINER_DEFAULTS["per_device_eval_batch_size"], metadata={"help": "Pairs in a batch of evaluation."}
+    )
+    save_total_limit: int | None = field(
+        default=TRAINER_DEFAULTS["save_total_limit"], metadata={"help": "Checkpoints kept: the best and the last."}
+    )
+    logging_steps: float = field(
+        default=TRAINER_DEFAULTS["logging_steps"], metadata={"help": "Steps between two log entries."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=TRAINER_DEFAULTS["logging_nan_inf_filter"], metadata={"help": "Hide losses that are not finite."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The trainers choose their own columns."})
 
     def __post_init__(self) -> None:
@@ -47,19 +61,25 @@ class PairTrainingArguments(TrainingArguments):
 class BiEncoderTrainingArguments(PairTrainingArguments):
     """Arguments of [`BiEncoderTrainer`]; defaults of the paper's cross-to-bi step, STS, base size (Table 16)."""
 
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Pairs in a batch, on each device."})
-    num_train_epochs: float = field(default=10, metadata={"help": "Passes over the pool."})
+    learning_rate: float = field(default=BI["learning_rate"], metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(
+        default=BI["per_device_train_batch_size"], metadata={"help": "Pairs in a batch, on each device."}
+    )
+    num_train_epochs: float = field(default=BI["num_train_epochs"], metadata={"help": "Passes over the pool."})
 
 
 @dataclass
 class CrossEncoderTrainingArguments(PairTrainingArguments):
     """Arguments of [`CrossEncoderTrainer`]; defaults of the paper's bi-to-cross step, STS (Table 16)."""
 
-    learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs in a batch, on each device."})
-    num_train_epochs: float = field(default=1, metadata={"help": "Passes over the pool."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, a share of all steps."})
+    learning_rate: float = field(default=CROSS["learning_rate"], metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(
+        default=CROSS["per_device_train_batch_size"], metadata={"help": "Pairs in a batch, on each device."}
+    )
+    num_train_epochs: float = field(default=CROSS["num_train_epochs"], metadata={"help": "Passes over the pool."})
+    warmup_steps: float = field(
+        default=CROSS["warmup_steps"], metadata={"help": "Steps of warm-up; below 1, a share of all steps."}
+    )
     both_orders: bool = field(
         default=True,
         metadata={"help": "Train on (s1, s2) and (s2, s1), as the official code does for every task except QNLI."},
