@@ -55,6 +55,9 @@ class PairTrainingArguments(TrainingArguments):
             precision = resolve_precision(self.precision)  # type: ignore[arg-type]
             self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
         super().__post_init__()
+        if not (self.bf16 or self.fp16):
+            # TrainingArguments would take what `accelerate launch --mixed_precision` says, whatever was asked for here.
+            self.mixed_precision = "no"
 
 
 @dataclass

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from te_trainer.encoders import Encoder
+from te_trainer.errors import DivergedError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
-from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
+from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.sampler import LengthGroupedSampler
 from te_trainer.trainers.tokenise import lengths
 
@@ -95,6 +96,12 @@ class PairTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, and leave the encoder as it came: accelerate's autocast around its forward would stay on it."""
+        output = super().train(*args, **kwargs)
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return output
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor | Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
@@ -123,4 +130,7 @@ class PairTrainer(Trainer):
             self.encoder.save_layout(output_dir or self.args.output_dir or ".")
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        return {self.metric.__name__: self.metric(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))}
+        scores = np.asarray(prediction.predictions)
+        if not np.isfinite(scores).all():
+            raise DivergedError(f"a score is not a finite number at step {self.state.global_step}; {LOWER}")
+        return {self.metric.__name__: self.metric(scores, np.asarray(prediction.label_ids))}

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from te_trainer.errors import DivergedError
 
 WHOLE = "checkpoint-is-whole"
+LOWER = "try a lower learning rate"
 
 
 class EvaluateEachEpoch(TrainerCallback):
@@ -70,7 +71,7 @@ class StopOnNaN(TrainerCallback):
 
     def _raise_if_bad(self) -> None:
         if self.first_bad_step is not None and (step := int(self.first_bad_step)):
-            raise DivergedError(f"the loss is not a finite number at step {step}; try a lower learning rate")
+            raise DivergedError(f"the loss is not a finite number at step {step}; {LOWER}")
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

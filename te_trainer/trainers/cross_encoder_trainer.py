@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
 from te_trainer.encoders import CrossEncoder
 from te_trainer.losses import soft_bce
@@ -55,10 +55,15 @@ class CrossEncoderTrainer(PairTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or CrossEncoderTrainingArguments()
+        if isinstance(model, str):
+            # The head is drawn before the Trainer seeds anything.
+            set_seed(args.seed)
         encoder = CrossEncoder.from_pretrained(model) if isinstance(model, str) else model
         with args.main_process_first(desc="tokenising"):
             train_dataset, eval_dataset = (
-                dataset and tokenise_pairs(dataset, encoder.tokenizer, encoder.max_length, both_orders)
+                dataset
+                if dataset is None
+                else tokenise_pairs(dataset, encoder.tokenizer, encoder.max_length, both_orders)
                 for dataset, both_orders in ((train_dataset, args.both_orders), (eval_dataset, False))
             )
         super().__init__(

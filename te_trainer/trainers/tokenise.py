@@ -51,6 +51,8 @@ def lengths(dataset: Dataset) -> np.ndarray:
 
 
 def _map(dataset: Dataset, function: Callable[..., dict[str, list[Any]]], **arguments: Any) -> Dataset:
+    if len(dataset) == 0:
+        raise InputError("the dataset has no rows; give at least one pair")
     for name in (*TEXT, "label"):
         if name not in dataset.column_names:
             raise InputError(

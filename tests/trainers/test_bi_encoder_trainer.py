@@ -1,0 +1,182 @@
+"""The bi-encoder's trainer against sentence-transformers, and alone in a user's hands."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import sample_pairs
+from datasets import Dataset
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+from transformers import AutoModel, AutoTokenizer
+
+from te_trainer.encoders import BiEncoder
+from te_trainer.encoders.bi_encoder import Pooling
+from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import spearman
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+
+
+@pytest.fixture(autouse=True, scope="module")
+def brisk() -> Iterator[None]:
+    """Tiny trainings lose time to a second thread, and to the search for garbage in all that was imported."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def models(tiny: Path, tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Both tiny PLMs with larger weights: as they are, they give all pairs nearly the same score."""
+    found = {}
+    for name, source in (("bert", tiny), ("roberta", tiny_roberta)):
+        model = AutoModel.from_pretrained(source)
+        with torch.no_grad():
+            for weight_name, weight in model.named_parameters():
+                if weight.ndim == 2 and "embeddings" not in weight_name:
+                    weight.mul_(10)
+        folder = tmp_path_factory.mktemp("sharp") / name
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+        found[name] = str(folder)
+    return found
+
+
+def labelled(count: int) -> Dataset:
+    """Pairs with labels in [-0.2, 1], no two alike."""
+    pairs = sample_pairs(count)
+    labels = np.random.default_rng(0).permutation(np.linspace(-0.2, 1, count))
+    return Dataset.from_dict(
+        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
+    )
+
+
+def arguments(output: Path, **values: object) -> BiEncoderTrainingArguments:
+    settings = {"precision": "float32", "save_strategy": "no", "disable_tqdm": True, **values}
+    return BiEncoderTrainingArguments(output_dir=str(output), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("model", ["bert", "roberta"])
+def test_loss_and_gradients_equal_those_of_cosine_similarity_loss(
+    model: str, pooling: Pooling, tmp_path: Path, models: dict[str, str]
+) -> None:
+    encoder = BiEncoder.from_pretrained(models[model], pooling=pooling)
+    encoder.save_pretrained(tmp_path / "saved")
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu").eval()
+    pairs = labelled(16)
+    trainer = BiEncoderTrainer(encoder, arguments(tmp_path), pairs)
+    trainer.model.eval()
+    assert trainer.train_dataset is not None
+
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
+    loss.backward()
+    features = [theirs.preprocess(pairs[name][:]) for name in ("sentence1", "sentence2")]
+    their_loss = CosineSimilarityLoss(theirs)(features, torch.tensor(pairs["label"][:]))
+    their_loss.backward()
+
+    assert loss.item() == pytest.approx(their_loss.item(), abs=1e-6)
+    gradients = {name.removeprefix("0.model."): weight.grad for name, weight in theirs.named_parameters()}
+    for name, weight in trainer.model.named_parameters():
+        assert weight.grad is not None, name
+        torch.testing.assert_close(
+            weight.grad, gradients[name], rtol=0, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}"
+        )
+    assert max(weight.grad.abs().max() for weight in trainer.model.parameters()) > 1e-2
+
+
+def test_both_sides_go_through_the_model_in_one_pass(models: dict[str, str], tmp_path: Path) -> None:
+    trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path, per_device_train_batch_size=8), labelled(8))
+    shapes = []
+    trainer.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.compute_loss(trainer.model, batch)
+    assert [shape[0] for shape in shapes] == [16]
+
+
+def test_sentences_are_cut_at_the_encoders_max_length(models: dict[str, str], tmp_path: Path) -> None:
+    encoder = BiEncoder.from_pretrained(models["bert"], max_length=5)
+    trainer = BiEncoderTrainer(encoder, arguments(tmp_path), labelled(8))
+    assert trainer.train_dataset is not None
+    for pair, row in zip(labelled(8), trainer.train_dataset, strict=True):
+        for side in "12":
+            assert row[f"input_ids{side}"] == [*encoder.tokenizer(pair[f"sentence{side}"])["input_ids"][:4], 3]
+
+
+def test_training_in_bfloat16_scores_in_float32(models: dict[str, str], tmp_path: Path) -> None:
+    """The encoder's forward pass is autocast; cosines of pairs must still differ from one another."""
+    trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path, bf16=True), labelled(64), labelled(64))
+    predicted = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
+    assert predicted.predictions.dtype == np.float32
+    assert len(np.unique(predicted.predictions)) == 64
+    exact = score_pairs(trainer.encoder, labelled(64))
+    assert not np.array_equal(np.sort(predicted.predictions), np.sort(exact)), "nothing was autocast"
+    np.testing.assert_allclose(np.sort(predicted.predictions), np.sort(exact), atol=0.02)
+
+
+def test_the_evaluation_metric_is_that_of_the_labels(models: dict[str, str], tmp_path: Path) -> None:
+    dev = labelled(100)
+    trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path, per_device_eval_batch_size=16), None, dev)
+    scores = score_pairs(trainer.encoder, dev)
+    assert trainer.evaluate()["eval_spearman"] == pytest.approx(spearman(scores, np.array(dev["label"])), abs=1e-4)
+
+
+def test_the_evaluation_metric_can_be_chosen(models: dict[str, str], tmp_path: Path) -> None:
+    def share_above_half(scores: np.ndarray, gold: np.ndarray) -> float:
+        return float(np.mean((scores > 0.5) == (gold > 0.5)))
+
+    dev = labelled(50)
+    trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path), None, dev, metric=share_above_half)
+    expected = share_above_half(score_pairs(trainer.encoder, dev), np.array(dev["label"]))
+    assert trainer.evaluate()["eval_share_above_half"] == pytest.approx(expected)
+    assert trainer.args.metric_for_best_model == "share_above_half"
+
+
+def test_alone_with_a_dataset_and_a_name_it_trains_and_saves_a_sentence_transformer(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = labelled(20)
+    trainer = BiEncoderTrainer(models["bert"], train_dataset=pairs)
+    trainer.train()
+    trainer.save_model("bi-encoder")
+    before = load_file(Path(models["bert"], "model.safetensors"))["embeddings.LayerNorm.weight"]
+    assert not torch.equal(before, load_file("bi-encoder/model.safetensors")["embeddings.LayerNorm.weight"])
+
+    loaded = SentenceTransformer("bi-encoder", device="cpu")
+    assert loaded.max_seq_length == 32
+    one, two = (loaded.encode(pairs[name][:], convert_to_tensor=True) for name in ("sentence1", "sentence2"))
+    cosines = torch.cosine_similarity(one, two).numpy()
+    np.testing.assert_allclose(score_pairs(BiEncoder.from_pretrained("bi-encoder"), pairs), cosines, atol=1e-5)
+
+
+def test_the_default_arguments_are_the_papers() -> None:
+    """Table 16, cross to bi, STS, base size; warm-up, decay and evaluation are the official code's."""
+    args = BiEncoderTrainingArguments()
+    assert (args.learning_rate, args.per_device_train_batch_size, args.num_train_epochs) == (5e-5, 128, 10)
+    assert (args.warmup_steps, args.weight_decay, args.eval_steps) == (0, 0.01, 200)
+    assert args.lr_scheduler_type == "linear"
+
+
+@pytest.mark.parametrize("missing", ["sentence1", "sentence2", "label"])
+@pytest.mark.parametrize("role", ["train_dataset", "eval_dataset"])
+def test_a_missing_column_is_named_in_one_sentence(
+    missing: str, role: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    wrong = labelled(4).rename_column(missing, "other")
+    with pytest.raises(InputError, match=f"no column '{missing}'") as caught:
+        BiEncoderTrainer(models["bert"], arguments(tmp_path), **{role: wrong})  # type: ignore[arg-type]
+    assert "other" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,131 @@
+"""Batches of similar length, in random order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import GOLD_FOLDER, MINILM
+from datasets import Dataset
+from transformers import set_seed
+
+from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.trainers import (
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+from te_trainer.trainers.sampler import LengthGroupedSampler
+
+
+def distinct_lengths(count: int) -> np.ndarray:
+    return np.random.default_rng(7).permutation(count)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100, 1003])
+@pytest.mark.parametrize("runs_per_stretch", [1, 3, 100])
+def test_every_example_comes_once_an_epoch(count: int, runs_per_stretch: int) -> None:
+    lengths = np.random.default_rng(0).integers(3, 20, count)
+    sampler = LengthGroupedSampler(lengths, 8, runs_per_stretch=runs_per_stretch)
+    assert len(sampler) == count
+    assert sorted(sampler) == list(range(count))
+
+
+def test_each_batch_holds_neighbours_in_length_and_the_ragged_rest_is_last() -> None:
+    """In one stretch of 103 distinct lengths, batches of 10 are the tenths of the sorted lengths, and 3 are left."""
+    lengths = distinct_lengths(103)
+    order = np.array(list(LengthGroupedSampler(lengths, 10)))
+    batches = [sorted(lengths[order[start : start + 10]].tolist()) for start in range(0, 103, 10)]
+    assert batches[-1] == [100, 101, 102]
+    assert sorted(batches[:-1]) == [list(range(start, start + 10)) for start in range(0, 100, 10)]
+
+
+def test_batches_come_in_random_order() -> None:
+    lengths = distinct_lengths(4000)
+    order = np.array(list(LengthGroupedSampler(lengths, 10)))
+    means = lengths[order].reshape(-1, 10).mean(axis=1)
+    assert abs(np.corrcoef(means, np.arange(400))[0, 1]) < 0.2
+    # The stretches of 1000 do not stay together either.
+    assert abs(np.corrcoef(means[:100], np.arange(100))[0, 1]) < 0.3
+    assert 0.4 < np.mean(np.diff(means) > 0) < 0.6
+
+
+def test_batches_hold_other_examples_in_every_epoch() -> None:
+    """Sorting all examples at once would put the same ones together for ever."""
+    lengths = distinct_lengths(4000)
+    together = []
+    for epoch in (0, 1):
+        order = np.array(list(LengthGroupedSampler(lengths, 10, epoch=lambda e=epoch: e)))
+        together.append({tuple(sorted(batch)) for batch in order.reshape(-1, 10).tolist()})
+    assert len(together[0] & together[1]) < 20
+
+
+def test_an_order_depends_on_seed_and_epoch_alone() -> None:
+    lengths = distinct_lengths(200)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        return list(LengthGroupedSampler(lengths, 8, seed=seed, epoch=lambda: epoch))
+
+    first = order(5, 2)
+    set_seed(99)
+    assert order(5, 2) == first
+    assert len({tuple(order(seed, epoch)) for seed in range(4) for epoch in range(4)}) == 16
+
+
+def test_the_epoch_is_asked_for_whenever_one_begins() -> None:
+    lengths = distinct_lengths(50)
+    epoch = 0
+    sampler = LengthGroupedSampler(lengths, 8, seed=3, epoch=lambda: epoch)
+    first = list(sampler)
+    assert list(sampler) == first
+    epoch = 1
+    second = list(sampler)
+    assert second != first
+    epoch = 0
+    assert list(sampler) == first
+
+
+# ------------------------------------------------------------ padding on real pairs
+
+
+@pytest.fixture(scope="module")
+def stsb() -> Dataset:
+    """All pairs of STS-B."""
+    lines = (GOLD_FOLDER / "stsb.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    assert len(rows) > 8000
+    return Dataset.from_dict(
+        {"sentence1": [row[2] for row in rows], "sentence2": [row[3] for row in rows], "label": [0.5] * len(rows)}
+    )
+
+
+def real_tokens(trainer: BiEncoderTrainer | CrossEncoderTrainer) -> float:
+    """Share of tokens in an epoch of the trainer's own batches that are no padding."""
+    real = computed = rows = 0
+    for batch in trainer.get_train_dataloader():
+        real += int(batch["attention_mask"].sum())
+        computed += batch["attention_mask"].numel()
+        rows += len(batch["labels"])
+    assert trainer.train_dataset is not None
+    assert rows == len(trainer.train_dataset)
+    return real / computed
+
+
+@pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="no folder with gold sets")
+@pytest.mark.parametrize("batch_size", [128, 64], ids=["base", "large"])
+def test_nine_tenths_of_a_bi_encoders_batches_are_real_tokens(batch_size: int, stsb: Dataset, tmp_path: Path) -> None:
+    args = BiEncoderTrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=batch_size)
+    assert real_tokens(BiEncoderTrainer(BiEncoder.from_pretrained(MINILM), args, stsb)) >= 0.9
+
+
+@pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="no folder with gold sets")
+@pytest.mark.parametrize("both_orders", [True, False])
+def test_nine_tenths_of_a_cross_encoders_batches_are_real_tokens(
+    both_orders: bool, stsb: Dataset, tmp_path: Path
+) -> None:
+    args = CrossEncoderTrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=32, both_orders=both_orders
+    )
+    assert real_tokens(CrossEncoderTrainer(CrossEncoder.from_pretrained(MINILM), args, stsb)) >= 0.9

@@ -1,0 +1,612 @@
+"""What both trainers do from the first step to the last: gradients, order, evaluation, checkpoints, precision."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import sample_pairs
+from datasets import Dataset
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
+from te_trainer.encoders.precision import resolve_precision
+from te_trainer.errors import DivergedError
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import spearman
+from te_trainer.trainers import (
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+from te_trainer.trainers.callbacks import WHOLE, last_whole_checkpoint
+
+KINDS = ["bi-encoder", "cross-encoder"]
+PAIRS, BATCH, EPOCH = 20, 4, 5  # examples, examples in a batch, steps in an epoch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def brisk() -> Iterator[None]:
+    """Tiny trainings lose time to a second thread, and to the search for garbage in all that was imported."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny BERT with larger weights: as it is, it gives all pairs nearly the same score."""
+    return enlarge(tiny, tmp_path_factory.mktemp("sharp"))
+
+
+def enlarge(source: Path, folder: Path, factor: float = 10) -> str:
+    plm = AutoModel.from_pretrained(source)
+    with torch.no_grad():
+        for name, weight in plm.named_parameters():
+            if weight.ndim == 2 and "embeddings" not in name:
+                weight.mul_(factor)
+    plm.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return str(folder)
+
+
+def labelled(count: int = PAIRS) -> Dataset:
+    """Pairs with labels in [0, 1), no two alike."""
+    pairs = sample_pairs(count)
+    labels = np.random.default_rng(0).permutation(count) / count
+    return Dataset.from_dict(
+        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
+    )
+
+
+def load(kind: str, model: str) -> Encoder:
+    torch.manual_seed(0)
+    return BiEncoder.from_pretrained(model) if kind == "bi-encoder" else CrossEncoder.from_pretrained(model)
+
+
+def trainer_of(
+    encoder: Encoder | str,
+    output: Path,
+    train: Dataset | None,
+    dev: Dataset | None = None,
+    *,
+    kind: str | None = None,
+    base: Callable[[type], type] = lambda made: made,
+    callbacks: list[TrainerCallback] | None = None,
+    **values: Any,
+) -> Any:
+    """A trainer of `EPOCH` steps an epoch, in float32, that keeps all its checkpoints."""
+    values = {
+        "precision": "float32",
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": BATCH,
+        "num_train_epochs": 2,
+        "warmup_steps": 0,
+        "save_strategy": "no",
+        "save_total_limit": None,
+        "disable_tqdm": True,
+        **values,
+    }
+    kind = kind or encoder.kind  # type: ignore[union-attr]
+    if kind == "bi-encoder":
+        args: Any = BiEncoderTrainingArguments(output_dir=str(output), **values)
+        return base(BiEncoderTrainer)(encoder, args, train, dev, callbacks=callbacks)
+    args = CrossEncoderTrainingArguments(output_dir=str(output), **{"both_orders": False, **values})
+    return base(CrossEncoderTrainer)(encoder, args, train, dev, callbacks=callbacks)
+
+
+def weights(trainer: Any) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    """Bit for bit."""
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def without_dropout(encoder: Encoder) -> Encoder:
+    for module in encoder.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return encoder
+
+
+def checkpoints(folder: Path) -> list[int]:
+    return sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*"))
+
+
+class At(TrainerCallback):
+    """Do something just before a step."""
+
+    def __init__(self, step: int, action: Callable[[torch.nn.Module], None]) -> None:
+        self.step = step
+        self.action = action
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step + 1 == self.step:
+            self.action(kwargs["model"])
+
+
+class Killed(BaseException):
+    """As a kill: nothing in a trainer catches it."""
+
+
+def kill(model: torch.nn.Module) -> None:
+    raise Killed
+
+
+# ------------------------------------------------------------ gradients
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accumulated_gradients_equal_those_of_the_whole_batch(kind: str, model: str, tmp_path: Path) -> None:
+    """transformers takes a custom loss for already scaled, which would make them four times too large."""
+
+    class Gradients(TrainerCallback):
+        def on_pre_optimizer_step(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        ) -> None:
+            self.found = {name: weight.grad.clone() for name, weight in kwargs["model"].named_parameters()}
+
+    found = []
+    for batch, accumulation in ((16, 1), (4, 4)):
+        gradients = Gradients()
+        trainer = trainer_of(
+            without_dropout(load(kind, model)),
+            tmp_path,
+            labelled(16),
+            callbacks=[gradients],
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
+            max_grad_norm=0.0,
+        )
+        trainer.train()
+        assert trainer.state.global_step == 1
+        found.append(gradients.found)
+    whole, accumulated = found
+    assert max(gradient.abs().max() for gradient in whole.values()) > 1e-2
+    for name, gradient in whole.items():
+        torch.testing.assert_close(accumulated[name], gradient, rtol=0, atol=1e-6, msg=lambda text, n=name: n + text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("plm", ["tiny", "tiny_roberta"])
+def test_all_trainable_parameters_change(kind: str, plm: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    trainer = trainer_of(load(kind, str(request.getfixturevalue(plm))), tmp_path, labelled(), num_train_epochs=1)
+    before = weights(trainer)
+    trainer.train()
+    after = weights(trainer)
+    parameters = dict(trainer.model.named_parameters())
+    assert all(parameter.requires_grad for parameter in parameters.values())
+    assert [name for name in parameters if torch.equal(before[name], after[name])] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_labels_are_learnt(kind: str, model: str, tmp_path: Path) -> None:
+    pairs = labelled()
+    encoder = without_dropout(load(kind, model))
+    before = spearman(score_pairs(encoder, pairs), np.array(pairs["label"]))
+    trainer_of(encoder, tmp_path, pairs, num_train_epochs=15).train()
+    after = spearman(score_pairs(encoder, pairs), np.array(pairs["label"]))
+    assert after > max(0.8, before + 0.3)
+
+
+# ------------------------------------------------------------ one process, many trainings
+
+
+def test_trainers_one_after_another_in_one_process(model: str, tmp_path: Path) -> None:
+    """Each TrainingArguments resets the state below all trainers; a training leaves nothing to the next one."""
+    found = []
+    stages = [("bi-encoder", "no"), ("cross-encoder", "bf16"), ("bi-encoder", "bf16"), ("cross-encoder", "no")]
+    for number, (kind, precision) in enumerate(stages * 2):
+        trainer = trainer_of(
+            load(kind, model), tmp_path / str(number), labelled(), labelled(8), bf16=precision == "bf16", max_steps=2
+        )
+        assert trainer.accelerator.mixed_precision == precision
+        trainer.train()
+        trainer.save_model(str(tmp_path / f"{number}-saved"))
+        found.append(load_file(tmp_path / f"{number}-saved" / "model.safetensors"))
+        trainer.accelerator.free_memory()
+        del trainer
+    for first, second in zip(found[:4], found[4:], strict=True):
+        assert same(first, second)
+    assert not same(found[0], found[2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_round_follows_from_the_seed(kind: str, model: str, tmp_path: Path) -> None:
+    """A new head is drawn before transformers' Trainer seeds anything."""
+    found = []
+    for noise, seed in ((1, 11), (2, 11), (3, 12)):
+        torch.manual_seed(noise)
+        trainer = trainer_of(model, tmp_path, labelled(), kind=kind, seed=seed, max_steps=2)
+        trainer.train()
+        found.append(weights(trainer))
+    assert not same(found[0], found[2])
+    assert same(found[0], found[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_trained_in_bfloat16_scores_in_float32_afterwards(kind: str, model: str, tmp_path: Path) -> None:
+    """accelerate wraps the forward pass of the model itself in autocast."""
+    encoder = load(kind, model)
+    trainer = trainer_of(encoder, tmp_path, labelled(), bf16=True, num_train_epochs=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    assert all(
+        weight.dtype == torch.float32 for weight in encoder.model.state_dict().values() if weight.is_floating_point()
+    )
+    np.testing.assert_array_equal(
+        score_pairs(encoder, labelled()), score_pairs(load(kind, str(tmp_path / "saved")), labelled())
+    )
+
+
+# ------------------------------------------------------------ the order of examples
+
+
+def recording(seen: list[list[float]]) -> Callable[[type], type]:
+    """A trainer that notes the labels of each batch; they tell the examples apart."""
+
+    def derive(base: type) -> type:
+        class Recording(base):  # type: ignore[misc, valid-type]
+            def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+                seen.append(inputs["labels"].tolist())
+                return super().compute_loss(model, inputs, *args, **kwargs)
+
+        return Recording
+
+    return derive
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_epoch_trains_each_example_once_in_an_order_of_its_own(kind: str, model: str, tmp_path: Path) -> None:
+    def orders(**values: Any) -> list[tuple[float, ...]]:
+        """The order of 22 examples in each of two epochs."""
+        seen: list[list[float]] = []
+        pairs = labelled(22)
+        trainer_of(load(kind, model), tmp_path, pairs, base=recording(seen), **values).train()
+        assert [len(batch) for batch in seen] == [4, 4, 4, 4, 4, 2] * 2
+        epochs = [tuple(label for batch in seen[start : start + 6] for label in batch) for start in (0, 6)]
+        assert [sorted(epoch) for epoch in epochs] == [sorted(np.float32(pairs["label"]).tolist())] * 2
+        return epochs
+
+    first, other = orders(seed=1), orders(seed=2)
+    assert len({*first, *other}) == 4
+    assert orders(seed=3, data_seed=2, learning_rate=1e-5) == other
+
+
+# ------------------------------------------------------------ evaluation and checkpoints
+
+
+class Diary(TrainerCallback):
+    """The steps at which a trainer evaluated and saved."""
+
+    def __init__(self) -> None:
+        self.evaluated: list[int] = []
+        self.saved: list[int] = []
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.evaluated.append(state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.saved.append(state.global_step)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("eval_steps", "expected"),
+    [(4, [4, 5, 8, 10, 12, 15]), (5, [5, 10, 15]), (2, [2, 4, 5, 6, 8, 10, 12, 14, 15]), (200, [5, 10, 15])],
+)
+def test_evaluation_comes_every_few_steps_and_at_each_epochs_end(
+    kind: str, eval_steps: int, expected: list[int], model: str, tmp_path: Path
+) -> None:
+    """Never twice at one step, a checkpoint with each."""
+    diary = Diary()
+    dev = labelled(8)
+    trainer = trainer_of(
+        load(kind, model), tmp_path, labelled(), dev, callbacks=[diary], num_train_epochs=3, eval_steps=eval_steps
+    )
+    trainer.train()
+    assert diary.evaluated == expected
+    assert diary.saved == expected
+    assert checkpoints(tmp_path) == expected
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry] == expected
+
+
+def test_evaluation_at_an_epochs_end_counts_optimiser_steps(model: str, tmp_path: Path) -> None:
+    """Five batches an epoch, two to a step: the third step of an epoch has one."""
+    diary = Diary()
+    trainer = trainer_of(
+        load("bi-encoder", model),
+        tmp_path,
+        labelled(),
+        labelled(8),
+        callbacks=[diary],
+        eval_steps=2,
+        gradient_accumulation_steps=2,
+    )
+    trainer.train()
+    assert diary.evaluated == diary.saved == [2, 3, 4, 6]
+
+
+@pytest.mark.parametrize(("strategy", "expected"), [("no", []), ("epoch", [5, 10]), ("steps", [4, 5, 8, 10])])
+def test_without_a_dev_set_nothing_is_evaluated(strategy: str, expected: list[int], model: str, tmp_path: Path) -> None:
+    diary = Diary()
+    encoder = load("bi-encoder", model)
+    trainer_of(encoder, tmp_path, labelled(), callbacks=[diary], save_strategy=strategy, save_steps=4).train()
+    assert diary.evaluated == []
+    assert diary.saved == checkpoints(tmp_path) == expected
+    assert all(Path(tmp_path, f"checkpoint-{step}", WHOLE).is_file() for step in expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_checkpoint_by_dev_is_loaded_at_the_end(kind: str, model: str, tmp_path: Path) -> None:
+    """Gold is what the encoder says at first and labels are the opposite, so that dev falls from the start."""
+    encoder = without_dropout(load(kind, model))
+    pairs = labelled(40)
+    gold = score_pairs(encoder, pairs)
+    dev = pairs.remove_columns("label").add_column("label", 5 * gold)
+    train = pairs.remove_columns("label").add_column("label", gold.min() + gold.max() - gold)
+    trainer = trainer_of(encoder, tmp_path, train, dev, eval_steps=4, save_total_limit=2, per_device_eval_batch_size=16)
+    trainer.train()
+    curve = {entry["step"]: entry["eval_spearman"] for entry in trainer.state.log_history if "eval_spearman" in entry}
+    best, last = max(curve, key=lambda step: curve[step]), max(curve)
+    assert best < last
+    assert curve[best] > curve[last] + 0.01
+    assert trainer.state.best_global_step == best
+    assert checkpoints(tmp_path) == [best, last]
+    assert same(weights(trainer), load_file(tmp_path / f"checkpoint-{best}" / "model.safetensors"))
+    assert not same(weights(trainer), load_file(tmp_path / f"checkpoint-{last}" / "model.safetensors"))
+    assert spearman(score_pairs(encoder, pairs), gold) == pytest.approx(curve[best], abs=1e-4)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert same(weights(trainer), load_file(tmp_path / "saved" / "model.safetensors"))
+
+
+# ------------------------------------------------------------ losses and scores that are no numbers
+
+
+def poison(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(math.nan)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_loss_that_is_nan_stops_at_its_step(kind: str, accumulation: int, model: str, tmp_path: Path) -> None:
+    trainer = trainer_of(
+        load(kind, model),
+        tmp_path,
+        labelled(PAIRS * accumulation),
+        labelled(8),
+        callbacks=[At(7, poison)],
+        eval_steps=2,
+        logging_steps=1000,
+        gradient_accumulation_steps=accumulation,
+    )
+    with pytest.raises(DivergedError, match=r"at step 7\b"):
+        trainer.train()
+    assert checkpoints(tmp_path) == [2, 4, 5, 6]
+    last = last_whole_checkpoint(tmp_path)
+    assert last == str(tmp_path / "checkpoint-6")
+    assert all(weight.isfinite().all() for weight in load_file(Path(last, "model.safetensors")).values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_learning_rate_beyond_reason_stops_at_the_first_bad_loss(kind: str, model: str, tmp_path: Path) -> None:
+    trainer = trainer_of(load(kind, model), tmp_path, labelled(), labelled(8), eval_steps=2, learning_rate=1e30)
+    with pytest.raises(DivergedError, match=r"at step 2\b"):
+        trainer.train()
+    assert checkpoints(tmp_path) == []
+    assert last_whole_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_that_is_nan_stops_before_its_checkpoint(kind: str, model: str, tmp_path: Path) -> None:
+    """The loss of the step was finite still; a run could not go on from these weights."""
+    trainer = trainer_of(load(kind, model), tmp_path, labelled(), labelled(8), eval_steps=1, learning_rate=1e30)
+    with pytest.raises(DivergedError, match=r"at step 1\b"):
+        trainer.train()
+    assert checkpoints(tmp_path) == []
+
+
+# ------------------------------------------------------------ resuming
+
+
+@pytest.mark.parametrize(("kind", "accumulation"), [("bi-encoder", 1), ("cross-encoder", 1), ("cross-encoder", 2)])
+def test_resuming_within_the_second_epoch_changes_no_bit(
+    kind: str, accumulation: int, model: str, tmp_path: Path
+) -> None:
+    """With dropout; the random state at the time of resuming plays no part."""
+
+    def make(name: str, *callbacks: TrainerCallback) -> Any:
+        return trainer_of(
+            load(kind, model),
+            tmp_path / name,
+            labelled(PAIRS * accumulation),
+            labelled(12),
+            callbacks=list(callbacks),
+            num_train_epochs=3,
+            eval_steps=4,
+            gradient_accumulation_steps=accumulation,
+        )
+
+    whole = make("whole")
+    dropout = [module.p for module in whole.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert min(dropout) == 0.1
+    whole.train()
+
+    with pytest.raises(Killed):
+        make("killed", At(10, kill)).train()
+    last = last_whole_checkpoint(tmp_path / "killed")
+    assert last == str(tmp_path / "killed" / "checkpoint-8")
+    set_seed(12345)
+    resumed = make("killed")
+    resumed.train(resume_from_checkpoint=last)
+
+    assert same(weights(resumed), weights(whole))
+    for step in (10, 12, 15):
+        files = [tmp_path / name / f"checkpoint-{step}" / "model.safetensors" for name in ("whole", "killed")]
+        assert files[0].read_bytes() == files[1].read_bytes(), step
+    curves = [
+        [(entry["step"], entry["eval_spearman"]) for entry in trainer.state.log_history if "eval_spearman" in entry]
+        for trainer in (whole, resumed)
+    ]
+    assert curves[0] == curves[1]
+
+
+def test_resuming_at_an_epochs_end_changes_no_bit(model: str, tmp_path: Path) -> None:
+    def make(name: str, *callbacks: TrainerCallback) -> Any:
+        return trainer_of(
+            load("bi-encoder", model), tmp_path / name, labelled(), callbacks=list(callbacks), save_strategy="epoch"
+        )
+
+    whole = make("whole")
+    whole.train()
+    with pytest.raises(Killed):
+        make("killed", At(7, kill)).train()
+    last = last_whole_checkpoint(tmp_path / "killed")
+    assert last == str(tmp_path / "killed" / "checkpoint-5")
+    resumed = make("killed")
+    resumed.train(resume_from_checkpoint=last)
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_checkpoint_cut_short_is_not_resumed_from(model: str, tmp_path: Path) -> None:
+    def dying(base: type) -> type:
+        class DiesWhileSaving(base):  # type: ignore[misc, valid-type]
+            def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+                super().save_model(output_dir, _internal_call)
+                if self.state.global_step == 10:
+                    raise Killed
+
+        return DiesWhileSaving
+
+    encoder = load("bi-encoder", model)
+    with pytest.raises(Killed):
+        trainer_of(encoder, tmp_path, labelled(), base=dying, save_strategy="epoch").train()
+    assert (tmp_path / "checkpoint-10" / "model.safetensors").is_file()
+    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+
+
+def test_the_last_whole_checkpoint_is_the_one_of_most_steps_with_the_mark(tmp_path: Path) -> None:
+    assert last_whole_checkpoint(tmp_path / "absent") is None
+    for step in (9, 10, 200, 1000):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        (folder / "trainer_state.json").touch()
+    assert last_whole_checkpoint(tmp_path) is None
+    for step, expected in ((9, 9), (200, 200), (10, 200)):
+        (tmp_path / f"checkpoint-{step}" / "checkpoint-is-whole").touch()
+        assert last_whole_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{expected}")
+
+
+# ------------------------------------------------------------ precision
+
+
+@pytest.fixture
+def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({}, "float32"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+    ],
+)
+def test_a_cpu_gets_bfloat16_where_it_has_units_for_it(
+    has: dict[str, bool], expected: str, cpu_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert resolve_precision() == expected
+    args = BiEncoderTrainingArguments()
+    assert (args.bf16, args.fp16, args.use_cpu) == (expected == "bfloat16", False, True)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="the system does not list what its CPU has")
+def test_this_machines_cpu_is_recognised(cpu_only: None) -> None:
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    expected = "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+    assert resolve_precision() == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_gets_bfloat16_or_else_float16(native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert resolve_precision() == expected
+
+
+@pytest.mark.parametrize("hardware", [{}, {"avx512_bf16": True}])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"precision": "float32"}, "no"),
+        ({"precision": "bfloat16"}, "bf16"),
+        ({"precision": "float32", "bf16": True}, "bf16"),
+        ({"bf16": True}, "bf16"),
+    ],
+)
+def test_the_precision_of_a_training_can_be_overridden(
+    values: dict[str, Any],
+    expected: str,
+    hardware: dict[str, bool],
+    cpu_only: None,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: hardware)
+    args = BiEncoderTrainingArguments(output_dir=str(tmp_path), **values)
+    assert (args.bf16, args.fp16) == (expected == "bf16", False)
+    trainer = BiEncoderTrainer(model, args, labelled(4))
+    assert trainer.accelerator.mixed_precision == expected
+
+
+@pytest.mark.parametrize(("values", "expected"), [({}, "bf16"), ({"precision": "float32"}, "no")])
+def test_what_the_launcher_says_goes_before_the_hardware_and_behind_the_argument(
+    values: dict[str, Any],
+    expected: str,
+    cpu_only: None,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`accelerate launch --mixed_precision bf16` sets the variable."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    trainer = BiEncoderTrainer(model, BiEncoderTrainingArguments(output_dir=str(tmp_path), **values), labelled(4))
+    assert trainer.accelerator.mixed_precision == expected
