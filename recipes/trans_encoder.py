@@ -22,16 +22,15 @@ def main() -> None:
     # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
     ################
     config = parse()
-    from accelerate import PartialState
-
     from te_trainer.preparation import comparable
+    from te_trainer.processes import process_state
     from te_trainer.quiet import quiet_libraries
-    from te_trainer.run_folder import claimed, refuse_other_configuration
+    from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
 
     quiet_libraries()
     root = Path(config.output_dir)
-    state = PartialState()
-    with claimed(root) if state.is_main_process else contextlib.nullcontext():
+    state = process_state()
+    with full_disk_is_named(root), claimed(root) if state.is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()
         refuse_other_configuration(root, comparable(config))
         distil_in(root, config)
@@ -40,11 +39,10 @@ def main() -> None:
 
 
 def distil_in(root: Path, config: RunConfig) -> None:
-    from accelerate import PartialState
-
     from te_trainer.cycle import distil
     from te_trainer.pairs import Pool
     from te_trainer.preparation import check_disk, check_models, load_gold_sets, prepare_pool
+    from te_trainer.processes import process_state
     from te_trainer.progress import RunProgress
     from te_trainer.report import print_table, write_report
     from te_trainer.results import collect
@@ -53,7 +51,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.stages.scoring import Scorer
     from te_trainer.stages.settings import metric_of
 
-    state = PartialState()
+    state = process_state()
     metric = metric_of(config)
     results_file = root / "results.json"
     if results_file.exists():
@@ -68,7 +66,8 @@ def distil_in(root: Path, config: RunConfig) -> None:
     check_models(config)
     dev, tests = load_gold_sets(config)
     if state.is_main_process:
-        check_disk(config, root)
+        if not (root / "run.yaml").exists():
+            check_disk(config, root)
         prepare_pool(config, root, state.num_processes)
     state.wait_for_everyone()
     pool, pairs = Pool.load(root / "pool")

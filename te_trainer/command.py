@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -25,11 +24,6 @@ def run_command(main: Callable[[], None]) -> int:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
         return _complain("interrupted; the same command continues", 130)
-    except Exception as error:
-        # safetensors and torch wrap the system's error in one of their own
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            return _complain("no disk space left; make room, and the same command continues", 2)
-        raise
     return 0
 
 

@@ -6,6 +6,7 @@ token that is computed is a real one, and neither memory nor cost per pair grows
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,8 +21,11 @@ from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.precision import Precision, autocast
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.pairs.pool import pair_digest
+from te_trainer.processes import process_state
 
 WINDOW = 16_384  # sentences or pairs that are tokenised and sorted together
+
+PADDING = 0.05  # share of a batch that may be padding
 
 Pairs: TypeAlias = Dataset | Mapping[str, Sequence[str]]
 Progress = Callable[[float], None]
@@ -54,7 +58,7 @@ def score_pairs(
     Raises:
         DivergedError: a score is NaN or infinite.
     """
-    state = PartialState()
+    state = process_state()
     if state.num_processes > 1 and scratch is None:
         raise InputError("score_pairs: on several ranks, give a scratch folder that all of them see")
     total = len(pairs["sentence1"])
@@ -78,14 +82,21 @@ def score_pairs(
 def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
     """Positions in batches of similar length, the longest first.
 
+    A batch ends when it is full, or when padding would pass its share: among few items of many lengths, small batches
+    cost less than the padding of large ones.
+
     Args:
         lengths: tokens of each item, shape (n,).
         budget: items times the longest of them stays within this, but a batch holds at least one item.
     """
     order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
     start = 0
     while start < len(order):
-        size = max(1, budget // int(lengths[order[start]]))
+        longest = int(ordered[start])
+        real = np.cumsum(ordered[start : start + max(1, budget // longest)])
+        # the share of real tokens only falls with every item, so those that keep it come first
+        size = int((real >= (1 - PADDING) * longest * np.arange(1, len(real) + 1)).sum())
         yield order[start : start + size]
         start += size
 
@@ -118,9 +129,18 @@ class _Shared:
             self.array: np.ndarray = np.empty(shape, dtype=np.float32)
             return
         if state.is_main_process:
-            np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
+            with path.open("wb") as file:
+                # A mapped file that finds the disk full while it is written to kills the process; find out before.
+                _allocate(file.fileno(), 4 * int(np.prod(shape)))
         state.wait_for_everyone()
         self.array = np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
 
 
 def _score_bi(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from huggingface_hub import hf_hub_download
 from transformers import AutoModel
 
 from te_trainer.config.schema import RunConfig
@@ -18,7 +19,7 @@ from te_trainer.encoders.checkpoint import load_config, locate
 from te_trainer.encoders.cross_encoder import check_cross_encoder
 from te_trainer.errors import InputError
 from te_trainer.pairs import GoldSet, Pool, build_pool, load_gold
-from te_trainer.pairs.pool import file_digest
+from te_trainer.pairs.pool import file_digest, source_file
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.settings import KINDS, check_training_values, cycles_of, training_values
@@ -77,10 +78,9 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
     if folder.exists():
         pool, _ = Pool.load(folder)
         for count in pool.sources:
-            if count.sha256 is not None and Path(count.source).is_file() and file_digest(count.source) != count.sha256:
-                raise InputError(
-                    f"{count.source}: the file has changed since the run in {root} began; name another output_dir"
-                )
+            file = source_file(count.source, config.data.dir)
+            if file is not None and file_digest(file) != count.sha256:
+                raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
         return pool
     with atomic_folder(folder) as place:
         pool = build_pool(
@@ -154,6 +154,7 @@ def checkpoint_fingerprint(name: str) -> str:
     """What tells a checkpoint from another of the same name: the Hub's commit, or a hash of a local weight file."""
     path = Path(locate(name))
     if not path.is_dir():
-        return str(load_config(name)._commit_hash)
+        # the Hub's cache keeps a snapshot under the name of its commit
+        return Path(hf_hub_download(name, "config.json")).parent.name
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
-    return " ".join((file_digest(str(file)) or "")[:16] for file in files)
+    return " ".join(file_digest(file)[:16] for file in files)

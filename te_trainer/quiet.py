@@ -20,5 +20,5 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    for name in ("DeepSpeed", "torch.distributed", "accelerate", "sentence_transformers"):
+    for name in ("DeepSpeed", "torch.distributed", "accelerate", "sentence_transformers", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)

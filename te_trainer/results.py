@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from te_trainer.config.schema import Kind
+from te_trainer.processes import process_state
 from te_trainer.stages import StageRunner
 from te_trainer.stages.settings import KINDS
 
@@ -50,7 +50,7 @@ def collect(runner: StageRunner) -> dict[str, Any]:
 
 def environment(precision: str) -> dict[str, Any]:
     """Versions, device and arithmetic."""
-    state = PartialState()
+    state = process_state()
     device = torch.cuda.get_device_name() if state.device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),

@@ -6,17 +6,18 @@ Everything is written beside its place first and renamed when it is whole, so th
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from te_trainer.config.flat import flat
 from te_trainer.errors import InputError
+from te_trainer.processes import process_state
 
 LOCK = ".lock"
 PARTIAL = ".partial-"
@@ -41,20 +42,21 @@ def claimed(root: Path) -> Iterator[None]:
             "another one"
         )
     made = next((parent for parent in [*reversed(root.absolute().parents), root] if not parent.exists()), None)
-    root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / LOCK)
     try:
+        root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"output_dir: another process works in {root}; wait for it, or name another folder") from None
+    except OSError as error:
+        raise InputError(f"output_dir: {root} cannot be made ({error.strerror}); name another folder") from None
     try:
         clear_partial(root)
         yield
     except BaseException:
         if not (root / "run.yaml").exists():
-            shutil.rmtree(made or root, ignore_errors=True)
-            if made is None:
-                root.mkdir(exist_ok=True)
+            for path in [made] if made else list(root.iterdir()):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise
     finally:
         lock.release()
@@ -79,6 +81,24 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+@contextlib.contextmanager
+def full_disk_is_named(root: Path) -> Iterator[None]:
+    """Say in one sentence that the disk is full; libraries wrap the system's error in many of their own.
+
+    Raises:
+        InputError: names the folder.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if full or (root.exists() and shutil.disk_usage(root).free < 1_000_000):
+            raise InputError(
+                f"output_dir: no disk space left in {root}; make room, and the same command continues"
+            ) from None
+        raise
+
+
 def clear_partial(root: Path) -> None:
     """Remove what a killed run had not finished writing."""
     for path in sorted(root.rglob(f"{PARTIAL}*"), reverse=True):
@@ -88,7 +108,7 @@ def clear_partial(root: Path) -> None:
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty folder that all ranks see, gone when the block ends."""
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
@@ -110,7 +130,10 @@ def refuse_other_configuration(root: Path, config: dict[str, Any]) -> None:
     path = root / "run.yaml"
     if not path.is_file():
         return
-    begun = flat(yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
+    try:
+        begun = flat(yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        raise InputError(f"output_dir: {root} holds a run.yaml that no run wrote; name another folder") from None
     wanted = flat(yaml.safe_load(yaml.safe_dump(config)))
     differ = [key for key in sorted(begun.keys() | wanted.keys()) if begun.get(key) != wanted.get(key)]
     if differ:

@@ -29,6 +29,7 @@ ORDER = [
     "run_folder",
     "progress",
     "quiet",
+    "processes",
     "command",
     "config",
     "errors",

@@ -11,8 +11,10 @@ from typing import Any
 
 import docstring_parser
 import pytest
+import torch
 import yaml
 from conftest import run_recipe
+from safetensors.torch import save_file
 from transformers import BertConfig, TrainingArguments
 
 from te_trainer.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, parse, trainer_keys
@@ -520,7 +522,7 @@ def plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for size, hidden in {"base": 768, "large": 1024}.items():
         folders[size] = tmp_path_factory.mktemp("plms") / size
         BertConfig(hidden_size=hidden, num_attention_heads=16).save_pretrained(folders[size])
-        (folders[size] / "model.safetensors").touch()
+        save_file({"one": torch.zeros(1)}, folders[size] / "model.safetensors")
     return folders
 
 

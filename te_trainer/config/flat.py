@@ -7,7 +7,7 @@ from typing import Any
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings and lists as one mapping with dotted keys."""
-    if isinstance(values, dict) and values:
+    if isinstance(values, dict):
         parts: Any = values.items()
     elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
         parts = enumerate(values)

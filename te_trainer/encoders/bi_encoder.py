@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, load_tokenizer, locate, saved_pooling
+from te_trainer.encoders.checkpoint import (
+    check_weights,
+    checkpoint_kind,
+    load_config,
+    load_model,
+    load_tokenizer,
+    refuse_other_modules,
+    saved_pooling,
+)
 from te_trainer.errors import InputError
 
 Pooling = Literal["cls", "mean"]
@@ -68,8 +77,10 @@ class BiEncoder:
         pooling = check_bi_encoder(name, pooling, from_cross_encoder)
         config = load_config(name)
         # BERT's own pooler is no part of the sentence vector; unused, it would stall distributed training.
-        extra = {"add_pooling_layer": False} if config.model_type in POOLER_MODELS else {}
-        model = AutoModel.from_pretrained(locate(name), dtype=torch.float32, **extra)
+        model_class: Any = MODEL_MAPPING[type(config)]
+        takes = inspect.signature(model_class).parameters
+        extra = {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
+        model = load_model(AutoModel, name, **extra)
         return cls(model, load_tokenizer(name), pooling, max_length)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
@@ -120,10 +131,6 @@ class BiEncoder:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-# Model types whose AutoModel takes add_pooling_layer.
-POOLER_MODELS = {"bert", "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "ernie", "ibert", "albert"}
-
-
 def check_bi_encoder(name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False) -> Pooling:
     """Refuse what cannot start a bi-encoder, before anything is loaded; give the pooling it will have."""
     if checkpoint_kind(load_config(name)) == "cross-encoder" and not from_cross_encoder:
@@ -132,4 +139,8 @@ def check_bi_encoder(name: str, pooling: Pooling | None = None, from_cross_encod
             "its sentence vectors would mean nothing"
         )
     load_tokenizer(name)
-    return pooling or (None if from_cross_encoder else saved_pooling(name)) or "cls"
+    check_weights(name)
+    if from_cross_encoder:
+        return pooling or "cls"
+    refuse_other_modules(name)
+    return pooling or saved_pooling(name) or "cls"

@@ -7,9 +7,30 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+import torch
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from te_trainer.errors import InputError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 
 CheckpointKind = Literal["encoder", "cross-encoder"]
 
@@ -46,14 +67,42 @@ def load_config(name: str) -> PretrainedConfig:
         where = "in that folder" if Path(path).is_dir() else "here or on the Hub"
         raise InputError(f"model {name}: no model {where} ({_reason(error)})") from None
     architecture = (config.architectures or [""])[0]
-    if config.is_encoder_decoder or architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    if config.is_encoder_decoder or decoder:
         raise InputError(
             f"model {name}: {architecture or config.model_type} is no encoder; start from an encoder such as "
             "bert-base-uncased"
         )
-    if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
-        raise InputError(f"model {name}: the folder holds no weights (model.safetensors)")
     return config
+
+
+def load_model(auto: Any, name: str, **arguments: Any) -> PreTrainedModel:
+    """`auto.from_pretrained`, in float32 whatever the checkpoint's dtype.
+
+    Raises:
+        InputError: there are no weights, or they do not fit the configuration.
+    """
+    try:
+        return auto.from_pretrained(locate(name), dtype=torch.float32, **arguments)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"model {name}: its weights cannot be loaded ({_reason(error)})") from None
+
+
+def check_weights(name: str) -> None:
+    """Refuse a local folder without weights, or with a weight file that was cut short, without reading the weights."""
+    folder = Path(locate(name))
+    if not folder.is_dir():
+        return
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not files:
+        raise InputError(f"model {name}: the folder holds no weights (model.safetensors)")
+    for file in files:
+        if file.suffix == ".safetensors":
+            try:
+                with safe_open(file, "pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise InputError(f"model {name}: {file.name} is broken ({_reason(error)}); copy it again") from None
 
 
 def checkpoint_kind(config: PretrainedConfig) -> CheckpointKind:
@@ -68,8 +117,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is none, or it cannot pad.
     """
+    path = locate(name)
+    if Path(path).is_dir() and not any(Path(path, file).is_file() for file in TOKENIZER_FILES):
+        # transformers would make an empty tokenizer of the model's type
+        raise InputError(f"model {name}: the folder holds no tokenizer (tokenizer.json); save the model's beside it")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(locate(name))
+        tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"model {name}: no tokenizer that can be loaded ({_reason(error)})") from None
     if tokenizer.pad_token_id is None:
@@ -77,21 +130,27 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def saved_pooling(name: str) -> Literal["cls", "mean"] | None:
-    """The pooling that a sentence-transformers folder or repository names; None where it names none.
+def refuse_other_modules(name: str) -> None:
+    """Refuse a sentence-transformers checkpoint that does more than `AutoModel` and a pooling can.
 
     Raises:
-        InputError: the checkpoint pools in a way, or has a layer, that `AutoModel` and a plain pooling cannot give.
+        InputError: names the module that would be lost.
     """
-    modules = _json(name, "modules.json")
-    if modules is None:
-        return None
-    for module in modules:
+    for module in _json(name, "modules.json") or []:
         if module["type"].rpartition(".")[2] not in {"Transformer", "Pooling", "Normalize"}:
             raise InputError(
                 f"model {name}: its module {module['type'].rpartition('.')[2]} would be lost; start from a checkpoint "
                 "of Transformer and Pooling only"
             )
+
+
+def saved_pooling(name: str) -> Literal["cls", "mean"] | None:
+    """The pooling that a sentence-transformers folder or repository names; None where it names none.
+
+    Raises:
+        InputError: it pools in a way of its own.
+    """
+    modules = _json(name, "modules.json") or []
     path = next((module["path"] for module in modules if module["type"].endswith("Pooling")), None)
     pooling = _json(name, f"{path}/config.json") if path is not None else None
     if pooling is None:
@@ -115,13 +174,16 @@ def _json(name: str, file: str) -> Any:
     if Path(path).is_dir():
         found = Path(path, file)
         return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     try:
         return json.loads(Path(hf_hub_download(path, file)).read_text(encoding="utf-8"))
-    except (EntryNotFoundError, LocalEntryNotFoundError):
+    except LocalEntryNotFoundError as error:
+        if constants.is_offline_mode():
+            return None
+        raise InputError(f"model {name}: the Hub did not answer for {file} ({_reason(error)}); try again") from None
+    except EntryNotFoundError:
         return None
+    except (OSError, HfHubHTTPError) as error:
+        raise InputError(f"model {name}: the Hub did not answer for {file} ({_reason(error)}); try again") from None
 
 
 def _reason(error: BaseException) -> str:

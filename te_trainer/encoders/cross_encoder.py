@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, load_tokenizer, locate
+from te_trainer.encoders.checkpoint import check_weights, checkpoint_kind, load_config, load_model, load_tokenizer
 from te_trainer.errors import InputError
 
 
@@ -44,7 +44,7 @@ class CrossEncoder:
             InputError: no such model, a head of more than one logit, a tokenizer without padding.
         """
         check_cross_encoder(name)
-        model = AutoModelForSequenceClassification.from_pretrained(locate(name), num_labels=1, dtype=torch.float32)
+        model = load_model(AutoModelForSequenceClassification, name, num_labels=1)
         return cls(model, load_tokenizer(name), max_length)
 
     def logits(self, model: nn.Module | None = None, **inputs: Tensor) -> Tensor:
@@ -97,3 +97,4 @@ def check_cross_encoder(name: str) -> None:
             "logit is expected"
         )
     load_tokenizer(name)
+    check_weights(name)

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from te_trainer.errors import InputError
 from te_trainer.pairs.readers import read_rows
+from te_trainer.tasks import BENCHMARKS
 
 SCHEMA = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string())])
 BLOCK = 10_000  # rows in an Arrow record batch, and in memory while a pool is built
@@ -109,12 +110,18 @@ def build_pool(
     return pool
 
 
-def file_digest(source: str) -> str | None:
-    """SHA-256 of a local file's bytes; None for what is no file."""
-    if not Path(source).is_file():
-        return None
-    with Path(source).open("rb") as file:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_file(source: str, benchmark_folder: str | None) -> Path | None:
+    """The file that a source is, or that holds a benchmark in a folder; None for what is no file."""
+    path = Path(source)
+    if source in BENCHMARKS and benchmark_folder is not None and not path.exists():
+        path = Path(benchmark_folder, f"{source}.tsv")
+    return path if path.is_file() else None
 
 
 def pair_digest(*texts: str) -> int:
@@ -129,7 +136,8 @@ def _blocks(
     first: list[str] = []
     second: list[str] = []
     for source in sources:
-        count = SourceCount(source, sha256=file_digest(source))
+        file = source_file(source, benchmark_folder)
+        count = SourceCount(source, sha256=file_digest(file) if file else None)
         pool.sources.append(count)
         for place, values in read_rows(source, ["sentence1", "sentence2"], columns, benchmark_folder):
             count.rows += 1

@@ -201,9 +201,7 @@ def _hub(repository: str, configuration: str | None, names: list[str], split: st
     try:
         loaded = load_dataset(repository, configuration)
     except Exception as error:  # the library raises many kinds; each means that the set could not be had
-        raise InputError(
-            f"{repository}: not a file here, and not to be had from the Hub ({_first_line(error)})"
-        ) from None
+        raise InputError(f"{repository}: not a file here, and not to be had from the Hub ({_reason(error)})") from None
     yield from _datasets(repository, loaded, names, split)
 
 
@@ -242,5 +240,5 @@ def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None) -
         yield place, values
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__

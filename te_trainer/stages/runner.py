@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from datasets import Dataset, load_from_disk
 from transformers import set_seed
 
@@ -27,6 +26,7 @@ from te_trainer.encoders.precision import resolve_precision
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import score_pairs
 from te_trainer.pairs import Pool
+from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
 from te_trainer.run_folder import atomic_folder, scratch_folder, write_text
 from te_trainer.stages.scoring import Scorer, describe
@@ -56,7 +56,7 @@ class StageRunner:
         self.pairs = pairs
         self.scorer = scorer
         self.progress = progress
-        self.state = PartialState()
+        self.state = process_state()
         self.models = {str(model.name): model for model in config.models}
         self.cycles = cycles_of(config)
         self.precision = resolve_precision(config.distillation.precision)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -20,6 +19,7 @@ from te_trainer.encoders import BiEncoder, Encoder
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric
 from te_trainer.pairs import GoldSet
+from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
 from te_trainer.run_folder import PARTIAL, write_text
 from te_trainer.trainers import (
@@ -81,7 +81,7 @@ class Training:
             DivergedError: a loss is NaN or infinite.
             InputError: transformers refuses an argument.
         """
-        state = PartialState()
+        state = process_state()
         if state.is_main_process:
             for path in self.workshop.glob("checkpoint-*"):
                 if not (path / WHOLE).exists():
@@ -127,7 +127,7 @@ class Training:
     def _save(self, trainer: Any, clock: _Clock) -> None:
         """Save on all ranks (a sharded model needs them), then make it the stage's result in one step."""
         partial = self.folder.with_name(PARTIAL + self.folder.name)
-        state = PartialState()
+        state = process_state()
         if state.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
         state.wait_for_everyone()

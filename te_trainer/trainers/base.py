@@ -132,5 +132,5 @@ class PairTrainer(Trainer):
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         scores = np.asarray(prediction.predictions)
         if not np.isfinite(scores).all():
-            raise DivergedError(f"a score is not a finite number at step {self.state.global_step}; {LOWER}")
+            raise DivergedError(f"a score is nan or infinite at step {self.state.global_step}; {LOWER}")
         return {self.metric.__name__: self.metric(scores, np.asarray(prediction.label_ids))}

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from te_trainer.errors import DivergedError
+from te_trainer.processes import process_state
 
 WHOLE = "checkpoint-is-whole"
 LOWER = "try a lower learning rate"
@@ -37,7 +37,7 @@ class MarkWholeCheckpoints(TrainerCallback):
     """Mark a checkpoint once all of it is written: a run may be killed in the middle of one."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        PartialState().wait_for_everyone()
+        process_state().wait_for_everyone()
         if state.is_world_process_zero:
             Path(args.output_dir or "", f"checkpoint-{state.global_step}", WHOLE).touch()
 
@@ -71,7 +71,7 @@ class StopOnNaN(TrainerCallback):
 
     def _raise_if_bad(self) -> None:
         if self.first_bad_step is not None and (step := int(self.first_bad_step)):
-            raise DivergedError(f"the loss is not a finite number at step {step}; {LOWER}")
+            raise DivergedError(f"the loss is nan or infinite at step {step}; {LOWER}")
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

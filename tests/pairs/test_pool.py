@@ -67,6 +67,7 @@ def test_a_duplicate_pair_is_kept_once_and_counted(tmp_path: Path) -> None:
     pool = build_pool([source], tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == kept
     assert (pool.duplicates, pool.distinct, pool.pairs) == (3, 6, 6)
+    assert sorted(path.name for path in (tmp_path / "pool").iterdir()) == ["pairs.arrow", "pool.json"]
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "parquet", "dataset"])

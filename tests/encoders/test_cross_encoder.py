@@ -1,0 +1,169 @@
+"""The cross-encoder: its head, its logits, and that what it saves loads elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+from conftest import build_tokenizer, sample_pairs
+from test_labelling import enlarge_weights, save_telling
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BatchEncoding, set_seed
+
+from te_trainer.encoders import CrossEncoder
+from te_trainer.errors import InputError
+
+KINDS = ["bert", "roberta"]
+LONG = " ".join(word for pair in sample_pairs(90) for text in pair for word in text.lower().split() if word.isalpha())
+PAIRS = [*sample_pairs(24), (LONG, "why"), ("why", LONG), (LONG, " ".join(reversed(LONG.split())))]
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tiny PLMs, by type."""
+    folder = tmp_path_factory.mktemp("telling")
+    return {kind: save_telling(folder / kind, kind) for kind in KINDS}
+
+
+def new(start: str, max_length: int = 64) -> CrossEncoder:
+    """A cross-encoder with a new head."""
+    set_seed(0)
+    encoder = CrossEncoder.from_pretrained(start, max_length=max_length)
+    enlarge_weights(encoder.model.classifier)
+    encoder.model.eval()
+    return encoder
+
+
+def tokenise(encoder: CrossEncoder, pairs: list[tuple[str, str]], max_length: int) -> BatchEncoding:
+    one, two = ([pair[side] for pair in pairs] for side in (0, 1))
+    return encoder.tokenizer(one, two, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+
+
+def logits(encoder: CrossEncoder, pairs: list[tuple[str, str]], max_length: int | None = None) -> Tensor:
+    with torch.inference_mode():
+        return encoder.logits(**tokenise(encoder, pairs, max_length or encoder.max_length))
+
+
+# ---------------------------------------------------------------- saved, and loaded elsewhere
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("max_length", [32, 64])
+def test_sentence_transformers_loads_what_is_saved_and_predicts_the_same(
+    tmp_path: Path, starts: dict[str, str], kind: str, max_length: int
+) -> None:
+    encoder = new(starts[kind], max_length=max_length)
+    ours = torch.sigmoid(logits(encoder, PAIRS)).numpy()
+    encoder.save_pretrained(tmp_path)
+    loaded = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
+    assert loaded.max_length == max_length
+    np.testing.assert_allclose(loaded.predict(PAIRS), ours, rtol=0, atol=1e-5)
+    assert np.ptp(ours[:24]) > 0.1
+    whole = torch.sigmoid(logits(encoder, PAIRS[-3:], max_length=128)).numpy()
+    assert (abs(whole - ours[-3:]) > 1e-3).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("max_length", [32, 64])
+def test_transformers_loads_what_is_saved_and_predicts_the_same(
+    tmp_path: Path, starts: dict[str, str], kind: str, max_length: int
+) -> None:
+    encoder = new(starts[kind], max_length=max_length)
+    encoder.save_pretrained(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    one, two = ([pair[side] for pair in PAIRS] for side in (0, 1))
+    with torch.inference_mode():
+        theirs = model(**tokenizer(one, two, truncation=True, padding=True, return_tensors="pt")).logits[:, 0]
+    np.testing.assert_allclose(theirs, logits(encoder, PAIRS), rtol=0, atol=1e-5)
+
+
+def test_what_is_saved_is_read_back_with_its_head(tmp_path: Path, tiny: Path) -> None:
+    encoder = new(str(tiny))
+    encoder.save_pretrained(tmp_path)
+    set_seed(99)
+    again = CrossEncoder.from_pretrained(str(tmp_path))
+    for name, weight in encoder.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight)
+
+
+def test_what_sentence_transformers_saved_is_read_with_its_head(tmp_path: Path, tiny: Path) -> None:
+    set_seed(4)
+    theirs = sentence_transformers.CrossEncoder(str(tiny), num_labels=1, max_length=64, device="cpu")
+    theirs.save_pretrained(str(tmp_path))
+    encoder = CrossEncoder.from_pretrained(str(tmp_path))
+    encoder.model.eval()
+    np.testing.assert_allclose(theirs.predict(PAIRS), torch.sigmoid(logits(encoder, PAIRS)).numpy(), rtol=0, atol=1e-5)
+
+
+# ---------------------------------------------------------------- starting points
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_head_follows_the_seed(starts: dict[str, str], kind: str) -> None:
+    heads = []
+    for seed in (1, 1, 2):
+        set_seed(seed)
+        encoder = CrossEncoder.from_pretrained(starts[kind])
+        heads.append(torch.cat([weight.flatten() for weight in encoder.model.classifier.parameters()]))
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bfloat16_checkpoint_becomes_float32(tmp_path: Path, starts: dict[str, str], kind: str) -> None:
+    encoder = new(starts[kind])
+    encoder.model.bfloat16().save_pretrained(tmp_path / "half")
+    encoder.tokenizer.save_pretrained(tmp_path / "half")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+
+    again = CrossEncoder.from_pretrained(str(tmp_path / "half"))
+    assert {weight.dtype for weight in again.model.parameters()} == {torch.float32}
+    again.save_pretrained(tmp_path / "saved")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").dtype == torch.float32
+
+
+def test_every_weight_takes_part(tiny: Path) -> None:
+    encoder = CrossEncoder.from_pretrained(str(tiny))
+    encoder.logits(**encoder.tokenizer(*PAIRS[0], return_tensors="pt")).sum().backward()
+    assert [name for name, weight in encoder.model.named_parameters() if weight.grad is None] == []
+
+
+def test_a_classifier_of_several_labels_is_refused(tmp_path: Path, tiny: Path) -> None:
+    AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=3).save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a classifier of 3 labels"):
+        CrossEncoder.from_pretrained(str(tmp_path))
+
+
+# ---------------------------------------------------------------- logits
+
+
+def test_one_logit_a_pair(starts: dict[str, str]) -> None:
+    encoder = new(starts["bert"])
+    assert logits(encoder, PAIRS).shape == (len(PAIRS),)
+    assert logits(encoder, PAIRS[:1]).shape == (1,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_autocast_logits_are_float32_and_as_many_as_pairs(starts: dict[str, str], kind: str) -> None:
+    encoder = new(starts[kind])
+    with torch.no_grad():
+        next(module for module in encoder.model.modules() if getattr(module, "out_features", 0) == 1).bias.fill_(5)
+    pairs = sample_pairs(300)
+    plain = logits(encoder, pairs)
+    assert len(plain.unique()) == len(pairs)
+    # The same weights without our class around them: the trap is there.
+    untreated = AutoModelForSequenceClassification.from_pretrained(starts[kind], num_labels=1).eval()
+    untreated.load_state_dict(encoder.model.state_dict())
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        half = logits(encoder, pairs)
+        coarse = untreated(**tokenise(encoder, pairs, 64)).logits
+    assert half.dtype == torch.float32
+    assert len(half.unique()) == len(pairs)
+    assert torch.corrcoef(torch.stack([half, plain]))[0, 1] > 0.99
+    assert coarse.dtype == torch.bfloat16
+    assert len(coarse.unique()) < len(pairs) / 2

@@ -1,0 +1,405 @@
+"""Models, pools and benchmark sets as the real clients read them from a Hub."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import process_environment, run_recipe, sample_pairs, tiny_arguments
+from datasets import ClassLabel, Dataset, Features, Value
+from server import HubServer
+
+from te_trainer.encoders import BiEncoder, CrossEncoder
+
+pytestmark = pytest.mark.slow
+
+SENTENCES = ["TV can't see any wifi networks", "How do I hide my wifi network's name from the neighbours?"]
+PAIRS = sample_pairs(140)
+STSB = {"train": 6, "validation": 20, "test": 24}
+STSB_SCORES = [5.0, 3.8, 0.0, 2.5, 1.25]
+MRPC = {"train": 5, "validation": 4, "test": 6}
+QNLI_ROWS = 1003
+
+# Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
+READING = """
+import json, sys
+from pathlib import Path
+from te_trainer.quiet import quiet_libraries
+quiet_libraries()
+import torch
+from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.pairs import Pool, build_pool, load_gold
+
+request = json.loads(sys.argv[1])
+answers = {}
+
+def bi_encoder(name):
+    encoder = BiEncoder.from_pretrained(name)
+    batch = encoder.tokenizer(request["sentences"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        vectors = encoder.embed(batch["input_ids"], batch["attention_mask"])
+    return {"pooling": encoder.pooling, "vectors": vectors.tolist()}
+
+def cross_encoder(name):
+    encoder = CrossEncoder.from_pretrained(name)
+    with torch.no_grad():
+        return encoder.logits(**encoder.tokenizer(*request["sentences"], return_tensors="pt")).tolist()
+
+def pool(name, columns=None):
+    folder = Path(request["scratch"], f"pool-{len(answers)}")
+    counts = build_pool([name], folder, columns=columns)
+    pairs = Pool.load(folder)[1]
+    source = counts.sources[0]
+    return {
+        "rows": source.rows,
+        "empty": source.empty,
+        "duplicates": counts.duplicates,
+        "pairs": list(zip(pairs["sentence1"], pairs["sentence2"])),
+    }
+
+def gold(name, role, columns=None):
+    found = load_gold(name, role, columns or {})
+    return {"name": found.name, "pairs": list(zip(found.sentence1, found.sentence2)), "scores": found.scores.tolist()}
+
+for key, (function, *arguments) in request["calls"].items():
+    try:
+        answers[key] = globals()[function](*arguments)
+    except Exception as error:
+        answers[key] = f"{type(error).__name__}: {error}"
+print(json.dumps(answers))
+"""
+
+
+def online(url: str, home: Path) -> dict[str, str]:
+    """Environment in which the clients know one Hub only and no cache but their own."""
+    return {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_DATASETS_CACHE": str(home / "datasets"),
+        "HF_HUB_OFFLINE": "0",
+        "TRANSFORMERS_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_TOKEN": "",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def ask(url: str, home: Path, calls: dict[str, list[Any]]) -> dict[str, Any]:
+    """What the readers give for each call, or the exception they raise."""
+    request = {"sentences": SENTENCES, "scratch": str(home / "scratch"), "calls": calls}
+    done = subprocess.run(
+        [sys.executable, "-c", READING, json.dumps(request)],
+        env=process_environment(**online(url, home)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def write_rows(path: Path, pairs: list[tuple[str, str]], names: tuple[str, str] = ("sentence1", "sentence2")) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = Dataset.from_dict({name: [pair[side] for pair in pairs] for side, name in enumerate(names)})
+    (rows.to_csv if path.suffix == ".csv" else rows.to_parquet)(path)
+
+
+def write_glue(folder: Path, configuration: str, columns: tuple[str, str], splits: dict[str, int]) -> None:
+    names = ("not_entailment", "entailment") if configuration == "qnli" else ("not_equivalent", "equivalent")
+    features = Features(
+        {
+            columns[0]: Value("string"),
+            columns[1]: Value("string"),
+            "label": ClassLabel(names=list(names)),
+            "idx": Value("int32"),
+        }
+    )
+    for split, count in splits.items():
+        path = folder / configuration / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        numbers = list(range(count))
+        Dataset.from_dict(
+            {
+                columns[0]: [f"{split} first {number}" for number in numbers],
+                columns[1]: [f"{split} second {number}" for number in numbers],
+                "label": [int(number % 3 == 0) for number in numbers],
+                "idx": numbers,
+            },
+            features=features,
+        ).to_parquet(path)
+
+
+def card(**configurations: dict[str, str]) -> str:
+    """A README that maps configurations to files, as on the Hub."""
+    listed = [
+        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in files.items()]}
+        for name, files in configurations.items()
+    ]
+    return f"---\n{yaml.safe_dump({'configs': listed})}---\n"
+
+
+@pytest.fixture(scope="module")
+def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Repositories of the kinds that users have, and two benchmark sets in the layout they have on the Hub."""
+    root = tmp_path_factory.mktemp("hub")
+    models = root / "models" / "owner"
+    models.mkdir(parents=True)
+    plain = BiEncoder.from_pretrained(str(tiny))
+    plain.model.save_pretrained(models / "plain")
+    plain.tokenizer.save_pretrained(models / "plain")
+    for name in ("mean", "outage"):
+        BiEncoder(plain.model, plain.tokenizer, "mean").save_pretrained(models / name)
+    torch.manual_seed(5)
+    CrossEncoder.from_pretrained(str(tiny)).save_pretrained(models / "cross")
+    plain.tokenizer.save_pretrained(models / "weightless")
+    plain.model.config.save_pretrained(models / "weightless")
+
+    data = root / "datasets"
+    write_rows(data / "owner/parquet/data/train-00000-of-00001.parquet", PAIRS[:120])
+    write_rows(data / "owner/parquet/data/test-00000-of-00001.parquet", PAIRS[118:])
+    write_rows(data / "owner/csv/train.csv", PAIRS[:7])
+    write_rows(data / "owner/csv/test.csv", [*PAIRS[7:10], (PAIRS[10][0], "")])
+    write_rows(data / "owner/two/named/a.parquet", PAIRS[:3])
+    write_rows(data / "owner/two/other/b.parquet", PAIRS[3:8], ("question1", "question2"))
+    (data / "owner/two/README.md").write_text(
+        card(named={"train": "named/*.parquet"}, other={"train": "other/*.parquet"}), encoding="utf-8"
+    )
+
+    stsb = data / "mteb/stsbenchmark-sts"
+    stsb.mkdir(parents=True)
+    (stsb / "README.md").write_text("---\nlanguage:\n- en\n---", encoding="utf-8")
+    start = 0
+    for split, count in STSB.items():
+        with gzip.open(stsb / f"{split}.jsonl.gz", "wt", encoding="utf-8") as file:
+            for number, (first, second) in enumerate(PAIRS[start : start + count]):
+                score = STSB_SCORES[number % len(STSB_SCORES)]
+                row = {"split": split, "genre": "main-captions", "sid": str(number), "score": score}
+                file.write(json.dumps({**row, "sentence1": first, "sentence2": second}) + "\n")
+        start += count
+    glue = data / "nyu-mll/glue"
+    write_glue(glue, "mrpc", ("sentence1", "sentence2"), MRPC)
+    write_glue(glue, "qnli", ("question", "sentence"), {"validation": QNLI_ROWS})
+    mrpc = {split: f"mrpc/{split}-*" for split in MRPC}
+    (glue / "README.md").write_text(card(mrpc=mrpc, qnli={"validation": "qnli/validation-*"}), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def hub(root: Path) -> Iterator[HubServer]:
+    with HubServer(root) as server:
+        server.broken = {"/owner/outage/resolve/main/modules.json"}
+        yield server
+
+
+@pytest.fixture(scope="module")
+def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process read from the Hub with an empty cache."""
+    calls = {
+        "plain": ["bi_encoder", "owner/plain"],
+        "mean": ["bi_encoder", "owner/mean"],
+        "cross": ["cross_encoder", "owner/cross"],
+        "cross as bi": ["bi_encoder", "owner/cross"],
+        "outage": ["bi_encoder", "owner/outage"],
+        "weightless": ["bi_encoder", "owner/weightless"],
+        "no model": ["cross_encoder", "owner/absent"],
+        "parquet": ["pool", "owner/parquet"],
+        "csv": ["pool", "owner/csv"],
+        "config": ["pool", "owner/two:named"],
+        "config, mapped": ["pool", "owner/two:other", {"sentence1": "question1", "sentence2": "question2"}],
+        "config, unmapped": ["pool", "owner/two:other"],
+        "no config named": ["pool", "owner/two"],
+        "no such config": ["pool", "owner/two:third"],
+        "no data set": ["pool", "owner/absent"],
+        "stsb pool": ["pool", "stsb"],
+        "stsb dev": ["gold", "stsb", "dev"],
+        "stsb test": ["gold", "stsb", "test"],
+        "mrpc dev": ["gold", "mrpc", "dev", {"sentence1": "for other files"}],
+        "mrpc test": ["gold", "mrpc", "test"],
+        "qnli dev": ["gold", "qnli", "dev"],
+        "qnli test": ["gold", "qnli", "test"],
+        "no scores": ["gold", "owner/parquet", "test"],
+    }
+    return ask(hub.url, tmp_path_factory.mktemp("read"), calls)
+
+
+def listed(pairs: list[tuple[str, str]]) -> list[list[str]]:
+    return [list(pair) for pair in pairs]
+
+
+# ---------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize(("name", "pooling"), [("plain", "cls"), ("mean", "mean")])
+def test_a_bi_encoder_comes_with_the_pooling_that_its_repository_names(
+    read: dict[str, Any], root: Path, name: str, pooling: str
+) -> None:
+    local = BiEncoder.from_pretrained(str(root / "models/owner" / name))
+    batch = local.tokenizer(SENTENCES, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = local.embed(batch["input_ids"], batch["attention_mask"])
+    assert read[name]["pooling"] == pooling
+    torch.testing.assert_close(torch.tensor(read[name]["vectors"]), expected, atol=1e-6, rtol=0)
+
+
+def test_a_cross_encoder_comes_with_its_trained_head(read: dict[str, Any], root: Path) -> None:
+    local = CrossEncoder.from_pretrained(str(root / "models/owner/cross"))
+    with torch.no_grad():
+        expected = local.logits(**local.tokenizer(*SENTENCES, return_tensors="pt"))
+    torch.testing.assert_close(torch.tensor(read["cross"]), expected, atol=1e-6, rtol=0)
+
+
+def test_a_cross_encoder_is_refused_as_a_bi_encoder(read: dict[str, Any]) -> None:
+    assert read["cross as bi"].startswith("InputError: model owner/cross: a cross-encoder")
+
+
+def test_a_repository_without_weights_is_refused(read: dict[str, Any]) -> None:
+    assert read["weightless"].startswith("InputError: model owner/weightless: ")
+    assert "weights" in read["weightless"]
+
+
+def test_an_unknown_model_is_named(read: dict[str, Any]) -> None:
+    assert read["no model"].startswith("InputError: model owner/absent: no model here or on the Hub")
+    assert "\n" not in read["no model"]
+
+
+def test_a_failing_hub_does_not_change_the_pooling(read: dict[str, Any]) -> None:
+    """Without an answer about `modules.json`, nobody knows that there is none."""
+    assert str(read["outage"]).startswith("InputError: model owner/outage: "), read["outage"]
+
+
+# ---------------------------------------------------------------- pools
+
+
+def test_a_pool_is_read_from_all_splits_of_a_parquet_data_set(read: dict[str, Any]) -> None:
+    assert sorted(read["parquet"]["pairs"]) == sorted(listed(PAIRS))
+    assert (read["parquet"]["rows"], read["parquet"]["duplicates"]) == (142, 2)
+
+
+def test_a_pool_is_read_from_all_splits_of_a_csv_data_set(read: dict[str, Any]) -> None:
+    assert sorted(read["csv"]["pairs"]) == sorted(listed(PAIRS[:10]))
+    assert (read["csv"]["rows"], read["csv"]["empty"]) == (11, 1)
+
+
+def test_a_configuration_is_chosen_by_name_and_its_columns_are_mapped(read: dict[str, Any]) -> None:
+    assert read["config"]["pairs"] == listed(PAIRS[:3])
+    assert read["config, mapped"]["pairs"] == listed(PAIRS[3:8])
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(read: dict[str, Any]) -> None:
+    message = "InputError: owner/two: no column 'sentence1' among question1, question2; map it with data.columns"
+    assert read["config, unmapped"] == message
+
+
+@pytest.mark.parametrize("case", ["no config named", "no such config"])
+def test_a_wrong_configuration_is_refused_with_those_there_are(read: dict[str, Any], case: str) -> None:
+    assert read[case].startswith("InputError: owner/two")
+    assert "named" in read[case].removeprefix("InputError: owner/two") and "other" in read[case], read[case]
+    assert "\n" not in read[case]
+
+
+def test_an_unknown_data_set_is_named(read: dict[str, Any]) -> None:
+    assert read["no data set"].startswith("InputError: owner/absent: ")
+    assert "\n" not in read["no data set"]
+
+
+def test_a_benchmark_as_pool_gives_all_its_splits(read: dict[str, Any]) -> None:
+    assert sorted(read["stsb pool"]["pairs"]) == sorted(listed(PAIRS[: sum(STSB.values())]))
+
+
+# ---------------------------------------------------------------- gold scores
+
+
+@pytest.mark.parametrize(("role", "start", "count"), [("dev", 6, 20), ("test", 26, 24)])
+def test_stsb_is_read_from_its_split_on_the_hub(read: dict[str, Any], role: str, start: int, count: int) -> None:
+    gold = read[f"stsb {role}"]
+    assert gold["name"] == "stsb"
+    assert gold["pairs"] == listed(PAIRS[start : start + count])
+    assert gold["scores"] == [STSB_SCORES[number % len(STSB_SCORES)] for number in range(count)]
+
+
+@pytest.mark.parametrize(("role", "split"), [("dev", "validation"), ("test", "test")])
+def test_mrpc_is_a_configuration_whose_labels_are_scores(read: dict[str, Any], role: str, split: str) -> None:
+    """The mapping of the user's own files does not touch a benchmark's columns."""
+    gold = read[f"mrpc {role}"]
+    assert gold["pairs"] == [[f"{split} first {number}", f"{split} second {number}"] for number in range(MRPC[split])]
+    assert gold["scores"] == [float(number % 3 == 0) for number in range(MRPC[split])]
+
+
+def test_qnli_is_cut_at_a_thousand_rows_and_its_labels_are_turned(read: dict[str, Any]) -> None:
+    """On the Hub 0 is entailment; the first thousand rows of the validation split choose, the others test."""
+    assert len(read["qnli dev"]["scores"]) == 1000
+    assert read["qnli dev"]["pairs"][0] == ["validation first 0", "validation second 0"]
+    assert read["qnli dev"]["scores"][:4] == [0.0, 1.0, 1.0, 0.0]
+    assert read["qnli test"]["pairs"][0] == ["validation first 1000", "validation second 1000"]
+    assert read["qnli test"]["scores"] == [float(number % 3 != 0) for number in range(1000, QNLI_ROWS)]
+
+
+def test_a_data_set_without_scores_is_refused_as_a_gold_set(read: dict[str, Any]) -> None:
+    assert read["no scores"].startswith("InputError: owner/parquet: no column 'score' among sentence1, sentence2")
+
+
+# ---------------------------------------------------------------- the main job
+
+
+def test_a_whole_run_stands_on_the_hub_alone(hub: HubServer, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    more = ["--data.dev", "stsb", "--data.test", "[stsb, mrpc]", "--distillation.cycles", "1"]
+    more += ["--bi_encoder.pooling", "null", "--bi_encoder.num_train_epochs", "1"]
+    arguments = tiny_arguments(Path("owner/mean"), output, *more, pool=["owner/parquet"])
+    done = run_recipe(*arguments, **online(hub.url, tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert "142 rows" in done.stderr + done.stdout
+    scores = json.loads((output / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]["bi-encoder"]
+    assert set(scores["test"]) == {"stsb", "mrpc", "avg"} and "dev" in scores
+    commit = hub.commit("models", "owner/mean")
+    run = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
+    assert run["models"]["tiny"] == {"bi_encoder": commit, "cross_encoder": commit}
+    assert BiEncoder.from_pretrained(str(output / "tiny" / "bi-encoder")).pooling == "mean"
+
+
+def refused(done: subprocess.CompletedProcess[str], name: str, output: Path) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and name in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not output.exists()
+
+
+def test_an_unknown_model_or_data_set_ends_the_command_with_one_line(
+    hub: HubServer, tiny: Path, tmp_path: Path
+) -> None:
+    environment = online(hub.url, tmp_path / "home")
+    refused(
+        run_recipe(*tiny_arguments(Path("owner/absent"), tmp_path / "run"), **environment),
+        "model owner/absent",
+        tmp_path / "run",
+    )
+    refused(
+        run_recipe(*tiny_arguments(tiny, tmp_path / "run", pool=["owner/nothing"]), **environment),
+        "owner/nothing",
+        tmp_path / "run",
+    )
+
+
+def test_a_hub_that_is_gone_ends_the_command_with_one_line(root: Path, tiny: Path, tmp_path: Path) -> None:
+    """The clients try for 23 seconds, side by side here, and say so at every attempt unless they are told not to."""
+    with HubServer(root) as server:
+        environment = online(server.url, tmp_path / "home")
+    commands = {
+        "model owner/plain": tiny_arguments(Path("owner/plain"), tmp_path / "model"),
+        "owner/parquet": tiny_arguments(tiny, tmp_path / "pool", pool=["owner/parquet"]),
+    }
+    with ThreadPoolExecutor() as threads:
+        runs = {name: threads.submit(run_recipe, *command, **environment) for name, command in commands.items()}
+    for (name, run), folder in zip(runs.items(), ("model", "pool"), strict=True):
+        refused(run.result(), name, tmp_path / folder)
