@@ -14,6 +14,7 @@ from pathlib import Path
 
 from datasets import Dataset
 from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback
 
 from te_trainer.encoders import BiEncoder
 from te_trainer.labelling import score_pairs
@@ -56,6 +57,7 @@ def main() -> None:
         trainer = BiEncoderTrainer(
             encoder, arguments, pairs.add_column("label", [options.label] * len(pairs)), as_dataset(dev)
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         curve = {
             entry["step"]: f"{100 * entry['eval_spearman']:.2f}"
