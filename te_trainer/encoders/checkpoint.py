@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import (
@@ -20,9 +20,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import has_file
 
 from te_trainer.errors import InputError
 
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -89,9 +96,11 @@ def load_model(auto: Any, name: str, **arguments: Any) -> PreTrainedModel:
 
 
 def check_weights(name: str) -> None:
-    """Refuse a local folder without weights, or with a weight file that was cut short, without reading the weights."""
+    """Refuse a checkpoint without weights, or with a local weight file that was cut short, without reading them."""
     folder = Path(locate(name))
     if not folder.is_dir():
+        if not any(has_file(name, file) for file in WEIGHT_FILES):
+            raise InputError(f"model {name}: the repository holds no weights (model.safetensors)")
         return
     files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     if not files:
@@ -177,9 +186,12 @@ def _json(name: str, file: str) -> Any:
     try:
         return json.loads(Path(hf_hub_download(path, file)).read_text(encoding="utf-8"))
     except LocalEntryNotFoundError as error:
-        if constants.is_offline_mode():
+        # the cache remembers that a repository has no such file, too
+        if constants.is_offline_mode() or not isinstance(try_to_load_from_cache(path, file), str | None):
             return None
-        raise InputError(f"model {name}: the Hub did not answer for {file} ({_reason(error)}); try again") from None
+        raise InputError(
+            f"model {name}: the Hub did not answer for {file} ({_reason(error)}); try again, or set HF_HUB_OFFLINE=1"
+        ) from None
     except EntryNotFoundError:
         return None
     except (OSError, HfHubHTTPError) as error:
