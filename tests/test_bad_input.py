@@ -575,7 +575,11 @@ def on_small_disks(folder: str) -> None:
     (place / "large.txt").write_text("".join(rows), encoding="utf-8")
     run("pool", disk("pool", int(needed) + megabyte), "--data.pool", str(place / "large.txt"))
 
-    run_while_filling("weights", disk("weights", 32 * megabyte), leave=150_000)
+    where = disk("weights", 32 * megabyte)
+    run_while_filling("weights", where, leave=150_000)
+    (where / "other").write_bytes(bytes(shutil.disk_usage(where).free))
+    run("other configuration", where, "--seed", "7")
+
     where = disk("optimizer", 32 * megabyte)
     run_while_filling("optimizer", where, leave=700_000)
     run("room again", where)
@@ -602,7 +606,7 @@ def small_disks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
         env=process_environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     outcomes = [json.loads(line) for line in finished.stdout.splitlines()]
@@ -644,6 +648,11 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_stops_the_run(
     small_disks: dict[str, Any], scenario: str
 ) -> None:
     assert "no disk space left" in ending(small_disks[scenario])
+
+
+@pytest.mark.slow
+def test_what_else_is_wrong_is_named_on_a_full_disk_too(small_disks: dict[str, Any]) -> None:
+    assert "another configuration: seed (was 2021, is 7)" in ending(small_disks["other configuration"])
 
 
 @pytest.mark.slow

@@ -50,8 +50,7 @@ def logits(encoder: CrossEncoder, pairs: list[tuple[str, str]], max_length: int 
 # ---------------------------------------------------------------- saved, and loaded elsewhere
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("max_length", [32, 64])
+@pytest.mark.parametrize(("kind", "max_length"), [("bert", 32), ("bert", 64), ("roberta", 64)])
 def test_sentence_transformers_loads_what_is_saved_and_predicts_the_same(
     tmp_path: Path, starts: dict[str, str], kind: str, max_length: int
 ) -> None:
@@ -66,8 +65,7 @@ def test_sentence_transformers_loads_what_is_saved_and_predicts_the_same(
     assert (abs(whole - ours[-3:]) > 1e-3).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("max_length", [32, 64])
+@pytest.mark.parametrize(("kind", "max_length"), [("bert", 32), ("bert", 64), ("roberta", 64)])
 def test_transformers_loads_what_is_saved_and_predicts_the_same(
     tmp_path: Path, starts: dict[str, str], kind: str, max_length: int
 ) -> None:
