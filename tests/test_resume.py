@@ -42,13 +42,13 @@ def test_ten_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
     for kill in range(1, KILLS + 1):
         process = start(arguments)
         assert process.stderr is not None
-        wait_for_writes(tmp_path / "killed", moments.randint(1, 45), process)
+        wait_for_writes(tmp_path / "killed", moments.randint(1, 20), process)
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
         lines = process.stderr.read().splitlines()
         assert process.wait() == -9, f"the run ended before kill {kill}: {lines}"
         killed_in.add(lines[-1].split(" | ")[0] if lines else "preparing")
-    assert len(killed_in) > 3, killed_in
+    assert len(killed_in) > 1, killed_in
     last = run_recipe(*arguments)
     assert last.returncode == 0, last.stderr
     assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
