@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from te_trainer.config.flat import flat
-from te_trainer.errors import InputError
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.processes import process_state
 
 LOCK = ".lock"
@@ -90,6 +90,8 @@ def full_disk_is_named(root: Path) -> Iterator[None]:
     """
     try:
         yield
+    except (InputError, DivergedError):
+        raise
     except Exception as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         if full or (root.exists() and shutil.disk_usage(root).free < 1_000_000):
