@@ -17,7 +17,7 @@ from conftest import run_recipe
 from safetensors.torch import save_file
 from transformers import BertConfig, TrainingArguments
 
-from te_trainer.config import DataConfig, DistillationConfig, ModelConfig, RunConfig, parse, trainer_keys
+from te_trainer.config import DataConfig, DistillationConfig, LoraConfig, ModelConfig, RunConfig, parse, trainer_keys
 from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.errors import InputError
 from te_trainer.stages.settings import check_training_values, cycles_of, training_values
@@ -59,6 +59,8 @@ data:
   pool: [a.tsv, b.txt]
   columns: {sentence1: question1, sentence2: question2}
   max_pairs: 1000
+  extra: [snli.tsv]
+  extra_pairs: 30000
   dir: gold
   dev: stsb
   test: [sts12, sts13]
@@ -67,9 +69,14 @@ distillation:
   size: large
   cycles: 4
   init: sequential
+  students: bi-encoder
+  combine: rank
   precision: bfloat16
   batch_tokens: 8192
   keep_cycles: true
+  isolate_stages: true
+  step0: simcse.yaml
+lora: {rank: 8, target_modules: [query, value]}
 bi_encoder:
   learning_rate: 1e-4
   num_train_epochs: 2
@@ -94,13 +101,29 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
             pool=["a.tsv", "b.txt"],
             columns={"sentence1": "question1", "sentence2": "question2"},
             max_pairs=1000,
+            extra=["snli.tsv"],
+            extra_pairs=30000,
             dir="gold",
             dev="stsb",
             test=["sts12", "sts13"],
         ),
-        distillation=DistillationConfig("binary", "large", 4, "sequential", "dev", "bfloat16", 8192, True),
+        distillation=DistillationConfig(
+            task="binary",
+            size="large",
+            cycles=4,
+            init="sequential",
+            students="bi-encoder",
+            combine="rank",
+            selection="dev",
+            precision="bfloat16",
+            batch_tokens=8192,
+            keep_cycles=True,
+            isolate_stages=True,
+            step0="simcse.yaml",
+        ),
         bi_encoder={"learning_rate": 1e-4, "num_train_epochs": 2.0, "max_length": 48},
         cross_encoder={"both_orders": False, "lr_scheduler_kwargs": {"num_cycles": 2}},
+        lora=LoraConfig(rank=8, target_modules=["query", "value"]),
         report_to=["tensorboard", "wandb"],
         output_dir="runs/whole",
         seed=7,
@@ -262,7 +285,7 @@ WRONG = [
     ("distillation.keep_cycles", "maybe", "expected bool, got 'maybe'"),
     ("bi_encoder.learning_rate", "fast", "expected float, got 'fast'"),
     ("bi_encoder.num_train_epochs", "two", "expected float, got 'two'"),
-    ("bi_encoder.pooling", "max", "expected one of cls, mean, got 'max'"),
+    ("bi_encoder.pooling", "max", "expected one of cls, mean, last, got 'max'"),
     ("bi_encoder.max_length", "0", "expected a number of 1 or more, got 0"),
     ("cross_encoder.both_orders", "perhaps", "expected bool, got 'perhaps'"),
     ("report_to", "tensorbord", "unknown logger 'tensorbord'; known are tensorboard, trackio, wandb"),
@@ -285,7 +308,7 @@ def test_a_seed_that_no_generator_takes_is_refused(value: str) -> None:
         ("models: 3", "models: expected"),
         ("models: [3]", "models: expected"),
         ("models: {bi_encoder: m}", "models: expected"),
-        ("models: [{bi_encoder: m, pooling: max}]", "models: expected one of cls, mean, got 'max'"),
+        ("models: [{bi_encoder: m, pooling: max}]", "models: expected one of cls, mean, last, got 'max'"),
         ("data: {pool: 3}", "data.pool: expected"),
         ("data: {pool: {a: 1}}", "data.pool: expected"),
         ("data: {dev: [a, b]}", "data.dev: expected str"),

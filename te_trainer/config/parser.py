@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.flat import flat
-from te_trainer.config.schema import DataConfig, DistillationConfig, ModelConfig, RunConfig
+from te_trainer.config.schema import DataConfig, DistillationConfig, LoraConfig, ModelConfig, Pooling, RunConfig
 from te_trainer.config.trainer_keys import MANAGED, trainer_keys
 from te_trainer.errors import InputError
 
@@ -27,14 +27,23 @@ OWN_KEYS: dict[str, list[tuple[str, Any, Any, str]]] = {
     "bi_encoder": [
         (
             "pooling",
-            Literal["cls", "mean"] | None,
+            Pooling | None,
             None,
-            "How a sentence's token vectors become one. Default: what the checkpoint says, else cls.",
+            "How a sentence's token vectors become one. Default: what the checkpoint says, else last for decoders and "
+            "cls for encoders.",
+        ),
+        ("prompt", str | None, None, "Text in front of every sentence, for PLMs that want one."),
+        (
+            "loss",
+            Literal["mse", "bce"],
+            "mse",
+            "mse is the paper's (Eq. 3); bce is its ablation (Table 8).",
         ),
         ("max_length", int, 32, "Tokens of a sentence beyond this are cut."),
     ],
     "cross_encoder": [
         ("max_length", int, 64, "Tokens of a pair beyond this are cut."),
+        ("loss", Literal["bce", "mse"], "bce", "bce is the paper's (Eq. 2); mse is its ablation (Table 8)."),
         ("both_orders", bool, True, "Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI."),
     ],
 }
@@ -83,6 +92,7 @@ def _parser() -> ArgumentParser:
     parser.add_class_arguments(DistillationConfig, "distillation")
     parser.add_class_arguments(_section("bi_encoder"), "bi_encoder")
     parser.add_class_arguments(_section("cross_encoder"), "cross_encoder")
+    parser.add_class_arguments(LoraConfig, "lora")
     return parser
 
 
@@ -107,10 +117,10 @@ def _section(name: str) -> type:
 
 def _run_config(namespace: Namespace) -> RunConfig:
     values = namespace.as_dict()
-    for section in ("data", "distillation", "bi_encoder", "cross_encoder"):
+    for section in ("data", "distillation", "bi_encoder", "cross_encoder", "lora"):
         if not isinstance(values[section], dict):
             raise InputError(f"{section}: expected a section of keys and values, got '{values[section]}'")
-    for key in ("pool", "test"):
+    for key in ("pool", "extra", "test"):
         values["data"][key] = _list(values["data"][key])
     config = RunConfig(
         models=[
@@ -121,6 +131,7 @@ def _run_config(namespace: Namespace) -> RunConfig:
         distillation=DistillationConfig(**values["distillation"]),
         bi_encoder=_given(values["bi_encoder"]),
         cross_encoder=_given(values["cross_encoder"]),
+        lora=LoraConfig(**values["lora"]),
         report_to=_list(values["report_to"]),
         output_dir=values["output_dir"],
         seed=values["seed"],
@@ -187,6 +198,9 @@ def _check(config: RunConfig) -> None:
         raise InputError(f"seed: expected a number from 0 to {2**31 - 1}, got {config.seed}")
     positive = {
         "data.max_pairs": config.data.max_pairs,
+        "data.extra_pairs": config.data.extra_pairs,
+        "lora.rank": config.lora.rank,
+        "lora.alpha": config.lora.alpha,
         "distillation.cycles": config.distillation.cycles,
         "distillation.batch_tokens": config.distillation.batch_tokens,
         "bi_encoder.max_length": config.bi_encoder.get("max_length"),
@@ -247,6 +261,7 @@ def known_keys() -> list[str]:
     keys = ["models", "output_dir", "seed", "report_to", "config"]
     keys += [f"data.{item.name}" for item in fields(DataConfig)]
     keys += [f"distillation.{item.name}" for item in fields(DistillationConfig)]
+    keys += [f"lora.{item.name}" for item in fields(LoraConfig)]
     for section, own in OWN_KEYS.items():
         keys += [f"{section}.{name}" for name in [key[0] for key in own] + list(trainer_keys())]
     return keys

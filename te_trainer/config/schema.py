@@ -8,6 +8,7 @@ from typing import Any, Literal
 Kind = Literal["bi-encoder", "cross-encoder"]
 Task = Literal["sts", "binary"]
 Size = Literal["base", "large"]
+Pooling = Literal["cls", "mean", "last"]
 
 
 @dataclass
@@ -20,12 +21,14 @@ class ModelConfig:
         cross_encoder: Start of the cross-encoder, the original PLM (e.g. `bert-base-uncased`). Default: `bi_encoder`.
         name: Name of the folder below the output folder. Default: the last part of `bi_encoder`.
         pooling: Overrides `bi_encoder.pooling` for this PLM.
+        weight: Of this PLM's labels where `distillation.combine` is `weighted`.
     """
 
     bi_encoder: str
     cross_encoder: str | None = None
     name: str | None = None
-    pooling: Literal["cls", "mean"] | None = None
+    pooling: Pooling | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         self.cross_encoder = self.cross_encoder or self.bi_encoder
@@ -40,8 +43,10 @@ class DataConfig:
         pool: Sources of unlabelled pairs, one or several: a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`, `.jsonl`,
             `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
             `owner/name:config`). Labels in them are ignored; all splits are read.
-        columns: Maps `sentence1`, `sentence2` and `score` to the the files' names, e.g. `{sentence1: question1}`.
+        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
+        extra: Sources as in `pool` whose pairs are added to it, e.g. SNLI (the paper's Fig. 5).
+        extra_pairs: Add at most this many pairs of `extra`, drawn with `seed`.
         dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`); without it they come
             from the Hub.
         dev: Pairs with gold scores that choose checkpoints and cycles: a benchmark name, or a file as for `pool` with
@@ -52,6 +57,8 @@ class DataConfig:
     pool: list[str] | str = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     max_pairs: int | None = None
+    extra: list[str] | str = field(default_factory=list)
+    extra_pairs: int | None = None
     dir: str | None = None
     dev: str | None = None
     test: list[str] | str = field(default_factory=list)
@@ -68,21 +75,53 @@ class DistillationConfig:
         cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`.
         init: `refresh` starts every training from the original checkpoints (the paper's choice); `sequential` starts
             each encoder from the weights of its teacher.
-        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`; `last` keeps the last ones.
+        students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains each bi-encoder on the labels of
+            the bi-encoder before it, the paper's baseline (standard self-distillation, Table 14).
+        combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
+            `rank`, the mean of ranks mapped back to the quantiles of the mean, for teachers of different scale.
+        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`; `last` keeps the last ones;
+            `agreement` keeps the cycle whose encoders agree best on the pool, without any gold score.
         precision: Arithmetic of training and labelling: `auto` takes bfloat16 or float16 where the hardware is fast
             at it, float32 elsewhere. Weights, scores and reported results are float32 always.
         batch_tokens: Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.
         keep_cycles: Keep the encoders of all cycles instead of the best ones only.
+        isolate_stages: Run each stage in a process of its own, which begins with no memory of the stages before.
+        step0: YAML file of `recipes/contrastive.py` that first makes a bi-encoder of each plain PLM (the paper's step
+            0); its `model` and `output_dir` are this run's.
     """
 
     task: Task = "sts"
     size: Literal["auto", "base", "large"] = "auto"
     cycles: int | None = None
     init: Literal["refresh", "sequential"] = "refresh"
-    selection: Literal["dev", "last"] = "dev"
+    students: Literal["both", "bi-encoder"] = "both"
+    combine: Literal["mean", "weighted", "rank"] = "mean"
+    selection: Literal["dev", "last", "agreement"] = "dev"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_tokens: int | None = None
     keep_cycles: bool = False
+    isolate_stages: bool = False
+    step0: str | None = None
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters instead of full training (peft); without `rank`, all weights are trained.
+
+    Args:
+        rank: Of the adapters' matrices; setting it turns LoRA on, for both encoders. A cross-encoder's head is trained
+            in full.
+        alpha: Scale of the adapters. Default: twice the rank.
+        dropout: In front of the adapters.
+        target_modules: Names of the linear layers that get adapters; `all-linear` takes every one but the head.
+        keep_adapter: Keep the adapter beside the merged weights, in the folder `adapter`.
+    """
+
+    rank: int | None = None
+    alpha: int | None = None
+    dropout: float = 0.05
+    target_modules: list[str] | str = "all-linear"
+    keep_adapter: bool = False
 
 
 @dataclass
@@ -97,6 +136,7 @@ class RunConfig:
     distillation: DistillationConfig
     bi_encoder: dict[str, Any]
     cross_encoder: dict[str, Any]
+    lora: LoraConfig
     report_to: list[str]
     output_dir: str
     seed: int

@@ -6,12 +6,13 @@ import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
+from te_trainer.config.schema import Pooling
 from te_trainer.encoders.checkpoint import (
     check_weights,
     checkpoint_kind,
@@ -22,8 +23,6 @@ from te_trainer.encoders.checkpoint import (
     saved_pooling,
 )
 from te_trainer.errors import InputError
-
-Pooling = Literal["cls", "mean"]
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:

@@ -16,6 +16,7 @@ from te_trainer.encoders.checkpoint import load_config
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, roc_auc, spearman
 
+ENCODER_KEYS = {"pooling", "max_length", "prompt"}  # of a section, but of the encoder and not of its training
 KINDS: tuple[Kind, Kind] = ("bi-encoder", "cross-encoder")
 CHOICES: dict[str, type[Enum]] = {
     "optim": OptimizerNames,
@@ -50,7 +51,7 @@ def training_values(config: RunConfig, model: ModelConfig, kind: Kind, world_siz
     values = paper_arguments(kind, config.distillation.task, size)
     values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // world_size)
     values["precision"] = config.distillation.precision
-    given = {key: value for key, value in section_of(config, kind).items() if key not in {"pooling", "max_length"}}
+    given = {key: value for key, value in section_of(config, kind).items() if key not in ENCODER_KEYS}
     if given.get("bf16") is False or given.get("fp16") is False:
         values["precision"] = "float32"
     return values | given

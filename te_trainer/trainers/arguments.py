@@ -83,6 +83,7 @@ class CrossEncoderTrainingArguments(PairTrainingArguments):
     warmup_steps: float = field(
         default=CROSS["warmup_steps"], metadata={"help": "Steps of warm-up; below 1, a share of all steps."}
     )
+    loss: str = field(default="bce", metadata={"help": "bce (the paper's, Eq. 2) or mse (its ablation, Table 8)."})
     both_orders: bool = field(
         default=True,
         metadata={"help": "Train on (s1, s2) and (s2, s1), as the official code does for every task except QNLI."},
