@@ -116,6 +116,9 @@ class Training:
                 seed=self.seed,
                 run_name=self.run_name,
                 disable_tqdm=True,
+                # a Trainer turns the libraries' messages up again, on every rank but the first by default
+                log_level="error",
+                log_level_replica="error",
                 # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
                 save_strategy="epoch",
                 **self.values,
@@ -140,6 +143,7 @@ class Training:
             record = {
                 "steps": steps,
                 "best_step": steps if self.dev is None else trainer.state.best_global_step,
+                "engine": type(trainer.model_wrapped).__name__,
                 "seconds": round(clock.total(), 3),
                 "dev_curve": [[entry["step"], entry[metric]] for entry in trainer.state.log_history if metric in entry],
             }

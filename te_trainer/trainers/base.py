@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from te_trainer.errors import DivergedError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
-from te_trainer.trainers.sampler import LengthGroupedSampler
+from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches
 from te_trainer.trainers.tokenise import lengths
 
 
@@ -27,9 +28,8 @@ class PairTrainer(Trainer):
     Only public hooks of `transformers.Trainer` are overridden.
     """
 
-    # Our losses are means over a batch: the Trainer has to divide by the accumulation steps, and would not do so by
-    # itself, because every encoder's forward takes **kwargs.
-    loss_is_scaled_for_ga = False
+    # `share` weighs every micro-batch by its pairs; the Trainer would weigh a small last one as much as the others.
+    loss_is_scaled_for_ga = True
 
     args: PairTrainingArguments
 
@@ -72,29 +72,59 @@ class PairTrainer(Trainer):
         raise NotImplementedError
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of similar length in random order; the order follows from seed and epoch alone."""
+        """Batches of similar length in random order; the order follows from seed and epoch alone.
+
+        Global batches do not depend on the number of ranks, nor on gradient accumulation. The loader is already this
+        rank's, so accelerate has nothing to divide.
+        """
         dataset = self.train_dataset
         if not isinstance(dataset, Dataset):
             return super().get_train_dataloader()
+        args = self.args
         sampler = LengthGroupedSampler(
             lengths(dataset),
-            self.args.train_batch_size * self.args.world_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+            seed=args.seed if args.data_seed is None else args.data_seed,
             # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
             epoch=lambda: int(self.state.epoch or 0),
         )
-        loader: DataLoader[Any] = DataLoader(
+        return DataLoader(
             dataset,
-            batch_size=self.args.train_batch_size,
-            sampler=sampler,
+            batch_sampler=MicroBatches(
+                sampler,
+                args.train_batch_size,
+                args.gradient_accumulation_steps,
+                args.process_index,
+                args.world_size,
+                args.dataloader_drop_last,
+            ),
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            drop_last=self.args.dataloader_drop_last,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.accelerator.is_available(),
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
         )
-        return self.accelerator.prepare(loader)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of one optimiser step, and the number of pairs in all of them on all ranks."""
+        batches = list(islice(epoch_iterator, num_batches))
+        pairs = torch.tensor([sum(len(batch["labels"]) for batch in batches)], device=device)
+        return batches, self.accelerator.gather(pairs).sum()
+
+    def share(self, loss: Tensor, pairs: int, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """A micro-batch's part of the mean over all pairs of an optimiser step.
+
+        Args:
+            loss: mean over the micro-batch.
+            pairs: in the micro-batch.
+            num_items_in_batch: pairs of the step, on all ranks; None where nothing is accumulated.
+        """
+        if num_items_in_batch is None:
+            return loss
+        # gradients are averaged over the ranks afterwards
+        return loss * (pairs * self.args.world_size / num_items_in_batch)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and leave the encoder as it came: accelerate's autocast around its forward would stay on it."""

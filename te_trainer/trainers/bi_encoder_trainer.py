@@ -82,7 +82,7 @@ class BiEncoderTrainer(PairTrainer):
     ) -> Any:
         """Cosine MSE over the batch (Eq. 3)."""
         one, two = self._embed(model, inputs)
-        loss = cosine_mse(one, two, inputs["labels"])
+        loss = self.share(cosine_mse(one, two, inputs["labels"]), len(one), num_items_in_batch)
         return (loss, {"scores": cosine_similarity(one, two)}) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

@@ -86,7 +86,7 @@ class CrossEncoderTrainer(PairTrainer):
     ) -> Any:
         """Soft BCE over the batch (Eq. 2)."""
         logits = self._logits(model, inputs)
-        loss = soft_bce(logits, inputs["labels"])
+        loss = self.share(soft_bce(logits, inputs["labels"]), len(logits), num_items_in_batch)
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
-"""The order of training examples: batches of similar length, in random order."""
+"""The order of training examples: batches of similar length, in random order, divided among ranks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,8 +17,7 @@ class LengthGroupedSampler(Sampler[int]):
 
     Args:
         lengths: tokens of each example, shape (n,).
-        batch_size: examples in a run; the number of pairs in a batch over all ranks, so that ranks wait little for
-            each other.
+        batch_size: examples in a run: those of one optimiser step, over all ranks and micro-batches.
         seed: of all orders.
         epoch: gives the number of the epoch that begins.
         runs_per_stretch: runs that are sorted together; more of them waste less padding and shuffle less.
@@ -52,3 +52,59 @@ class LengthGroupedSampler(Sampler[int]):
         generator.shuffle(runs)
         yield from runs.ravel().tolist()
         yield from order[whole:].tolist()
+
+
+class MicroBatches(Sampler[list[int]]):
+    """A rank's share of every global batch, in micro-batches.
+
+    Global batches are the same whatever the number of ranks and of accumulation steps, so that these change nothing in
+    what is learnt. The last, smaller one is divided evenly as well: every rank sees as many micro-batches, none of them
+    is empty, and no example is repeated (fewer examples than ranks may be left out).
+
+    Args:
+        sampler: the order of all examples.
+        size: examples in a micro-batch of one rank.
+        accumulation: micro-batches of an optimiser step.
+        rank, ranks: this process among all.
+        drop_last: leave the last, smaller global batch out.
+    """
+
+    def __init__(
+        self,
+        sampler: LengthGroupedSampler,
+        size: int,
+        accumulation: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        self.sampler = sampler
+        self.size = size
+        self.accumulation = accumulation
+        self.rank = rank
+        self.ranks = ranks
+        self.whole, rest = divmod(len(sampler), size * accumulation * ranks)
+        # Share of each rank in the last global batch at the least; an uneven rest goes to the last ranks.
+        self.least, more = (0, 0) if drop_last else divmod(rest, ranks)
+        self.last = math.ceil((self.least + bool(more)) / size)
+        if self.last > self.least:
+            more = 0
+            self.last = math.ceil(self.least / size)
+        self.rest = self.least * ranks + more
+
+    def __len__(self) -> int:
+        """Micro-batches of this rank in an epoch."""
+        return self.whole * self.accumulation + self.last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.fromiter(self.sampler, dtype=np.int64, count=len(self.sampler))
+        step = self.size * self.accumulation * self.ranks
+        for start in range(0, self.whole * step, step):
+            yield from self._of_rank(order[start : start + step], self.accumulation)
+        if self.last:
+            yield from self._of_rank(order[self.whole * step :][: self.rest], self.last)
+
+    def _of_rank(self, examples: np.ndarray, count: int) -> Iterator[list[int]]:
+        begin, end = (len(examples) * rank // self.ranks for rank in (self.rank, self.rank + 1))
+        for part in np.array_split(examples[begin:end], count):
+            yield part.tolist()

@@ -17,7 +17,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.sampler import LengthGroupedSampler
+from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches
 
 
 def distinct_lengths(count: int) -> np.ndarray:
@@ -129,3 +129,48 @@ def test_nine_tenths_of_a_cross_encoders_batches_are_real_tokens(
         output_dir=str(tmp_path), per_device_train_batch_size=32, both_orders=both_orders
     )
     assert real_tokens(CrossEncoderTrainer(CrossEncoder.from_pretrained(MINILM), args, stsb)) >= 0.9
+
+
+# ------------------------------------------------------------ micro-batches
+
+
+def global_batches(total: int, size: int, accumulation: int, ranks: int) -> tuple[list[list[int]], list[int]]:
+    """The examples of every optimiser step over all ranks, and how many micro-batches each rank has."""
+    lengths = np.random.default_rng(0).integers(3, 60, total)
+    sampler = LengthGroupedSampler(lengths, size * accumulation * ranks, seed=5)
+    shares = [list(MicroBatches(sampler, size, accumulation, rank, ranks)) for rank in range(ranks)]
+    for share in shares:
+        assert all(0 < len(batch) <= size for batch in share)
+    assert {len(share) for share in shares} == {len(MicroBatches(sampler, size, accumulation, 0, ranks))}
+    steps = range(0, len(shares[0]), accumulation)
+    together = [[i for share in shares for batch in share[step : step + accumulation] for i in batch] for step in steps]
+    return together, [len(share) for share in shares]
+
+
+@pytest.mark.parametrize(("size", "accumulation", "ranks"), [(4, 1, 2), (2, 4, 1), (2, 2, 2), (1, 2, 4)])
+@pytest.mark.parametrize("total", [64, 67, 70])
+def test_global_batches_do_not_depend_on_ranks_and_accumulation(
+    total: int, size: int, accumulation: int, ranks: int
+) -> None:
+    whole, _ = global_batches(total, 8, 1, 1)
+    divided, _ = global_batches(total, size, accumulation, ranks)
+    assert [sorted(batch) for batch in divided[:8]] == [sorted(batch) for batch in whole[:8]]
+    left_out = sum(map(len, whole)) - sum(map(len, divided))
+    assert 0 <= left_out < ranks
+    if len(divided) > 8:
+        assert set(divided[8]) <= set(whole[8])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_no_rank_waits_for_a_micro_batch_that_never_comes(ranks: int, size: int, accumulation: int) -> None:
+    for total in range(1, 40):
+        steps, _ = global_batches(total, size, accumulation, ranks)
+        seen = [i for step in steps for i in step]
+        assert len(seen) == len(set(seen)) > total - max(2, ranks)
+
+
+def test_drop_last_leaves_the_smaller_batch_out() -> None:
+    sampler = LengthGroupedSampler(np.full(21, 7), 8)
+    assert [len(batch) for batch in MicroBatches(sampler, 4, 2, drop_last=True)] == [4, 4, 4, 4]
