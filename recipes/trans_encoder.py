@@ -23,7 +23,7 @@ def main() -> None:
     ################
     config = parse()
     from te_trainer.preparation import comparable
-    from te_trainer.processes import process_state
+    from te_trainer.processes import leave, process_state
     from te_trainer.quiet import quiet_libraries
     from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
 
@@ -34,15 +34,14 @@ def main() -> None:
         state.wait_for_everyone()
         refuse_other_configuration(root, comparable(config))
         distil_in(root, config)
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    leave()
 
 
 def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.cycle import distil
     from te_trainer.pairs import Pool
-    from te_trainer.preparation import check_disk, check_models, load_gold_sets, prepare_pool
-    from te_trainer.processes import process_state
+    from te_trainer.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
+    from te_trainer.processes import begin_anew, continues, process_state
     from te_trainer.progress import RunProgress
     from te_trainer.report import print_table, write_report
     from te_trainer.results import collect
@@ -77,15 +76,12 @@ def distil_in(root: Path, config: RunConfig) -> None:
     ################
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
-        for line in pool.describe():
-            progress.say(line)
-        for gold in [*([dev] if dev else []), *tests]:
-            role = "dev" if gold is dev else "test"
-            progress.say(
-                f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped"
-            )
+        if not continues():
+            for line in [*pool.describe(), *describe_gold(dev, tests)]:
+                progress.say(line)
         scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
-        runner = StageRunner(config, root, pool, pairs, scorer, progress)
+        after_stage = {"after_stage": begin_anew} if config.distillation.isolate_stages else {}
+        runner = StageRunner(config, root, pool, pairs, scorer, progress, **after_stage)
         distil(runner, list(runner.models), runner.cycles)
 
     ################

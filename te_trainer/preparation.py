@@ -66,6 +66,16 @@ def load_gold_sets(config: RunConfig) -> tuple[GoldSet | None, list[GoldSet]]:
     return dev, tests
 
 
+def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
+    """The sets' sizes, a line each, to print before work starts."""
+    named = [("dev", dev)] * (dev is not None) + [("test", gold) for gold in tests]
+    return [
+        f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped"
+        for role, gold in named
+        if gold is not None
+    ]
+
+
 def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
     """Build the pool in the output folder and write `run.yaml`, or find the pool there.
 

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+
 import torch
 from accelerate import PartialState
+
+CONTINUES = "TE_TRAINER_CONTINUES"
 
 
 def process_state() -> PartialState:
     """This process among all of them; on a machine without an accelerator, ranks find each other on the CPU."""
     return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def leave() -> None:
+    """Leave the process group together."""
+    state = process_state()
+    state.wait_for_everyone()
+    if state.num_processes > 1 and state.device.type == "cpu":
+        # gloo reports a peer that hangs up at once behind a barrier as lost, even to who is just leaving the barrier
+        time.sleep(1)
+    state.destroy_process_group()
+
+
+def begin_anew() -> None:
+    """Replace this process by a new one with the same command; all ranks do so together.
+
+    The launcher takes it for the same process. What the old one held, in memory or on a device, is gone.
+    """
+    leave()
+    # torchrun's store outlives its processes: a group's addresses lie in it under this number
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) + 1)
+    os.environ[CONTINUES] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def continues() -> bool:
+    """Whether this process was begun by `begin_anew`."""
+    return CONTINUES in os.environ

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, load_from_disk
-from transformers import set_seed
 
 from te_trainer.config.schema import Kind, RunConfig
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
@@ -45,10 +44,18 @@ class StageRunner:
         pool, pairs: the pool, and its pairs on disk.
         scorer: scores encoders against gold.
         progress: the display.
+        after_stage: called when a stage's result is on the disk; need not return.
     """
 
     def __init__(
-        self, config: RunConfig, root: Path, pool: Pool, pairs: Dataset, scorer: Scorer, progress: RunProgress
+        self,
+        config: RunConfig,
+        root: Path,
+        pool: Pool,
+        pairs: Dataset,
+        scorer: Scorer,
+        progress: RunProgress,
+        after_stage: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self.root = root
@@ -56,6 +63,7 @@ class StageRunner:
         self.pairs = pairs
         self.scorer = scorer
         self.progress = progress
+        self.after_stage = after_stage
         self.state = process_state()
         self.models = {str(model.name): model for model in config.models}
         self.cycles = cycles_of(config)
@@ -108,6 +116,7 @@ class StageRunner:
 
         self._on_main(write)
         self.progress.end()
+        self.after_stage()
         return scores
 
     def combine(self, labels: Sequence[np.ndarray]) -> np.ndarray:
@@ -127,18 +136,16 @@ class StageRunner:
             self.progress.skip(work)
         else:
             self.progress.begin(f"cycle {cycle}/{self.cycles} {name}: train {student}", work, training.share_done())
-            # The head of a new cross-encoder is drawn before a Trainer seeds anything.
-            set_seed(training.seed)
-            encoder = self._load(name, student, self._initial(cycle, name, student))
-            pairs = self.pairs.add_column("label", labels)
+            load = partial(self._load, name, student, self._initial(cycle, name, student))
             try:
-                training.run(encoder, pairs)
+                training.run(student, load, self.pairs.add_column("label", labels))
             except DivergedError as error:
                 raise DivergedError(f"cycle {cycle}, {name}, training the {student}: {error}") from None
             self._on_main(self._forget_tokens)
             self.progress.end()
         encoder = self._load(name, student, str(training.folder))
         self._score(encoder, f"cycle {cycle} {name}: {student}", record)
+        self.after_stage()
 
     def end_cycle(self, cycle: int) -> None:
         """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""

@@ -7,15 +7,19 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.state import AcceleratorState
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
-from te_trainer.encoders import BiEncoder, Encoder
+from te_trainer.config.schema import Kind
+from te_trainer.encoders import Encoder
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric
 from te_trainer.pairs import GoldSet
@@ -70,11 +74,13 @@ class Training:
         state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
         return state.global_step / max(1, state.max_steps)
 
-    def run(self, encoder: Encoder, pairs: Dataset) -> None:
+    def run(self, kind: Kind, load: Callable[[], Encoder], pairs: Dataset) -> None:
         """Train, from the last whole checkpoint if there is one, and save.
 
         Args:
-            encoder: as it starts; it is the trained one afterwards.
+            kind: of the encoder.
+            load: gives the encoder as it starts. Called once the training arguments are there: under ZeRO-3 they make
+                `from_pretrained` put a share of the weights on each rank, so that no rank ever holds all of them.
             pairs: columns `sentence1`, `sentence2`, `label`.
 
         Raises:
@@ -90,10 +96,12 @@ class Training:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.log_folder)
         os.environ["WANDB_RUN_GROUP"] = self.group
         clock = _Clock(self.workshop / "seconds")
-        arguments = self._arguments(encoder)
-        make: Any = BiEncoderTrainer if isinstance(encoder, BiEncoder) else CrossEncoderTrainer
+        arguments = self._arguments(kind)
+        # The head of a new cross-encoder is drawn before a Trainer seeds anything.
+        set_seed(self.seed)
+        make: Any = BiEncoderTrainer if kind == "bi-encoder" else CrossEncoderTrainer
         trainer = make(
-            encoder,
+            load(),
             arguments,
             pairs,
             self.dev and _dataset(self.dev),
@@ -103,13 +111,13 @@ class Training:
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.workshop))
         self._save(trainer, clock)
-        trainer.accelerator.free_memory()
         _finish_loggers(arguments.report_to)
-        del trainer
-        gc.collect()
+        trainer.accelerator.free_memory()
+        del trainer, arguments
+        forget_engine()
 
-    def _arguments(self, encoder: Encoder) -> TrainingArguments:
-        make: Any = BiEncoderTrainingArguments if isinstance(encoder, BiEncoder) else CrossEncoderTrainingArguments
+    def _arguments(self, kind: Kind) -> TrainingArguments:
+        make: Any = BiEncoderTrainingArguments if kind == "bi-encoder" else CrossEncoderTrainingArguments
         try:
             return make(
                 output_dir=str(self.workshop),
@@ -124,7 +132,7 @@ class Training:
                 **self.values,
             )
         except (ValueError, ImportError) as error:
-            section = encoder.kind.replace("-", "_")
+            section = kind.replace("-", "_")
             raise InputError(f"{section}: transformers refuses its arguments: {' '.join(str(error).split())}") from None
 
     def _save(self, trainer: Any, clock: _Clock) -> None:
@@ -191,6 +199,16 @@ class _Clock(TrainerCallback):
 
 def _dataset(gold: GoldSet) -> Dataset:
     return Dataset.from_dict({"sentence1": gold.sentence1, "sentence2": gold.sentence2, "label": gold.scores})
+
+
+def forget_engine() -> None:
+    """Let go of what a Trainer leaves behind in accelerate, transformers and DeepSpeed.
+
+    As long as it is there, `from_pretrained` under ZeRO-3 gives empty weights, and a second Trainer is refused.
+    """
+    gc.collect()
+    AcceleratorState._reset_state(reset_partial_state=False)
+    unset_hf_deepspeed_config()
 
 
 def _finish_loggers(report_to: list[str] | str | None) -> None:
