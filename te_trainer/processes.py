@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 CONTINUES = "TE_TRAINER_CONTINUES"
 
@@ -32,9 +34,10 @@ def begin_anew() -> None:
 
     The launcher takes it for the same process. What the old one held, in memory or on a device, is gone.
     """
+    # The launcher's store outlives its processes and would give the new ones the addresses of the old.
+    port = broadcast_object_list([_free_port()])[0]
+    os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
     leave()
-    # torchrun's store outlives its processes: a group's addresses lie in it under this number
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) + 1)
     os.environ[CONTINUES] = "1"
     sys.stdout.flush()
     sys.stderr.flush()
@@ -44,3 +47,9 @@ def begin_anew() -> None:
 def continues() -> bool:
     """Whether this process was begun by `begin_anew`."""
     return CONTINUES in os.environ
+
+
+def _free_port() -> int:
+    with socket.socket() as any_port:
+        any_port.bind(("", 0))
+        return int(any_port.getsockname()[1])

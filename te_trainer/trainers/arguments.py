@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
-from te_trainer.encoders.precision import resolve_precision
+from te_trainer.encoders.precision import Precision, resolve_precision
 
 BI, CROSS = paper_arguments("bi-encoder", "sts"), paper_arguments("cross-encoder", "sts")
 
@@ -51,9 +52,15 @@ class PairTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         on_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
         self.use_cpu = self.use_cpu or not on_accelerator
+        self.autocast: Precision = "float32"
         if not (self.bf16 or self.fp16):
             precision = resolve_precision(self.precision)  # type: ignore[arg-type]
-            self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
+            deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
+            if precision == "bfloat16" and deepspeed and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no":
+                # DeepSpeed's own bfloat16 would round the weights; as many bytes hold float32 weights without a copy.
+                self.autocast = "bfloat16"
+            else:
+                self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
         super().__post_init__()
         if not (self.bf16 or self.fp16):
             # TrainingArguments would take what `accelerate launch --mixed_precision` says, whatever was asked for here.

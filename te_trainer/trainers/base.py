@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from te_trainer.encoders import Encoder
+from te_trainer.encoders.precision import autocast
 from te_trainer.errors import DivergedError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
@@ -125,6 +127,13 @@ class PairTrainer(Trainer):
             return loss
         # gradients are averaged over the ranks afterwards
         return loss * (pairs * self.args.world_size / num_items_in_batch)
+
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        """The Trainer's autocast, or ours where an engine has none that leaves the weights alone."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(super().compute_loss_context_manager())
+        stack.enter_context(autocast(self.args.device, self.args.autocast))
+        return stack
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and leave the encoder as it came: accelerate's autocast around its forward would stay on it."""

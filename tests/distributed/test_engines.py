@@ -1,0 +1,201 @@
+"""Two cycles on two processes through `accelerate launch`, under each engine, against one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT, SAMPLE, process_environment, save_tiny, tiny_arguments
+from datasets import load_from_disk
+from scipy.stats import spearmanr
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from te_trainer.encoders import BiEncoder
+from te_trainer.encoders import CrossEncoder as OurCrossEncoder
+from te_trainer.labelling import score_pairs
+from te_trainer.pairs import Pool
+from te_trainer.trainers.callbacks import WHOLE
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+
+ENGINES = {
+    "cpu_ddp": ("MULTI_CPU", "DistributedDataParallel"),
+    "cpu_deepspeed_zero2": ("DEEPSPEED", "DeepSpeedEngine"),
+    "cpu_deepspeed_zero3": ("DEEPSPEED", "DeepSpeedEngine"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("distributed")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    """A tiny PLM without dropout, so that its training does not depend on which rank sees which pair."""
+    place = save_tiny(folder / "model")
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return place
+
+
+def command(model: Path, output: Path, launch: str, processes: int, *more: str) -> list[str]:
+    """Two cycles whose global batches are the same on any number of processes."""
+    batches = ["--bi_encoder.per_device_train_batch_size", str(16 // processes)]
+    batches += ["--cross_encoder.per_device_train_batch_size", str(32 // processes)]
+    rates = ["--cross_encoder.learning_rate", "1e-3", "--bi_encoder.learning_rate", "1e-3"]
+    accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+    configuration = ["--config_file", str(ROOT / "accelerate_configs" / f"{launch}.yaml")]
+    arguments = tiny_arguments(model, output, *batches, *rates, "--distillation.keep_cycles", "true", *more)
+    return [*accelerate, *configuration, str(ROOT / "recipes" / "trans_encoder.py"), *arguments]
+
+
+def run(*arguments: Any) -> None:
+    finished = subprocess.run(
+        command(*arguments),
+        cwd=ROOT,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+
+
+def results_of(output: Path) -> dict[str, Any]:
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))
+
+
+def scores_of(results: dict[str, Any]) -> dict[str, float]:
+    """All scores of a run by a name of their own."""
+    found = {}
+    for entry in results["cycles"]:
+        for kind, scores in entry["tiny"].items():
+            found |= {
+                f"{entry['cycle']} {kind} dev": scores["dev"],
+                f"{entry['cycle']} {kind} test": scores["test"]["avg"],
+            }
+    return found
+
+
+def labels(output: Path, cycle: int, teacher: str) -> np.ndarray:
+    return load_from_disk(str(output / f"cycle-{cycle}" / "tiny" / f"{teacher}-labels")).with_format("numpy")["score"][
+        :
+    ]
+
+
+@pytest.fixture(scope="module")
+def single(model: Path, folder: Path) -> Path:
+    """The same run in one process."""
+    output = folder / "single"
+    run(model, output, "cpu", 1)
+    return output
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(engine: str, model: Path, folder: Path) -> Iterator[Path]:
+    """A run under an engine that nothing disturbed."""
+    output = folder / engine
+    run(model, output, engine, 2)
+    yield output
+
+
+def test_the_engine_is_the_one_that_was_asked_for(whole: Path, engine: str) -> None:
+    distributed, wrapped = ENGINES[engine]
+    environment = results_of(whole)["environment"]
+    assert (environment["processes"], environment["distributed"]) == (2, distributed)
+    for record in whole.glob("cycle-*/tiny/*.training.json"):
+        assert json.loads(record.read_text(encoding="utf-8"))["engine"] == wrapped
+
+
+def test_scores_are_those_of_one_process(whole: Path, single: Path) -> None:
+    expected = scores_of(results_of(single))
+    assert len(set(expected.values())) > 4  # training moved the scores
+    assert scores_of(results_of(whole)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_labels_are_those_of_one_process(whole: Path, single: Path) -> None:
+    np.testing.assert_allclose(labels(whole, 1, "bi-encoder"), labels(single, 1, "bi-encoder"), rtol=0, atol=1e-6)
+    _, pairs = Pool.load(whole / "pool")
+    cross = OurCrossEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "cross-encoder"))
+    bi = BiEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "bi-encoder"))
+    np.testing.assert_allclose(labels(whole, 1, "cross-encoder"), score_pairs(cross, pairs), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(labels(whole, 2, "bi-encoder"), score_pairs(bi, pairs), rtol=0, atol=1e-6)
+
+
+def test_whole_weights_are_saved(whole: Path) -> None:
+    rows = [line.split("\t") for line in (SAMPLE / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    gold, one, two = [float(row[0]) for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+    final = results_of(whole)["final"]["tiny"]
+    bi = SentenceTransformer(str(whole / "tiny" / "bi-encoder"), device="cpu")
+    cosines = bi.similarity_pairwise(bi.encode(one), bi.encode(two)).numpy()
+    predicted = CrossEncoder(str(whole / "tiny" / "cross-encoder"), device="cpu").predict(
+        list(zip(one, two, strict=True))
+    )
+    assert spearmanr(cosines, gold).statistic == pytest.approx(final["bi-encoder"]["dev"], abs=1e-4)
+    assert spearmanr(predicted, gold).statistic == pytest.approx(final["cross-encoder"]["dev"], abs=1e-4)
+
+
+# ------------------------------------------------------------ kills
+
+
+@pytest.mark.parametrize(
+    ("killed", "stage"),
+    [("one", "cycle-1/tiny/.training-cross-encoder"), ("all", "cycle-2/tiny/.training-bi-encoder")],
+)
+def test_a_kill_changes_nothing(killed: str, stage: str, engine: str, whole: Path, model: Path, folder: Path) -> None:
+    """SIGKILL of one rank or of all processes in the middle of a training; the same command then continues."""
+    if (engine, killed) == ("cpu_deepspeed_zero2", "one"):
+        pytest.skip("ZeRO-2 checkpoints are written as ZeRO-3's are; two kills of the other engines are enough")
+    output = folder / f"{engine}-{killed}"
+    process = subprocess.Popen(
+        command(model, output, engine, 2),
+        cwd=ROOT,
+        env=process_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list((output / stage).glob(f"checkpoint-*/{WHOLE}")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if rank(child) is not None]
+    assert sorted(str(rank(worker)) for worker in workers) == ["0", "1"]
+    for worker in workers:
+        if killed == "all" or rank(worker) == "1":
+            os.kill(worker.pid, signal.SIGKILL)
+    if killed == "all":
+        process.kill()
+    assert process.wait(timeout=120) != 0
+    assert not (output / "results.json").exists()
+    psutil.wait_procs(workers, timeout=60)
+    run(model, output, engine, 2)
+    assert scores_of(results_of(output)) == scores_of(results_of(whole))
+    for kind in ("bi-encoder", "cross-encoder"):
+        weights = Path("tiny", kind, "model.safetensors")
+        assert (output / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+def rank(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("RANK")
+    except psutil.Error:
+        return None
