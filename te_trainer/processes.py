@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import time
 
 import torch
 from accelerate import PartialState
@@ -23,9 +22,6 @@ def leave() -> None:
     """Leave the process group together."""
     state = process_state()
     state.wait_for_everyone()
-    if state.num_processes > 1 and state.device.type == "cpu":
-        # gloo reports a peer that hangs up at once behind a barrier as lost, even to who is just leaving the barrier
-        time.sleep(1)
     state.destroy_process_group()
 
 

@@ -163,8 +163,8 @@ class StageRunner:
             for kind in KINDS:
                 final = self.root / name / kind
                 best = self.encoder_path(self.best_cycle(name, kind, self.cycles), name, kind)
-                if not final.exists():
-                    self._on_main(partial(_keep, best, final))
+                # What lies on the disk is asked on one rank alone: another might look when this one has written.
+                self._on_main(partial(_keep, best, final))
 
     def remove_cycles(self) -> None:
         """Remove the cycles' encoders once the best ones are in their place."""
@@ -288,5 +288,7 @@ class StageRunner:
 
 
 def _keep(source: Path, final: Path) -> None:
+    if final.exists():
+        return
     with atomic_folder(final) as place:
         shutil.copytree(source, place, dirs_exist_ok=True)
