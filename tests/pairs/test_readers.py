@@ -101,6 +101,27 @@ def test_columns_are_found_by_the_names_they_are_mapped_to_among_others(tmp_path
     assert read(source, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
 
 
+@pytest.mark.parametrize("kind", [*FILES, "dataset", "dataset-dict"])
+def test_a_mapped_column_that_is_absent_falls_back_to_its_plain_name(tmp_path: Path, kind: str) -> None:
+    rows = [{"label": "0.5", "answer": two, "sentence1": one} for one, two in PAIRS]
+    source = write_rows(tmp_path / "pairs", kind, rows)
+    assert read(source, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
+    plain = write_rows(tmp_path / "plain", kind, as_rows(PAIRS))
+    assert read(plain, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
+    with pytest.raises(InputError, match="no column 'question' among label, answer, sentence1; map it"):
+        read(source, {"sentence2": "question"})
+    # The plain column is the other sentence's here: it cannot stand for both.
+    with pytest.raises(InputError, match="no column 'question' among"):
+        read(plain, {"sentence1": "question", "sentence2": "sentence1"})
+
+
+def test_later_json_rows_have_the_columns_of_the_first(tmp_path: Path) -> None:
+    rows = [{"question": "one", "sentence2": "two"}, {"sentence1": "three", "sentence2": "four"}]
+    source = write_rows(tmp_path / "pairs", "jsonl", rows)
+    with pytest.raises(InputError, match="line 2: no column 'question' among sentence1, sentence2"):
+        read(source, {"sentence1": "question"})
+
+
 @pytest.mark.parametrize(
     ("kind", "last"),
     [
