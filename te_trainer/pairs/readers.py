@@ -47,7 +47,7 @@ def read_rows(
             yield from _hub_benchmark(benchmark, wanted, split)
     elif path.is_dir():
         yield from _saved_dataset(path, names, split)
-    elif path.suffix in FILE_SUFFIXES:
+    elif path.suffix.lower() in FILE_SUFFIXES:
         if not path.is_file():
             raise InputError(f"{source}: the file does not exist")
         yield from _file(path, names, split)
@@ -61,13 +61,14 @@ def read_rows(
 
 
 def _file(path: Path, names: Names, split: str | None) -> Iterator[Row]:
-    if path.suffix == ".txt":
+    ending = path.suffix.lower()
+    if ending == ".txt":
         return _txt(path, names)
-    if path.suffix == ".tsv":
+    if ending == ".tsv":
         return _table(path, csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), names, split)
-    if path.suffix == ".csv":
+    if ending == ".csv":
         return _table(path, csv.reader(_lines(path), strict=True), names, split)
-    if path.suffix == ".jsonl":
+    if ending == ".jsonl":
         return _jsonl(path, names, split)
     return _parquet(path, names, split)
 
@@ -119,7 +120,16 @@ def _table(path: Path, reader: Any, names: Names, split: str | None) -> Iterator
             if split_at is None or row[split_at] == split:
                 yield place, [row[position] for position in at]
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: broken quoting ({error}); mend the row") from None
+        raise InputError(f"{path}, line {reader.line_num}: {_fault(str(error))}; mend the row") from None
+
+
+def _fault(error: str) -> str:
+    """What the csv module means, which has one kind of error for all."""
+    if error.startswith("new-line character"):
+        return "a carriage return in the middle of the line"
+    if error.startswith("field larger"):
+        return f"a cell of more than {csv.field_size_limit():,} characters, or a quote that is never closed"
+    return f"broken quoting ({error})"
 
 
 def _columns(source: str, names: Names, present: Iterable[str]) -> list[str]:

@@ -145,6 +145,12 @@ def test_windows_line_ends_are_no_part_of_a_sentence(tmp_path: Path, kind: str) 
     assert read(str(path)) == PAIRS
 
 
+@pytest.mark.parametrize("kind", ["txt", *FILES])
+def test_endings_may_be_capital(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    assert read(str(path.rename(path.with_suffix(f".{kind.upper()}")))) == PAIRS
+
+
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
 def test_a_byte_order_mark_is_no_part_of_the_first_cell(tmp_path: Path, kind: str) -> None:
     path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
@@ -222,6 +228,8 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.tsv", "sentence1\tsentence2\none\ttwo\nalone\n", "a.tsv, line 3: 1 columns where the header has 2"),
         ("a.csv", 'sentence1,sentence2\n"one\nmore",two\nalone\n', "a.csv, line 4: 1 columns where the header has 2"),
         ("a.csv", 'sentence1,sentence2\none,"two\n', "a.csv, line 2: broken quoting"),
+        ("a.tsv", "sentence1\tsentence2\none\ttwo\nthree\rx\tfour\n", "a.tsv, line 3: a carriage return in the middle"),
+        ("a.csv", "sentence1,sentence2\none\rx,two\n", "a.csv, line 2: a carriage return in the middle"),
         ("a.tsv", "", "a.tsv: the file is empty"),
         ("a.tsv", "sentence1\ttext\none\ttwo\n", "a.tsv: no column 'sentence2' among sentence1, text; map it"),
         ("a.csv", "one,two\n", "a.csv: no column 'sentence1' among one, two; map it"),
@@ -233,10 +241,17 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     with pytest.raises(InputError) as caught:
         read(str(tmp_path / name))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_a_huge_cell_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None:
+    source = write_rows(tmp_path / "pairs", kind, as_rows([PAIRS[0], ("x" * 131_073, "two")]))
+    with pytest.raises(InputError, match=rf"pairs\.{kind}, line 3: a cell of more than 131,072 characters"):
+        read(source)
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
