@@ -215,16 +215,32 @@ def _saved_dataset(path: Path, names: Names, split: str | None) -> Iterator[Row]
 
 
 def _hub(repository: str, configuration: str | None, names: Names, split: str | None) -> Iterator[Row]:
-    from datasets import load_dataset
+    yield from _datasets(repository, _load(repository, configuration), names, split)
+
+
+def _load(repository: str, configuration: str | None) -> Any:
+    from datasets import load_dataset_builder
+    from datasets.packaged_modules.cache.cache import Cache
 
     try:
-        loaded = load_dataset(repository, configuration)
+        builder = load_dataset_builder(repository, configuration)
+        found = builder.config.name
+        guessed = isinstance(builder, Cache) and configuration is None and found != "default"
+        if not guessed:
+            builder.download_and_prepare()
+            return builder.as_dataset()
     except Exception as error:  # the library raises many kinds; each means that the set could not be had
         raise InputError(f"{repository}: not a file here, and not to be had from the Hub ({_reason(error)})") from None
-    yield from _datasets(repository, loaded, names, split)
+    # Where the Hub is asked, it says whether the set has others; the cache knows only what was loaded last.
+    raise InputError(
+        f"{repository}: the Hub does not answer, and of the set's configurations the cache holds '{found}'; if that is "
+        f"the one, name it as {repository}:{found}"
+    )
 
 
 def _datasets(source: str, splits: Any, names: Names, split: str | None) -> Iterator[Row]:
+    if split == "dev" and "dev" not in splits and "validation" in splits:
+        split = "validation"
     chosen = {name: rows for name, rows in splits.items() if split is None or name in {split, ""}}
     if not chosen:
         raise InputError(f"{source}: no split '{split}' among {', '.join(splits)}")
@@ -250,8 +266,15 @@ def _benchmark_file(benchmark: Benchmark, folder: str, wanted: list[str], split:
 
 def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None) -> Iterator[Row]:
     names = [(benchmark.columns.get(name, name), name) for name in wanted]
+    split = split or benchmark.pool_split
     hub_split = benchmark.hub_splits.get(split, split) if split is not None else None
-    for place, values in _hub(benchmark.repository, benchmark.configuration, names, hub_split):
+    loaded = _load(benchmark.repository, benchmark.configuration)
+    if benchmark.dev is not None and split == benchmark.dev.split and hub_split not in loaded:
+        raise InputError(
+            f"{benchmark.name}: the set on the Hub ({benchmark.repository}) has no dev rows; name a folder with "
+            f"{benchmark.name}.tsv as data.dir, or choose another set as data.dev"
+        )
+    for place, values in _datasets(benchmark.repository, loaded, names, hub_split):
         if len(values) == 3 and benchmark.positive is not None:
             values[2] = float(values[2] == benchmark.positive)
         yield place, values

@@ -206,8 +206,16 @@ def test_a_source_without_splits_gives_all_rows_to_any_split(tmp_path: Path, kin
 def test_a_split_of_a_saved_dataset_dict_is_chosen_by_its_name(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "pairs", "dataset-dict", as_rows(PAIRS))
     assert read(source, split="validation") == PAIRS[1:]
-    with pytest.raises(InputError, match="no split 'dev' among train, validation"):
-        read(source, split="dev")
+    with pytest.raises(InputError, match="no split 'test' among train, validation"):
+        read(source, split="test")
+
+
+def test_dev_rows_are_those_of_dev_or_else_of_validation(tmp_path: Path) -> None:
+    splits = {"validation": Dataset.from_list(as_rows(PAIRS[:1])), "test": Dataset.from_list(as_rows(PAIRS[2:]))}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "one"))
+    assert read(str(tmp_path / "one"), split="dev") == PAIRS[:1]
+    DatasetDict({**splits, "dev": Dataset.from_list(as_rows(PAIRS[1:2]))}).save_to_disk(str(tmp_path / "both"))
+    assert read(str(tmp_path / "both"), split="dev") == PAIRS[1:2]
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
