@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.precision import Precision, autocast
+from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.pairs.pool import pair_digest
 from te_trainer.processes import process_state
@@ -157,9 +158,7 @@ def _score_bi(
     begin, end = _share(len(first), state)
     for start in range(begin, end, WINDOW):
         stop = min(start + WINDOW, end)
-        encoded = encoder.tokenizer(
-            _sentences(pairs, first[start:stop]), truncation=True, max_length=encoder.max_length
-        )
+        encoded = tokenise(encoder.tokenizer, encoder.max_length, _sentences(pairs, first[start:stop]))
         done = 0
         for batch in token_batches(_lengths(encoded["input_ids"]), budget):
             inputs = pad(encoder.tokenizer, {"input_ids": encoded["input_ids"]}, batch).to(state.device)
@@ -180,9 +179,7 @@ def _score_cross(
 ) -> None:
     begin, end = _share(len(scores.array), state)
     for start, block in _blocks(pairs, begin, end):
-        encoded = encoder.tokenizer(
-            block["sentence1"], block["sentence2"], truncation="longest_first", max_length=encoder.max_length
-        )
+        encoded = tokenise(encoder.tokenizer, encoder.max_length, block["sentence1"], block["sentence2"])
         done = 0
         for batch in token_batches(_lengths(encoded["input_ids"]), budget):
             inputs = pad(encoder.tokenizer, encoded, batch).to(state.device)

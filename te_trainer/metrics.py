@@ -11,8 +11,14 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
-    """Spearman's rank correlation, a fraction; both of shape (n,)."""
-    return float(spearmanr(np.asarray(scores, dtype=np.float64), np.asarray(gold, dtype=np.float64)).statistic)
+    """Spearman's rank correlation, a fraction; both of shape (n,).
+
+    Scores that are all the same put nothing in order: 0, as for scores in random order.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if (scores == scores[0]).all():
+        return 0.0
+    return float(spearmanr(scores, np.asarray(gold, dtype=np.float64)).statistic)
 
 
 def roc_auc(scores: np.ndarray, gold: np.ndarray) -> float:

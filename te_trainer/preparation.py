@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
 from dataclasses import asdict
@@ -82,7 +83,7 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
     `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
 
     Raises:
-        InputError: a source cannot be read, or has changed since the run began.
+        InputError: a source cannot be read, or a source or a model has changed since the run began.
     """
     folder = root / "pool"
     if folder.exists():
@@ -91,6 +92,7 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
             file = source_file(count.source, config.data.dir)
             if file is not None and file_digest(file) != count.sha256:
                 raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
+        _refuse_changed_models(config, root)
         return pool
     with atomic_folder(folder) as place:
         pool = build_pool(
@@ -103,6 +105,17 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
         )
         write_run_file(config, root, pool, world_size)
     return pool
+
+
+def _refuse_changed_models(config: RunConfig, root: Path) -> None:
+    begun = yaml.safe_load((root / "run.yaml").read_text(encoding="utf-8"))["models"]
+    for name, kinds in model_fingerprints(config).items():
+        for kind, found in kinds.items():
+            if found != begun[name][kind]:
+                raise InputError(
+                    f"models: the weights of {name}'s {kind} have changed since the run in {root} began; name another "
+                    "output_dir"
+                )
 
 
 def check_disk(config: RunConfig, root: Path) -> None:
@@ -142,13 +155,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -
         "cycles": cycles_of(config),
         "versions": versions(),
         "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},
-        "models": {
-            str(model.name): {
-                "bi_encoder": checkpoint_fingerprint(model.bi_encoder),
-                "cross_encoder": checkpoint_fingerprint(str(model.cross_encoder)),
-            }
-            for model in config.models
-        },
+        "models": model_fingerprints(config),
     }
     write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
 
@@ -158,6 +165,15 @@ def comparable(config: RunConfig) -> dict[str, Any]:
     values = asdict(config)
     del values["output_dir"]
     return values
+
+
+def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Of each PLM, the fingerprints of the checkpoints that its encoders start from."""
+    once = functools.cache(checkpoint_fingerprint)
+    return {
+        str(model.name): {"bi_encoder": once(model.bi_encoder), "cross_encoder": once(str(model.cross_encoder))}
+        for model in config.models
+    }
 
 
 def checkpoint_fingerprint(name: str) -> str:

@@ -24,6 +24,7 @@ class Benchmark:
     Args:
         positive: the Hub's label that counts as 1 (the paper flips QNLI so that entailment is 1); None keeps scores.
         hub_splits: the Hub's names of our splits, where they differ.
+        pool_split: the one split of the Hub's set that belongs to the paper's pool; None takes all.
     """
 
     name: str
@@ -34,16 +35,17 @@ class Benchmark:
     dev: Rows | None = None
     test: Rows = Rows("test")
     hub_splits: dict[str, str] = field(default_factory=dict)
+    pool_split: str | None = None
 
 
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in [
-        Benchmark("sts12", "mteb/sts12-sts"),
-        Benchmark("sts13", "mteb/sts13-sts"),
-        Benchmark("sts14", "mteb/sts14-sts"),
-        Benchmark("sts15", "mteb/sts15-sts"),
-        Benchmark("sts16", "mteb/sts16-sts"),
+        Benchmark("sts12", "mteb/sts12-sts", pool_split="test"),
+        Benchmark("sts13", "mteb/sts13-sts", pool_split="test"),
+        Benchmark("sts14", "mteb/sts14-sts", pool_split="test"),
+        Benchmark("sts15", "mteb/sts15-sts", pool_split="test"),
+        Benchmark("sts16", "mteb/sts16-sts", pool_split="test"),
         Benchmark("stsb", "mteb/stsbenchmark-sts", dev=Rows("dev"), hub_splits={"dev": "validation"}),
         Benchmark("sickr", "mteb/sickr-sts", dev=Rows("trial")),
         Benchmark(
@@ -75,6 +77,7 @@ BENCHMARKS = {
             dev=Rows("sample", 0, 1000),
             test=Rows("sample", 1000, 11000),
             hub_splits={"sample": "validation"},
+            pool_split="sample",
         ),
     ]
 }

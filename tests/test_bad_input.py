@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from conftest import ROOT, SAMPLE, build_tokenizer, process_environment, run_recipe, save_tiny, tiny_arguments
 from datasets import Dataset
@@ -753,6 +754,35 @@ def test_a_pool_that_changes_before_a_resume_is_refused(run: Run, tmp_path: Path
     sentence = sentence_of(run(*arguments))
     assert contents(tmp_path) == before
     assert sentence.startswith(f"{path}: the file has changed since the run in {tmp_path / 'runs' / 'new'} began")
+
+
+def test_a_model_that_changes_before_a_resume_is_refused(run: Run, tiny: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    # A learning rate at which the first training ends at once.
+    arguments = ["--models", f"[{{bi_encoder: {tiny}, cross_encoder: {model}, name: tiny}}]"]
+    arguments += ["--cross_encoder.learning_rate", "1e30"]
+    assert run(*arguments).status == 1
+    assert run(*arguments).status == 1, "the run cannot go on with its models as they were"
+    plm = BertModel.from_pretrained(model)
+    with torch.no_grad():
+        plm.embeddings.LayerNorm.bias[0] += 1e-3
+    plm.save_pretrained(model)
+    before = contents(tmp_path)
+    sentence = sentence_of(run(*arguments))
+    assert contents(tmp_path) == before
+    output = tmp_path / "runs" / "new"
+    assert sentence == (
+        f"models: the weights of tiny's cross_encoder have changed since the run in {output} began; name another "
+        "output_dir"
+    )
+
+
+def test_a_finished_run_asks_no_model(run: Run, tiny: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    arguments = ["--models", f"[{{bi_encoder: {model}, name: tiny}}]"]
+    assert run(*arguments).status == 0
+    shutil.rmtree(model)
+    assert run(*arguments).status == 0
 
 
 def test_a_run_killed_before_its_pool_was_in_place_continues(run: Run, tmp_path: Path, finished_run: Path) -> None:

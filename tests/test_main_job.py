@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT, SAMPLE, process_environment, run_recipe, tiny_arguments
 from datasets import load_from_disk
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -163,3 +164,24 @@ def test_two_plms_share_labels_and_nothing_gold_is_needed(tiny: Path, tiny_rober
     assert results["final"]["ensemble"].keys() == {"bi-encoder", "cross-encoder"}
     pooling = json.loads((tmp_path / "run" / "two" / "bi-encoder" / "1_Pooling" / "config.json").read_text())
     assert pooling["pooling_mode_mean_tokens"] is True
+
+
+def test_encoders_that_tell_nothing_apart_are_told_as_such(tiny: Path, tmp_path: Path) -> None:
+    flat = AutoModel.from_pretrained(tiny)
+    with torch.no_grad():
+        for weight in flat.parameters():
+            weight.zero_()
+    flat.save_pretrained(tmp_path / "flat")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "flat")
+    more = ["--distillation.cycles", "1", "--bi_encoder.num_train_epochs", "1"]
+    done = run_recipe(*tiny_arguments(tmp_path / "flat", tmp_path / "run", *more))
+    assert done.returncode == 0, done.stderr
+
+    def no_number(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    for path in (tmp_path / "run").rglob("*.json"):
+        json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert results["final"]["tiny"]["bi-encoder"]["dev"] == 0
+    assert results["final"]["tiny"]["cross-encoder"]["test"] == {"test": 0, "avg": 0}

@@ -63,3 +63,9 @@ def test_a_metric_is_a_plain_number(metric: object) -> None:
     assert callable(metric)
     value = metric(np.array([0.1, 0.9, 0.4], dtype=np.float32), np.array([0, 1, 1], dtype=np.float32))
     assert type(value) is float
+
+
+def test_scores_that_are_all_the_same_order_nothing() -> None:
+    gold = np.array([0.0, 0.0, 1.0, 1.0])
+    assert spearman(np.full(4, 0.3), gold) == 0.0
+    assert roc_auc(np.full(4, 0.3), gold) == 0.5

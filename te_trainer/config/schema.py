@@ -43,7 +43,8 @@ class DataConfig:
         pool: Sources of unlabelled pairs, one or several: a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`, `.jsonl`,
             `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
             `owner/name:config`). Labels in them are ignored; all splits are read.
-        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`.
+        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`;
+            where a file lacks the mapped column, the plain name is taken.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
         extra: Sources as in `pool` whose pairs are added to it, e.g. SNLI (the paper's Fig. 5).
         extra_pairs: Add at most this many pairs of `extra`, drawn with `seed`.

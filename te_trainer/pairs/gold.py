@@ -14,6 +14,8 @@ from te_trainer.errors import InputError
 from te_trainer.pairs.readers import read_rows
 from te_trainer.tasks import BENCHMARKS, Rows
 
+BLANK = ["", "", ""]  # what a reader gives for a blank line
+
 
 @dataclass(frozen=True)
 class GoldSet:
@@ -52,7 +54,8 @@ def load_gold(source: str, role: Literal["dev", "test"], columns: dict[str, str]
     sentence1, sentence2, scores = [], [], []
     unscored = 0
     found = read_rows(source, ["sentence1", "sentence2", "score"], columns, folder, rows.split)
-    for place, (first, second, score) in islice(found, rows.start, rows.stop):
+    written = ((place, values) for place, values in found if values != BLANK)
+    for place, (first, second, score) in islice(written, rows.start, rows.stop):
         if score is None or (isinstance(score, str) and not score.strip()):
             unscored += 1
             continue

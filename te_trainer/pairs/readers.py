@@ -16,6 +16,8 @@ from te_trainer.tasks import BENCHMARKS, Benchmark
 
 Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
 
+Names = list[tuple[str, str]]  # of each wanted column: what it is mapped to, and its plain name
+
 FILE_SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".parquet")
 
 
@@ -27,14 +29,15 @@ def read_rows(
     Args:
         source: a file, a saved Dataset folder, a benchmark's name, or a Hub id.
         wanted: names of the columns to give, e.g. `["sentence1", "sentence2"]`.
-        columns: maps wanted names to the names that the source uses.
+        columns: maps wanted names to the names that the source uses; where it has no such column, but one of the plain
+            name, that one is taken: one mapping serves a pool and gold sets that are named otherwise.
         folder: where benchmark sets lie as `NAME.tsv`; without it they come from the Hub.
         split: only rows of this split, where the source has splits.
 
     Raises:
         InputError: the source cannot be read, a column is missing, a row is broken.
     """
-    names = [columns.get(name, name) for name in wanted]
+    names = [(columns.get(name, name), name) for name in wanted]
     path = Path(source)
     if source in BENCHMARKS and not path.exists():
         benchmark = BENCHMARKS[source]
@@ -44,7 +47,7 @@ def read_rows(
             yield from _hub_benchmark(benchmark, wanted, split)
     elif path.is_dir():
         yield from _saved_dataset(path, names, split)
-    elif path.suffix in FILE_SUFFIXES:
+    elif path.suffix.lower() in FILE_SUFFIXES:
         if not path.is_file():
             raise InputError(f"{source}: the file does not exist")
         yield from _file(path, names, split)
@@ -57,14 +60,15 @@ def read_rows(
         raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
 
 
-def _file(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
-    if path.suffix == ".txt":
+def _file(path: Path, names: Names, split: str | None) -> Iterator[Row]:
+    ending = path.suffix.lower()
+    if ending == ".txt":
         return _txt(path, names)
-    if path.suffix == ".tsv":
+    if ending == ".tsv":
         return _table(path, csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), names, split)
-    if path.suffix == ".csv":
+    if ending == ".csv":
         return _table(path, csv.reader(_lines(path), strict=True), names, split)
-    if path.suffix == ".jsonl":
+    if ending == ".jsonl":
         return _jsonl(path, names, split)
     return _parquet(path, names, split)
 
@@ -82,9 +86,9 @@ def _lines(path: Path) -> Iterator[str]:
             yield line
 
 
-def _txt(path: Path, names: list[str]) -> Iterator[Row]:
+def _txt(path: Path, names: Names) -> Iterator[Row]:
     if len(names) != 2:
-        raise InputError(f"{path}: a .txt file has no column '{names[2]}'; give gold scores as .tsv, .csv or .jsonl")
+        raise InputError(f"{path}: a .txt file has no column '{names[2][0]}'; give gold scores as .tsv, .csv or .jsonl")
     for number, line in enumerate(_lines(path), 1):
         line = line.rstrip("\r\n")
         place = f"{path}, line {number}"
@@ -98,13 +102,13 @@ def _txt(path: Path, names: list[str]) -> Iterator[Row]:
         yield place, list(parts)
 
 
-def _table(path: Path, reader: Any, names: list[str], split: str | None) -> Iterator[Row]:
+def _table(path: Path, reader: Any, names: Names, split: str | None) -> Iterator[Row]:
     try:
         header = next(reader, None)
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
         header = [name.strip() for name in header]
-        at = [_position(path, header, name) for name in names]
+        at = [header.index(name) for name in _columns(str(path), names, header)]
         split_at = header.index("split") if split is not None and "split" in header else None
         for row in reader:
             place = f"{path}, line {reader.line_num}"
@@ -116,20 +120,36 @@ def _table(path: Path, reader: Any, names: list[str], split: str | None) -> Iter
             if split_at is None or row[split_at] == split:
                 yield place, [row[position] for position in at]
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: broken quoting ({error}); mend the row") from None
+        raise InputError(f"{path}, line {reader.line_num}: {_fault(str(error))}; mend the row") from None
 
 
-def _position(path: Path, header: list[str], name: str) -> int:
-    if name not in header:
-        raise _no_column(str(path), name, header)
-    return header.index(name)
+def _fault(error: str) -> str:
+    """What the csv module means, which has one kind of error for all."""
+    if error.startswith("new-line character"):
+        return "a carriage return in the middle of the line"
+    if error.startswith("field larger"):
+        return f"a cell of more than {csv.field_size_limit():,} characters, or a quote that is never closed"
+    return f"broken quoting ({error})"
+
+
+def _columns(source: str, names: Names, present: Iterable[str]) -> list[str]:
+    """The column that each name stands for."""
+    present = list(present)
+    found: list[str] = []
+    for mapped, plain in names:
+        column = mapped if mapped in present else plain
+        if column not in present or (column != mapped and column in dict(names)):
+            raise _no_column(source, mapped, present)
+        found.append(column)
+    return found
 
 
 def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
     return InputError(f"{source}: no column '{name}' among {', '.join(present)}; map it with data.columns")
 
 
-def _jsonl(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
+def _jsonl(path: Path, names: Names, split: str | None) -> Iterator[Row]:
+    columns: list[str] = []
     for number, line in enumerate(_lines(path), 1):
         place = f"{path}, line {number}"
         if not line.strip():
@@ -141,11 +161,12 @@ def _jsonl(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
             raise InputError(f"{place}: not JSON ({error.msg}); a line is one object") from None
         if not isinstance(row, dict):
             raise InputError(f"{place}: a {type(row).__name__} where an object is expected")
-        for name in names:
-            if name not in row:
-                raise _no_column(place, name, row)
+        columns = columns or _columns(place, names, row)
+        for column in columns:
+            if column not in row:
+                raise _no_column(place, column, row)
         if split is None or row.get("split", split) == split:
-            values = [row[name] for name in names]
+            values = [row[column] for column in columns]
             if any(isinstance(value, str) and not value.isascii() and _cut(value) for value in values):
                 raise InputError(f"{place}: half a character (a lone surrogate); mend or remove the row")
             yield place, values
@@ -159,7 +180,7 @@ def _cut(text: str) -> bool:
     return False
 
 
-def _parquet(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
+def _parquet(path: Path, names: Names, split: str | None) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -168,15 +189,13 @@ def _parquet(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
     present = file.schema_arrow.names
-    for name in names:
-        if name not in present:
-            raise _no_column(str(path), name, present)
+    chosen = _columns(str(path), names, present)
     with_split = split is not None and "split" in present
     number = 0
-    for batch in file.iter_batches(columns=names + (["split"] if with_split else [])):
+    for batch in file.iter_batches(columns=chosen + (["split"] if with_split else [])):
         splits = batch.column("split").to_pylist() if with_split else None
         try:
-            columns = [batch.column(name).to_pylist() for name in names]
+            columns = [batch.column(name).to_pylist() for name in chosen]
         except UnicodeDecodeError:
             raise InputError(f"{path}, rows {number + 1} to {number + len(batch)}: not UTF-8; save them anew") from None
         for offset, values in enumerate(zip(*columns, strict=True)):
@@ -185,7 +204,7 @@ def _parquet(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
                 yield f"{path}, row {number}", list(values)
 
 
-def _saved_dataset(path: Path, names: list[str], split: str | None) -> Iterator[Row]:
+def _saved_dataset(path: Path, names: Names, split: str | None) -> Iterator[Row]:
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -195,29 +214,43 @@ def _saved_dataset(path: Path, names: list[str], split: str | None) -> Iterator[
     yield from _datasets(str(path), loaded if isinstance(loaded, DatasetDict) else {"": loaded}, names, split)
 
 
-def _hub(repository: str, configuration: str | None, names: list[str], split: str | None) -> Iterator[Row]:
-    from datasets import load_dataset
+def _hub(repository: str, configuration: str | None, names: Names, split: str | None) -> Iterator[Row]:
+    yield from _datasets(repository, _load(repository, configuration), names, split)
+
+
+def _load(repository: str, configuration: str | None) -> Any:
+    from datasets import load_dataset_builder
+    from datasets.packaged_modules.cache.cache import Cache
 
     try:
-        loaded = load_dataset(repository, configuration)
+        builder = load_dataset_builder(repository, configuration)
+        found = builder.config.name
+        guessed = isinstance(builder, Cache) and configuration is None and found != "default"
+        if not guessed:
+            builder.download_and_prepare()
+            return builder.as_dataset()
     except Exception as error:  # the library raises many kinds; each means that the set could not be had
         raise InputError(f"{repository}: not a file here, and not to be had from the Hub ({_reason(error)})") from None
-    yield from _datasets(repository, loaded, names, split)
+    # Where the Hub is asked, it says whether the set has others; the cache knows only what was loaded last.
+    raise InputError(
+        f"{repository}: the Hub does not answer, and of the set's configurations the cache holds '{found}'; if that is "
+        f"the one, name it as {repository}:{found}"
+    )
 
 
-def _datasets(source: str, splits: Any, names: list[str], split: str | None) -> Iterator[Row]:
+def _datasets(source: str, splits: Any, names: Names, split: str | None) -> Iterator[Row]:
+    if split == "dev" and "dev" not in splits and "validation" in splits:
+        split = "validation"
     chosen = {name: rows for name, rows in splits.items() if split is None or name in {split, ""}}
     if not chosen:
         raise InputError(f"{source}: no split '{split}' among {', '.join(splits)}")
     for split_name, dataset in chosen.items():
-        for name in names:
-            if name not in dataset.column_names:
-                raise _no_column(source, name, dataset.column_names)
+        wanted = _columns(source, names, dataset.column_names)
         number = 0
         where = f"{source}, {split_name} row" if split_name else f"{source}, row"
         with_split = split is not None and not split_name and "split" in dataset.column_names
-        for block in dataset.select_columns(names + (["split"] if with_split else [])).iter(batch_size=1000):
-            columns = [block[name] for name in names]
+        for block in dataset.select_columns(wanted + (["split"] if with_split else [])).iter(batch_size=1000):
+            columns = [block[name] for name in wanted]
             for offset, values in enumerate(zip(*columns, strict=True)):
                 number += 1
                 if not with_split or block["split"][offset] == split:
@@ -228,13 +261,20 @@ def _benchmark_file(benchmark: Benchmark, folder: str, wanted: list[str], split:
     path = Path(folder, f"{benchmark.name}.tsv")
     if not path.is_file():
         raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
-    return _file(path, wanted, split)
+    return _file(path, [(name, name) for name in wanted], split)
 
 
 def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None) -> Iterator[Row]:
-    names = [benchmark.columns.get(name, name) for name in wanted]
+    names = [(benchmark.columns.get(name, name), name) for name in wanted]
+    split = split or benchmark.pool_split
     hub_split = benchmark.hub_splits.get(split, split) if split is not None else None
-    for place, values in _hub(benchmark.repository, benchmark.configuration, names, hub_split):
+    loaded = _load(benchmark.repository, benchmark.configuration)
+    if benchmark.dev is not None and split == benchmark.dev.split and hub_split not in loaded:
+        raise InputError(
+            f"{benchmark.name}: the set on the Hub ({benchmark.repository}) has no dev rows; name a folder with "
+            f"{benchmark.name}.tsv as data.dir, or choose another set as data.dev"
+        )
+    for place, values in _datasets(benchmark.repository, loaded, names, hub_split):
         if len(values) == 3 and benchmark.positive is not None:
             values[2] = float(values[2] == benchmark.positive)
         yield place, values

@@ -16,7 +16,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from te_trainer.encoders import Encoder
 from te_trainer.encoders.precision import autocast
-from te_trainer.errors import DivergedError
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
@@ -172,4 +172,10 @@ class PairTrainer(Trainer):
         scores = np.asarray(prediction.predictions)
         if not np.isfinite(scores).all():
             raise DivergedError(f"a score is nan or infinite at step {self.state.global_step}; {LOWER}")
-        return {self.metric.__name__: self.metric(scores, np.asarray(prediction.label_ids))}
+        value = self.metric(scores, np.asarray(prediction.label_ids))
+        if np.isnan(value):
+            # it never counts as the best, so that the last checkpoint would be kept without a word
+            raise InputError(
+                f"eval_dataset: {self.metric.__name__} of its labels is nan; give labels that are not all the same"
+            )
+        return {self.metric.__name__: value}

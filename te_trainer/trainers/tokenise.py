@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
+from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import InputError
 
 TEXT = ("sentence1", "sentence2")
@@ -17,12 +18,12 @@ TEXT = ("sentence1", "sentence2")
 def tokenise_sentences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """For a bi-encoder: columns `input_ids1`, `input_ids2`, `label`, `length` (tokens of the longer sentence)."""
 
-    def tokenise(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        one, two = (tokenizer(rows[name], truncation=True, max_length=max_length)["input_ids"] for name in TEXT)
+    def sentences(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        one, two = (tokenise(tokenizer, max_length, rows[name])["input_ids"] for name in TEXT)
         lengths = [max(len(first), len(second)) for first, second in zip(one, two, strict=True)]
         return {"input_ids1": one, "input_ids2": two, "length": lengths}
 
-    return _map(dataset, tokenise)
+    return _map(dataset, sentences)
 
 
 def tokenise_pairs(
@@ -34,14 +35,13 @@ def tokenise_pairs(
         both_orders: all pairs once as they are and once swapped, with the same label; twice as many rows.
     """
 
-    def tokenise(rows: dict[str, list[Any]], swap: bool = False) -> dict[str, list[Any]]:
-        one, two = (rows[name] for name in (reversed(TEXT) if swap else TEXT))
-        encoded = dict(tokenizer(one, two, truncation="longest_first", max_length=max_length))
+    def both(rows: dict[str, list[Any]], swap: bool = False) -> dict[str, list[Any]]:
+        encoded = tokenise(tokenizer, max_length, *(rows[name] for name in (reversed(TEXT) if swap else TEXT)))
         return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
 
-    parts = [_map(dataset, tokenise)]
+    parts = [_map(dataset, both)]
     if both_orders:
-        parts.append(_map(dataset, tokenise, swap=True))
+        parts.append(_map(dataset, both, swap=True))
     return concatenate_datasets(parts)
 
 

@@ -94,12 +94,12 @@ def online(url: str, home: Path) -> dict[str, str]:
     }
 
 
-def ask(url: str, home: Path, calls: dict[str, list[Any]]) -> dict[str, Any]:
+def ask(url: str, home: Path, calls: dict[str, list[Any]], **environment: str) -> dict[str, Any]:
     """What the readers give for each call, or the exception they raise."""
     request = {"sentences": SENTENCES, "scratch": str(home / "scratch"), "calls": calls}
     done = subprocess.run(
         [sys.executable, "-c", READING, json.dumps(request)],
-        env=process_environment(**online(url, home)),
+        env=process_environment(**online(url, home) | environment),
         capture_output=True,
         text=True,
         timeout=300,
@@ -113,6 +113,13 @@ def write_rows(path: Path, pairs: list[tuple[str, str]], names: tuple[str, str] 
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = Dataset.from_dict({name: [pair[side] for pair in pairs] for side, name in enumerate(names)})
     (rows.to_csv if path.suffix == ".csv" else rows.to_parquet)(path)
+
+
+def write_scored(path: Path, split: str, count: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = range(count)
+    columns = {f"sentence{side}": [f"{split} {side} {number}" for number in numbers] for side in (1, 2)}
+    Dataset.from_dict({**columns, "score": [float(number) for number in numbers]}).to_parquet(path)
 
 
 def write_glue(folder: Path, configuration: str, columns: tuple[str, str], splits: dict[str, int]) -> None:
@@ -187,6 +194,11 @@ def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 row = {"split": split, "genre": "main-captions", "sid": str(number), "score": score}
                 file.write(json.dumps({**row, "sentence1": first, "sentence2": second}) + "\n")
         start += count
+    for name, splits in {"sts12-sts": {"train": 3, "test": 5}, "sickr-sts": {"test": 6}}.items():
+        for split, count in splits.items():
+            write_scored(data / "mteb" / name / f"{split}.parquet", split, count)
+    for split, count in {"train": 3, "validation": 4}.items():
+        write_scored(data / "owner/scored" / f"{split}.parquet", split, count)
     glue = data / "nyu-mll/glue"
     write_glue(glue, "mrpc", ("sentence1", "sentence2"), MRPC)
     write_glue(glue, "qnli", ("question", "sentence"), {"validation": QNLI_ROWS})
@@ -222,6 +234,10 @@ def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "no such config": ["pool", "owner/two:third"],
         "no data set": ["pool", "owner/absent"],
         "stsb pool": ["pool", "stsb"],
+        "sts12 pool": ["pool", "sts12"],
+        "sickr dev": ["gold", "sickr", "dev"],
+        "sickr test": ["gold", "sickr", "test"],
+        "validation as dev": ["gold", "owner/scored", "dev"],
         "stsb dev": ["gold", "stsb", "dev"],
         "stsb test": ["gold", "stsb", "test"],
         "mrpc dev": ["gold", "mrpc", "dev", {"sentence1": "for other files"}],
@@ -317,7 +333,40 @@ def test_a_benchmark_as_pool_gives_all_its_splits(read: dict[str, Any]) -> None:
     assert sorted(read["stsb pool"]["pairs"]) == sorted(listed(PAIRS[: sum(STSB.values())]))
 
 
+def test_a_pool_holds_no_split_that_the_papers_set_lacks(read: dict[str, Any]) -> None:
+    assert read["sts12 pool"]["pairs"] == [[f"test 1 {number}", f"test 2 {number}"] for number in range(5)]
+
+
+def test_a_configuration_is_not_guessed_while_the_hub_is_away(hub: HubServer, tmp_path: Path) -> None:
+    """The cache holds one of two; asked for no configuration, the library gives what it loaded last."""
+    plain, named = ["pool", "owner/two"], ["pool", "owner/two:named"]
+    before = ask(hub.url, tmp_path, {"named": named, "csv": ["pool", "owner/csv"]})
+    after = ask(
+        hub.url,
+        tmp_path,
+        {"plain": plain, "named": named, "csv": ["pool", "owner/csv"]},
+        HF_HUB_OFFLINE="1",
+    )
+    assert after["plain"].startswith("InputError: owner/two: the Hub does not answer, and ")
+    assert after["plain"].endswith("name it as owner/two:named")
+    assert (after["named"], after["csv"]) == (before["named"], before["csv"])
+    assert len(before["named"]["pairs"]) == 3
+
+
 # ---------------------------------------------------------------- gold scores
+
+
+def test_validation_rows_are_dev_rows_where_there_is_no_dev_split(read: dict[str, Any]) -> None:
+    assert read["validation as dev"]["pairs"][0] == ["validation 1 0", "validation 2 0"]
+    assert read["validation as dev"]["scores"] == [0, 1, 2, 3]
+
+
+def test_sickr_has_no_dev_rows_on_the_hub(read: dict[str, Any]) -> None:
+    assert len(read["sickr test"]["scores"]) == 6
+    assert read["sickr dev"] == (
+        "InputError: sickr: the set on the Hub (mteb/sickr-sts) has no dev rows; name a folder with sickr.tsv as "
+        "data.dir, or choose another set as data.dev"
+    )
 
 
 @pytest.mark.parametrize(("role", "start", "count"), [("dev", 6, 20), ("test", 26, 24)])

@@ -43,6 +43,21 @@ def test_rows_without_a_score_are_dropped_and_counted(tmp_path: Path, kind: str)
     assert (gold.unscored, gold.scores.tolist(), gold.sentence1) == (2, [1.0, 2.0], ["one 1", "one 3"])
 
 
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
+def test_blank_lines_are_no_rows(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "mine", kind, gold_rows([1.0, None, 2.0])))
+    path.write_text(path.read_text(encoding="utf-8").replace("\n", "\n \n"), encoding="utf-8")
+    gold = load_gold(str(path), "test", {})
+    assert (gold.scores.tolist(), gold.unscored) == ([1.0, 2.0], 1)
+
+
+def test_blank_lines_do_not_move_the_papers_slices(tmp_path: Path) -> None:
+    path = Path(write_rows(tmp_path / "qnli", "tsv", gold_rows(list(range(1003)), "dev")))
+    head, rest = path.read_text(encoding="utf-8").split("\n", 1)
+    path.write_text(f"{head}\n\n\n{rest}", encoding="utf-8")
+    assert load_gold("qnli", "test", {}, str(tmp_path)).scores.tolist() == [1000, 1001, 1002]
+
+
 def test_a_score_of_blanks_is_no_score(tmp_path: Path) -> None:
     gold = load_gold(write_rows(tmp_path / "mine", "tsv", gold_rows(["1", "  ", " 2 "])), "test", {})
     assert (gold.unscored, gold.scores.tolist()) == (1, [1.0, 2.0])

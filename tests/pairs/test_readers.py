@@ -101,6 +101,27 @@ def test_columns_are_found_by_the_names_they_are_mapped_to_among_others(tmp_path
     assert read(source, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
 
 
+@pytest.mark.parametrize("kind", [*FILES, "dataset", "dataset-dict"])
+def test_a_mapped_column_that_is_absent_falls_back_to_its_plain_name(tmp_path: Path, kind: str) -> None:
+    rows = [{"label": "0.5", "answer": two, "sentence1": one} for one, two in PAIRS]
+    source = write_rows(tmp_path / "pairs", kind, rows)
+    assert read(source, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
+    plain = write_rows(tmp_path / "plain", kind, as_rows(PAIRS))
+    assert read(plain, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
+    with pytest.raises(InputError, match="no column 'question' among label, answer, sentence1; map it"):
+        read(source, {"sentence2": "question"})
+    # The plain column is the other sentence's here: it cannot stand for both.
+    with pytest.raises(InputError, match="no column 'question' among"):
+        read(plain, {"sentence1": "question", "sentence2": "sentence1"})
+
+
+def test_later_json_rows_have_the_columns_of_the_first(tmp_path: Path) -> None:
+    rows = [{"question": "one", "sentence2": "two"}, {"sentence1": "three", "sentence2": "four"}]
+    source = write_rows(tmp_path / "pairs", "jsonl", rows)
+    with pytest.raises(InputError, match="line 2: no column 'question' among sentence1, sentence2"):
+        read(source, {"sentence1": "question"})
+
+
 @pytest.mark.parametrize(
     ("kind", "last"),
     [
@@ -122,6 +143,12 @@ def test_windows_line_ends_are_no_part_of_a_sentence(tmp_path: Path, kind: str) 
     path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     assert read(str(path)) == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["txt", *FILES])
+def test_endings_may_be_capital(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    assert read(str(path.rename(path.with_suffix(f".{kind.upper()}")))) == PAIRS
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
@@ -179,8 +206,16 @@ def test_a_source_without_splits_gives_all_rows_to_any_split(tmp_path: Path, kin
 def test_a_split_of_a_saved_dataset_dict_is_chosen_by_its_name(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "pairs", "dataset-dict", as_rows(PAIRS))
     assert read(source, split="validation") == PAIRS[1:]
-    with pytest.raises(InputError, match="no split 'dev' among train, validation"):
-        read(source, split="dev")
+    with pytest.raises(InputError, match="no split 'test' among train, validation"):
+        read(source, split="test")
+
+
+def test_dev_rows_are_those_of_dev_or_else_of_validation(tmp_path: Path) -> None:
+    splits = {"validation": Dataset.from_list(as_rows(PAIRS[:1])), "test": Dataset.from_list(as_rows(PAIRS[2:]))}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "one"))
+    assert read(str(tmp_path / "one"), split="dev") == PAIRS[:1]
+    DatasetDict({**splits, "dev": Dataset.from_list(as_rows(PAIRS[1:2]))}).save_to_disk(str(tmp_path / "both"))
+    assert read(str(tmp_path / "both"), split="dev") == PAIRS[1:2]
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
@@ -201,6 +236,8 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.tsv", "sentence1\tsentence2\none\ttwo\nalone\n", "a.tsv, line 3: 1 columns where the header has 2"),
         ("a.csv", 'sentence1,sentence2\n"one\nmore",two\nalone\n', "a.csv, line 4: 1 columns where the header has 2"),
         ("a.csv", 'sentence1,sentence2\none,"two\n', "a.csv, line 2: broken quoting"),
+        ("a.tsv", "sentence1\tsentence2\none\ttwo\nthree\rx\tfour\n", "a.tsv, line 3: a carriage return in the middle"),
+        ("a.csv", "sentence1,sentence2\none\rx,two\n", "a.csv, line 2: a carriage return in the middle"),
         ("a.tsv", "", "a.tsv: the file is empty"),
         ("a.tsv", "sentence1\ttext\none\ttwo\n", "a.tsv: no column 'sentence2' among sentence1, text; map it"),
         ("a.csv", "one,two\n", "a.csv: no column 'sentence1' among one, two; map it"),
@@ -212,10 +249,17 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
     with pytest.raises(InputError) as caught:
         read(str(tmp_path / name))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_a_huge_cell_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None:
+    source = write_rows(tmp_path / "pairs", kind, as_rows([PAIRS[0], ("x" * 131_073, "two")]))
+    with pytest.raises(InputError, match=rf"pairs\.{kind}, line 3: a cell of more than 131,072 characters"):
+        read(source)
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])

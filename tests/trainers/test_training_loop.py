@@ -27,7 +27,7 @@ from transformers import (
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.precision import resolve_precision
-from te_trainer.errors import DivergedError
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.trainers import (
@@ -444,6 +444,40 @@ def test_a_score_that_is_nan_stops_before_its_checkpoint(kind: str, model: str, 
     with pytest.raises(DivergedError, match=r"at step 1\b"):
         trainer.train()
     assert checkpoints(tmp_path) == []
+
+
+def constant(encoder: Encoder) -> Encoder:
+    """An encoder that says the same of all pairs, and learns nothing."""
+    with torch.no_grad():
+        for weight in encoder.model.parameters():
+            weight.zero_()
+    return encoder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints_that_score_all_pairs_the_same_are_ranked_too(kind: str, model: str, tmp_path: Path) -> None:
+    """They have no order and so no correlation, which is a number; a better one may follow."""
+    encoder = load(kind, model)
+    before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
+
+    def awake(plm: torch.nn.Module) -> None:
+        plm.load_state_dict(before)
+
+    pairs = labelled()
+    callbacks = [At(8, awake)]
+    trainer = trainer_of(constant(encoder), tmp_path, pairs, pairs, callbacks=callbacks, eval_steps=3, logging_steps=1)
+    trainer.train()
+    curve = {entry["step"]: entry["eval_spearman"] for entry in trainer.state.log_history if "eval_spearman" in entry}
+    assert [curve[step] for step in (3, 5, 6)] == [0, 0, 0]
+    assert max(curve[9], curve[10]) > 0
+    assert trainer.state.best_global_step == max((9, 10), key=lambda step: curve[step])
+
+
+def test_gold_that_orders_nothing_is_refused(model: str, tmp_path: Path) -> None:
+    dev = labelled(8).remove_columns("label").add_column("label", [0.5] * 8)
+    trainer = trainer_of(load("bi-encoder", model), tmp_path, None, dev)
+    with pytest.raises(InputError, match="eval_dataset: spearman of its labels is nan"):
+        trainer.evaluate()
 
 
 # ------------------------------------------------------------ resuming
