@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,12 +13,25 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from te_trainer.encoders import Encoder
-from te_trainer.errors import DivergedError
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.sampler import LengthGroupedSampler
 from te_trainer.trainers.tokenise import lengths
+
+Loss = TypeVar("Loss")
+
+
+def named(losses: Mapping[str, Loss], name: str) -> Loss:
+    """The loss of a name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in losses:
+        raise InputError(f"loss: '{name}' is none of {', '.join(losses)}")
+    return losses[name]
 
 
 class PairTrainer(Trainer):
