@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SAMPLE, save_tiny, tiny_arguments
+from conftest import SAMPLE, tiny_arguments
 from datasets import load_from_disk
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from test_bad_input import recipe_main
-from tokenizers import Tokenizer
-from tokenizers.pre_tokenizers import Split
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, set_seed
+from transformers import set_seed
 
 from te_trainer.combine import combine
 from te_trainer.command import run_command
@@ -59,27 +57,6 @@ def run(
     return start
 
 
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PLM of another type, another size, and a tokenizer that reads letters."""
-    folder = save_tiny(tmp_path_factory.mktemp("models") / "letters", "roberta", seed=1, hidden=48)
-    return with_letters(folder)
-
-
-def with_letters(folder: Path) -> Path:
-    words = AutoTokenizer.from_pretrained(folder)
-    described = json.loads(words.backend_tokenizer.to_str())
-    special = {token: described["model"]["vocab"][token] for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
-    described["model"]["vocab"] = special | {letter: 5 + at for at, letter in enumerate("abcdefghijklmnopqrstuvwxyz ")}
-    letters = Tokenizer.from_str(json.dumps(described))
-    letters.pre_tokenizer = Split("", "isolated")
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    PreTrainedTokenizerFast(
-        tokenizer_object=letters, model_max_length=128, model_input_names=["input_ids", "attention_mask"], **names
-    ).save_pretrained(folder)
-    return folder
-
-
 def results_of(output: Path) -> dict[str, Any]:
     return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
@@ -101,12 +78,12 @@ def table_of(output: Path) -> list[str]:
 
 @pytest.mark.parametrize("how", ["mean", "weighted", "rank"])
 def test_two_plms_of_two_sizes_and_two_tokenizers_teach_each_other(
-    run: Run, tiny: Path, second: Path, how: str
+    run: Run, tiny: Path, letters: Path, how: str
 ) -> None:
     """What a student was trained on is what both teachers' labels make; ensembles are made likewise."""
     weights = [1.0, 3.0] if how == "weighted" else [1.0, 1.0]
     extra = [f", weight: {weight}" * (how == "weighted") for weight in weights]
-    models = f"[{{bi_encoder: {tiny}, name: one{extra[0]}}}, {{bi_encoder: {second}, name: two{extra[1]}}}]"
+    models = f"[{{bi_encoder: {tiny}, name: one{extra[0]}}}, {{bi_encoder: {letters}, name: two{extra[1]}}}]"
     options = ["--distillation.combine", how, "--distillation.keep_cycles", "true", "--distillation.cycles", "1"]
     output = run("--models", models, *options)
     results = results_of(output)
