@@ -82,7 +82,13 @@ def distil_in(root: Path, config: RunConfig) -> None:
         scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
         after_stage = {"after_stage": begin_anew} if config.distillation.isolate_stages else {}
         runner = StageRunner(config, root, pool, pairs, scorer, progress, **after_stage)
-        distil(runner, list(runner.models), runner.cycles)
+        distil(
+            runner,
+            list(runner.models),
+            runner.cycles,
+            config.distillation.students,
+            label_at_end=config.distillation.selection == "agreement",
+        )
 
     ################
     # Results
@@ -91,10 +97,11 @@ def distil_in(root: Path, config: RunConfig) -> None:
     results = collect(runner)
     runner.remove_cycles()
     if state.is_main_process:
-        write_report(root, results, config.distillation.selection, pool.describe(), metric.__name__)
+        write_report(root, results, config.distillation, pool.describe(), metric.__name__)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         print_table(results, metric.__name__)
-        print(f"{root / 'report.md'} tells more; the encoders are in {root}/NAME/bi-encoder and NAME/cross-encoder.")
+        places = " and ".join(f"NAME/{kind}" for kind in runner.kinds)
+        print(f"{root / 'report.md'} tells more; the encoders are in {root}/{places}.")
 
 
 if __name__ == "__main__":

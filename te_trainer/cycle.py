@@ -7,12 +7,18 @@ that was killed goes through the same calls again, and those whose work is done 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.schema import Kind, Students
 
 Labels = TypeVar("Labels")
+
+# Teacher and student of each half of a cycle.
+HALVES: dict[Students, tuple[tuple[Kind, Kind], ...]] = {
+    "both": (("bi-encoder", "cross-encoder"), ("cross-encoder", "bi-encoder")),
+    "bi-encoder": (("bi-encoder", "bi-encoder"),),
+}
 
 
 class Stages(Protocol[Labels]):
@@ -24,8 +30,8 @@ class Stages(Protocol[Labels]):
     def label(self, cycle: int, name: str, teacher: Kind) -> Labels:
         """Score the pool with the current teacher of a PLM."""
 
-    def combine(self, labels: Sequence[Labels]) -> Labels:
-        """Make one set of labels of every PLM's."""
+    def combine(self, labels: Iterable[Labels]) -> Labels:
+        """Make one set of labels of every PLM's, one after another."""
 
     def train(self, cycle: int, name: str, student: Kind, labels: Labels) -> None:
         """Train an encoder of a PLM on labels, and score it."""
@@ -34,20 +40,30 @@ class Stages(Protocol[Labels]):
         """Let go of what later cycles do not need."""
 
 
-def distil(stages: Stages[Labels], names: Sequence[str], cycles: int) -> None:
+def distil(
+    stages: Stages[Labels],
+    names: Sequence[str],
+    cycles: int,
+    students: Students = "both",
+    label_at_end: bool = False,
+) -> None:
     """Run all cycles.
 
     Args:
         names: of the PLMs. Each labels, and each learns from the labels of all (self-distillation with one PLM,
             mutual-distillation with several; section 2.4).
         cycles: 3 for STS and 5 for binary tasks in the paper.
+        students: without cross-encoders this is standard self-distillation, the paper's baseline (Table 14).
+        label_at_end: label the pool with the last bi-encoders too, as a further cycle would.
     """
     for name in names:
         stages.evaluate_start(name)
     for cycle in range(1, cycles + 1):
-        halves: tuple[tuple[Kind, Kind], ...] = (("bi-encoder", "cross-encoder"), ("cross-encoder", "bi-encoder"))
-        for teacher, student in halves:
-            labels = stages.combine([stages.label(cycle, name, teacher) for name in names])
+        for teacher, student in HALVES[students]:
+            labels = stages.combine(stages.label(cycle, name, teacher) for name in names)
             for name in names:
                 stages.train(cycle, name, student, labels)
         stages.end_cycle(cycle)
+    if label_at_end:
+        for name in names:
+            stages.label(cycles + 1, name, "bi-encoder")

@@ -54,7 +54,8 @@ def score_pairs(
         progress: called with the share done, 0 to 1.
 
     Returns:
-        float32, shape (n,), in the order of `pairs`: cosines in [-1, 1], sigmoids in [0, 1].
+        float32, shape (n,), in the order of `pairs`: cosines in [-1, 1], sigmoids in [0, 1]; raw
+        logits where the cross-encoder's activation is `identity`.
 
     Raises:
         DivergedError: a score is NaN or infinite.
@@ -183,7 +184,7 @@ def _score_cross(
         done = 0
         for batch in token_batches(_lengths(encoded["input_ids"]), budget):
             inputs = pad(encoder.tokenizer, encoded, batch).to(state.device)
-            scores.array[start + batch] = torch.sigmoid(encoder.logits(**inputs)).cpu().numpy()
+            scores.array[start + batch] = encoder.scores(**inputs).cpu().numpy()
             done += len(batch)
             progress((start - begin + done) / (end - begin))
 

@@ -23,7 +23,14 @@ from te_trainer.pairs import GoldSet, Pool, build_pool, load_gold
 from te_trainer.pairs.pool import file_digest, source_file
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
-from te_trainer.stages.settings import KINDS, check_training_values, cycles_of, training_values
+from te_trainer.stages.settings import (
+    check_training_values,
+    cycles_of,
+    keeps_all_cycles,
+    kinds_of,
+    start_of,
+    training_values,
+)
 
 LOGGER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -37,7 +44,8 @@ def check_models(config: RunConfig) -> None:
     check_training_values(config)
     for model in config.models:
         check_bi_encoder(model.bi_encoder, model.pooling or config.bi_encoder.get("pooling"))
-        check_cross_encoder(str(model.cross_encoder))
+        if "cross-encoder" in kinds_of(config):
+            check_cross_encoder(str(model.cross_encoder))
     for logger in config.report_to:
         if importlib.util.find_spec(LOGGER_PACKAGES[logger]) is None:
             raise InputError(f"report_to: {logger} is not installed; pip install {LOGGER_PACKAGES[logger]}")
@@ -101,6 +109,8 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
             columns=config.data.columns,
             benchmark_folder=config.data.dir,
             max_pairs=config.data.max_pairs,
+            extra=config.data.extra,
+            extra_pairs=config.data.extra_pairs,
             seed=config.seed,
         )
         write_run_file(config, root, pool, world_size)
@@ -122,18 +132,20 @@ def check_disk(config: RunConfig, root: Path) -> None:
     """Refuse to begin where checkpoints and encoders will not fit.
 
     All weights are float32. A checkpoint holds them and AdamW's two moments, and three checkpoints lie there while the
-    newest is written; beside them, two kinds of encoder a PLM, of this cycle and of the best one, or of all cycles.
+    newest is written; beside them, each kind of encoder a PLM, of this cycle and of the best one, or of all cycles.
 
     Raises:
         InputError: says how much is needed and how much is free.
     """
-    kept = len(KINDS) * (cycles_of(config) if config.distillation.keep_cycles else 2)
+    kinds = kinds_of(config)
+    kept = cycles_of(config) if keeps_all_cycles(config) else 2
     encoders, largest = 0, 0
     for model in config.models:
-        with torch.device("meta"):
-            weights = 4 * AutoModel.from_config(load_config(str(model.cross_encoder))).num_parameters()
-        encoders += (kept + len(KINDS)) * weights
-        largest = max(largest, weights)
+        for kind in kinds:
+            with torch.device("meta"):
+                weights = 4 * AutoModel.from_config(load_config(start_of(model, kind))).num_parameters()
+            encoders += (kept + 1) * weights
+            largest = max(largest, weights)
     needed = encoders + 3 * 3 * largest
     place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
     free = shutil.disk_usage(place).free
@@ -149,7 +161,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -
     content: dict[str, Any] = {
         "config": comparable(config),
         "resolved": {
-            str(model.name): {kind: training_values(config, model, kind, world_size) for kind in KINDS}
+            str(model.name): {kind: training_values(config, model, kind, world_size) for kind in kinds_of(config)}
             for model in config.models
         },
         "cycles": cycles_of(config),
@@ -171,7 +183,7 @@ def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:
     """Of each PLM, the fingerprints of the checkpoints that its encoders start from."""
     once = functools.cache(checkpoint_fingerprint)
     return {
-        str(model.name): {"bi_encoder": once(model.bi_encoder), "cross_encoder": once(str(model.cross_encoder))}
+        str(model.name): {kind.replace("-", "_"): once(start_of(model, kind)) for kind in kinds_of(config)}
         for model in config.models
     }
 

@@ -8,8 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from te_trainer.config.schema import DistillationConfig
 from te_trainer.run_folder import PARTIAL, write_text
 
+ENSEMBLE = {
+    "mean": "The ensemble's predictions are the mean of all models'.",
+    "weighted": "The ensemble's predictions are the mean of all models', by their weights.",
+    "rank": "The ensemble ranks by the mean of all models' ranks.",
+}
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
 
 
@@ -19,7 +25,7 @@ def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     Returns:
         the header, and rows of the same length.
     """
-    names = list(results["start"])
+    names = _names(results)
     found: list[tuple[str, str, str, dict[str, Any]]] = []
     for name in names:
         found.append((name, "start", "bi-encoder", results["start"][name]["bi-encoder"]))
@@ -27,8 +33,8 @@ def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             found += [(name, f"cycle {entry['cycle']}", kind, scores) for kind, scores in entry[name].items()]
         final = results["final"][name]
         found += [(name, f"kept: cycle {entry['cycle']}", kind, entry) for kind, entry in final.items()]
-    for kind, scores in results["final"].get("ensemble", {}).items():
-        found.append(("ensemble", "mean of all", kind, scores))
+    for when, part in (("start", "start"), ("kept", "final")):
+        found += [("ensemble", when, kind, scores) for kind, scores in results[part].get("ensemble", {}).items()]
     with_dev = any("dev" in scores for *_, scores in found)
     tasks = next((list(scores["test"]) for *_, scores in found if "test" in scores), [])
     header = ["model"] * (len(names) > 1) + ["", "encoder"] + ["dev"] * with_dev + [_title(task) for task in tasks]
@@ -44,8 +50,8 @@ def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the table should not overlook."""
     found = []
-    for name, start in results["start"].items():
-        before = start["bi-encoder"].get("dev")
+    for name in _names(results):
+        before = results["start"][name]["bi-encoder"].get("dev")
         for kind, entry in results["final"][name].items():
             if before is not None and entry["dev"] < before:
                 found.append(
@@ -71,28 +77,27 @@ def print_table(results: dict[str, Any], metric: str, console: Console | None = 
         console.print(line, highlight=False, markup=False)
 
 
-def write_report(root: Path, results: dict[str, Any], selection: str, pool: list[str], metric: str) -> None:
+def write_report(
+    root: Path, results: dict[str, Any], distillation: DistillationConfig, pool: list[str], metric: str
+) -> None:
     """Write `curves.png` and `report.md` into the output folder."""
     _curves(root / "curves.png", results, metric)
     header, body = rows(results)
     table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body)]
     seconds = results["seconds"]
     environment = results["environment"]
-    gold = (
-        "Gold scores of the dev set chose checkpoints and cycles."
-        if selection == "dev"
-        else "No gold score chose anything; the last cycle is kept."
-    )
     lines = [
         "# Trans-Encoder run",
         "",
-        f"{metric} x 100. {gold}",
+        f"{metric} x 100. {_what_chose(results, distillation)}",
         "",
+        *([ENSEMBLE[distillation.combine] + "\n"] if "ensemble" in results["final"] else []),
         *table,
         "",
         *[line + "\n" for line in remarks(results)],
         "![Scores by cycle](curves.png)",
         "",
+        *_agreement(results),
         "## Pool",
         "",
         *[f"- {line.removeprefix('pool: ')}" for line in pool],
@@ -101,7 +106,7 @@ def write_report(root: Path, results: dict[str, Any], selection: str, pool: list
         "",
         *[
             f"- {name}, {kind} of cycle {entry['cycle']}: `{Path(entry['path']).relative_to(root.absolute())}`"
-            for name in results["start"]
+            for name in _names(results)
             for kind, entry in results["final"][name].items()
         ],
         "",
@@ -117,6 +122,49 @@ def write_report(root: Path, results: dict[str, Any], selection: str, pool: list
     write_text(root / "report.md", "\n".join(lines))
 
 
+def _names(results: dict[str, Any]) -> list[str]:
+    return [name for name in results["start"] if name != "ensemble"]
+
+
+def _what_chose(results: dict[str, Any], distillation: DistillationConfig) -> str:
+    """Which gold scores were used for what; a run may call itself unsupervised only where none of them chose."""
+    if distillation.selection == "dev":
+        return "Gold scores of the dev set chose checkpoints and cycles."
+    kept = (
+        "the last cycle is kept"
+        if distillation.selection == "last"
+        else "the cycle is kept whose encoders agree best on the pool"
+    )
+    reported = any("dev" in results["start"][name]["bi-encoder"] for name in _names(results))
+    return (
+        f"No gold score chose anything in this run, so the distillation was unsupervised: {kept}. "
+        + "Gold scores of the dev set are reported only. " * reported
+        + "How the starting checkpoints were trained is another matter."
+    )
+
+
+def _agreement(results: dict[str, Any]) -> list[str]:
+    """The section on agreement, where it chose the cycles."""
+    if "agreement" not in results:
+        return []
+    entries = [(name, entry) for name, found in results["agreement"].items() for entry in found]
+    columns = [key for key in ("cross-bi", "cross-cross", "bi-bi") if any(key in entry for _, entry in entries)]
+    return [
+        "## Agreement",
+        "",
+        "Spearman x 100 of two encoders' scores of the pool: the two of a cycle (cross-bi), or one and its like of the "
+        "cycle before (cross-cross, bi-bi; in cycle 1 the start).",
+        "",
+        "| model | cycle | " + " | ".join(columns) + " |",
+        "| --- " + "| ---: " * (1 + len(columns)) + "|",
+        *[
+            f"| {name} | {entry['cycle']} | " + " | ".join(_percent(entry.get(key)) for key in columns) + " |"
+            for name, entry in entries
+        ],
+        "",
+    ]
+
+
 def _curves(path: Path, results: dict[str, Any], metric: str) -> None:
     import matplotlib
 
@@ -124,14 +172,15 @@ def _curves(path: Path, results: dict[str, Any], metric: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
-    for number, name in enumerate(results["start"]):
+    names = _names(results)
+    for number, name in enumerate(names):
         for kind, colour in COLOURS.items():
             for line, part in (("-", "dev"), ("--", "test")):
                 points = [(0, _score(results["start"][name].get(kind, {}), part))]
-                points += [(entry["cycle"], _score(entry[name][kind], part)) for entry in results["cycles"]]
+                points += [(entry["cycle"], _score(entry[name].get(kind, {}), part)) for entry in results["cycles"]]
                 drawn = [(cycle, 100 * value) for cycle, value in points if value is not None]
                 if drawn:
-                    label = " ".join([name] * (len(results["start"]) > 1) + [kind, part])
+                    label = " ".join([name] * (len(names) > 1) + [kind, part])
                     axes.plot(*zip(*drawn, strict=True), line, marker="os^v"[number % 4], color=colour, label=label)
     axes.set_xlabel("cycle (0: start)")
     axes.set_ylabel(f"{metric} x 100")

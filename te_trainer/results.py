@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from te_trainer.config.schema import Kind
+from te_trainer.cycle import HALVES
 from te_trainer.processes import process_state
 from te_trainer.stages import StageRunner
-from te_trainer.stages.settings import KINDS
 
 PACKAGES = ("te_trainer", "torch", "transformers", "accelerate", "datasets", "sentence-transformers", "deepspeed")
 
@@ -21,11 +21,13 @@ def collect(runner: StageRunner) -> dict[str, Any]:
 
     Returns:
         `{"start", "cycles", "final", "seconds", "environment"}`; scores are `{"dev": f, "test": {task: f, ..., "avg":
-        f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold.
+        f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and `final`
+        hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
     """
     names = list(runner.models)
     cycles = range(1, runner.cycles + 1)
-    order: tuple[Kind, Kind] = ("cross-encoder", "bi-encoder")
+    order: list[Kind] = [student for _, student in HALVES[runner.config.distillation.students]]
+    start: dict[str, Any] = {name: {"bi-encoder": runner.record(0, name, "bi-encoder")["scores"]} for name in names}
     final: dict[str, Any] = {}
     for name in names:
         final[name] = {}
@@ -34,15 +36,18 @@ def collect(runner: StageRunner) -> dict[str, Any]:
             path = str((runner.root / name / kind).absolute())
             final[name][kind] = {"cycle": best, "path": path, **runner.record(best, name, kind)["scores"]}
     if len(names) > 1:
+        start["ensemble"] = {"bi-encoder": runner.ensemble("bi-encoder", start=True)}
         final["ensemble"] = {kind: runner.ensemble(kind) for kind in order}
+    agrees = runner.config.distillation.selection == "agreement"
     return {
-        "start": {name: {"bi-encoder": runner.record(0, name, "bi-encoder")["scores"]} for name in names},
+        "start": start,
         "cycles": [
             {"cycle": cycle}
             | {name: {kind: runner.record(cycle, name, kind)["scores"] for kind in order} for name in names}
             for cycle in cycles
         ],
         "final": final,
+        **({"agreement": {name: runner.agreement(name) for name in names}} if agrees else {}),
         "seconds": _seconds(runner),
         "environment": environment(runner.precision),
     }
@@ -76,14 +81,19 @@ def versions() -> dict[str, str]:
 
 
 def _seconds(runner: StageRunner) -> dict[str, float]:
-    seconds = dict.fromkeys(["label_bi", "train_cross", "label_cross", "train_bi", "evaluate"], 0.0)
+    seconds: dict[str, float] = {}
+    for teacher, student in HALVES[runner.config.distillation.students]:
+        seconds |= {f"label_{teacher.split('-')[0]}": 0.0, f"train_{student.split('-')[0]}": 0.0}
+    seconds["evaluate"] = 0.0
     for name in runner.models:
         seconds["evaluate"] += runner.record(0, name, "bi-encoder")["seconds"]
         for cycle in range(1, runner.cycles + 1):
-            for kind in KINDS:
+            for kind in runner.kinds:
                 short = kind.split("-")[0]
                 seconds[f"label_{short}"] += runner.label_seconds(cycle, name, kind)
                 seconds[f"train_{short}"] += runner.training_record(cycle, name, kind)["seconds"]
                 seconds["evaluate"] += runner.record(cycle, name, kind)["seconds"]
+        if runner.config.distillation.selection == "agreement":
+            seconds["label_bi"] += runner.label_seconds(runner.cycles + 1, name, "bi-encoder")
     seconds["total"] = sum(seconds.values())
     return {key: round(value, 3) for key, value in seconds.items()}

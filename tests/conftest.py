@@ -93,6 +93,25 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny-roberta", "roberta", seed=1)
 
 
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny RoBERTa of another size than the others, with a tokenizer that reads letters."""
+    folder = save_tiny(tmp_path_factory.mktemp("models") / "letters", "roberta", seed=1, hidden=48)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz "]
+    words = build_tokenizer()
+    tokenizer = Tokenizer(models.WordLevel({token: at for at, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = words.backend_tokenizer.post_processor
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=128,
+        model_input_names=["input_ids", "attention_mask"],
+        **words.special_tokens_map,
+    ).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def recipe() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the main job as a process of its own."""

@@ -739,13 +739,15 @@ def test_the_same_configuration_in_other_words_is_not_refused(
     assert run(*same, output=finished_run).status == 2
 
 
-@pytest.mark.parametrize("way", ["file", "benchmark"])
+@pytest.mark.parametrize("way", ["file", "benchmark", "extra"])
 def test_a_pool_that_changes_before_a_resume_is_refused(run: Run, tmp_path: Path, way: str) -> None:
     path = tmp_path / ("stsb.tsv" if way == "benchmark" else "pairs.tsv")
     rows = (SAMPLE / "test.tsv").read_text(encoding="utf-8").splitlines()
     text_file(path, "\n".join([f"split\t{rows[0]}", *(f"test\t{row}" for row in rows[1:33])]) + "\n")
     # A learning rate at which the first training ends at once.
     source = ["--data.dir", tmp_path, "--data.pool", "stsb"] if way == "benchmark" else ["--data.pool", path]
+    if way == "extra":
+        source = ["--data.extra", path]
     arguments = [*source, "--cross_encoder.learning_rate", "1e30"]
     begun = run(*arguments)
     assert begun.status == 1 and "nan" in begun.err.splitlines()[-1], begun.err

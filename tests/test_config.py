@@ -343,7 +343,9 @@ def test_broken_brackets_are_no_model(entry: str) -> None:
     assert parse_complaint(["--models", entry]).startswith("models: ")
 
 
-@pytest.mark.parametrize("name", ["pool", "start", "cycle-1", "..", "../elsewhere", "/elsewhere"])
+@pytest.mark.parametrize(
+    "name", ["pool", "start", "cycle-1", "agreement", "ensemble", "..", "../elsewhere", "/elsewhere"]
+)
 def test_a_model_cannot_take_a_folder_of_the_run_or_leave_it(name: str) -> None:
     assert f"'{name}'" in parse_complaint(["--models", f"[{{bi_encoder: m, name: {name}}}]"])
 
@@ -358,6 +360,31 @@ def test_a_run_without_models_or_pool_is_refused(missing: str) -> None:
     arguments = [part for key, value in given.items() if key != missing for part in (f"--{key}", value)]
     with pytest.raises(InputError, match=f"^{re.escape(missing)} is empty"):
         parse(arguments)
+
+
+def test_weights_want_a_weighted_combination() -> None:
+    entry = ["--models", "[{bi_encoder: m, weight: 2}, n]"]
+    for how in ("mean", "rank"):
+        sentence = complaint(*entry, "--distillation.combine", how)
+        assert sentence.startswith(f"models: 'm' has a weight, but distillation.combine is '{how}'")
+    config = least(*entry, "--distillation.combine", "weighted")
+    assert [model.weight for model in config.models] == [2.0, None]
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", ".inf", ".nan"])
+def test_a_weight_that_is_none_is_refused(weight: str) -> None:
+    sentence = complaint("--models", f"[{{bi_encoder: m, weight: {weight}}}]", "--distillation.combine", "weighted")
+    assert sentence.startswith("models: the weight of 'm' must be above 0, got ")
+
+
+def test_extra_pairs_want_an_extra_source() -> None:
+    assert complaint("--data.extra_pairs", "10").startswith("data.extra_pairs is given but data.extra names no source")
+    data = least("--data.extra_pairs", "10", "--data.extra", "snli.tsv").data
+    assert (data.extra, data.extra_pairs) == (["snli.tsv"], 10)
+
+
+def test_no_gold_score_is_needed_where_none_chooses() -> None:
+    assert least("--distillation.selection", "agreement").data.dev is None
 
 
 def test_selection_by_dev_wants_a_dev_set() -> None:

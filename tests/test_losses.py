@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from te_trainer.losses import cosine_mse, cosine_similarity, soft_bce
+from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity, logit_mse, soft_bce
 
 
 def embeddings(dtype: torch.dtype = torch.float32, count: int = 64) -> tuple[Tensor, Tensor]:
@@ -87,3 +87,27 @@ def test_losses_of_16_bit_outputs_are_computed_in_float32(dtype: torch.dtype) ->
     logits = torch.linspace(-4, 4, 64).to(dtype)
     assert soft_bce(logits, labels).dtype == torch.float32
     assert soft_bce(logits, labels).item() == pytest.approx(bce_by_hand(logits, labels).item(), abs=1e-6)
+
+
+def test_logit_mse_is_the_squared_distance_of_raw_logits() -> None:
+    logits = (3 * torch.randn(64, 1, generator=torch.Generator().manual_seed(2))).requires_grad_()
+    labels = soft_labels()
+    assert_equal_to_hand(logit_mse(logits, labels), ((logits.double()[:, 0] - labels.double()) ** 2).mean(), [logits])
+
+
+def test_the_gradient_of_logit_mse_is_twice_the_distance() -> None:
+    logits = torch.linspace(-4, 4, 64, requires_grad=True)
+    labels = soft_labels()
+    (gradient,) = torch.autograd.grad(logit_mse(logits, labels), logits)
+    torch.testing.assert_close(gradient, 2 * (logits - labels).detach() / 64, rtol=0, atol=1e-6)
+
+
+def test_cosine_bce_takes_the_cosine_for_the_logit() -> None:
+    one, two = embeddings()
+    labels = soft_labels()
+    assert_equal_to_hand(cosine_bce(one, two, labels), bce_by_hand(cosine_by_hand(one, two), labels), [one, two])
+    cosines = cosine_by_hand(one, two)
+    by_cosine = (torch.sigmoid(cosines) - labels).detach() / 64
+    (expected,) = torch.autograd.grad(cosines, one, grad_outputs=by_cosine)
+    (gradient,) = torch.autograd.grad(cosine_bce(one, two, labels), one)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-6)

@@ -21,13 +21,13 @@ KILLS = 10
 def comparable(output: Path) -> dict[str, Any]:
     """All scores of a run, and the bytes of the weights it kept."""
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    for kinds in results["final"].values():
-        for entry in kinds.values():
+    names = [name for name in results["final"] if name != "ensemble"]
+    weights = {}
+    for name in names:
+        for kind, entry in results["final"][name].items():
             del entry["path"]
-    weights = {
-        str(path.relative_to(output)): path.read_bytes() for path in sorted((output / "tiny").rglob("*.safetensors"))
-    }
-    assert len(weights) == 2
+            weights[name, kind] = (output / name / kind / "model.safetensors").read_bytes()
+    assert len(weights) == 2 * len(names)
     return {**{key: results[key] for key in ("start", "cycles", "final")}, "weights": weights}
 
 
@@ -53,6 +53,41 @@ def test_ten_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
     assert last.returncode == 0, last.stderr
     assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
     left = [path for path in (tmp_path / "killed").rglob(".*") if path.name != ".lock"]
+    assert not left, left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("selection", ["dev", "agreement"])
+def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_path: Path, selection: str) -> None:
+    """SIGKILL while the first PLM's student is ready and the second one's is in training, in both halves of a cycle,
+    and while the last labels are given."""
+    models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {letters}, name: two}}]"
+    options = ["--models", models, "--distillation.selection", selection, "--data.max_pairs", "64"]
+    whole = run_recipe(*tiny_arguments(tiny, tmp_path / "whole", *options))
+    assert whole.returncode == 0, whole.stderr
+    killed = tmp_path / "killed"
+    moments = [
+        killed / "cycle-1" / "two" / ".training-cross-encoder" / "checkpoint-4",
+        killed / "cycle-2" / "two" / ".training-bi-encoder" / "checkpoint-4",
+        killed / "cycle-2" / "two" / "bi-encoder.json",
+    ]
+    for moment in moments:
+        process = start(tiny_arguments(tiny, killed, *options))
+        while process.poll() is None and not moment.exists():
+            time.sleep(0.001)
+        process.kill()
+        status, said = process.wait(), process.stderr.read() if process.stderr else ""
+        assert status == -9, f"the run ended with {status} before {moment} was there: {said}"
+        assert (killed / "cycle-1" / "one" / "cross-encoder").is_dir()
+        assert not (killed / "results.json").exists()
+    last = run_recipe(*tiny_arguments(tiny, killed, *options))
+    assert last.returncode == 0, last.stderr
+    assert comparable(killed) == comparable(tmp_path / "whole")
+    results = json.loads((killed / "results.json").read_text(encoding="utf-8"))
+    again = json.loads((tmp_path / "whole" / "results.json").read_text(encoding="utf-8"))
+    assert results.get("agreement") == again.get("agreement")
+    assert ("agreement" in results) == (selection == "agreement")
+    left = [path for path in killed.rglob(".*") if path.name != ".lock"]
     assert not left, left
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 import sys
 from argparse import ArgumentError
@@ -47,6 +48,10 @@ OWN_KEYS: dict[str, list[tuple[str, Any, Any, str]]] = {
         ("both_orders", bool, True, "Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI."),
     ],
 }
+
+
+# What a run's folder and its results hold beside the PLMs.
+TAKEN = {"", ".", "..", "pool", "start", "logs", "agreement", "ensemble"}
 
 
 def parse(argv: Sequence[str] | None = None) -> RunConfig:
@@ -181,7 +186,7 @@ def _check(config: RunConfig) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"models: two entries are named '{name}'; give each a name of its own")
-        taken = name in {"", ".", "..", "pool", "start", "logs"} or str(name).startswith("cycle-")
+        taken = name in TAKEN or str(name).startswith("cycle-")
         if taken or Path(str(name)).name != name:
             raise InputError(f"models: '{name}' cannot name a model's folder; give another name")
     unknown = set(config.data.columns) - {"sentence1", "sentence2", "score"}
@@ -192,8 +197,19 @@ def _check(config: RunConfig) -> None:
     if config.distillation.selection == "dev" and config.data.dev is None:
         raise InputError(
             "distillation.selection is 'dev' but data.dev names no set with gold scores; give one, or set "
-            "distillation.selection to 'last'"
+            "distillation.selection to 'last' or 'agreement'"
         )
+    how = config.distillation.combine
+    for model in config.models:
+        if model.weight is not None and how != "weighted":
+            raise InputError(
+                f"models: '{model.name}' has a weight, but distillation.combine is '{how}'; set it to 'weighted', or "
+                "remove the weight"
+            )
+        if model.weight is not None and not 0 < model.weight < math.inf:
+            raise InputError(f"models: the weight of '{model.name}' must be above 0, got {model.weight:g}")
+    if config.data.extra_pairs is not None and not config.data.extra:
+        raise InputError("data.extra_pairs is given but data.extra names no source; name one, or remove the key")
     if not 0 <= config.seed < 2**31:
         raise InputError(f"seed: expected a number from 0 to {2**31 - 1}, got {config.seed}")
     positive = {

@@ -9,6 +9,8 @@ Kind = Literal["bi-encoder", "cross-encoder"]
 Task = Literal["sts", "binary"]
 Size = Literal["base", "large"]
 Pooling = Literal["cls", "mean", "last"]
+Students = Literal["both", "bi-encoder"]
+Combine = Literal["mean", "weighted", "rank"]
 
 
 @dataclass
@@ -21,14 +23,14 @@ class ModelConfig:
         cross_encoder: Start of the cross-encoder, the original PLM (e.g. `bert-base-uncased`). Default: `bi_encoder`.
         name: Name of the folder below the output folder. Default: the last part of `bi_encoder`.
         pooling: Overrides `bi_encoder.pooling` for this PLM.
-        weight: Of this PLM's labels where `distillation.combine` is `weighted`.
+        weight: Of this PLM's labels where `distillation.combine` is `weighted`; only ratios count. Default: 1.
     """
 
     bi_encoder: str
     cross_encoder: str | None = None
     name: str | None = None
     pooling: Pooling | None = None
-    weight: float = 1.0
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         self.cross_encoder = self.cross_encoder or self.bi_encoder
@@ -95,8 +97,8 @@ class DistillationConfig:
     size: Literal["auto", "base", "large"] = "auto"
     cycles: int | None = None
     init: Literal["refresh", "sequential"] = "refresh"
-    students: Literal["both", "bi-encoder"] = "both"
-    combine: Literal["mean", "weighted", "rank"] = "mean"
+    students: Students = "both"
+    combine: Combine = "mean"
     selection: Literal["dev", "last", "agreement"] = "dev"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_tokens: int | None = None

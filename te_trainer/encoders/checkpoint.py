@@ -178,6 +178,30 @@ def saved_pooling(name: str) -> Literal["cls", "mean"] | None:
     raise InputError(f"model {name}: its pooling is neither cls nor mean; set bi_encoder.pooling to choose one")
 
 
+def saved_activation(name: str, config: PretrainedConfig) -> Literal["sigmoid", "identity"]:
+    """How sentence-transformers would make scores of a cross-encoder's logits; sigmoid where nothing says otherwise.
+
+    Raises:
+        InputError: in another way than those two.
+    """
+    # version 6 has a file of its own for it; earlier ones wrote it into the model's configuration
+    path = (
+        (_json(name, "config_sentence_transformers.json") or {}).get("activation_fn")
+        or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
+        or getattr(config, "sbert_ce_default_activation_function", None)
+        or "Sigmoid"
+    )
+    activation = path.rpartition(".")[2].lower()
+    if activation == "sigmoid":
+        return "sigmoid"
+    if activation == "identity":
+        return "identity"
+    raise InputError(
+        f"model {name}: its scores are the {path} of its logits; start from a cross-encoder whose scores are sigmoids "
+        "or logits"
+    )
+
+
 def _json(name: str, file: str) -> Any:
     path = locate(name)
     if Path(path).is_dir():

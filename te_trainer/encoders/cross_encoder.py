@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from te_trainer.encoders.checkpoint import check_weights, checkpoint_kind, load_config, load_model, load_tokenizer
+from te_trainer.encoders.checkpoint import (
+    check_weights,
+    checkpoint_kind,
+    load_config,
+    load_model,
+    load_tokenizer,
+    saved_activation,
+)
 from te_trainer.errors import InputError
+
+Activation = Literal["sigmoid", "identity"]
+
+# What sentence-transformers reads of a checkpoint's configuration to make scores of logits.
+ACTIVATION_CLASSES: dict[Activation, str] = {
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+    "identity": "torch.nn.modules.linear.Identity",
+}
 
 
 @dataclass
@@ -23,16 +38,20 @@ class CrossEncoder:
         model: an `AutoModelForSequenceClassification` with `num_labels=1`; float32.
         tokenizer: the tokenizer of `model`.
         max_length: tokens of a pair beyond this are cut from the longer sentence (64 in the paper, Table 16).
+        activation: makes scores of logits: `sigmoid` after training with cross-entropy (the paper's), `identity` after
+            training with mean squared error.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 64
+    activation: Activation = "sigmoid"
 
     kind = "cross-encoder"
 
     def __post_init__(self) -> None:
         full_precision_head(self.model)
+        self.activate_with(self.activation)
 
     @classmethod
     def from_pretrained(cls, name: str, *, max_length: int = 64) -> CrossEncoder:
@@ -41,11 +60,17 @@ class CrossEncoder:
         A plain PLM gets a new head, drawn from torch's global generator: call `transformers.set_seed` first.
 
         Raises:
-            InputError: no such model, a head of more than one logit, a tokenizer without padding.
+            InputError: no such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
+                tokenizer without padding.
         """
-        check_cross_encoder(name)
+        activation = check_cross_encoder(name)
         model = load_model(AutoModelForSequenceClassification, name, num_labels=1)
-        return cls(model, load_tokenizer(name), max_length)
+        return cls(model, load_tokenizer(name), max_length, activation)
+
+    def activate_with(self, activation: Activation) -> None:
+        """Say how logits become scores, in this encoder and in what is saved of it."""
+        self.activation = activation
+        self.model.config.sentence_transformers = {"activation_fn": ACTIVATION_CLASSES[activation]}
 
     def logits(self, model: nn.Module | None = None, **inputs: Tensor) -> Tensor:
         """Raw logits of a batch of tokenised pairs.
@@ -58,6 +83,15 @@ class CrossEncoder:
             float32, shape (n,).
         """
         return (model or self.model)(**inputs).logits.float().squeeze(-1)
+
+    def scores(self, **inputs: Tensor) -> Tensor:
+        """Scores of a batch of tokenised pairs, as `sentence_transformers.CrossEncoder.predict` gives them.
+
+        Returns:
+            float32, shape (n,); in [0, 1] where the activation is `sigmoid`.
+        """
+        logits = self.logits(None, **inputs)
+        return torch.sigmoid(logits) if self.activation == "sigmoid" else logits
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save what `sentence_transformers.CrossEncoder(folder)` and transformers load."""
@@ -88,13 +122,15 @@ def _in_float32(head: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> 
         return F.linear(inputs[0].float(), head.weight.float(), None if head.bias is None else head.bias.float())
 
 
-def check_cross_encoder(name: str) -> None:
-    """Refuse what cannot start a cross-encoder, before anything is loaded."""
+def check_cross_encoder(name: str) -> Activation:
+    """Refuse what cannot start a cross-encoder, before anything is loaded; give the activation it will have."""
     config = load_config(name)
-    if checkpoint_kind(config) == "cross-encoder" and config.num_labels != 1:
+    trained = checkpoint_kind(config) == "cross-encoder"
+    if trained and config.num_labels != 1:
         raise InputError(
             f"model {name}: a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one "
             "logit is expected"
         )
     load_tokenizer(name)
     check_weights(name)
+    return saved_activation(name, config) if trained else "sigmoid"

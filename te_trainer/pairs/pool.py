@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,12 +23,13 @@ BLOCK = 10_000  # rows in an Arrow record batch, and in memory while a pool is b
 
 @dataclass
 class SourceCount:
-    """What one source gave."""
+    """What one source gave; `extra` where it is one of `data.extra`."""
 
     source: str
     rows: int = 0
     empty: int = 0
     sha256: str | None = None
+    extra: bool = False
 
 
 @dataclass
@@ -38,25 +39,32 @@ class Pool:
     Args:
         sources: rows read and empty rows dropped, by source.
         duplicates: rows dropped because the same pair stood before, in whichever source.
-        distinct: pairs left before a subsample was drawn.
-        pairs: pairs in the pool.
+        distinct: pairs of the pool's sources left before a subsample was drawn.
+        extra_distinct: pairs of the extra sources that are in none of the pool's.
+        extra: pairs drawn of those and added.
+        pairs: pairs in the pool, added ones included.
         fingerprint: of the pairs in their order.
     """
 
     sources: list[SourceCount] = field(default_factory=list)
     duplicates: int = 0
     distinct: int = 0
+    extra_distinct: int = 0
+    extra: int = 0
     pairs: int = 0
     fingerprint: str = ""
 
     def describe(self) -> list[str]:
         """The counts, a line each, to print before work starts."""
         lines = [
-            f"pool: {count.source}: {count.rows:,} rows"
+            f"pool: {'extra ' * count.extra}{count.source}: {count.rows:,} rows"
             + (f", {count.empty:,} empty ones dropped" if count.empty else "")
             for count in self.sources
         ]
-        sampled = f", {self.pairs:,} drawn of {self.distinct:,}" if self.pairs != self.distinct else ""
+        own = self.pairs - self.extra
+        sampled = f", {own:,} drawn of {self.distinct:,}" if own != self.distinct else ""
+        if self.extra_distinct:
+            sampled += f", {self.extra:,} of {self.extra_distinct:,} extra ones added"
         lines.append(f"pool: {self.pairs:,} pairs ({self.duplicates:,} duplicates dropped{sampled})")
         return lines
 
@@ -69,12 +77,14 @@ class Pool:
 
 
 def build_pool(
-    sources: Iterable[str],
+    sources: Sequence[str],
     folder: Path,
     *,
     columns: dict[str, str] | None = None,
     benchmark_folder: str | None = None,
     max_pairs: int | None = None,
+    extra: Sequence[str] = (),
+    extra_pairs: int | None = None,
     seed: int = 0,
 ) -> Pool:
     """Read the sources once and write `pairs.arrow` and `pool.json` into `folder`.
@@ -83,22 +93,32 @@ def build_pool(
     found by a 64-bit hash of each pair (8 bytes of memory a row; among ten million pairs, the chance that one pair is
     lost to a collision is 3 in a million).
 
+    Args:
+        max_pairs: draw so many of the sources' pairs.
+        extra: more sources; of their pairs that no source holds, drawn or not, `extra_pairs` are drawn and added at the
+            end (the paper's Fig. 5). The rest of the pool is the same with and without them.
+
     Raises:
-        InputError: a source cannot be read, a row is broken, or no pair is left.
+        InputError: a source cannot be read, a row is broken, or no pair is left, of the sources or of the extra ones.
     """
     pool = Pool()
     folder.mkdir(parents=True, exist_ok=True)
     raw, final = folder / "read.arrow", folder / "pairs.arrow"
     hashes = array("Q")
-    _write(raw, _blocks(pool, sources, columns or {}, benchmark_folder, hashes))
-    if not hashes:
-        raise InputError(f"data.pool: no pair of sentences in {', '.join(count.source for count in pool.sources)}")
+    listed = [(source, False) for source in sources] + [(source, True) for source in extra]
+    _write(raw, _blocks(pool, listed, columns or {}, benchmark_folder, hashes))
     digests = np.frombuffer(hashes, dtype=np.uint64)
-    kept = np.sort(np.unique(digests, return_index=True)[1])
-    pool.duplicates = len(digests) - len(kept)
-    pool.distinct = len(kept)
-    if max_pairs is not None and max_pairs < len(kept):
-        kept = np.sort(np.random.default_rng(seed).choice(kept, size=max_pairs, replace=False))
+    distinct = np.sort(np.unique(digests, return_index=True)[1])
+    pool.duplicates = len(digests) - len(distinct)
+    own = np.searchsorted(distinct, sum(count.rows - count.empty for count in pool.sources if not count.extra))
+    pool.distinct, pool.extra_distinct = int(own), int(len(distinct) - own)
+    if not pool.distinct:
+        raise InputError(f"data.pool: no pair of sentences in {', '.join(sources)}")
+    if extra and not pool.extra_distinct:
+        raise InputError(f"data.extra: no pair of sentences that data.pool does not hold in {', '.join(extra)}")
+    added = _drawn(distinct[own:], extra_pairs, np.random.default_rng((seed, 1)))
+    kept = np.concatenate([_drawn(distinct[:own], max_pairs, np.random.default_rng(seed)), added])
+    pool.extra = len(added)
     if len(kept) == len(digests):
         raw.replace(final)
     else:
@@ -131,13 +151,17 @@ def pair_digest(*texts: str) -> int:
 
 
 def _blocks(
-    pool: Pool, sources: Iterable[str], columns: dict[str, str], benchmark_folder: str | None, hashes: array[int]
+    pool: Pool,
+    sources: Iterable[tuple[str, bool]],
+    columns: dict[str, str],
+    benchmark_folder: str | None,
+    hashes: array[int],
 ) -> Iterator[pa.RecordBatch]:
     first: list[str] = []
     second: list[str] = []
-    for source in sources:
+    for source, extra in sources:
         file = source_file(source, benchmark_folder)
-        count = SourceCount(source, sha256=file_digest(file) if file else None)
+        count = SourceCount(source, sha256=file_digest(file) if file else None, extra=extra)
         pool.sources.append(count)
         for place, values in read_rows(source, ["sentence1", "sentence2"], columns, benchmark_folder):
             count.rows += 1
@@ -156,6 +180,13 @@ def _blocks(
                 first, second = [], []
     if first:
         yield pa.record_batch([first, second], schema=SCHEMA)
+
+
+def _drawn(rows: np.ndarray, count: int | None, generator: np.random.Generator) -> np.ndarray:
+    """So many of the rows, in their order; all of them where there are no more."""
+    if count is None or count >= len(rows):
+        return rows
+    return np.sort(generator.choice(rows, size=count, replace=False))
 
 
 def _filtered(path: Path, kept: np.ndarray) -> Iterator[pa.RecordBatch]:

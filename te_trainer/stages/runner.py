@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, load_from_disk
 
+from te_trainer.agreement import measures, most_agreed_cycle
+from te_trainer.combine import combine
 from te_trainer.config.schema import Kind, RunConfig
+from te_trainer.cycle import HALVES
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.fingerprint import fingerprint
@@ -28,8 +31,8 @@ from te_trainer.pairs import Pool
 from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
 from te_trainer.run_folder import atomic_folder, scratch_folder, write_text
-from te_trainer.stages.scoring import Scorer, describe
-from te_trainer.stages.settings import KINDS, cycles_of, training_values
+from te_trainer.stages.scoring import Scorer, describe, load_predictions, save_predictions
+from te_trainer.stages.settings import KINDS, cycles_of, keeps_all_cycles, kinds_of, start_of, training_values
 from te_trainer.stages.training import Training
 
 FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward, and backward at twice that
@@ -67,6 +70,8 @@ class StageRunner:
         self.state = process_state()
         self.models = {str(model.name): model for model in config.models}
         self.cycles = cycles_of(config)
+        self.kinds = kinds_of(config)
+        self.agreements: dict[str, list[dict[str, Any]]] = {}
         self.precision = resolve_precision(config.distillation.precision)
         progress.total = self._total_work()
 
@@ -83,9 +88,10 @@ class StageRunner:
         folder = self.labels_path(cycle, name, teacher)
         if folder.exists():
             self.progress.skip(FORWARD)
-            return np.asarray(load_from_disk(str(folder)).with_format("numpy")["score"][:], dtype=np.float32)
+            return self.labels(cycle, name, teacher)
         began = time.monotonic()
-        self.progress.begin(f"cycle {cycle}/{self.cycles} {name}: label with {teacher}", FORWARD)
+        when = f"cycle {cycle}/{self.cycles}" if cycle <= self.cycles else "agreement"
+        self.progress.begin(f"{when} {name}: label with {teacher}", FORWARD)
         encoder = self._load(name, teacher, self._teacher(cycle, name, teacher))
         try:
             with scratch_folder(folder.with_name(f".scratch-{folder.name}")) as scratch:
@@ -119,9 +125,9 @@ class StageRunner:
         self.after_stage()
         return scores
 
-    def combine(self, labels: Sequence[np.ndarray]) -> np.ndarray:
-        """The plain mean of all PLMs' scores, the paper's choice (section 2.4)."""
-        return np.stack(labels).astype(np.float64).mean(axis=0).astype(np.float32)
+    def combine(self, labels: Iterable[np.ndarray]) -> np.ndarray:
+        """One set of labels of all PLMs', as `distillation.combine` says; the paper takes the mean (section 2.4)."""
+        return combine(labels, self.config.distillation.combine, [model.weight or 1.0 for model in self.config.models])
 
     def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> None:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it."""
@@ -149,9 +155,9 @@ class StageRunner:
 
     def end_cycle(self, cycle: int) -> None:
         """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""
-        if not self.config.distillation.keep_cycles:
+        if not keeps_all_cycles(self.config):
             for name in self.models:
-                for kind in KINDS:
+                for kind in self.kinds:
                     for earlier in set(range(1, cycle)) - {self.best_cycle(name, kind, cycle)}:
                         self._remove(self.encoder_path(earlier, name, kind))
 
@@ -160,7 +166,7 @@ class StageRunner:
     def finish(self) -> None:
         """Put the best cycle's encoders at `NAME/bi-encoder` and `NAME/cross-encoder`."""
         for name in self.models:
-            for kind in KINDS:
+            for kind in self.kinds:
                 final = self.root / name / kind
                 best = self.encoder_path(self.best_cycle(name, kind, self.cycles), name, kind)
                 # What lies on the disk is asked on one rank alone: another might look when this one has written.
@@ -170,22 +176,44 @@ class StageRunner:
         """Remove the cycles' encoders once the best ones are in their place."""
         if not self.config.distillation.keep_cycles:
             for name in self.models:
-                for kind in KINDS:
+                for kind in self.kinds:
                     for cycle in range(1, self.cycles + 1):
                         self._remove(self.encoder_path(cycle, name, kind))
 
-    def ensemble(self, kind: Kind) -> dict[str, Any]:
-        """Scores of the mean of all PLMs' final predictions (the paper's ensemble rows)."""
-        predictions = [
-            self.scorer.predict(self._load(name, kind, str(self.root / name / kind))) for name in self.models
-        ]
-        return self.scorer.scores([np.mean(columns, axis=0) for columns in zip(*predictions, strict=True)])
+    def ensemble(self, kind: Kind, start: bool = False) -> dict[str, Any]:
+        """Scores of all PLMs' predictions as one, combined as labels are (the paper's ensemble rows).
+
+        Args:
+            start: of the bi-encoders that the PLMs start from, instead of the ones that are kept.
+        """
+        predictions = []
+        for name in self.models:
+            cycle = 0 if start else self.best_cycle(name, kind, self.cycles)
+            predictions.append(load_predictions(_predictions(self.record_path(cycle, name, kind))))
+        return self.scorer.scores([self.combine(columns) for columns in zip(*predictions, strict=True)])
 
     def best_cycle(self, name: str, kind: Kind, cycles: int) -> int:
-        """The cycle whose encoder is kept: the best by dev, the earliest of equals, or the last one."""
+        """The cycle whose encoder is kept: the best by dev or by agreement, the earliest of equals, or the last one."""
         if self.config.distillation.selection == "last":
             return cycles
+        if self.config.distillation.selection == "agreement":
+            return most_agreed_cycle(self.agreement(name), kind)
         return max(range(1, cycles + 1), key=lambda cycle: (self.record(cycle, name, kind)["scores"]["dev"], -cycle))
+
+    def agreement(self, name: str) -> list[dict[str, Any]]:
+        """How well a PLM's encoders agree on the pool, cycle by cycle; wants the labels of the last bi-encoder."""
+        if name not in self.agreements:
+
+            def labels(cycle: int, kind: Kind) -> np.ndarray:
+                return self.labels(cycle + (kind == "bi-encoder"), name, kind)
+
+            self.agreements[name] = measures(labels, self.cycles, self.kinds)
+        return self.agreements[name]
+
+    def labels(self, cycle: int, name: str, teacher: Kind) -> np.ndarray:
+        """Labels that were given in a cycle: float32, shape (n,)."""
+        folder = self.labels_path(cycle, name, teacher)
+        return np.asarray(load_from_disk(str(folder)).with_format("numpy")["score"][:], dtype=np.float32)
 
     def record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         """Scores and seconds of an encoder; cycle 0 is the start."""
@@ -211,8 +239,9 @@ class StageRunner:
         return self._folder(cycle, name) / kind
 
     def labels_path(self, cycle: int, name: str, teacher: Kind) -> Path:
-        """Labels given in a cycle."""
-        return self._folder(cycle, name) / f"{teacher}-labels"
+        """Labels given in a cycle; those of the last bi-encoder, which teaches none, have a place of their own."""
+        folder = self._folder(cycle, name) if cycle <= self.cycles else self.root / "agreement" / name
+        return folder / f"{teacher}-labels"
 
     def _folder(self, cycle: int, name: str) -> Path:
         return self.root / f"cycle-{cycle}" / name
@@ -224,9 +253,9 @@ class StageRunner:
 
     def _initial(self, cycle: int, name: str, student: Kind) -> str:
         if self.config.distillation.init == "sequential":
-            return self._teacher(cycle, name, "cross-encoder" if student == "bi-encoder" else "bi-encoder")
-        model = self.models[name]
-        return model.bi_encoder if student == "bi-encoder" else str(model.cross_encoder)
+            teachers = {student: teacher for teacher, student in HALVES[self.config.distillation.students]}
+            return self._teacher(cycle, name, teachers[student])
+        return start_of(self.models[name], student)
 
     # ------------------------------------------------------------ how they are done
 
@@ -257,8 +286,11 @@ class StageRunner:
 
     def _score(self, encoder: Encoder, title: str, record: Path) -> None:
         began = time.monotonic()
-        scores = self.scorer.scores(self.scorer.predict(encoder))
+        predictions = self.scorer.predict(encoder)
+        scores = self.scorer.scores(predictions)
         entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3)}
+        if len(self.models) > 1:
+            self._on_main(lambda: save_predictions(_predictions(record), predictions))
         self._on_main(lambda: write_text(record, json.dumps(entry, indent=2) + "\n"))
         if scores:
             self.progress.say(f"{title}: {describe(scores)}")
@@ -269,8 +301,9 @@ class StageRunner:
         return TRAINING * orders * float(values["num_train_epochs"])
 
     def _total_work(self) -> float:
-        trainings = sum(self._training_work(name, kind) for name in self.models for kind in KINDS)
-        return self.cycles * (trainings + FORWARD * len(KINDS) * len(self.models))
+        trainings = sum(self._training_work(name, kind) for name in self.models for kind in self.kinds)
+        labellings = self.cycles * len(self.kinds) + (self.config.distillation.selection == "agreement")
+        return self.cycles * trainings + FORWARD * labellings * len(self.models)
 
     def _forget_tokens(self) -> None:
         """Token ids that `Dataset.map` kept beside the pool; every training makes its own."""
@@ -285,6 +318,11 @@ class StageRunner:
         if self.state.is_main_process:
             function()
         self.state.wait_for_everyone()
+
+
+def _predictions(record: Path) -> Path:
+    """What an encoder predicts for the sets with gold scores, beside its scores; written before them."""
+    return record.with_suffix(".predictions.npz")
 
 
 def _keep(source: Path, final: Path) -> None:

@@ -13,7 +13,7 @@ from te_trainer.encoders import Encoder
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric
 from te_trainer.pairs import GoldSet
-from te_trainer.run_folder import scratch_folder
+from te_trainer.run_folder import PARTIAL, scratch_folder
 
 
 @dataclass
@@ -58,6 +58,20 @@ class Scorer:
         pairs = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
         with scratch_folder(self.scratch) as scratch:
             return score_pairs(encoder, pairs, batch_tokens=self.batch_tokens, scratch=scratch)
+
+
+def save_predictions(path: Path, predictions: Sequence[np.ndarray]) -> None:
+    """Write predictions for several sets in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(PARTIAL + path.name)
+    np.savez(partial, *predictions)
+    partial.replace(path)
+
+
+def load_predictions(path: Path) -> list[np.ndarray]:
+    """Read back what `save_predictions` wrote, in its order."""
+    with np.load(path) as saved:
+        return [saved[f"arr_{number}"] for number in range(len(saved))]
 
 
 def describe(scores: dict[str, Any]) -> str:

@@ -30,6 +30,21 @@ def cycles_of(config: RunConfig) -> int:
     return config.distillation.cycles or CYCLES[config.distillation.task]
 
 
+def kinds_of(config: RunConfig) -> tuple[Kind, ...]:
+    """The kinds of encoders that a cycle trains."""
+    return KINDS if config.distillation.students == "both" else ("bi-encoder",)
+
+
+def start_of(model: ModelConfig, kind: Kind) -> str:
+    """The checkpoint that a PLM's encoder of a kind starts from."""
+    return model.bi_encoder if kind == "bi-encoder" else str(model.cross_encoder)
+
+
+def keeps_all_cycles(config: RunConfig) -> bool:
+    """Whether the encoders of all cycles stay until the run ends: agreement chooses only when it has seen them all."""
+    return config.distillation.keep_cycles or config.distillation.selection == "agreement"
+
+
 def metric_of(config: RunConfig) -> Metric:
     """The task's metric."""
     return spearman if config.distillation.task == "sts" else roc_auc

@@ -76,6 +76,7 @@ class BiEncoderTrainingArguments(PairTrainingArguments):
         default=BI["per_device_train_batch_size"], metadata={"help": "Pairs in a batch, on each device."}
     )
     num_train_epochs: float = field(default=BI["num_train_epochs"], metadata={"help": "Passes over the pool."})
+    loss: str = field(default="mse", metadata={"help": "mse (the paper's, Eq. 3) or bce (its ablation, Table 8)."})
 
 
 @dataclass

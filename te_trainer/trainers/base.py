@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,19 @@ from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches
 from te_trainer.trainers.tokenise import lengths
+
+Loss = TypeVar("Loss")
+
+
+def named(losses: Mapping[str, Loss], name: str) -> Loss:
+    """The loss of a name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in losses:
+        raise InputError(f"loss: '{name}' is none of {', '.join(losses)}")
+    return losses[name]
 
 
 class PairTrainer(Trainer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
@@ -9,20 +10,24 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from te_trainer.encoders import BiEncoder
-from te_trainer.losses import cosine_mse, cosine_similarity
+from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity
 from te_trainer.metrics import Metric, spearman
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
-from te_trainer.trainers.base import PairTrainer
+from te_trainer.trainers.base import PairTrainer, named
 from te_trainer.trainers.collators import BiEncoderCollator
 from te_trainer.trainers.tokenise import tokenise_sentences
+
+# The losses by name: a function of both sides' vectors and of the labels.
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"mse": cosine_mse, "bce": cosine_bce}
 
 
 class BiEncoderTrainer(PairTrainer):
     """Trainer of a bi-encoder: the mean squared error between cosine and label.
 
-    | columns                       | loss                                             |
-    |-------------------------------|--------------------------------------------------|
-    | sentence1, sentence2, `label` | mean of (cos(e1, e2) - label)^2 (Eq. 3)          |
+    | columns                       | `loss`  | loss                                                            |
+    |-------------------------------|---------|-----------------------------------------------------------------|
+    | sentence1, sentence2, `label` | `mse`   | mean of (cos(e1, e2) - label)^2 (Eq. 3)                         |
+    |                               | `bce`   | binary cross-entropy with cos(e1, e2) as the logit (Table 8)    |
 
     Both sides of all pairs go through the model in one forward pass.
 
@@ -56,6 +61,7 @@ class BiEncoderTrainer(PairTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or BiEncoderTrainingArguments()
+        self.loss_function = named(LOSSES, args.loss)
         encoder = BiEncoder.from_pretrained(model) if isinstance(model, str) else model
         with args.main_process_first(desc="tokenising"):
             train_dataset, eval_dataset = (
@@ -80,9 +86,9 @@ class BiEncoderTrainer(PairTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Cosine MSE over the batch (Eq. 3)."""
+        """The loss of `args.loss` over the batch; cosine MSE (Eq. 3) is the paper's."""
         one, two = self._embed(model, inputs)
-        loss = self.share(cosine_mse(one, two, inputs["labels"]), len(one), num_items_in_batch)
+        loss = self.share(self.loss_function(one, two, inputs["labels"]), len(one), num_items_in_batch)
         return (loss, {"scores": cosine_similarity(one, two)}) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

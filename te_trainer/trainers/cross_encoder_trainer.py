@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
@@ -9,20 +10,30 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 
 from te_trainer.encoders import CrossEncoder
-from te_trainer.losses import soft_bce
+from te_trainer.encoders.cross_encoder import Activation
+from te_trainer.losses import logit_mse, soft_bce
 from te_trainer.metrics import Metric, spearman
 from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
-from te_trainer.trainers.base import PairTrainer
+from te_trainer.trainers.base import PairTrainer, named
 from te_trainer.trainers.collators import CrossEncoderCollator
 from te_trainer.trainers.tokenise import tokenise_pairs
+
+# The losses by name: a function of logits and labels, and what makes scores of the logits it trains.
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Activation]] = {
+    "bce": (soft_bce, "sigmoid"),
+    "mse": (logit_mse, "identity"),
+}
 
 
 class CrossEncoderTrainer(PairTrainer):
     """Trainer of a cross-encoder: soft binary cross-entropy between raw logit and label.
 
-    | columns                       | loss                                                                  |
-    |-------------------------------|-----------------------------------------------------------------------|
-    | sentence1, sentence2, `label` | -mean of label log s(x) + (1 - label) log(1 - s(x)), x logit (Eq. 2)  |
+    | columns                       | `loss`  | loss                                                                  |
+    |-------------------------------|---------|-----------------------------------------------------------------------|
+    | sentence1, sentence2, `label` | `bce`   | -mean of label log s(x) + (1 - label) log(1 - s(x)), x logit (Eq. 2)  |
+    |                               | `mse`   | mean of (x - label)^2 (Table 8)                                       |
+
+    The encoder's activation follows the loss: its score is s(x) after `bce`, x after `mse`.
 
     Args:
         model ([`CrossEncoder`] or `str`): the encoder, or what `CrossEncoder.from_pretrained` loads.
@@ -55,6 +66,7 @@ class CrossEncoderTrainer(PairTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or CrossEncoderTrainingArguments()
+        self.loss_function, activation = named(LOSSES, args.loss)
         if isinstance(model, str):
             # The head is drawn before the Trainer seeds anything.
             set_seed(args.seed)
@@ -66,6 +78,7 @@ class CrossEncoderTrainer(PairTrainer):
                 else tokenise_pairs(dataset, encoder.tokenizer, encoder.max_length, both_orders)
                 for dataset, both_orders in ((train_dataset, args.both_orders), (eval_dataset, False))
             )
+        encoder.activate_with(activation)
         super().__init__(
             encoder,
             args,
@@ -84,9 +97,9 @@ class CrossEncoderTrainer(PairTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Soft BCE over the batch (Eq. 2)."""
+        """The loss of `args.loss` over the batch; soft BCE (Eq. 2) is the paper's."""
         logits = self._logits(model, inputs)
-        loss = self.share(soft_bce(logits, inputs["labels"]), len(logits), num_items_in_batch)
+        loss = self.share(self.loss_function(logits, inputs["labels"]), len(logits), num_items_in_batch)
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BatchEncoding, set_seed
 
 from te_trainer.encoders import CrossEncoder
+from te_trainer.encoders.cross_encoder import Activation
 from te_trainer.errors import InputError
 
 KINDS = ["bert", "roberta"]
@@ -95,6 +97,48 @@ def test_what_sentence_transformers_saved_is_read_with_its_head(tmp_path: Path, 
     encoder = CrossEncoder.from_pretrained(str(tmp_path))
     encoder.model.eval()
     np.testing.assert_allclose(theirs.predict(PAIRS), torch.sigmoid(logits(encoder, PAIRS)).numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "identity"])
+def test_scores_are_those_that_sentence_transformers_predicts_of_what_is_saved(
+    tmp_path: Path, starts: dict[str, str], activation: Activation
+) -> None:
+    encoder = new(starts["bert"])
+    encoder.activate_with("identity" if activation == "sigmoid" else "sigmoid")
+    encoder.activate_with(activation)
+    encoder.save_pretrained(tmp_path)
+    again = CrossEncoder.from_pretrained(str(tmp_path))
+    again.model.eval()
+    assert again.activation == activation
+    with torch.inference_mode():
+        ours = again.scores(**tokenise(again, PAIRS, 64)).numpy()
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)
+    assert (ours.min() < 0) == (activation == "identity")
+
+
+def test_an_activation_that_sentence_transformers_saved_is_read(tmp_path: Path, tiny: Path) -> None:
+    """In the file of version 6, in the configuration of versions 4 and 5, and as it was before."""
+    saved = {}
+    for name, function in (("identity", torch.nn.Identity()), ("sigmoid", torch.nn.Sigmoid()), ("no", torch.nn.Tanh())):
+        theirs = sentence_transformers.CrossEncoder(str(tiny), num_labels=1, activation_fn=function, device="cpu")
+        theirs.save_pretrained(str(tmp_path / name))
+        saved[name] = str(tmp_path / name)
+    assert CrossEncoder.from_pretrained(saved["identity"]).activation == "identity"
+    assert CrossEncoder.from_pretrained(saved["sigmoid"]).activation == "sigmoid"
+    with pytest.raises(InputError, match=r"its scores are the torch\.nn\.modules\.activation\.Tanh of its logits"):
+        CrossEncoder.from_pretrained(saved["no"])
+    Path(saved["no"], "config_sentence_transformers.json").unlink()
+    config = json.loads(Path(saved["no"], "config.json").read_text())
+    identity = "torch.nn.modules.linear.Identity"
+    for old in (
+        {"sentence_transformers": {"activation_fn": identity}},
+        {"sbert_ce_default_activation_function": identity},
+    ):
+        Path(saved["no"], "config.json").write_text(json.dumps(config | old))
+        assert CrossEncoder.from_pretrained(saved["no"]).activation == "identity"
+    Path(saved["no"], "config.json").write_text(json.dumps(config))
+    assert CrossEncoder.from_pretrained(saved["no"]).activation == "sigmoid"
 
 
 # ---------------------------------------------------------------- starting points

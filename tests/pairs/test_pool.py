@@ -253,3 +253,48 @@ def test_a_large_pool_stays_on_disk(tmp_path: Path) -> None:
     assert seen["peak"] < 45e6
     # The same pairs as Python lists: the measure does see what a process holds.
     assert seen["lists"] > 120e6
+
+
+# ---------------------------------------------------------------- extra pairs
+
+
+def test_extra_pairs_are_new_ones_drawn_by_the_seed_and_stand_last(tmp_path: Path) -> None:
+    own = [(f"own {number}", "x") for number in range(40)]
+    new = [(f"new {number}", "y") for number in range(60)]
+    source = write_tsv(tmp_path / "own", own)
+    extra = [write_tsv(tmp_path / "one", [*own[:30], *new[:50]]), write_tsv(tmp_path / "two", [*new[20:], ("", "y")])]
+    drawn = {}
+    for name, seed in (("first", 5), ("again", 5), ("other", 6)):
+        pool = build_pool([source], tmp_path / name, max_pairs=10, extra=extra, extra_pairs=25, seed=seed)
+        drawn[name] = pairs_of(tmp_path / name)
+        assert (pool.pairs, pool.distinct, pool.extra_distinct, pool.extra) == (35, 40, 60, 25)
+        assert pool.duplicates == 30 + 30
+        assert Pool.load(tmp_path / name)[0] == pool
+    # the pairs that a subsample of the pool leaves out are not "extra" ones
+    assert set(drawn["first"][:10]) <= set(own) and set(drawn["first"][10:]) <= set(new)
+    assert len(set(drawn["first"])) == 35
+    assert drawn["first"] == drawn["again"] and drawn["first"][10:] != drawn["other"][10:]
+    assert drawn["first"][10:] == sorted(drawn["first"][10:], key=new.index)
+    build_pool([source], tmp_path / "without", max_pairs=10, seed=5)
+    assert pairs_of(tmp_path / "without") == drawn["first"][:10]
+    assert pool.describe() == [
+        f"pool: {source}: 40 rows",
+        f"pool: extra {extra[0]}: 80 rows",
+        f"pool: extra {extra[1]}: 41 rows, 1 empty ones dropped",
+        "pool: 35 pairs (60 duplicates dropped, 10 drawn of 40, 25 of 60 extra ones added)",
+    ]
+
+
+@pytest.mark.parametrize("extra_pairs", [None, 2, 3])
+def test_no_more_extra_pairs_than_there_are(tmp_path: Path, extra_pairs: int | None) -> None:
+    extra = [("e", "f"), ("g", "h")]
+    sources = [write_tsv(tmp_path / "own", PAIRS)], [write_tsv(tmp_path / "extra", extra)]
+    pool = build_pool(sources[0], tmp_path / "pool", extra=sources[1], extra_pairs=extra_pairs)
+    assert pairs_of(tmp_path / "pool") == PAIRS + extra
+    assert pool.describe()[-1] == "pool: 5 pairs (0 duplicates dropped, 2 of 2 extra ones added)"
+
+
+def test_extra_sources_without_a_new_pair_are_refused(tmp_path: Path) -> None:
+    own, extra = write_tsv(tmp_path / "own", PAIRS), write_tsv(tmp_path / "extra", PAIRS[:2])
+    with pytest.raises(InputError, match=r"^data\.extra: no pair of sentences that data\.pool does not hold in "):
+        build_pool([own], tmp_path / "pool", extra=[extra])

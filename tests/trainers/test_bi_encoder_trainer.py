@@ -180,3 +180,25 @@ def test_a_missing_column_is_named_in_one_sentence(
         BiEncoderTrainer(models["bert"], arguments(tmp_path), **{role: wrong})  # type: ignore[arg-type]
     assert "other" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_the_loss_decides_what_is_learnt(loss: str, models: dict[str, str], tmp_path: Path) -> None:
+    """Gradients are those of the formula by the cosine, carried down by autograd."""
+    encoder = BiEncoder.from_pretrained(models["bert"], pooling="mean")
+    trainer = BiEncoderTrainer(encoder, arguments(tmp_path, loss=loss), labelled(16))
+    trainer.model.eval()
+    assert trainer.train_dataset is not None
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    trainer.compute_loss(trainer.model, batch).backward()
+    weight = trainer.model.encoder.layer[0].output.dense.weight
+    one, two = encoder.embed(batch["input_ids"], batch["attention_mask"]).chunk(2)
+    cosines, labels = torch.cosine_similarity(one, two), batch["labels"]
+    distance = (2 * (cosines - labels) if loss == "mse" else torch.sigmoid(cosines) - labels).detach() / 16
+    (theirs,) = torch.autograd.grad(cosines, weight, grad_outputs=distance)
+    torch.testing.assert_close(weight.grad, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_loss_is_refused_in_one_sentence(models: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^loss: 'mae' is none of mse, bce"):
+        BiEncoderTrainer(models["bert"], arguments(tmp_path, loss="mae"), labelled(4))

@@ -204,3 +204,37 @@ def test_a_missing_column_is_named_in_one_sentence(
         CrossEncoderTrainer(models["bert"], arguments(tmp_path), **{role: wrong})  # type: ignore[arg-type]
     assert "other" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", ["bce", "mse"])
+def test_the_loss_decides_what_is_learnt_and_how_it_is_scored(
+    loss: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    """Gradients of the head are those of the formula by the logit, carried down by autograd; the score follows."""
+    set_seed(0)
+    encoder = CrossEncoder.from_pretrained(models["bert"])
+    encoder.activate_with("sigmoid" if loss == "mse" else "identity")
+    trainer = CrossEncoderTrainer(encoder, arguments(tmp_path, both_orders=False, loss=loss), labelled(16))
+    trainer.model.eval()
+    assert trainer.train_dataset is not None
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    trainer.compute_loss(trainer.model, dict(batch)).backward()
+    ours = trainer.model.classifier.weight.grad.clone()
+    labels = batch.pop("labels")
+    logits = encoder.logits(**batch)
+    distance = (torch.sigmoid(logits) - labels if loss == "bce" else 2 * (logits - labels)).detach() / 16
+    (theirs,) = torch.autograd.grad(logits, trainer.model.classifier.weight, grad_outputs=distance)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+    trainer.save_model(str(tmp_path / "saved"))
+    pairs = sample_pairs(40)
+    columns = {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]}
+    scores = score_pairs(CrossEncoder.from_pretrained(str(tmp_path / "saved")), columns)
+    predicted = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(pairs)
+    np.testing.assert_allclose(scores, predicted, rtol=0, atol=1e-5)
+    assert (scores.min() < 0) == (loss == "mse")
+
+
+def test_an_unknown_loss_is_refused_in_one_sentence(models: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^loss: 'mae' is none of bce, mse$"):
+        CrossEncoderTrainer(models["bert"], arguments(tmp_path, loss="mae"), labelled(4))
