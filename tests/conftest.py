@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, set_seed
+from datasets import Dataset
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    set_seed,
+)
 
 from te_trainer.quiet import quiet_libraries
 
@@ -33,13 +46,22 @@ def sample_pairs(count: int) -> list[tuple[str, str]]:
     return [tuple(line.split("\t")) for line in lines]  # type: ignore[misc]
 
 
+def labelled(count: int) -> Dataset:
+    """Pairs with labels in [-0.2, 1], no two alike."""
+    pairs = sample_pairs(count)
+    labels = np.random.default_rng(0).permutation(np.linspace(-0.2, 1, count))
+    return Dataset.from_dict(
+        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
+    )
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer over the sample's words, with BERT's special tokens and templates."""
     words = {word for pair in sample_pairs(10_000) for text in pair for word in text.lower().split() if word.isalpha()}
     vocabulary = {
         token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)])
     }
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -99,7 +121,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_tiny(tmp_path_factory.mktemp("models") / "letters", "roberta", seed=1, hidden=48)
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz "]
     words = build_tokenizer()
-    tokenizer = Tokenizer(models.WordLevel({token: at for at, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordLevel({token: at for at, token in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.post_processor = words.backend_tokenizer.post_processor
@@ -110,6 +132,31 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **words.special_tokens_map,
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def models(tiny: Path, tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Both tiny PLMs with larger weights: as they are, they give all pairs nearly the same score."""
+    found = {}
+    for name, source in (("bert", tiny), ("roberta", tiny_roberta)):
+        model = AutoModel.from_pretrained(source)
+        with torch.no_grad():
+            for weight_name, weight in model.named_parameters():
+                if weight.ndim == 2 and "embeddings" not in weight_name:
+                    weight.mul_(10)
+        folder = tmp_path_factory.mktemp("sharp") / name
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+        found[name] = str(folder)
+    return found
+
+
+@pytest.fixture(scope="module")
+def brisk() -> Iterator[None]:
+    """Tiny trainings lose time to the search for garbage in all that was imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import sample_pairs
-from datasets import Dataset
+from conftest import labelled
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
-from transformers import AutoModel, AutoTokenizer
 
 from te_trainer.encoders import BiEncoder
 from te_trainer.encoders.bi_encoder import Pooling
@@ -23,42 +19,7 @@ from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
-
-@pytest.fixture(autouse=True, scope="module")
-def brisk() -> Iterator[None]:
-    """Tiny trainings lose time to a second thread, and to the search for garbage in all that was imported."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def models(tiny: Path, tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Both tiny PLMs with larger weights: as they are, they give all pairs nearly the same score."""
-    found = {}
-    for name, source in (("bert", tiny), ("roberta", tiny_roberta)):
-        model = AutoModel.from_pretrained(source)
-        with torch.no_grad():
-            for weight_name, weight in model.named_parameters():
-                if weight.ndim == 2 and "embeddings" not in weight_name:
-                    weight.mul_(10)
-        folder = tmp_path_factory.mktemp("sharp") / name
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-        found[name] = str(folder)
-    return found
-
-
-def labelled(count: int) -> Dataset:
-    """Pairs with labels in [-0.2, 1], no two alike."""
-    pairs = sample_pairs(count)
-    labels = np.random.default_rng(0).permutation(np.linspace(-0.2, 1, count))
-    return Dataset.from_dict(
-        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
-    )
+pytestmark = pytest.mark.usefixtures("brisk")
 
 
 def arguments(output: Path, **values: object) -> BiEncoderTrainingArguments:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
-    AutoModel,
-    AutoTokenizer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -42,15 +39,7 @@ KINDS = ["bi-encoder", "cross-encoder"]
 PAIRS, BATCH, EPOCH = 20, 4, 5  # examples, examples in a batch, steps in an epoch
 
 
-@pytest.fixture(autouse=True, scope="module")
-def brisk() -> Iterator[None]:
-    """Tiny trainings lose time to a second thread, and to the search for garbage in all that was imported."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("brisk")
 
 
 @pytest.fixture(autouse=True)
@@ -59,20 +48,8 @@ def not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tiny BERT with larger weights: as it is, it gives all pairs nearly the same score."""
-    return enlarge(tiny, tmp_path_factory.mktemp("sharp"))
-
-
-def enlarge(source: Path, folder: Path, factor: float = 10) -> str:
-    plm = AutoModel.from_pretrained(source)
-    with torch.no_grad():
-        for name, weight in plm.named_parameters():
-            if weight.ndim == 2 and "embeddings" not in name:
-                weight.mul_(factor)
-    plm.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    return str(folder)
+def model(models: dict[str, str]) -> str:
+    return models["bert"]
 
 
 def labelled(count: int = PAIRS) -> Dataset:
