@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ import yaml
 from huggingface_hub import hf_hub_download
 from transformers import AutoModel
 
-from te_trainer.config.schema import RunConfig
+from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, DataConfig, RunConfig, Task
 from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import load_config, locate
 from te_trainer.encoders.cross_encoder import check_cross_encoder
 from te_trainer.errors import InputError
 from te_trainer.pairs import GoldSet, Pool, build_pool, load_gold
-from te_trainer.pairs.pool import file_digest, source_file
+from te_trainer.pairs.pool import SourceCount, file_digest, source_file
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.settings import (
@@ -46,18 +47,28 @@ def check_models(config: RunConfig) -> None:
         check_bi_encoder(model.bi_encoder, model.pooling or config.bi_encoder.get("pooling"))
         if "cross-encoder" in kinds_of(config):
             check_cross_encoder(str(model.cross_encoder))
-    for logger in config.report_to:
+    check_loggers(config.report_to)
+
+
+def check_loggers(loggers: Sequence[str]) -> None:
+    """Refuse loggers that are not installed.
+
+    Raises:
+        InputError: names the package.
+    """
+    for logger in loggers:
         if importlib.util.find_spec(LOGGER_PACKAGES[logger]) is None:
             raise InputError(f"report_to: {logger} is not installed; pip install {LOGGER_PACKAGES[logger]}")
 
 
-def load_gold_sets(config: RunConfig) -> tuple[GoldSet | None, list[GoldSet]]:
+def load_gold_sets(
+    data: DataConfig | ContrastiveDataConfig, task: Task = "sts"
+) -> tuple[GoldSet | None, list[GoldSet]]:
     """The dev set and the test sets.
 
     Raises:
         InputError: a set cannot be read or its scores cannot rank, or two test sets have one name.
     """
-    data = config.data
     if data.dir is not None and not Path(data.dir).is_dir():
         raise InputError(f"data.dir: {data.dir} is no folder")
     dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
@@ -66,7 +77,7 @@ def load_gold_sets(config: RunConfig) -> tuple[GoldSet | None, list[GoldSet]]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"data.test: two sets are named '{name}'; rename a file")
-    if config.distillation.task == "binary":
+    if task == "binary":
         for gold in [*([dev] if dev else []), *tests]:
             if not set(gold.scores) <= {0.0, 1.0}:
                 raise InputError(
@@ -96,10 +107,7 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
     folder = root / "pool"
     if folder.exists():
         pool, _ = Pool.load(folder)
-        for count in pool.sources:
-            file = source_file(count.source, config.data.dir)
-            if file is not None and file_digest(file) != count.sha256:
-                raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
+        refuse_changed(pool.sources, config.data.dir, root)
         _refuse_changed_models(config, root)
         return pool
     with atomic_folder(folder) as place:
@@ -128,6 +136,18 @@ def _refuse_changed_models(config: RunConfig, root: Path) -> None:
                 )
 
 
+def refuse_changed(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
+    """Refuse to go on with files that are not those a run began with.
+
+    Raises:
+        InputError: names the file.
+    """
+    for count in sources:
+        file = source_file(count.source, folder)
+        if file is not None and file_digest(file) != count.sha256:
+            raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
+
+
 def check_disk(config: RunConfig, root: Path) -> None:
     """Refuse to begin where checkpoints and encoders will not fit.
 
@@ -146,7 +166,15 @@ def check_disk(config: RunConfig, root: Path) -> None:
                 weights = 4 * AutoModel.from_config(load_config(start_of(model, kind))).num_parameters()
             encoders += (kept + 1) * weights
             largest = max(largest, weights)
-    needed = encoders + 3 * 3 * largest
+    check_space(root, encoders + 3 * 3 * largest)
+
+
+def check_space(root: Path, needed: int) -> None:
+    """Refuse to begin where so many bytes are not free.
+
+    Raises:
+        InputError: says how much is needed and how much is free.
+    """
     place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -172,7 +200,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -
     write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
-def comparable(config: RunConfig) -> dict[str, Any]:
+def comparable(config: RunConfig | ContrastiveConfig) -> dict[str, Any]:
     """A configuration without its output folder: what must be the same for a run to go on."""
     values = asdict(config)
     del values["output_dir"]
