@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch.utils import data
 from transformers import PreTrainedTokenizerBase
 
+from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import InputError
 from te_trainer.trainers.tokenise import TEXT, check_columns
 
@@ -57,9 +58,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
                 mask_span(text, self.span, mask, np.random.default_rng((self.seed, *place)))
                 for text, place in zip(two, places, strict=True)
             ]
-        first, second = (
-            self.tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"] for texts in (one, two)
-        )
+        first, second = (tokenise(self.tokenizer, self.max_length, texts)["input_ids"] for texts in (one, two))
         return [{"input_ids1": ids1, "input_ids2": ids2} for ids1, ids2 in zip(first, second, strict=True)]
 
 
