@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.encoders.checkpoint import load_config
+from te_trainer.errors import InputError
 from te_trainer.pairs import Sentences, build_sentences
 from te_trainer.preparation import (
     check_loggers,
@@ -48,11 +49,18 @@ def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) ->
     """Write the sentences and `run.yaml` into the output folder, or find them there.
 
     Raises:
-        InputError: a source cannot be read or has changed since the run began, or there are too few sentences.
+        InputError: a source cannot be read, or it or the model has changed since the run began, or there are too few
+            sentences.
     """
     folder = root / "sentences"
     if folder.exists():
         refuse_changed(Sentences.load(folder)[0].sources, config.data.dir, root)
+        begun = yaml.safe_load((root / "run.yaml").read_text(encoding="utf-8"))
+        if begun["model"] != checkpoint_fingerprint(config.model):
+            raise InputError(
+                f"model: the weights of {config.model} have changed since the run in {root} began; name another "
+                "output_dir"
+            )
         return
     settings = ContrastiveSettings(config.contrastive)
     with atomic_folder(folder) as place:

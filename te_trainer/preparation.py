@@ -20,7 +20,7 @@ from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import load_config, locate
 from te_trainer.encoders.cross_encoder import check_cross_encoder
 from te_trainer.errors import InputError
-from te_trainer.pairs import GoldSet, Pool, build_pool, load_gold
+from te_trainer.pairs import GoldSet, Pool, Sentences, build_pool, load_gold
 from te_trainer.pairs.pool import SourceCount, file_digest, source_file
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
@@ -32,6 +32,7 @@ from te_trainer.stages.settings import (
     start_of,
     training_values,
 )
+from te_trainer.stages.step0 import check_step0, step0_sentences
 
 LOGGER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -47,6 +48,7 @@ def check_models(config: RunConfig) -> None:
         check_bi_encoder(model.bi_encoder, model.pooling or config.bi_encoder.get("pooling"))
         if "cross-encoder" in kinds_of(config):
             check_cross_encoder(str(model.cross_encoder))
+    check_step0(config)
     check_loggers(config.report_to)
 
 
@@ -108,6 +110,9 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
     if folder.exists():
         pool, _ = Pool.load(folder)
         refuse_changed(pool.sources, config.data.dir, root)
+        if config.step0 is not None:
+            sentences, _ = Sentences.load(root / "sentences")
+            refuse_changed(sentences.sources, config.step0.data.dir or config.data.dir, root)
         _refuse_changed_models(config, root)
         return pool
     with atomic_folder(folder) as place:
@@ -121,7 +126,8 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
             extra_pairs=config.data.extra_pairs,
             seed=config.seed,
         )
-        write_run_file(config, root, pool, world_size)
+        with step0_sentences(config, root, place, world_size) as step0:
+            write_run_file(config, root, pool, world_size, step0)
     return pool
 
 
@@ -164,7 +170,7 @@ def check_disk(config: RunConfig, root: Path) -> None:
         for kind in kinds:
             with torch.device("meta"):
                 weights = 4 * AutoModel.from_config(load_config(start_of(model, kind))).num_parameters()
-            encoders += (kept + 1) * weights
+            encoders += (kept + 1 + (config.step0 is not None and kind == "bi-encoder")) * weights
             largest = max(largest, weights)
     check_space(root, encoders + 3 * 3 * largest)
 
@@ -184,7 +190,7 @@ def check_space(root: Path, needed: int) -> None:
         )
 
 
-def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -> None:
+def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, step0: dict[str, Any]) -> None:
     """Write `run.yaml`: what was configured, what it became, and what it stood on."""
     content: dict[str, Any] = {
         "config": comparable(config),
@@ -192,6 +198,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -
             str(model.name): {kind: training_values(config, model, kind, world_size) for kind in kinds_of(config)}
             for model in config.models
         },
+        **step0,
         "cycles": cycles_of(config),
         "versions": versions(),
         "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},

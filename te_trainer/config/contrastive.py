@@ -80,7 +80,7 @@ def parse_step0(path: str) -> ContrastiveConfig:
     try:
         config = _config(read(_form(), ["--config", path]))
     except InputError as error:
-        raise InputError(f"distillation.step0: {error}") from None
+        raise InputError(f"distillation.step0: {str(error).removeprefix('--config: ')}") from None
     data = replace(config.data, dev=None, test=[])
     return replace(config, model="", data=data, report_to=[], output_dir="", seed=0)
 

@@ -22,6 +22,7 @@ from te_trainer.config.command_line import (
     nearest,
     read,
 )
+from te_trainer.config.contrastive import parse_step0
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.schema import DataConfig, DistillationConfig, LoraConfig, ModelConfig, Pooling, RunConfig
 from te_trainer.errors import InputError
@@ -54,7 +55,7 @@ OWN_KEYS: dict[str, list[Key]] = {
 
 
 # What a run's folder and its results hold beside the PLMs.
-TAKEN = {"", ".", "..", "pool", "start", "logs", "agreement", "ensemble"}
+TAKEN = {"", ".", "..", "pool", "start", "sentences", "logs", "agreement", "ensemble"}
 
 
 def parse(argv: Sequence[str] | None = None) -> RunConfig:
@@ -119,6 +120,7 @@ def _run_config(values: dict[str, Any]) -> RunConfig:
         report_to=listed(values["report_to"]),
         output_dir=values["output_dir"],
         seed=values["seed"],
+        step0=parse_step0(values["distillation"]["step0"]) if values["distillation"]["step0"] else None,
     )
     _check(config)
     return config
