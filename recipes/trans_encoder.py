@@ -63,7 +63,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     # Models, gold scores, pool
     ################
     check_models(config)
-    dev, tests = load_gold_sets(config)
+    dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         if not (root / "run.yaml").exists():
             check_disk(config, root)

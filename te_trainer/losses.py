@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -60,3 +61,34 @@ def logit_mse(logits: Tensor, labels: Tensor) -> Tensor:
         labels: shape (n,), the bi-encoder's cosines.
     """
     return F.mse_loss(logits.float().reshape(labels.shape), labels.float())
+
+
+def info_nce(
+    anchors: Tensor, positives: Tensor, temperature: float, own: int = 0, others: Tensor | None = None
+) -> Tensor:
+    """InfoNCE over cosines with in-batch negatives (Trans-Encoder, Eq. 1; SimCSE, Eq. 1): the mean over the anchors.
+
+    Every positive that is not an anchor's own is its negative, so the loss depends on the batch as a whole: four
+    accumulated batches of 16 are not one of 64. On several ranks, give all ranks' vectors as candidates.
+
+    Args:
+        anchors: shape (n, hidden).
+        positives: shape (m, hidden), m >= n; row `own + i` is the positive of anchor i.
+        temperature: what cosines are divided by; 0.05 in SimCSE, 0.04 in Mirror-BERT.
+        own: where the positives of these anchors begin.
+        others: shape (m, hidden), more negatives: row `own + i` is anchor i itself and does not count. Mirror-BERT
+            (its Eq. 1) takes the anchors' own side of the batch too.
+
+    Returns:
+        float32, a scalar.
+    """
+    # Autocast would multiply in 16 bits, where cosines that differ by less than 0.004 are equal.
+    with torch.autocast(anchors.device.type, enabled=False):
+        anchors = F.normalize(anchors.float(), dim=-1)
+        targets = torch.arange(own, own + len(anchors), device=anchors.device)
+        logits = anchors @ F.normalize(positives.float(), dim=-1).T
+        if others is not None:
+            more = anchors @ F.normalize(others.float(), dim=-1).T
+            itself = targets.unsqueeze(1) == torch.arange(len(others), device=anchors.device)
+            logits = torch.cat([logits, more.masked_fill(itself, -torch.inf)], dim=1)
+        return F.cross_entropy(logits / temperature, targets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ import yaml
 from huggingface_hub import hf_hub_download
 from transformers import AutoModel
 
-from te_trainer.config.schema import RunConfig
+from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, DataConfig, RunConfig, Task
 from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import load_config, locate
 from te_trainer.encoders.cross_encoder import check_cross_encoder
 from te_trainer.errors import InputError
-from te_trainer.pairs import GoldSet, Pool, build_pool, load_gold
-from te_trainer.pairs.pool import file_digest, source_file
+from te_trainer.pairs import GoldSet, Pool, Sentences, build_pool, load_gold
+from te_trainer.pairs.pool import SourceCount, file_digest, source_file
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.settings import (
@@ -31,6 +32,7 @@ from te_trainer.stages.settings import (
     start_of,
     training_values,
 )
+from te_trainer.stages.step0 import check_step0, step0_sentences
 
 LOGGER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -46,18 +48,29 @@ def check_models(config: RunConfig) -> None:
         check_bi_encoder(model.bi_encoder, model.pooling or config.bi_encoder.get("pooling"))
         if "cross-encoder" in kinds_of(config):
             check_cross_encoder(str(model.cross_encoder))
-    for logger in config.report_to:
+    check_step0(config)
+    check_loggers(config.report_to)
+
+
+def check_loggers(loggers: Sequence[str]) -> None:
+    """Refuse loggers that are not installed.
+
+    Raises:
+        InputError: names the package.
+    """
+    for logger in loggers:
         if importlib.util.find_spec(LOGGER_PACKAGES[logger]) is None:
             raise InputError(f"report_to: {logger} is not installed; pip install {LOGGER_PACKAGES[logger]}")
 
 
-def load_gold_sets(config: RunConfig) -> tuple[GoldSet | None, list[GoldSet]]:
+def load_gold_sets(
+    data: DataConfig | ContrastiveDataConfig, task: Task = "sts"
+) -> tuple[GoldSet | None, list[GoldSet]]:
     """The dev set and the test sets.
 
     Raises:
         InputError: a set cannot be read or its scores cannot rank, or two test sets have one name.
     """
-    data = config.data
     if data.dir is not None and not Path(data.dir).is_dir():
         raise InputError(f"data.dir: {data.dir} is no folder")
     dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
@@ -66,7 +79,7 @@ def load_gold_sets(config: RunConfig) -> tuple[GoldSet | None, list[GoldSet]]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"data.test: two sets are named '{name}'; rename a file")
-    if config.distillation.task == "binary":
+    if task == "binary":
         for gold in [*([dev] if dev else []), *tests]:
             if not set(gold.scores) <= {0.0, 1.0}:
                 raise InputError(
@@ -96,10 +109,10 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
     folder = root / "pool"
     if folder.exists():
         pool, _ = Pool.load(folder)
-        for count in pool.sources:
-            file = source_file(count.source, config.data.dir)
-            if file is not None and file_digest(file) != count.sha256:
-                raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
+        refuse_changed(pool.sources, config.data.dir, root)
+        if config.step0 is not None:
+            sentences, _ = Sentences.load(root / "sentences")
+            refuse_changed(sentences.sources, config.step0.data.dir or config.data.dir, root)
         _refuse_changed_models(config, root)
         return pool
     with atomic_folder(folder) as place:
@@ -113,7 +126,8 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
             extra_pairs=config.data.extra_pairs,
             seed=config.seed,
         )
-        write_run_file(config, root, pool, world_size)
+        with step0_sentences(config, root, place, world_size) as step0:
+            write_run_file(config, root, pool, world_size, step0)
     return pool
 
 
@@ -126,6 +140,18 @@ def _refuse_changed_models(config: RunConfig, root: Path) -> None:
                     f"models: the weights of {name}'s {kind} have changed since the run in {root} began; name another "
                     "output_dir"
                 )
+
+
+def refuse_changed(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
+    """Refuse to go on with files that are not those a run began with.
+
+    Raises:
+        InputError: names the file.
+    """
+    for count in sources:
+        file = source_file(count.source, folder)
+        if file is not None and file_digest(file) != count.sha256:
+            raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
 
 
 def check_disk(config: RunConfig, root: Path) -> None:
@@ -144,9 +170,17 @@ def check_disk(config: RunConfig, root: Path) -> None:
         for kind in kinds:
             with torch.device("meta"):
                 weights = 4 * AutoModel.from_config(load_config(start_of(model, kind))).num_parameters()
-            encoders += (kept + 1) * weights
+            encoders += (kept + 1 + (config.step0 is not None and kind == "bi-encoder")) * weights
             largest = max(largest, weights)
-    needed = encoders + 3 * 3 * largest
+    check_space(root, encoders + 3 * 3 * largest)
+
+
+def check_space(root: Path, needed: int) -> None:
+    """Refuse to begin where so many bytes are not free.
+
+    Raises:
+        InputError: says how much is needed and how much is free.
+    """
     place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -156,7 +190,7 @@ def check_disk(config: RunConfig, root: Path) -> None:
         )
 
 
-def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -> None:
+def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, step0: dict[str, Any]) -> None:
     """Write `run.yaml`: what was configured, what it became, and what it stood on."""
     content: dict[str, Any] = {
         "config": comparable(config),
@@ -164,6 +198,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -
             str(model.name): {kind: training_values(config, model, kind, world_size) for kind in kinds_of(config)}
             for model in config.models
         },
+        **step0,
         "cycles": cycles_of(config),
         "versions": versions(),
         "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},
@@ -172,7 +207,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int) -
     write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
-def comparable(config: RunConfig) -> dict[str, Any]:
+def comparable(config: RunConfig | ContrastiveConfig) -> dict[str, Any]:
     """A configuration without its output folder: what must be the same for a run to go on."""
     values = asdict(config)
     del values["output_dir"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,25 @@ def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         found += [(name, f"kept: cycle {entry['cycle']}", kind, entry) for kind, entry in final.items()]
     for when, part in (("start", "start"), ("kept", "final")):
         found += [("ensemble", when, kind, scores) for kind, scores in results[part].get("ensemble", {}).items()]
+    return lay_out(found, len(names) > 1)
+
+
+def lay_out(found: list[tuple[str, str, str, dict[str, Any]]], with_model: bool) -> tuple[list[str], list[list[str]]]:
+    """Scores as a table of strings: dev and each test set, times 100.
+
+    Args:
+        found: model, when, kind of encoder, scores.
+        with_model: whether the model has a column.
+
+    Returns:
+        the header, and rows of the same length.
+    """
     with_dev = any("dev" in scores for *_, scores in found)
     tasks = next((list(scores["test"]) for *_, scores in found if "test" in scores), [])
-    header = ["model"] * (len(names) > 1) + ["", "encoder"] + ["dev"] * with_dev + [_title(task) for task in tasks]
+    header = ["model"] * with_model + ["", "encoder"] + ["dev"] * with_dev + [_title(task) for task in tasks]
     body = []
     for name, when, kind, scores in found:
-        cells = [name] * (len(names) > 1) + [when, kind]
+        cells = [name] * with_model + [when, kind]
         cells += [_percent(scores.get("dev"))] * with_dev
         cells += [_percent(scores.get("test", {}).get(task)) for task in tasks]
         body.append(cells)
@@ -63,7 +77,13 @@ def remarks(results: dict[str, Any]) -> list[str]:
 
 def print_table(results: dict[str, Any], metric: str, console: Console | None = None) -> None:
     """Print the closing table."""
-    header, body = rows(results)
+    show(*rows(results), metric, remarks(results), console)
+
+
+def show(
+    header: list[str], body: list[list[str]], metric: str, lines: Sequence[str] = (), console: Console | None = None
+) -> None:
+    """Print a table of scores, and lines below it; what is kept stands out."""
     table = Table(title=f"{metric} x 100", title_justify="left")
     for number, title in enumerate(header):
         table.add_column(title, justify="left" if number < header.index("encoder") + 1 else "right", no_wrap=True)
@@ -73,7 +93,7 @@ def print_table(results: dict[str, Any], metric: str, console: Console | None = 
     if not console.is_terminal:
         console = Console(width=400, file=console.file)
     console.print(table)
-    for line in remarks(results):
+    for line in lines:
         console.print(line, highlight=False, markup=False)
 
 

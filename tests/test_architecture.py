@@ -14,6 +14,7 @@ PACKAGE = ROOT / "te_trainer"
 
 # Each room may import those that stand after it.
 ORDER = [
+    "contrastive_run",
     "report",
     "results",
     "preparation",

@@ -498,8 +498,9 @@ def keys_of_a_run() -> dict[str, Any]:
     for section, schema in ARGUMENTS.items():
         known = {key.name: plain(default_of(key)) for key in fields(schema)} | {"max_length": 0}
         known |= {"pooling": None} if section == "bi_encoder" else {}
-        # `precision` is the run's own key, distillation.precision.
-        keys |= {f"{section}.{name}": known[name] for name in known if name != "precision" and not is_managed(name)}
+        # `precision` is the run's own key, distillation.precision; contrastive training has a recipe of its own.
+        others = {"precision", "temperature", "both_views", "mlp_head", "span"}
+        keys |= {f"{section}.{name}": known[name] for name in known if name not in others and not is_managed(name)}
     return keys | {"bi_encoder.max_length": 32, "cross_encoder.max_length": 64}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity, logit_mse, soft_bce
+from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity, info_nce, logit_mse, soft_bce
 
 
 def embeddings(dtype: torch.dtype = torch.float32, count: int = 64) -> tuple[Tensor, Tensor]:
@@ -111,3 +111,39 @@ def test_cosine_bce_takes_the_cosine_for_the_logit() -> None:
     (expected,) = torch.autograd.grad(cosines, one, grad_outputs=by_cosine)
     (gradient,) = torch.autograd.grad(cosine_bce(one, two, labels), one)
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-6)
+
+
+def info_nce_by_hand(anchors: Tensor, positives: Tensor, temperature: float, others: Tensor | None = None) -> Tensor:
+    """One anchor after the other; `others` are more negatives, but for the anchor itself."""
+
+    def cosine(one: Tensor, two: Tensor) -> Tensor:
+        return (one @ two) / (one.norm() * two.norm())
+
+    losses = []
+    for place, anchor in enumerate(anchors.double()):
+        scores = [torch.exp(cosine(anchor, positive) / temperature) for positive in positives.double()]
+        more = [] if others is None else [other for row, other in enumerate(others.double()) if row != place]
+        total = sum(scores) + sum(torch.exp(cosine(anchor, other) / temperature) for other in more)
+        losses.append(-torch.log(scores[place] / total))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("both_views", [False, True])
+def test_info_nce_is_its_formula(both_views: bool) -> None:
+    one, two = embeddings(count=8)
+    others = one if both_views else None
+    loss = info_nce(one, two, 0.5, others=others)
+    assert_equal_to_hand(loss, info_nce_by_hand(one, two, 0.5, others), [one, two])
+
+
+def test_anchors_of_a_part_of_the_batch_meet_all_of_it() -> None:
+    one, two = embeddings(count=8)
+    halves = [info_nce(one[:4], two, 0.5, others=one), info_nce(one[4:], two, 0.5, own=4, others=one)]
+    assert_equal_to_hand(sum(halves) / 2, info_nce_by_hand(one, two, 0.5, one), [one, two])  # type: ignore[arg-type]
+
+
+def test_info_nce_under_autocast_is_computed_in_float32() -> None:
+    one, two = embeddings(count=8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = info_nce(one, two, 0.05, others=one)
+    assert loss.item() == pytest.approx(info_nce_by_hand(one, two, 0.05, one).item(), abs=1e-6)

@@ -1,6 +1,25 @@
-"""Configuration of the main job: one dataclass per YAML section, parsed from a file and dotted overrides."""
+"""Configuration of the recipes: one dataclass per YAML section, parsed from a file and dotted overrides."""
 
+from te_trainer.config.contrastive import parse_contrastive
 from te_trainer.config.parser import parse
-from te_trainer.config.schema import DataConfig, DistillationConfig, LoraConfig, ModelConfig, RunConfig
+from te_trainer.config.schema import (
+    ContrastiveConfig,
+    ContrastiveDataConfig,
+    DataConfig,
+    DistillationConfig,
+    LoraConfig,
+    ModelConfig,
+    RunConfig,
+)
 
-__all__ = ["DataConfig", "DistillationConfig", "LoraConfig", "ModelConfig", "RunConfig", "parse"]
+__all__ = [
+    "ContrastiveConfig",
+    "ContrastiveDataConfig",
+    "DataConfig",
+    "DistillationConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "RunConfig",
+    "parse",
+    "parse_contrastive",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from te_trainer.config.schema import Kind, Size, Task
+from te_trainer.config.schema import Kind, Method, Size, Task
 
 CYCLES: dict[Task, int] = {"sts": 3, "binary": 5}
 
@@ -40,4 +40,50 @@ def paper_arguments(kind: Kind, task: Task, size: Size = "base") -> dict[str, An
         "num_train_epochs": 10 if task == "sts" else 15,
         "warmup_steps": 0,
         "weight_decay": 0.01,
+    }
+
+
+def contrastive_arguments(method: Method) -> dict[str, Any]:
+    """Training arguments of step 0, and the encoder's `pooling` and `max_length`, as the methods' authors have them.
+
+    SimCSE (Gao et al. 2021, unsupervised, BERT-base): batch size and learning rate from the table "Hyperparameters" of
+    the README of princeton-nlp/SimCSE, the rest from its run_unsup_example.sh (a million sentences of
+    Wikipedia, one epoch, no warm-up, no weight decay). Values for other PLMs are in recipes/contrastive.
+
+    Mirror-BERT (Liu et al. 2021, sentences): mirror_scripts/mirror_sentence_roberta.sh and train.py of
+    cambridgeltl/mirror-bert: 10,000 sentences, one epoch, a learning rate that stays, both views as anchors (NT-Xent),
+    five characters masked. Its drophead variant is not among these.
+
+    Batch sizes are global ones.
+    """
+    if method == "mirror_bert":
+        return {
+            "learning_rate": 2e-5,
+            "per_device_train_batch_size": 200,
+            "num_train_epochs": 1,
+            "warmup_steps": 0,
+            "weight_decay": 0.01,
+            "lr_scheduler_type": "constant",
+            "eval_steps": 125,
+            "temperature": 0.04,
+            "span": 5,
+            "mlp_head": False,
+            "both_views": True,
+            "pooling": "cls",
+            "max_length": 50,
+        }
+    return {
+        "learning_rate": 3e-5,
+        "per_device_train_batch_size": 64,
+        "num_train_epochs": 1,
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "linear",
+        "eval_steps": 125,
+        "temperature": 0.05,
+        "span": 0,
+        "mlp_head": True,
+        "both_views": False,
+        "pooling": "cls",
+        "max_length": 32,
     }

@@ -11,6 +11,7 @@ Size = Literal["base", "large"]
 Pooling = Literal["cls", "mean", "last"]
 Students = Literal["both", "bi-encoder"]
 Combine = Literal["mean", "weighted", "rank"]
+Method = Literal["simcse", "mirror_bert"]
 
 
 @dataclass
@@ -128,10 +129,55 @@ class LoraConfig:
 
 
 @dataclass
+class ContrastiveDataConfig:
+    """Where the sentences and the gold scores are.
+
+    Args:
+        sentences: Sources of sentences, one or several: a `.txt` file (a sentence a line, or several with `||` between
+            them), or any source of pairs (`.tsv`, `.csv`, `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark
+            name, a Hub id), of which the distinct sentences are taken.
+        column: Read this one column instead of `sentence1` and `sentence2`, e.g. `text` of a Hub dataset.
+        split: Read this split only, of sources that have splits. Default: all of them.
+        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`.
+        max_sentences: Keep at most this many sentences, drawn with `seed`.
+        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`); without it they come
+            from the Hub.
+        dev: Pairs with gold scores that choose the checkpoint: a benchmark name, or a file as for `sentences` with a
+            column `score`. Without it the last checkpoint is kept.
+        test: Pairs with gold scores to report on, named likewise; they choose nothing.
+    """
+
+    sentences: list[str] | str = field(default_factory=list)
+    column: str | None = None
+    split: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    max_sentences: int | None = None
+    dir: str | None = None
+    dev: str | None = None
+    test: list[str] | str = field(default_factory=list)
+
+
+@dataclass
+class ContrastiveConfig:
+    """A run of contrastive training, from a plain PLM to a bi-encoder.
+
+    `contrastive` holds only the keys that the user gave; `contrastive_arguments` fills the rest.
+    """
+
+    model: str
+    data: ContrastiveDataConfig
+    contrastive: dict[str, Any]
+    report_to: list[str]
+    output_dir: str
+    seed: int
+
+
+@dataclass
 class RunConfig:
     """A whole run.
 
     `bi_encoder` and `cross_encoder` hold only the keys that the user gave; the trainers' defaults fill the rest.
+    `step0` is what the file `distillation.step0` says.
     """
 
     models: list[ModelConfig]
@@ -143,3 +189,4 @@ class RunConfig:
     report_to: list[str]
     output_dir: str
     seed: int
+    step0: ContrastiveConfig | None = None

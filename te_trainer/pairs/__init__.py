@@ -1,6 +1,7 @@
-"""Sentence pairs: unlabelled pools and sets with gold scores, from files and from the Hub."""
+"""Sentence pairs and sentences: unlabelled pools and sets with gold scores, from files and from the Hub."""
 
 from te_trainer.pairs.gold import GoldSet, load_gold
 from te_trainer.pairs.pool import Pool, build_pool
+from te_trainer.pairs.sentences import Sentences, build_sentences
 
-__all__ = ["GoldSet", "Pool", "build_pool", "load_gold"]
+__all__ = ["GoldSet", "Pool", "Sentences", "build_pool", "build_sentences", "load_gold"]

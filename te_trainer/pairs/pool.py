@@ -106,7 +106,7 @@ def build_pool(
     raw, final = folder / "read.arrow", folder / "pairs.arrow"
     hashes = array("Q")
     listed = [(source, False) for source in sources] + [(source, True) for source in extra]
-    _write(raw, _blocks(pool, listed, columns or {}, benchmark_folder, hashes))
+    write_blocks(raw, _blocks(pool, listed, columns or {}, benchmark_folder, hashes))
     digests = np.frombuffer(hashes, dtype=np.uint64)
     distinct = np.sort(np.unique(digests, return_index=True)[1])
     pool.duplicates = len(digests) - len(distinct)
@@ -122,7 +122,7 @@ def build_pool(
     if len(kept) == len(digests):
         raw.replace(final)
     else:
-        _write(final, _filtered(raw, kept))
+        write_blocks(final, filtered_blocks(raw, kept))
         raw.unlink()
     pool.pairs = len(kept)
     pool.fingerprint = hashlib.sha256(digests[kept].tobytes()).hexdigest()[:16]
@@ -189,7 +189,8 @@ def _drawn(rows: np.ndarray, count: int | None, generator: np.random.Generator) 
     return np.sort(generator.choice(rows, size=count, replace=False))
 
 
-def _filtered(path: Path, kept: np.ndarray) -> Iterator[pa.RecordBatch]:
+def filtered_blocks(path: Path, kept: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """The rows of an Arrow file whose numbers are in `kept`, which ascends."""
     start = 0
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         for batch in stream:
@@ -199,7 +200,8 @@ def _filtered(path: Path, kept: np.ndarray) -> Iterator[pa.RecordBatch]:
             start += len(batch)
 
 
-def _write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+def write_blocks(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write pairs as one Arrow file."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for batch in batches:
             writer.write_batch(batch)

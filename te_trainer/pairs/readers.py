@@ -60,6 +60,19 @@ def read_rows(
         raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
 
 
+def read_lines(source: str) -> Iterator[Row]:
+    """Yield the lines of a .txt file, each with the sentences that `||` stands between.
+
+    Raises:
+        InputError: there is no such file, or a line is not UTF-8.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"{source}: the file does not exist")
+    for number, line in enumerate(_lines(path), 1):
+        yield f"{path}, line {number}", list(line.rstrip("\r\n").split("||"))
+
+
 def _file(path: Path, names: Names, split: str | None) -> Iterator[Row]:
     ending = path.suffix.lower()
     if ending == ".txt":

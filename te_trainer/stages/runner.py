@@ -27,12 +27,13 @@ from te_trainer.encoders.fingerprint import fingerprint
 from te_trainer.encoders.precision import resolve_precision
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import score_pairs
-from te_trainer.pairs import Pool
+from te_trainer.pairs import Pool, Sentences
 from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
 from te_trainer.run_folder import atomic_folder, scratch_folder, write_text
 from te_trainer.stages.scoring import Scorer, describe, load_predictions, save_predictions
 from te_trainer.stages.settings import KINDS, cycles_of, keeps_all_cycles, kinds_of, start_of, training_values
+from te_trainer.stages.step0 import started, step0_stage, step0_work
 from te_trainer.stages.training import Training
 
 FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward, and backward at twice that
@@ -68,17 +69,20 @@ class StageRunner:
         self.progress = progress
         self.after_stage = after_stage
         self.state = process_state()
-        self.models = {str(model.name): model for model in config.models}
+        self.models = {str(model.name): started(config, root, model) for model in config.models}
         self.cycles = cycles_of(config)
         self.kinds = kinds_of(config)
         self.agreements: dict[str, list[dict[str, Any]]] = {}
         self.precision = resolve_precision(config.distillation.precision)
+        self.step0_work = step0_work(config, root, len(pairs))
         progress.total = self._total_work()
 
     # ------------------------------------------------------------ what a cycle asks for
 
     def evaluate_start(self, name: str) -> None:
-        """Score the bi-encoder that a PLM starts from."""
+        """Score the bi-encoder that a PLM starts from, and make it first where the run has a step 0."""
+        if self.config.step0 is not None:
+            self._step0(name)
         record = self.record_path(0, name, "bi-encoder")
         if not record.exists():
             self._score(self._load(name, "bi-encoder", self.models[name].bi_encoder), f"{name}: start", record)
@@ -232,10 +236,10 @@ class StageRunner:
 
     def record_path(self, cycle: int, name: str, kind: Kind) -> Path:
         """Scores of an encoder; there only when its stage is done."""
-        return (self._folder(cycle, name) if cycle else self.root / "start" / name) / f"{kind}.json"
+        return self._folder(cycle, name) / f"{kind}.json"
 
     def encoder_path(self, cycle: int, name: str, kind: Kind) -> Path:
-        """An encoder trained in a cycle."""
+        """An encoder trained in a cycle; cycle 0 is step 0."""
         return self._folder(cycle, name) / kind
 
     def labels_path(self, cycle: int, name: str, teacher: Kind) -> Path:
@@ -244,7 +248,7 @@ class StageRunner:
         return folder / f"{teacher}-labels"
 
     def _folder(self, cycle: int, name: str) -> Path:
-        return self.root / f"cycle-{cycle}" / name
+        return self.root / (f"cycle-{cycle}" if cycle else "start") / name
 
     def _teacher(self, cycle: int, name: str, kind: Kind) -> str:
         if kind == "cross-encoder":
@@ -284,6 +288,16 @@ class StageRunner:
             log_folder=self.root / "logs" / f"cycle-{cycle}" / name / student,
         )
 
+    def _step0(self, name: str) -> None:
+        if self.encoder_path(0, name, "bi-encoder").exists():
+            self.progress.skip(self.step0_work)
+            return
+        _, sentences = Sentences.load(self.root / "sentences")
+        stage = step0_stage(self.config, self.root, self.models[name], self.scorer, self.progress)
+        stage.run(sentences, self.step0_work)
+        self.models[name] = started(self.config, self.root, self.models[name])
+        self.after_stage()
+
     def _score(self, encoder: Encoder, title: str, record: Path) -> None:
         began = time.monotonic()
         predictions = self.scorer.predict(encoder)
@@ -303,7 +317,7 @@ class StageRunner:
     def _total_work(self) -> float:
         trainings = sum(self._training_work(name, kind) for name in self.models for kind in self.kinds)
         labellings = self.cycles * len(self.kinds) + (self.config.distillation.selection == "agreement")
-        return self.cycles * trainings + FORWARD * labellings * len(self.models)
+        return self.cycles * trainings + (FORWARD * labellings + self.step0_work) * len(self.models)
 
     def _forget_tokens(self) -> None:
         """Token ids that `Dataset.map` kept beside the pool; every training makes its own."""

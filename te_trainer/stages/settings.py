@@ -79,16 +79,23 @@ def check_training_values(config: RunConfig) -> None:
         InputError: names the key.
     """
     for kind in KINDS:
-        section = kind.replace("-", "_")
-        given = section_of(config, kind)
-        for key, choices in CHOICES.items():
-            known = [str(choice.value) for choice in list(choices)]
-            if key in given and given[key] not in known:
-                raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
-        for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if given.get(key, 1) < 1:
-                raise InputError(f"{section}.{key}: expected a number of 1 or more, got {given[key]}")
-        for key in ("learning_rate", "num_train_epochs", "eval_steps"):
-            value = float(given.get(key, 1))
-            if not math.isfinite(value) or value <= 0:
-                raise InputError(f"{section}.{key}: expected a number above 0, got {given[key]}")
+        check_section(kind.replace("-", "_"), section_of(config, kind))
+
+
+def check_section(section: str, given: dict[str, Any]) -> None:
+    """Refuse values of one section's training keys.
+
+    Raises:
+        InputError: names the key.
+    """
+    for key, choices in CHOICES.items():
+        known = [str(choice.value) for choice in list(choices)]
+        if key in given and given[key] not in known:
+            raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
+    for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if given.get(key, 1) < 1:
+            raise InputError(f"{section}.{key}: expected a number of 1 or more, got {given[key]}")
+    for key in ("learning_rate", "num_train_epochs", "eval_steps"):
+        value = float(given.get(key, 1))
+        if not math.isfinite(value) or value <= 0:
+            raise InputError(f"{section}.{key}: expected a number above 0, got {given[key]}")

@@ -44,6 +44,7 @@ class Training:
         values: keyword arguments of the training arguments.
         dev: if given, the best checkpoint by it is kept; else the last one.
         run_name, group, log_folder: for the loggers.
+        section: of the configuration, where it is not the encoder's kind.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Training:
     run_name: str
     group: str
     log_folder: Path
+    section: str | None = None
 
     @property
     def workshop(self) -> Path:
@@ -81,7 +83,7 @@ class Training:
             kind: of the encoder.
             load: gives the encoder as it starts. Called once the training arguments are there: under ZeRO-3 they make
                 `from_pretrained` put a share of the weights on each rank, so that no rank ever holds all of them.
-            pairs: columns `sentence1`, `sentence2`, `label`.
+            pairs: columns `sentence1`, `sentence2`, `label`; positive pairs have no label.
 
         Raises:
             DivergedError: a loss is NaN or infinite.
@@ -128,11 +130,10 @@ class Training:
                 log_level="error",
                 log_level_replica="error",
                 # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
-                save_strategy="epoch",
-                **self.values,
+                **{"save_strategy": "epoch", **self.values},
             )
         except (ValueError, ImportError) as error:
-            section = kind.replace("-", "_")
+            section = self.section or kind.replace("-", "_")
             raise InputError(f"{section}: transformers refuses its arguments: {' '.join(str(error).split())}") from None
 
     def _save(self, trainer: Any, clock: _Clock) -> None:

@@ -76,7 +76,21 @@ class BiEncoderTrainingArguments(PairTrainingArguments):
         default=BI["per_device_train_batch_size"], metadata={"help": "Pairs in a batch, on each device."}
     )
     num_train_epochs: float = field(default=BI["num_train_epochs"], metadata={"help": "Passes over the pool."})
-    loss: str = field(default="mse", metadata={"help": "mse (the paper's, Eq. 3) or bce (its ablation, Table 8)."})
+    loss: str = field(
+        default="mse",
+        metadata={"help": "mse (the paper's, Eq. 3), bce (its ablation, Table 8) or info_nce (Eq. 1, no labels)."},
+    )
+    temperature: float = field(default=0.05, metadata={"help": "info_nce: what cosines are divided by."})
+    both_views: bool = field(
+        default=False,
+        metadata={"help": "info_nce: both sides of the batch are anchors, and each other's negatives (Mirror-BERT)."},
+    )
+    mlp_head: bool = field(
+        default=False, metadata={"help": "info_nce: train with a linear layer and tanh on [CLS] (SimCSE)."}
+    )
+    span: int = field(
+        default=0, metadata={"help": "info_nce: characters of sentence2 that a mask replaces (Mirror-BERT)."}
+    )
 
 
 @dataclass

@@ -20,8 +20,9 @@ from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
-from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches
+from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler
 from te_trainer.trainers.tokenise import lengths
+from te_trainer.trainers.views import SentenceViews
 
 Loss = TypeVar("Loss")
 
@@ -52,7 +53,7 @@ class PairTrainer(Trainer):
         self,
         encoder: Encoder,
         args: PairTrainingArguments,
-        train_dataset: Dataset | None,
+        train_dataset: Dataset | SentenceViews | None,
         eval_dataset: Dataset | None,
         metric: Metric,
         callbacks: list[TrainerCallback] | None,
@@ -87,22 +88,24 @@ class PairTrainer(Trainer):
         raise NotImplementedError
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of similar length in random order; the order follows from seed and epoch alone.
+        """Batches in random order, of similar length where labels are learnt; it follows from seed and epoch alone.
 
         Global batches do not depend on the number of ranks, nor on gradient accumulation. The loader is already this
         rank's, so accelerate has nothing to divide.
         """
         dataset = self.train_dataset
-        if not isinstance(dataset, Dataset):
-            return super().get_train_dataloader()
         args = self.args
-        sampler = LengthGroupedSampler(
-            lengths(dataset),
-            args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
-            epoch=lambda: int(self.state.epoch or 0),
-        )
+        seed = args.seed if args.data_seed is None else args.data_seed
+        batch = args.train_batch_size * args.world_size
+        sampler: LengthGroupedSampler | ShuffledSampler
+        if isinstance(dataset, SentenceViews):
+            sampler = ShuffledSampler(len(dataset), batch, seed, self._epoch)
+        elif isinstance(dataset, Dataset):
+            sampler = LengthGroupedSampler(
+                lengths(dataset), batch * args.gradient_accumulation_steps, seed, self._epoch
+            )
+        else:
+            return super().get_train_dataloader()
         return DataLoader(
             dataset,
             batch_sampler=MicroBatches(
@@ -125,8 +128,12 @@ class PairTrainer(Trainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimiser step, and the number of pairs in all of them on all ranks."""
         batches = list(islice(epoch_iterator, num_batches))
-        pairs = torch.tensor([sum(len(batch["labels"]) for batch in batches)], device=device)
+        pairs = torch.tensor([sum(self.pairs_in(batch) for batch in batches)], device=device)
         return batches, self.accelerator.gather(pairs).sum()
+
+    def pairs_in(self, batch: dict[str, Tensor]) -> int:
+        """Pairs of a collated batch."""
+        return len(batch["labels"])
 
     def share(self, loss: Tensor, pairs: int, num_items_in_batch: Tensor | int | None) -> Tensor:
         """A micro-batch's part of the mean over all pairs of an optimiser step.
@@ -180,6 +187,10 @@ class PairTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             self.encoder.save_layout(output_dir or self.args.output_dir or ".")
+
+    def _epoch(self) -> int:
+        # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
+        return int(self.state.epoch or 0)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         scores = np.asarray(prediction.predictions)

@@ -16,7 +16,7 @@ class BiEncoderCollator:
 
     Two pairs `{"input_ids1": [2, 7, 3], "input_ids2": [2, 3], "label": 0.5}` and `{"input_ids1": [2, 8, 3],
     "input_ids2": [2, 9, 3], "label": 0.1}` give `input_ids` `[[2, 7, 3], [2, 8, 3], [2, 3, 0], [2, 9, 3]]`, the
-    `attention_mask` of the same shape (4, 3), and `labels` `[0.5, 0.1]`.
+    `attention_mask` of the same shape (4, 3), and `labels` `[0.5, 0.1]`. Positive pairs have no labels.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -24,6 +24,8 @@ class BiEncoderCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         ids = [row[side] for side in ("input_ids1", "input_ids2") for row in rows]
         batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+        if "label" not in rows[0]:
+            return dict(batch)
         return {**batch, "labels": torch.tensor([row["label"] for row in rows], dtype=torch.float32)}
 
 

@@ -1,4 +1,4 @@
-"""The order of training examples: batches of similar length, in random order, divided among ranks."""
+"""The order of training examples, a function of (seed, epoch), and how it is divided among ranks."""
 
 from __future__ import annotations
 
@@ -54,6 +54,36 @@ class LengthGroupedSampler(Sampler[int]):
         yield from order[whole:].tolist()
 
 
+class ShuffledSampler(Sampler[int]):
+    """Every example in random order, in whole batches only, as `epoch * count + index`.
+
+    For losses with in-batch negatives. Grouped by length, sentences would be told apart by less than they are in a
+    random batch. The rest that fills no batch over all ranks is left out, another one in each epoch: a smaller batch
+    would have fewer negatives, and one that is filled up with what it holds already would make a sentence its own
+    negative.
+
+    Args:
+        count: examples.
+        batch_size: examples whose vectors meet: those of a micro-batch, over all ranks.
+        seed: of all orders.
+        epoch: gives the number of the epoch that begins.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self.epoch()
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        yield from (epoch * self.count + order[: len(self)]).tolist()
+
+
 class MicroBatches(Sampler[list[int]]):
     """A rank's share of every global batch, in micro-batches.
 
@@ -71,7 +101,7 @@ class MicroBatches(Sampler[list[int]]):
 
     def __init__(
         self,
-        sampler: LengthGroupedSampler,
+        sampler: LengthGroupedSampler | ShuffledSampler,
         size: int,
         accumulation: int = 1,
         rank: int = 0,

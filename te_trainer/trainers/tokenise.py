@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,14 +50,23 @@ def lengths(dataset: Dataset) -> np.ndarray:
     return np.asarray(dataset.with_format("numpy")["length"][:])
 
 
-def _map(dataset: Dataset, function: Callable[..., dict[str, list[Any]]], **arguments: Any) -> Dataset:
+def check_columns(dataset: Dataset, names: Sequence[str]) -> None:
+    """Refuse a dataset that cannot be trained on.
+
+    Raises:
+        InputError: it has no rows, or lacks a column.
+    """
     if len(dataset) == 0:
         raise InputError("the dataset has no rows; give at least one pair")
-    for name in (*TEXT, "label"):
+    for name in names:
         if name not in dataset.column_names:
             raise InputError(
                 f"the dataset has no column '{name}' among {', '.join(dataset.column_names)}; rename one with "
                 "Dataset.rename_column"
             )
+
+
+def _map(dataset: Dataset, function: Callable[..., dict[str, list[Any]]], **arguments: Any) -> Dataset:
+    check_columns(dataset, (*TEXT, "label"))
     dataset = dataset.select_columns([*TEXT, "label"])
     return dataset.map(function, batched=True, remove_columns=list(TEXT), fn_kwargs=arguments)

@@ -1,0 +1,105 @@
+"""From a plain PLM and sentences to a bi-encoder, by contrastive training (SimCSE, Mirror-BERT): the paper's step 0.
+
+    accelerate launch recipes/contrastive.py --config recipes/contrastive/simcse_bert_base.yaml
+
+Every key of the YAML file can be overridden as `--section.key value`; `--help` lists them. The same command, run again
+after an interruption, continues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from te_trainer.command import run_command
+from te_trainer.config import ContrastiveConfig, parse_contrastive
+
+
+def main() -> None:
+    ################
+    # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
+    ################
+    config = parse_contrastive()
+    from te_trainer.preparation import comparable
+    from te_trainer.processes import leave, process_state
+    from te_trainer.quiet import quiet_libraries
+    from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
+
+    quiet_libraries()
+    root = Path(config.output_dir)
+    state = process_state()
+    with full_disk_is_named(root), claimed(root) if state.is_main_process else contextlib.nullcontext():
+        state.wait_for_everyone()
+        refuse_other_configuration(root, comparable(config))
+        train_in(root, config)
+    leave()
+
+
+def train_in(root: Path, config: ContrastiveConfig) -> None:
+    from te_trainer.contrastive_run import check, collect, load_sentences, prepare_sentences, print_table, record_path
+    from te_trainer.encoders.precision import resolve_precision
+    from te_trainer.metrics import spearman
+    from te_trainer.preparation import describe_gold, load_gold_sets
+    from te_trainer.processes import process_state
+    from te_trainer.progress import RunProgress
+    from te_trainer.run_folder import write_text
+    from te_trainer.stages.contrastive import ContrastiveSettings, ContrastiveStage
+    from te_trainer.stages.scoring import Scorer
+
+    state = process_state()
+    results_file = root / "results.json"
+    if results_file.exists():
+        if state.is_main_process:
+            print_table(json.loads(results_file.read_text(encoding="utf-8")), spearman.__name__)
+            print(f"The run in {root} is finished; there is nothing to do.")
+        return
+
+    ################
+    # Model, gold scores, sentences
+    ################
+    check(config, root)
+    dev, tests = load_gold_sets(config.data)
+    if state.is_main_process:
+        prepare_sentences(config, root, state.num_processes)
+    state.wait_for_everyone()
+    counts, sentences = load_sentences(root)
+
+    ################
+    # Scores, training, scores
+    ################
+    settings = ContrastiveSettings(config.contrastive)
+    precision = resolve_precision(settings.training(state.num_processes)["precision"])
+    progress = RunProgress(enabled=state.is_main_process)
+    with progress:
+        for line in [*counts.describe(), *describe_gold(dev, tests)]:
+            progress.say(line)
+        stage = ContrastiveStage(
+            settings,
+            config.model,
+            root / "bi-encoder",
+            Scorer(dev, tests, spearman, None, root / ".scratch-gold"),
+            progress,
+            seed=config.seed,
+            report_to=config.report_to,
+            run_name=root.name,
+            group=root.name,
+            log_folder=root / "logs",
+        )
+        stage.score(config.model, "start", record_path(root, "start"))
+        stage.run(sentences, progress.total)
+        stage.score(str(stage.folder), "trained", record_path(root, "final"))
+
+    ################
+    # Results
+    ################
+    if state.is_main_process:
+        results = collect(root, stage.seconds, precision)
+        write_text(results_file, json.dumps(results, indent=2) + "\n")
+        print_table(results, spearman.__name__)
+        print(f"The bi-encoder is in {stage.folder}.")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

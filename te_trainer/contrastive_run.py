@@ -1,0 +1,119 @@
+"""What a run of contrastive training looks at before it begins, and what it leaves at its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from transformers import AutoModel
+
+from te_trainer.config.schema import ContrastiveConfig
+from te_trainer.encoders.checkpoint import load_config
+from te_trainer.errors import InputError
+from te_trainer.pairs import Sentences, build_sentences
+from te_trainer.preparation import (
+    check_loggers,
+    check_space,
+    checkpoint_fingerprint,
+    comparable,
+    refuse_changed,
+)
+from te_trainer.report import lay_out, show
+from te_trainer.results import environment, versions
+from te_trainer.run_folder import atomic_folder, write_text
+from te_trainer.stages.contrastive import ContrastiveSettings
+
+ENCODER = "bi-encoder"
+
+
+def check(config: ContrastiveConfig, root: Path) -> None:
+    """Refuse models, values, loggers and disks that cannot be used.
+
+    Raises:
+        InputError: names the key, the model or the folder.
+    """
+    ContrastiveSettings(config.contrastive).check(config.model)
+    check_loggers(config.report_to)
+    if not (root / "run.yaml").exists():
+        with torch.device("meta"):
+            weights = 4 * AutoModel.from_config(load_config(config.model)).num_parameters()
+        # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written
+        check_space(root, weights + 3 * 3 * weights)
+
+
+def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) -> None:
+    """Write the sentences and `run.yaml` into the output folder, or find them there.
+
+    Raises:
+        InputError: a source cannot be read, or it or the model has changed since the run began, or there are too few
+            sentences.
+    """
+    folder = root / "sentences"
+    if folder.exists():
+        refuse_changed(Sentences.load(folder)[0].sources, config.data.dir, root)
+        begun = yaml.safe_load((root / "run.yaml").read_text(encoding="utf-8"))
+        if begun["model"] != checkpoint_fingerprint(config.model):
+            raise InputError(
+                f"model: the weights of {config.model} have changed since the run in {root} began; name another "
+                "output_dir"
+            )
+        return
+    settings = ContrastiveSettings(config.contrastive)
+    with atomic_folder(folder) as place:
+        data = config.data
+        found = build_sentences(
+            data.sentences,
+            place,
+            column=data.column,
+            columns=data.columns,
+            split=data.split,
+            benchmark_folder=data.dir,
+            max_sentences=data.max_sentences,
+            seed=config.seed,
+        )
+        settings.check_batch(found.sentences, world_size)
+        content = {
+            "config": comparable(config),
+            "resolved": settings.training(world_size) | settings.encoder,
+            "versions": versions(),
+            "sentences": {"number": found.sentences, "fingerprint": found.fingerprint},
+            "model": checkpoint_fingerprint(config.model),
+        }
+        # run.yaml comes first: it makes the folder a run's, whenever the process is killed
+        write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
+
+
+def load_sentences(root: Path) -> tuple[Sentences, Dataset]:
+    """The sentences of a run."""
+    return Sentences.load(root / "sentences")
+
+
+def collect(root: Path, training_seconds: float, precision: str) -> dict[str, Any]:
+    """`{"start": {"bi-encoder": SCORES}, "final": {"bi-encoder": SCORES}, "seconds", "environment"}`.
+
+    Scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`, absent where there is no gold.
+    """
+    before, after = (json.loads(record_path(root, when).read_text(encoding="utf-8")) for when in ("start", "final"))
+    evaluate = before["seconds"] + after["seconds"]
+    seconds = {"train": training_seconds, "evaluate": evaluate, "total": training_seconds + evaluate}
+    return {
+        "start": {ENCODER: before["scores"]},
+        "final": {ENCODER: {"path": str((root / ENCODER).absolute()), **after["scores"]}},
+        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+        "environment": environment(precision),
+    }
+
+
+def record_path(root: Path, when: str) -> Path:
+    """Scores of the encoder before ("start") or after ("final") the training."""
+    return root / "scores" / f"{when}.json"
+
+
+def print_table(results: dict[str, Any], metric: str) -> None:
+    """Print the scores of the encoder before and after the training."""
+    found = [("", when, ENCODER, results[part][ENCODER]) for when, part in (("start", "start"), ("kept", "final"))]
+    show(*lay_out(found, with_model=False), metric)

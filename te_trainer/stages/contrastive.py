@@ -1,0 +1,155 @@
+"""Step 0 (Trans-Encoder, section 2.1): contrastive training makes a bi-encoder of a plain PLM."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from te_trainer.config.defaults import contrastive_arguments
+from te_trainer.encoders import BiEncoder
+from te_trainer.encoders.bi_encoder import check_bi_encoder
+from te_trainer.encoders.checkpoint import load_tokenizer
+from te_trainer.errors import DivergedError, InputError
+from te_trainer.processes import process_state
+from te_trainer.progress import RunProgress
+from te_trainer.run_folder import write_text
+from te_trainer.stages.scoring import Scorer, describe
+from te_trainer.stages.settings import check_section
+from te_trainer.stages.training import Training
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings:
+    """What a section `contrastive` means.
+
+    Args:
+        section: as the user gave it; the method's authors gave the rest.
+    """
+
+    section: dict[str, Any]
+
+    def training(self, world_size: int) -> dict[str, Any]:
+        """Keyword arguments of the training arguments. The authors' batch size is divided among the ranks."""
+        values = contrastive_arguments(self.section.get("method", "simcse"))
+        values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // world_size)
+        values |= {"precision": "auto"} | self.section
+        if values.get("bf16") is False or values.get("fp16") is False:
+            values["precision"] = "float32"
+        # An epoch may take hours; what a kill may lose does not grow with it.
+        values |= {"loss": "info_nce", "save_strategy": "steps", "save_steps": values["eval_steps"]}
+        return {key: value for key, value in values.items() if key not in {"method", "pooling", "max_length"}}
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """Pooling and length of the encoder."""
+        values = contrastive_arguments(self.section.get("method", "simcse")) | self.section
+        return {key: values[key] for key in ("pooling", "max_length")}
+
+    def check(self, model: str) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            InputError: a wrong value, or a model that cannot start a bi-encoder, or has no mask for spans.
+        """
+        check_section("contrastive", self.section)
+        check_bi_encoder(model, self.encoder["pooling"])
+        if self.training(1)["span"] and load_tokenizer(model).mask_token is None:
+            raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
+
+    def check_batch(self, sentences: int, world_size: int) -> None:
+        """Refuse fewer sentences than one batch over all ranks holds.
+
+        Raises:
+            InputError: gives both numbers.
+        """
+        batch = self.training(world_size)["per_device_train_batch_size"] * world_size
+        if sentences < batch:
+            raise InputError(
+                f"data.sentences: {sentences} distinct sentences do not fill one batch of {batch}; give more, or lower "
+                "contrastive.per_device_train_batch_size"
+            )
+
+
+@dataclass
+class ContrastiveStage:
+    """One PLM's contrastive training and its scores; each is done once, and its result lies on the disk.
+
+    Args:
+        settings: how to train.
+        model: the plain PLM.
+        folder: where the bi-encoder goes.
+        scorer: its dev set chooses the checkpoint if `by_dev`, else the last one is kept.
+        title: of the stage, for people.
+    """
+
+    settings: ContrastiveSettings
+    model: str
+    folder: Path
+    scorer: Scorer
+    progress: RunProgress
+    seed: int
+    report_to: list[str]
+    run_name: str
+    group: str
+    log_folder: Path
+    title: str = "contrastive training"
+    by_dev: bool = True
+
+    def run(self, sentences: Dataset, work: float) -> None:
+        """Train, if it is not done.
+
+        Args:
+            sentences: columns `sentence1` and `sentence2`.
+            work: of the whole training, for the display.
+        """
+        if self.folder.exists():
+            self.progress.skip(work)
+            return
+        training = self._training()
+        self.progress.begin(self.title, work, training.share_done())
+        try:
+            training.run("bi-encoder", lambda: self._load(self.model), sentences)
+        except DivergedError as error:
+            raise DivergedError(f"{self.title}: {error}") from None
+        self.progress.end()
+
+    def score(self, path: str, title: str, record: Path) -> None:
+        """Score the plain PLM or the trained encoder, if it is not done."""
+        if record.exists():
+            return
+        began = time.monotonic()
+        scores = self.scorer.scores(self.scorer.predict(self._load(path)))
+        entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3)}
+        state = process_state()
+        if state.is_main_process:
+            write_text(record, json.dumps(entry, indent=2) + "\n")
+        state.wait_for_everyone()
+        if scores:
+            self.progress.say(f"{title}: {describe(scores)}")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the training, over all processes that worked on it."""
+        return float(json.loads(self._training().record.read_text(encoding="utf-8"))["seconds"])
+
+    def _load(self, path: str) -> BiEncoder:
+        return BiEncoder.from_pretrained(path, **self.settings.encoder)
+
+    def _training(self) -> Training:
+        return Training(
+            folder=self.folder,
+            values={"report_to": self.report_to or "none", **self.settings.training(process_state().num_processes)},
+            dev=self.scorer.dev if self.by_dev else None,
+            metric=self.scorer.metric,
+            seed=self.seed,
+            progress=self.progress,
+            run_name=self.run_name,
+            group=self.group,
+            log_folder=self.log_folder,
+            section="contrastive",
+        )

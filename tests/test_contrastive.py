@@ -1,0 +1,345 @@
+"""The recipe of contrastive training: what it makes, what it refuses, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, SAMPLE, process_environment, sample_pairs, save_tiny
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+
+from te_trainer.command import run_command
+from te_trainer.config import parse_contrastive
+from te_trainer.config.contrastive import parse_step0
+from te_trainer.encoders import BiEncoder
+from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import spearman
+from te_trainer.pairs import load_gold
+from te_trainer.stages.contrastive import ContrastiveSettings
+
+RECIPE = ROOT / "recipes" / "contrastive.py"
+RECIPES = sorted((ROOT / "recipes" / "contrastive").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 sentences, one a line."""
+    path = tmp_path_factory.mktemp("text") / "sentences.txt"
+    texts = list(dict.fromkeys(text for pair in sample_pairs(200) for text in pair))[:96]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny: Path, sentences: Path) -> list[str]:
+    """A run of 24 steps with a tiny model."""
+    return [
+        *("--model", str(tiny), "--data.sentences", str(sentences)),
+        *("--data.dev", str(SAMPLE / "dev.tsv"), "--data.test", str(SAMPLE / "test.tsv")),
+        *("--contrastive.per_device_train_batch_size", "16", "--contrastive.num_train_epochs", "4"),
+        *("--contrastive.eval_steps", "5", "--contrastive.precision", "float32", "--contrastive.learning_rate", "1e-3"),
+    ]
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Run:
+    """The recipe in this process, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("contrastive", RECIPE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def start(*more: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["contrastive.py", *arguments, "--output_dir", "out", *map(str, more)])
+        capfd.readouterr()
+        return run_command(module.main), *capfd.readouterr()
+
+    return start
+
+
+def launched(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+# ---------------------------------------------------------------- what it makes
+
+
+def test_a_plain_plm_becomes_a_bi_encoder(run: Run, tiny: Path, tmp_path: Path) -> None:
+    status, out, err = run()
+    assert status == 0, err
+    assert "sentences: 96 distinct ones" in err
+    assert "kept" in out
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert set(results) == {"start", "final", "seconds", "environment"}
+
+    dev = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
+    pairs = {"sentence1": dev.sentence1, "sentence2": dev.sentence2}
+    for part, path in (("start", tiny), ("final", tmp_path / "out" / "bi-encoder")):
+        scores = results[part]["bi-encoder"]
+        encoder = BiEncoder.from_pretrained(str(path), pooling="cls")
+        assert scores["dev"] == pytest.approx(spearman(score_pairs(encoder, pairs), dev.scores), abs=1e-9)
+        assert set(scores["test"]) == {"test", "avg"}
+    assert results["final"]["bi-encoder"]["path"] == str(tmp_path / "out" / "bi-encoder")
+    training = json.loads((tmp_path / "out" / "bi-encoder.training.json").read_text(encoding="utf-8"))
+    curve = dict(training["dev_curve"])
+    assert list(curve) == [5, 6, 10, 12, 15, 18, 20, 24]
+    assert training["best_step"] == max(curve, key=lambda step: curve[step])
+    assert results["final"]["bi-encoder"]["dev"] == pytest.approx(max(curve.values()), abs=5e-3)
+
+    loaded = SentenceTransformer(str(tmp_path / "out" / "bi-encoder"), device="cpu")
+    one, two = (loaded.encode(pairs[name][:5], convert_to_tensor=True) for name in pairs)
+    ours = score_pairs(encoder, {name: texts[:5] for name, texts in pairs.items()})
+    np.testing.assert_allclose(ours, torch.cosine_similarity(one, two).numpy(), atol=1e-5)
+    _, report = AutoModel.from_pretrained(
+        tmp_path / "out" / "bi-encoder", add_pooling_layer=False, output_loading_info=True
+    )
+    assert not report["unexpected_keys"] and not report["missing_keys"]
+
+    begun = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text(encoding="utf-8"))
+    assert begun["resolved"]["temperature"] == 0.05
+    assert begun["sentences"]["number"] == 96
+    assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]
+
+    status, out, _ = run()
+    assert status == 0
+    assert "is finished; there is nothing to do" in out
+
+
+def test_mirror_bert_on_pairs_without_gold(run: Run, tmp_path: Path) -> None:
+    status, _, err = run(
+        *("--data.sentences", SAMPLE / "pool.tsv", "--data.max_sentences", "64", "--data.dev", "null"),
+        *("--data.test", "[]", "--contrastive.method", "mirror_bert", "--contrastive.pooling", "mean"),
+    )
+    assert status == 0, err
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert set(results["final"]["bi-encoder"]) == {"path"}
+    begun = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text(encoding="utf-8"))
+    assert begun["sentences"]["number"] == 64
+    expected = {"span": 5, "temperature": 0.04, "mlp_head": False, "both_views": True, "max_length": 50}
+    assert {key: begun["resolved"][key] for key in expected} == expected
+    pooling = json.loads((tmp_path / "out" / "bi-encoder" / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    assert pooling["pooling_mode_mean_tokens"]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_one_encoder(arguments: list[str], tmp_path: Path) -> None:
+    """Both have 8 of the 16 sentences of a batch; the engine has the head's weights, too."""
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_ddp.yaml", str(RECIPE)]
+    more = ["--contrastive.per_device_train_batch_size", "8", "--output_dir", str(tmp_path / "out")]
+    result = launched(*launch, *arguments, *more)
+    assert result.returncode == 0, result.stderr
+    training = json.loads((tmp_path / "out" / "bi-encoder.training.json").read_text(encoding="utf-8"))
+    assert (training["engine"], training["steps"]) == ("DistributedDataParallel", 24)
+    saved = load_file(tmp_path / "out" / "bi-encoder" / "model.safetensors")
+    assert not [name for name in saved if "head" in name]
+
+
+# ---------------------------------------------------------------- through kills
+
+
+@pytest.mark.slow
+def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
+    """SIGKILL before and within the training; the same command ends with the same bytes."""
+    more = ["--contrastive.eval_steps", "2", "--contrastive.span", "5"]
+    whole = launched(str(RECIPE), *arguments, *more, "--output_dir", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, str(RECIPE), *arguments, *more, "--output_dir", str(tmp_path / "killed")]
+    moments = random.Random(0)
+    checkpoints = set()
+    for kill in range(3):
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=process_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        workshop = tmp_path / "killed" / ".training-bi-encoder"
+        before = set(workshop.glob("checkpoint-*"))
+        while process.poll() is None and not set(workshop.glob("checkpoint-*")) - before and kill:
+            time.sleep(0.001)
+        while process.poll() is None and not (tmp_path / "killed" / "sentences").exists():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.03))
+        process.kill()
+        assert process.wait() == -9, f"the run ended before kill {kill}"
+        checkpoints |= {path.name for path in workshop.glob("checkpoint-*")}
+    assert len(checkpoints) > 2
+    last = launched(*command[1:])
+    assert last.returncode == 0, last.stderr
+    both = []
+    for name in ("whole", "killed"):
+        results = json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))
+        del results["final"]["bi-encoder"]["path"]
+        weights = (tmp_path / name / "bi-encoder" / "model.safetensors").read_bytes()
+        both.append((results["start"], results["final"], weights))
+    assert both[0] == both[1]
+    assert not [path for path in (tmp_path / "killed").rglob(".*") if path.name != ".lock"]
+
+
+# ---------------------------------------------------------------- what it refuses
+
+
+@pytest.fixture
+def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
+    """Run what must be refused; gives the sentence, and nothing is left behind."""
+
+    def start(*more: str | Path) -> str:
+        status, out, err = run(*more)
+        assert (status, out) == (2, ""), err
+        assert err.startswith("error: ") and err.count("\n") == 1, err
+        assert not (tmp_path / "out").exists()
+        return err.removeprefix("error: ").rstrip("\n")
+
+    return start
+
+
+def test_a_model_without_weights_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    assert "holds no weights" in refused("--model", model)
+
+
+def test_no_sentences_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n\n", encoding="utf-8")
+    assert refused("--data.sentences", "empty.txt") == "data.sentences: no sentence in empty.txt"
+    assert refused("--data.sentences", "none.txt") == "none.txt: the file does not exist"
+
+
+def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -> None:
+    sentence = refused("--contrastive.per_device_train_batch_size", "97")
+    assert "96 distinct sentences do not fill one batch of 97" in sentence
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--contrastive.pooling", "mean"], "contrastive.mlp_head: the head stands on [CLS], but"),
+        (["--contrastive.temperature", "0"], "contrastive.temperature: expected a number above 0, got 0"),
+        (["--contrastive.span", "-1"], "contrastive.span: expected a number of 0 or more, got -1"),
+        (["--contrastive.learning_rate", "-1"], "contrastive.learning_rate: expected a number above 0"),
+        (["--contrastive.optim", "adamm"], "contrastive.optim: 'adamm' is none of"),
+        (["--contrastive.method", "simsce"], "contrastive.method: expected one of simcse, mirror_bert, got 'simsce'"),
+        (["--contrastive.tempreature", "1"], "unknown key 'contrastive.tempreature'; did you mean 'contrastive.temp"),
+        (["--contrastive.seed", "1"], "contrastive.seed cannot be set: the run's seed sets it"),
+        (["--models", "bert"], "unknown key 'models'; did you mean 'model'?"),
+        (["--data.max_sentences", "0"], "data.max_sentences: expected a number of 1 or more, got 0"),
+        (["--data.columns", "{score: x, text: y}"], "data.columns: unknown key 'text'"),
+        (["--model", ""], "model is empty: name a plain PLM"),
+        (["--data.sentences", "[]"], "data.sentences is empty: name at least one source"),
+        (["--seed", "-1"], "seed: expected a number from 0"),
+        (["--report_to", "[tensorbord]"], "report_to: unknown logger 'tensorbord'"),
+        (["--config", "none.yaml"], "--config: the file none.yaml does not exist"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key(more: list[str], words: str, refused: Callable[..., str]) -> None:
+    assert words in refused(*more)
+
+
+def test_a_span_wants_a_mask_token(refused: Callable[..., str], tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model")
+    path = model / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["mask_token"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert "its tokenizer has no mask token; set contrastive.span to 0" in refused(
+        "--model", model, "--contrastive.span", "5"
+    )
+
+
+def test_a_changed_run_is_refused(run: Run, sentences: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(sentences.read_bytes())
+    more = ["--data.sentences", str(mine), "--contrastive.max_steps", "1", "--data.dev", "null", "--data.test", "[]"]
+    assert run(*more)[0] == 0
+    (tmp_path / "out" / "results.json").unlink()
+    status, _, err = run(*more, "--contrastive.temperature", "0.1")
+    assert status == 2 and "contrastive.temperature (was None, is 0.1)" in err
+    mine.write_text(mine.read_text(encoding="utf-8") + "one more\n", encoding="utf-8")
+    status, _, err = run(*more)
+    assert status == 2 and "mine.txt: the file has changed since the run in out began" in err
+
+
+# ---------------------------------------------------------------- configuration
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_are_whole(path: Path) -> None:
+    config = parse_contrastive(["--config", str(path)])
+    values = ContrastiveSettings(config.contrastive).training(1)
+    assert values["num_train_epochs"] == 1
+    table = {  # README of princeton-nlp/SimCSE; mirror_scripts of cambridgeltl/mirror-bert
+        "simcse_bert_base": (64, 3e-5),
+        "simcse_bert_large": (64, 1e-5),
+        "simcse_roberta_base": (512, 1e-5),
+        "simcse_roberta_large": (512, 3e-5),
+        "mirror_bert_base": (200, 2e-5),
+        "mirror_roberta_base": (200, 2e-5),
+        "minilm_cpu": (64, 3e-5),
+    }
+    assert (values["per_device_train_batch_size"], values["learning_rate"]) == table[path.stem]
+
+
+def test_the_authors_batch_is_divided_among_ranks() -> None:
+    assert ContrastiveSettings({}).training(4)["per_device_train_batch_size"] == 16
+    assert ContrastiveSettings({"per_device_train_batch_size": 8}).training(4)["per_device_train_batch_size"] == 8
+
+
+def test_step0_keeps_what_the_run_does_not_decide(tmp_path: Path) -> None:
+    path = tmp_path / "step0.yaml"
+    path.write_text("model: m\noutput_dir: o\nseed: 3\ndata: {dev: stsb, test: [sts12]}\ncontrastive: {span: 3}\n")
+    config = parse_step0(str(path))
+    assert (config.model, config.output_dir, config.seed, config.data.dev, config.data.test) == ("", "", 0, None, [])
+    assert (config.contrastive, config.data.sentences) == ({"span": 3}, [])
+    path.write_text("contrastive: {spam: 3}\n")
+    with pytest.raises(InputError, match=r"^distillation\.step0: unknown key 'contrastive\.spam'; .*contrastive\.span"):
+        parse_step0(str(path))
+
+
+def test_help_answers_without_torch() -> None:
+    finished = subprocess.run(
+        [sys.executable, str(RECIPE), "--help"],
+        env=process_environment(PYTHONPROFILEIMPORTTIME="1", COLUMNS="100000"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines() if "import time:" in line}
+    assert "te_trainer.config.contrastive" in imported
+    assert not {name for name in imported if name.split(".")[0] in {"torch", "transformers", "datasets"}}
+    said: dict[str, Any] = {
+        "contrastive.temperature": "Default: 0.05.",
+        "contrastive.learning_rate": "Default: 3e-05 (SimCSE's, for BERT-base).",
+        "contrastive.eval_steps": "Default: 125",
+        "data.sentences": "a sentence a line",
+        "model": "The plain PLM",
+    }
+    for key, words in said.items():
+        line = next(line for line in finished.stdout.splitlines() if line.startswith(f"  --{key}"))
+        text = finished.stdout[finished.stdout.index(line) :]
+        assert words in text[: text.index("\n  --", 1)], key

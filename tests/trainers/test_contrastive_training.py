@@ -1,0 +1,394 @@
+"""InfoNCE training of a bi-encoder: views, order, head, resuming."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import sample_pairs
+from datasets import Dataset
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from transformers import AutoModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from te_trainer.config.schema import Pooling
+from te_trainer.encoders import BiEncoder
+from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
+from te_trainer.losses import info_nce
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from te_trainer.trainers.callbacks import last_whole_checkpoint
+from te_trainer.trainers.projection_head import NAME, ProjectionHead, drop_saved_head
+from te_trainer.trainers.sampler import ShuffledSampler
+from te_trainer.trainers.views import SentenceViews, mask_span
+
+COUNT, BATCH, EPOCH = 22, 4, 5  # sentences, sentences in a batch, whole batches in an epoch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def brisk() -> Iterator[None]:
+    """Tiny trainings lose time to a second thread, and to the search for garbage in all that was imported."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
+
+
+def sentences(count: int = COUNT) -> Dataset:
+    """The same sentence on both sides, no two pairs alike."""
+    texts = list(dict.fromkeys(text for pair in sample_pairs(200) for text in pair))[:count]
+    return Dataset.from_dict({"sentence1": texts, "sentence2": texts})
+
+
+def gold(count: int = 12) -> Dataset:
+    pairs = sample_pairs(count)
+    labels = np.random.default_rng(0).permutation(count) / count
+    return Dataset.from_dict(
+        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
+    )
+
+
+def trainer_of(
+    encoder: BiEncoder | Path,
+    output: Path,
+    train: Dataset | None,
+    dev: Dataset | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+    base: type[BiEncoderTrainer] = BiEncoderTrainer,
+    **values: Any,
+) -> BiEncoderTrainer:
+    values = {
+        "loss": "info_nce",
+        "precision": "float32",
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": BATCH,
+        "num_train_epochs": 2,
+        "save_strategy": "no",
+        "save_total_limit": None,
+        "disable_tqdm": True,
+        **values,
+    }
+    encoder = BiEncoder.from_pretrained(str(encoder)) if isinstance(encoder, Path) else encoder
+    return base(encoder, BiEncoderTrainingArguments(output_dir=str(output), **values), train, dev, callbacks=callbacks)
+
+
+def weights(trainer: BiEncoderTrainer) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in trainer.encoder.model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+class Recording(BiEncoderTrainer):
+    """Notes the token ids of each batch, without padding."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        rows = [tuple(ids[ids != 0].tolist()) for ids in inputs["input_ids"]]
+        self.__dict__.setdefault("seen", []).append(rows)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+class Killed(BaseException):
+    """As a kill: nothing in a trainer catches it."""
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step + 1 == self.step:
+            raise Killed
+
+
+# ------------------------------------------------------------ order and views
+
+
+def test_an_epoch_is_whole_batches_in_an_order_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    """22 sentences in batches of 4: five batches, and two sentences are left out, others in the next epoch."""
+    trainer = trainer_of(tiny, tmp_path, sentences(), base=Recording)
+    trainer.train()
+    batches = trainer.__dict__["seen"]
+    assert [len(batch) for batch in batches] == [2 * BATCH] * (2 * EPOCH)
+    for batch in batches:
+        assert batch[:BATCH] == batch[BATCH:]
+        assert len(set(batch)) == BATCH
+    epochs = [[ids for batch in batches[start : start + EPOCH] for ids in batch[:BATCH]] for start in (0, EPOCH)]
+    assert [len(set(epoch)) for epoch in epochs] == [20, 20]
+    assert set(epochs[0]) != set(epochs[1])
+
+
+def test_the_order_follows_from_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return list(ShuffledSampler(103, 10, seed, lambda: epoch))
+
+    assert order(1, 2) == order(1, 2)
+    rows = {tuple(index % 103 for index in order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}
+    assert len(rows) == 4
+    assert {index // 103 for index in order(1, 2)} == {2}
+    assert len(order(1, 2)) == len(ShuffledSampler(103, 10)) == 100
+    assert len(set(order(1, 2))) == 100
+
+
+def test_a_span_of_characters_becomes_a_mask() -> None:
+    text = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
+    places = set()
+    for row in range(200):
+        masked = mask_span(text, 5, "[MASK]", np.random.default_rng((0, 0, row)))
+        before, after = masked.split(" [MASK] ")
+        assert len(before) + len(after) == len(text) - 5
+        assert text.startswith(before)
+        assert text.endswith(after)
+        places.add(len(before))
+    assert places == set(range(31))
+    short = text[:29]
+    assert mask_span(short, 5, "[MASK]", np.random.default_rng(0)) == short
+    assert mask_span(text, 36, "[MASK]", np.random.default_rng(0)) == text
+
+
+def test_masks_follow_from_seed_epoch_and_row(tiny: Path) -> None:
+    tokenizer = BiEncoder.from_pretrained(str(tiny)).tokenizer
+    pairs = sentences(8)
+
+    def second(seed: int, epoch: int) -> list[list[int]]:
+        views = SentenceViews(pairs, tokenizer, 32, span=5, seed=seed)
+        rows = views.__getitems__([8 * epoch + row for row in range(8)])
+        assert [row["input_ids1"] for row in rows] == [tokenizer(text)["input_ids"] for text in pairs["sentence1"]]
+        assert rows[3] == views[8 * epoch + 3]
+        return [row["input_ids2"] for row in rows]
+
+    mask = tokenizer.mask_token_id
+    assert all(mask in ids for ids in second(0, 0))
+    assert second(0, 0) == second(0, 0)
+    assert second(0, 0) != second(0, 1)
+    assert second(0, 0) != second(1, 0)
+
+
+def test_dropout_makes_two_views_of_one_sentence(tiny: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(tiny, tmp_path, sentences(8), per_device_train_batch_size=8)
+    trainer.model.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert "labels" not in batch
+    one, two = trainer._embed(trainer.model, batch)
+    assert (one - two).abs().max(dim=1).values.min() > 1e-3
+    trainer.model.eval()
+    one, two = trainer._embed(trainer.model, batch)
+    torch.testing.assert_close(one, two)
+
+
+# ------------------------------------------------------------ loss
+
+
+@pytest.mark.parametrize("both_views", [False, True])
+def test_the_loss_is_info_nce_of_the_batch(both_views: bool, tiny: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(
+        tiny, tmp_path, sentences(8), per_device_train_batch_size=8, temperature=0.2, both_views=both_views, span=5
+    )
+    trainer.model.eval()
+    batch = next(iter(trainer.get_train_dataloader()))
+    one, two = trainer._embed(trainer.model, batch)
+    expected = info_nce(one, two, 0.2)
+    if both_views:
+        expected = (info_nce(one, two, 0.2, others=one) + info_nce(two, one, 0.2, others=two)) / 2
+    assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize(
+    ("pooling", "values"),
+    [("mean", {"learning_rate": 3e-3}), ("cls", {"learning_rate": 1e-2, "mlp_head": True})],
+    ids=["mean", "head"],
+)
+def test_training_spreads_the_sentences(pooling: Pooling, values: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    encoder = BiEncoder.from_pretrained(str(tiny), pooling=pooling)
+    texts = sentences(16)["sentence1"][:]
+    pairs = {"sentence1": texts[:-1], "sentence2": texts[1:]}
+    before = score_pairs(encoder, pairs).mean()
+    trainer_of(encoder, tmp_path, sentences(), num_train_epochs=8, **values).train()
+    assert score_pairs(encoder, pairs).mean() < before - 0.2
+
+
+def test_accumulated_batches_have_the_mean_of_their_gradients(tiny: Path, tmp_path: Path) -> None:
+    """Not that of the whole: sentences of one do not meet those of another."""
+
+    class Gradients(TrainerCallback):
+        def on_pre_optimizer_step(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        ) -> None:
+            self.found = {name: weight.grad.clone() for name, weight in kwargs["model"].named_parameters()}
+
+    gradients = Gradients()
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    for module in encoder.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    trainer = trainer_of(
+        encoder,
+        tmp_path,
+        sentences(17),
+        callbacks=[gradients],
+        span=5,
+        gradient_accumulation_steps=4,
+        max_steps=1,
+        max_grad_norm=0.0,
+        learning_rate=1e-12,
+    )
+    batches = list(trainer.get_train_dataloader())
+    assert [len(batch["input_ids"]) for batch in batches] == [2 * BATCH] * 4
+    trainer.train()
+    encoder.model.zero_grad()
+    for batch in batches:
+        (info_nce(*trainer._embed(trainer.model, batch), 0.05) / 4).backward()
+    for name, weight in encoder.model.named_parameters():
+        assert weight.grad is not None
+        torch.testing.assert_close(gradients.found[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------ head
+
+
+def test_the_head_works_in_training_alone_and_learns(tiny: Path, tmp_path: Path) -> None:
+    found: dict[str, Any] = {}
+
+    class Look(TrainerCallback):
+        def on_step_begin(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        ) -> None:
+            model = kwargs["model"]
+            head = getattr(model, NAME)
+            found.setdefault("first", head.dense.weight.detach().clone())
+            found["last"] = head.dense.weight.detach().clone()
+            batch = {"input_ids": torch.tensor([[2, 7, 8, 3]]), "attention_mask": torch.ones(1, 4)}
+            model.train()
+            assert model(**batch).last_hidden_state.shape == (1, 1, 32)
+            assert model(**batch).last_hidden_state.abs().max() < 1
+            model.eval()
+            assert model(**batch).last_hidden_state.shape == (1, 4, 32)
+
+    trainer = trainer_of(tiny, tmp_path, sentences(), mlp_head=True, seed=3, callbacks=[Look()])
+    before = set(weights(trainer))
+    trainer.train()
+    assert torch.equal(found["first"], ProjectionHead(32, seed=3).dense.weight)
+    assert not torch.equal(found["first"], found["last"])
+    assert set(weights(trainer)) == before
+    assert not trainer.encoder.model._forward_hooks
+
+
+@pytest.mark.parametrize("plm", ["tiny", "tiny_roberta"])
+def test_checkpoints_hold_the_head_and_the_saved_encoder_does_not(
+    plm: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    source = request.getfixturevalue(plm)
+    trainer = trainer_of(source, tmp_path, sentences(), mlp_head=True, save_strategy="epoch")
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    plain = set(load_file(source / "model.safetensors"))
+    saved = set(load_file(tmp_path / "saved" / "model.safetensors"))
+    in_checkpoint = set(load_file(tmp_path / f"checkpoint-{EPOCH}" / "model.safetensors"))
+    assert saved == {name for name in plain if not name.startswith("pooler")}
+    assert in_checkpoint - saved == {f"{NAME}.dense.weight", f"{NAME}.dense.bias"}
+
+    _, report = AutoModel.from_pretrained(tmp_path / "saved", add_pooling_layer=False, output_loading_info=True)
+    assert not report["unexpected_keys"]
+    assert not report["missing_keys"]
+    texts = sentences()["sentence1"][:6]
+    loaded = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    one, two = (loaded.encode(part, convert_to_tensor=True) for part in (texts[:3], texts[3:]))
+    ours = score_pairs(trainer.encoder, {"sentence1": texts[:3], "sentence2": texts[3:]})
+    np.testing.assert_allclose(ours, torch.cosine_similarity(one, two).numpy(), atol=1e-5)
+
+
+def test_the_head_leaves_a_file_that_holds_it(tiny: Path, tmp_path: Path) -> None:
+    """As an engine saves that cannot let go of the head (FSDP)."""
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    encoder.save_pretrained(tmp_path / "plain")
+    encoder.model.add_module(NAME, ProjectionHead(32))
+    encoder.save_pretrained(tmp_path / "with")
+    assert any(NAME in name for name in load_file(tmp_path / "with" / "model.safetensors"))
+    drop_saved_head(tmp_path / "with")
+    plain, left = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "with"))
+    assert same(plain, left)
+    AutoModel.from_pretrained(tmp_path / "with")
+
+
+# ------------------------------------------------------------ dev set and resuming
+
+
+def test_the_best_checkpoint_by_dev_is_kept(tiny: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(tiny, tmp_path, sentences(), gold(), eval_steps=3, mlp_head=True)
+    trainer.train()
+    curve = {entry["step"]: entry["eval_spearman"] for entry in trainer.state.log_history if "eval_spearman" in entry}
+    assert set(curve) == {3, 5, 6, 9, 10}
+    best = max(curve, key=lambda step: curve[step])
+    kept = load_file(tmp_path / f"checkpoint-{best}" / "model.safetensors")
+    assert same(weights(trainer), {name: weight for name, weight in kept.items() if NAME not in name})
+    labels = np.array(gold()["label"])
+    assert trainer.metric(score_pairs(trainer.encoder, gold()), labels) == pytest.approx(curve[best], abs=1e-6)
+
+
+@pytest.mark.parametrize("values", [{"mlp_head": True}, {"span": 5, "both_views": True}], ids=["simcse", "mirror"])
+def test_resuming_within_the_second_epoch_changes_no_bit(values: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    def make(name: str, *callbacks: TrainerCallback) -> BiEncoderTrainer:
+        return trainer_of(
+            tiny,
+            tmp_path / name,
+            sentences(),
+            gold(),
+            eval_steps=4,
+            callbacks=list(callbacks),
+            base=Recording,
+            **values,
+        )
+
+    whole = make("whole")
+    whole.train()
+    killed = make("killed", KillAt(9))
+    with pytest.raises(Killed):
+        killed.train()
+    assert not killed.encoder.model._forward_hooks
+    last = last_whole_checkpoint(tmp_path / "killed")
+    assert last == str(tmp_path / "killed" / "checkpoint-8")
+    set_seed(12345)
+    resumed = make("killed")
+    resumed.train(resume_from_checkpoint=last)
+    assert resumed.__dict__["seen"] == whole.__dict__["seen"][8:]
+    files = [tmp_path / name / "checkpoint-10" / "model.safetensors" for name in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert same(weights(resumed), weights(whole))
+
+
+# ------------------------------------------------------------ what cannot be
+
+
+def test_a_head_wants_cls_pooling(tiny: Path, tmp_path: Path) -> None:
+    encoder = BiEncoder.from_pretrained(str(tiny), pooling="mean")
+    with pytest.raises(InputError, match=r"mlp_head: .*\[CLS\].*pooling is mean"):
+        trainer_of(encoder, tmp_path, sentences(), mlp_head=True)
+
+
+def test_fewer_sentences_than_a_batch_are_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has 3 pairs, and a batch 4; .*per_device_train_batch_size"):
+        trainer_of(tiny, tmp_path, sentences(3))
+
+
+def test_a_span_wants_a_mask_token(tiny: Path, tmp_path: Path) -> None:
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    encoder.tokenizer.mask_token = None
+    with pytest.raises(InputError, match="no mask token"):
+        trainer_of(encoder, tmp_path, sentences(), span=5)
+
+
+@pytest.mark.parametrize("missing", ["sentence1", "sentence2"])
+def test_a_missing_column_is_named(missing: str, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"no column '{missing}'"):
+        trainer_of(tiny, tmp_path, sentences().rename_column(missing, "other"))
