@@ -331,6 +331,12 @@ def test_a_configuration_that_cannot_be_used_is_refused(refused: Callable[..., s
     assert refused("--config", tmp_path / "no.yaml") == f"--config: the file {tmp_path / 'no.yaml'} does not exist"
 
 
+def test_lora_on_layers_that_no_model_has_is_refused(refused: Callable[..., str], tiny: Path) -> None:
+    sentence = refused("--lora.rank", "2", "--lora.target_modules", "[q_proj]")
+    assert sentence.startswith(f"lora.target_modules: q_proj names no layer of model {tiny} that can have an adapter")
+    assert sentence.endswith("take all-linear, or some of dense, key, query, value")
+
+
 # ---------------------------------------------------------------- models
 
 

@@ -225,6 +225,8 @@ def _check(config: RunConfig) -> None:
     for key, value in positive.items():
         if value is not None and value < 1:
             raise InputError(f"{key}: expected a number of 1 or more, got {value}")
+    if not 0 <= config.lora.dropout < 1:
+        raise InputError(f"lora.dropout: expected a number from 0 to below 1, got {config.lora.dropout}")
     known = {"tensorboard", "wandb", "trackio"}
     for logger in config.report_to:
         if logger not in known:

@@ -6,13 +6,13 @@ import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import MODEL_MAPPING, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from te_trainer.config.schema import Pooling
+from te_trainer.config.schema import Kind, Pooling
 from te_trainer.encoders.checkpoint import (
     check_weights,
     checkpoint_kind,
@@ -58,7 +58,7 @@ class BiEncoder:
     pooling: Pooling = "cls"
     max_length: int = 32
 
-    kind = "bi-encoder"
+    kind: ClassVar[Kind] = "bi-encoder"
 
     @classmethod
     def from_pretrained(
@@ -74,12 +74,7 @@ class BiEncoder:
             InputError: no such model, a cross-encoder where none is expected, a tokenizer without padding.
         """
         pooling = check_bi_encoder(name, pooling, from_cross_encoder)
-        config = load_config(name)
-        # BERT's own pooler is no part of the sentence vector; unused, it would stall distributed training.
-        model_class: Any = MODEL_MAPPING[type(config)]
-        takes = inspect.signature(model_class).parameters
-        extra = {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
-        model = load_model(AutoModel, name, **extra)
+        model = load_model(AutoModel, name, **without_pooler(load_config(name)))
         return cls(model, load_tokenizer(name), pooling, max_length)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
@@ -128,6 +123,13 @@ class BiEncoder:
             path = folder / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def without_pooler(config: PretrainedConfig) -> dict[str, Any]:
+    """What `AutoModel` must be told: BERT's own pooler is no part of a sentence's vector, and would stay unused."""
+    model_class: Any = MODEL_MAPPING[type(config)]
+    takes = inspect.signature(model_class).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
 def check_bi_encoder(name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False) -> Pooling:

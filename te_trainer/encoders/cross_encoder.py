@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from te_trainer.config.schema import Kind
 from te_trainer.encoders.checkpoint import (
     check_weights,
     checkpoint_kind,
@@ -47,7 +48,7 @@ class CrossEncoder:
     max_length: int = 64
     activation: Activation = "sigmoid"
 
-    kind = "cross-encoder"
+    kind: ClassVar[Kind] = "cross-encoder"
 
     def __post_init__(self) -> None:
         full_precision_head(self.model)

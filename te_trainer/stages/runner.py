@@ -282,6 +282,7 @@ class StageRunner:
             run_name=f"{self.root.name}-cycle-{cycle}-{name}-{student}",
             group=self.root.name,
             log_folder=self.root / "logs" / f"cycle-{cycle}" / name / student,
+            lora=self.config.lora,
         )
 
     def _score(self, encoder: Encoder, title: str, record: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
+from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -39,6 +40,8 @@ class BiEncoderTrainer(PairTrainer):
             is loaded at the end.
         metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better.
         callbacks (`list`, *optional*): more callbacks.
+        peft_config (`peft.PeftConfig`, *optional*): adapters that are trained instead of all weights; checkpoints and
+            `save_model` then hold them alone, and `trainer.encoder.model.merge_and_unload()` gives plain weights.
 
     Example:
         ```python
@@ -58,6 +61,7 @@ class BiEncoderTrainer(PairTrainer):
         eval_dataset: Dataset | None = None,
         metric: Metric = spearman,
         callbacks: list[TrainerCallback] | None = None,
+        peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
         args = args or BiEncoderTrainingArguments()
@@ -76,6 +80,7 @@ class BiEncoderTrainer(PairTrainer):
             metric,
             callbacks,
             BiEncoderCollator(encoder.tokenizer),
+            peft_config,
             **kwargs,
         )
 
