@@ -69,7 +69,9 @@ class BiEncoderTrainer(PairTrainer):
         encoder = BiEncoder.from_pretrained(model) if isinstance(model, str) else model
         with args.main_process_first(desc="tokenising"):
             train_dataset, eval_dataset = (
-                dataset if dataset is None else tokenise_sentences(dataset, encoder.tokenizer, encoder.max_length)
+                dataset
+                if dataset is None
+                else tokenise_sentences(dataset, encoder.tokenizer, encoder.max_length, encoder.prompt)
                 for dataset in (train_dataset, eval_dataset)
             )
         super().__init__(

@@ -15,6 +15,7 @@ from conftest import SAMPLE, run_recipe, sample_pairs, tiny_arguments
 from datasets import Dataset
 from rich.console import Console
 from test_labelling import save_telling
+from tiny_decoders import save_decoder
 from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
 
 from te_trainer.config.schema import LoraConfig
@@ -131,13 +132,25 @@ def test_what_a_training_costs_is_said_once_and_recorded(plm: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_run_with_lora_carries_the_adapters_to_its_end(tiny: Path, tmp_path: Path) -> None:
-    more = ["--lora.rank", "2", "--lora.keep_adapter", "true", "--distillation.cycles", "1"]
-    finished = run_recipe(*tiny_arguments(tiny, tmp_path / "run", *more))
+def test_a_run_with_a_decoder_carries_adapters_and_prompt_to_its_end(tmp_path: Path) -> None:
+    plm = save_decoder(tmp_path / "llama", "llama")
+    more = ["--lora.rank", "2", "--lora.keep_adapter", "true", "--bi_encoder.prompt", "Query: "]
+    short = ["--distillation.cycles", "1", "--bi_encoder.pooling", "last", "--data.max_pairs", "48"]
+    finished = run_recipe(*tiny_arguments(plm, tmp_path / "run", *short, *more))
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("trainable: ") == 2
+    final = tmp_path / "run" / "tiny"
     for kind in KINDS:
-        final = tmp_path / "run" / "tiny" / kind
-        assert (final / "adapter" / "adapter_model.safetensors").is_file()
-        assert (final / "model.safetensors").is_file()
-        assert not (final / "adapter_model.safetensors").exists()
+        assert (final / kind / "adapter" / "adapter_model.safetensors").is_file()
+        assert (final / kind / "model.safetensors").is_file()
+        assert not (final / kind / "adapter_model.safetensors").exists()
+
+    scores = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
+    bi = sentence_transformers.SentenceTransformer(str(final / "bi-encoder"), device="cpu")
+    cosines = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
+    assert bi.prompts[bi.default_prompt_name] == "Query: "
+    assert spearman(cosines, np.array(gold.scores)) == pytest.approx(scores["bi-encoder"]["dev"], abs=1e-3)
+    cross = sentence_transformers.CrossEncoder(str(final / "cross-encoder"), device="cpu")
+    predicted = cross.predict(list(zip(gold.sentence1, gold.sentence2, strict=True)))
+    assert spearman(predicted, np.array(gold.scores)) == pytest.approx(scores["cross-encoder"]["dev"], abs=1e-3)
