@@ -159,7 +159,8 @@ def _score_bi(
     begin, end = _share(len(first), state)
     for start in range(begin, end, WINDOW):
         stop = min(start + WINDOW, end)
-        encoded = tokenise(encoder.tokenizer, encoder.max_length, _sentences(pairs, first[start:stop]))
+        texts = [encoder.prompt + text for text in _sentences(pairs, first[start:stop])]
+        encoded = tokenise(encoder.tokenizer, encoder.max_length, texts)
         done = 0
         for batch in token_batches(_lengths(encoded["input_ids"]), budget):
             inputs = pad(encoder.tokenizer, {"input_ids": encoded["input_ids"]}, batch).to(state.device)

@@ -19,6 +19,7 @@ from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, D
 from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import load_config, locate
 from te_trainer.encoders.cross_encoder import check_cross_encoder
+from te_trainer.encoders.lora import adapted_on_meta, parameter_counts
 from te_trainer.errors import InputError
 from te_trainer.pairs import GoldSet, Pool, Sentences, build_pool, load_gold
 from te_trainer.pairs.pool import SourceCount, file_digest, source_file
@@ -48,6 +49,9 @@ def check_models(config: RunConfig) -> None:
         check_bi_encoder(model.bi_encoder, model.pooling or config.bi_encoder.get("pooling"))
         if "cross-encoder" in kinds_of(config):
             check_cross_encoder(str(model.cross_encoder))
+        if config.lora.rank:
+            for kind in kinds_of(config):
+                adapted_on_meta(start_of(model, kind), kind, config.lora)
     check_step0(config)
     check_loggers(config.report_to)
 
@@ -158,21 +162,24 @@ def check_disk(config: RunConfig, root: Path) -> None:
     """Refuse to begin where checkpoints and encoders will not fit.
 
     All weights are float32. A checkpoint holds them and AdamW's two moments, and three checkpoints lie there while the
-    newest is written; beside them, each kind of encoder a PLM, of this cycle and of the best one, or of all cycles.
+    newest is written; with LoRA, only what is trained is in them. Beside them, each kind of encoder a PLM, of this
+    cycle and of the best one, or of all cycles.
 
     Raises:
         InputError: says how much is needed and how much is free.
     """
     kinds = kinds_of(config)
     kept = cycles_of(config) if keeps_all_cycles(config) else 2
-    encoders, largest = 0, 0
+    encoders, trained = 0, 0
     for model in config.models:
         for kind in kinds:
             with torch.device("meta"):
                 weights = 4 * AutoModel.from_config(load_config(start_of(model, kind))).num_parameters()
             encoders += (kept + 1 + (config.step0 is not None and kind == "bi-encoder")) * weights
-            largest = max(largest, weights)
-    check_space(root, encoders + 3 * 3 * largest)
+            if config.lora.rank:
+                weights = 4 * parameter_counts(adapted_on_meta(start_of(model, kind), kind, config.lora))[0]
+            trained = max(trained, weights)
+    check_space(root, encoders + 3 * 3 * trained)
 
 
 def check_space(root: Path, needed: int) -> None:

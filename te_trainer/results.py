@@ -13,7 +13,16 @@ from te_trainer.cycle import HALVES
 from te_trainer.processes import process_state
 from te_trainer.stages import StageRunner
 
-PACKAGES = ("te_trainer", "torch", "transformers", "accelerate", "datasets", "sentence-transformers", "deepspeed")
+PACKAGES = (
+    "te_trainer",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "sentence-transformers",
+    "deepspeed",
+    "peft",
+)
 
 
 def collect(runner: StageRunner) -> dict[str, Any]:

@@ -27,12 +27,10 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPT2Model,
+    GraniteConfig,
+    GraniteModel,
     LlamaConfig,
     LlamaForSequenceClassification,
-    LlamaModel,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -331,6 +329,12 @@ def test_a_configuration_that_cannot_be_used_is_refused(refused: Callable[..., s
     assert refused("--config", tmp_path / "no.yaml") == f"--config: the file {tmp_path / 'no.yaml'} does not exist"
 
 
+def test_lora_on_layers_that_no_model_has_is_refused(refused: Callable[..., str], tiny: Path) -> None:
+    sentence = refused("--lora.rank", "2", "--lora.target_modules", "[q_proj]")
+    assert sentence.startswith(f"lora.target_modules: q_proj names no layer of model {tiny} that can have an adapter")
+    assert sentence.endswith("take all-linear, or some of dense, key, query, value")
+
+
 # ---------------------------------------------------------------- models
 
 
@@ -418,15 +422,12 @@ def save_model(folder: Path, kind: str) -> Path:
         "intermediate_size": 16,
         "pad_token_id": 0,
     }
-    gpt2 = GPT2Config(vocab_size=words, n_embd=16, n_layer=1, n_head=2, pad_token_id=0)
     t5 = T5Config(vocab_size=words, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     makers: dict[str, Callable[[], PreTrainedModel]] = {
         "cross-encoder": lambda: BertForSequenceClassification(BertConfig(**sizes, num_labels=1)),
         "3 labels": lambda: BertForSequenceClassification(BertConfig(**sizes, num_labels=3)),
         "no padding": lambda: BertModel(BertConfig(**sizes)),
-        "GPT2LMHeadModel": lambda: GPT2LMHeadModel(gpt2),
-        "GPT2Model": lambda: GPT2Model(gpt2),
-        "LlamaModel": lambda: LlamaModel(LlamaConfig(**sizes)),
+        "GraniteModel": lambda: GraniteModel(GraniteConfig(**sizes)),
         "LlamaForSequenceClassification": lambda: LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1)),
         "T5ForConditionalGeneration": lambda: T5ForConditionalGeneration(t5),
     }
@@ -443,12 +444,14 @@ def save_model(folder: Path, kind: str) -> Path:
         ("3 labels", "cross_encoder", "a classifier of 3 labels"),
         ("no padding", "bi_encoder", "no padding token"),
         ("no padding", "cross_encoder", "no padding token"),
-        ("GPT2LMHeadModel", "bi_encoder", "GPT2LMHeadModel is no encoder"),
-        ("GPT2LMHeadModel", "cross_encoder", "GPT2LMHeadModel is no encoder"),
-        ("GPT2Model", "bi_encoder", "GPT2Model is no encoder"),
-        ("LlamaModel", "cross_encoder", "LlamaModel is no encoder"),
-        ("LlamaForSequenceClassification", "cross_encoder", "LlamaForSequenceClassification is no encoder"),
-        ("T5ForConditionalGeneration", "bi_encoder", "T5ForConditionalGeneration is no encoder"),
+        ("LlamaForSequenceClassification", "bi_encoder", "a cross-encoder (it has a classification head)"),
+        ("T5ForConditionalGeneration", "bi_encoder", "T5ForConditionalGeneration is neither an encoder nor a decoder"),
+        ("T5ForConditionalGeneration", "cross_encoder", "T5ForConditionalGeneration is neither an encoder"),
+        (
+            "GraniteModel",
+            "cross_encoder",
+            "transformers has no classifier of type granite; name another one in models.",
+        ),
     ],
 )
 def test_a_checkpoint_of_the_wrong_kind_is_refused(

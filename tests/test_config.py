@@ -280,6 +280,8 @@ WRONG = [
     ("data.columns", "question1", "expected dict, got 'question1'"),
     ("distillation.cycles", "true", "expected int, got 'True'"),
     ("distillation.cycles", "-1", "expected a number of 1 or more, got -1"),
+    ("lora.rank", "0", "expected a number of 1 or more, got 0"),
+    ("lora.dropout", "1", "expected a number from 0 to below 1, got 1.0"),
     ("distillation.batch_tokens", "0", "expected a number of 1 or more, got 0"),
     ("distillation.task", "st", "expected one of sts, binary, got 'st'"),
     ("distillation.keep_cycles", "maybe", "expected bool, got 'maybe'"),

@@ -194,6 +194,8 @@ def _check(config: RunConfig) -> None:
         "cross_encoder.max_length": config.cross_encoder.get("max_length"),
     }
     check_positive(positive)
+    if not 0 <= config.lora.dropout < 1:
+        raise InputError(f"lora.dropout: expected a number from 0 to below 1, got {config.lora.dropout}")
 
 
 def _model_help() -> str:

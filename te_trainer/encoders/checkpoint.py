@@ -12,8 +12,7 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoTokenizer,
     PretrainedConfig,
@@ -22,6 +21,8 @@ from transformers import (
 )
 from transformers.utils.hub import has_file
 
+from te_trainer.config.schema import Pooling
+from te_trainer.encoders.decoders import is_decoder, prepare_tokenizer
 from te_trainer.errors import InputError
 
 WEIGHT_FILES = (
@@ -65,7 +66,7 @@ def load_config(name: str) -> PretrainedConfig:
     """The configuration of a checkpoint.
 
     Raises:
-        InputError: there is no such model, or it is no encoder (an encoder-decoder, a language model's decoder).
+        InputError: there is no such model, or it is neither an encoder nor a decoder (but both, as T5 is).
     """
     path = locate(name)
     try:
@@ -74,11 +75,10 @@ def load_config(name: str) -> PretrainedConfig:
         where = "in that folder" if Path(path).is_dir() else "here or on the Hub"
         raise InputError(f"model {name}: no model {where} ({_reason(error)})") from None
     architecture = (config.architectures or [""])[0]
-    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
-    if config.is_encoder_decoder or decoder:
+    if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
         raise InputError(
-            f"model {name}: {architecture or config.model_type} is no encoder; start from an encoder such as "
-            "bert-base-uncased"
+            f"model {name}: {architecture or config.model_type} is neither an encoder nor a decoder alone; start from "
+            "one such as bert-base-uncased"
         )
     return config
 
@@ -121,7 +121,7 @@ def checkpoint_kind(config: PretrainedConfig) -> CheckpointKind:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
+    """The tokenizer of a checkpoint; a decoder's is told how to pad, and to end sentences.
 
     Raises:
         InputError: there is none, or it cannot pad.
@@ -134,6 +134,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"model {name}: no tokenizer that can be loaded ({_reason(error)})") from None
+    if is_decoder(load_config(name)):
+        prepare_tokenizer(tokenizer, name)
     if tokenizer.pad_token_id is None:
         raise InputError(f"model {name}: its tokenizer has no padding token, without which sentences cannot be batched")
     return tokenizer
@@ -153,7 +155,7 @@ def refuse_other_modules(name: str) -> None:
             )
 
 
-def saved_pooling(name: str) -> Literal["cls", "mean"] | None:
+def saved_pooling(name: str) -> Pooling | None:
     """The pooling that a sentence-transformers folder or repository names; None where it names none.
 
     Raises:
@@ -164,18 +166,23 @@ def saved_pooling(name: str) -> Literal["cls", "mean"] | None:
     pooling = _json(name, f"{path}/config.json") if path is not None else None
     if pooling is None:
         return None
-    # sentence-transformers 6 writes one name; earlier versions a flag for each kind.
+    # sentence-transformers 6 writes one name or several; earlier versions a flag for each kind.
     modes = pooling.get("pooling_mode") or [
-        mode
-        for mode, flag in {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}.items()
-        if pooling.get(flag)
+        mode.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
+        for mode, flag in pooling.items()
+        if mode.startswith("pooling_mode_") and flag
     ]
     modes = [modes] if isinstance(modes, str) else modes
-    if modes == ["cls"]:
-        return "cls"
-    if modes == ["mean"]:
-        return "mean"
-    raise InputError(f"model {name}: its pooling is neither cls nor mean; set bi_encoder.pooling to choose one")
+    known: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+    if len(modes) == 1 and modes[0] in known:
+        return known[modes[0]]
+    raise InputError(f"model {name}: its pooling is none of cls, mean and last; set bi_encoder.pooling to choose one")
+
+
+def saved_prompt(name: str) -> str:
+    """The text that a sentence-transformers folder or repository puts in front of every sentence by default."""
+    config = _json(name, "config_sentence_transformers.json") or {}
+    return (config.get("prompts") or {}).get(config.get("default_prompt_name")) or ""
 
 
 def saved_activation(name: str, config: PretrainedConfig) -> Literal["sigmoid", "identity"]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from te_trainer.config.schema import Kind
 from te_trainer.encoders.checkpoint import (
     check_weights,
     checkpoint_kind,
@@ -19,6 +25,7 @@ from te_trainer.encoders.checkpoint import (
     load_tokenizer,
     saved_activation,
 )
+from te_trainer.encoders.decoders import is_decoder, prepare_model
 from te_trainer.errors import InputError
 
 Activation = Literal["sigmoid", "identity"]
@@ -47,7 +54,7 @@ class CrossEncoder:
     max_length: int = 64
     activation: Activation = "sigmoid"
 
-    kind = "cross-encoder"
+    kind: ClassVar[Kind] = "cross-encoder"
 
     def __post_init__(self) -> None:
         full_precision_head(self.model)
@@ -65,7 +72,10 @@ class CrossEncoder:
         """
         activation = check_cross_encoder(name)
         model = load_model(AutoModelForSequenceClassification, name, num_labels=1)
-        return cls(model, load_tokenizer(name), max_length, activation)
+        tokenizer = load_tokenizer(name)
+        if is_decoder(model.config):
+            prepare_model(model, tokenizer)
+        return cls(model, tokenizer, max_length, activation)
 
     def activate_with(self, activation: Activation) -> None:
         """Say how logits become scores, in this encoder and in what is saved of it."""
@@ -130,6 +140,11 @@ def check_cross_encoder(name: str) -> Activation:
         raise InputError(
             f"model {name}: a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one "
             "logit is expected"
+        )
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InputError(
+            f"model {name}: transformers has no classifier of type {config.model_type}; name another one in "
+            "models.cross_encoder"
         )
     load_tokenizer(name)
     check_weights(name)

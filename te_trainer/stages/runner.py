@@ -23,6 +23,7 @@ from te_trainer.config.schema import Kind, RunConfig
 from te_trainer.cycle import HALVES
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.bi_encoder import check_bi_encoder
+from te_trainer.encoders.checkpoint import saved_prompt
 from te_trainer.encoders.fingerprint import fingerprint
 from te_trainer.encoders.precision import resolve_precision
 from te_trainer.errors import DivergedError
@@ -113,6 +114,7 @@ class StageRunner:
             "teacher": fingerprint(encoder),
             "kind": teacher,
             "pooling": getattr(encoder, "pooling", None),
+            "prompt": getattr(encoder, "prompt", None),
             "max_length": encoder.max_length,
             "precision": self.precision,
             "pool": self.pool.fingerprint,
@@ -271,6 +273,7 @@ class StageRunner:
             path,
             pooling=check_bi_encoder(model.bi_encoder, model.pooling or section.get("pooling")),
             max_length=section.get("max_length", 32),
+            prompt=section.get("prompt", saved_prompt(model.bi_encoder)),
             from_cross_encoder=self.config.distillation.init == "sequential",
         )
 
@@ -286,6 +289,7 @@ class StageRunner:
             run_name=f"{self.root.name}-cycle-{cycle}-{name}-{student}",
             group=self.root.name,
             log_folder=self.root / "logs" / f"cycle-{cycle}" / name / student,
+            lora=self.config.lora,
         )
 
     def _step0(self, name: str) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.schema import Kind, LoraConfig
 from te_trainer.encoders import Encoder
+from te_trainer.encoders.lora import ADAPTER_FILES, merge_saved, peft_config
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric
 from te_trainer.pairs import GoldSet
 from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
 from te_trainer.run_folder import PARTIAL, write_text
+from te_trainer.stages.footprint import Footprint
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
@@ -33,6 +35,8 @@ from te_trainer.trainers import (
     CrossEncoderTrainingArguments,
 )
 from te_trainer.trainers.callbacks import WHOLE, last_whole_checkpoint
+
+ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Training:
         dev: if given, the best checkpoint by it is kept; else the last one.
         run_name, group, log_folder: for the loggers.
         section: of the configuration, where it is not the encoder's kind.
+        lora: with a rank, adapters are trained and merged into plain weights at the end.
     """
 
     folder: Path
@@ -57,6 +62,7 @@ class Training:
     group: str
     log_folder: Path
     section: str | None = None
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     @property
     def workshop(self) -> Path:
@@ -83,6 +89,7 @@ class Training:
             kind: of the encoder.
             load: gives the encoder as it starts. Called once the training arguments are there: under ZeRO-3 they make
                 `from_pretrained` put a share of the weights on each rank, so that no rank ever holds all of them.
+                With LoRA it is called once more at the end.
             pairs: columns `sentence1`, `sentence2`, `label`; positive pairs have no label.
 
         Raises:
@@ -91,32 +98,60 @@ class Training:
         """
         state = process_state()
         if state.is_main_process:
+            shutil.rmtree(self._partial, ignore_errors=True)
             for path in self.workshop.glob("checkpoint-*"):
                 if not (path / WHOLE).exists():
                     shutil.rmtree(path)
         state.wait_for_everyone()
+
+        def start() -> Encoder:
+            # The head of a new cross-encoder is drawn before a Trainer seeds anything.
+            set_seed(self.seed)
+            return load()
+
+        record = self._train(kind, start, pairs)
+        forget_engine()
+        state.wait_for_everyone()
+        if state.is_main_process:
+            (self._partial / "training_args.bin").unlink(missing_ok=True)
+            if self.lora.rank:
+                self._merge(start())
+            write_text(self.record, json.dumps(record, indent=2) + "\n")
+            self._partial.replace(self.folder)
+            shutil.rmtree(self.workshop, ignore_errors=True)
+        state.wait_for_everyone()
+
+    @property
+    def _partial(self) -> Path:
+        return self.folder.with_name(PARTIAL + self.folder.name)
+
+    def _train(self, kind: Kind, load: Callable[[], Encoder], pairs: Dataset) -> dict[str, Any]:
+        """Train and save, on all ranks (a sharded model needs them); gives what `record` will hold."""
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.log_folder)
         os.environ["WANDB_RUN_GROUP"] = self.group
         clock = _Clock(self.workshop / "seconds")
         arguments = self._arguments(kind)
-        # The head of a new cross-encoder is drawn before a Trainer seeds anything.
-        set_seed(self.seed)
+        encoder = load()
         make: Any = BiEncoderTrainer if kind == "bi-encoder" else CrossEncoderTrainer
         trainer = make(
-            load(),
+            encoder,
             arguments,
             pairs,
             self.dev and _dataset(self.dev),
             metric=self.metric,
             callbacks=[_Reporter(self.progress, self.metric.__name__), clock],
+            peft_config=peft_config(encoder.model, kind, self.lora) if self.lora.rank else None,
         )
         trainer.remove_callback(PrinterCallback)
+        footprint = Footprint.begin(encoder.model)
+        self.progress.say(f"{self.progress.stage}: {footprint.describe()}")
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.workshop))
-        self._save(trainer, clock)
+        trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
+        self.progress.say(f"{self.progress.stage}: {footprint.describe_memory()}")
+        record = self._record(trainer, clock) | footprint.record()
         _finish_loggers(arguments.report_to)
         trainer.accelerator.free_memory()
-        del trainer, arguments
-        forget_engine()
+        return record
 
     def _arguments(self, kind: Kind) -> TrainingArguments:
         make: Any = BiEncoderTrainingArguments if kind == "bi-encoder" else CrossEncoderTrainingArguments
@@ -136,30 +171,26 @@ class Training:
             section = self.section or kind.replace("-", "_")
             raise InputError(f"{section}: transformers refuses its arguments: {' '.join(str(error).split())}") from None
 
-    def _save(self, trainer: Any, clock: _Clock) -> None:
-        """Save on all ranks (a sharded model needs them), then make it the stage's result in one step."""
-        partial = self.folder.with_name(PARTIAL + self.folder.name)
-        state = process_state()
-        if state.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-        state.wait_for_everyone()
-        trainer.save_model(str(partial))
-        state.wait_for_everyone()
-        if state.is_main_process:
-            (partial / "training_args.bin").unlink(missing_ok=True)
-            steps = trainer.state.global_step
-            metric = f"eval_{self.metric.__name__}"
-            record = {
-                "steps": steps,
-                "best_step": steps if self.dev is None else trainer.state.best_global_step,
-                "engine": type(trainer.model_wrapped).__name__,
-                "seconds": round(clock.total(), 3),
-                "dev_curve": [[entry["step"], entry[metric]] for entry in trainer.state.log_history if metric in entry],
-            }
-            write_text(self.record, json.dumps(record, indent=2) + "\n")
-            partial.replace(self.folder)
-            shutil.rmtree(self.workshop, ignore_errors=True)
-        state.wait_for_everyone()
+    def _record(self, trainer: Any, clock: _Clock) -> dict[str, Any]:
+        metric, state = f"eval_{self.metric.__name__}", trainer.state
+        return {
+            "steps": state.global_step,
+            "best_step": state.global_step if self.dev is None else state.best_global_step,
+            "engine": type(trainer.model_wrapped).__name__,
+            "seconds": round(clock.total(), 3),
+            "dev_curve": [[entry["step"], entry[metric]] for entry in state.log_history if metric in entry],
+        }
+
+    def _merge(self, start: Encoder) -> None:
+        """Make plain weights of the adapter in the partial result and of what its training started from."""
+        adapter = self._partial / ADAPTER
+        merge_saved(start, adapter)
+        start.save_pretrained(self._partial)
+        for path in adapter.iterdir():
+            if not (self.lora.keep_adapter and path.name in ADAPTER_FILES):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not self.lora.keep_adapter:
+            adapter.rmdir()
 
 
 class _Reporter(TrainerCallback):

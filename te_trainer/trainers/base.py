@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from te_trainer.encoders import Encoder
 from te_trainer.encoders.precision import autocast
@@ -58,8 +59,13 @@ class PairTrainer(Trainer):
         metric: Metric,
         callbacks: list[TrainerCallback] | None,
         data_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+        peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
+        if peft_config is not None:
+            # adapters are drawn before the Trainer seeds anything
+            set_seed(args.seed)
+            encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, peft_config))
         self.encoder = encoder
         self.metric = metric
         self.stop_on_nan = StopOnNaN()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -50,6 +51,8 @@ class BiEncoderTrainer(PairTrainer):
             it the best checkpoint is loaded at the end.
         metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better.
         callbacks (`list`, *optional*): more callbacks.
+        peft_config (`peft.PeftConfig`, *optional*): adapters that are trained instead of all weights; checkpoints and
+            `save_model` then hold them alone, and `trainer.encoder.model.merge_and_unload()` gives plain weights.
 
     Example:
         ```python
@@ -70,6 +73,7 @@ class BiEncoderTrainer(PairTrainer):
         eval_dataset: Dataset | None = None,
         metric: Metric = spearman,
         callbacks: list[TrainerCallback] | None = None,
+        peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
         args = args or BiEncoderTrainingArguments()
@@ -80,7 +84,9 @@ class BiEncoderTrainer(PairTrainer):
         views = _views(encoder, args, train_dataset) if self.contrastive and train_dataset is not None else None
         with args.main_process_first(desc="tokenising"):
             train_dataset, eval_dataset = (
-                dataset if dataset is None else tokenise_sentences(dataset, encoder.tokenizer, encoder.max_length)
+                dataset
+                if dataset is None
+                else tokenise_sentences(dataset, encoder.tokenizer, encoder.max_length, encoder.prompt)
                 for dataset in (None if views else train_dataset, eval_dataset)
             )
         super().__init__(
@@ -91,6 +97,7 @@ class BiEncoderTrainer(PairTrainer):
             metric,
             callbacks,
             BiEncoderCollator(encoder.tokenizer),
+            peft_config,
             **kwargs,
         )
 

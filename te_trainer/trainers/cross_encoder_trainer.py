@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
+from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 
@@ -44,6 +45,8 @@ class CrossEncoderTrainer(PairTrainer):
             the best checkpoint is loaded at the end.
         metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better.
         callbacks (`list`, *optional*): more callbacks.
+        peft_config (`peft.PeftConfig`, *optional*): adapters that are trained instead of all weights; checkpoints and
+            `save_model` then hold them alone, and `trainer.encoder.model.merge_and_unload()` gives plain weights.
 
     Example:
         ```python
@@ -63,6 +66,7 @@ class CrossEncoderTrainer(PairTrainer):
         eval_dataset: Dataset | None = None,
         metric: Metric = spearman,
         callbacks: list[TrainerCallback] | None = None,
+        peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
         args = args or CrossEncoderTrainingArguments()
@@ -87,6 +91,7 @@ class CrossEncoderTrainer(PairTrainer):
             metric,
             callbacks,
             CrossEncoderCollator(encoder.tokenizer),
+            peft_config,
             **kwargs,
         )
 

@@ -15,11 +15,19 @@ from te_trainer.errors import InputError
 TEXT = ("sentence1", "sentence2")
 
 
-def tokenise_sentences(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """For a bi-encoder: columns `input_ids1`, `input_ids2`, `label`, `length` (tokens of the longer sentence)."""
+def tokenise_sentences(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str = ""
+) -> Dataset:
+    """For a bi-encoder: columns `input_ids1`, `input_ids2`, `label`, `length` (tokens of the longer sentence).
+
+    Args:
+        prompt: text in front of every sentence.
+    """
 
     def sentences(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        one, two = (tokenise(tokenizer, max_length, rows[name])["input_ids"] for name in TEXT)
+        one, two = (
+            tokenise(tokenizer, max_length, [prompt + text for text in rows[name]])["input_ids"] for name in TEXT
+        )
         lengths = [max(len(first), len(second)) for first, second in zip(one, two, strict=True)]
         return {"input_ids1": one, "input_ids2": two, "length": lengths}
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     set_seed,
@@ -28,8 +27,10 @@ from transformers import (
 from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.encoders.bi_encoder import pool
 from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
 
 Mode = Literal["cls", "mean"]
+Pooled = Literal["cls", "mean", "last"]
 KINDS = ["bert", "roberta"]
 MODES: list[Mode] = ["cls", "mean"]
 
@@ -149,6 +150,38 @@ def test_what_is_saved_is_read_back_as_it_was(tmp_path: Path, tiny: Path, mode: 
         assert torch.equal(again.model.state_dict()[name], weight)
 
 
+# ---------------------------------------------------------------- prompts
+
+
+@pytest.mark.parametrize("mode", [*MODES, "last"])
+def test_sentence_transformers_applies_the_prompt_that_is_saved(
+    tmp_path: Path, starts: dict[str, str], mode: Pooled
+) -> None:
+    encoder = BiEncoder.from_pretrained(starts["bert"], pooling=mode, prompt="the router says ")
+    columns = {"sentence1": [one for one, _ in PAIRS], "sentence2": [two for _, two in PAIRS]}
+    ours = score_pairs(encoder, columns)
+    encoder.save_pretrained(tmp_path)
+    loaded = SentenceTransformer(str(tmp_path), device="cpu")
+    one, two = (loaded.encode(texts, convert_to_tensor=True) for texts in columns.values())
+    np.testing.assert_allclose(cosines(one, two), ours, rtol=0, atol=1e-5)
+    plain = score_pairs(BiEncoder.from_pretrained(starts["bert"], pooling=mode), columns)
+    assert np.abs(ours - plain).max() > 0.01
+
+
+def test_a_saved_prompt_is_used_unless_another_is_given(tmp_path: Path, tiny: Path) -> None:
+    assert BiEncoder.from_pretrained(str(tiny)).prompt == ""
+    BiEncoder.from_pretrained(str(tiny), prompt="query: ").save_pretrained(tmp_path / "ours")
+    assert BiEncoder.from_pretrained(str(tmp_path / "ours")).prompt == "query: "
+    assert BiEncoder.from_pretrained(str(tmp_path / "ours"), prompt="").prompt == ""
+    theirs = SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    theirs.prompts, theirs.default_prompt_name = {"query": "q: ", "passage": "p: "}, "passage"
+    theirs.save(str(tmp_path / "theirs"))
+    assert BiEncoder.from_pretrained(str(tmp_path / "theirs")).prompt == "p: "
+    theirs.default_prompt_name = None
+    theirs.save(str(tmp_path / "none"))
+    assert BiEncoder.from_pretrained(str(tmp_path / "none")).prompt == ""
+
+
 # ---------------------------------------------------------------- starting points
 
 
@@ -196,7 +229,7 @@ def test_other_poolings_must_be_replaced_by_name(tmp_path: Path, tiny: Path, lay
         old_layout(tmp_path, str(tiny), "max")
     else:
         sentence_transformer(str(tiny), "max").save(str(tmp_path))
-    with pytest.raises(InputError, match=r"neither cls nor mean; set bi_encoder\.pooling"):
+    with pytest.raises(InputError, match=r"none of cls, mean and last; set bi_encoder\.pooling"):
         BiEncoder.from_pretrained(str(tmp_path))
     assert BiEncoder.from_pretrained(str(tmp_path), pooling="mean").pooling == "mean"
 
@@ -265,10 +298,10 @@ def test_a_cross_encoder_is_refused_unless_its_encoder_is_asked_for(tmp_path: Pa
 
 
 def test_what_is_no_encoder_is_refused(tmp_path: Path, tiny: Path) -> None:
-    config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=50)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "decoder")
-    with pytest.raises(InputError, match="GPT2LMHeadModel is no encoder"):
-        BiEncoder.from_pretrained(str(tmp_path / "decoder"))
+    config = AutoConfig.for_model("t5", d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=50)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "both")
+    with pytest.raises(InputError, match="T5Model is neither an encoder nor a decoder alone"):
+        BiEncoder.from_pretrained(str(tmp_path / "both"))
 
     AutoModel.from_pretrained(tiny).save_pretrained(tmp_path / "unpadded")
     tokenizer = build_tokenizer()

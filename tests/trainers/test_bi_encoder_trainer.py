@@ -76,6 +76,19 @@ def test_sentences_are_cut_at_the_encoders_max_length(models: dict[str, str], tm
             assert row[f"input_ids{side}"] == [*encoder.tokenizer(pair[f"sentence{side}"])["input_ids"][:4], 3]
 
 
+def test_the_prompt_stands_in_front_of_every_sentence(models: dict[str, str], tmp_path: Path) -> None:
+    encoder = BiEncoder.from_pretrained(models["bert"], prompt="the router says ")
+    trainer = BiEncoderTrainer(encoder, arguments(tmp_path), labelled(8))
+    assert trainer.train_dataset is not None
+    for pair, row in zip(labelled(8), trainer.train_dataset, strict=True):
+        for side in "12":
+            text = f"the router says {pair[f'sentence{side}']}"
+            assert row[f"input_ids{side}"] == encoder.tokenizer(text, truncation=True, max_length=32)["input_ids"]
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    assert BiEncoder.from_pretrained(str(tmp_path / "saved")).prompt == "the router says "
+
+
 def test_training_in_bfloat16_scores_in_float32(models: dict[str, str], tmp_path: Path) -> None:
     """The encoder's forward pass is autocast; cosines of pairs must still differ from one another."""
     trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path, bf16=True), labelled(64), labelled(64))

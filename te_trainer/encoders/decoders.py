@@ -1,0 +1,68 @@
+"""Decoder-only PLMs (GPT-2, Llama, Mistral, Qwen2 and their like) as encoders.
+
+Their last token alone has read the whole text, so a text ends with EOS, whose vector is the sentence's. What is set
+here is saved with the tokenizer and the configuration, so that every library reads a saved encoder the same way.
+"""
+
+from __future__ import annotations
+
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from te_trainer.errors import InputError
+
+
+def is_decoder(config: PretrainedConfig) -> bool:
+    """Whether the tokens of a model see only what comes before them."""
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Let a decoder's tokenizer pad, end a sentence with EOS, and write a pair as `s1 EOS s2 EOS`.
+
+    Args:
+        name: of the model, for the sentence of a refusal.
+
+    Raises:
+        InputError: there is no EOS token, or no way to add it.
+    """
+    if tokenizer.pad_token_id is None:
+        # The head of a decoder looks for the last token that is not padding: it finds EOS unless EOS is the padding.
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    # Positions may be absolute (GPT-2's are), and are counted from the first column.
+    tokenizer.padding_side = "right"
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(
+            f"model {name}: its tokenizer is a slow one, which cannot be told to end sentences; save a tokenizer.json"
+        )
+    pair = tokenizer("a", "b")
+    tokens, sides = pair.tokens(), pair.sequence_ids()
+    one, two = ([place for place, side in enumerate(sides) if side == number] for number in (0, 1))
+    before, between, after = tokens[: one[0]], tokens[one[-1] + 1 : two[0]], tokens[two[-1] + 1 :]
+    bos, eos = tokenizer.bos_token, tokenizer.eos_token
+    separated = any(token != bos or token == eos for token in between)
+    if after and separated:
+        return
+    if eos is None:
+        raise InputError(f"model {name}: its tokenizer has no EOS token, which the sentences of a decoder end with")
+    end = after or [eos]
+    first = [*before, "$A", *([] if separated else end), *between]
+    special = sorted({*before, *between, *end})
+    backend.post_processor = TemplateProcessing(
+        single=[*before, "$A", *end],
+        pair=[*first, "$B:1", *(f"{token}:1" for token in end)],
+        special_tokens=[(token, backend.token_to_id(token)) for token in special],
+    )
+
+
+def prepare_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Tell a decoder its padding token, by which a classifier finds the last real one, and to keep no cache."""
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = False
