@@ -13,11 +13,12 @@ import docstring_parser
 import pytest
 import torch
 import yaml
-from conftest import run_recipe
+from conftest import ROOT, run_recipe
 from safetensors.torch import save_file
 from transformers import BertConfig, TrainingArguments
 
 from te_trainer.config import DataConfig, DistillationConfig, LoraConfig, ModelConfig, RunConfig, parse, trainer_keys
+from te_trainer.config.contrastive import parse_step0
 from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.errors import InputError
 from te_trainer.stages.settings import check_training_values, cycles_of, training_values
@@ -48,6 +49,7 @@ def file(tmp_path: Path) -> Path:
 
 # ---------------------------------------------------------------- what is understood
 
+SIMCSE = str(ROOT / "recipes" / "contrastive" / "simcse_bert_base.yaml")
 WHOLE = """
 models:
   - bi_encoder: princeton-nlp/unsup-simcse-bert-base-uncased
@@ -75,7 +77,7 @@ distillation:
   batch_tokens: 8192
   keep_cycles: true
   isolate_stages: true
-  step0: simcse.yaml
+  step0: SIMCSE
 lora: {rank: 8, target_modules: [query, value]}
 bi_encoder:
   learning_rate: 1e-4
@@ -87,7 +89,7 @@ cross_encoder:
 output_dir: runs/whole
 seed: 7
 report_to: [tensorboard, wandb]
-"""
+""".replace("SIMCSE", SIMCSE)
 
 
 def test_a_yaml_file_gives_every_section(file: Path) -> None:
@@ -119,7 +121,7 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
             batch_tokens=8192,
             keep_cycles=True,
             isolate_stages=True,
-            step0="simcse.yaml",
+            step0=SIMCSE,
         ),
         bi_encoder={"learning_rate": 1e-4, "num_train_epochs": 2.0, "max_length": 48},
         cross_encoder={"both_orders": False, "lr_scheduler_kwargs": {"num_cycles": 2}},
@@ -127,6 +129,7 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
         report_to=["tensorboard", "wandb"],
         output_dir="runs/whole",
         seed=7,
+        step0=parse_step0(SIMCSE),
     )
 
 
@@ -346,7 +349,7 @@ def test_broken_brackets_are_no_model(entry: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pool", "start", "cycle-1", "agreement", "ensemble", "..", "../elsewhere", "/elsewhere"]
+    "name", ["pool", "start", "sentences", "cycle-1", "agreement", "ensemble", "..", "../elsewhere", "/elsewhere"]
 )
 def test_a_model_cannot_take_a_folder_of_the_run_or_leave_it(name: str) -> None:
     assert f"'{name}'" in parse_complaint(["--models", f"[{{bi_encoder: m, name: {name}}}]"])

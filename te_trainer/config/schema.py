@@ -91,7 +91,7 @@ class DistillationConfig:
         keep_cycles: Keep the encoders of all cycles instead of the best ones only.
         isolate_stages: Run each stage in a process of its own, which begins with no memory of the stages before.
         step0: YAML file of `recipes/contrastive.py` that first makes a bi-encoder of each plain PLM (the paper's step
-            0); its `model` and `output_dir` are this run's.
+            0). Only its sources of sentences (without any, the run's own pool) and its section `contrastive` count.
     """
 
     task: Task = "sts"
