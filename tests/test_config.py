@@ -133,6 +133,14 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
     )
 
 
+def test_models_on_the_command_line_take_nothing_from_those_of_the_file(file: Path) -> None:
+    file.write_text(WHOLE, encoding="utf-8")
+    entries = "[{bi_encoder: y/one, name: one}, {bi_encoder: y/two}]"
+    for override in (["--models", entries], [f"--models={entries}"]):
+        models = parse(["--config", str(file), "--distillation.combine", "mean", *override]).models
+        assert models == [ModelConfig("y/one", "y/one", "one"), ModelConfig("y/two", "y/two", "two")]
+
+
 def test_an_override_changes_its_key_alone(file: Path) -> None:
     file.write_text(WHOLE, encoding="utf-8")
     plain = parse(["--config", str(file)])

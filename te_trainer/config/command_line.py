@@ -79,7 +79,7 @@ def read(form: Form, argv: Sequence[str] | None = None) -> dict[str, Any]:
     for path in _config_files(arguments):
         _check_file(form, path)
     try:
-        values = _parser(form).parse_args(arguments).as_dict()
+        values = _parser(form).parse_args(_without_merging(arguments)).as_dict()
     except (ArgumentError, TypeError, ValueError) as error:
         raise InputError(_sentence(form, str(error))) from None
     for section in (*form.sections, *form.trainings):
@@ -151,6 +151,15 @@ def _section(name: str, training: TrainingSection) -> type:
     section = make_dataclass("".join(part.title() for part in name.split("_")) + "Section", keys)
     section.__doc__ = "\n".join(lines)
     return section
+
+
+def _without_merging(arguments: list[str]) -> list[str]:
+    """Empty `models` before it is set: the parser would fill what an entry leaves out from a file's entry."""
+    found: list[str] = []
+    for argument in arguments:
+        found += ["--models", "[]"] if argument.partition("=")[0] == "--models" else []
+        found.append(argument)
+    return found
 
 
 def _config_files(arguments: list[str]) -> list[Path]:
