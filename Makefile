@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICKSTART_OUTPUT ?= runs/quickstart
 
-.PHONY: quickstart test lint types check clean
+.PHONY: quickstart test test-distributed lint types check clean
 
 quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/trans_encoder.py \
@@ -12,6 +12,9 @@ quickstart: $(VENV)/.quickstart
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests
+
+test-distributed: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest tests/distributed
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,59 @@
+"""Memory of each process after every stage of a run: does anything stay behind?
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml benchmarks/stage_memory.py \\
+        --config recipes/quickstart.yaml --output_dir runs/memory
+
+Takes the keys of recipes/trans_encoder.py; writes the run into its output_dir and prints one line a stage, and at the
+end a JSON list of the first process's resident memory in MB after each training.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+
+import psutil
+
+from te_trainer.config import parse
+from te_trainer.cycle import distil
+from te_trainer.pairs import Pool
+from te_trainer.preparation import check_models, load_gold_sets, prepare_pool
+from te_trainer.processes import leave, process_state
+from te_trainer.progress import RunProgress
+from te_trainer.quiet import quiet_libraries
+from te_trainer.stages import StageRunner
+from te_trainer.stages.scoring import Scorer
+from te_trainer.stages.settings import metric_of
+
+
+def main() -> None:
+    config = parse()
+    quiet_libraries()
+    state = process_state()
+    root = Path(config.output_dir)
+    check_models(config)
+    dev, tests = load_gold_sets(config.data, config.distillation.task)
+    if state.is_main_process:
+        prepare_pool(config, root, state.num_processes)
+    state.wait_for_everyone()
+    pool, pairs = Pool.load(root / "pool")
+    memory: list[float] = []
+
+    def measure() -> None:
+        gc.collect()
+        memory.append(round(psutil.Process().memory_info().rss / 1e6, 1))
+        if state.is_main_process:
+            print(f"stage {len(memory)}: {memory[-1]} MB", flush=True)
+
+    scorer = Scorer(dev, tests, metric_of(config), config.distillation.batch_tokens, root / ".scratch-gold")
+    runner = StageRunner(config, root, pool, pairs, scorer, RunProgress(enabled=False), measure)
+    distil(runner, list(runner.models), runner.cycles)
+    if state.is_main_process:
+        # every second stage is a training
+        print(json.dumps(memory[1::2]), flush=True)
+    leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What `accelerate launch` really starts, and stages in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, process_environment, tiny_arguments
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+
+CONFIGURATIONS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+
+FSDP_ON_CPU = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+use_cpu: true
+num_machines: 1
+num_processes: 2
+machine_rank: 0
+mixed_precision: "no"
+fsdp_config: {fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP, fsdp_state_dict_type: FULL_STATE_DICT}
+"""
+
+
+def launch(script: str, configuration: Path, *arguments: str) -> str:
+    finished = subprocess.run(
+        [*LAUNCH, "--config_file", str(configuration), script, *arguments],
+        cwd=ROOT,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    return finished.stdout
+
+
+def scores(output: Path) -> list[Any]:
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))["cycles"]
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_accelerate_knows_every_key(path: Path) -> None:
+    """`accelerate launch` refuses a file with a key that it does not know, before it starts anything."""
+    from accelerate.commands.config import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["mixed_precision"] == "no", "te_trainer asks the hardware"
+
+
+def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:
+    """accelerate makes DDP of it without a word; once it does not, FSDP2 belongs to the engines that are tested."""
+    configuration = tmp_path / "fsdp2.yaml"
+    configuration.write_text(FSDP_ON_CPU, encoding="utf-8")
+    script = tmp_path / "which.py"
+    script.write_text(
+        "from accelerate import Accelerator\n"
+        "accelerator = Accelerator(cpu=True)\n"
+        "print(accelerator.num_processes, accelerator.distributed_type.value)\n",
+        encoding="utf-8",
+    )
+    assert set(launch(str(script), configuration).split("\n")[:2]) == {"2 MULTI_CPU"}
+
+
+@pytest.mark.parametrize("configuration", ["cpu", "cpu_ddp"])
+def test_isolated_stages_change_nothing(configuration: str, tiny: Path, tmp_path: Path) -> None:
+    launcher = ROOT / "accelerate_configs" / f"{configuration}.yaml"
+    recipe = str(ROOT / "recipes" / "trans_encoder.py")
+    one_cycle = ["--distillation.cycles", "1"]
+    launch(recipe, launcher, *tiny_arguments(tiny, tmp_path / "together", *one_cycle))
+    isolated = ["--distillation.isolate_stages", "true"]
+    said = launch(recipe, launcher, *tiny_arguments(tiny, tmp_path / "isolated", *one_cycle, *isolated))
+    assert scores(tmp_path / "isolated") == scores(tmp_path / "together")
+    for kind in ("bi-encoder", "cross-encoder"):
+        weights = Path("tiny", kind, "model.safetensors")
+        assert (tmp_path / "isolated" / weights).read_bytes() == (tmp_path / "together" / weights).read_bytes()
+    assert said.count("kept: cycle") == 2  # the table is printed once, by the last process
+
+
+def test_memory_does_not_grow_with_stages(tiny: Path, tmp_path: Path) -> None:
+    """Six trainings in one process leave no more behind than two."""
+    cycles = ["--distillation.cycles", "3"]
+    said = launch(
+        str(ROOT / "benchmarks" / "stage_memory.py"),
+        ROOT / "accelerate_configs" / "cpu.yaml",
+        *tiny_arguments(tiny, tmp_path / "run"),
+        *cycles,
+    )
+    memory = json.loads(said.strip().splitlines()[-1])
+    assert len(memory) == 6
+    assert memory[5] <= 1.05 * memory[1], memory
