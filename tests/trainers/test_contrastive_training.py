@@ -175,6 +175,16 @@ def test_masks_follow_from_seed_epoch_and_row(tiny: Path) -> None:
     assert second(0, 0) != second(1, 0)
 
 
+def test_the_prompt_stands_in_front_of_both_views(tiny: Path) -> None:
+    tokenizer = BiEncoder.from_pretrained(str(tiny)).tokenizer
+    text = "why is my router so slow today"
+    pairs = Dataset.from_dict({"sentence1": [text] * 20, "sentence2": [text] * 20})
+    views = SentenceViews(pairs, tokenizer, 32, span=5, prompt="the printer ")
+    whole, prompt = tokenizer(f"the printer {text}")["input_ids"], tokenizer("the printer")["input_ids"][:-1]
+    assert all(views[row]["input_ids1"] == whole for row in range(20))
+    assert all(views[row]["input_ids2"][: len(prompt)] == prompt for row in range(20))
+
+
 def test_dropout_makes_two_views_of_one_sentence(tiny: Path, tmp_path: Path) -> None:
     trainer = trainer_of(tiny, tmp_path, sentences(8), per_device_train_batch_size=8)
     trainer.model.train()

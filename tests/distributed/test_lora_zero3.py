@@ -1,0 +1,46 @@
+"""A decoder with LoRA under ZeRO-3 on two processes: what is merged is what was trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SAMPLE
+from scipy.stats import spearmanr
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from test_engines import results_of, run
+from tiny_decoders import save_decoder
+
+from te_trainer.pairs import load_gold
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+
+
+def test_the_merged_encoders_score_as_the_trained_ones_did(tmp_path: Path) -> None:
+    model = save_decoder(tmp_path / "llama", "llama")
+    lora = ["--lora.rank", "4", "--lora.keep_adapter", "true", "--bi_encoder.pooling", "last"]
+    rates = ["--cross_encoder.learning_rate", "1e-2", "--bi_encoder.learning_rate", "1e-2"]
+    output = tmp_path / "run"
+    run(model, output, "cpu_deepspeed_zero3", 2, *lora, *rates, "--distillation.cycles", "1")
+    results = results_of(output)
+    start = results["start"]["tiny"]["bi-encoder"]["dev"]
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
+    for kind in ("bi-encoder", "cross-encoder"):
+        record = json.loads((output / "cycle-1" / "tiny" / f"{kind}.training.json").read_text(encoding="utf-8"))
+        assert record["engine"] == "DeepSpeedEngine"
+        assert 0 < record["trainable"] < record["parameters"] / 3
+        kept = results["final"]["tiny"][kind]["dev"]
+        assert dict(record["dev_curve"])[record["best_step"]] == pytest.approx(kept, abs=1e-3)
+        assert abs(kept - start) > 5e-3
+        folder = output / "tiny" / kind
+        assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+        if kind == "bi-encoder":
+            bi = SentenceTransformer(str(folder), device="cpu")
+            scores = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
+        else:
+            scores = CrossEncoder(str(folder), device="cpu").predict(
+                list(zip(gold.sentence1, gold.sentence2, strict=True))
+            )
+        assert spearmanr(scores, np.array(gold.scores)).statistic == pytest.approx(kept, abs=1e-3)
