@@ -157,7 +157,7 @@ def _views(encoder: BiEncoder, args: BiEncoderTrainingArguments, pairs: Dataset)
     if args.mlp_head and encoder.pooling != "cls":
         raise InputError(f"mlp_head: the head stands on [CLS], but pooling is {encoder.pooling}; set one or the other")
     seed = args.seed if args.data_seed is None else args.data_seed
-    views = SentenceViews(pairs, encoder.tokenizer, encoder.max_length, args.span, seed)
+    views = SentenceViews(pairs, encoder.tokenizer, encoder.max_length, args.span, seed, encoder.prompt)
     batch = args.train_batch_size * args.world_size
     if len(views) < batch:
         raise InputError(

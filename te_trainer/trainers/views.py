@@ -25,13 +25,20 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         pairs: columns `sentence1` and `sentence2`; the same sentence twice for SimCSE, where dropout makes the views.
         span: characters of `sentence2` that a mask token replaces (Mirror-BERT); 0 for none.
         seed: a mask's place follows from (seed, epoch, row) alone.
+        prompt: text in front of every sentence, never masked.
 
     Raises:
         InputError: a column is missing, there are no rows, or the tokenizer has no mask token.
     """
 
     def __init__(
-        self, pairs: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, span: int = 0, seed: int = 0
+        self,
+        pairs: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        span: int = 0,
+        seed: int = 0,
+        prompt: str = "",
     ) -> None:
         check_columns(pairs, TEXT)
         if span and tokenizer.mask_token is None:
@@ -41,6 +48,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         self.max_length = max_length
         self.span = span
         self.seed = seed
+        self.prompt = prompt
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -58,7 +66,10 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
                 mask_span(text, self.span, mask, np.random.default_rng((self.seed, *place)))
                 for text, place in zip(two, places, strict=True)
             ]
-        first, second = (tokenise(self.tokenizer, self.max_length, texts)["input_ids"] for texts in (one, two))
+        first, second = (
+            tokenise(self.tokenizer, self.max_length, [self.prompt + text for text in texts])["input_ids"]
+            for texts in (one, two)
+        )
         return [{"input_ids1": ids1, "input_ids2": ids2} for ids1, ids2 in zip(first, second, strict=True)]
 
 
