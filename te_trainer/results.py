@@ -91,10 +91,10 @@ def versions() -> dict[str, str]:
 
 def _seconds(runner: StageRunner) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    for teacher, student in HALVES[runner.config.distillation.students]:
-        seconds |= {f"label_{teacher.split('-')[0]}": 0.0, f"train_{student.split('-')[0]}": 0.0}
     if runner.config.step0 is not None:
         seconds["step0"] = sum(runner.training_record(0, name, "bi-encoder")["seconds"] for name in runner.models)
+    for teacher, student in HALVES[runner.config.distillation.students]:
+        seconds |= {f"label_{teacher.split('-')[0]}": 0.0, f"train_{student.split('-')[0]}": 0.0}
     seconds["evaluate"] = 0.0
     for name in runner.models:
         seconds["evaluate"] += runner.record(0, name, "bi-encoder")["seconds"]

@@ -19,6 +19,7 @@ import yaml
 from conftest import ROOT, SAMPLE, process_environment, sample_pairs, save_tiny
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from tiny_decoders import save_decoder
 from transformers import AutoModel
 
 from te_trainer.command import run_command
@@ -269,6 +270,35 @@ def test_a_span_wants_a_mask_token(refused: Callable[..., str], tmp_path: Path) 
     assert "its tokenizer has no mask token; set contrastive.span to 0" in refused(
         "--model", model, "--contrastive.span", "5"
     )
+
+
+def test_a_model_without_dropout_wants_a_span(run: Run, refused: Callable[..., str], tmp_path: Path) -> None:
+    """Both views of a sentence would be the same, and nothing would be learnt of it."""
+    model = save_tiny(tmp_path / "model")
+    path = model / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}))
+    assert "it has no dropout, so that both views of a sentence would be the same" in refused("--model", model)
+    status, _, err = run("--model", model, "--contrastive.span", "5", "--contrastive.max_steps", "1")
+    assert status == 0, err
+
+
+def test_a_decoder_learns_by_its_last_token(run: Run, refused: Callable[..., str], tmp_path: Path) -> None:
+    model = save_decoder(tmp_path / "decoder", "gpt2")
+    assert "a decoder's first token sees no other; set contrastive.pooling to last" in refused("--model", model)
+    more = ["--contrastive.pooling", "last", "--contrastive.mlp_head", "false", "--contrastive.max_steps", "2"]
+    status, _, err = run("--model", model, *more)
+    assert status == 0, err
+    assert BiEncoder.from_pretrained(str(tmp_path / "out" / "bi-encoder")).pooling == "last"
+
+
+def test_a_prompt_stands_before_every_sentence(run: Run, tmp_path: Path) -> None:
+    more = ["--contrastive.max_steps", "1", "--data.dev", "null", "--data.test", "[]"]
+    status, _, err = run(*more, "--contrastive.prompt", "router:")
+    assert status == 0, err
+    saved = tmp_path / "out" / "bi-encoder"
+    assert SentenceTransformer(str(saved), device="cpu").prompts["default"] == "router:"
+    assert BiEncoder.from_pretrained(str(saved)).prompt == "router:"
 
 
 def test_a_changed_run_is_refused(run: Run, sentences: Path, tmp_path: Path) -> None:

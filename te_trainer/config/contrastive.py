@@ -45,6 +45,7 @@ OWN_KEYS: list[Key] = [
     ),
     ("pooling", Pooling, "cls", "How a sentence's token vectors become one."),
     ("max_length", int, 32, "Tokens of a sentence beyond this are cut; mirror_bert: 50."),
+    ("prompt", str, None, "Text in front of every sentence, for PLMs that want one."),
     (
         "precision",
         Literal["auto", "float32", "bfloat16", "float16"],

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
+from torch import nn
+from transformers import AutoModel, PretrainedConfig
 
 from te_trainer.config.defaults import contrastive_arguments
 from te_trainer.encoders import BiEncoder
 from te_trainer.encoders.bi_encoder import check_bi_encoder
-from te_trainer.encoders.checkpoint import load_tokenizer
+from te_trainer.encoders.checkpoint import load_config, load_tokenizer
+from te_trainer.encoders.decoders import is_decoder
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
@@ -42,24 +46,36 @@ class ContrastiveSettings:
             values["precision"] = "float32"
         # An epoch may take hours; what a kill may lose does not grow with it.
         values |= {"loss": "info_nce", "save_strategy": "steps", "save_steps": values["eval_steps"]}
-        return {key: value for key, value in values.items() if key not in {"method", "pooling", "max_length"}}
+        return {key: value for key, value in values.items() if key not in {"method", "pooling", "max_length", "prompt"}}
 
     @property
     def encoder(self) -> dict[str, Any]:
-        """Pooling and length of the encoder."""
+        """Pooling, length and prompt of the encoder; no prompt is what the checkpoint says."""
         values = contrastive_arguments(self.section.get("method", "simcse")) | self.section
-        return {key: values[key] for key in ("pooling", "max_length")}
+        return {key: values.get(key) for key in ("pooling", "max_length", "prompt")}
 
     def check(self, model: str) -> None:
         """Refuse what cannot be trained.
 
         Raises:
-            InputError: a wrong value, or a model that cannot start a bi-encoder, or has no mask for spans.
+            InputError: a wrong value, or a model that cannot start a bi-encoder, or that makes no two views.
         """
         check_section("contrastive", self.section)
         check_bi_encoder(model, self.encoder["pooling"])
-        if self.training(1)["span"] and load_tokenizer(model).mask_token is None:
-            raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
+        config = load_config(model)
+        if is_decoder(config) and self.encoder["pooling"] == "cls":
+            raise InputError(
+                f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "
+                "mlp_head to false"
+            )
+        if self.training(1)["span"]:
+            if load_tokenizer(model).mask_token is None:
+                raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
+        elif not has_dropout(config):
+            raise InputError(
+                f"model {model}: it has no dropout, so that both views of a sentence would be the same; set "
+                "contrastive.span, e.g. to 5"
+            )
 
     def check_batch(self, sentences: int, world_size: int) -> None:
         """Refuse fewer sentences than one batch over all ranks holds.
@@ -73,6 +89,14 @@ class ContrastiveSettings:
                 f"data.sentences: {sentences} distinct sentences do not fill one batch of {batch}; give more, or lower "
                 "contrastive.per_device_train_batch_size"
             )
+
+
+def has_dropout(config: PretrainedConfig) -> bool:
+    """Whether a model of this configuration drops anything while it trains."""
+    with torch.device("meta"):
+        modules = AutoModel.from_config(config).modules()
+    dropped = any(isinstance(module, nn.Dropout) and module.p > 0 for module in modules)
+    return dropped or getattr(config, "attention_dropout", 0.0) > 0
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from te_trainer.config.command_line import given
 from te_trainer.config.schema import ModelConfig, RunConfig
 from te_trainer.errors import InputError
 from te_trainer.pairs import Pool, Sentences, build_sentences
@@ -38,9 +39,10 @@ def check_step0(config: RunConfig) -> None:
 
 
 def step0_settings(config: RunConfig) -> ContrastiveSettings:
-    """What the file's section `contrastive` means; the run's precision holds where it names none."""
+    """What the file's section `contrastive` means; where it names no precision or prompt, the run's hold."""
     assert config.step0 is not None
-    return ContrastiveSettings({"precision": config.distillation.precision, **config.step0.contrastive})
+    run = {"precision": config.distillation.precision, "prompt": config.bi_encoder.get("prompt")}
+    return ContrastiveSettings(given(run) | config.step0.contrastive)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         pairs: columns `sentence1` and `sentence2`; the same sentence twice for SimCSE, where dropout makes the views.
         span: characters of `sentence2` that a mask token replaces (Mirror-BERT); 0 for none.
         seed: a mask's place follows from (seed, epoch, row) alone.
-        prompt: text in front of every sentence; no mask falls into it.
+        prompt: text in front of every sentence, never masked.
 
     Raises:
         InputError: a column is missing, there are no rows, or the tokenizer has no mask token.

@@ -175,14 +175,14 @@ def test_masks_follow_from_seed_epoch_and_row(tiny: Path) -> None:
     assert second(0, 0) != second(1, 0)
 
 
-def test_the_prompt_stands_in_front_of_both_views(tiny: Path) -> None:
+def test_a_prompt_is_in_front_of_both_views_and_never_masked(tiny: Path) -> None:
     tokenizer = BiEncoder.from_pretrained(str(tiny)).tokenizer
-    text = "why is my router so slow today"
-    pairs = Dataset.from_dict({"sentence1": [text] * 20, "sentence2": [text] * 20})
-    views = SentenceViews(pairs, tokenizer, 32, span=5, prompt="the printer ")
-    whole, prompt = tokenizer(f"the printer {text}")["input_ids"], tokenizer("the printer")["input_ids"][:-1]
-    assert all(views[row]["input_ids1"] == whole for row in range(20))
-    assert all(views[row]["input_ids2"][: len(prompt)] == prompt for row in range(20))
+    pairs = sentences(8)
+    plain, prompted = (SentenceViews(pairs, tokenizer, 32, span=5, prompt=prompt) for prompt in ("", "router router "))
+    router = tokenizer.convert_tokens_to_ids("router")
+    for row in range(8):
+        for side in ("input_ids1", "input_ids2"):
+            assert prompted[row][side] == [plain[row][side][0], router, router, *plain[row][side][1:]]
 
 
 def test_dropout_makes_two_views_of_one_sentence(tiny: Path, tmp_path: Path) -> None:
@@ -280,10 +280,9 @@ def test_the_head_works_in_training_alone_and_learns(tiny: Path, tmp_path: Path)
             found["last"] = head.dense.weight.detach().clone()
             batch = {"input_ids": torch.tensor([[2, 7, 8, 3]]), "attention_mask": torch.ones(1, 4)}
             model.train()
-            assert model(**batch).last_hidden_state.shape == (1, 1, 32)
             assert model(**batch).last_hidden_state.abs().max() < 1
             model.eval()
-            assert model(**batch).last_hidden_state.shape == (1, 4, 32)
+            assert model(**batch).last_hidden_state.abs().max() > 1
 
     trainer = trainer_of(tiny, tmp_path, sentences(), mlp_head=True, seed=3, callbacks=[Look()])
     before = set(weights(trainer))
