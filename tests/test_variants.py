@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from test_bad_input import recipe_main
 from torch import nn
-from transformers import set_seed
 
 from te_trainer.combine import combine
 from te_trainer.command import run_command
@@ -132,8 +132,7 @@ def retrained(output: Path, labels: np.ndarray, start: Path) -> bytes:
         group="again",
         log_folder=output / "logs",
     )
-    set_seed(seed)
-    training.run(CrossEncoder.from_pretrained(str(start)), pairs.add_column("label", labels))
+    training.run("cross-encoder", partial(CrossEncoder.from_pretrained, str(start)), pairs.add_column("label", labels))
     return (folder / "model.safetensors").read_bytes()
 
 
