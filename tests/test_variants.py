@@ -164,10 +164,11 @@ def test_bi_encoders_alone_teach_each_other(run: Run, tiny: Path, init: str) -> 
 # ---------------------------------------------------------------- losses
 
 
-def test_a_cross_encoder_of_squared_errors_labels_with_its_logits(run: Run) -> None:
+@pytest.mark.parametrize("more", [[], ["--lora.rank", "2"]], ids=["whole", "lora"])
+def test_a_cross_encoder_of_squared_errors_labels_with_its_logits(run: Run, more: list[str]) -> None:
     """Both ablations of Table 8 at once; what is kept scores elsewhere as it did in the run."""
     losses = ["--cross_encoder.loss", "mse", "--bi_encoder.loss", "bce"]
-    output = run(*losses, "--distillation.cycles", "1")
+    output = run(*losses, "--distillation.cycles", "1", *more)
     _, pairs = Pool.load(output / "pool")
     theirs = TheirCrossEncoder(str(output / "tiny" / "cross-encoder"), device="cpu")
     columns = list(zip(pairs["sentence1"][:], pairs["sentence2"][:], strict=True))
