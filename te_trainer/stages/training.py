@@ -19,7 +19,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
 from te_trainer.config.schema import Kind, LoraConfig
-from te_trainer.encoders import Encoder
+from te_trainer.encoders import CrossEncoder, Encoder
 from te_trainer.encoders.lora import ADAPTER_FILES, merge_saved, peft_config
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric
@@ -35,6 +35,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainingArguments,
 )
 from te_trainer.trainers.callbacks import WHOLE, last_whole_checkpoint
+from te_trainer.trainers.cross_encoder_trainer import ACTIVATIONS
 
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
 
@@ -185,6 +186,8 @@ class Training:
         """Make plain weights of the adapter in the partial result and of what its training started from."""
         adapter = self._partial / ADAPTER
         merge_saved(start, adapter)
+        if isinstance(start, CrossEncoder):
+            start.activate_with(ACTIVATIONS[self.values.get("loss", CrossEncoderTrainingArguments.loss)])
         start.save_pretrained(self._partial)
         for path in adapter.iterdir():
             if not (self.lora.keep_adapter and path.name in ADAPTER_FILES):

@@ -19,11 +19,9 @@ from te_trainer.trainers.base import PairTrainer, named
 from te_trainer.trainers.collators import CrossEncoderCollator
 from te_trainer.trainers.tokenise import tokenise_pairs
 
-# The losses by name: a function of logits and labels, and what makes scores of the logits it trains.
-LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Activation]] = {
-    "bce": (soft_bce, "sigmoid"),
-    "mse": (logit_mse, "identity"),
-}
+# The losses by name: a function of logits and labels, and what makes scores of the logits it has trained.
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bce": soft_bce, "mse": logit_mse}
+ACTIVATIONS: dict[str, Activation] = {"bce": "sigmoid", "mse": "identity"}
 
 
 class CrossEncoderTrainer(PairTrainer):
@@ -70,7 +68,7 @@ class CrossEncoderTrainer(PairTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or CrossEncoderTrainingArguments()
-        self.loss_function, activation = named(LOSSES, args.loss)
+        self.loss_function = named(LOSSES, args.loss)
         if isinstance(model, str):
             # The head is drawn before the Trainer seeds anything.
             set_seed(args.seed)
@@ -82,7 +80,7 @@ class CrossEncoderTrainer(PairTrainer):
                 else tokenise_pairs(dataset, encoder.tokenizer, encoder.max_length, both_orders)
                 for dataset, both_orders in ((train_dataset, args.both_orders), (eval_dataset, False))
             )
-        encoder.activate_with(activation)
+        encoder.activate_with(ACTIVATIONS[args.loss])
         super().__init__(
             encoder,
             args,
