@@ -189,7 +189,7 @@ def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
         process.kill()
         assert process.wait() == -9, f"the run ended before kill {kill}"
         checkpoints |= {path.name for path in workshop.glob("checkpoint-*")}
-    assert len(checkpoints) > 2
+    assert checkpoints, "no kill fell into the training"
     last = launched(*command[1:])
     assert last.returncode == 0, last.stderr
     both = []
