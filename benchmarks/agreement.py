@@ -1,0 +1,60 @@
+"""Which cycle each measure of agreement would keep, against which one gold scores would.
+
+    python benchmarks/agreement.py runs/a runs/b        # finished runs of selection: agreement, with dev and test sets
+
+No measure sees a gold score; the columns dev and test say what each choice is worth.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from te_trainer.agreement import CHOOSING, most_agreed_cycle
+
+MEASURES = ("cross-bi", "cross-cross", "bi-bi")
+
+
+def main() -> None:
+    for folder in sys.argv[1:]:
+        results = json.loads(Path(folder, "results.json").read_text(encoding="utf-8"))
+        for name, agreements in results["agreement"].items():
+            print(f"\n{Path(folder).name}, {name}\n")
+            show_cycles(name, results, agreements)
+            show_choices(name, results, agreements)
+
+
+def show_cycles(name: str, results: dict[str, Any], agreements: list[dict[str, Any]]) -> None:
+    print("| cycle | " + " | ".join(MEASURES) + " | bi dev | bi test | cross dev | cross test |")
+    print("| ---: " * 8 + "|")
+    start = results["start"][name]["bi-encoder"]
+    print(f"| start | | | | {100 * start['dev']:.2f} | {100 * start['test']['avg']:.2f} | | |")
+    for entry, cycle in zip(agreements, results["cycles"], strict=True):
+        cells = [f"{entry[measure]:.4f}" if measure in entry else "" for measure in MEASURES]
+        for kind in ("bi-encoder", "cross-encoder"):
+            scores = cycle[name].get(kind)
+            cells += [f"{100 * scores['dev']:.2f}", f"{100 * scores['test']['avg']:.2f}"] if scores else ["", ""]
+        print(f"| {entry['cycle']} | " + " | ".join(cells) + " |")
+
+
+def show_choices(name: str, results: dict[str, Any], agreements: list[dict[str, Any]]) -> None:
+    print("\n| encoder | kept by | cycle | test |\n| --- | --- | ---: | ---: |")
+    for kind in CHOOSING:
+        scores = {entry["cycle"]: entry[name][kind] for entry in results["cycles"] if kind in entry[name]}
+        choices = {
+            "dev": max(scores, key=lambda cycle: scores[cycle]["dev"]),
+            "last": max(scores),
+            "agreement (te_trainer)": most_agreed_cycle(agreements, kind),
+        }
+        for measure in MEASURES:
+            measured = [entry for entry in agreements if measure in entry]
+            if measured:
+                choices[measure] = max(measured, key=lambda entry: entry[measure])["cycle"]
+        for how, cycle in choices.items():
+            print(f"| {kind} | {how} | {cycle} | {100 * scores[cycle]['test']['avg']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
