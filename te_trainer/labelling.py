@@ -6,7 +6,6 @@ token that is computed is a real one, and neither memory nor cost per pair grows
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +22,7 @@ from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.pairs.pool import pair_digest
 from te_trainer.processes import process_state
+from te_trainer.shared_array import SharedArray, share_of_rank
 
 WINDOW = 16_384  # sentences or pairs that are tokenised and sorted together
 
@@ -65,9 +65,9 @@ def score_pairs(
         raise InputError("score_pairs: on several ranks, give a scratch folder that all of them see")
     total = len(pairs["sentence1"])
     device = state.device
-    budget = batch_tokens or (4096 if device.type == "cpu" else 32768)
+    budget = batch_tokens or _default_budget(device)
     encoder.model.to(device).eval()
-    scores = _Shared(scratch and scratch / "scores.f32", (total,), state)
+    scores = SharedArray(scratch and scratch / "scores.f32", (total,), state)
     with torch.inference_mode(), autocast(device, precision):
         if isinstance(encoder, BiEncoder):
             _score_bi(encoder, pairs, scores, budget, scratch, state, progress or _silent)
@@ -79,6 +79,46 @@ def score_pairs(
         worst = int(np.flatnonzero(~np.isfinite(result))[0])
         raise DivergedError(f"the {encoder.kind}'s score of pair {worst + 1} is {result[worst]}; its weights diverged")
     return result
+
+
+def embed_sentences(
+    encoder: BiEncoder,
+    sentences: Dataset,
+    scratch: Path,
+    *,
+    precision: Precision = "float32",
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Vectors of sentences, on all ranks.
+
+    Args:
+        sentences: column `sentence1`.
+        scratch: a folder for the vectors, on a disk that all ranks see.
+        precision, batch_tokens, progress: as for `score_pairs`.
+
+    Returns:
+        float32, shape (n, hidden), not normalised; mapped, so that it does not live in memory.
+
+    Raises:
+        DivergedError: a vector holds NaN or infinity.
+    """
+    state = process_state()
+    encoder.model.to(state.device).eval()
+    vectors = SharedArray(scratch / "vectors.f32", (len(sentences), encoder.model.config.hidden_size), state)
+    with torch.inference_mode(), autocast(state.device, precision):
+        _embed(
+            encoder,
+            lambda start, stop: sentences[start:stop]["sentence1"],
+            vectors,
+            batch_tokens or _default_budget(state.device),
+            state,
+            progress or _silent,
+        )
+    for start in range(0, len(vectors.array), WINDOW):
+        if not np.isfinite(vectors.array[start : start + WINDOW]).all():
+            raise DivergedError("a vector of the bi-encoder is NaN or infinite; its weights diverged")
+    return vectors.array
 
 
 def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
@@ -123,43 +163,39 @@ def distinct_sentences(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     return number[inverse].reshape(total, 2), first[order]
 
 
-class _Shared:
-    """A float32 array in memory, or in a file that every rank writes its share of."""
-
-    def __init__(self, path: Path | None, shape: tuple[int, ...], state: PartialState) -> None:
-        if path is None:
-            self.array: np.ndarray = np.empty(shape, dtype=np.float32)
-            return
-        if state.is_main_process:
-            with path.open("wb") as file:
-                # A mapped file that finds the disk full while it is written to kills the process; find out before.
-                _allocate(file.fileno(), 4 * int(np.prod(shape)))
-        state.wait_for_everyone()
-        self.array = np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
-
-
-def _allocate(descriptor: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate") and size:
-        os.posix_fallocate(descriptor, 0, size)
-    else:
-        os.ftruncate(descriptor, size)
-
-
 def _score_bi(
     encoder: BiEncoder,
     pairs: Pairs,
-    scores: _Shared,
+    scores: SharedArray,
     budget: int,
     scratch: Path | None,
     state: PartialState,
     progress: Progress,
 ) -> None:
     ids, first = distinct_sentences(pairs)
-    vectors = _Shared(scratch and scratch / "vectors.f32", (len(first), encoder.model.config.hidden_size), state)
-    begin, end = _share(len(first), state)
+    vectors = SharedArray(scratch and scratch / "vectors.f32", (len(first), encoder.model.config.hidden_size), state)
+    _embed(encoder, lambda start, stop: _sentences(pairs, first[start:stop]), vectors, budget, state, progress)
+    begin, end = share_of_rank(len(ids), state)
     for start in range(begin, end, WINDOW):
         stop = min(start + WINDOW, end)
-        texts = [encoder.prompt + text for text in _sentences(pairs, first[start:stop])]
+        one, two = (vectors.array[ids[start:stop, side]].astype(np.float32) for side in (0, 1))
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+        scores.array[start:stop] = np.einsum("ij,ij->i", one, two) / np.maximum(norms, 1e-12)
+
+
+def _embed(
+    encoder: BiEncoder,
+    sentences: Callable[[int, int], list[str]],
+    vectors: SharedArray,
+    budget: int,
+    state: PartialState,
+    progress: Progress,
+) -> None:
+    """Fill `vectors`, and wait for all ranks to do so; `sentences` gives those from one number to another."""
+    begin, end = share_of_rank(len(vectors.array), state)
+    for start in range(begin, end, WINDOW):
+        stop = min(start + WINDOW, end)
+        texts = [encoder.prompt + text for text in sentences(start, stop)]
         encoded = tokenise(encoder.tokenizer, encoder.max_length, texts)
         done = 0
         for batch in token_batches(_lengths(encoded["input_ids"]), budget):
@@ -168,18 +204,12 @@ def _score_bi(
             done += len(batch)
             progress((start - begin + done) / (end - begin))
     state.wait_for_everyone()
-    begin, end = _share(len(ids), state)
-    for start in range(begin, end, WINDOW):
-        stop = min(start + WINDOW, end)
-        one, two = (vectors.array[ids[start:stop, side]].astype(np.float32) for side in (0, 1))
-        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-        scores.array[start:stop] = np.einsum("ij,ij->i", one, two) / np.maximum(norms, 1e-12)
 
 
 def _score_cross(
-    encoder: CrossEncoder, pairs: Pairs, scores: _Shared, budget: int, state: PartialState, progress: Progress
+    encoder: CrossEncoder, pairs: Pairs, scores: SharedArray, budget: int, state: PartialState, progress: Progress
 ) -> None:
-    begin, end = _share(len(scores.array), state)
+    begin, end = share_of_rank(len(scores.array), state)
     for start, block in _blocks(pairs, begin, end):
         encoded = tokenise(encoder.tokenizer, encoder.max_length, block["sentence1"], block["sentence2"])
         done = 0
@@ -193,13 +223,6 @@ def _score_cross(
 def pad(tokenizer: PreTrainedTokenizerBase, encoded: Mapping[str, Any], rows: np.ndarray) -> Any:
     """A padded batch of the given rows of what a tokenizer gave."""
     return tokenizer.pad({name: [column[row] for row in rows] for name, column in encoded.items()}, return_tensors="pt")
-
-
-def _share(total: int, state: PartialState) -> tuple[int, int]:
-    return (
-        total * state.process_index // state.num_processes,
-        total * (state.process_index + 1) // state.num_processes,
-    )
 
 
 def _blocks(pairs: Pairs, begin: int, end: int) -> Iterator[tuple[int, Mapping[str, list[str]]]]:
@@ -220,6 +243,10 @@ def _sentences(pairs: Pairs, places: np.ndarray) -> list[str]:
         block = {name: [pairs[name][row] for row in rows] for name in ("sentence1", "sentence2")}
     sides = (block["sentence1"], block["sentence2"])
     return [sides[place % 2][at] for place, at in zip(places.tolist(), position.tolist(), strict=True)]
+
+
+def _default_budget(device: torch.device) -> int:
+    return 4096 if device.type == "cpu" else 32768
 
 
 def _lengths(input_ids: list[list[int]]) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,8 +83,46 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_is_named(root: Path) -> Iterator[None]:
+def atomic_file(final: Path) -> Iterator[Path]:
+    """Give a path that becomes `final` when the block ends well."""
+    partial = final.with_name(PARTIAL + final.name)
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(final)
+
+
+@contextlib.contextmanager
+def folder_for(file: Path) -> Iterator[None]:
+    """Make the folder that a file is to be written to; a folder that is made, and stays empty, is removed again.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written to it.
+    """
+    folder = file.absolute().parent
+    made = [path for path in [folder, *folder.parents] if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(f"output: {folder} cannot be written to ({error.strerror}); name another folder") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def full_disk_is_named(root: Path, key: str = "output_dir") -> Iterator[None]:
     """Say in one sentence that the disk is full; libraries wrap the system's error in many of their own.
+
+    Args:
+        key: of the configuration, that names the folder.
 
     Raises:
         InputError: names the folder.
@@ -96,7 +135,7 @@ def full_disk_is_named(root: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         if full or (root.exists() and shutil.disk_usage(root).free < 1_000_000):
             raise InputError(
-                f"output_dir: no disk space left in {root}; make room, and the same command continues"
+                f"{key}: no disk space left in {root}; make room, and the same command continues"
             ) from None
         raise
 

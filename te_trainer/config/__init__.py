@@ -10,7 +10,10 @@ from te_trainer.config.schema import (
     LoraConfig,
     ModelConfig,
     RunConfig,
+    ScoreConfig,
+    ScoreDataConfig,
 )
+from te_trainer.config.score import parse_score
 
 __all__ = [
     "ContrastiveConfig",
@@ -20,6 +23,9 @@ __all__ = [
     "LoraConfig",
     "ModelConfig",
     "RunConfig",
+    "ScoreConfig",
+    "ScoreDataConfig",
     "parse",
     "parse_contrastive",
+    "parse_score",
 ]

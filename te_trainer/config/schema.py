@@ -12,6 +12,7 @@ Pooling = Literal["cls", "mean", "last"]
 Students = Literal["both", "bi-encoder"]
 Combine = Literal["mean", "weighted", "rank"]
 Method = Literal["simcse", "mirror_bert"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass
@@ -101,7 +102,7 @@ class DistillationConfig:
     students: Students = "both"
     combine: Combine = "mean"
     selection: Literal["dev", "last", "agreement"] = "dev"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Precision = "auto"
     batch_tokens: int | None = None
     keep_cycles: bool = False
     isolate_stages: bool = False
@@ -170,6 +171,49 @@ class ContrastiveConfig:
     report_to: list[str]
     output_dir: str
     seed: int
+
+
+@dataclass
+class ScoreDataConfig:
+    """What is scored: a file of pairs, or a file of sentences whose nearest ones are looked for.
+
+    Args:
+        pairs: Pairs to score: a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`, `.jsonl`, `.parquet`, a saved Dataset
+            folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or `owner/name:config`). Every row is scored.
+        sentences: Sentences to search among: a `.txt` file (a sentence a line, or several with `||` between them), or
+            any source as for `pairs`, of which the distinct sentences are taken.
+        queries: Sentences, named likewise, whose nearest among `sentences` are looked for. Default: each sentence's
+            nearest other ones.
+        column: Of `sentences` and `queries`, read this one column instead of `sentence1` and `sentence2`.
+        split: Read this split only, of sources that have splits. Default: all of them.
+        columns: Maps `sentence1` and `sentence2` to the files' names, e.g. `{sentence1: question1}`.
+        dir: Folder with benchmark sets as `NAME.tsv`; without it they come from the Hub.
+    """
+
+    pairs: str | None = None
+    sentences: str | None = None
+    queries: str | None = None
+    column: str | None = None
+    split: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    dir: str | None = None
+
+
+@dataclass
+class ScoreConfig:
+    """What to score, with which model, and where to write it."""
+
+    model: str
+    data: ScoreDataConfig
+    output: str
+    overwrite: bool
+    top_k: int
+    rerank: str | None
+    precision: Precision
+    batch_tokens: int | None
+    pooling: Pooling | None
+    max_length: int | None
+    prompt: str | None
 
 
 @dataclass

@@ -40,6 +40,8 @@ TOKENIZER_FILES = (
     "tokenizer.model",
 )
 
+VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
+
 CheckpointKind = Literal["encoder", "cross-encoder"]
 
 
@@ -176,13 +178,20 @@ def saved_pooling(name: str) -> Pooling | None:
     known: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
     if len(modes) == 1 and modes[0] in known:
         return known[modes[0]]
-    raise InputError(f"model {name}: its pooling is none of cls, mean and last; set bi_encoder.pooling to choose one")
+    raise InputError(f"model {name}: its pooling is none of cls, mean and last; choose one with the key pooling")
 
 
 def saved_prompt(name: str) -> str:
     """The text that a sentence-transformers folder or repository puts in front of every sentence by default."""
     config = _json(name, "config_sentence_transformers.json") or {}
     return (config.get("prompts") or {}).get(config.get("default_prompt_name")) or ""
+
+
+def saved_max_length(name: str) -> int:
+    """Tokens that a checkpoint takes: what sentence-transformers is told, else as many as tokenizer and model allow."""
+    said = (_json(name, "sentence_bert_config.json") or {}).get("max_seq_length")
+    positions = getattr(load_config(name), "max_position_embeddings", -1)
+    return said or min(load_tokenizer(name).model_max_length, positions if positions > 0 else VERY_LONG, VERY_LONG)
 
 
 def saved_activation(name: str, config: PretrainedConfig) -> Literal["sigmoid", "identity"]:

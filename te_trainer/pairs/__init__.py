@@ -2,6 +2,7 @@
 
 from te_trainer.pairs.gold import GoldSet, load_gold
 from te_trainer.pairs.pool import Pool, build_pool
+from te_trainer.pairs.rows import rows_with_both, write_rows
 from te_trainer.pairs.sentences import Sentences, build_sentences
 
-__all__ = ["GoldSet", "Pool", "Sentences", "build_pool", "build_sentences", "load_gold"]
+__all__ = ["GoldSet", "Pool", "Sentences", "build_pool", "build_sentences", "load_gold", "rows_with_both", "write_rows"]

@@ -75,6 +75,7 @@ def build_sentences(
     benchmark_folder: str | None = None,
     max_sentences: int | None = None,
     seed: int = 0,
+    key: str = "data.sentences",
 ) -> Sentences:
     """Read the sources once and write `sentences.arrow` and `sentences.json` into `folder`.
 
@@ -85,6 +86,7 @@ def build_sentences(
         columns: names that the sources use for `sentence1` and `sentence2`.
         split: only rows of this split, where a source has splits.
         max_sentences: draw so many of them.
+        key: of the configuration, that names the sources.
 
     Raises:
         InputError: a source cannot be read, a row is broken, or no sentence is left.
@@ -107,7 +109,7 @@ def build_sentences(
 
     _write(found, texts(), folder, max_sentences, seed)
     if not found.sentences:
-        raise InputError(f"data.sentences: no sentence in {', '.join(count.source for count in found.sources)}")
+        raise InputError(f"{key}: no sentence in {', '.join(count.source for count in found.sources)}")
     return found
 
 
