@@ -140,14 +140,16 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
             )
     state.wait_for_everyone()
     texts = {}
+    lines = []
     for name in sources:
         counts, texts[name] = Sentences.load(scratch / name)
-        for line in counts.describe():
-            progress.say(line)
+        lines += counts.describe()
     sentences, queries = texts["sentences"], texts.get("queries", texts["sentences"])
     others = len(sentences) - (queries is sentences)
     if not others:
         raise InputError(f"data.sentences: one distinct sentence in {data.sentences}; at least two are needed")
+    for line in lines:
+        progress.say(line)
     top_k = min(config.top_k, others)
     if top_k < config.top_k:
         progress.say(f"top_k: {top_k:,}, because there are no more")

@@ -1,0 +1,407 @@
+"""Inference for people: whose scores they are, that no row is lost, what is refused, and that a kill leaves nothing."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sentence_transformers
+import torch
+from conftest import MINILM, ROOT, process_environment, sample_pairs
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import semantic_search
+from torch import nn
+from transformers import set_seed
+
+from te_trainer import search, tables
+from te_trainer.command import run_command
+from te_trainer.encoders import BiEncoder, CrossEncoder, load_trained
+from te_trainer.encoders.checkpoint import locate, saved_max_length
+
+RECIPE = ROOT / "recipes" / "score.py"
+LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def bi(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bi-encoder that cuts many sentences, and has a prompt, so that both must be taken from the checkpoint."""
+    folder = tmp_path_factory.mktemp("trained") / "bi-encoder"
+    BiEncoder.from_pretrained(models["bert"], pooling="mean", max_length=9, prompt="router ").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def cross(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("trained") / "cross-encoder"
+    set_seed(0)
+    encoder = CrossEncoder.from_pretrained(models["bert"], max_length=14)
+    head = encoder.model.classifier
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight.mul_(12)
+    encoder.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[tuple[str, str]]:
+    """Pairs, some of them twice, one that no TSV can hold as it is, and in their midst rows that lack a sentence."""
+    pairs = sample_pairs(60)
+    odd = [("my router\tblinks\nred", "a red light"), ("", ""), ("no sound", "")]
+    return [*pairs[:40], *odd, *pairs[10:60], pairs[0], pairs[0]]
+
+
+@pytest.fixture(scope="module")
+def pairs_file(rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("number", "question", "sentence2")])
+        csv.writer(file).writerows((number, *pair) for number, pair in enumerate(rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Distinct sentences that the tiny models tell apart."""
+    return list(dict.fromkeys(text for pair in sample_pairs(80) for text in pair))[:100]
+
+
+@pytest.fixture(scope="module")
+def sentences_file(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sentences") / "sentences.txt"
+    path.write_text("\n".join([*texts, texts[3], ""]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """The recipe in this process, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("score", RECIPE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def start(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["score.py", *map(str, arguments), "--precision", "float32"])
+        capfd.readouterr()
+        return run_command(module.main), *capfd.readouterr()
+
+    return start
+
+
+def read_tsv(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
+
+
+def neighbours(path: Path) -> dict[str, list[tuple[int, str, float]]]:
+    found: dict[str, list[tuple[int, str, float]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        found.setdefault(row["query"], []).append((row["rank"], row["sentence"], row["score"]))
+    return found
+
+
+# ---------------------------------------------------------------- pairs
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_pairs_get_the_scores_of_sentence_transformers(
+    kind: str, bi: str, cross: str, rows: list[tuple[str, str]], pairs_file: Path, run: Run, tmp_path: Path
+) -> None:
+    model = bi if kind == "bi-encoder" else cross
+    arguments = ["--model", model, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+    status, _, said = run(*arguments, "--output", "new/scores.parquet")
+    assert status == 0, said
+    assert f"model: {model}: {kind}" in said and "2 lack a sentence" in said and "done" in said
+    table = pq.read_table(tmp_path / "new" / "scores.parquet").to_pydict()
+    assert list(zip(table["sentence1"], table["sentence2"], strict=True)) == rows
+    whole = [number for number, pair in enumerate(rows) if all(pair)]
+    assert [number for number, value in enumerate(table["prediction"]) if value is not None] == whole
+    kept = [rows[number] for number in whole]
+    if kind == "bi-encoder":
+        theirs = SentenceTransformer(model, device="cpu")
+        one, two = (theirs.encode(list(side), convert_to_tensor=True) for side in zip(*kept, strict=True))
+        expected = sentence_transformers.util.pairwise_cos_sim(one, two).numpy()
+    else:
+        expected = sentence_transformers.CrossEncoder(model, device="cpu").predict(kept)
+    ours = [table["prediction"][number] for number in whole]
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+    assert np.std(ours) > 0.05
+
+    assert run(*arguments, "--output", "scores.tsv")[0] == 0
+    header, *written = read_tsv(tmp_path / "scores.tsv")
+    assert header == ["sentence1", "sentence2", "prediction"]
+    assert written[40] == ["my router blinks red", "a red light", written[40][2]]
+    assert written[41] == ["", "", ""]
+    assert [np.float32(row[2]) for row in written if row[2]] == [np.float32(value) for value in ours]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "scores.parquet", "scores.tsv"]
+
+
+def test_what_is_said_goes_before_the_checkpoint(
+    bi: str, rows: list[tuple[str, str]], pairs_file: Path, run: Run, tmp_path: Path
+) -> None:
+    arguments = ["--model", bi, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+    status, _, said = run(
+        *arguments, "--pooling", "cls", "--max_length", "5", "--prompt", "", "--output", tmp_path / "scores.parquet"
+    )
+    assert status == 0 and "cls pooling, 5 tokens of a sentence\n" in said
+    encoder = BiEncoder.from_pretrained(bi, pooling="cls", max_length=5, prompt="")
+    encoder.save_pretrained(tmp_path / "other")
+    theirs = SentenceTransformer(str(tmp_path / "other"), device="cpu")
+    one, two = (theirs.encode(list(side), convert_to_tensor=True) for side in zip(*rows[:40], strict=True))
+    expected = sentence_transformers.util.pairwise_cos_sim(one, two).numpy()
+    ours = pq.read_table(tmp_path / "scores.parquet")["prediction"].to_numpy()[:40]
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_lengths_are_those_of_sentence_transformers(bi: str, cross: str, tiny: Path, tmp_path: Path) -> None:
+    for name in (bi, str(tiny), MINILM):
+        assert saved_max_length(name) == SentenceTransformer(locate(name), device="cpu").max_seq_length
+    assert saved_max_length(cross) == sentence_transformers.CrossEncoder(cross, device="cpu").max_seq_length == 14
+    assert load_trained(cross).max_length == 14
+
+
+# ---------------------------------------------------------------- nearest sentences
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were many more sentences than fit into one product, and more rows than into one written block."""
+    monkeypatch.setattr(search, "QUERIES", 7)
+    monkeypatch.setattr(search, "VECTORS", 13)
+    monkeypatch.setattr(tables, "BLOCK", 24)
+
+
+def expected_neighbours(model: str, queries: list[str], texts: list[str], count: int) -> list[list[dict[str, Any]]]:
+    theirs = SentenceTransformer(model, device="cpu")
+    encode = [theirs.encode(side, convert_to_tensor=True) for side in (queries, texts)]
+    return semantic_search(*encode, top_k=count)
+
+
+def check_neighbours(
+    path: Path, queries: list[str], texts: list[str], expected: list[list[dict[str, Any]]], count: int
+) -> None:
+    found = neighbours(path)
+    assert list(found) == queries
+    for query, hits in zip(queries, expected, strict=True):
+        ours = found[query]
+        assert [rank for rank, _, _ in ours] == list(range(1, count + 1))
+        np.testing.assert_allclose([score for _, _, score in ours], [hit["score"] for hit in hits], rtol=0, atol=1e-5)
+        # of sentences whose cosines are equal, either may come first
+        scores = {texts[hit["corpus_id"]]: hit["score"] for hit in hits}
+        last = hits[-1]["score"]
+        assert all(score == pytest.approx(scores.get(text, last), abs=1e-5) for _, text, score in ours)
+
+
+def test_each_sentence_finds_its_nearest_others(
+    bi: str, texts: list[str], sentences_file: Path, run: Run, tmp_path: Path, small_blocks: None
+) -> None:
+    arguments = ["--model", bi, "--data.sentences", sentences_file]
+    status, _, said = run(*arguments, "--top_k", "5", "--output", tmp_path / "nearest.parquet")
+    assert status == 0, said
+    assert "100 distinct ones (1 duplicates dropped)" in said
+    hits = expected_neighbours(bi, texts, texts, 100)
+    others = [[hit for hit in found if hit["corpus_id"] != number][:5] for number, found in enumerate(hits)]
+    check_neighbours(tmp_path / "nearest.parquet", texts, texts, others, 5)
+    assert all(
+        query != text for query, found in neighbours(tmp_path / "nearest.parquet").items() for _, text, _ in found
+    )
+
+
+def test_queries_find_their_nearest(
+    bi: str, texts: list[str], sentences_file: Path, run: Run, tmp_path: Path, small_blocks: None
+) -> None:
+    queries = [*(one for one, _ in sample_pairs(120)[100:]), texts[0]]
+    with (tmp_path / "queries.tsv").open("w", encoding="utf-8") as file:
+        file.writelines(f"{text}\n" for text in ["text", *queries])
+    status, _, said = run(
+        *("--model", bi, "--data.sentences", sentences_file, "--data.queries", "queries.tsv"),
+        *("--data.column", "text", "--top_k", "20", "--output", tmp_path / "nearest.parquet"),
+    )
+    assert status == 0, said
+    queries = list(dict.fromkeys(queries))
+    expected = expected_neighbours(bi, queries, texts, 20)
+    check_neighbours(tmp_path / "nearest.parquet", queries, texts, expected, 20)
+    assert neighbours(tmp_path / "nearest.parquet")[texts[0]][0][2] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_cross_encoder_orders_what_was_found(
+    bi: str, cross: str, texts: list[str], sentences_file: Path, run: Run, tmp_path: Path
+) -> None:
+    arguments = ["--model", bi, "--data.sentences", sentences_file, "--top_k", "4"]
+    assert run(*arguments, "--output", tmp_path / "nearest.parquet")[0] == 0
+    status, _, said = run(*arguments, "--rerank", cross, "--output", tmp_path / "reranked.parquet")
+    assert status == 0, said
+    theirs = sentence_transformers.CrossEncoder(cross, device="cpu")
+    before, after = neighbours(tmp_path / "nearest.parquet"), neighbours(tmp_path / "reranked.parquet")
+    assert list(after) == list(before) == texts
+    for query, found in after.items():
+        assert {text for _, text, _ in found} == {text for _, text, _ in before[query]}
+        scores = [score for _, _, score in found]
+        assert scores == sorted(scores, reverse=True)
+        expected = theirs.predict([(query, text) for _, text, _ in found])
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+    assert any([text for _, text, _ in after[query]] != [text for _, text, _ in before[query]] for query in texts)
+
+
+def test_more_than_there_are_cannot_be_found(bi: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sentences.txt").write_text("no sound\nred light\nmy router blinks\n", encoding="utf-8")
+    status, _, said = run("--model", bi, "--data.sentences", "sentences.txt", "--output", "nearest.tsv")
+    assert status == 0 and "top_k: 2, because there are no more" in said
+    header, *written = read_tsv(tmp_path / "nearest.tsv")
+    assert header == ["query", "rank", "sentence", "score"]
+    assert [row[:2] for row in written[:3]] == [["no sound", "1"], ["no sound", "2"], ["red light", "1"]]
+
+
+# ---------------------------------------------------------------- several ranks, kills
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("what", ["pairs", "sentences"])
+def test_two_ranks_write_what_one_writes(
+    what: str, bi: str, pairs_file: Path, sentences_file: Path, run: Run, tmp_path: Path
+) -> None:
+    arguments = ["--model", bi, "--precision", "float32"]
+    if what == "pairs":
+        arguments += ["--data.pairs", str(pairs_file), "--data.columns", "{sentence1: question}"]
+    else:
+        arguments += ["--data.sentences", str(sentences_file), "--top_k", "3"]
+    assert run(*arguments, "--output", tmp_path / "one.parquet")[0] == 0
+    launcher = str(ROOT / "accelerate_configs" / "cpu_ddp.yaml")
+    finished = subprocess.run(
+        [*LAUNCH, "--config_file", launcher, str(RECIPE), *arguments, "--output", str(tmp_path / "two.parquet")],
+        cwd=ROOT,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    assert finished.stderr.count("model: ") == 1
+    one, two = (pq.read_table(tmp_path / f"{name}.parquet").to_pydict() for name in ("one", "two"))
+    numbers = "prediction" if what == "pairs" else "score"
+    one_scores, two_scores = (np.array(table.pop(numbers), dtype=np.float64) for table in (one, two))
+    np.testing.assert_allclose(two_scores, one_scores, rtol=0, atol=1e-6)
+    close = np.flatnonzero(np.diff(one_scores, prepend=np.inf) > -1e-6)
+    if what == "sentences":
+        assert one.pop("rank") == two.pop("rank")
+        # of two that are as near, either may come first
+        assert sum(a != b for a, b in zip(one.pop("sentence"), two.pop("sentence"), strict=True)) <= 2 * len(close)
+    assert one == two
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "two.parquet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [".partial-scores.tsv.scratch/vectors.f32", ".partial-scores.tsv"])
+def test_a_kill_leaves_no_output(moment: str, bi: str, tmp_path: Path) -> None:
+    pairs = sample_pairs(100)
+    lines = [f"{one}\t{two}\n" for one, two in pairs] * 1500
+    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(lines), encoding="utf-8")
+    command = [sys.executable, str(RECIPE), "--model", bi, "--data.pairs", "pairs.tsv", "--output", "scores.tsv"]
+    environment = process_environment()
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    while not (tmp_path / moment).exists():
+        assert process.poll() is None, "it ended before the moment came"
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "scores.tsv").exists()
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert len(read_tsv(tmp_path / "scores.tsv")) == len(lines) + 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.tsv", "scores.tsv"]
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--modle", "x"], "unknown key 'modle'; did you mean 'model'?"),
+        (["--data.pair", "x"], "unknown key 'data.pair'; did you mean 'data.pairs'?"),
+        (["--model", ""], "model is empty"),
+        (["--output", "scores.csv"], "output: 'scores.csv' does not end in .tsv or .parquet"),
+        (["--output", "is.tsv"], "output: is.tsv is a folder"),
+        (["--output", "pairs.tsv"], "output: pairs.tsv is there already; name another file, or set --overwrite true"),
+        (["--output", "pairs.tsv/new/scores.tsv"], "pairs.tsv/new cannot be written to (Not a directory)"),
+        (["--data.sentences", "pairs.tsv"], "data: both are given of data.pairs and data.sentences"),
+        (["--data.pairs", "null"], "data: neither is given of data.pairs and data.sentences"),
+        (["--top_k", "3"], "top_k: belongs to data.sentences"),
+        (["--data.queries", "pairs.tsv"], "data.queries: belongs to data.sentences"),
+        (["--data.columns", "{score: x}"], "data.columns: unknown key 'score'"),
+        (["--batch_tokens", "0"], "batch_tokens: expected a number of 1 or more, got 0"),
+        (["--data.pairs", "gone.tsv"], "gone.tsv: the file does not exist"),
+        (["--data.pairs", "blank.txt"], "data.pairs: no pair of sentences in blank.txt"),
+        (["--data.pairs", "number.jsonl"], "number.jsonl, line 1: a sentence is not text"),
+        (["--model", "nowhere"], "model nowhere: no model"),
+        (["--model", "CROSS", "--pooling", "cls"], "pooling: CROSS is a cross-encoder, which has none"),
+        (["--model", "CROSS", "--prompt", "x"], "prompt: CROSS is a cross-encoder, which has none"),
+        (["SEARCH", "--model", "CROSS"], "model: CROSS is a cross-encoder, which has no vectors to search by"),
+        (["SEARCH", "--rerank", "BI"], "rerank: BI is a bi-encoder; name a cross-encoder"),
+        (["SEARCH", "--top_k", "0"], "top_k: expected a number of 1 or more, got 0"),
+        (["SEARCH", "--data.sentences", "blank.txt"], "data.sentences: no sentence in blank.txt"),
+        (["SEARCH", "--data.sentences", "single.txt"], "data.sentences: one distinct sentence in single.txt"),
+        (["SEARCH", "--data.queries", "blank.txt"], "data.queries: no sentence in blank.txt"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(
+    arguments: list[str], words: str, bi: str, cross: str, run: Run, tmp_path: Path
+) -> None:
+    files = {
+        "pairs.tsv": "sentence1\tsentence2\nno sound\tsilent\n",
+        "blank.txt": "\n\n",
+        "single.txt": "no sound\nno sound\n",
+        "number.jsonl": '{"sentence1": 3, "sentence2": "three"}\n',
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "is.tsv").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    names = {"CROSS": cross, "BI": bi}
+    source = ["--data.sentences" if arguments[0] == "SEARCH" else "--data.pairs", "pairs.tsv"]
+    given = [names.get(argument, argument) for argument in arguments if argument != "SEARCH"]
+    status, out, said = run("--model", bi, *source, "--output", "new/scores.tsv", *given)
+    assert (status, out, said.count("\n")) == (2, "", 1), said
+    for name, model in names.items():
+        words = words.replace(name, model)
+    assert said.startswith("error: ") and words in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_is_replaced_where_that_is_said(bi: str, pairs_file: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "scores.tsv").write_text("mine\n", encoding="utf-8")
+    arguments = ["--model", bi, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+    assert run(*arguments, "--output", "scores.tsv")[0] == 2
+    assert read_tsv(tmp_path / "scores.tsv") == [["mine"]]
+    assert run(*arguments, "--output", "scores.tsv", "--overwrite", "true")[0] == 0
+    assert len(read_tsv(tmp_path / "scores.tsv")) > 90
+
+
+def test_help_answers_without_torch() -> None:
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['score.py', '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(RECIPE)!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env=process_environment(), capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "--data.sentences" in finished.stdout
