@@ -12,9 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from te_trainer.agreement import CHOOSING, most_agreed_cycle
-
-MEASURES = ("cross-bi", "cross-cross", "bi-bi")
+from te_trainer.agreement import CHOOSING, MEASURES
 
 
 def main() -> None:
@@ -28,9 +26,9 @@ def main() -> None:
 
 def show_cycles(name: str, results: dict[str, Any], agreements: list[dict[str, Any]]) -> None:
     print("| cycle | " + " | ".join(MEASURES) + " | bi dev | bi test | cross dev | cross test |")
-    print("| ---: " * 8 + "|")
+    print("| ---: " * (5 + len(MEASURES)) + "|")
     start = results["start"][name]["bi-encoder"]
-    print(f"| start | | | | {100 * start['dev']:.2f} | {100 * start['test']['avg']:.2f} | | |")
+    print(f"| start |{' |' * len(MEASURES)} {100 * start['dev']:.2f} | {100 * start['test']['avg']:.2f} | | |")
     for entry, cycle in zip(agreements, results["cycles"], strict=True):
         cells = [f"{entry[measure]:.4f}" if measure in entry else "" for measure in MEASURES]
         for kind in ("bi-encoder", "cross-encoder"):
@@ -46,12 +44,12 @@ def show_choices(name: str, results: dict[str, Any], agreements: list[dict[str, 
         choices = {
             "dev": max(scores, key=lambda cycle: scores[cycle]["dev"]),
             "last": max(scores),
-            "agreement (te_trainer)": most_agreed_cycle(agreements, kind),
         }
         for measure in MEASURES:
             measured = [entry for entry in agreements if measure in entry]
             if measured:
-                choices[measure] = max(measured, key=lambda entry: entry[measure])["cycle"]
+                name_of = f"{measure} (te_trainer)" if measure == CHOOSING[kind] else measure
+                choices[name_of] = max(measured, key=lambda entry: entry[measure])["cycle"]
         for how, cycle in choices.items():
             print(f"| {kind} | {how} | {cycle} | {100 * scores[cycle]['test']['avg']:.2f} |")
 

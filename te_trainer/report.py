@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from te_trainer.agreement import MEASURES
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.run_folder import PARTIAL, write_text
 
@@ -168,12 +169,13 @@ def _agreement(results: dict[str, Any]) -> list[str]:
     if "agreement" not in results:
         return []
     entries = [(name, entry) for name, found in results["agreement"].items() for entry in found]
-    columns = [key for key in ("cross-bi", "cross-cross", "bi-bi") if any(key in entry for _, entry in entries)]
+    columns = [key for key in MEASURES if any(key in entry for _, entry in entries)]
     return [
         "## Agreement",
         "",
-        "Spearman x 100 of two encoders' scores of the pool: the two of a cycle (cross-bi), or one and its like of the "
-        "cycle before (cross-cross, bi-bi; in cycle 1 the start).",
+        "Spearman x 100 of scores of the pool: of an encoder and the labels that the first cycle learnt from "
+        "(cross-first, bi-first: these chose), of the two encoders of a cycle (cross-bi), or of one and its like of "
+        "the cycle before (cross-cross, bi-bi; in cycle 1 the start).",
         "",
         "| model | cycle | " + " | ".join(columns) + " |",
         "| --- " + "| ---: " * (1 + len(columns)) + "|",

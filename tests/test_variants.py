@@ -195,27 +195,32 @@ def test_agreement_chooses_without_any_gold_score(run: Run) -> None:
     entries = results["agreement"]["tiny"]
     assert [entry["cycle"] for entry in entries] == [1, 2, 3]
     for at, entry in enumerate(entries):
+        assert entry["cross-first"] == pytest.approx(spearmanr(cross[at], bi[0]).statistic)
+        assert entry["bi-first"] == pytest.approx(spearmanr(bi[at + 1], bi[0]).statistic)
         assert entry["cross-bi"] == pytest.approx(spearmanr(cross[at], bi[at + 1]).statistic)
         assert entry["bi-bi"] == pytest.approx(spearmanr(bi[at + 1], bi[at]).statistic)
         if at:
             assert entry["cross-cross"] == pytest.approx(spearmanr(cross[at], cross[at - 1]).statistic)
-    best = max(entries, key=lambda entry: entry["cross-bi"])["cycle"]
-    assert {entry["cycle"] for entry in results["final"]["tiny"].values()} == {best}
+    best = max(entries, key=lambda entry: entry["bi-first"])["cycle"]
+    best_cross = max(entries, key=lambda entry: entry["cross-first"])["cycle"]
+    kept_cycles = {kind: entry["cycle"] for kind, entry in results["final"]["tiny"].items()}
+    assert kept_cycles == {"bi-encoder": best, "cross-encoder": best_cross}
     kept = BiEncoder.from_pretrained(str(output / "tiny" / "bi-encoder"))
     _, pairs = Pool.load(output / "pool")
     np.testing.assert_allclose(score_pairs(kept, pairs), bi[best], rtol=0, atol=1e-6)
     assert not list(output.glob("cycle-*/tiny/*/model.safetensors"))  # the others went when the choice was made
     report = (output / "report.md").read_text(encoding="utf-8")
     assert "unsupervised" in report and "dev" not in report
-    assert f"| tiny | 1 | {100 * entries[0]['cross-bi']:.2f} |  | {100 * entries[0]['bi-bi']:.2f} |" in report
+    first = [f"{100 * entries[0][key]:.2f}" for key in ("cross-first", "bi-first", "cross-bi")]
+    assert f"| tiny | 1 | {' | '.join(first)} |  | {100 * entries[0]['bi-bi']:.2f} |" in report
 
 
 def test_bi_encoders_alone_are_chosen_by_their_own_agreement(run: Run) -> None:
     output = run("--distillation.selection", "agreement", "--distillation.students", "bi-encoder")
     results = results_of(output)
     entries = results["agreement"]["tiny"]
-    assert [set(entry) for entry in entries] == [{"cycle", "bi-bi"}] * 2
-    best = max(entries, key=lambda entry: entry["bi-bi"])["cycle"]
+    assert [set(entry) for entry in entries] == [{"cycle", "bi-first", "bi-bi"}] * 2
+    best = max(entries, key=lambda entry: entry["bi-first"])["cycle"]
     assert results["final"]["tiny"]["bi-encoder"]["cycle"] == best
 
 

@@ -85,7 +85,8 @@ class DistillationConfig:
         combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
             `rank`, the mean of ranks mapped back to the quantiles of the mean, for teachers of different scale.
         selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`; `last` keeps the last ones;
-            `agreement` keeps the cycle whose encoders agree best on the pool, without any gold score.
+            `agreement` keeps the cycle whose encoder agrees best, on the pool, with the labels that the first cycle
+            learnt from; no gold score is needed.
         precision: Arithmetic of training and labelling: `auto` takes bfloat16 or float16 where the hardware is fast
             at it, float32 elsewhere. Weights, scores and reported results are float32 always.
         batch_tokens: Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.

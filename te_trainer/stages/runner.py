@@ -213,7 +213,8 @@ class StageRunner:
             def labels(cycle: int, kind: Kind) -> np.ndarray:
                 return self.labels(cycle + (kind == "bi-encoder"), name, kind)
 
-            self.agreements[name] = measures(labels, self.cycles, self.kinds)
+            first = self.combine(self.labels(1, each, "bi-encoder") for each in self.models)
+            self.agreements[name] = measures(labels, first, self.cycles, self.kinds)
         return self.agreements[name]
 
     def labels(self, cycle: int, name: str, teacher: Kind) -> np.ndarray:
