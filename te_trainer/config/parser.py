@@ -24,7 +24,16 @@ from te_trainer.config.command_line import (
 )
 from te_trainer.config.contrastive import parse_step0
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
-from te_trainer.config.schema import DataConfig, DistillationConfig, LoraConfig, ModelConfig, Pooling, RunConfig
+from te_trainer.config.hub import check_hub_section
+from te_trainer.config.schema import (
+    DataConfig,
+    DistillationConfig,
+    HubConfig,
+    LoraConfig,
+    ModelConfig,
+    Pooling,
+    RunConfig,
+)
 from te_trainer.errors import InputError
 
 # Keys of a section beside those of TrainingArguments: name, type, default, help.
@@ -87,7 +96,7 @@ def _form() -> Form:
                 "Loggers: tensorboard, wandb, trackio. One run a stage, grouped by output folder.",
             ),
         ],
-        sections={"data": DataConfig, "distillation": DistillationConfig, "lora": LoraConfig},
+        sections={"data": DataConfig, "distillation": DistillationConfig, "lora": LoraConfig, "hub": HubConfig},
         trainings={name: _training(name) for name in OWN_KEYS},
         never_empty=frozenset({"models", "output_dir", "seed", "data.pool"}),
         entry=ModelConfig,
@@ -117,6 +126,7 @@ def _run_config(values: dict[str, Any]) -> RunConfig:
         bi_encoder=given(values["bi_encoder"]),
         cross_encoder=given(values["cross_encoder"]),
         lora=LoraConfig(**values["lora"]),
+        hub=HubConfig(**values["hub"]),
         report_to=listed(values["report_to"]),
         output_dir=values["output_dir"],
         seed=values["seed"],
@@ -182,6 +192,11 @@ def _check(config: RunConfig) -> None:
             raise InputError(f"models: the weight of '{model.name}' must be above 0, got {model.weight:g}")
     if config.data.extra_pairs is not None and not config.data.extra:
         raise InputError("data.extra_pairs is given but data.extra names no source; name one, or remove the key")
+    check_hub_section(config.hub)
+    if config.hub.branch_per_cycle and not config.distillation.keep_cycles:
+        raise InputError(
+            "hub.branch_per_cycle is given but only the best encoders are kept; set distillation.keep_cycles to true"
+        )
     check_seed_and_loggers(config.seed, config.report_to)
     positive = {
         "data.max_pairs": config.data.max_pairs,

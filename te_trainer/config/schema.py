@@ -131,6 +131,27 @@ class LoraConfig:
 
 
 @dataclass
+class HubConfig:
+    """Publishing a finished run on the Hugging Face Hub; without `repo_id`, nothing is published.
+
+    Args:
+        repo_id: `OWNER/NAME`, from which the repositories have their names: `OWNER/NAME-bi-encoder` and
+            `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
+        one_repository: Put both encoders of a PLM into one repository, `OWNER/NAME`, in folders of their own.
+        private: Let only the owner see them; a public repository of that name is then refused.
+        branch_per_cycle: Publish the encoders of each cycle too, on branches `cycle-1`, `cycle-2`, …; wants
+            `distillation.keep_cycles`.
+        license: Named in the model cards, as the Hub writes it (`apache-2.0`, `mit`, `cc-by-4.0`, …).
+    """
+
+    repo_id: str | None = None
+    one_repository: bool = False
+    private: bool = False
+    branch_per_cycle: bool = False
+    license: str | None = None
+
+
+@dataclass
 class ContrastiveDataConfig:
     """Where the sentences and the gold scores are.
 
@@ -222,7 +243,7 @@ class RunConfig:
     """A whole run.
 
     `bi_encoder` and `cross_encoder` hold only the keys that the user gave; the trainers' defaults fill the rest.
-    `step0` is what the file `distillation.step0` says.
+    `step0` is what the file `distillation.step0` says. `hub` has no part in a run's numbers, and may change.
     """
 
     models: list[ModelConfig]
@@ -231,6 +252,7 @@ class RunConfig:
     bi_encoder: dict[str, Any]
     cross_encoder: dict[str, Any]
     lora: LoraConfig
+    hub: HubConfig
     report_to: list[str]
     output_dir: str
     seed: int

@@ -1,9 +1,10 @@
-"""As much of the Hub as its clients need for reading, served out of a folder on 127.0.0.1.
+"""As much of the Hub as its clients need, served out of a folder on 127.0.0.1; `writing` holds what changes it.
 
     ROOT/models/OWNER/NAME/...
     ROOT/datasets/OWNER/NAME/...
+    ROOT/branches/OWNER/NAME/BRANCH/...
 
-A repository has one revision, `main`; its commit is a hash of its files.
+A repository's revisions are `main` and its branches; the commit of each is a hash of its files.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
+import struct
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from writing import Account, Refusal, Shelf
 
 NAME = r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)"
 API = re.compile(rf"/api/(models|datasets)/{NAME}(?:/(revision|tree)/([^/]+)(?:/(.+))?)?")
@@ -32,12 +37,17 @@ class HubServer:
         url: what `HF_ENDPOINT` has to be.
         requests: what was asked for, as `METHOD path`.
         broken: requests whose path ends like one of these fail with 520, a status that the clients do not retry.
+        resets: parts of paths, and how often a request with such a path finds its connection torn, once half of its
+            content is read.
+        shelf: what is written to, and by whom.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.requests: list[str] = []
         self.broken: set[str] = set()
+        self.resets: dict[str, int] = {}
+        self.shelf = Shelf(root)
 
     def __enter__(self) -> HubServer:
         handler = type("BoundHandler", (HubHandler,), {"hub": self})
@@ -57,17 +67,6 @@ class HubServer:
         return Repository(name, self.root / kind / name).commit
 
 
-class Refusal(Exception):
-    """An answer other than 200, with the code by which the clients know what is missing."""
-
-    def __init__(self, status: int, code: str, commit: str | None = None) -> None:
-        super().__init__(code)
-        self.status = status
-        self.headers = {"X-Error-Code": code, "X-Error-Message": code}
-        if commit is not None:
-            self.headers["X-Repo-Commit"] = commit
-
-
 class Repository:
     """The files of a model or a data set."""
 
@@ -79,11 +78,11 @@ class Repository:
     def commit(self) -> str:
         return sha1("".join(f"{name} {sha1(path.read_bytes())}\n" for name, path in self.files.items()).encode())
 
-    def info(self) -> dict[str, Any]:
+    def info(self, private: bool = False) -> dict[str, Any]:
         return {
             "id": self.name,
             "sha": self.commit,
-            "private": False,
+            "private": private,
             "gated": False,
             "tags": [],
             "siblings": [{"rfilename": name} for name in self.files],
@@ -115,7 +114,7 @@ class Repository:
 
 
 class HubHandler(BaseHTTPRequestHandler):
-    """The routes of `hf_hub_download` and of the reading methods of `HfApi`."""
+    """The routes of `hf_hub_download` and of the methods of `HfApi`."""
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -127,15 +126,51 @@ class HubHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
+    def do_POST(self) -> None:
+        self.change()
+
+    def do_PUT(self) -> None:
+        self.change()
+
+    def change(self) -> None:
+        self.hub.requests.append(f"{self.command} {self.path}")
+        path = unquote(urlsplit(self.path).path)
+        length = int(self.headers["Content-Length"])
+        for part in self.hub.resets:
+            if part in path and self.hub.resets[part] > 0:
+                self.hub.resets[part] -= 1
+                self.rfile.read(length // 2)
+                self.tear()
+                return
+        body = self.rfile.read(length)
+        try:
+            self.send_json(200, self.hub.shelf.answer(path, body, self.account(), self.hub.url))
+        except Refusal as refusal:
+            self.send_json(refusal.status, refusal.body, refusal.headers)
+
+    def account(self) -> Account | None:
+        """Whose token came with a request."""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token and token not in self.hub.shelf.accounts:
+            raise Refusal(401, "Invalid credentials in Authorization header")
+        return self.hub.shelf.accounts.get(token)
+
+    def tear(self) -> None:
+        """End the connection as a machine does that is switched off: with a reset, not with a farewell."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
     def answer(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
         address = urlsplit(self.path)
         try:
             if address.path.endswith(tuple(self.hub.broken)):
                 raise Refusal(520, "Unknown")
-            if match := API.fullmatch(address.path):
-                content = self.api(match, parse_qs(address.query))
-                self.send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+            if address.path == "/api/whoami-v2":
+                self.send_json(200, self.whoami())
+            elif match := API.fullmatch(address.path):
+                self.send_json(200, self.api(match, parse_qs(address.query)))
             elif match := FILE.fullmatch(address.path):
                 repository = self.repository(match[1] or "models", match[2], match[3])
                 file = repository.file(unquote(match[4]))
@@ -150,16 +185,30 @@ class HubHandler(BaseHTTPRequestHandler):
         repository = self.repository(kind, name, revision)
         if route == "tree":
             return repository.tree(unquote(folder or "."), query.get("recursive", ["false"])[0].lower() == "true")
-        return repository.info()
+        return repository.info(name in self.hub.shelf.private)
+
+    def whoami(self) -> dict[str, Any]:
+        account = self.account()
+        if account is None:
+            raise Refusal(401, "Invalid username or password.")
+        return {"name": account.user, "auth": {"accessToken": {"role": account.role}}}
 
     def repository(self, kind: str, name: str, revision: str | None) -> Repository:
+        account = self.account()
+        hidden = name in self.hub.shelf.private and (account is None or account.user != name.partition("/")[0])
         folder = self.hub.root / kind / name
-        if not folder.is_dir():
+        if not folder.is_dir() or hidden:
             raise Refusal(404, "RepoNotFound")
-        found = Repository(name, folder)
-        if revision not in {None, "main", found.commit}:
-            raise Refusal(404, "RevisionNotFound")
-        return found
+        branches = sorted((self.hub.root / "branches" / name).glob("*")) if kind == "models" else []
+        for branch, place in [("main", folder), *((path.name, path) for path in branches)]:
+            found = Repository(name, place)
+            if revision in {branch, found.commit} or (revision is None and branch == "main"):
+                return found
+        raise Refusal(404, "RevisionNotFound")
+
+    def send_json(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+        body = b"" if content is None else json.dumps(content).encode()
+        self.send(status, body, {"Content-Type": "application/json", **(headers or {})})
 
     def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

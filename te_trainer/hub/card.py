@@ -1,0 +1,177 @@
+"""Model cards: what the Hub shows of an encoder, made from a run's results alone.
+
+Only names of local files stand in them, never their folders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from te_trainer.config.schema import Kind
+from te_trainer.encoders.checkpoint import load_config, saved_activation, saved_pooling, saved_prompt
+from te_trainer.hub.finished import FinishedRun
+from te_trainer.pairs.pool import SourceCount
+from te_trainer.report import markdown, remarks, rows, what_chose
+from te_trainer.tasks import BENCHMARKS, Benchmark
+
+TEMPLATE = Path(__file__).with_name("card.md")
+# As sentence-transformers tags them: https://huggingface.co/docs/hub/sentence-transformers
+PIPELINES: dict[Kind, str] = {"bi-encoder": "sentence-similarity", "cross-encoder": "text-ranking"}
+TAGS: dict[Kind, list[str]] = {
+    "bi-encoder": ["sentence-similarity", "feature-extraction"],
+    "cross-encoder": ["cross-encoder"],
+}
+# Names of evaluate's metrics, and how people call them.
+METRICS = {"sts": ("spearmanr", "Spearman"), "binary": ("roc_auc", "ROC-AUC")}
+HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where encoders are published.
+
+    Args:
+        repository: `OWNER/NAME`.
+        revision: a branch; None is the main one.
+        kinds: of the encoders in it.
+        folders: whether each kind has a folder of its own in it.
+    """
+
+    repository: str
+    revision: str | None
+    kinds: Sequence[Kind]
+    folders: bool
+
+
+def model_card(run: FinishedRun, name: str, cycle: int | None, place: Place, license: str | None) -> str:
+    """The card of a repository: front matter and text.
+
+    Args:
+        name: the PLM.
+        cycle: whose encoders these are; None stands for the kept ones.
+    """
+    task = run.about["config"]["distillation"]["task"]
+    starts = {kind: run.start(name, kind) for kind in place.kinds}
+    results = run.of(name)
+    evaluated = [result for kind in place.kinds for result in _eval_results(run, name, kind, cycle, place, task)]
+    data = ModelCardData(
+        base_model=list(dict.fromkeys(start for start, on_hub in starts.values() if on_hub)) or None,
+        datasets=_datasets(run) or None,
+        license=license,
+        library_name="sentence-transformers",
+        pipeline_tag=PIPELINES[place.kinds[0]],
+        metrics=[METRICS[task][0]] if evaluated else None,
+        tags=["sentence-transformers", *(tag for kind in place.kinds for tag in TAGS[kind]), "trans-encoder"],
+        model_name=place.repository.partition("/")[2] if evaluated else None,
+        eval_results=evaluated or None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        place=place,
+        others=[other for other in run.names if other != name],
+        cycle=cycle,
+        cycles=len(run.cycles),
+        encoders=[_encoder(run, name, kind, cycle) for kind in place.kinds],
+        kept={kind: run.results["final"][name][kind]["cycle"] for kind in place.kinds},
+        both="cross-encoder" in run.kinds,
+        pairs=run.pool.pairs,
+        sources=[_source(count) for count in run.pool.sources],
+        metric=METRICS[task][1],
+        table=markdown(*rows(results)),
+        remarks=remarks(results),
+        chose=what_chose(results, run.distillation),
+        overlap=_overlap(run),
+        tested=bool(evaluated),
+    )
+    return str(card)
+
+
+def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:
+    """What a person needs to know to use an encoder."""
+    folder = str(run.encoder(name, kind, cycle))
+    start, on_hub = run.start(name, kind)
+    about = {
+        "kind": kind,
+        "start": start,
+        "on_hub": on_hub,
+        "max_length": run.about["config"][kind.replace("-", "_")].get("max_length", 32 if kind == "bi-encoder" else 64),
+    }
+    if kind == "bi-encoder":
+        return about | {"pooling": saved_pooling(folder), "prompt": saved_prompt(folder)}
+    return about | {"activation": saved_activation(folder, load_config(folder))}
+
+
+def _eval_results(
+    run: FinishedRun, name: str, kind: Kind, cycle: int | None, place: Place, task: str
+) -> list[EvalResult]:
+    """The scores on test sets, as fractions."""
+    metric, title = METRICS[task]
+    found = []
+    for test, score in run.scores(name, kind, cycle).get("test", {}).items():
+        if test == "avg":
+            continue
+        benchmark = _benchmark(run, test)
+        found.append(
+            EvalResult(
+                task_type="sentence-similarity",
+                task_name="Semantic Similarity",
+                # The Hub groups scores by data set, configuration and split: sets without a name there differ by it.
+                dataset_type=benchmark.repository if benchmark else "unknown",
+                dataset_config=benchmark.configuration if benchmark else test,
+                dataset_name=test,
+                dataset_split=_split(benchmark) if benchmark else None,
+                metric_type=metric,
+                metric_name=f"{title} ({kind})" if place.folders else title,
+                metric_value=score,
+            )
+        )
+    return found
+
+
+def _benchmark(run: FinishedRun, test: str) -> Benchmark | None:
+    return BENCHMARKS.get(test) if test in run.about["config"]["data"]["test"] else None
+
+
+def _split(benchmark: Benchmark) -> str:
+    return benchmark.hub_splits.get(benchmark.test.split, benchmark.test.split)
+
+
+def _datasets(run: FinishedRun) -> list[str]:
+    """The pool's sources that the Hub knows."""
+    found = []
+    for count in run.pool.sources:
+        if count.source in BENCHMARKS:
+            found.append(BENCHMARKS[count.source].repository)
+        elif _on_hub(count):
+            found.append(count.source.partition(":")[0])
+    return list(dict.fromkeys(found))
+
+
+def _source(count: SourceCount) -> str:
+    """A source's name, without the folders of this machine."""
+    return count.source if _on_hub(count) else Path(count.source).name
+
+
+def _on_hub(count: SourceCount) -> bool:
+    """Whether a source that is no benchmark is a data set of the Hub; files have a hash, folders are there."""
+    source = count.source
+    return count.sha256 is None and HUB_DATASET.fullmatch(source) is not None and not Path(source).exists()
+
+
+def _overlap(run: FinishedRun) -> list[str]:
+    """The sets with gold scores whose pairs, without the scores, are in the pool."""
+    data = run.about["config"]["data"]
+    pool = {_whereabouts(source.source) for source in run.pool.sources}
+    gold = [*data["test"], *([data["dev"]] if data["dev"] else [])]
+    return list(dict.fromkeys(Path(source).stem for source in gold if _whereabouts(source) in pool))
+
+
+def _whereabouts(source: str) -> str:
+    return source if source in BENCHMARKS else str(Path(source).absolute())

@@ -1,0 +1,437 @@
+"""A finished run goes to a Hub through the real client, comes back through the real libraries, and scores the same."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, SAMPLE, process_environment, run_recipe, tiny_arguments
+from huggingface_hub import ModelCard
+from server import HubServer
+from writing import Account
+
+from te_trainer.config import HubConfig
+from te_trainer.errors import InputError
+from te_trainer.hub import check_hub, publish
+from te_trainer.hub.card import Place, model_card
+from te_trainer.hub.finished import FinishedRun
+from te_trainer.pairs.pool import SourceCount
+
+pytestmark = pytest.mark.slow
+
+KINDS = ("bi-encoder", "cross-encoder")
+TOKENS = {"hf_write": Account("owner", "write"), "hf_read": Account("owner", "read")}
+
+# Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
+LOADING = """
+import contextlib, io, json, re, sys
+from te_trainer.quiet import quiet_libraries
+quiet_libraries()
+from huggingface_hub import hf_hub_download
+from scipy.stats import spearmanr
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+request = json.loads(sys.argv[1])
+rows = [line.split("\\t") for line in open(request["test"], encoding="utf-8").read().splitlines()[1:]]
+gold, first, second = zip(*rows)
+gold = [float(score) for score in gold]
+
+def bi_encoder(name, revision):
+    model = SentenceTransformer(name, revision=revision)
+    predicted = model.similarity_pairwise(model.encode(list(first)), model.encode(list(second)))
+    return float(spearmanr(predicted.numpy(), gold).statistic)
+
+def cross_encoder(name, revision):
+    model = CrossEncoder(name, revision=revision)
+    return float(spearmanr(model.predict(list(zip(first, second))), gold).statistic)
+
+def card(name, revision):
+    # what the code in a card prints
+    text = open(hf_hub_download(name, "README.md", revision=revision), encoding="utf-8").read()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for block in re.findall(r"```python\\n(.*?)```", text, re.DOTALL):
+            exec(block, {})
+    return [float(line) for line in printed.getvalue().split()]
+
+print(json.dumps([globals()[function](*arguments) for function, *arguments in request["calls"]]))
+"""
+
+# The recipe as a process runs it, once for each call.
+PUSHING = f"""
+import contextlib, io, json, os, runpy, sys
+
+ended = []
+for token, arguments in json.loads(sys.argv[1]):
+    os.environ["HF_TOKEN"] = token
+    sys.argv = ["push_to_hub.py", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            runpy.run_path({str(ROOT / "recipes/push_to_hub.py")!r}, run_name="__main__")
+        except SystemExit as end:
+            ended.append((end.code, out.getvalue(), err.getvalue()))
+print(json.dumps(ended))
+"""
+
+
+def online(hub: HubServer, home: Path, token: str = "hf_write") -> dict[str, str]:
+    """Environment in which the clients know one Hub only, one token, and no cache but their own."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_HUB_OFFLINE": "0",
+        "TRANSFORMERS_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": token,
+        "HF_TOKEN_PATH": str(home / "token"),
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def pushes(calls: list[tuple[str, list[str]]], **environment: str) -> list[subprocess.CompletedProcess[str]]:
+    """What several calls of the recipe end with, each with a token of its own; one process, for the time it takes."""
+    done = command([sys.executable, "-c", PUSHING, json.dumps(calls)], **environment)
+    assert done.returncode == 0, done.stderr
+    return [subprocess.CompletedProcess([], *ended) for ended in json.loads(done.stdout)]
+
+
+def push(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return command([sys.executable, str(ROOT / "recipes/push_to_hub.py"), *arguments], **environment)
+
+
+def command(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        cwd=ROOT,
+        env=process_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def load(hub: HubServer, home: Path, calls: list[list[Any]]) -> list[Any]:
+    """What the libraries make of what is on the Hub, with an empty cache."""
+    request = {"test": str(SAMPLE / "test.tsv"), "calls": calls}
+    done = command([sys.executable, "-c", LOADING, json.dumps(request)], **online(hub, home))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+def uploads(hub: HubServer) -> int:
+    """How often a large file was sent."""
+    return sum(request.startswith("PUT ") for request in hub.requests)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    with HubServer(tmp_path_factory.mktemp("hub")) as server:
+        server.shelf.accounts |= TOKENS
+        yield server
+
+
+@pytest.fixture(scope="module")
+def trained(
+    hub: HubServer, tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run that publishes at its end, when the Hub goes away in the middle of its first commit."""
+    output = tmp_path_factory.mktemp("runs") / "tickets"
+    arguments = tiny_arguments(
+        tiny, output, "--distillation.keep_cycles", "true", pool=[f"{SAMPLE / 'pool.tsv'}, {SAMPLE / 'test.tsv'}"]
+    )
+    adapters = ["--lora.rank", "4", "--lora.keep_adapter", "true"]
+    keys = ["--hub.repo_id", "owner/tickets", "--hub.branch_per_cycle", "true", "--hub.license", "mit"]
+    hub.resets["/commit/"] = 1
+    done = run_recipe(*arguments, *adapters, *keys, **online(hub, output.parent / "home"))
+    return output, done
+
+
+@pytest.fixture(scope="module")
+def run(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    """The run's folder."""
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def published(
+    hub: HubServer, trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """What is printed by the command that the failed upload's error names."""
+    words = shlex.split(trained[1].stderr.splitlines()[-1].partition("publishes it: ")[2])
+    assert words[0] == "python"
+    done = command([sys.executable, *words[1:]], **online(hub, tmp_path_factory.mktemp("again")))
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def results(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text(encoding="utf-8"))
+
+
+# ---------------------------------------------------------------- there and back
+
+
+def test_a_torn_upload_leaves_the_run_whole_and_names_the_command_that_repeats_it(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], published: str, hub: HubServer
+) -> None:
+    run, done = trained
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert last.startswith("error: hub.repo_id: owner/tickets-bi-encoder was not published: ")
+    assert "Traceback" not in done.stderr
+    assert results(run)["final"] and (run / "report.md").exists()
+    assert published.split() == [word for kind in KINDS for word in ("Published:", f"{hub.url}/owner/tickets-{kind}")]
+
+
+def test_encoders_come_back_with_the_scores_of_the_run(
+    hub: HubServer, run: Path, published: str, tmp_path: Path
+) -> None:
+    names = {kind: f"owner/tickets-{kind}" for kind in KINDS}
+    wanted = [(kind, revision) for kind in KINDS for revision in ("main", "cycle-1", "cycle-2")]
+    calls = [[kind.replace("-", "_"), names[kind], revision] for kind, revision in wanted]
+    *scores, bi, cross, earlier = load(
+        hub,
+        tmp_path,
+        [*calls, *(["card", names[kind], "main"] for kind in KINDS), ["card", names["cross-encoder"], "cycle-1"]],
+    )
+    found = FinishedRun.load(run)
+    cycles = {"main": None, "cycle-1": 1, "cycle-2": 2}
+    expected = [found.scores("tiny", kind, cycles[revision])["test"]["test"] for kind, revision in wanted]  # type: ignore[arg-type]
+    assert scores == pytest.approx(expected, abs=1e-6)
+    for first, second in (bi, cross, earlier):  # sentence-transformers' way and transformers'
+        assert first == pytest.approx(second, abs=1e-5)
+    assert cross[0] != earlier[0]
+
+
+def test_only_the_encoder_and_its_card_are_there(hub: HubServer, run: Path, published: str) -> None:
+    for kind in KINDS:
+        folder = hub.root / "models/owner" / f"tickets-{kind}"
+        local = {path.relative_to(run / "tiny" / kind) for path in (run / "tiny" / kind).rglob("*") if path.is_file()}
+        there = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        assert there == {*local, Path("README.md"), Path(".gitattributes")}
+        assert Path("adapter/adapter_model.safetensors") in there
+        for path in there - {Path("tokenizer.json")}:
+            assert str(run.parent.parent).encode() not in (folder / path).read_bytes(), path
+        adapter = json.loads((folder / "adapter/adapter_config.json").read_text(encoding="utf-8"))
+        assert adapter["base_model_name_or_path"] == "tiny"
+
+
+def test_a_card_says_what_the_run_found(hub: HubServer, run: Path, published: str) -> None:
+    for kind, pipeline in (("bi-encoder", "sentence-similarity"), ("cross-encoder", "text-ranking")):
+        card = ModelCard.load(hub.root / "models/owner" / f"tickets-{kind}" / "README.md")
+        final = results(run)["final"]["tiny"][kind]
+        assert card.data.pipeline_tag == pipeline
+        assert (card.data.library_name, card.data.license) == ("sentence-transformers", "mit")
+        assert (card.data.base_model, card.data.datasets) == (None, None)  # local ones have no place on the Hub
+        (result,) = card.data.eval_results or []
+        assert (result.dataset_name, result.metric_type, result.metric_value) == (
+            "test",
+            "spearmanr",
+            final["test"]["test"],
+        )
+        assert f"| kept: cycle {final['cycle']} | {kind} | {100 * final['dev']:.2f} |" in card.text
+        assert "Gold scores of the dev set chose checkpoints and cycles." in card.text
+        assert "The pool holds the sentence pairs of test, though never their gold scores." in card.text
+        assert "unsupervised" not in card.text.partition("## Citation")[0]
+
+
+def test_a_second_upload_changes_nothing_and_sends_nothing(
+    hub: HubServer, run: Path, published: str, tmp_path: Path
+) -> None:
+    """Nor did the command that repeated the torn upload send the weights again that had come through."""
+    sent = [request for request in hub.requests if request.startswith("PUT ")]
+    assert len(sent) == len(set(sent))
+    before = list(hub.shelf.commits)
+    kinds = ["--hub.repo_id", "owner/tickets", "--hub.branch_per_cycle", "true", "--hub.license", "mit"]
+    done = push(str(run), *kinds, **online(hub, tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hub.shelf.commits == before and uploads(hub) == len(sent)
+
+
+def test_both_encoders_in_one_private_repository(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
+    one = ["--hub.one_repository", "true", "--hub.repo_id"]
+    environment = online(hub, tmp_path)
+    stale = hub.root / "models/owner/both/bi-encoder/pytorch_model.bin"
+    done = push(str(run), *one, "owner/both", "--hub.private", "true", **environment)
+    assert (done.returncode, done.stdout) == (0, f"Published: {hub.url}/owner/both\n"), done.stderr
+    assert hub.shelf.private == {"owner/both"}
+    (printed,) = load(hub, tmp_path / "loading", [["card", "owner/both", "main"]])
+    assert printed[0] == pytest.approx(printed[1], abs=1e-5)
+    assert printed[2] == pytest.approx(printed[3], abs=1e-5)
+
+    # Weights of an earlier upload, in another file, would be loaded beside the new ones.
+    stale.write_bytes(b"old")
+    hub.shelf.private.clear()
+    calls = [[str(run), *one, "owner/both", "--hub.private", "true"], [str(run), *one, "owner/both"]]
+    private, public = pushes([("hf_write", arguments) for arguments in calls], **environment)
+    refused(private, "hub.private: owner/both is there and public; make it private on the Hub first")
+    assert public.returncode == 0, public.stderr
+    assert not stale.exists()
+
+
+def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
+    """As many as the run has. The connection breaks once in the middle of a large file, and the client goes on."""
+    twins = tmp_path / "twins"
+    shutil.copytree(run, twins)
+    shutil.copytree(twins / "tiny", twins / "other")
+    found = results(run)
+    for part in (found["start"], found["final"], *found["cycles"]):
+        part["other"] = part["tiny"]
+    (twins / "results.json").write_text(json.dumps(found), encoding="utf-8")
+    about = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+    about["config"]["models"].append({**about["config"]["models"][0], "name": "other"})
+    about["models"]["other"] = about["models"]["tiny"]
+    (twins / "run.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+
+    hub.shelf.objects.clear()
+    hub.resets["/lfs/"] = 1
+    done = push(str(twins), "--hub.repo_id", "owner/twins", **online(hub, tmp_path / "home"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert hub.resets["/lfs/"] == 0
+    names = [f"owner/twins-{name}-{kind}" for name in ("tiny", "other") for kind in KINDS]
+    assert done.stdout.split()[1::2] == [f"{hub.url}/{name}" for name in names]
+    card = (hub.root / "models" / names[0] / "README.md").read_text(encoding="utf-8")
+    assert "Labels were combined with those of other (mutual distillation)." in card
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_what_the_hub_refuses_is_said_in_one_line(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
+    before = list(hub.shelf.commits)
+    here = [str(run), "--hub.repo_id", "owner/tickets"]
+    cases = [
+        ("", here, "there is no token for the Hub"),
+        ("hf_wrong", here, "the Hub refuses the token (401)"),
+        ("hf_read", here, "the token may not write there (403)"),
+        ("hf_write", [str(run), "--hub.repo_id", "them/tickets"], "the token may not write there (403)"),
+        ("hf_write", [*here, "--hub.license", "mine"], '"license" must be one of'),
+    ]
+    done = pushes([(token, arguments) for token, arguments, _ in cases], **online(hub, tmp_path))
+    for process, (_, _, part) in zip(done, cases, strict=True):
+        refused(process, "hub.repo_id: ", part)
+    assert hub.shelf.commits == before
+
+
+def test_what_is_not_whole_is_refused(run: Path, tmp_path: Path) -> None:
+    def sentence(root: Path, **keys: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            publish(root, HubConfig("owner/tickets", **keys))
+        return str(caught.value)
+
+    assert sentence(tmp_path) == f"{tmp_path} holds no run.yaml; name the output folder of a run"
+    # these tests' own process is told to be offline
+    assert sentence(run) == "hub.repo_id: HF_HUB_OFFLINE is set, so nothing can be published; unset it"
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "cycle-1/tiny/bi-encoder")
+    assert sentence(copy, branch_per_cycle=True).startswith(f"hub.branch_per_cycle: {copy}/cycle-1/tiny/bi-encoder")
+    (copy / "results.json").write_text('{"start": {}, "final": {}}', encoding="utf-8")
+    assert sentence(copy).startswith(f"{copy} holds no run of trans_encoder.py")
+    (copy / "results.json").unlink()
+    assert sentence(copy) == f"{copy} holds a run that is not finished; the command that began it continues"
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 90, "-"])
+def test_a_plm_whose_name_no_repository_can_have_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="cannot name a repository; choose another NAME"):
+        check_hub(HubConfig("owner/tickets"), [name, "tiny"], KINDS, ask=False)
+
+
+def test_a_hub_that_is_gone_ends_the_command_with_one_line(run: Path, tmp_path: Path) -> None:
+    with HubServer(tmp_path / "nothing") as server:
+        environment = online(server, tmp_path / "home")
+    done = push(str(run), "--hub.repo_id", "owner/tickets", **environment)
+    refused(done, "owner/tickets-bi-encoder was not published: ", f"recipes/push_to_hub.py {run} --hub.repo_id")
+
+
+@pytest.mark.parametrize(("token", "part"), [("hf_wrong", "refuses the token (401)"), ("hf_read", "may only read")])
+def test_a_run_does_not_begin_that_could_not_be_published(
+    hub: HubServer, tiny: Path, tmp_path: Path, token: str, part: str
+) -> None:
+    keys = ["--hub.repo_id", "owner/tickets"]
+    done = run_recipe(*tiny_arguments(tiny, tmp_path / "run", *keys), **online(hub, tmp_path / "home", token))
+    refused(done, part)
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- cards of other runs
+
+
+def card_of(run: FinishedRun, license: str | None = None) -> ModelCard:
+    return ModelCard(model_card(run, "tiny", None, Place("me/x", None, ["bi-encoder"], False), license))
+
+
+def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
+    found = FinishedRun.load(run)
+    about = json.loads(json.dumps(found.about))
+    about["config"]["models"][0] |= {"bi_encoder": "princeton-nlp/start", "cross_encoder": "bert-base-uncased"}
+    about["models"]["tiny"] = {"bi_encoder": "a" * 40, "cross_encoder": "b" * 40}
+    about["config"]["data"] |= {"test": ["stsb", "sts12"], "dev": "stsb", "pool": ["stsb", "owner/pairs:small"]}
+    pool = replace(found.pool, sources=[SourceCount("stsb"), SourceCount("owner/pairs:small")])
+    scores = {"stsb": 0.75, "sts12": 0.5, "avg": 0.625}
+    found.results["final"]["tiny"]["bi-encoder"]["test"] = scores
+    card = card_of(replace(found, about=about, pool=pool))
+    assert card.data.base_model == ["princeton-nlp/start"]
+    assert card.data.datasets == ["mteb/stsbenchmark-sts", "owner/pairs"]
+    described = [(result.dataset_type, result.dataset_split, result.metric_value) for result in card.data.eval_results]
+    assert described == [("mteb/stsbenchmark-sts", "test", 0.75), ("mteb/sts12-sts", "test", 0.5)]
+    assert "The pool holds the sentence pairs of stsb, though" in card.text
+    assert "No licence was named" in card.text
+
+
+def test_a_card_calls_unsupervised_only_what_no_gold_score_chose(run: Path) -> None:
+    found = FinishedRun.load(run)
+    about = json.loads(json.dumps(found.about))
+    about["config"]["distillation"]["selection"] = "last"
+    about["config"]["data"] |= {"test": [], "dev": None}
+    parts = [found.results["start"], found.results["final"], *found.results["cycles"]]
+    for scores in (part["tiny"] for part in parts):
+        for entry in scores.values():
+            entry.pop("dev", None)
+            entry.pop("test", None)
+    card = card_of(replace(found, about=about), "mit")
+    assert "No gold score chose anything in this run, so the distillation was unsupervised" in card.text
+    assert "How the starting checkpoints were trained is another matter." in card.text
+    assert "No test set with gold scores was given to the run" in card.text
+    assert card.data.eval_results is None and card.data.metrics is None
+
+
+@pytest.mark.parametrize(("pooling", "prompt"), [("cls", ""), ("last", 'say "so": '), ("mean", "query: ")])
+def test_the_code_in_a_card_pools_as_the_encoder_does(run: Path, tmp_path: Path, pooling: str, prompt: str) -> None:
+    """Both ways of a card give the same number, whatever the pooling and the prompt."""
+    from te_trainer.encoders import BiEncoder
+
+    source = FinishedRun.load(run)
+    copy = tmp_path / "run"
+    encoder = BiEncoder.from_pretrained(str(run / "tiny/bi-encoder"), pooling=pooling, prompt=prompt)  # type: ignore[arg-type]
+    encoder.save_pretrained(copy / "tiny/bi-encoder")
+    text = card_of(replace(source, root=copy)).text.replace('"me/x"', f'"{copy / "tiny/bi-encoder"}"')
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(block, {})
+    first, second = (float(line) for line in printed.getvalue().split())
+    assert first == pytest.approx(second, abs=1e-5)
