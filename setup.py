@@ -44,6 +44,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["te_trainer", "te_trainer.*"]),
+    # evaluate loads these by their path
+    package_data={"te_trainer.metrics": ["modules/*/*.py"]},
     install_requires=CORE,
     extras_require={
         "quickstart": QUICKSTART,
