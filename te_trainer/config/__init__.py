@@ -1,12 +1,14 @@
 """Configuration of the recipes: one dataclass per YAML section, parsed from a file and dotted overrides."""
 
 from te_trainer.config.contrastive import parse_contrastive
+from te_trainer.config.evaluation import parse_evaluation
 from te_trainer.config.parser import parse
 from te_trainer.config.schema import (
     ContrastiveConfig,
     ContrastiveDataConfig,
     DataConfig,
     DistillationConfig,
+    EvaluationConfig,
     LoraConfig,
     ModelConfig,
     RunConfig,
@@ -20,6 +22,7 @@ __all__ = [
     "ContrastiveDataConfig",
     "DataConfig",
     "DistillationConfig",
+    "EvaluationConfig",
     "LoraConfig",
     "ModelConfig",
     "RunConfig",
@@ -27,5 +30,6 @@ __all__ = [
     "ScoreDataConfig",
     "parse",
     "parse_contrastive",
+    "parse_evaluation",
     "parse_score",
 ]
