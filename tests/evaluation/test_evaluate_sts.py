@@ -23,6 +23,7 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelati
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 from transformers import set_seed
 
+from te_trainer.bootstrap import interval, resampled
 from te_trainer.command import run_command
 from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.metrics import spearman
@@ -173,6 +174,14 @@ def test_families_ensembles_and_the_papers_rows(
     difference = results["differences"][0]["tasks"]["stsb"]
     assert difference["difference"] == pytest.approx(values[0] - values[1])
     assert difference["interval"][0] < difference["difference"] < difference["interval"][1]
+    found = [predictions(tmp_path / "out", name, "stsb") for name in names[:2]]
+    drawn = [
+        resampled([spearman], columns["prediction"], columns["score"], seed=2021, name="stsb")[0] for columns in found
+    ]
+    assert difference["interval"] == pytest.approx(list(interval(drawn[0] - drawn[1])))
+    assert results["models"][0]["tasks"][0]["scores"]["test"][0]["intervals"]["spearman"] == pytest.approx(
+        list(interval(drawn[0]))
+    )
 
     # Table 1 of the paper, rows 2 and 1.1, and Table 11; the ensemble is none of the paper's
     assert [model.get("paper", {}).get("title") for model in results["models"]] == [
@@ -209,6 +218,8 @@ def test_groups_need_their_files_and_averages_are_of_them(
     (model,) = results_in(tmp_path / "out")["models"]
     scores = [task["scores"]["test"][0]["spearman"] for task in model["tasks"]]
     assert [task["task_name"] for task in model["tasks"]] == [*(f"STS{year}" for year in range(12, 17)), "STSBenchmark"]
+    # all hold the same pairs, but for the second, which holds some of them
+    assert scores[2:] == [scores[0]] * 4
     assert scores[0] != scores[1]
     assert model["average"]["sts"]["spearman"] == pytest.approx(np.mean(scores))
     row = f"| unsup-simcse-roberta-base | {' | '.join(f'{100 * score:.2f}' for score in [*scores, np.mean(scores)])} |"
