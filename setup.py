@@ -47,7 +47,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["te_trainer", "te_trainer.*"]),
-    package_data={"te_trainer.hub": ["card.md"]},
+    # the template of model cards; what evaluate loads by its path
+    package_data={"te_trainer.hub": ["card.md"], "te_trainer.metrics": ["modules/*/*.py"]},
     install_requires=CORE,
     extras_require={
         "quickstart": QUICKSTART,

@@ -15,7 +15,14 @@ import yaml
 from huggingface_hub import hf_hub_download
 from transformers import AutoModel
 
-from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, DataConfig, RunConfig, Task
+from te_trainer.config.schema import (
+    ContrastiveConfig,
+    ContrastiveDataConfig,
+    DataConfig,
+    EvaluationConfig,
+    RunConfig,
+    Task,
+)
 from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import load_config, locate
 from te_trainer.encoders.cross_encoder import check_cross_encoder
@@ -214,7 +221,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, s
     write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
-def comparable(config: RunConfig | ContrastiveConfig) -> dict[str, Any]:
+def comparable(config: RunConfig | ContrastiveConfig | EvaluationConfig) -> dict[str, Any]:
     """A configuration without its output folder and the Hub: what must be the same for a run to go on."""
     return {key: value for key, value in asdict(config).items() if key not in {"output_dir", "hub"}}
 

@@ -1,4 +1,4 @@
-"""The benchmark sets of the paper: where they are on the Hub, which columns hold what, which rows are dev and test.
+"""The benchmark sets of the paper: their names, where they are on the Hub, which columns and rows hold what.
 
 In a folder (`data.dir`) each is a `NAME.tsv` with the header `split score sentence1 sentence2`.
 """
@@ -22,12 +22,15 @@ class Benchmark:
     """One set with gold scores.
 
     Args:
+        title: the paper's name for it.
+        mteb: MTEB's name for it, where it has one.
         positive: the Hub's label that counts as 1 (the paper flips QNLI so that entailment is 1); None keeps scores.
         hub_splits: the Hub's names of our splits, where they differ.
         pool_split: the one split of the Hub's set that belongs to the paper's pool; None takes all.
     """
 
     name: str
+    title: str
     repository: str
     configuration: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
@@ -36,20 +39,29 @@ class Benchmark:
     test: Rows = Rows("test")
     hub_splits: dict[str, str] = field(default_factory=dict)
     pool_split: str | None = None
+    mteb: str | None = None
 
 
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in [
-        Benchmark("sts12", "mteb/sts12-sts", pool_split="test"),
-        Benchmark("sts13", "mteb/sts13-sts", pool_split="test"),
-        Benchmark("sts14", "mteb/sts14-sts", pool_split="test"),
-        Benchmark("sts15", "mteb/sts15-sts", pool_split="test"),
-        Benchmark("sts16", "mteb/sts16-sts", pool_split="test"),
-        Benchmark("stsb", "mteb/stsbenchmark-sts", dev=Rows("dev"), hub_splits={"dev": "validation"}),
-        Benchmark("sickr", "mteb/sickr-sts", dev=Rows("trial")),
+        Benchmark("sts12", "STS12", "mteb/sts12-sts", pool_split="test", mteb="STS12"),
+        Benchmark("sts13", "STS13", "mteb/sts13-sts", pool_split="test", mteb="STS13"),
+        Benchmark("sts14", "STS14", "mteb/sts14-sts", pool_split="test", mteb="STS14"),
+        Benchmark("sts15", "STS15", "mteb/sts15-sts", pool_split="test", mteb="STS15"),
+        Benchmark("sts16", "STS16", "mteb/sts16-sts", pool_split="test", mteb="STS16"),
+        Benchmark(
+            "stsb",
+            "STS-B",
+            "mteb/stsbenchmark-sts",
+            dev=Rows("dev"),
+            hub_splits={"dev": "validation"},
+            mteb="STSBenchmark",
+        ),
+        Benchmark("sickr", "SICK-R", "mteb/sickr-sts", dev=Rows("trial"), mteb="SICK-R"),
         Benchmark(
             "mrpc",
+            "MRPC",
             "nyu-mll/glue",
             "mrpc",
             columns={"score": "label"},
@@ -60,6 +72,7 @@ BENCHMARKS = {
         # The paper's split of the official dev set: its first thousand rows choose, the rest test (Table 15).
         Benchmark(
             "qnli",
+            "QNLI",
             "nyu-mll/glue",
             "qnli",
             columns={"sentence1": "question", "sentence2": "sentence", "score": "label"},
@@ -70,6 +83,7 @@ BENCHMARKS = {
         ),
         Benchmark(
             "qqp",
+            "QQP",
             "nyu-mll/glue",
             "qqp",
             columns={"sentence1": "question1", "sentence2": "question2", "score": "label"},
@@ -80,4 +94,11 @@ BENCHMARKS = {
             pool_split="sample",
         ),
     ]
+}
+
+# Names for several sets at once; `sts_sickr` are the seven of the paper's Table 1, `binary` the three of its Table 2.
+GROUPS = {
+    "sts": ["sts12", "sts13", "sts14", "sts15", "sts16", "stsb"],
+    "sts_sickr": ["sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr"],
+    "binary": ["qqp", "qnli", "mrpc"],
 }

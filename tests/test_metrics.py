@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import evaluate
 import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
+from conftest import ROOT, process_environment
 
-from te_trainer.metrics import roc_auc, spearman
+from te_trainer.metrics import average_precision, module_path, pearson, roc_auc, spearman
+
+MODULES = {"spearman": spearman, "pearson": pearson, "roc_auc": roc_auc, "average_precision": average_precision}
 
 
 def scores_and_gold(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +44,24 @@ def test_roc_auc_equals_scikit_learns(seed: int, ties: bool) -> None:
     assert 0.6 < roc_auc(scores, labels) < 0.99
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ties", [False, True])
+def test_pearson_equals_scipys(seed: int, ties: bool) -> None:
+    scores, gold = scores_and_gold(seed, ties)
+    assert pearson(scores, gold) == pytest.approx(scipy.stats.pearsonr(scores, gold).statistic, abs=1e-12)
+    assert 0.3 < pearson(scores, gold) < 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ties", [False, True])
+def test_average_precision_equals_scikit_learns(seed: int, ties: bool) -> None:
+    scores, gold = scores_and_gold(seed, ties)
+    labels = (gold > 3).astype(float)
+    expected = sklearn.metrics.average_precision_score(labels, scores)
+    assert average_precision(scores, labels) == pytest.approx(expected, abs=1e-12)
+    assert 0.5 < average_precision(scores, labels) < 0.99
+
+
 def test_orders_have_their_known_values() -> None:
     gold = np.array([0.0, 0.0, 1.0, 1.0])
     assert spearman(np.array([1, 2, 3, 4]), np.array([10, 20, 30, 40])) == pytest.approx(1)
@@ -58,7 +84,7 @@ def test_large_sets_are_counted_without_overflow() -> None:
     assert roc_auc(scores, (np.arange(200_001) % 2 == 0).astype(np.float32)) == pytest.approx(0.5, abs=1e-4)
 
 
-@pytest.mark.parametrize("metric", [spearman, roc_auc])
+@pytest.mark.parametrize("metric", MODULES.values(), ids=MODULES)
 def test_a_metric_is_a_plain_number(metric: object) -> None:
     assert callable(metric)
     value = metric(np.array([0.1, 0.9, 0.4], dtype=np.float32), np.array([0, 1, 1], dtype=np.float32))
@@ -68,4 +94,31 @@ def test_a_metric_is_a_plain_number(metric: object) -> None:
 def test_scores_that_are_all_the_same_order_nothing() -> None:
     gold = np.array([0.0, 0.0, 1.0, 1.0])
     assert spearman(np.full(4, 0.3), gold) == 0.0
+    assert pearson(np.full(4, 0.3), gold) == 0.0
     assert roc_auc(np.full(4, 0.3), gold) == 0.5
+    assert average_precision(np.full(4, 0.3), gold) == 0.5
+
+
+# ---------------------------------------------------------------- as modules of the library evaluate
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_loaded_by_its_path_and_keeps_float64(name: str) -> None:
+    scores = 1 + 1e-9 * np.random.default_rng(0).permutation(60)
+    gold = (np.arange(60) % 3 == 0).astype(float)
+    assert len(np.unique(scores.astype(np.float32))) == 1
+    found = evaluate.load(module_path(name)).compute(predictions=scores, references=gold)
+    assert found == {name: pytest.approx(MODULES[name](scores, gold), abs=1e-12)}
+
+
+def test_modules_are_combined() -> None:
+    scores, gold = scores_and_gold(0, ties=True)
+    labels = (gold > 3).astype(float)
+    found = evaluate.combine([module_path(name) for name in MODULES]).compute(predictions=scores, references=labels)
+    assert found == {name: pytest.approx(metric(scores, labels), abs=1e-12) for name, metric in MODULES.items()}
+
+
+def test_modules_are_installed(tmp_path: Path) -> None:
+    build = [sys.executable, "setup.py", "-q", "build", "--build-base", str(tmp_path), "egg_info", "-e", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, env=process_environment(), check=True, capture_output=True)
+    assert sorted(path.stem for path in (tmp_path / "lib/te_trainer/metrics/modules").glob("*/*.py")) == sorted(MODULES)

@@ -1,6 +1,7 @@
 """Configuration of the recipes: one dataclass per YAML section, parsed from a file and dotted overrides."""
 
 from te_trainer.config.contrastive import parse_contrastive
+from te_trainer.config.evaluation import parse_evaluation
 from te_trainer.config.hub import parse_push
 from te_trainer.config.parser import parse
 from te_trainer.config.schema import (
@@ -8,6 +9,7 @@ from te_trainer.config.schema import (
     ContrastiveDataConfig,
     DataConfig,
     DistillationConfig,
+    EvaluationConfig,
     HubConfig,
     LoraConfig,
     ModelConfig,
@@ -23,6 +25,7 @@ __all__ = [
     "DataConfig",
     "DistillationConfig",
     "HubConfig",
+    "EvaluationConfig",
     "LoraConfig",
     "ModelConfig",
     "RunConfig",
@@ -30,6 +33,7 @@ __all__ = [
     "ScoreDataConfig",
     "parse",
     "parse_contrastive",
+    "parse_evaluation",
     "parse_score",
     "parse_push",
 ]

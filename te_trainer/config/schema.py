@@ -239,6 +239,37 @@ class ScoreConfig:
 
 
 @dataclass
+class EvaluationDataConfig:
+    """Where the gold scores are.
+
+    Args:
+        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`); without it they come
+            from the Hub.
+        columns: Maps `sentence1`, `sentence2` and `score` to the names that a file of yours uses, e.g. `{sentence1:
+            question1}`.
+        split: Which rows of a set that has splits: `test`, or `dev` to choose between models.
+    """
+
+    dir: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    split: Literal["dev", "test"] = "test"
+
+
+@dataclass
+class EvaluationConfig:
+    """An evaluation: models, and pairs with gold scores. `pooling` and `max_length` None are the checkpoints' own."""
+
+    models: list[str]
+    tasks: list[str]
+    data: EvaluationDataConfig
+    pooling: Pooling | None
+    max_length: int | None
+    compare: Literal["paper"] | None
+    output_dir: str
+    seed: int
+
+
+@dataclass
 class RunConfig:
     """A whole run.
 

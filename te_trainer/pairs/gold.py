@@ -38,18 +38,29 @@ class GoldSet:
         return len(self.sentence1)
 
 
-def load_gold(source: str, role: Literal["dev", "test"], columns: dict[str, str], folder: str | None = None) -> GoldSet:
+def load_gold(
+    source: str,
+    role: Literal["dev", "test"],
+    columns: dict[str, str],
+    folder: str | None = None,
+    key: str | None = None,
+) -> GoldSet:
     """Load a set with gold scores.
+
+    Args:
+        role: which rows are wanted.
+        key: of the configuration that named the set, for errors. Default: `data.ROLE`.
 
     Raises:
         InputError: a score is not a number, all scores are the same, fewer than two rows are scored.
     """
+    key = key or f"data.{role}"
     benchmark = None if Path(source).exists() else BENCHMARKS.get(source)
     rows = Rows(role)
     if benchmark is not None:
         chosen = benchmark.dev if role == "dev" else benchmark.test
         if chosen is None:
-            raise InputError(f"data.{role}: {source} has no {role} rows; choose another set")
+            raise InputError(f"{key}: {source} has no {role} rows; choose another set")
         rows = chosen
     sentence1, sentence2, scores = [], [], []
     unscored = 0
@@ -72,7 +83,7 @@ def load_gold(source: str, role: Literal["dev", "test"], columns: dict[str, str]
         sentence2.append(second.strip())
         scores.append(value)
     if len(scores) < 2:
-        raise InputError(f"data.{role}: {source} holds {len(scores)} rows with gold scores; at least two are needed")
+        raise InputError(f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed")
     if min(scores) == max(scores):
-        raise InputError(f"data.{role}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
+        raise InputError(f"{key}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
     return GoldSet(Path(source).stem, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored)

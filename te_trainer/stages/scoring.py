@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from te_trainer.encoders import Encoder
-from te_trainer.labelling import score_pairs
+from te_trainer.labelling import Progress, score_pairs
 from te_trainer.metrics import Metric
 from te_trainer.pairs import GoldSet
 from te_trainer.run_folder import PARTIAL, scratch_folder
@@ -36,7 +36,7 @@ class Scorer:
 
     def predict(self, encoder: Encoder) -> list[np.ndarray]:
         """Predictions for dev (if there is one) and for each test set, each of shape (n,)."""
-        return [self._predict(encoder, gold) for gold in self._sets()]
+        return predict(encoder, self._sets(), self.batch_tokens, self.scratch)
 
     def scores(self, predictions: Sequence[np.ndarray]) -> dict[str, Any]:
         """`{"dev": f, "test": {name: f, ..., "avg": f}}` as fractions; absent where there is no gold."""
@@ -54,10 +54,32 @@ class Scorer:
     def _sets(self) -> list[GoldSet]:
         return ([self.dev] if self.dev is not None else []) + self.tests
 
-    def _predict(self, encoder: Encoder, gold: GoldSet) -> np.ndarray:
-        pairs = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
-        with scratch_folder(self.scratch) as scratch:
-            return score_pairs(encoder, pairs, batch_tokens=self.batch_tokens, scratch=scratch)
+
+def predict(
+    encoder: Encoder,
+    sets: Sequence[GoldSet],
+    batch_tokens: int | None,
+    scratch: Path,
+    progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """An encoder's scores of several sets; what they share, pairs or sentences, goes through it once.
+
+    Args:
+        scratch: a place for a folder that all ranks see.
+        progress: called with the share done.
+
+    Returns:
+        for each set, float32, shape (n,).
+    """
+    pairs = [pair for gold in sets for pair in zip(gold.sentence1, gold.sentence2, strict=True)]
+    if not pairs:
+        return []
+    place = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    columns = {"sentence1": [one for one, _ in place], "sentence2": [two for _, two in place]}
+    with scratch_folder(scratch) as folder:
+        scores = score_pairs(encoder, columns, batch_tokens=batch_tokens, scratch=folder, progress=progress)
+    everything = scores[[place[pair] for pair in pairs]]
+    return np.split(everything, np.cumsum([len(gold) for gold in sets])[:-1])
 
 
 def save_predictions(path: Path, predictions: Sequence[np.ndarray]) -> None:

@@ -1,0 +1,147 @@
+"""The models that are scored: found, told apart, named, loaded; one checkpoint each, or an ensemble."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import yaml
+
+from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
+from te_trainer.encoders import Encoder
+from te_trainer.encoders.bi_encoder import check_bi_encoder
+from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, saved_max_length
+from te_trainer.encoders.cross_encoder import check_cross_encoder
+from te_trainer.encoders.trained import load_trained
+from te_trainer.errors import InputError
+from te_trainer.paper import PUBLISHED, STARTS, paper_row
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and how it reads sentences.
+
+    Args:
+        path: a Hub id, a local folder or `package:folder`.
+        name: of its folder of predictions.
+        pooling: None for a cross-encoder.
+    """
+
+    path: str
+    name: str
+    kind: Kind
+    pooling: Pooling | None
+    max_length: int
+
+    def load(self) -> Encoder:
+        """The encoder, in float32."""
+        return load_trained(self.path, pooling=self.pooling, max_length=self.max_length)
+
+    def describe(self) -> str:
+        """What it was taken for, for people."""
+        pooling = f"{self.pooling} pooling, " if self.pooling else ""
+        return f"{self.name}: {self.kind}, {pooling}up to {self.max_length:,} tokens ({self.path})"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is scored as one: a checkpoint, or an ensemble of several, whose predictions are averaged."""
+
+    name: str
+    members: tuple[Checkpoint, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of its members; `ensemble` where they differ."""
+        kinds = {member.kind for member in self.members}
+        return kinds.pop() if len(kinds) == 1 else "ensemble"
+
+
+def find_models(config: EvaluationConfig) -> list[Entry]:
+    """The models of a configuration; nothing is loaded yet.
+
+    Raises:
+        InputError: no such model, one that is neither a bi- nor a cross-encoder, one named twice.
+    """
+    entries = [_members(entry) for entry in config.models]
+    for members, written in zip(entries, config.models, strict=True):
+        if entries.count(members) > 1:
+            raise InputError(f"models: '{written}' is named twice; remove one of them")
+    names = _names(list(dict.fromkeys(path for members in entries for path in members)))
+    found = {path: _checkpoint(path, name, config) for path, name in names.items()}
+    ensembles = [tuple(found[path] for path in members) for members in entries]
+    return [Entry("+".join(member.name for member in members), members) for members in ensembles]
+
+
+def checkpoints(entries: list[Entry]) -> list[Checkpoint]:
+    """Each checkpoint once, however many ensembles it is in."""
+    return list(dict.fromkeys(member for entry in entries for member in entry.members))
+
+
+def papers_row(entry: Entry) -> tuple[str, dict[str, float]] | None:
+    """What the paper reports on this model, if it is one of its starts, or if a run made it from such a start."""
+    origins = [_origin(member) for member in entry.members]
+    methods = {origin[1] for origin in origins if origin is not None}
+    if None in origins or len(methods) != 1:
+        return None
+    return paper_row([origin[0] for origin in origins if origin is not None], methods.pop())
+
+
+def _members(entry: str) -> tuple[str, ...]:
+    members = (entry,) if Path(entry).is_dir() else tuple(part.strip() for part in entry.split("+"))
+    for member in members:
+        if not member or members.count(member) > 1:
+            raise InputError(f"models: '{entry}' is no ensemble; write one+two, two different models")
+    return members
+
+
+def _checkpoint(path: str, name: str, config: EvaluationConfig) -> Checkpoint:
+    if checkpoint_kind(load_config(path)) == "cross-encoder":
+        check_cross_encoder(path)
+        return Checkpoint(path, name, "cross-encoder", None, config.max_length or saved_max_length(path))
+    pooling = check_bi_encoder(path, config.pooling)
+    return Checkpoint(path, name, "bi-encoder", pooling, config.max_length or saved_max_length(path))
+
+
+def _names(paths: list[str]) -> dict[str, str]:
+    """Of each model, as little of its path's end as tells it from the others, with the PLM's name before the kind."""
+    parts = {path: _parts(path) for path in paths}
+    lengths = {path: 1 + (parts[path][-1] in get_args(Kind)) for path in paths}
+    for _ in range(max(map(len, parts.values()))):
+        names = {path: re.sub(r"[^\w.-]+", "_", "_".join(parts[path][-lengths[path] :])) for path in paths}
+        for path, name in names.items():
+            if list(names.values()).count(name) > 1:
+                lengths[path] += 1
+    return names
+
+
+def _parts(path: str) -> list[str]:
+    where = Path(path).absolute().parts[1:] if Path(path).is_dir() else path.split("/")
+    return [part for part in where if part not in {"", ".."}]
+
+
+def _origin(checkpoint: Checkpoint) -> tuple[str, str] | None:
+    """The PLM and the method by the paper's names: of a start, of what its authors published, of a run's encoder."""
+    known = {start: (plm, "") for start, plm in STARTS.items()} | PUBLISHED
+    found = _by_name(checkpoint.path, known)
+    if found is not None or Path(checkpoint.path).name not in get_args(Kind):
+        return found
+    folder = Path(checkpoint.path).absolute().parent
+    run_file = folder.parent / "run.yaml"
+    if not run_file.is_file():
+        return None
+    run = yaml.safe_load(run_file.read_text(encoding="utf-8"))["config"]["models"]
+    starts = {model["name"]: _by_name(model["bi_encoder"], known) for model in run}
+    start = starts.get(folder.name)
+    # the paper's mutual runs have both PLMs of a size
+    if start is None or len(starts) > 2 or None in starts.values():
+        return None
+    return start[0], f"TEnc{'-mutual' * (len(starts) == 2)} ({checkpoint.kind.removesuffix('-encoder')})"
+
+
+def _by_name(path: str, known: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
+    """By the Hub id, or by a local folder that is named like it."""
+    last = path.rstrip("/").rpartition("/")[2]
+    return next((value for name, value in known.items() if last == name.rpartition("/")[2]), None)

@@ -1,0 +1,109 @@
+"""Every model's prediction for every pair, as Parquet: made once, and read by whoever wants to look closer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import yaml
+
+from te_trainer.combine import combine
+from te_trainer.config.schema import EvaluationConfig
+from te_trainer.errors import InputError
+from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
+from te_trainer.evaluation.sets import TaskSet
+from te_trainer.pairs.pool import file_digest, source_file
+from te_trainer.preparation import checkpoint_fingerprint, comparable
+from te_trainer.processes import process_state
+from te_trainer.progress import RunProgress
+from te_trainer.results import versions
+from te_trainer.run_folder import atomic_folder, write_text
+from te_trainer.stages.scoring import predict
+
+
+def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], sets: list[TaskSet]) -> None:
+    """Write `run.yaml`: what is evaluated, or see that it is the same as when the evaluation began.
+
+    Raises:
+        InputError: a model or a file has changed since.
+    """
+    path = root / "run.yaml"
+    content = {
+        "config": comparable(config),
+        "versions": versions(),
+        "models": {member.path: checkpoint_fingerprint(member.path) for member in checkpoints(entries)},
+        "tasks": {task.source: _digest(task, config) for task in sets},
+    }
+    if not path.exists():
+        write_text(path, yaml.safe_dump(content, sort_keys=False))
+        return
+    begun = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for part, what in (("models", "the weights of"), ("tasks", "the scored pairs of")):
+        for name, found in content[part].items():
+            if begun[part].get(name) != found:
+                raise InputError(
+                    f"{part}: {what} {name} have changed since the evaluation in {root} began; name another output_dir"
+                )
+
+
+def predict_all(root: Path, entries: list[Entry], sets: list[TaskSet], progress: RunProgress) -> None:
+    """Predictions of every checkpoint, on all ranks, unless an earlier process made them."""
+    wanted = checkpoints(entries)
+    progress.total = len(wanted)
+    state = process_state()
+    for member in wanted:
+        progress.say(member.describe())
+        folder = root / "predictions" / member.name
+        if folder.exists():
+            progress.skip(1)
+            continue
+        progress.begin(member.name, 1)
+        scores = _predict(member, sets, root, progress)
+        if state.is_main_process:
+            _save(folder, sets, scores)
+        progress.end()
+        state.wait_for_everyone()
+
+
+def predictions_of(root: Path, entry: Entry, sets: list[TaskSet]) -> list[np.ndarray]:
+    """An entry's predictions for each set, float32, shape (n,); an ensemble's are the mean of its members'.
+
+    An ensemble's are written beside those of its members.
+    """
+    ones = [1.0] * len(entry.members)
+    found = [combine((_load(root, member.name, task) for member in entry.members), "mean", ones) for task in sets]
+    folder = root / "predictions" / entry.name
+    if not folder.exists():
+        _save(folder, sets, found)
+    return found
+
+
+def _predict(member: Checkpoint, sets: list[TaskSet], root: Path, progress: RunProgress) -> list[np.ndarray]:
+    golds = [task.gold for task in sets]
+    return predict(member.load(), golds, None, root / ".scratch-gold", progress.advance)
+
+
+def _save(folder: Path, sets: list[TaskSet], predictions: Sequence[np.ndarray]) -> None:
+    with atomic_folder(folder) as place:
+        for task, prediction in zip(sets, predictions, strict=True):
+            columns = {
+                "sentence1": task.gold.sentence1,
+                "sentence2": task.gold.sentence2,
+                "score": task.gold.scores,
+                "prediction": prediction,
+            }
+            pyarrow.parquet.write_table(pyarrow.table(columns), place / f"{task.gold.name}.parquet")
+
+
+def _load(root: Path, name: str, task: TaskSet) -> np.ndarray:
+    path = root / "predictions" / name / f"{task.gold.name}.parquet"
+    return pyarrow.parquet.read_table(path, columns=["prediction"])["prediction"].to_numpy()
+
+
+def _digest(task: TaskSet, config: EvaluationConfig) -> str | None:
+    """Of the file that a set was read from; the Hub's sets have none."""
+    file = source_file(task.source, config.data.dir)
+    return file_digest(file) if file is not None else None

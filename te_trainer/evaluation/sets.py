@@ -1,0 +1,95 @@
+"""The sets that models are scored on, and the metrics of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from te_trainer.config.command_line import nearest
+from te_trainer.config.schema import EvaluationConfig, Task
+from te_trainer.errors import InputError
+from te_trainer.metrics import Metric, average_precision, pearson, roc_auc, spearman
+from te_trainer.pairs import GoldSet, load_gold
+from te_trainer.pairs.readers import FILE_SUFFIXES
+from te_trainer.tasks import BENCHMARKS, GROUPS
+
+# The first is the one that the paper's tables have.
+METRICS: dict[Task, tuple[Metric, Metric]] = {"sts": (spearman, pearson), "binary": (roc_auc, average_precision)}
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """A set with gold scores, and what is measured on it.
+
+    Args:
+        source: a benchmark's name, or what the user named.
+        title: heads the set's column.
+        mteb: the set's name in results: MTEB's, where it has one.
+        family: `binary` where gold scores are 0 and 1.
+    """
+
+    source: str
+    gold: GoldSet
+    title: str
+    mteb: str
+    family: Task
+
+    def describe(self) -> str:
+        """The set's size and metrics, for people."""
+        one, two = (metric.__name__ for metric in METRICS[self.family])
+        return f"{self.title}: {len(self.gold):,} pairs with gold scores, {self.gold.unscored:,} without; {one}, {two}"
+
+
+def load_sets(config: EvaluationConfig) -> list[TaskSet]:
+    """The sets of a configuration.
+
+    Raises:
+        InputError: an unknown set (with the nearest known one), one that cannot be read or that has no gold scores, two
+            of one name.
+    """
+    if config.data.dir is not None and not Path(config.data.dir).is_dir():
+        raise InputError(f"data.dir: {config.data.dir} is no folder")
+    sets = [_load(source, config) for source in _sources(config)]
+    names = [found.gold.name for found in sets]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"tasks: two sets are named '{name}'; rename a file")
+    return sets
+
+
+def _sources(config: EvaluationConfig) -> list[str]:
+    sources: list[str] = []
+    for name in config.tasks or _default(config):
+        if Path(name).exists():
+            sources.append(name)
+        elif name in GROUPS:
+            sources += GROUPS[name]
+        elif name in BENCHMARKS or "/" in name or Path(name).suffix.lower() in FILE_SUFFIXES:
+            sources.append(name)
+        else:
+            raise InputError(nearest(f"tasks: unknown set '{name}'", name, [*BENCHMARKS, *GROUPS]))
+    return list(dict.fromkeys(sources))
+
+
+def _default(config: EvaluationConfig) -> list[str]:
+    """Every benchmark in the folder that has the wanted rows; without a folder the paper's seven."""
+    folder = config.data.dir
+    if folder is None:
+        return ["sts_sickr"]
+    there = [name for name in BENCHMARKS if Path(folder, f"{name}.tsv").is_file()]
+    there = [name for name in there if config.data.split == "test" or BENCHMARKS[name].dev is not None]
+    if not there:
+        raise InputError(f"data.dir: {folder} holds no set with {config.data.split} rows, such as stsb.tsv")
+    return there
+
+
+def _load(source: str, config: EvaluationConfig) -> TaskSet:
+    gold = load_gold(source, config.data.split, config.data.columns, config.data.dir, key="tasks")
+    benchmark = None if Path(source).exists() else BENCHMARKS.get(source)
+    binary = set(gold.scores) <= {0.0, 1.0}
+    if benchmark is None:
+        return TaskSet(source, gold, gold.name, gold.name, "binary" if binary else "sts")
+    if benchmark.positive is not None and not binary:
+        raise InputError(f"tasks: {source} holds gold scores other than 0 and 1; mend the file")
+    family: Task = "sts" if benchmark.positive is None else "binary"
+    return TaskSet(source, gold, benchmark.title, benchmark.mteb or benchmark.title, family)

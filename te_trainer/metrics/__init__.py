@@ -1,0 +1,70 @@
+"""How well scores order pairs as gold scores do, in float64: float32 would make ties where there are none.
+
+Each metric is a function here and, for the library evaluate, a module in `modules`: `evaluate.load(module_path(name))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import pearsonr, rankdata, spearmanr
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
+    """Spearman's rank correlation, a fraction; both of shape (n,).
+
+    Scores that are all the same put nothing in order: 0, as for scores in random order.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if (scores == scores[0]).all():
+        return 0.0
+    return float(spearmanr(scores, np.asarray(gold, dtype=np.float64)).statistic)
+
+
+def pearson(scores: np.ndarray, gold: np.ndarray) -> float:
+    """Pearson's correlation, a fraction; both of shape (n,). Scores that are all the same: 0."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if (scores == scores[0]).all():
+        return 0.0
+    return float(pearsonr(scores, np.asarray(gold, dtype=np.float64)).statistic)
+
+
+def roc_auc(scores: np.ndarray, gold: np.ndarray) -> float:
+    """Area under the ROC curve, a fraction: how often a positive pair scores above a negative one, ties half.
+
+    Args:
+        scores: shape (n,).
+        gold: shape (n,), positive where above 0.5.
+    """
+    positive = np.asarray(gold) > 0.5
+    count = int(positive.sum())
+    ranks = rankdata(np.asarray(scores, dtype=np.float64))
+    wins = ranks[positive].sum() - count * (count + 1) / 2
+    return float(wins / (count * (len(ranks) - count)))
+
+
+def average_precision(scores: np.ndarray, gold: np.ndarray) -> float:
+    """Average precision, a fraction: precision at each score that positive pairs have, weighted by how many have it.
+
+    Args:
+        scores: shape (n,); pairs of equal scores are retrieved together.
+        gold: shape (n,), positive where above 0.5; at least one.
+    """
+    positive = np.asarray(gold) > 0.5
+    _, place = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
+    retrieved = np.bincount(place)
+    hits = np.bincount(place, weights=positive)
+    return float((hits * hits.cumsum() / retrieved.cumsum()).sum() / positive.sum())
+
+
+def module_path(name: str) -> str:
+    """Where the `evaluate.Metric` of a metric lies: `evaluate.load` takes it, without network.
+
+    Args:
+        name: `spearman`, `pearson`, `roc_auc` or `average_precision`.
+    """
+    return str(Path(__file__).parent / "modules" / name)

@@ -1,0 +1,426 @@
+"""The recipe of evaluation: its scores are those of others, and what it leaves is whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import scipy.stats
+import sentence_transformers
+import sklearn.metrics
+import torch
+import yaml
+from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE, process_environment
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
+from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
+from transformers import set_seed
+
+from te_trainer.bootstrap import interval, resampled
+from te_trainer.command import run_command
+from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.metrics import spearman
+from te_trainer.pairs import load_gold
+
+RECIPE = ROOT / "recipes" / "evaluate_sts.py"
+TEST = SAMPLE / "test.tsv"
+
+
+@pytest.fixture(scope="module")
+def encoders(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bi-encoder that a run made of a start of the paper's, its cross-encoder, and another bi-encoder."""
+    run = tmp_path_factory.mktemp("runs") / "sts"
+    found = {"bi": run / "bert" / "bi-encoder", "cross": run / "bert" / "cross-encoder"}
+    BiEncoder.from_pretrained(models["bert"], pooling="mean", max_length=40).save_pretrained(found["bi"])
+    set_seed(0)
+    cross = CrossEncoder.from_pretrained(models["bert"], max_length=50)
+    with torch.no_grad():
+        cross.model.classifier.weight.mul_(20)
+    cross.save_pretrained(found["cross"])
+    start = "princeton-nlp/unsup-simcse-bert-base-uncased"
+    config = {"config": {"models": [{"name": "bert", "bi_encoder": start}]}}
+    (run / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    found["start"] = tmp_path_factory.mktemp("starts") / "unsup-simcse-roberta-base"
+    BiEncoder.from_pretrained(models["roberta"], pooling="mean", max_length=32).save_pretrained(found["start"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sample's test set as stsb.tsv, and as mrpc.tsv with gold scores of 0 and 1."""
+    folder = tmp_path_factory.mktemp("gold")
+    rows = [line.split("\t") for line in TEST.read_text(encoding="utf-8").splitlines()[1:]]
+    header = "split\tscore\tsentence1\tsentence2"
+    for name, gold in (("stsb", lambda score: score), ("mrpc", lambda score: str(int(float(score) > 2.5)))):
+        lines = [header, *("\t".join(["test", gold(row[0]), *row[1:]]) for row in rows)]
+        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """The recipe in this process, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("evaluate_sts", RECIPE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def start(models: list[Any], *more: str | Path) -> tuple[int, str, str]:
+        arguments = ["--models", json.dumps([str(model) for model in models]), "--output_dir", "out", *map(str, more)]
+        monkeypatch.setattr(sys, "argv", ["evaluate_sts.py", *arguments])
+        capfd.readouterr()
+        return run_command(module.main), *capfd.readouterr()
+
+    return start
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def predictions(folder: Path, model: str, task: str) -> dict[str, np.ndarray]:
+    table = pyarrow.parquet.read_table(folder / "predictions" / model / f"{task}.parquet")
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_scores_are_those_of_others(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
+    """Of sentence-transformers' evaluators on the same model, and of scipy on the predictions that are written."""
+    status, _, err = run([encoders["bi"], encoders["cross"]], "--tasks", TEST)
+    assert status == 0, err
+    assert f"bert_bi-encoder: bi-encoder, mean pooling, up to 40 tokens ({encoders['bi']})" in err
+    assert f"bert_cross-encoder: cross-encoder, up to 50 tokens ({encoders['cross']})" in err
+    gold = load_gold(str(TEST), "test", {})
+    bi, cross = results_in(tmp_path / "out")["models"]
+
+    theirs = EmbeddingSimilarityEvaluator(
+        gold.sentence1, gold.sentence2, gold.scores.tolist(), main_similarity="cosine", name="x"
+    )(sentence_transformers.SentenceTransformer(str(encoders["bi"]), device="cpu"))
+    (scores,) = bi["tasks"][0]["scores"]["test"]
+    assert scores["cosine_spearman"] == pytest.approx(theirs["x_spearman_cosine"], abs=1e-6)
+    assert scores["cosine_pearson"] == pytest.approx(theirs["x_pearson_cosine"], abs=1e-6)
+
+    pairs = [list(pair) for pair in zip(gold.sentence1, gold.sentence2, strict=True)]
+    theirs = CrossEncoderCorrelationEvaluator(pairs, gold.scores.tolist(), name="x")(
+        sentence_transformers.CrossEncoder(str(encoders["cross"]), device="cpu")
+    )
+    (scores,) = cross["tasks"][0]["scores"]["test"]
+    assert scores["spearman"] == pytest.approx(theirs["x_spearman"], abs=1e-6)
+    assert scores["pearson"] == pytest.approx(theirs["x_pearson"], abs=1e-6)
+    assert "cosine_spearman" not in scores
+
+    for model in (bi, cross):
+        (scores,) = model["tasks"][0]["scores"]["test"]
+        columns = predictions(tmp_path / "out", model["name"], "test")
+        assert list(columns) == ["sentence1", "sentence2", "score", "prediction"]
+        assert columns["sentence1"].tolist() == gold.sentence1
+        assert columns["sentence2"].tolist() == gold.sentence2
+        np.testing.assert_array_equal(columns["score"], gold.scores)
+        values = columns["prediction"].astype(np.float64)
+        assert scores["spearman"] == pytest.approx(scipy.stats.spearmanr(values, gold.scores).statistic, abs=1e-12)
+        assert scores["pearson"] == pytest.approx(scipy.stats.pearsonr(values, gold.scores).statistic, abs=1e-12)
+        assert scores["main_score"] == scores["spearman"]
+        low, high = scores["intervals"]["spearman"]
+        assert low < scores["spearman"] < high
+    assert bi["tasks"][0]["scores"]["test"][0]["spearman"] != cross["tasks"][0]["scores"]["test"][0]["spearman"]
+
+
+def test_families_ensembles_and_the_papers_rows(
+    run: Run, encoders: dict[str, Path], binary: Path, tmp_path: Path
+) -> None:
+    bi, cross, start = (str(encoders[name]) for name in ("bi", "cross", "start"))
+    entries = [start, bi, f"{bi}+{cross}"]
+    status, out, err = run(entries, "--data.dir", binary, "--compare", "paper")
+    assert status == 0, err
+    results = results_in(tmp_path / "out")
+    assert [(column["task"], column["family"], column["pairs"]) for column in results["columns"]] == [
+        ("stsb", "sts", 257),
+        ("mrpc", "binary", 257),
+    ]
+    names = [model["name"] for model in results["models"]]
+    assert names == ["unsup-simcse-roberta-base", "bert_bi-encoder", "bert_bi-encoder+bert_cross-encoder"]
+    assert [model["kind"] for model in results["models"]] == ["bi-encoder", "bi-encoder", "ensemble"]
+    for model in results["models"]:
+        assert [task["task_name"] for task in model["tasks"]] == ["STSBenchmark", "MRPC"]
+        (scores,) = model["tasks"][1]["scores"]["test"]
+        found = predictions(tmp_path / "out", model["name"], "mrpc")
+        area = sklearn.metrics.roc_auc_score(found["score"], found["prediction"])
+        precision = sklearn.metrics.average_precision_score(found["score"], found["prediction"])
+        assert scores["main_score"] == scores["roc_auc"] == pytest.approx(area, abs=1e-12)
+        assert scores["similarity_ap"] == pytest.approx(precision, abs=1e-12)
+        assert ("cosine_ap" in scores) == (model["kind"] == "bi-encoder")
+
+    one, two, both = (
+        predictions(tmp_path / "out", name, "stsb")["prediction"]
+        for name in ("bert_bi-encoder", "bert_cross-encoder", names[2])
+    )
+    np.testing.assert_allclose(both, (one.astype(np.float64) + two) / 2, rtol=0, atol=1e-7)
+
+    assert [entry["models"] for entry in results["differences"]] == [names[:2], [names[0], names[2]], names[1:]]
+    values = [model["tasks"][0]["scores"]["test"][0]["main_score"] for model in results["models"]]
+    difference = results["differences"][0]["tasks"]["stsb"]
+    assert difference["difference"] == pytest.approx(values[0] - values[1])
+    assert difference["interval"][0] < difference["difference"] < difference["interval"][1]
+    found = [predictions(tmp_path / "out", name, "stsb") for name in names[:2]]
+    drawn = [
+        resampled([spearman], columns["prediction"], columns["score"], seed=2021, name="stsb")[0] for columns in found
+    ]
+    assert difference["interval"] == pytest.approx(list(interval(drawn[0] - drawn[1])))
+    assert results["models"][0]["tasks"][0]["scores"]["test"][0]["intervals"]["spearman"] == pytest.approx(
+        list(interval(drawn[0]))
+    )
+
+    # Table 1 of the paper, rows 2 and 1.1, and Table 11; the ensemble is none of the paper's
+    assert [model.get("paper", {}).get("title") for model in results["models"]] == [
+        "paper: SimCSE-RoBERTa-base",
+        "paper: SimCSE-BERT-base + TEnc (bi)",
+        None,
+    ]
+    assert results["models"][1]["paper"]["scores"] == {
+        "stsb": pytest.approx(0.8126),
+        "mrpc": pytest.approx(0.7571),
+    }
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert table.startswith(
+        "## Spearman x 100\n\n|  | STS-B |\n| --- | ---: |\n| pairs | 257 |\n"
+        f"| unsup-simcse-roberta-base | {100 * values[0]:.2f} |\n| paper: SimCSE-RoBERTa-base | 80.20 |\n"
+    )
+    assert "## ROC-AUC x 100\n" in table and "## Average precision x 100\n" in table
+    latex = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
+    assert f"bert\\_bi-encoder & {100 * values[1]:.2f} \\\\" in latex
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == table.count("## ")
+    for cell in ("STS-B", "MRPC", f"{100 * values[2]:.2f}", "paper: SimCSE-BERT-base + TEnc (bi)", "81.26"):
+        assert cell in out
+
+
+def test_groups_need_their_files_and_averages_are_of_them(
+    run: Run, encoders: dict[str, Path], binary: Path, tmp_path: Path
+) -> None:
+    for name in ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "qnli"):
+        (tmp_path / f"{name}.tsv").write_bytes((binary / "stsb.tsv").read_bytes())
+    rows = (tmp_path / "sts13.tsv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "sts13.tsv").write_text("\n".join(rows[:100]) + "\n", encoding="utf-8")
+    status, _, err = run([encoders["start"]], "--tasks", "[sts, stsb]", "--data.dir", tmp_path)
+    assert status == 0, err
+    (model,) = results_in(tmp_path / "out")["models"]
+    scores = [task["scores"]["test"][0]["spearman"] for task in model["tasks"]]
+    assert [task["task_name"] for task in model["tasks"]] == [*(f"STS{year}" for year in range(12, 17)), "STSBenchmark"]
+    # all hold the same pairs, but for the second, which holds some of them
+    assert scores[2:] == [scores[0]] * 4
+    assert scores[0] != scores[1]
+    assert model["average"]["sts"]["spearman"] == pytest.approx(np.mean(scores))
+    row = f"| unsup-simcse-roberta-base | {' | '.join(f'{100 * score:.2f}' for score in [*scores, np.mean(scores)])} |"
+    assert row in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_pooling_length_and_dev_rows_are_the_users(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
+    rows = (SAMPLE / "dev.tsv").read_text(encoding="utf-8").splitlines()
+    lines = ["split\t" + rows[0], *("dev\t" + row for row in rows[1:50]), *("test\t" + row for row in rows[50:])]
+    (tmp_path / "stsb.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    more = ["--tasks", "stsb", "--data.dir", tmp_path, "--data.split", "dev"]
+    assert run([encoders["bi"]], *more, "--pooling", "cls", "--max_length", "6")[0] == 0
+    results = results_in(tmp_path / "out")
+    member = {"model": str(encoders["bi"]), "kind": "bi-encoder", "pooling": "cls", "max_length": 6}
+    assert results["models"][0]["members"] == [member]
+    (scores,) = results["models"][0]["tasks"][0]["scores"]["dev"]
+    gold = load_gold("stsb", "dev", {}, str(tmp_path))
+    encoder = sentence_transformers.SentenceTransformer(str(encoders["bi"]), device="cpu")
+    encoder.max_seq_length = 6
+    encoder[1] = sentence_transformers.models.Pooling(32, "cls")
+    one, two = (encoder.encode(side, convert_to_tensor=True) for side in (gold.sentence1, gold.sentence2))
+    assert scores["spearman"] == pytest.approx(
+        spearman(torch.cosine_similarity(one, two).numpy(), gold.scores), abs=1e-6
+    )
+    assert scores["pairs"] == 49
+
+
+# ---------------------------------------------------------------- again, and on several ranks
+
+
+def test_a_killed_evaluation_goes_on_and_a_changed_one_is_refused(
+    run: Run, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.tsv"
+    own.write_bytes(TEST.read_bytes())
+    assert run([encoders["bi"], encoders["start"]], "--tasks", own)[0] == 0
+    before = results_in(tmp_path / "out")
+    kept = tmp_path / "out" / "predictions" / "bert_bi-encoder" / "own.parquet"
+    made = kept.stat().st_mtime_ns
+    for path in (tmp_path / "out" / "predictions" / "unsup-simcse-roberta-base").iterdir():
+        path.unlink()
+    (tmp_path / "out" / "predictions" / "unsup-simcse-roberta-base").rmdir()
+    (tmp_path / "out" / "results.json").unlink()
+    status, _, err = run([encoders["bi"], encoders["start"]], "--tasks", own)
+    assert status == 0, err
+    assert results_in(tmp_path / "out") == before
+    assert kept.stat().st_mtime_ns == made
+
+    status, _, err = run([encoders["bi"]], "--tasks", own)
+    assert status == 2 and "out was begun with another configuration: models" in err
+    own.write_text(own.read_text(encoding="utf-8") + "1\tone more\tpair\n", encoding="utf-8")
+    status, _, err = run([encoders["bi"], encoders["start"]], "--tasks", own)
+    assert status == 2 and "the scored pairs of" in err and "have changed since the evaluation in out began" in err
+
+
+def test_a_retrained_model_is_refused(run: Run, encoders: dict[str, Path], models: dict[str, str]) -> None:
+    model = Path("model")
+    BiEncoder.from_pretrained(models["bert"]).save_pretrained(model)
+    assert run([model], "--tasks", TEST)[0] == 0
+    BiEncoder.from_pretrained(models["roberta"]).save_pretrained(model)
+    status, _, err = run([model], "--tasks", TEST)
+    assert status == 2 and "the weights of model have changed since the evaluation in out began" in err
+
+
+@pytest.mark.distributed
+def test_two_ranks_find_what_one_finds(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
+    assert run([encoders["bi"], encoders["cross"]], "--tasks", TEST)[0] == 0
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [*launch, "--config_file", "accelerate_configs/cpu_ddp.yaml", str(RECIPE)]
+    command += ["--models", f"[{encoders['bi']}, {encoders['cross']}]", "--tasks", str(TEST)]
+    finished = subprocess.run(
+        [*command, "--output_dir", str(tmp_path / "two")],
+        cwd=ROOT,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("The tables are in") == 1
+    one, two = results_in(tmp_path / "out"), results_in(tmp_path / "two")
+    assert (one["environment"]["processes"], two["environment"]["processes"]) == (1, 2)
+    for ours, theirs in zip(one["models"], two["models"], strict=True):
+        (mine,), (other,) = (model["tasks"][0]["scores"]["test"] for model in (ours, theirs))
+        assert mine["spearman"] == pytest.approx(other["spearman"], abs=1e-6)
+        np.testing.assert_allclose(mine["intervals"]["pearson"], other["intervals"]["pearson"], atol=1e-6)
+
+
+# ---------------------------------------------------------------- on the sets themselves
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the sets are not here")
+@pytest.mark.parametrize(
+    ("pooling", "split", "expected"),
+    [
+        ("mean", "test", {"sts12": 72.37, "sts13": 80.58, "sts14": 75.60, "sts15": 85.39, "stsb": 82.03}),
+        ("mean", "dev", {"stsb": 86.72}),
+        ("cls", "test", {"stsb": 73.50}),
+        ("cls", "dev", {"stsb": 79.73}),
+    ],
+)
+def test_known_scores_are_met(run: Run, tmp_path: Path, pooling: str, split: str, expected: dict[str, float]) -> None:
+    """all-MiniLM-L6-v2, as measured with sentence-transformers."""
+    more = ["--pooling", pooling, "--data.split", split, "--data.dir", GOLD_FOLDER]
+    status, _, err = run([MINILM], "--tasks", f"[{', '.join(expected)}]", *more)
+    assert status == 0, err
+    results = results_in(tmp_path / "out")
+    tasks = results["models"][0]["tasks"]
+    found = {
+        column["task"]: 100 * task["scores"][split][0]["main_score"]
+        for column, task in zip(results["columns"], tasks, strict=True)
+    }
+    assert found == {task: pytest.approx(score, abs=0.02) for task, score in expected.items()}
+
+
+# ---------------------------------------------------------------- what it refuses
+
+
+@pytest.fixture
+def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
+    """Run what must be refused; gives the sentence, and nothing is left behind."""
+
+    def start(models: list[Any], *more: str | Path) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        status, out, err = run(models, *more)
+        assert (status, out) == (2, ""), err
+        assert sorted(tmp_path.rglob("*")) == before
+        assert err.startswith("error: ") and err.count("\n") == 1
+        return err.removeprefix("error: ").rstrip()
+
+    return start
+
+
+def test_unknown_sets_are_refused(refused: Callable[..., str], encoders: dict[str, Path], tmp_path: Path) -> None:
+    model = [encoders["bi"]]
+    assert refused(model, "--tasks", "sts112") == "tasks: unknown set 'sts112'; did you mean 'sts12'?"
+    assert refused(model, "--tasks", "[stsb, binry]") == "tasks: unknown set 'binry'; did you mean 'binary'?"
+    assert refused(model, "--tasks", "gold.tsv") == "gold.tsv: the file does not exist"
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    said = refused(model, "--tasks", "stsb", "--data.dir", folder)
+    assert said == f"data.dir: {folder} holds no stsb.tsv; drop it there, or leave data.dir out"
+    assert refused(model, "--data.dir", folder) == f"data.dir: {folder} holds no set with test rows, such as stsb.tsv"
+    assert refused(model, "--data.dir", tmp_path / "none") == f"data.dir: {tmp_path / 'none'} is no folder"
+    assert "two sets are named 'test'" in refused(model, "--tasks", f"[{TEST}, {copy(TEST, folder / 'test.tsv')}]")
+
+
+def test_sets_without_gold_scores_are_refused(
+    refused: Callable[..., str], encoders: dict[str, Path], binary: Path, tmp_path: Path
+) -> None:
+    model = [encoders["bi"]]
+    pool = SAMPLE / "pool.tsv"
+    said = refused(model, "--tasks", pool)
+    assert said == f"{pool}: no column 'score' among sentence1, sentence2; map it with data.columns"
+    own = tmp_path / "own.tsv"
+    own.write_text("score\tsentence1\tsentence2\n\ta\tb\n\tc\td\n", encoding="utf-8")
+    assert refused(model, "--tasks", own) == f"tasks: {own} holds 0 rows with gold scores; at least two are needed"
+    (tmp_path / "mrpc.tsv").write_bytes((binary / "stsb.tsv").read_bytes())
+    said = refused(model, "--tasks", "mrpc", "--data.dir", tmp_path)
+    assert said == "tasks: mrpc holds gold scores other than 0 and 1; mend the file"
+
+
+def test_models_that_cannot_be_scored_are_refused(
+    refused: Callable[..., str], encoders: dict[str, Path], models: dict[str, str], tmp_path: Path
+) -> None:
+    bi = encoders["bi"]
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5" / "config.json").write_text(
+        json.dumps({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True})
+    )
+    assert "T5ForConditionalGeneration is neither an encoder nor" in refused([tmp_path / "t5"], "--tasks", TEST)
+    assert "no model in that folder" in refused([tmp_path], "--tasks", TEST)
+    config = json.loads((encoders["cross"] / "config.json").read_text(encoding="utf-8"))
+    del config["id2label"], config["label2id"]
+    classifier = tmp_path / "classifier"
+    classifier.mkdir()
+    (classifier / "config.json").write_text(json.dumps(config | {"num_labels": 3}))
+    assert "a classifier of 3 labels" in refused([classifier], "--tasks", TEST)
+    assert refused([bi, bi], "--tasks", TEST) == f"models: '{bi}' is named twice; remove one of them"
+    for entry in (f"{bi}+", f"{bi}+{bi}"):
+        said = refused([entry], "--tasks", TEST)
+        assert said == f"models: '{entry}' is no ensemble; write one+two, two different models"
+    assert refused([]).startswith("models is empty: name at least one model")
+
+
+def copy(source: Path, target: Path) -> Path:
+    target.write_bytes(source.read_bytes())
+    return target
+
+
+def test_help_answers_without_torch() -> None:
+    finished = subprocess.run(
+        [sys.executable, str(RECIPE), "--help"],
+        env=process_environment(PYTHONPROFILEIMPORTTIME="1", COLUMNS="1000"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines() if "import time:" in line}
+    assert "te_trainer.config.evaluation" in imported
+    assert not {name for name in imported if name.split(".")[0] in {"torch", "transformers", "datasets", "evaluate"}}
+    assert "--data.split {dev,test}" in finished.stdout
