@@ -71,11 +71,11 @@ def distil_in(root: Path, config: RunConfig) -> None:
     # Models, gold scores, pool
     ################
     check_models(config)
-    begins = state.is_main_process and not (root / "run.yaml").exists()
-    check_hub(config.hub, [str(model.name) for model in config.models], kinds_of(config), ask=begins)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
-        if not (root / "run.yaml").exists():
+        begins = not (root / "run.yaml").exists()
+        check_hub(config.hub, [str(model.name) for model in config.models], kinds_of(config), ask=begins)
+        if begins:
             check_disk(config, root)
         prepare_pool(config, root, state.num_processes)
     state.wait_for_everyone()
