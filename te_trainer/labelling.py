@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
+from te_trainer.encoders.batches import token_batches
 from te_trainer.encoders.precision import Precision, autocast
 from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import DivergedError, InputError
@@ -25,8 +26,6 @@ from te_trainer.processes import process_state
 from te_trainer.shared_array import SharedArray, share_of_rank
 
 WINDOW = 16_384  # sentences or pairs that are tokenised and sorted together
-
-PADDING = 0.05  # share of a batch that may be padding
 
 Pairs: TypeAlias = Dataset | Mapping[str, Sequence[str]]
 Progress = Callable[[float], None]
@@ -119,28 +118,6 @@ def embed_sentences(
         if not np.isfinite(vectors.array[start : start + WINDOW]).all():
             raise DivergedError("a vector of the bi-encoder is NaN or infinite; its weights diverged")
     return vectors.array
-
-
-def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Positions in batches of similar length, the longest first.
-
-    A batch ends when it is full, or when padding would pass its share: among few items of many lengths, small batches
-    cost less than the padding of large ones.
-
-    Args:
-        lengths: tokens of each item, shape (n,).
-        budget: items times the longest of them stays within this, but a batch holds at least one item.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    ordered = lengths[order]
-    start = 0
-    while start < len(order):
-        longest = int(ordered[start])
-        real = np.cumsum(ordered[start : start + max(1, budget // longest)])
-        # the share of real tokens only falls with every item, so those that keep it come first
-        size = int((real >= (1 - PADDING) * longest * np.arange(1, len(real) + 1)).sum())
-        yield order[start : start + size]
-        start += size
 
 
 def distinct_sentences(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

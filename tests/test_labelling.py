@@ -23,10 +23,11 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 
 from te_trainer import labelling
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
+from te_trainer.encoders.batches import token_batches
 from te_trainer.encoders.bi_encoder import Pooling as PoolingName
 from te_trainer.encoders.checkpoint import locate
 from te_trainer.errors import DivergedError
-from te_trainer.labelling import distinct_sentences, score_pairs, token_batches
+from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.pairs import Pool, build_pool, load_gold
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")

