@@ -118,7 +118,7 @@ def test_tokens_are_those_that_encoders_read(output: Path, tiny: Path, results: 
 
 
 def test_the_folder_holds_what_the_contract_names_and_nothing_half_done(output: Path) -> None:
-    for name in ("run.yaml", "results.json", "report.md", "curves.png"):
+    for name in ("run.yaml", "results.json", "report.html", "report.md", "curves.png"):
         assert (output / name).stat().st_size > 0
     run = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
     assert run["config"]["seed"] == 2021

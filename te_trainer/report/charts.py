@@ -140,7 +140,7 @@ def scatter_chart(
 
     def draw(axes: Axes) -> None:
         axes.plot(bi, cross, "o", markersize=3.2, color=INK, alpha=0.45, markeredgewidth=0)
-        axes.grid(axis="both")
+        axes.grid(visible=True, axis="both")
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
         axes.set_xlabel("bi-encoder's label")
@@ -189,6 +189,10 @@ def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -
 def _inline(svg: bytes, name: str, title: str) -> Markup:
     """An SVG document as a part of a page: a text alternative, names of its own, colours of the page, no metadata."""
     root = ElementTree.fromstring(svg)
+    for node in root.iter():
+        # it would hold for the whole page, whose style sheet says the same of all charts
+        for style in [child for child in node if child.tag.endswith("}style")]:
+            node.remove(style)
     for node in root.iter():
         # a page has no namespaces
         node.tag = node.tag.rpartition("}")[2]

@@ -96,6 +96,7 @@ def write_page(root: Path) -> None:
         headline=_headline(results),
         table=rows(results),
         remarks=remarks(results),
+        chosen_by_dev=run.distillation.selection == "dev",
         chose=what_chose(results, run.distillation),
         ensemble=ENSEMBLE[run.distillation.combine] if "ensemble" in results["final"] else None,
         scores=_score_figures(run, METRICS[task]),
