@@ -11,7 +11,7 @@ import pytest
 from conftest import run_recipe, sample_pairs, tiny_arguments
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from te_trainer.report import PAGE, write_page
+from te_trainer.report import PAGE
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +37,7 @@ def run(tiny: Path, letters: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     finished = run_recipe(*arguments)
     assert finished.returncode == 0, finished.stderr
     assert PAGE in finished.stdout
-    again = run_recipe(*arguments)
-    assert again.returncode == 0, again.stderr
+    (folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
     return folder / "run"
 
 
@@ -115,6 +114,16 @@ def test_scatter_charts_show_every_pair_of_a_small_pool(run: Path, open_page: Op
         "svg[aria-label*='labels over']", f"all => all.map(one => {most})"
     )
     assert found == [16] * 4
+
+
+def test_marks_refer_to_shapes_of_their_own_chart(run: Path, open_page: Open) -> None:
+    page = open_page(run, DESK)
+    # names hold no character that a selector reads as its own
+    lost = "all => all.filter(one => !one.closest('svg').querySelector(one.getAttribute('href'))).length"
+    assert page.eval_on_selector_all("use", "all => all.length") > 100
+    assert page.eval_on_selector_all("use", lost) == 0
+    identities = page.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
+    assert len(identities) == len(set(identities))
 
 
 def test_numbers_are_those_of_the_run(run: Path, open_page: Open) -> None:
@@ -261,7 +270,10 @@ def test_the_page_stands_alone(run: Path, plain: Path, open_page: Open) -> None:
 
 
 def test_a_page_that_is_missing_is_written_again_with_the_same_bytes(run: Path) -> None:
+    """A run that was killed between its results and its page is finished by the same command."""
     before = (run / PAGE).read_bytes()
     (run / PAGE).unlink()
-    write_page(run)
+    again = run_recipe(*json.loads(run.with_name("arguments.json").read_text(encoding="utf-8")))
+    assert again.returncode == 0, again.stderr
+    assert "there is nothing to do" in again.stdout
     assert (run / PAGE).read_bytes() == before
