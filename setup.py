@@ -20,7 +20,7 @@ CORE = [
     "matplotlib>=3.8",
     "filelock>=3.13",
     "pyyaml>=6",
-    # publishing: the client, and the template language of its model cards
+    # publishing: the client, and the template language of its model cards and of a run's page
     "huggingface-hub>=1.0",
     "jinja2>=3.1",
 ]
@@ -36,6 +36,7 @@ TEST = [
     "scikit-learn>=1.4",
     "tensorboard>=2.16",
     "psutil>=5.9",
+    "playwright>=1.50",  # drives Debian's chromium, which opens a run's page
 ]
 
 setup(
@@ -47,8 +48,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["te_trainer", "te_trainer.*"]),
-    # the template of model cards; what evaluate loads by its path
-    package_data={"te_trainer.hub": ["card.md"], "te_trainer.metrics": ["modules/*/*.py"]},
+    # templates of model cards and of a run's page; what evaluate loads by its path
+    package_data={
+        "te_trainer.hub": ["card.md"],
+        "te_trainer.report": ["page.html", "page.css"],
+        "te_trainer.metrics": ["modules/*/*.py"],
+    },
     install_requires=CORE,
     extras_require={
         "quickstart": QUICKSTART,

@@ -51,7 +51,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
     from te_trainer.processes import begin_anew, continues, process_state
     from te_trainer.progress import RunProgress
-    from te_trainer.report import print_table, write_report
+    from te_trainer.report import PAGE, print_table, write_page, write_report
     from te_trainer.results import collect
     from te_trainer.run_folder import write_text
     from te_trainer.stages import StageRunner
@@ -65,6 +65,8 @@ def distil_in(root: Path, config: RunConfig) -> None:
         if state.is_main_process:
             print_table(json.loads(results_file.read_text(encoding="utf-8")), metric.__name__)
             print(f"The run in {root} is finished; there is nothing to do.")
+            if not (root / PAGE).exists():
+                write_page(root)
         return
 
     ################
@@ -109,9 +111,11 @@ def distil_in(root: Path, config: RunConfig) -> None:
     if state.is_main_process:
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
+        # the run is finished now, whatever becomes of its page; the same command writes one that is not there
+        write_page(root)
         print_table(results, metric.__name__)
         places = " and ".join(f"NAME/{kind}" for kind in runner.kinds)
-        print(f"{root / 'report.md'} tells more; the encoders are in {root}/{places}.")
+        print(f"{root / PAGE} tells more; the encoders are in {root}/{places}.")
 
 
 if __name__ == "__main__":

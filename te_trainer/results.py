@@ -29,9 +29,10 @@ def collect(runner: StageRunner) -> dict[str, Any]:
     """Put the records of all stages together.
 
     Returns:
-        `{"start", "cycles", "final", "seconds", "environment"}`; scores are `{"dev": f, "test": {task: f, ..., "avg":
-        f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and `final`
-        hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
+        `{"start", "cycles", "final", "seconds", "tokens", "environment"}`. Scores are `{"dev": f, "test": {task: f,
+        "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
+        `final` hold an `ensemble` beside them. Tokens are `{"real": n, "padding": n}` of each stage, over all ranks.
+        Where agreement chooses, `agreement` holds each PLM's measures by cycle.
     """
     names = list(runner.models)
     cycles = range(1, runner.cycles + 1)
@@ -47,6 +48,7 @@ def collect(runner: StageRunner) -> dict[str, Any]:
     if len(names) > 1:
         start["ensemble"] = {"bi-encoder": runner.ensemble("bi-encoder", start=True)}
         final["ensemble"] = {kind: runner.ensemble(kind) for kind in order}
+    stages = _stages(runner)
     agrees = runner.config.distillation.selection == "agreement"
     return {
         "start": start,
@@ -57,7 +59,8 @@ def collect(runner: StageRunner) -> dict[str, Any]:
         ],
         "final": final,
         **({"agreement": {name: runner.agreement(name) for name in names}} if agrees else {}),
-        "seconds": _seconds(runner),
+        "seconds": _seconds(stages),
+        "tokens": _tokens(stages),
         "environment": environment(runner.precision),
     }
 
@@ -89,22 +92,40 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _seconds(runner: StageRunner) -> dict[str, float]:
-    seconds: dict[str, float] = {}
+def _stages(runner: StageRunner) -> dict[str, list[dict[str, Any]]]:
+    """The records of all stages by what was done in them."""
+    found: dict[str, list[dict[str, Any]]] = {}
     if runner.config.step0 is not None:
-        seconds["step0"] = sum(runner.training_record(0, name, "bi-encoder")["seconds"] for name in runner.models)
+        found["step0"] = [runner.training_record(0, name, "bi-encoder") for name in runner.models]
     for teacher, student in HALVES[runner.config.distillation.students]:
-        seconds |= {f"label_{teacher.split('-')[0]}": 0.0, f"train_{student.split('-')[0]}": 0.0}
-    seconds["evaluate"] = 0.0
+        found |= {f"label_{teacher.split('-')[0]}": [], f"train_{student.split('-')[0]}": []}
+    found["evaluate"] = []
     for name in runner.models:
-        seconds["evaluate"] += runner.record(0, name, "bi-encoder")["seconds"]
+        found["evaluate"].append(runner.record(0, name, "bi-encoder"))
         for cycle in range(1, runner.cycles + 1):
             for kind in runner.kinds:
                 short = kind.split("-")[0]
-                seconds[f"label_{short}"] += runner.label_seconds(cycle, name, kind)
-                seconds[f"train_{short}"] += runner.training_record(cycle, name, kind)["seconds"]
-                seconds["evaluate"] += runner.record(cycle, name, kind)["seconds"]
+                found[f"label_{short}"].append(runner.label_record(cycle, name, kind))
+                found[f"train_{short}"].append(runner.training_record(cycle, name, kind))
+                found["evaluate"].append(runner.record(cycle, name, kind))
         if runner.config.distillation.selection == "agreement":
-            seconds["label_bi"] += runner.label_seconds(runner.cycles + 1, name, "bi-encoder")
+            found["label_bi"].append(runner.label_record(runner.cycles + 1, name, "bi-encoder"))
+    return found
+
+
+def _seconds(stages: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    seconds = {stage: sum(record["seconds"] for record in records) for stage, records in stages.items()}
     seconds["total"] = sum(seconds.values())
     return {key: round(value, 3) for key, value in seconds.items()}
+
+
+def _tokens(stages: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, int]]:
+    """Of the stages whose records know; those of an earlier version of the package do not."""
+    tokens = {
+        stage: {key: sum(record["tokens"][key] for record in records) for key in ("real", "padding")}
+        for stage, records in stages.items()
+        if all("tokens" in record for record in records)
+    }
+    if tokens.keys() == stages.keys():
+        tokens["total"] = {key: sum(stage[key] for stage in tokens.values()) for key in ("real", "padding")}
+    return tokens

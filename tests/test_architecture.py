@@ -18,6 +18,7 @@ ORDER = [
     "contrastive_run",
     "hub",
     "report",
+    "finished",
     "results",
     "preparation",
     "stages",

@@ -15,7 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from te_trainer.config.schema import Kind
 from te_trainer.encoders.checkpoint import load_config, saved_activation, saved_pooling, saved_prompt
-from te_trainer.hub.finished import FinishedRun
+from te_trainer.finished import FinishedRun
 from te_trainer.pairs.pool import SourceCount
 from te_trainer.report import markdown, remarks, rows, what_chose
 from te_trainer.tasks import BENCHMARKS, Benchmark

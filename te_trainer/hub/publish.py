@@ -19,8 +19,8 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from te_trainer.config.hub import names_repository
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
+from te_trainer.finished import FinishedRun
 from te_trainer.hub.card import Place, model_card
-from te_trainer.hub.finished import FinishedRun
 
 MEND = f"make one that may write at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN or call `hf auth login`"
 # Files of an earlier upload that a loader might take instead of the new ones.

@@ -35,6 +35,7 @@ from te_trainer.run_folder import atomic_folder, scratch_folder, write_text
 from te_trainer.stages.scoring import Scorer, describe, load_predictions, save_predictions
 from te_trainer.stages.settings import KINDS, cycles_of, keeps_all_cycles, kinds_of, start_of, training_values
 from te_trainer.stages.step0 import started, step0_stage, step0_work
+from te_trainer.stages.token_count import TokenCount
 from te_trainer.stages.training import Training
 
 FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward, and backward at twice that
@@ -98,8 +99,9 @@ class StageRunner:
         when = f"cycle {cycle}/{self.cycles}" if cycle <= self.cycles else "agreement"
         self.progress.begin(f"{when} {name}: label with {teacher}", FORWARD)
         encoder = self._load(name, teacher, self._teacher(cycle, name, teacher))
+        place = folder.with_name(f".scratch-{folder.name}")
         try:
-            with scratch_folder(folder.with_name(f".scratch-{folder.name}")) as scratch:
+            with scratch_folder(place) as scratch, TokenCount().watch(encoder.model) as tokens:
                 scores = score_pairs(
                     encoder,
                     self.pairs,
@@ -119,6 +121,7 @@ class StageRunner:
             "precision": self.precision,
             "pool": self.pool.fingerprint,
             "seconds": round(time.monotonic() - began, 3),
+            "tokens": tokens.total(),
         }
 
         def write() -> None:
@@ -223,17 +226,16 @@ class StageRunner:
         return np.asarray(load_from_disk(str(folder)).with_format("numpy")["score"][:], dtype=np.float32)
 
     def record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
-        """Scores and seconds of an encoder; cycle 0 is the start."""
+        """Scores, seconds and tokens of an encoder; cycle 0 is the start."""
         return json.loads(self.record_path(cycle, name, kind).read_text(encoding="utf-8"))
 
     def training_record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
-        """Steps, seconds and dev curve of a training."""
+        """Steps, seconds, tokens and dev curve of a training."""
         return json.loads(self._training(cycle, name, kind).record.read_text(encoding="utf-8"))
 
-    def label_seconds(self, cycle: int, name: str, teacher: Kind) -> float:
-        """Seconds that labelling took."""
-        about = (self.labels_path(cycle, name, teacher) / "fingerprint.json").read_text(encoding="utf-8")
-        return float(json.loads(about)["seconds"])
+    def label_record(self, cycle: int, name: str, teacher: Kind) -> dict[str, Any]:
+        """The teacher's fingerprint, seconds and tokens of a labelling."""
+        return json.loads((self.labels_path(cycle, name, teacher) / "fingerprint.json").read_text(encoding="utf-8"))
 
     # ------------------------------------------------------------ where things are
 
@@ -305,9 +307,10 @@ class StageRunner:
 
     def _score(self, encoder: Encoder, title: str, record: Path) -> None:
         began = time.monotonic()
-        predictions = self.scorer.predict(encoder)
+        with TokenCount().watch(encoder.model) as tokens:
+            predictions = self.scorer.predict(encoder)
         scores = self.scorer.scores(predictions)
-        entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3)}
+        entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3), "tokens": tokens.total()}
         if len(self.models) > 1:
             self._on_main(lambda: save_predictions(_predictions(record), predictions))
         self._on_main(lambda: write_text(record, json.dumps(entry, indent=2) + "\n"))

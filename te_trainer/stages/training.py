@@ -28,6 +28,7 @@ from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
 from te_trainer.run_folder import PARTIAL, write_text
 from te_trainer.stages.footprint import Footprint
+from te_trainer.stages.token_count import SaveTokenCount, TokenCount
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
@@ -72,7 +73,7 @@ class Training:
 
     @property
     def record(self) -> Path:
-        """Steps, seconds and dev curve of a training that is done."""
+        """Steps, seconds, tokens and dev curve of a training that is done."""
         return self.folder.with_name(f"{self.folder.name}.training.json")
 
     def share_done(self) -> float:
@@ -133,6 +134,8 @@ class Training:
         clock = _Clock(self.workshop / "seconds")
         arguments = self._arguments(kind)
         encoder = load()
+        checkpoint = last_whole_checkpoint(self.workshop)
+        tokens = TokenCount(checkpoint)
         make: Any = BiEncoderTrainer if kind == "bi-encoder" else CrossEncoderTrainer
         trainer = make(
             encoder,
@@ -140,16 +143,17 @@ class Training:
             pairs,
             self.dev and _dataset(self.dev),
             metric=self.metric,
-            callbacks=[_Reporter(self.progress, self.metric.__name__), clock],
+            callbacks=[_Reporter(self.progress, self.metric.__name__), clock, SaveTokenCount(tokens)],
             peft_config=peft_config(encoder.model, kind, self.lora) if self.lora.rank else None,
         )
         trainer.remove_callback(PrinterCallback)
         footprint = Footprint.begin(encoder.model)
         self.progress.say(f"{self.progress.stage}: {footprint.describe()}")
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.workshop))
+        with tokens.watch(trainer.model, training=True):
+            trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
         self.progress.say(f"{self.progress.stage}: {footprint.describe_memory()}")
-        record = self._record(trainer, clock) | footprint.record()
+        record = self._record(trainer, clock) | footprint.record() | {"tokens": tokens.total()}
         _finish_loggers(arguments.report_to)
         trainer.accelerator.free_memory()
         return record

@@ -131,6 +131,14 @@ def test_scores_are_those_of_one_process(whole: Path, single: Path) -> None:
     assert scores_of(results_of(whole)) == pytest.approx(expected, abs=1e-3)
 
 
+def test_tokens_are_those_of_one_process(whole: Path, single: Path) -> None:
+    """What is padded depends on how a batch is divided; what is read does not."""
+    found, wanted = (
+        {stage: count["real"] for stage, count in results_of(output)["tokens"].items()} for output in (whole, single)
+    )
+    assert found == wanted
+
+
 def test_labels_are_those_of_one_process(whole: Path, single: Path) -> None:
     np.testing.assert_allclose(labels(whole, 1, "bi-encoder"), labels(single, 1, "bi-encoder"), rtol=0, atol=1e-6)
     _, pairs = Pool.load(whole / "pool")

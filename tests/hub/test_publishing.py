@@ -24,9 +24,9 @@ from writing import Account
 
 from te_trainer.config import HubConfig
 from te_trainer.errors import InputError
+from te_trainer.finished import FinishedRun
 from te_trainer.hub import check_hub, publish
 from te_trainer.hub.card import Place, model_card
-from te_trainer.hub.finished import FinishedRun
 from te_trainer.pairs.pool import SourceCount
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,225 @@
+"""Charts as inline SVG: drawn by matplotlib, coloured by the page's style sheet, equal bytes for equal numbers."""
+
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from te_trainer.config.schema import Kind
+
+XLINK = "http://www.w3.org/1999/xlink"
+# Colours that stand for variables of the style sheet, which differ between dark and light.
+INK, FAINT = "#000001", "#000002"
+COLOURS: dict[Kind, str] = {"bi-encoder": "#000003", "cross-encoder": "#000004"}
+VARIABLES = {INK: "ink", FAINT: "faint", COLOURS["bi-encoder"]: "bi", COLOURS["cross-encoder"]: "cross"}
+MARKERS: dict[Kind, str] = {"bi-encoder": "o", "cross-encoder": "s"}
+LINES: dict[Kind, str] = {"bi-encoder": "-", "cross-encoder": "--"}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 12,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "grid.color": FAINT,
+    "grid.alpha": 0.5,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A score in the order of training.
+
+    Args:
+        place: 0 for the start, then one after another.
+        value: times 100.
+        kept: whether this encoder was kept.
+    """
+
+    place: int
+    value: float
+    kind: Kind
+    kept: bool
+
+
+def score_chart(
+    name: str,
+    title: str,
+    points: Sequence[Point],
+    groups: Sequence[tuple[float, str]],
+    metric: str,
+    limits: Sequence[float],
+) -> Markup:
+    """Scores in the order of training: the start, then the encoders of each cycle; what was kept has a ring.
+
+    Args:
+        name: of the chart, unique in a page.
+        groups: where along the axis which label stands.
+        limits: of the scores.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(points[0].value, color=INK, linewidth=0.9, linestyle=":")
+        axes.plot([p.place for p in points], [p.value for p in points], color=FAINT, linewidth=0.9)
+        for kind, colour in COLOURS.items():
+            chosen = [point for point in points if point.kind == kind]
+            places, values = [p.place for p in chosen], [p.value for p in chosen]
+            axes.plot(places, values, LINES[kind], marker=MARKERS[kind], color=colour, linewidth=1.8, markersize=6)
+            rings = [point for point in chosen if point.kept]
+            axes.plot(
+                [p.place for p in rings],
+                [p.value for p in rings],
+                "o",
+                markersize=13,
+                markerfacecolor="none",
+                markeredgecolor=colour,
+                markeredgewidth=1.5,
+            )
+        axes.set_xticks([place for place, _ in groups], [label for _, label in groups])
+        axes.set_xlim(-0.5, max(point.place for point in points) + 0.5)
+        axes.set_ylim(*limits)
+        axes.set_ylabel(f"{metric} × 100")
+        axes.tick_params(axis="x", length=0)
+
+    return _drawn(name, title, draw, 3.0)
+
+
+def histogram_chart(name: str, title: str, edges: np.ndarray, shares: dict[Kind, np.ndarray], highest: float) -> Markup:
+    """Histograms of labels, the teachers over each other.
+
+    Args:
+        edges: of the bins, shape (bins + 1,).
+        shares: of the pool in each bin, shape (bins,).
+        highest: upper end of the axis.
+    """
+
+    def draw(axes: Axes) -> None:
+        for kind, share in shares.items():
+            axes.stairs(share, edges, fill=True, color=COLOURS[kind], alpha=0.25)
+            axes.stairs(share, edges, color=COLOURS[kind], linewidth=1.5, linestyle=LINES[kind])
+        axes.set_ylim(0, highest)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("label")
+        axes.set_ylabel("share of the pool")
+
+    return _drawn(name, title, draw, 2.5)
+
+
+def scatter_chart(
+    name: str, title: str, bi: np.ndarray, cross: np.ndarray, limits: Sequence[tuple[float, float]]
+) -> Markup:
+    """The cross-encoder's labels over the bi-encoder's.
+
+    Args:
+        bi, cross: labels of the same pairs, shape (n,).
+        limits: of both axes.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.plot(bi, cross, "o", markersize=3.2, color=INK, alpha=0.45, markeredgewidth=0)
+        axes.grid(visible=True, axis="both")
+        axes.set_xlim(*limits[0])
+        axes.set_ylim(*limits[1])
+        axes.set_xlabel("bi-encoder's label")
+        axes.set_ylabel("cross-encoder's label")
+
+    return _drawn(name, title, draw, 3.2)
+
+
+def movement_chart(
+    name: str, title: str, rows: Sequence[tuple[str, Sequence[float]]], kind: Kind, limits: Sequence[float]
+) -> Markup:
+    """Changes of labels: the middle half thick, nine tenths thin, the median a mark.
+
+    Args:
+        rows: a label, and the quantiles 0.05, 0.25, 0.5, 0.75, 0.95.
+        limits: of the changes.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=INK, linewidth=0.9, linestyle=":")
+        for height, (_, (least, lower, median, upper, most)) in enumerate(rows):
+            axes.plot([least, most], [height, height], color=COLOURS[kind], linewidth=1.5)
+            axes.plot([lower, upper], [height, height], color=COLOURS[kind], linewidth=7, solid_capstyle="butt")
+            axes.plot(median, height, "o", markersize=9, color=INK)
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(*limits)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", visible=True)
+        axes.set_xlabel("change of the label")
+        axes.tick_params(axis="y", length=0)
+
+    return _drawn(name, title, draw, 0.9 + 0.45 * len(rows))
+
+
+def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -> Markup:
+    """One pair of axes as SVG, 331 pixels wide: about what a phone has, so that text keeps its size there."""
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(4.6, height), layout="constrained")
+        draw(figure.add_subplot())
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return _inline(file.getvalue(), name, title)
+
+
+def _inline(svg: bytes, name: str, title: str) -> Markup:
+    """An SVG document as a part of a page: a text alternative, names of its own, colours of the page, no metadata."""
+    root = ElementTree.fromstring(svg)
+    for node in root.iter():
+        # it would hold for the whole page, whose style sheet says the same of all charts
+        for style in [child for child in node if child.tag.endswith("}style")]:
+            node.remove(style)
+    for node in root.iter():
+        # a page has no namespaces
+        node.tag = node.tag.rpartition("}")[2]
+        _share_style(node)
+        if "id" in node.attrib:
+            node.set("id", f"{name}-{node.get('id')}")
+        if (link := node.attrib.pop(f"{{{XLINK}}}href", None)) is not None:
+            node.set("href", f"#{name}-{link[1:]}")
+        if "clip-path" in node.attrib:
+            node.set("clip-path", node.attrib["clip-path"].replace("#", f"#{name}-"))
+        for colour, variable in VARIABLES.items():
+            if colour in node.get("style", ""):
+                node.set("style", node.attrib["style"].replace(colour, f"var(--{variable})"))
+    for size in ("width", "height", "version"):
+        del root.attrib[size]
+    root.set("role", "img")
+    root.set("aria-label", title)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _share_style(group: ElementTree.Element) -> None:
+    """Give marks of one look their style once."""
+    marks = [mark for mark in group if mark.tag.endswith("use")]
+    styles = {mark.get("style", "") for mark in marks}
+    if len(marks) > 1 and len(styles) == 1 and len(marks) == len(group):
+        group.set("style", styles.pop())
+        for mark in marks:
+            del mark.attrib["style"]
+            for axis in ("x", "y"):
+                mark.set(axis, f"{float(mark.attrib[axis]):.1f}")

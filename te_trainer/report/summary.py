@@ -1,0 +1,105 @@
+"""`report.md` and `curves.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from te_trainer.config.schema import DistillationConfig
+from te_trainer.report.tables import (
+    AGREEMENT,
+    ENSEMBLE,
+    agreement_table,
+    markdown,
+    model_names,
+    remarks,
+    rows,
+    what_chose,
+)
+from te_trainer.run_folder import PARTIAL, write_text
+
+COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
+
+
+def write_report(
+    root: Path, results: dict[str, Any], distillation: DistillationConfig, pool: list[str], metric: str
+) -> None:
+    """Write `curves.png` and `report.md` into the output folder."""
+    _curves(root / "curves.png", results, metric)
+    header, body = rows(results)
+    seconds = results["seconds"]
+    environment = results["environment"]
+    lines = [
+        "# Trans-Encoder run",
+        "",
+        f"{metric} x 100. {what_chose(results, distillation)}",
+        "",
+        *([ENSEMBLE[distillation.combine] + "\n"] if "ensemble" in results["final"] else []),
+        markdown(header, body),
+        "",
+        *[line + "\n" for line in remarks(results)],
+        "![Scores by cycle](curves.png)",
+        "",
+        *_agreement(results),
+        "## Pool",
+        "",
+        *[f"- {line.removeprefix('pool: ')}" for line in pool],
+        "",
+        "## Models",
+        "",
+        *[
+            f"- {name}, {kind} of cycle {entry['cycle']}: `{Path(entry['path']).relative_to(root.absolute())}`"
+            for name in model_names(results)
+            for kind, entry in results["final"][name].items()
+        ],
+        "",
+        "## Time",
+        "",
+        "| stage | seconds |",
+        "| --- | ---: |",
+        *[f"| {stage} | {value:.1f} |" for stage, value in seconds.items()],
+        "",
+        f"On {environment['device']}, {environment['processes']} process(es), {environment['precision']}.",
+        "",
+    ]
+    write_text(root / "report.md", "\n".join(lines))
+
+
+def _curves(path: Path, results: dict[str, Any], metric: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
+    names = model_names(results)
+    for number, name in enumerate(names):
+        for kind, colour in COLOURS.items():
+            for line, part in (("-", "dev"), ("--", "test")):
+                points = [(0, score_of(results["start"][name].get(kind, {}), part))]
+                points += [(entry["cycle"], score_of(entry[name].get(kind, {}), part)) for entry in results["cycles"]]
+                drawn = [(cycle, 100 * value) for cycle, value in points if value is not None]
+                if drawn:
+                    label = " ".join([name] * (len(names) > 1) + [kind, part])
+                    axes.plot(*zip(*drawn, strict=True), line, marker="os^v"[number % 4], color=colour, label=label)
+    axes.set_xlabel("cycle (0: start)")
+    axes.set_ylabel(f"{metric} x 100")
+    axes.set_xticks(range(len(results["cycles"]) + 1))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    partial = path.with_name(PARTIAL + path.name)
+    figure.savefig(partial, dpi=150, format="png")
+    pyplot.close(figure)
+    partial.replace(path)
+
+
+def _agreement(results: dict[str, Any]) -> list[str]:
+    """The section on agreement, where it chose the cycles."""
+    table = agreement_table(results)
+    return [] if table is None else ["## Agreement", "", AGREEMENT, "", markdown(*table), ""]
+
+
+def score_of(scores: dict[str, Any], part: str) -> float | None:
+    """An encoder's dev score, or its average over the test sets."""
+    return scores.get("dev") if part == "dev" else scores.get("test", {}).get("avg")
