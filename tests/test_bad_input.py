@@ -463,6 +463,17 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused(
     assert sentence.startswith(f"model {folder}: ") and words in sentence
 
 
+def test_a_pooling_of_another_kind_is_refused_with_the_key_that_replaces_it(
+    refused: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "max")
+    modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    text_file(tmp_path / "max" / "modules.json", json.dumps(modules))
+    text_file(tmp_path / "max" / "1_Pooling" / "config.json", json.dumps({"pooling_mode_max_tokens": True}))
+    sentence = refused("--models", tmp_path / "max", "--bi_encoder.pooling", "null")
+    assert sentence.endswith("its pooling is none of cls, mean and last; choose one with the key bi_encoder.pooling")
+
+
 def test_a_cross_encoder_of_one_logit_may_start_a_cross_encoder(run: Run, tiny: Path, tmp_path: Path) -> None:
     """The refusals above look at what is wrong, not at every head; an unknown source stops the run behind them."""
     folder = save_model(tmp_path / "model", "cross-encoder")
