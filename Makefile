@@ -11,7 +11,7 @@ quickstart: $(VENV)/.quickstart
 		--config recipes/quickstart.yaml --output_dir $(QUICKSTART_OUTPUT)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest tests --numprocesses 2 --dist loadfile
+	$(VENV)/bin/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-distributed: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests/distributed

@@ -8,33 +8,16 @@ interruption, continues.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
 
-from te_trainer.command import run_command
+from te_trainer.command import run_command, work_in_folder
 from te_trainer.config import EvaluationConfig, parse_evaluation
 
 
 def main() -> None:
-    ################
-    # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
-    ################
-    config = parse_evaluation()
-    from te_trainer.preparation import comparable
-    from te_trainer.processes import leave, process_state
-    from te_trainer.quiet import quiet_libraries
-    from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
-
-    quiet_libraries()
-    root = Path(config.output_dir)
-    state = process_state()
-    with full_disk_is_named(root), claimed(root) if state.is_main_process else contextlib.nullcontext():
-        state.wait_for_everyone()
-        refuse_other_configuration(root, comparable(config))
-        evaluate_in(root, config)
-    leave()
+    work_in_folder(parse_evaluation(), evaluate_in)
 
 
 def evaluate_in(root: Path, config: EvaluationConfig) -> None:

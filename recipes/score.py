@@ -25,12 +25,13 @@ def main() -> None:
     # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
     ################
     config = parse_score()
+    from te_trainer.config.score import check_output
     from te_trainer.encoders.trained import check_trained
     from te_trainer.errors import InputError
     from te_trainer.processes import leave, process_state
     from te_trainer.progress import RunProgress
     from te_trainer.quiet import quiet_libraries
-    from te_trainer.run_folder import PARTIAL, folder_for, full_disk_is_named, scratch_folder
+    from te_trainer.run_folder import PARTIAL, claimed_file, folder_for, full_disk_is_named, scratch_folder
 
     quiet_libraries()
 
@@ -56,9 +57,12 @@ def main() -> None:
     with (
         full_disk_is_named(output.parent, key="output"),
         folder_for(output) if state.is_main_process else contextlib.nullcontext(),
+        claimed_file(output) if state.is_main_process else contextlib.nullcontext(),
         scratch_folder(scratch),
         progress,
     ):
+        # another process may have written it since the command line was read
+        check_output(config.output, config.overwrite)
         if config.data.pairs is not None:
             score(config, config.data.pairs, scratch, progress)
         else:
@@ -198,4 +202,4 @@ def speed(config: ScoreConfig) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(main, again="begins from the start"))

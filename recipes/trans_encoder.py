@@ -8,39 +8,22 @@ after an interruption, continues.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
 
-from te_trainer.command import run_command
+from te_trainer.command import run_command, work_in_folder
 from te_trainer.config import RunConfig, parse
 
 
 def main() -> None:
-    ################
-    # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
-    ################
     config = parse()
-    from te_trainer.preparation import comparable
-    from te_trainer.processes import leave, process_state
-    from te_trainer.quiet import quiet_libraries
-    from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
-
-    quiet_libraries()
-    root = Path(config.output_dir)
-    state = process_state()
-    with full_disk_is_named(root), claimed(root) if state.is_main_process else contextlib.nullcontext():
-        state.wait_for_everyone()
-        refuse_other_configuration(root, comparable(config))
-        distil_in(root, config)
-    publishes = state.is_main_process and config.hub.repo_id is not None
-    # An upload may take longer than ranks wait for one another.
-    leave()
-    if publishes:
+    is_main_process = work_in_folder(config, distil_in)
+    # The ranks have parted: an upload may take longer than they wait for one another.
+    if is_main_process and config.hub.repo_id is not None:
         from te_trainer.hub import publish
 
-        for address in publish(root, config.hub):
+        for address in publish(Path(config.output_dir), config.hub):
             print(f"Published: {address}")
 
 

@@ -1,16 +1,27 @@
-"""The frame of every recipe: exit statuses, and one sentence instead of a stack trace where a person can mend it."""
+"""The frame of every recipe: exit statuses, one sentence instead of a stack trace where a person can mend it, and the
+ranks that work in an output folder together."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
+from te_trainer.config import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.errors import DivergedError, InputError
 
+Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
 
-def run_command(main: Callable[[], None]) -> int:
+
+def run_command(main: Callable[[], None], again: str = "continues") -> int:
     """Run a recipe's main function.
+
+    Args:
+        again: what the same command does after an interruption.
 
     Returns:
         0 when it is done, 2 for input that cannot be used, 1 when training diverged, 130 when interrupted. Anything
@@ -23,8 +34,37 @@ def run_command(main: Callable[[], None]) -> int:
     except DivergedError as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
-        return _complain("interrupted; the same command continues", 130)
+        return _complain(f"interrupted; the same command {again}", 130)
     return 0
+
+
+def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool:
+    """Let all ranks work in a configuration's output folder, which is this run's alone meanwhile; then they part.
+
+    Returns:
+        whether this is the main process.
+
+    Raises:
+        InputError: the folder is another run's, another process works in it, or the disk is full.
+    """
+    # here, so that --help and a wrong key answer at once
+    from te_trainer.preparation import comparable
+    from te_trainer.processes import leave, process_state
+    from te_trainer.quiet import quiet_libraries
+    from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
+
+    quiet_libraries()
+    # Searches for garbage, several a training, would go through all that was imported: a quarter of a second each.
+    gc.freeze()
+    root = Path(config.output_dir)
+    state = process_state()
+    is_main_process = state.is_main_process
+    with full_disk_is_named(root), claimed(root) if is_main_process else contextlib.nullcontext():
+        state.wait_for_everyone()
+        refuse_other_configuration(root, comparable(config))
+        work(root, config)
+    leave()
+    return is_main_process
 
 
 def _complain(sentence: str, status: int) -> int:

@@ -53,7 +53,8 @@ def check_models(config: RunConfig) -> None:
     """
     check_training_values(config)
     for model in config.models:
-        check_bi_encoder(model.bi_encoder, model.pooling or config.bi_encoder.get("pooling"))
+        pooling = model.pooling or config.bi_encoder.get("pooling")
+        check_bi_encoder(model.bi_encoder, pooling, key="bi_encoder.pooling")
         if "cross-encoder" in kinds_of(config):
             check_cross_encoder(str(model.cross_encoder))
         if config.lora.rank:

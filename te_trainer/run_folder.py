@@ -118,6 +118,27 @@ def folder_for(file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def claimed_file(file: Path) -> Iterator[None]:
+    """Hold a file that is to be written for this process alone, in a folder that is there.
+
+    Raises:
+        InputError: another process writes it.
+    """
+    place = file.with_name(f"{PARTIAL}{file.name}.lock")
+    lock = FileLock(place)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"output: another process writes {file}; wait for it, or name another file") from None
+    try:
+        yield
+    finally:
+        # Removed while it is held: who opened it before finds out that it is gone, and takes another.
+        place.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
 def full_disk_is_named(root: Path, key: str = "output_dir") -> Iterator[None]:
     """Say in one sentence that the disk is full; libraries wrap the system's error in many of their own.
 

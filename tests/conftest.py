@@ -6,7 +6,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -151,12 +151,20 @@ def models(tiny: Path, tiny_roberta: Path, tmp_path_factory: pytest.TempPathFact
     return found
 
 
-@pytest.fixture(scope="module")
-def brisk() -> Iterator[None]:
-    """Tiny trainings lose time to the search for garbage in all that was imported."""
+@pytest.fixture(scope="module", autouse=True)
+def brisk() -> None:
+    """Tiny trainings would lose most of their time to searches for garbage in all that was imported."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the longest tests begin, so that of several workers none ends long after the others."""
+    weights = {"distributed": 2, "slow": 1}
+    files: dict[Path, int] = {}
+    for item in items:
+        files[item.path] = max(files.get(item.path, 0), *(weights.get(mark.name, 0) for mark in item.iter_markers()), 0)
+    items.sort(key=lambda item: -files[item.path])
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "te_trainer"
 
 # Each room may import those that stand after it.
 ORDER = [
+    "command",
     "evaluation",
     "contrastive_run",
     "hub",
@@ -41,7 +42,6 @@ ORDER = [
     "quiet",
     "shared_array",
     "processes",
-    "command",
     "config",
     "errors",
 ]

@@ -23,6 +23,7 @@ import torch
 import yaml
 from conftest import ROOT, SAMPLE, build_tokenizer, process_environment, run_recipe, save_tiny, tiny_arguments
 from datasets import Dataset
+from forked import Forked, run_forked
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -463,6 +464,17 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused(
     assert sentence.startswith(f"model {folder}: ") and words in sentence
 
 
+def test_a_pooling_of_another_kind_is_refused_with_the_key_that_replaces_it(
+    refused: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, tmp_path / "max")
+    modules = [{"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    text_file(tmp_path / "max" / "modules.json", json.dumps(modules))
+    text_file(tmp_path / "max" / "1_Pooling" / "config.json", json.dumps({"pooling_mode_max_tokens": True}))
+    sentence = refused("--models", tmp_path / "max", "--bi_encoder.pooling", "null")
+    assert sentence.endswith("its pooling is none of cls, mean and last; choose one with the key bi_encoder.pooling")
+
+
 def test_a_cross_encoder_of_one_logit_may_start_a_cross_encoder(run: Run, tiny: Path, tmp_path: Path) -> None:
     """The refusals above look at what is wrong, not at every head; an unknown source stops the run behind them."""
     folder = save_model(tmp_path / "model", "cross-encoder")
@@ -817,23 +829,15 @@ LONG = ["--cross_encoder.num_train_epochs", "1000"]
 
 
 @pytest.fixture
-def long_run(tiny: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A real process that works in a folder until the test ends."""
-    arguments = tiny_arguments(tiny, tmp_path / "runs" / "new", *LONG)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "recipes" / "trans_encoder.py"), *arguments],
-        cwd=ROOT,
-        env=process_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def long_run(tiny: Path, tmp_path: Path) -> Iterator[Forked]:
+    """A process that works in a folder until the test ends."""
+    process = Forked("trans_encoder.py", tiny_arguments(tiny, tmp_path / "runs" / "new", *LONG))
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Forked) -> None:
     deadline = time.monotonic() + 300
     while not path.exists():
         assert process.poll() is None, "the process ended"
@@ -843,14 +847,14 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_a_second_process_in_the_same_folder_is_refused_while_the_first_works(
-    run: Run, tiny: Path, tmp_path: Path, long_run: subprocess.Popen[str]
+    run: Run, tiny: Path, tmp_path: Path, long_run: Forked
 ) -> None:
     output = tmp_path / "runs" / "new"
     expected = f"output_dir: another process works in {output}; wait for it, or name another folder"
     wait_for(output / LOCK, long_run)
     assert sentence_of(run()) == expected
     wait_for(output / "run.yaml", long_run)
-    assert sentence_of(run_recipe(*tiny_arguments(tiny, output, *LONG))) == expected
+    assert sentence_of(run_forked("trans_encoder.py", tiny_arguments(tiny, output, *LONG))) == expected
     assert long_run.poll() is None, "the first process was disturbed"
     assert (output / "run.yaml").exists() and (output / LOCK).exists()
     long_run.kill()

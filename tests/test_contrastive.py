@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, SAMPLE, process_environment, sample_pairs, save_tiny
+from forked import Forked, run_forked
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
@@ -169,16 +170,14 @@ def test_two_ranks_train_one_encoder(arguments: list[str], tmp_path: Path) -> No
 @pytest.mark.slow
 def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     """SIGKILL before and within the training; the same command ends with the same bytes."""
-    more = ["--contrastive.eval_steps", "2", "--contrastive.span", "5"]
-    whole = launched(str(RECIPE), *arguments, *more, "--output_dir", str(tmp_path / "whole"))
+    more = ["--contrastive.eval_steps", "2", "--contrastive.span", "5", "--contrastive.num_train_epochs", "8"]
+    whole = run_forked("contrastive.py", [*arguments, *more, "--output_dir", str(tmp_path / "whole")])
     assert whole.returncode == 0, whole.stderr
-    command = [sys.executable, str(RECIPE), *arguments, *more, "--output_dir", str(tmp_path / "killed")]
+    command = [*arguments, *more, "--output_dir", str(tmp_path / "killed")]
     moments = random.Random(0)
     checkpoints = set()
     for kill in range(3):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=process_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = Forked("contrastive.py", command)
         workshop = tmp_path / "killed" / ".training-bi-encoder"
         before = set(workshop.glob("checkpoint-*"))
         while process.poll() is None and not set(workshop.glob("checkpoint-*")) - before and kill:
@@ -190,7 +189,7 @@ def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
         assert process.wait() == -9, f"the run ended before kill {kill}"
         checkpoints |= {path.name for path in workshop.glob("checkpoint-*")}
     assert checkpoints, "no kill fell into the training"
-    last = launched(*command[1:])
+    last = run_forked("contrastive.py", command)
     assert last.returncode == 0, last.stderr
     both = []
     for name in ("whole", "killed"):
@@ -247,6 +246,18 @@ def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -
         (["--contrastive.method", "simsce"], "contrastive.method: expected one of simcse, mirror_bert, got 'simsce'"),
         (["--contrastive.tempreature", "1"], "unknown key 'contrastive.tempreature'; did you mean 'contrastive.temp"),
         (["--contrastive.seed", "1"], "contrastive.seed cannot be set: the run's seed sets it"),
+        (
+            ["--contrastive.load_best_model_at_end", "true"],
+            "contrastive.load_best_model_at_end cannot be set: the dev set chooses the checkpoint",
+        ),
+        (
+            ["--contrastive.train_sampling_strategy", "random"],
+            "contrastive.train_sampling_strategy cannot be set: batches are drawn at random",
+        ),
+        (
+            ["--contrastive.hub_token", "x"],
+            "contrastive.hub_token cannot be set: the run does not publish; `hf upload ",
+        ),
         (["--models", "bert"], "unknown key 'models'; did you mean 'model'?"),
         (["--data.max_sentences", "0"], "data.max_sentences: expected a number of 1 or more, got 0"),
         (["--data.columns", "{score: x, text: y}"], "data.columns: unknown key 'text'"),

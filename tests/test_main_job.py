@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SAMPLE, process_environment, run_recipe, tiny_arguments
+from conftest import ROOT, SAMPLE, process_environment, tiny_arguments
 from datasets import Dataset, load_from_disk
+from forked import run_forked
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+JOB = "trans_encoder.py"
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +166,7 @@ def test_tensorboard_has_a_run_a_stage(output: Path) -> None:
 
 def test_two_runs_agree(tiny: Path, output: Path, results: dict[str, Any], tmp_path: Path) -> None:
     """Alone, and started without accelerate: the same seed gives the same weights."""
-    finished = run_recipe(*tiny_arguments(tiny, tmp_path / "again"))
+    finished = run_forked(JOB, tiny_arguments(tiny, tmp_path / "again"))
     assert finished.returncode == 0, finished.stderr
     again = json.loads((tmp_path / "again" / "results.json").read_text(encoding="utf-8"))
     assert again["cycles"] == results["cycles"]
@@ -178,7 +181,7 @@ def test_two_plms_share_labels_and_nothing_gold_is_needed(tiny: Path, tiny_rober
     at = arguments.index("--data.dev")
     del arguments[at : at + 2]
     arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny_roberta}, name: two, pooling: mean}}]"
-    finished = run_recipe(*arguments, "--distillation.init", "sequential", "--bi_encoder.num_train_epochs", "1")
+    finished = run_forked(JOB, [*arguments, "--distillation.init", "sequential", "--bi_encoder.num_train_epochs", "1"])
     assert finished.returncode == 0, finished.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert "dev" not in results["start"]["one"]["bi-encoder"]
@@ -196,7 +199,7 @@ def test_encoders_that_tell_nothing_apart_are_told_as_such(tiny: Path, tmp_path:
     flat.save_pretrained(tmp_path / "flat")
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "flat")
     more = ["--distillation.cycles", "1", "--bi_encoder.num_train_epochs", "1"]
-    done = run_recipe(*tiny_arguments(tmp_path / "flat", tmp_path / "run", *more))
+    done = run_forked(JOB, tiny_arguments(tmp_path / "flat", tmp_path / "run", *more))
     assert done.returncode == 0, done.stderr
 
     def no_number(name: str) -> None:

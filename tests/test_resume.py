@@ -6,15 +6,15 @@ import contextlib
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, process_environment, run_recipe, tiny_arguments
+from conftest import tiny_arguments
+from forked import Forked, run_forked
 
+JOB = "trans_encoder.py"
 KILLS = 10
 
 
@@ -34,22 +34,21 @@ def comparable(output: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_ten_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
     """SIGKILL at ten random moments, in labelling, training, saving or between, and the same scores and weights."""
-    whole = run_recipe(*tiny_arguments(tiny, tmp_path / "whole", "--bi_encoder.eval_steps", "2"))
+    whole = run_forked(JOB, tiny_arguments(tiny, tmp_path / "whole", "--bi_encoder.eval_steps", "2"))
     assert whole.returncode == 0, whole.stderr
     arguments = tiny_arguments(tiny, tmp_path / "killed", "--bi_encoder.eval_steps", "2")
     moments = random.Random(0)
     killed_in = set()
     for kill in range(1, KILLS + 1):
-        process = start(arguments)
-        assert process.stderr is not None
+        process = Forked(JOB, arguments)
         wait_for_writes(tmp_path / "killed", moments.randint(1, 20), process)
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
-        lines = process.stderr.read().splitlines()
-        assert process.wait() == -9, f"the run ended before kill {kill}: {lines}"
+        status, lines = process.wait(), process.said().splitlines()
+        assert status == -9, f"the run ended before kill {kill}: {lines}"
         killed_in.add(lines[-1].split(" | ")[0] if lines else "preparing")
     assert len(killed_in) > 1, killed_in
-    last = run_recipe(*arguments)
+    last = run_forked(JOB, arguments)
     assert last.returncode == 0, last.stderr
     assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
     left = [path for path in (tmp_path / "killed").rglob(".*") if path.name != ".lock"]
@@ -63,7 +62,7 @@ def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_pat
     where agreement chooses, before the last labels, which it needs, are given."""
     models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {letters}, name: two}}]"
     options = ["--models", models, "--distillation.selection", selection, "--data.max_pairs", "64"]
-    whole = run_recipe(*tiny_arguments(tiny, tmp_path / "whole", *options))
+    whole = run_forked(JOB, tiny_arguments(tiny, tmp_path / "whole", *options))
     assert whole.returncode == 0, whole.stderr
     killed = tmp_path / "killed"
     moments = {
@@ -74,15 +73,15 @@ def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_pat
         "agreement": [killed / "cycle-2" / "two" / "bi-encoder.json"],
     }
     for moment in moments[selection]:
-        process = start(tiny_arguments(tiny, killed, *options))
+        process = Forked(JOB, tiny_arguments(tiny, killed, *options))
         while process.poll() is None and not moment.exists():
             time.sleep(0.001)
         process.kill()
-        status, said = process.wait(), process.stderr.read() if process.stderr else ""
-        assert status == -9, f"the run ended with {status} before {moment} was there: {said}"
+        status = process.wait()
+        assert status == -9, f"the run ended with {status} before {moment} was there: {process.said()}"
         assert (killed / "cycle-1" / "one" / "cross-encoder").is_dir()
         assert not (killed / "results.json").exists()
-    last = run_recipe(*tiny_arguments(tiny, killed, *options))
+    last = run_forked(JOB, tiny_arguments(tiny, killed, *options))
     assert last.returncode == 0, last.stderr
     assert comparable(killed) == comparable(tmp_path / "whole")
     results = json.loads((killed / "results.json").read_text(encoding="utf-8"))
@@ -93,7 +92,7 @@ def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_pat
     assert not left, left
 
 
-def wait_for_writes(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_writes(folder: Path, count: int, process: Forked) -> None:
     """Wait until so many files or folders were written: a kill then falls into writing, or shortly behind it."""
     before = written(folder)
     while process.poll() is None and len(written(folder) - before) < count:
@@ -108,14 +107,3 @@ def written(folder: Path) -> set[tuple[str, int]]:
             with contextlib.suppress(FileNotFoundError):
                 found.add((path, os.stat(path).st_mtime_ns))  # noqa: PTH116
     return found
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "recipes" / "trans_encoder.py"), *arguments],
-        cwd=ROOT,
-        env=process_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import pytest
 import sentence_transformers
 import torch
 from conftest import MINILM, ROOT, process_environment, sample_pairs
+from forked import Forked, run_forked
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
 from torch import nn
@@ -310,18 +312,44 @@ def test_a_kill_leaves_no_output(moment: str, bi: str, tmp_path: Path) -> None:
     pairs = sample_pairs(100)
     lines = [f"{one}\t{two}\n" for one, two in pairs] * 1500
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(lines), encoding="utf-8")
-    command = [sys.executable, str(RECIPE), "--model", bi, "--data.pairs", "pairs.tsv", "--output", "scores.tsv"]
-    environment = process_environment()
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    source, output = (str(tmp_path / name) for name in ("pairs.tsv", "scores.tsv"))
+    command = ["--model", bi, "--data.pairs", source, "--output", output]
+    process = Forked("score.py", command)
     while not (tmp_path / moment).exists():
         assert process.poll() is None, "it ended before the moment came"
         time.sleep(0.002)
     process.kill()
     process.wait()
     assert not (tmp_path / "scores.tsv").exists()
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert run_forked("score.py", command).returncode == 0
     assert len(read_tsv(tmp_path / "scores.tsv")) == len(lines) + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.tsv", "scores.tsv"]
+
+
+@pytest.mark.slow
+def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: str, run: Run, tmp_path: Path) -> None:
+    lines = [f"{one}\t{two}\n" for one, two in sample_pairs(100)] * 1500
+    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(lines), encoding="utf-8")
+    (tmp_path / "few.tsv").write_text("sentence1\tsentence2\n" + lines[0], encoding="utf-8")
+    command = [sys.executable, str(RECIPE), "--model", bi, "--data.pairs", "pairs.tsv", "--output", "scores.tsv"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=process_environment(), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / ".partial-scores.tsv.scratch" / "vectors.f32").exists():
+        assert process.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)
+    before = sorted(tmp_path.rglob("*"))
+    again = ["--model", bi, "--data.pairs", "few.tsv", "--output", "scores.tsv"]
+    sentence = "error: output: another process writes scores.tsv; wait for it, or name another file\n"
+    assert run(*again) == (2, "", sentence)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run(*again[:-1], "others.tsv")[0] == 0
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.endswith("error: interrupted; the same command begins from the start\n") and "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.tsv", "others.tsv", "pairs.tsv"]
+    assert run(*again)[0] == 0
 
 
 # ---------------------------------------------------------------- what is refused

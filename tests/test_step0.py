@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, process_environment, run_recipe, tiny_arguments
+from conftest import tiny_arguments
 from datasets import Dataset, load_from_disk
+from forked import Forked, run_forked
 from safetensors.torch import load_file
 
 from te_trainer.encoders import BiEncoder
 from te_trainer.labelling import score_pairs
+
+JOB = "trans_encoder.py"
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def arguments(tiny: Path, step0: Path, output: Path, *more: str) -> list[str]:
 def output(tiny: Path, step0: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run with step 0 on the sentences of its own pool."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    finished = run_recipe(*arguments(tiny, step0, folder))
+    finished = run_forked(JOB, arguments(tiny, step0, folder))
     assert finished.returncode == 0, finished.stderr
     assert "step 0 tiny: contrastive training" in finished.stderr
     return folder
@@ -87,7 +88,7 @@ def test_another_content_of_the_file_is_another_run(output: Path, tiny: Path, tm
     kept = step0.read_text(encoding="utf-8")
     step0.write_text(kept.replace("0.001", "0.002"), encoding="utf-8")
     try:
-        finished = run_recipe(*arguments(tiny, step0, output))
+        finished = run_forked(JOB, arguments(tiny, step0, output))
     finally:
         step0.write_text(kept, encoding="utf-8")
     assert finished.returncode == 2
@@ -96,20 +97,14 @@ def test_another_content_of_the_file_is_another_run(output: Path, tiny: Path, tm
 
 def test_a_kill_within_step_0_changes_nothing(output: Path, tiny: Path, step0: Path, tmp_path: Path) -> None:
     command = arguments(tiny, step0, tmp_path / "killed")
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "recipes" / "trans_encoder.py"), *command],
-        cwd=ROOT,
-        env=process_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = Forked(JOB, command)
     workshop = tmp_path / "killed" / "start" / "tiny" / ".training-bi-encoder"
     while process.poll() is None and not list(workshop.glob("checkpoint-*/checkpoint-is-whole")):
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -9
     assert workshop.exists()
-    finished = run_recipe(*command)
+    finished = run_forked(JOB, command)
     assert finished.returncode == 0, finished.stderr
     both = []
     for folder in (output, tmp_path / "killed"):
@@ -134,7 +129,7 @@ def test_what_step_0_cannot_use_is_refused(content: Any, words: str, tiny: Path,
     path = tmp_path / "step0.yaml"
     if content is not None:
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    finished = run_recipe(*arguments(tiny, path, tmp_path / "out"))
+    finished = run_forked(JOB, arguments(tiny, path, tmp_path / "out"))
     assert finished.returncode == 2
     assert re.fullmatch(f"error: .*{words}.*\n", finished.stderr), finished.stderr
     assert not (tmp_path / "out").exists()

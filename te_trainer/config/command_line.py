@@ -31,12 +31,14 @@ class TrainingSection:
         own: keys beside those of TrainingArguments.
         defaults: where they are not those of transformers.
         origin: says in `--help` where these defaults come from; by key.
+        managed: why keys cannot be set, where the reason is another one than for the main job.
     """
 
     title: str
     own: list[Key]
     defaults: dict[str, Any]
     origin: dict[str, str]
+    managed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -224,5 +226,6 @@ def _sentence(form: Form, message: str) -> str:
 def _unknown(form: Form, key: str) -> str:
     section, _, name = key.rpartition(".")
     if section in form.trainings and (name in MANAGED or name.startswith("hub_")):
-        return f"{key} cannot be set: {MANAGED.get(name, 'the run publishes at its end, not from a stage')}"
+        reasons = MANAGED | form.trainings[section].managed
+        return f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}"
     return nearest(f"unknown key '{key}'", key, form.known_keys())

@@ -54,6 +54,16 @@ OWN_KEYS: list[Key] = [
     ),
 ]
 
+DEV_CHOOSES = "the dev set chooses the checkpoint by Spearman's correlation; without data.dev the last one is kept"
+
+MANAGED = {
+    "save_steps": "checkpoints come every eval_steps",
+    "save_strategy": "checkpoints come every eval_steps",
+    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), DEV_CHOOSES),
+    "train_sampling_strategy": "batches are drawn at random, for the sake of the negatives in them",
+    "push_to_hub": "the run does not publish; `hf upload OWNER/NAME OUTPUT_DIR/bi-encoder` does",
+}
+
 
 def parse_contrastive(argv: Sequence[str] | None = None) -> ContrastiveConfig:
     """Parse a command line.
@@ -104,6 +114,7 @@ def _form() -> Form:
                 own=OWN_KEYS,
                 defaults=TRAINER_DEFAULTS | defaults,
                 origin=dict.fromkeys(defaults, " (SimCSE's, for BERT-base)"),
+                managed=MANAGED,
             )
         },
         never_empty=frozenset({"model", "output_dir", "seed", "data.sentences"}),

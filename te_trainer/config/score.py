@@ -95,10 +95,15 @@ def _check(values: dict[str, Any], data: ScoreDataConfig) -> None:
             f"data.columns: unknown key '{sorted(unknown)[0]}'; it maps sentence1 and sentence2 to column names"
         )
     check_positive({key: values[key] for key in ("top_k", "batch_tokens", "max_length")})
-    _check_output(values["output"], values["overwrite"])
+    check_output(values["output"], values["overwrite"])
 
 
-def _check_output(output: str, overwrite: bool) -> None:
+def check_output(output: str, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, or is there already.
+
+    Raises:
+        InputError: says which.
+    """
     path = Path(output)
     if path.suffix not in ENDINGS:
         raise InputError(f"output: '{output}' does not end in {' or '.join(ENDINGS)}; name such a file")

@@ -174,8 +174,14 @@ def without_pooler(config: PretrainedConfig) -> dict[str, Any]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
-def check_bi_encoder(name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False) -> Pooling:
-    """Refuse what cannot start a bi-encoder, before anything is loaded; give the pooling it will have."""
+def check_bi_encoder(
+    name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False, key: str = "pooling"
+) -> Pooling:
+    """Refuse what cannot start a bi-encoder, before anything is loaded; give the pooling it will have.
+
+    Args:
+        key: of the configuration, that chooses the pooling.
+    """
     config = load_config(name)
     if checkpoint_kind(config) == "cross-encoder" and not from_cross_encoder:
         raise InputError(
@@ -188,4 +194,4 @@ def check_bi_encoder(name: str, pooling: Pooling | None = None, from_cross_encod
     if from_cross_encoder:
         return pooling or default
     refuse_other_modules(name)
-    return pooling or saved_pooling(name) or default
+    return pooling or saved_pooling(name, key) or default

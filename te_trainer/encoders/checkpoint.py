@@ -157,8 +157,11 @@ def refuse_other_modules(name: str) -> None:
             )
 
 
-def saved_pooling(name: str) -> Pooling | None:
+def saved_pooling(name: str, key: str = "pooling") -> Pooling | None:
     """The pooling that a sentence-transformers folder or repository names; None where it names none.
+
+    Args:
+        key: of the configuration, that would choose another one.
 
     Raises:
         InputError: it pools in a way of its own.
@@ -178,7 +181,7 @@ def saved_pooling(name: str) -> Pooling | None:
     known: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
     if len(modes) == 1 and modes[0] in known:
         return known[modes[0]]
-    raise InputError(f"model {name}: its pooling is none of cls, mean and last; choose one with the key pooling")
+    raise InputError(f"model {name}: its pooling is none of cls, mean and last; choose one with the key {key}")
 
 
 def saved_prompt(name: str) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 import peft
 import pytest
 import sentence_transformers
-from conftest import SAMPLE, run_recipe, sample_pairs, tiny_arguments
+from conftest import SAMPLE, sample_pairs, tiny_arguments
 from datasets import Dataset
+from forked import run_forked
 from rich.console import Console
 from test_labelling import save_telling
 from tiny_decoders import save_decoder
@@ -136,7 +137,7 @@ def test_a_run_with_a_decoder_carries_adapters_and_prompt_to_its_end(tmp_path: P
     plm = save_decoder(tmp_path / "llama", "llama")
     more = ["--lora.rank", "2", "--lora.keep_adapter", "true", "--bi_encoder.prompt", "Query: "]
     short = ["--distillation.cycles", "1", "--bi_encoder.pooling", "last", "--data.max_pairs", "48"]
-    finished = run_recipe(*tiny_arguments(plm, tmp_path / "run", *short, *more))
+    finished = run_forked("trans_encoder.py", tiny_arguments(plm, tmp_path / "run", *short, *more))
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("trainable: ") == 2
     final = tmp_path / "run" / "tiny"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +27,6 @@ from te_trainer.trainers.sampler import ShuffledSampler
 from te_trainer.trainers.views import SentenceViews, mask_span
 
 COUNT, BATCH, EPOCH = 22, 4, 5  # sentences, sentences in a batch, whole batches in an epoch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def brisk() -> Iterator[None]:
-    """Tiny trainings lose time to a second thread, and to the search for garbage in all that was imported."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(threads)
 
 
 def sentences(count: int = COUNT) -> Dataset:

@@ -21,8 +21,6 @@ from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.trainers import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
-pytestmark = pytest.mark.usefixtures("brisk")
-
 
 def arguments(output: Path, **values: object) -> CrossEncoderTrainingArguments:
     settings = {"precision": "float32", "save_strategy": "no", "disable_tqdm": True, **values}

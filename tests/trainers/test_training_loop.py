@@ -39,9 +39,6 @@ KINDS = ["bi-encoder", "cross-encoder"]
 PAIRS, BATCH, EPOCH = 20, 4, 5  # examples, examples in a batch, steps in an epoch
 
 
-pytestmark = pytest.mark.usefixtures("brisk")
-
-
 @pytest.fixture(autouse=True)
 def not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
