@@ -171,7 +171,11 @@ def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, plms: dic
     }
     np.testing.assert_allclose(score_pairs(merged, pairs), adapted, rtol=0, atol=1e-5)
     merged.save_pretrained(tmp_path / "merged")
-    np.testing.assert_array_equal(score_pairs(load(kind, str(tmp_path / "merged")), pairs), score_pairs(merged, pairs))
+    again = load(kind, str(tmp_path / "merged"))
+    weights = again.model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in merged.model.state_dict().items())
+    # products may round otherwise where a weight lies elsewhere in memory
+    np.testing.assert_allclose(score_pairs(again, pairs), score_pairs(merged, pairs), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
