@@ -3,8 +3,11 @@ VENV ?= .venv
 PYTHON ?= python3
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 QUICKSTART_OUTPUT ?= runs/quickstart
+# Where stsb.tsv lies; without it, benchmarks take the project's own sample.
+DATA ?= ../shared/data
+REPETITIONS ?= 3
 
-.PHONY: quickstart test test-distributed lint types check clean
+.PHONY: quickstart test test-distributed benchmark lint types check clean
 
 quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/trans_encoder.py \
@@ -15,6 +18,13 @@ test: $(VENV)/.dev
 
 test-distributed: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests/distributed
+
+benchmark: $(VENV)/.dev
+	rm -rf runs/benchmark
+	$(VENV)/bin/python benchmarks/versus_sentence_transformers.py $(if $(wildcard $(DATA)/stsb.tsv),--data-dir $(DATA)) \
+		--repetitions $(REPETITIONS) --keep runs/benchmark --output runs/benchmark/versus.json
+	$(VENV)/bin/python benchmarks/floor.py runs/benchmark/te_trainer-0
+	$(VENV)/bin/python benchmarks/scale.py --repetitions $(REPETITIONS) --output runs/benchmark/scale.json
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         save_tiny_encoder(folder / "model")
-        generated = {"seed": [0], "count": [max(*arguments.sizes, WARM_UP)]}
+        generated = {"seed": [0], "count": [max(*arguments.sizes, WARM_UP + 1)]}
         rows = Dataset.from_generator(generate, gen_kwargs=generated, cache_dir=str(folder / "cache"))
         rows.save_to_disk(folder / "pairs")
         found: dict[str, list[dict[str, Any]]] = {}
@@ -129,7 +129,8 @@ def measure(folder: Path, stage: str, pairs: int) -> None:
         work = STAGE_WORK[stage]
         place = [folder / f"scratch-{state.num_processes}" if state.num_processes > 1 else Path(own)]
         place[0].mkdir(exist_ok=True)
-        work(folder / "model", rows.select(range(WARM_UP)), place[0])
+        # one pair more: what was tokenised before would be found again
+        work(folder / "model", rows.select(range(WARM_UP + 1)), place[0])
         state.wait_for_everyone()
         with PeakMemory() as memory:
             began = time.perf_counter()

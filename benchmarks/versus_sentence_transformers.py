@@ -50,8 +50,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--float32", action="store_true", help="no bfloat16 on either side")
     parser.add_argument("--output", type=Path, help="all measurements, as JSON")
-    parser.add_argument("--keep", type=Path, help="an empty folder for what the last repetition left")
+    parser.add_argument("--keep", type=Path, help="a new folder for what the runs leave")
     arguments = parser.parse_args()
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pairs = write_files(folder, arguments)

@@ -41,6 +41,10 @@ class LengthGroupedSampler(Sampler[int]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
+        return iter(self.order().tolist())
+
+    def order(self) -> np.ndarray:
+        """All indices of the epoch that begins, shape (n,)."""
         generator = np.random.default_rng((self.seed, self.epoch()))
         order = generator.permutation(len(self.lengths))
         for start in range(0, len(order), self.stretch):
@@ -50,8 +54,7 @@ class LengthGroupedSampler(Sampler[int]):
         whole = len(order) // self.batch_size * self.batch_size
         runs = order[:whole].reshape(-1, self.batch_size)
         generator.shuffle(runs)
-        yield from runs.ravel().tolist()
-        yield from order[whole:].tolist()
+        return order
 
 
 class ShuffledSampler(Sampler[int]):
@@ -79,9 +82,13 @@ class ShuffledSampler(Sampler[int]):
         return self.count // self.batch_size * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
+        return iter(self.order().tolist())
+
+    def order(self) -> np.ndarray:
+        """All indices of the epoch that begins, shape (n,)."""
         epoch = self.epoch()
         order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
-        yield from (epoch * self.count + order[: len(self)]).tolist()
+        return epoch * self.count + order[: len(self)]
 
 
 class MicroBatches(Sampler[list[int]]):
@@ -127,7 +134,7 @@ class MicroBatches(Sampler[list[int]]):
         return self.whole * self.accumulation + self.last
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.fromiter(self.sampler, dtype=np.int64, count=len(self.sampler))
+        order = self.sampler.order()
         step = self.size * self.accumulation * self.ranks
         for start in range(0, self.whole * step, step):
             yield from self._of_rank(order[start : start + step], self.accumulation)

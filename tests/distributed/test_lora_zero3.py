@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLE
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from test_engines import results_of, run
@@ -25,7 +26,6 @@ def test_the_merged_encoders_score_as_the_trained_ones_did(tmp_path: Path) -> No
     output = tmp_path / "run"
     run(model, output, "cpu_deepspeed_zero3", 2, *lora, *rates, "--distillation.cycles", "1")
     results = results_of(output)
-    start = results["start"]["tiny"]["bi-encoder"]["dev"]
     gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     for kind in ("bi-encoder", "cross-encoder"):
         record = json.loads((output / "cycle-1" / "tiny" / f"{kind}.training.json").read_text(encoding="utf-8"))
@@ -33,9 +33,10 @@ def test_the_merged_encoders_score_as_the_trained_ones_did(tmp_path: Path) -> No
         assert 0 < record["trainable"] < record["parameters"] / 3
         kept = results["final"]["tiny"][kind]["dev"]
         assert dict(record["dev_curve"])[record["best_step"]] == pytest.approx(kept, abs=1e-3)
-        assert abs(kept - start) > 5e-3
         folder = output / "tiny" / kind
-        assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+        adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+        # these are zero before the training
+        assert all(float(weight.abs().max()) > 1e-3 for name, weight in adapter.items() if "lora_B" in name)
         if kind == "bi-encoder":
             bi = SentenceTransformer(str(folder), device="cpu")
             scores = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
