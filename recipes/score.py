@@ -28,12 +28,13 @@ def main() -> None:
     from te_trainer.config.score import check_output
     from te_trainer.encoders.trained import check_trained
     from te_trainer.errors import InputError
-    from te_trainer.processes import leave, process_state
+    from te_trainer.processes import keep_freed_memory, leave, process_state
     from te_trainer.progress import RunProgress
     from te_trainer.quiet import quiet_libraries
     from te_trainer.run_folder import PARTIAL, claimed_file, folder_for, full_disk_is_named, scratch_folder
 
     quiet_libraries()
+    keep_freed_memory()
 
     ################
     # Models

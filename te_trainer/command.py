@@ -49,11 +49,12 @@ def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool
     """
     # here, so that --help and a wrong key answer at once
     from te_trainer.preparation import comparable
-    from te_trainer.processes import leave, process_state
+    from te_trainer.processes import keep_freed_memory, leave, process_state
     from te_trainer.quiet import quiet_libraries
     from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
 
     quiet_libraries()
+    keep_freed_memory()
     # Searches for garbage, several a training, would go through all that was imported: a quarter of a second each.
     gc.freeze()
     root = Path(config.output_dir)

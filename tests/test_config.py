@@ -476,7 +476,6 @@ MANAGED = {
     "load_best_model_at_end": "distillation.selection",
     "metric_for_best_model": "distillation.task",
     "greater_is_better": "distillation.task",
-    "train_sampling_strategy": "length",
     "remove_unused_columns": "columns",
     "push_to_hub": "publishes",
     "hub_model_id": "publishes",

@@ -97,7 +97,7 @@ class Watch:
         self.batches: list[tuple[int, int]] = []
         self.real = 0
         self._keep_rows = keep_rows
-        self._handle = model.register_forward_pre_hook(self._see, with_kwargs=True)
+        self._handle = model.register_forward_pre_hook(self._see, with_kwargs=True, prepend=True)
 
     def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         assert not args
@@ -396,7 +396,7 @@ pairs = json.loads((folder / "pairs.json").read_text())
 def score(encoder, name, count, scratch=None):
     rows = []
     hook = encoder.model.register_forward_pre_hook(
-        lambda model, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda model, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True, prepend=True
     )
     seen = {}
     try:

@@ -60,7 +60,6 @@ MANAGED = {
     "save_steps": "checkpoints come every eval_steps",
     "save_strategy": "checkpoints come every eval_steps",
     **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), DEV_CHOOSES),
-    "train_sampling_strategy": "batches are drawn at random, for the sake of the negatives in them",
     "push_to_hub": "the run does not publish; `hf upload OWNER/NAME OUTPUT_DIR/bi-encoder` does",
 }
 

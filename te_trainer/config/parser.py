@@ -37,8 +37,15 @@ from te_trainer.config.schema import (
 from te_trainer.errors import InputError
 
 # Keys of a section beside those of TrainingArguments: name, type, default, help.
+SAMPLING: Key = (
+    "train_sampling_strategy",
+    Literal["auto", "random", "group_by_length"],
+    "auto",
+    "How pairs become batches; auto takes random where no padding is computed, else group_by_length.",
+)
 OWN_KEYS: dict[str, list[Key]] = {
     "bi_encoder": [
+        SAMPLING,
         (
             "pooling",
             Pooling | None,
@@ -56,6 +63,7 @@ OWN_KEYS: dict[str, list[Key]] = {
         ("max_length", int, 32, "Tokens of a sentence beyond this are cut."),
     ],
     "cross_encoder": [
+        SAMPLING,
         ("max_length", int, 64, "Tokens of a pair beyond this are cut."),
         ("loss", Literal["bce", "mse"], "bce", "bce is the paper's (Eq. 2); mse is its ablation (Table 8)."),
         ("both_orders", bool, True, "Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI."),

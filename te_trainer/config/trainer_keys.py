@@ -30,7 +30,8 @@ MANAGED = {
     "load_best_model_at_end": "distillation.selection decides it",
     "metric_for_best_model": "distillation.task decides it",
     "greater_is_better": "distillation.task decides it",
-    "train_sampling_strategy": "batches are always grouped by length, in shuffled order",
+    # the main job's sections have a key of this name of their own
+    "train_sampling_strategy": "batches are drawn at random, for the sake of the negatives in them",
     "remove_unused_columns": "the trainers choose their columns",
     "label_names": "the trainers choose their columns",
     "disable_tqdm": "the run has one display of its own",

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import torch
+from transformers import PretrainedConfig, PreTrainedModel
 
-SHORT = 128  # tokens; the plain computation's memory grows with the square
+from te_trainer.encoders import packing
+
+SHORT = 128  # tokens; the memory of the plain computation grows with the square
 
 
-def attention(max_length: int) -> dict[str, str]:
-    """What `from_pretrained` must be told: on a CPU and for short texts, the plain computation.
+def attention(config: PretrainedConfig, max_length: int) -> dict[str, str]:
+    """What `from_pretrained` must be told: on a CPU and for short texts, a computation without padding.
 
-    PyTorch's fused one is made for long texts there, and falls back to a slower one under dropout.
+    PyTorch's fused one is made for long texts there, and falls back to a slower one under dropout; models that cannot
+    do without padding take the plain one.
     """
     if torch.accelerator.is_available() or max_length > SHORT:
         return {}
-    return {"attn_implementation": "eager"}
+    packed = config.model_type in packing.POSITIONS and not getattr(config, "is_decoder", False)
+    return {"attn_implementation": packing.NAME if packed else "eager"}
+
+
+def prepare_attention(model: PreTrainedModel) -> None:
+    """What a model needs besides, once it is loaded."""
+    if packing.is_packed(model):
+        packing.pack(model)

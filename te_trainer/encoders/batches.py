@@ -31,15 +31,15 @@ def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         start += size
 
 
-def split_by_length(lengths: np.ndarray, cost: int) -> Iterator[np.ndarray]:
-    """Positions of one batch in groups of similar length, the longest first; one group where splitting saves little.
+def split_by_size(sizes: np.ndarray, cost: int) -> Iterator[np.ndarray]:
+    """Positions of one batch in groups of similar size, the largest first; one group where splitting saves little.
 
     Args:
-        lengths: tokens of each item, shape (n,).
-        cost: of one more group, in padding: a group is split while that saves more tokens.
+        sizes: of each item, shape (n,); in a group, each costs as much as the largest.
+        cost: of one more group: a group is split while that saves more.
     """
-    order = np.argsort(-lengths, kind="stable")
-    ordered = lengths[order]
+    order = np.argsort(-sizes, kind="stable")
+    ordered = sizes[order]
 
     def parts(start: int, stop: int) -> Iterator[np.ndarray]:
         saved = (ordered[start] - ordered[start:stop]) * np.arange(stop - start, 0, -1)

@@ -13,8 +13,6 @@ from torch import Tensor
 from transformers import MODEL_MAPPING, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from te_trainer.config.schema import Kind, Pooling
-from te_trainer.encoders.attention import attention
-from te_trainer.encoders.batches import split_by_length
 from te_trainer.encoders.checkpoint import (
     check_weights,
     checkpoint_kind,
@@ -27,8 +25,6 @@ from te_trainer.encoders.checkpoint import (
 )
 from te_trainer.encoders.decoders import is_decoder, prepare_model
 from te_trainer.errors import InputError
-
-PASS = 256  # tokens that a CPU computes in the time that one more pass through a model costs
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -92,7 +88,7 @@ class BiEncoder:
             InputError: no such model, a cross-encoder where none is expected, a tokenizer without padding.
         """
         pooling = check_bi_encoder(name, pooling, from_cross_encoder)
-        model = load_model(AutoModel, name, **without_pooler(load_config(name)), **attention(max_length))
+        model = load_model(AutoModel, name, max_length, **without_pooler(load_config(name)))
         tokenizer = load_tokenizer(name)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)
@@ -108,24 +104,8 @@ class BiEncoder:
         Returns:
             float32, shape (n, hidden).
         """
-        if input_ids.device.type == "cpu" and model in (None, self.model) and self.tokenizer.padding_side == "right":
-            return self._embed_in_groups(input_ids, attention_mask)
         output = (model or self.model)(input_ids=input_ids, attention_mask=attention_mask)
         return pool(output.last_hidden_state, attention_mask, self.pooling)
-
-    def _embed_in_groups(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Sentences of similar length together, without most of the padding.
-
-        A CPU is as fast with several passes as with one; engines that share a model among ranks want a single one.
-        """
-        lengths = attention_mask.sum(1)
-        groups = [torch.from_numpy(group) for group in split_by_length(lengths.numpy(), PASS)]
-        vectors = []
-        for group in groups:
-            longest = int(lengths[group[0]])
-            ids, mask = input_ids[group, :longest], attention_mask[group, :longest]
-            vectors.append(pool(self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, self.pooling))
-        return torch.cat(vectors)[torch.argsort(torch.cat(groups))]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save what `SentenceTransformer(folder)` and `AutoModel.from_pretrained(folder)` load."""

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils.hub import has_file
 
 from te_trainer.config.schema import Pooling
+from te_trainer.encoders.attention import attention, prepare_attention
 from te_trainer.encoders.decoders import is_decoder, prepare_tokenizer
 from te_trainer.errors import InputError
 
@@ -85,16 +86,19 @@ def load_config(name: str) -> PretrainedConfig:
     return config
 
 
-def load_model(auto: Any, name: str, **arguments: Any) -> PreTrainedModel:
-    """`auto.from_pretrained`, in float32 whatever the checkpoint's dtype.
+def load_model(auto: Any, name: str, max_length: int, **arguments: Any) -> PreTrainedModel:
+    """`auto.from_pretrained`, in float32 whatever the checkpoint's dtype, for texts of at most so many tokens.
 
     Raises:
         InputError: there are no weights, or they do not fit the configuration.
     """
+    arguments |= attention(load_config(name), max_length)
     try:
-        return auto.from_pretrained(locate(name), dtype=torch.float32, **arguments)
+        model = auto.from_pretrained(locate(name), dtype=torch.float32, **arguments)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"model {name}: its weights cannot be loaded ({_reason(error)})") from None
+    prepare_attention(model)
+    return model
 
 
 def check_weights(name: str) -> None:

@@ -17,7 +17,6 @@ from transformers import (
 )
 
 from te_trainer.config.schema import Kind
-from te_trainer.encoders.attention import attention
 from te_trainer.encoders.checkpoint import (
     check_weights,
     checkpoint_kind,
@@ -72,7 +71,7 @@ class CrossEncoder:
                 tokenizer without padding.
         """
         activation = check_cross_encoder(name)
-        model = load_model(AutoModelForSequenceClassification, name, num_labels=1, **attention(max_length))
+        model = load_model(AutoModelForSequenceClassification, name, max_length, num_labels=1)
         tokenizer = load_tokenizer(name)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)

@@ -34,24 +34,31 @@ class TokenCount:
         self.real: Tensor | int = 0
 
     @contextlib.contextmanager
-    def watch(self, model: nn.Module, training: bool = False) -> Iterator[TokenCount]:
+    def watch(self, model: Any, training: bool = False) -> Iterator[TokenCount]:
         """Count while the block runs.
 
         Args:
             training: count the passes of training instead of those of inference.
         """
 
-        def count(module: nn.Module, _: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        def count_real(module: nn.Module, _: tuple[Any, ...], inputs: dict[str, Any]) -> None:
             if module.training == training:
-                size, mask = inputs["input_ids"].numel(), inputs.get("attention_mask")
-                self.positions += size
-                self.real = self.real + (size if mask is None else mask.detach().sum())
+                self.real = self.real + inputs["attention_mask"].detach().sum()
 
-        handle = model.register_forward_pre_hook(count, with_kwargs=True)
+        def count_computed(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if module.training == training:
+                self.positions += inputs[0].numel()
+
+        handles = [
+            # in front of what packs a batch, and so loses its padding
+            model.register_forward_pre_hook(count_real, with_kwargs=True, prepend=True),
+            model.get_input_embeddings().register_forward_pre_hook(count_computed),
+        ]
         try:
             yield self
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def total(self) -> dict[str, int]:
         """`{"real": tokens, "padding": tokens}` over all ranks; every rank has to ask."""

@@ -10,7 +10,9 @@ from transformers import TrainingArguments
 
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
 from te_trainer.encoders.precision import Precision, resolve_precision
+from te_trainer.errors import InputError
 
+SAMPLING = ("auto", "random", "group_by_length")
 BI, CROSS = paper_arguments("bi-encoder", "sts"), paper_arguments("cross-encoder", "sts")
 
 
@@ -47,9 +49,21 @@ class PairTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=TRAINER_DEFAULTS["logging_nan_inf_filter"], metadata={"help": "Hide losses that are not finite."}
     )
+    train_sampling_strategy: str = field(
+        default="auto",
+        metadata={
+            "help": "auto, random or group_by_length. auto is random where no padding is computed (short texts on a "
+            "CPU, BERT and its like), else group_by_length."
+        },
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The trainers choose their own columns."})
 
     def __post_init__(self) -> None:
+        if self.train_sampling_strategy not in SAMPLING:
+            # what transformers would do with its other strategies, the trainers' own samplers do not
+            raise InputError(
+                f"train_sampling_strategy: '{self.train_sampling_strategy}' is none of {', '.join(SAMPLING)}"
+            )
         on_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
         self.use_cpu = self.use_cpu or not on_accelerator
         self.autocast: Precision = "float32"

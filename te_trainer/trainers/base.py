@@ -1,4 +1,4 @@
-"""What both trainers share: tokenised pairs, length-grouped batches, evaluation by rank, checkpoints that load."""
+"""What both trainers share: tokenised pairs, batches, evaluation by rank, checkpoints that load."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from te_trainer.encoders import Encoder
+from te_trainer.encoders.dropout import use_cpu_dropout
+from te_trainer.encoders.packing import is_packed
 from te_trainer.encoders.precision import autocast
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
-from te_trainer.trainers.dropout import use_cpu_dropout
-from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler
+from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
 from te_trainer.trainers.tokenise import lengths
 from te_trainer.trainers.views import SentenceViews
 
@@ -69,6 +70,9 @@ class PairTrainer(Trainer):
             encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, peft_config))
         if args.device.type == "cpu" and not args.torch_compile:
             use_cpu_dropout(encoder.model)
+        elif is_packed(encoder.model):
+            # what a compiler makes of padded batches is its own affair
+            encoder.model.set_attn_implementation("sdpa")
         self.encoder = encoder
         self.metric = metric
         self.stop_on_nan = StopOnNaN()
@@ -97,7 +101,7 @@ class PairTrainer(Trainer):
         raise NotImplementedError
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches in random order, of similar length where labels are learnt; it follows from seed and epoch alone.
+        """Batches in random order, of similar length where that saves padding; it follows from seed and epoch alone.
 
         Global batches do not depend on the number of ranks, nor on gradient accumulation. The loader is already this
         rank's, so accelerate has nothing to divide.
@@ -106,13 +110,15 @@ class PairTrainer(Trainer):
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         batch = args.train_batch_size * args.world_size
-        sampler: LengthGroupedSampler | ShuffledSampler
+        sampler: ShuffledSampler
         if isinstance(dataset, SentenceViews):
-            sampler = ShuffledSampler(len(dataset), batch, seed, self._epoch)
-        elif isinstance(dataset, Dataset):
+            sampler = ViewSampler(len(dataset), batch, seed, self._epoch)
+        elif isinstance(dataset, Dataset) and self._grouped():
             sampler = LengthGroupedSampler(
                 lengths(dataset), batch * args.gradient_accumulation_steps, seed, self._epoch
             )
+        elif isinstance(dataset, Dataset):
+            sampler = ShuffledSampler(len(dataset), seed, self._epoch)
         else:
             return super().get_train_dataloader()
         return DataLoader(
@@ -196,6 +202,10 @@ class PairTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             self.encoder.save_layout(output_dir or self.args.output_dir or ".")
+
+    def _grouped(self) -> bool:
+        strategy = self.args.train_sampling_strategy
+        return strategy == "group_by_length" or (strategy == "auto" and not is_packed(self.encoder.model))
 
     def _epoch(self) -> int:
         # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.

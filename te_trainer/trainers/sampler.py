@@ -9,17 +9,42 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class LengthGroupedSampler(Sampler[int]):
+class ShuffledSampler(Sampler[int]):
+    """Every example in random order; an order depends on seed and epoch alone, so that a resumed epoch continues.
+
+    Args:
+        count: examples.
+        seed: of all orders.
+        epoch: gives the number of the epoch that begins.
+    """
+
+    def __init__(self, count: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
+        self.count = count
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order().tolist())
+
+    def order(self) -> np.ndarray:
+        """All indices of the epoch that begins, shape (n,)."""
+        return self.generator().permutation(self.count)
+
+    def generator(self) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch()))
+
+
+class LengthGroupedSampler(ShuffledSampler):
     """Indices whose consecutive runs of `batch_size` have similar lengths, while the runs come in random order.
 
-    Every epoch draws a permutation, sorts stretches of `runs_per_stretch` runs by length, and shuffles the runs. An
-    order depends on seed and epoch alone, so that a resumed epoch continues where it stopped.
+    Every epoch draws a permutation, sorts stretches of `runs_per_stretch` runs by length, and shuffles the runs.
 
     Args:
         lengths: tokens of each example, shape (n,).
         batch_size: examples in a run: those of one optimiser step, over all ranks and micro-batches.
-        seed: of all orders.
-        epoch: gives the number of the epoch that begins.
         runs_per_stretch: runs that are sorted together; more of them waste less padding and shuffle less.
     """
 
@@ -31,22 +56,15 @@ class LengthGroupedSampler(Sampler[int]):
         epoch: Callable[[], int] = lambda: 0,
         runs_per_stretch: int = 100,
     ) -> None:
+        super().__init__(len(lengths), seed, epoch)
         self.lengths = lengths
         self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = epoch
         self.stretch = batch_size * runs_per_stretch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
 
     def order(self) -> np.ndarray:
         """All indices of the epoch that begins, shape (n,)."""
-        generator = np.random.default_rng((self.seed, self.epoch()))
-        order = generator.permutation(len(self.lengths))
+        generator = self.generator()
+        order = generator.permutation(self.count)
         for start in range(0, len(order), self.stretch):
             part = order[start : start + self.stretch]
             order[start : start + self.stretch] = part[np.argsort(self.lengths[part], kind="stable")]
@@ -57,7 +75,7 @@ class LengthGroupedSampler(Sampler[int]):
         return order
 
 
-class ShuffledSampler(Sampler[int]):
+class ViewSampler(ShuffledSampler):
     """Every example in random order, in whole batches only, as `epoch * count + index`.
 
     For losses with in-batch negatives. Grouped by length, sentences would be told apart by less than they are in a
@@ -66,29 +84,19 @@ class ShuffledSampler(Sampler[int]):
     negative.
 
     Args:
-        count: examples.
         batch_size: examples whose vectors meet: those of a micro-batch, over all ranks.
-        seed: of all orders.
-        epoch: gives the number of the epoch that begins.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
-        self.count = count
+        super().__init__(count, seed, epoch)
         self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.count // self.batch_size * self.batch_size
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
-
     def order(self) -> np.ndarray:
-        """All indices of the epoch that begins, shape (n,)."""
-        epoch = self.epoch()
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
-        return epoch * self.count + order[: len(self)]
+        """Indices of the epoch that begins, shape (len,)."""
+        return self.epoch() * self.count + super().order()[: len(self)]
 
 
 class MicroBatches(Sampler[list[int]]):
@@ -108,7 +116,7 @@ class MicroBatches(Sampler[list[int]]):
 
     def __init__(
         self,
-        sampler: LengthGroupedSampler | ShuffledSampler,
+        sampler: ShuffledSampler,
         size: int,
         accumulation: int = 1,
         rank: int = 0,

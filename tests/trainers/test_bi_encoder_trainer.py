@@ -58,7 +58,7 @@ def test_both_sides_go_through_the_model_in_one_pass(models: dict[str, str], tmp
     trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path, per_device_train_batch_size=8), labelled(8))
     shapes = []
     trainer.model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True, prepend=True
     )
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.compute_loss(trainer.model, batch)

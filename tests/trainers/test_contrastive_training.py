@@ -23,7 +23,7 @@ from te_trainer.losses import info_nce
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.callbacks import last_whole_checkpoint
 from te_trainer.trainers.projection_head import NAME, ProjectionHead, drop_saved_head
-from te_trainer.trainers.sampler import ShuffledSampler
+from te_trainer.trainers.sampler import ViewSampler
 from te_trainer.trainers.views import SentenceViews, mask_span
 
 COUNT, BATCH, EPOCH = 22, 4, 5  # sentences, sentences in a batch, whole batches in an epoch
@@ -118,13 +118,13 @@ def test_an_epoch_is_whole_batches_in_an_order_of_its_own(tiny: Path, tmp_path: 
 
 def test_the_order_follows_from_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return list(ShuffledSampler(103, 10, seed, lambda: epoch))
+        return list(ViewSampler(103, 10, seed, lambda: epoch))
 
     assert order(1, 2) == order(1, 2)
     rows = {tuple(index % 103 for index in order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}
     assert len(rows) == 4
     assert {index // 103 for index in order(1, 2)} == {2}
-    assert len(order(1, 2)) == len(ShuffledSampler(103, 10)) == 100
+    assert len(order(1, 2)) == len(ViewSampler(103, 10)) == 100
     assert len(set(order(1, 2))) == 100
 
 

@@ -11,13 +11,14 @@ from datasets import Dataset
 from transformers import set_seed
 
 from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.errors import InputError
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches
+from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler
 
 
 def distinct_lengths(count: int) -> np.ndarray:
@@ -116,7 +117,9 @@ def real_tokens(trainer: BiEncoderTrainer | CrossEncoderTrainer) -> float:
 @pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="no folder with gold sets")
 @pytest.mark.parametrize("batch_size", [128, 64], ids=["base", "large"])
 def test_nine_tenths_of_a_bi_encoders_batches_are_real_tokens(batch_size: int, stsb: Dataset, tmp_path: Path) -> None:
-    args = BiEncoderTrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=batch_size)
+    args = BiEncoderTrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=batch_size, train_sampling_strategy="group_by_length"
+    )
     assert real_tokens(BiEncoderTrainer(BiEncoder.from_pretrained(MINILM), args, stsb)) >= 0.9
 
 
@@ -126,9 +129,51 @@ def test_nine_tenths_of_a_cross_encoders_batches_are_real_tokens(
     both_orders: bool, stsb: Dataset, tmp_path: Path
 ) -> None:
     args = CrossEncoderTrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=32, both_orders=both_orders
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=32,
+        both_orders=both_orders,
+        train_sampling_strategy="group_by_length",
     )
     assert real_tokens(CrossEncoderTrainer(CrossEncoder.from_pretrained(MINILM), args, stsb)) >= 0.9
+
+
+# ------------------------------------------------------------ which order
+
+
+@pytest.mark.parametrize(
+    ("strategy", "max_length", "grouped"),
+    [("auto", 64, False), ("auto", 512, True), ("random", 512, False), ("group_by_length", 64, True)],
+)
+def test_batches_are_grouped_where_padding_is_computed(
+    strategy: str, max_length: int, grouped: bool, tiny: Path, tmp_path: Path
+) -> None:
+    pairs = [("a cat" + " sat" * (row % 20), "a dog") for row in range(200)]
+    columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*pairs, strict=True)), strict=True))
+    args = CrossEncoderTrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=10, train_sampling_strategy=strategy
+    )
+    encoder = CrossEncoder.from_pretrained(str(tiny), max_length=max_length)
+    trainer = CrossEncoderTrainer(encoder, args, Dataset.from_dict({**columns, "label": [0.5] * 200}))
+    batches = list(trainer.get_train_dataloader())
+    assert sum(len(batch["labels"]) for batch in batches) == 400
+    spread = np.mean([float(batch["attention_mask"].sum(1).float().std()) for batch in batches])
+    assert bool(spread < 1) is grouped
+
+
+def test_strategies_that_the_samplers_do_not_follow_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="train_sampling_strategy: 'sequential' is none of auto, random"):
+        CrossEncoderTrainingArguments(output_dir=str(tmp_path), train_sampling_strategy="sequential")
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_a_random_order_is_of_every_example(count: int) -> None:
+    epoch = 0
+    sampler = ShuffledSampler(count, seed=3, epoch=lambda: epoch)
+    first = list(sampler)
+    assert sorted(first) == list(range(count))
+    assert list(sampler) == first
+    epoch = 1
+    assert count < 2 or list(sampler) != first
 
 
 # ------------------------------------------------------------ micro-batches

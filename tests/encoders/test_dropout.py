@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from te_trainer.encoders import CrossEncoder
-from te_trainer.trainers.dropout import CPUDropout, use_cpu_dropout
+from te_trainer.encoders.dropout import CPUDropout, use_cpu_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

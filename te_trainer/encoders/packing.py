@@ -1,0 +1,254 @@
+"""Padded batches whose tokens go through a model one behind another, so that a CPU computes no padding.
+
+Only attention looks at more than one token at a time. All else in a BERT sees one long row of tokens; attention takes
+sentences of similar length out of it, and puts what it found back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from te_trainer.encoders.batches import split_by_size
+from te_trainer.encoders.dropout import dropout_mask
+
+NAME = "te_trainer_packed"  # of the attention, among those of transformers
+
+# Every size of a product is compiled on its own, and torch's softmax is slow over fewer than 16 values.
+ROW = 64  # tokens; rows have multiples of this
+SHORTEST = 16
+LENGTH = 8
+GROUP = 5_000  # products of a query and a key that cost as much as one more group of sentences
+
+
+class Sentences(NamedTuple):
+    """Sentences of similar length, of a packed row, as attention's heads see them."""
+
+    number: int
+    length: int
+    vectors: Tensor  # where vectors lie among all tokens' heads, shape (number * heads * length,)
+    mask: Tensor  # added to scores: 0 for tokens, float32's least number for padding, shape (number, 1, 1, length)
+
+
+class Packing:
+    """Where the tokens of a padded batch lie in a row, and where attention finds its sentences there.
+
+    The row ends with at least one filler, which is what padding is replaced by: no gradient reaches it.
+
+    Args:
+        attention_mask: shape (n, length), 1 for real tokens; at most 128 of them a sentence.
+    """
+
+    def __init__(self, attention_mask: Tensor) -> None:
+        mask = attention_mask.numpy().astype(bool)
+        self.shape = attention_mask.shape
+        self.lengths = mask.sum(1)
+        real = np.flatnonzero(mask)
+        self.real = len(real)
+        self.total = (self.real // ROW + 1) * ROW
+        tokens = np.zeros(self.total, dtype=np.int64)
+        tokens[: self.real] = real
+        self.tokens = torch.from_numpy(tokens)
+        places = np.full(mask.size, self.total - 1)
+        places[real] = np.arange(self.real)
+        self.places = torch.from_numpy(places)
+        self._heads: dict[int, tuple[list[Sentences], Tensor]] = {}
+
+    def pack(self, batch: Tensor) -> Tensor:
+        """From shape (n, length) to (1, total)."""
+        return batch.reshape(-1)[self.tokens].unsqueeze(0)
+
+    def unpack(self, row: Tensor) -> Tensor:
+        """From shape (1, total, hidden) to (n, length, hidden); padding becomes the filler's vector."""
+        return _Unpack.apply(row.squeeze(0), self).view(*self.shape, -1)
+
+    def heads(self, heads: int) -> tuple[list[Sentences], Tensor]:
+        """All sentences in groups, and where each token's heads lie behind one another in the groups' vectors.
+
+        Returns:
+            groups, and an index of shape (total * heads,).
+        """
+        if heads not in self._heads:
+            self._heads[heads] = self._group(heads)
+        return self._heads[heads]
+
+    def _group(self, heads: int) -> tuple[list[Sentences], Tensor]:
+        starts = np.cumsum(self.lengths) - self.lengths
+        rounded = np.maximum(SHORTEST, -(-self.lengths // LENGTH) * LENGTH)
+        head = np.arange(heads)
+        groups, offset = [], 0
+        back = np.zeros((self.total, heads), dtype=np.int64)
+        for group in split_by_size(rounded**2, GROUP):
+            length, number = int(rounded[group[0]]), _round_up(len(group))
+            position = np.arange(length)
+            real = np.zeros((number, length), dtype=bool)
+            real[: len(group)] = position < self.lengths[group][:, None]
+            places = np.full((number, length), self.total - 1)
+            places[real] = (starts[group][:, None] + position)[real[: len(group)]]
+            vectors = places[:, None] * heads + head[:, None]
+            sentence, column = np.nonzero(real)
+            back[places[real]] = offset + (sentence[:, None] * heads + head) * length + column[:, None]
+            offset += vectors.size
+            mask = np.where(real, np.float32(0), np.finfo(np.float32).min)[:, None, None]
+            groups.append(Sentences(number, length, torch.from_numpy(vectors.ravel()), torch.from_numpy(mask)))
+        return groups, torch.from_numpy(back.ravel())
+
+
+class _Unpack(torch.autograd.Function):
+    """Rows of a batch out of a packed one; both ways are a look-up."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return row.index_select(0, packing.places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        packing = ctx.packing
+        row = gradients[0].index_select(0, packing.tokens)
+        row[packing.real :] = 0
+        return row, None
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(Q K^T * scaling) V with dropout, sentence by sentence; query, key and value of shape (total, heads, d).
+
+    Scores are normalised in float32: 16 bits take five times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float, dropout: float
+    ) -> Tensor:
+        total, heads, width = query.shape
+        groups, back = packing.heads(heads)
+        rows = [each.reshape(-1, width) for each in (query, key, value)]
+        outputs, kept = [], []
+        for group in groups:
+            q, k, v = (row.index_select(0, group.vectors).view(-1, group.length, width) for row in rows)
+            scores = torch.bmm(q, k.transpose(1, 2)).view(group.number, heads, group.length, group.length)
+            shares = torch.add(group.mask, scores, alpha=scaling).softmax(-1)
+            mask = dropout_mask(shares.shape, dropout, q.dtype)
+            kept += [shares, mask]
+            outputs.append(torch.bmm(_dropped(shares, mask, q.dtype), v).view(-1, width))
+        ctx.packing, ctx.scaling = packing, scaling
+        ctx.save_for_backward(*rows, *kept)
+        return torch.cat(outputs).index_select(0, back).view(total, heads, width)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        total, heads, width = gradient.shape
+        groups, back = ctx.packing.heads(heads)
+        rows, kept = [*ctx.saved_tensors[:3], gradient.reshape(-1, width)], ctx.saved_tensors[3:]
+        found: tuple[list[Tensor], ...] = ([], [], [])
+        for group, shares, mask in zip(groups, kept[::2], kept[1::2], strict=True):
+            q, k, v, g = (row.index_select(0, group.vectors).view(-1, group.length, width) for row in rows)
+            found[2].append(torch.bmm(_dropped(shares, mask, q.dtype).transpose(1, 2), g))
+            of_shares = torch.bmm(g, v.transpose(1, 2)).view(shares.shape)
+            if mask is not None:
+                of_shares *= mask
+            of_shares = of_shares.to(shares.dtype)
+            of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype).mul_(ctx.scaling)
+            of_scores = of_scores.to(q.dtype).view(-1, group.length, group.length)
+            found[0].append(torch.bmm(of_scores, k))
+            found[1].append(torch.bmm(of_scores.transpose(1, 2), q))
+        packed = [torch.cat([part.view(-1, width) for part in parts]).index_select(0, back) for parts in found]
+        for each in packed:
+            each[ctx.packing.real * heads :] = 0
+        return (*(each.view(total, heads, width) for each in packed), None, None, None)
+
+
+def _dropped(shares: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    shares = shares.to(dtype)
+    return (shares if mask is None else shares * mask).view(-1, *shares.shape[-2:])
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    packing: Packing,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """For `AttentionInterface`: shapes (1, heads, total, d) in, (1, total, heads, d) out."""
+    rows = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
+    return _Attention.apply(*rows, packing, scaling, dropout).unsqueeze(0), None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """For `AttentionMaskInterface`: a packing knows which tokens belong together."""
+
+
+def _round_up(number: int) -> int:
+    """To three significant bits."""
+    step = 1 << max(0, number.bit_length() - 3)
+    return -(-number // step) * step
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, _no_mask)
+
+
+def pack(model: PreTrainedModel) -> None:
+    """Let a model of `POSITIONS`, loaded with `attn_implementation=NAME`, compute what it is given in a packed row.
+
+    It takes padded batches, and gives hidden states of their shape, as before. With another attention
+    (`model.set_attn_implementation`) it is what it was.
+    """
+    base: Any = model.base_model
+    base.register_forward_pre_hook(_pack, with_kwargs=True)
+    base.encoder.register_forward_hook(_unpack, with_kwargs=True)
+
+
+def is_packed(model: PreTrainedModel) -> bool:
+    """Whether a model computes no padding."""
+    return model.config._attn_implementation == NAME
+
+
+def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
+    if not is_packed(base):
+        return None
+    ids = args[0] if args else inputs["input_ids"]
+    mask = inputs.get("attention_mask")
+    mask = torch.ones_like(ids) if mask is None else mask
+    packing = Packing(mask)
+    packed = {name: inputs.get(name) for name in ("token_type_ids", "position_ids")}
+    if packed["position_ids"] is None:
+        packed["position_ids"] = POSITIONS[base.config.model_type](mask, base.config.pad_token_id)
+    packed = {name: value if value is None else packing.pack(value) for name, value in packed.items()}
+    rest = {name: value for name, value in inputs.items() if name not in {"input_ids", "attention_mask", *packed}}
+    return (), {"input_ids": packing.pack(ids), **packed, **rest, "packing": packing}
+
+
+def _unpack(encoder: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], output: Any) -> Any:
+    if "packing" not in inputs:
+        return None
+    output["last_hidden_state"] = inputs["packing"].unpack(output["last_hidden_state"])
+    return output
+
+
+def _columns(mask: Tensor, padding: int) -> Tensor:
+    return torch.arange(mask.shape[1]).expand_as(mask)
+
+
+def _counted(mask: Tensor, padding: int) -> Tensor:
+    return (mask.cumsum(1) * mask).long() + padding
+
+
+# How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.
+POSITIONS = {
+    "bert": _columns,
+    "electra": _columns,
+    "roberta": _counted,
+    "xlm-roberta": _counted,
+    "camembert": _counted,
+}
