@@ -17,7 +17,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
-from te_trainer.encoders.batches import token_batches
+from te_trainer.encoders.batches import packed_batches, token_batches
+from te_trainer.encoders.packing import is_packed
 from te_trainer.encoders.precision import Precision, autocast
 from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import DivergedError, InputError
@@ -48,7 +49,7 @@ def score_pairs(
     Args:
         pairs: columns `sentence1` and `sentence2`.
         precision: arithmetic of the encoder; what follows it (pooling, cosine, head, sigmoid) is float32.
-        batch_tokens: tokens in a batch, padding included. Default: 4096 on a CPU, 32768 elsewhere.
+        batch_tokens: tokens in a batch, what is computed of padding included. Default: 4096 on a CPU, 32768 elsewhere.
         scratch: an empty folder for vectors and scores that should not live in memory; needed on several ranks.
         progress: called with the share done, 0 to 1.
 
@@ -175,7 +176,7 @@ def _embed(
         texts = [encoder.prompt + text for text in sentences(start, stop)]
         encoded = tokenise(encoder.tokenizer, encoder.max_length, texts)
         done = 0
-        for batch in token_batches(_lengths(encoded["input_ids"]), budget):
+        for batch in _batches(encoder, encoded["input_ids"], budget):
             inputs = pad(encoder.tokenizer, {"input_ids": encoded["input_ids"]}, batch).to(state.device)
             vectors.array[start + batch] = encoder.embed(inputs["input_ids"], inputs["attention_mask"]).cpu().numpy()
             done += len(batch)
@@ -190,7 +191,7 @@ def _score_cross(
     for start, block in _blocks(pairs, begin, end):
         encoded = tokenise(encoder.tokenizer, encoder.max_length, block["sentence1"], block["sentence2"])
         done = 0
-        for batch in token_batches(_lengths(encoded["input_ids"]), budget):
+        for batch in _batches(encoder, encoded["input_ids"], budget):
             inputs = pad(encoder.tokenizer, encoded, batch).to(state.device)
             scores.array[start + batch] = encoder.scores(**inputs).cpu().numpy()
             done += len(batch)
@@ -226,8 +227,9 @@ def _default_budget(device: torch.device) -> int:
     return 4096 if device.type == "cpu" else 32768
 
 
-def _lengths(input_ids: list[list[int]]) -> np.ndarray:
-    return np.fromiter((len(ids) for ids in input_ids), dtype=np.int64, count=len(input_ids))
+def _batches(encoder: Encoder, input_ids: list[list[int]], budget: int) -> Iterator[np.ndarray]:
+    lengths = np.fromiter((len(ids) for ids in input_ids), dtype=np.int64, count=len(input_ids))
+    return (packed_batches if is_packed(encoder.model) else token_batches)(lengths, budget)
 
 
 def _silent(share: float) -> None:

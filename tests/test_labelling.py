@@ -22,13 +22,14 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel, set_seed
 
 from te_trainer import labelling
-from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
-from te_trainer.encoders.batches import token_batches
+from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder, packing
+from te_trainer.encoders.batches import packed_batches, token_batches
 from te_trainer.encoders.bi_encoder import Pooling as PoolingName
 from te_trainer.encoders.checkpoint import locate
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.pairs import Pool, build_pool, load_gold
+from te_trainer.stages.token_count import TokenCount
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
 
@@ -90,12 +91,12 @@ def new_cross_encoder(start: str) -> CrossEncoder:
 
 
 class Watch:
-    """What goes through a model: shapes of batches, real tokens, and each row's real tokens if they are asked for."""
+    """What goes through a model: shapes and real tokens of batches, and each row's tokens if they are asked for."""
 
     def __init__(self, model: nn.Module, keep_rows: bool = False) -> None:
         self.rows: Counter[tuple[int, ...]] = Counter()
         self.batches: list[tuple[int, int]] = []
-        self.real = 0
+        self.sizes: list[int] = []
         self._keep_rows = keep_rows
         self._handle = model.register_forward_pre_hook(self._see, with_kwargs=True, prepend=True)
 
@@ -103,14 +104,9 @@ class Watch:
         assert not args
         ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
         self.batches.append(tuple(ids.shape))
-        self.real += int(mask.sum())
+        self.sizes.append(int(mask.sum()))
         if self._keep_rows:
             self.rows.update(tuple(row[kept.bool()].tolist()) for row, kept in zip(ids, mask, strict=True))
-
-    @property
-    def sizes(self) -> list[int]:
-        """Tokens of each batch, padding included."""
-        return [rows * length for rows, length in self.batches]
 
     def __enter__(self) -> Watch:
         return self
@@ -285,6 +281,7 @@ def real_tokens() -> Callable[[str], Encoder]:
     return encoder
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
 @pytest.mark.parametrize(
     ("source", "budget"),
@@ -296,10 +293,13 @@ def real_tokens() -> Callable[[str], Encoder]:
     ],
 )
 def test_95_of_100_tokens_of_a_batch_are_real(
-    tmp_path: Path, real_tokens: Callable[[str], Encoder], kind: str, source: str, budget: int
+    tmp_path: Path, real_tokens: Callable[[str], Encoder], kind: str, source: str, budget: int, packed: bool
 ) -> None:
     """With the budgets that a CPU and a GPU have by default."""
     encoder = real_tokens(kind)
+    if packed:
+        packing.pack(encoder.model)
+    encoder.model.set_attn_implementation(packing.NAME if packed else "eager")
     pairs: Any
     if source == "stsb dev":
         gold = load_gold("stsb", "dev", {}, str(GOLD_FOLDER))
@@ -308,9 +308,11 @@ def test_95_of_100_tokens_of_a_batch_are_real(
         name = str(SAMPLE / "pool.tsv") if source == "sample" else source
         build_pool([name], tmp_path, benchmark_folder=str(GOLD_FOLDER))
         _, pairs = Pool.load(tmp_path)
-    with Watch(encoder.model) as watch:
+    with Watch(encoder.model) as watch, TokenCount().watch(encoder.model) as tokens:
         score_pairs(encoder, pairs, batch_tokens=budget)
-    assert watch.real / sum(watch.sizes) >= 0.95
+    counted = tokens.total()
+    assert counted["real"] == sum(watch.sizes)
+    assert counted["padding"] <= 0.05 * (counted["real"] + counted["padding"])
     # Not bought with many small batches.
     assert len(watch.batches) <= sum(watch.sizes) / budget + encoder.max_length / 2
 
@@ -318,15 +320,30 @@ def test_95_of_100_tokens_of_a_batch_are_real(
 def test_batches_on_a_cpu_are_filled_up_to_4096_tokens(bi_encoder: BiEncoder) -> None:
     words = sorted({word for pair in sample_pairs(60) for word in pair[0].lower().split() if word.isalpha()})[:50]
     texts = [f"{one} {two}" for one in words for two in words]
-    with Watch(bi_encoder.model) as watch:
-        score_pairs(bi_encoder, {"sentence1": texts, "sentence2": texts})
-    assert watch.sizes == [4096, 4096, 4 * 2500 - 8192]
+    for attention, full in ((packing.NAME, 4092), ("eager", 4096)):  # a packed row ends with a filler
+        bi_encoder.model.set_attn_implementation(attention)
+        with Watch(bi_encoder.model) as watch:
+            score_pairs(bi_encoder, {"sentence1": texts, "sentence2": texts})
+        assert watch.sizes == [full, full, 4 * 2500 - 2 * full]
 
 
 def test_the_token_budget_is_kept(encoder: Encoder) -> None:
     with Watch(encoder.model) as watch:
         score_pairs(encoder, columns(sample_pairs(80)), batch_tokens=200)
     assert max(watch.sizes) <= 200
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("budget", [1, 16, 100, 4096])
+def test_packed_batches_are_nearly_full(seed: int, budget: int) -> None:
+    lengths = np.random.default_rng(seed).integers(2, 65, 333)
+    batches = list(packed_batches(lengths, budget))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(333))
+    assert (np.diff(lengths[np.concatenate(batches)]) <= 0).all()
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        tokens = lengths[batch].sum()
+        assert len(batch) == 1 or tokens < budget
+        assert following is None or tokens + lengths[following[0]] >= budget
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -343,6 +360,7 @@ def test_token_batches_hold_every_item_once_within_the_budget(seed: int, budget:
 
 def test_token_batches_of_nothing_are_none() -> None:
     assert list(token_batches(np.array([], dtype=np.int64), 100)) == []
+    assert list(packed_batches(np.array([], dtype=np.int64), 100)) == []
 
 
 def test_distinct_sentences_are_numbered_as_they_first_occur() -> None:

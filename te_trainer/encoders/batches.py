@@ -31,6 +31,22 @@ def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         start += size
 
 
+def packed_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """As `token_batches`, for models that compute no padding: real tokens alone fill a batch.
+
+    All batches but the last are nearly full, so that they are of one size once it is rounded.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    start = 0
+    while start < len(order):
+        before = ends[start] - lengths[order[start]]
+        # a packed row ends with a filler
+        stop = max(start + 1, int(np.searchsorted(ends, before + budget - 1, side="right")))
+        yield order[start:stop]
+        start = stop
+
+
 def split_by_size(sizes: np.ndarray, cost: int) -> Iterator[np.ndarray]:
     """Positions of one batch in groups of similar size, the largest first; one group where splitting saves little.
 
