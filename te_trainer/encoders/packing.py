@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from te_trainer.encoders.batches import split_by_size
 from te_trainer.encoders.dropout import dropout_mask
+from te_trainer.errors import InputError
 
 NAME = "te_trainer_packed"  # of the attention, among those of transformers
 
@@ -144,7 +145,8 @@ class _Attention(torch.autograd.Function):
         (gradient,) = gradients
         total, heads, width = gradient.shape
         groups, back = ctx.packing.heads(heads)
-        rows, kept = [*ctx.saved_tensors[:3], gradient.reshape(-1, width)], ctx.saved_tensors[3:]
+        saved = ctx.saved_tensors
+        rows, kept = [*saved[:3], gradient.reshape(-1, width)], saved[3:]
         found: tuple[list[Tensor], ...] = ([], [], [])
         for group, shares, mask in zip(groups, kept[::2], kept[1::2], strict=True):
             q, k, v, g = (row.index_select(0, group.vectors).view(-1, group.length, width) for row in rows)
@@ -201,8 +203,8 @@ AttentionMaskInterface.register(NAME, _no_mask)
 def pack(model: PreTrainedModel) -> None:
     """Let a model of `POSITIONS`, loaded with `attn_implementation=NAME`, compute what it is given in a packed row.
 
-    It takes padded batches, and gives hidden states of their shape, as before. With another attention
-    (`model.set_attn_implementation`) it is what it was.
+    It takes padded batches of `input_ids`, and gives a last hidden state of their shape, as before; what its layers
+    give on the way is packed. With another attention (`model.set_attn_implementation`) it is what it was.
     """
     base: Any = model.base_model
     base.register_forward_pre_hook(_pack, with_kwargs=True)
@@ -217,7 +219,11 @@ def is_packed(model: PreTrainedModel) -> bool:
 def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
     if not is_packed(base):
         return None
-    ids = args[0] if args else inputs["input_ids"]
+    ids = args[0] if args else inputs.get("input_ids")
+    if ids is None:
+        raise InputError(
+            "a packed model reads input_ids; after model.set_attn_implementation('eager') it reads all else"
+        )
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask
     packing = Packing(mask)

@@ -15,6 +15,7 @@ from torch import Tensor
 from te_trainer.encoders import BiEncoder, CrossEncoder, packing
 from te_trainer.encoders.packing import Packing
 from te_trainer.encoders.precision import autocast
+from te_trainer.errors import InputError
 
 LENGTH = 100
 MODELS = ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"]
@@ -91,6 +92,27 @@ def test_a_batch_without_a_mask_and_one_of_a_single_token() -> None:
     plain, packed = two_of("Bert")
     for ids in (torch.randint(5, 100, (3, 7)), torch.tensor([[5]])):
         torch.testing.assert_close(packed(ids).logits, plain(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_other_inputs_are_refused_in_a_sentence() -> None:
+    _, packed = two_of("Bert")
+    with pytest.raises(InputError, match="a packed model reads input_ids"):
+        packed(inputs_embeds=torch.zeros(2, 3, 32))
+
+
+def test_layers_that_are_computed_again_give_the_same_gradients() -> None:
+    _, packed = two_of("Bert", dropout=0.2)
+    packed.train()
+    found = []
+    for again in (False, True):
+        if again:
+            packed.gradient_checkpointing_enable()
+        packed.zero_grad()
+        torch.manual_seed(1)
+        packed(**batch("Bert", 6)).logits.sum().backward()
+        found.append(packed.bert.encoder.layer[0].attention.self.value.weight.grad)
+    assert float(found[0].abs().max()) > 0
+    torch.testing.assert_close(*found)
 
 
 def test_no_sentence_sees_another() -> None:
