@@ -19,7 +19,7 @@ from te_trainer.config import parse
 from te_trainer.cycle import distil
 from te_trainer.pairs import Pool
 from te_trainer.preparation import check_models, load_gold_sets, prepare_pool
-from te_trainer.processes import leave, process_state
+from te_trainer.processes import keep_freed_memory, leave, process_state
 from te_trainer.progress import RunProgress
 from te_trainer.quiet import quiet_libraries
 from te_trainer.stages import StageRunner
@@ -30,6 +30,7 @@ from te_trainer.stages.settings import metric_of
 def main() -> None:
     config = parse()
     quiet_libraries()
+    keep_freed_memory()
     state = process_state()
     root = Path(config.output_dir)
     check_models(config)

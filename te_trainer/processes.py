@@ -28,7 +28,8 @@ def keep_freed_memory() -> None:
     a quarter of a step, where a hypervisor stands behind the system. What the environment says of malloc is left
     alone, and so are other C libraries.
     """
-    if torch.accelerator.is_available() or any(name.startswith("MALLOC_") for name in os.environ):
+    said = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if said or torch.accelerator.is_available():
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 
 from te_trainer import labelling
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder, packing
-from te_trainer.encoders.batches import packed_batches, token_batches
+from te_trainer.encoders.batches import ROW, packed_batches, row_size, token_batches
 from te_trainer.encoders.bi_encoder import Pooling as PoolingName
 from te_trainer.encoders.checkpoint import locate
 from te_trainer.errors import DivergedError
@@ -341,9 +341,9 @@ def test_packed_batches_are_nearly_full(seed: int, budget: int) -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(333))
     assert (np.diff(lengths[np.concatenate(batches)]) <= 0).all()
     for batch, following in zip(batches, [*batches[1:], None], strict=True):
-        tokens = lengths[batch].sum()
-        assert len(batch) == 1 or tokens < budget
-        assert following is None or tokens + lengths[following[0]] >= budget
+        computed = row_size(lengths[batch].sum())
+        assert len(batch) == 1 or computed <= max(budget, ROW)
+        assert following is None or row_size(lengths[batch].sum() + lengths[following[0]]) > budget - ROW
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 PADDING = 0.05  # share of a batch that may be padding
+ROW = 64  # tokens; a packed row has a multiple of this
 
 
 def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
@@ -36,15 +37,20 @@ def packed_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
     All batches but the last are nearly full, so that they are of one size once it is rounded.
     """
+    room = max(1, budget // ROW) * ROW - 1
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])
     start = 0
     while start < len(order):
         before = ends[start] - lengths[order[start]]
-        # a packed row ends with a filler
-        stop = max(start + 1, int(np.searchsorted(ends, before + budget - 1, side="right")))
+        stop = max(start + 1, int(np.searchsorted(ends, before + room, side="right")))
         yield order[start:stop]
         start = stop
+
+
+def row_size(real: int) -> int:
+    """Tokens of a packed row with so many real ones; at least one is a filler."""
+    return (real // ROW + 1) * ROW
 
 
 def split_by_size(sizes: np.ndarray, cost: int) -> Iterator[np.ndarray]:

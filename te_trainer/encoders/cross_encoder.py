@@ -26,6 +26,7 @@ from te_trainer.encoders.checkpoint import (
     saved_activation,
 )
 from te_trainer.encoders.decoders import is_decoder, prepare_model
+from te_trainer.encoders.packing import is_packed
 from te_trainer.errors import InputError
 
 Activation = Literal["sigmoid", "identity"]
@@ -75,6 +76,9 @@ class CrossEncoder:
         tokenizer = load_tokenizer(name)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)
+        if is_packed(model):
+            # the classifier reads the first column, and packing leaves no padding that could stand there
+            tokenizer.padding_side = "right"
         return cls(model, tokenizer, max_length, activation)
 
     def activate_with(self, activation: Activation) -> None:

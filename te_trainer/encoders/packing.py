@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from te_trainer.encoders.batches import split_by_size
+from te_trainer.encoders.batches import row_size, split_by_size
 from te_trainer.encoders.dropout import dropout_mask
 from te_trainer.errors import InputError
 
 NAME = "te_trainer_packed"  # of the attention, among those of transformers
 
-# Every size of a product is compiled on its own, and torch's softmax is slow over fewer than 16 values.
-ROW = 64  # tokens; rows have multiples of this
+# torch's softmax is slow over fewer than 16 values; sizes are rounded, because each is compiled on its own.
 SHORTEST = 16
 LENGTH = 8
 GROUP = 5_000  # products of a query and a key that cost as much as one more group of sentences
@@ -50,7 +49,7 @@ class Packing:
         self.lengths = mask.sum(1)
         real = np.flatnonzero(mask)
         self.real = len(real)
-        self.total = (self.real // ROW + 1) * ROW
+        self.total = row_size(self.real)
         tokens = np.zeros(self.total, dtype=np.int64)
         tokens[: self.real] = real
         self.tokens = torch.from_numpy(tokens)
@@ -200,8 +199,12 @@ AttentionInterface.register(NAME, packed_attention)
 AttentionMaskInterface.register(NAME, _no_mask)
 
 
+# What all models of `POSITIONS` take, in their order.
+ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
 def pack(model: PreTrainedModel) -> None:
-    """Let a model of `POSITIONS`, loaded with `attn_implementation=NAME`, compute what it is given in a packed row.
+    """Let a model of `POSITIONS`, loaded with `attn_implementation=NAME`, compute its batches in packed rows; once.
 
     It takes padded batches of `input_ids`, and gives a last hidden state of their shape, as before; what its layers
     give on the way is packed. With another attention (`model.set_attn_implementation`) it is what it was.
@@ -219,17 +222,18 @@ def is_packed(model: PreTrainedModel) -> bool:
 def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
     if not is_packed(base):
         return None
-    ids = args[0] if args else inputs.get("input_ids")
-    if ids is None:
+    inputs = {**dict(zip(ARGUMENTS, args, strict=False)), **inputs}
+    ids = inputs.get("input_ids")
+    if ids is None or inputs.get("past_key_values") is not None or inputs.get("encoder_hidden_states") is not None:
         raise InputError(
-            "a packed model reads input_ids; after model.set_attn_implementation('eager') it reads all else"
+            "a packed model reads input_ids alone; after model.set_attn_implementation('eager') it reads all else"
         )
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask
     packing = Packing(mask)
     packed = {name: inputs.get(name) for name in ("token_type_ids", "position_ids")}
     if packed["position_ids"] is None:
-        packed["position_ids"] = POSITIONS[base.config.model_type](mask, base.config.pad_token_id)
+        packed["position_ids"] = POSITIONS[base.config.model_type](ids, base.config.pad_token_id)
     packed = {name: value if value is None else packing.pack(value) for name, value in packed.items()}
     rest = {name: value for name, value in inputs.items() if name not in {"input_ids", "attention_mask", *packed}}
     return (), {"input_ids": packing.pack(ids), **packed, **rest, "packing": packing}
@@ -242,12 +246,13 @@ def _unpack(encoder: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], o
     return output
 
 
-def _columns(mask: Tensor, padding: int) -> Tensor:
-    return torch.arange(mask.shape[1]).expand_as(mask)
+def _columns(ids: Tensor, padding: int) -> Tensor:
+    return torch.arange(ids.shape[1]).expand_as(ids)
 
 
-def _counted(mask: Tensor, padding: int) -> Tensor:
-    return (mask.cumsum(1) * mask).long() + padding
+def _counted(ids: Tensor, padding: int) -> Tensor:
+    real = ids != padding
+    return real.cumsum(1) * real + padding
 
 
 # How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.

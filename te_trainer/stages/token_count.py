@@ -13,6 +13,8 @@ from accelerate.utils import gather
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from te_trainer.encoders.batches import row_size
+from te_trainer.encoders.packing import is_packed
 from te_trainer.processes import process_state
 from te_trainer.run_folder import write_text
 
@@ -34,31 +36,26 @@ class TokenCount:
         self.real: Tensor | int = 0
 
     @contextlib.contextmanager
-    def watch(self, model: Any, training: bool = False) -> Iterator[TokenCount]:
+    def watch(self, model: nn.Module, training: bool = False) -> Iterator[TokenCount]:
         """Count while the block runs.
 
         Args:
             training: count the passes of training instead of those of inference.
         """
 
-        def count_real(module: nn.Module, _: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        def count(module: Any, _: tuple[Any, ...], inputs: dict[str, Any]) -> None:
             if module.training == training:
-                self.real = self.real + inputs["attention_mask"].detach().sum()
+                size, mask = inputs["input_ids"].numel(), inputs.get("attention_mask")
+                real = size if mask is None else mask.detach().sum()
+                self.positions += row_size(int(real)) if is_packed(module) else size
+                self.real = self.real + real
 
-        def count_computed(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if module.training == training:
-                self.positions += inputs[0].numel()
-
-        handles = [
-            # in front of what packs a batch, and so loses its padding
-            model.register_forward_pre_hook(count_real, with_kwargs=True, prepend=True),
-            model.get_input_embeddings().register_forward_pre_hook(count_computed),
-        ]
+        # in front of what packs a batch, and so loses its padding
+        handle = model.register_forward_pre_hook(count, with_kwargs=True, prepend=True)
         try:
             yield self
         finally:
-            for handle in handles:
-                handle.remove()
+            handle.remove()
 
     def total(self) -> dict[str, int]:
         """`{"real": tokens, "padding": tokens}` over all ranks; every rank has to ask."""

@@ -67,6 +67,9 @@ class PairTrainer(Trainer):
         if peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
             set_seed(args.seed)
+            if peft_config.is_prompt_learning and is_packed(encoder.model):
+                # it puts vectors in front of every sentence
+                encoder.model.set_attn_implementation("eager")
             encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, peft_config))
         if args.device.type == "cpu" and not args.torch_compile:
             use_cpu_dropout(encoder.model)
