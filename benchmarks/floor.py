@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel
 
+from te_trainer.quiet import quiet_libraries
+
 TOKENS = 4096  # rows of the measured product
 STAGES = {"label_bi": 2, "train_cross": 6, "label_cross": 2, "train_bi": 6}  # operations a weight and token
 
@@ -29,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run of one model")
     arguments = parser.parse_args()
+    quiet_libraries()
     results = json.loads((arguments.run / "results.json").read_text(encoding="utf-8"))
     (final,) = results["final"].values()
     model = AutoModel.from_pretrained(final["bi-encoder"]["path"])
