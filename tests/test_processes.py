@@ -15,10 +15,12 @@ from te_trainer.processes import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
-for _ in range(3):
+found = []
+for _ in range(6):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.zeros(256, 2**18)  # 256 MB: 65,536 pages, or 128 huge ones
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(found[1:]))  # a system that is short of memory takes pages back by itself
 """
 
 
