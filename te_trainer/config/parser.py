@@ -36,13 +36,13 @@ from te_trainer.config.schema import (
 )
 from te_trainer.errors import InputError
 
-# Keys of a section beside those of TrainingArguments: name, type, default, help.
 SAMPLING: Key = (
     "train_sampling_strategy",
     Literal["auto", "random", "group_by_length"],
     "auto",
     "How pairs become batches; auto takes random where no padding is computed, else group_by_length.",
 )
+# Keys of a section beside those of TrainingArguments: name, type, default, help.
 OWN_KEYS: dict[str, list[Key]] = {
     "bi_encoder": [
         SAMPLING,
