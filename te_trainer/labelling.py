@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.batches import packed_batches, token_batches
 from te_trainer.encoders.packing import is_packed
+from te_trainer.encoders.padding import pad
 from te_trainer.encoders.precision import Precision, autocast
-from te_trainer.encoders.tokens import tokenise
+from te_trainer.encoders.tokens import Columns, tokenise
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.pairs.pool import pair_digest
 from te_trainer.processes import process_state
@@ -177,7 +178,7 @@ def _embed(
         encoded = tokenise(encoder.tokenizer, encoder.max_length, texts)
         done = 0
         for batch in _batches(encoder, encoded["input_ids"], budget):
-            inputs = pad(encoder.tokenizer, {"input_ids": encoded["input_ids"]}, batch).to(state.device)
+            inputs = _padded(encoder, {"input_ids": encoded["input_ids"]}, batch, state.device)
             vectors.array[start + batch] = encoder.embed(inputs["input_ids"], inputs["attention_mask"]).cpu().numpy()
             done += len(batch)
             progress((start - begin + done) / (end - begin))
@@ -192,15 +193,15 @@ def _score_cross(
         encoded = tokenise(encoder.tokenizer, encoder.max_length, block["sentence1"], block["sentence2"])
         done = 0
         for batch in _batches(encoder, encoded["input_ids"], budget):
-            inputs = pad(encoder.tokenizer, encoded, batch).to(state.device)
+            inputs = _padded(encoder, encoded, batch, state.device)
             scores.array[start + batch] = encoder.scores(**inputs).cpu().numpy()
             done += len(batch)
             progress((start - begin + done) / (end - begin))
 
 
-def pad(tokenizer: PreTrainedTokenizerBase, encoded: Mapping[str, Any], rows: np.ndarray) -> Any:
-    """A padded batch of the given rows of what a tokenizer gave."""
-    return tokenizer.pad({name: [column[row] for row in rows] for name, column in encoded.items()}, return_tensors="pt")
+def _padded(encoder: Encoder, encoded: Columns, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+    batch = pad(encoder.tokenizer, {name: [column[row] for row in rows] for name, column in encoded.items()})
+    return {name: values.to(device) for name, values in batch.items()}
 
 
 def _blocks(pairs: Pairs, begin: int, end: int) -> Iterator[tuple[int, Mapping[str, list[str]]]]:

@@ -6,29 +6,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-WORDS = 4  # numbers of 16 bits in one of 64
+BYTES = 8  # of a random word
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def dropout_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor | None:
-    """What values on a CPU are multiplied with: 0 with probability `p`, else what keeps their expectation.
+    """What values on a CPU are multiplied with: 0 with probability `p`, else 1 / (1 - p).
 
-    It is made of whole random words of a generator that torch's seeds: 16 bits decide on one value. The probability is
-    rounded to a multiple of 2^-16, and what is kept is scaled by its true share.
+    It is made of whole random words of a generator that torch's seeds: 8 bits decide on one value. So a mask drops a
+    multiple of 1/256 of its values; which of the two that lie next to `p` is drawn too, and `p` is the mean.
 
     Returns:
-        shape `shape`; None where the rounded probability is 0.
+        shape `shape`; None where `p` is 0.
     """
-    dropped = round(p * 2**16)
-    if not dropped:
+    if not p:
         return None
-    if dropped == 2**16:
-        return torch.zeros(shape, dtype=dtype)
     # twice as fast as torch's own
     generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**63 - 1, ()))))
-    words = generator.integers(2**64 - 1, size=-(-shape.numel() // WORDS), dtype=np.uint64, endpoint=True)
-    numbers = torch.from_numpy(words.view(np.int16))[: shape.numel()].view(shape)
-    # numbers become 0 and 1 in place: as booleans they would take five times as long
-    return numbers.ge_(dropped - 2**15).to(dtype).mul_(2**16 / (2**16 - dropped))
+    dropped = int(p * 256 + generator.random())
+    if dropped == 256:
+        return torch.zeros(shape, dtype=dtype)
+    words = generator.integers(2**64 - 1, size=-(-shape.numel() // BYTES), dtype=np.uint64, endpoint=True)
+    numbers = torch.from_numpy(words.view(np.uint8))[: shape.numel()].view(shape)
+    # a number becomes 0 or 1, and times the bits of a float it is 0 or this float: a tenth of the time of comparing,
+    # converting and scaling
+    integer = INTEGERS[dtype.itemsize]
+    scale = torch.tensor(1 / (1 - p), dtype=dtype).view(integer).item()
+    return numbers.ge_(dropped).to(integer).mul_(scale).view(dtype)
 
 
 class CPUDropout(nn.Dropout):

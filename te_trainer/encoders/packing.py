@@ -6,6 +6,7 @@ sentences of similar length out of it, and puts what it found back.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,10 +134,10 @@ class _Attention(torch.autograd.Function):
             scores = torch.bmm(q, k.transpose(1, 2)).view(group.number, heads, group.length, group.length)
             shares = torch.add(group.mask, scores, alpha=scaling).softmax(-1)
             mask = dropout_mask(shares.shape, dropout, q.dtype)
-            kept += [shares, mask]
+            kept += [q, k, v, shares, mask]
             outputs.append(torch.bmm(_dropped(shares, mask, q.dtype), v).view(-1, width))
         ctx.packing, ctx.scaling = packing, scaling
-        ctx.save_for_backward(*rows, *kept)
+        ctx.save_for_backward(*kept)
         return torch.cat(outputs).index_select(0, back).view(total, heads, width)
 
     @staticmethod
@@ -144,11 +145,11 @@ class _Attention(torch.autograd.Function):
         (gradient,) = gradients
         total, heads, width = gradient.shape
         groups, back = ctx.packing.heads(heads)
-        saved = ctx.saved_tensors
-        rows, kept = [*saved[:3], gradient.reshape(-1, width)], saved[3:]
+        rows, kept = gradient.reshape(-1, width), iter(ctx.saved_tensors)
         found: tuple[list[Tensor], ...] = ([], [], [])
-        for group, shares, mask in zip(groups, kept[::2], kept[1::2], strict=True):
-            q, k, v, g = (row.index_select(0, group.vectors).view(-1, group.length, width) for row in rows)
+        for group in groups:
+            q, k, v, shares, mask = islice(kept, 5)
+            g = rows.index_select(0, group.vectors).view(-1, group.length, width)
             found[2].append(torch.bmm(_dropped(shares, mask, q.dtype).transpose(1, 2), g))
             of_shares = torch.bmm(g, v.transpose(1, 2)).view(shares.shape)
             if mask is not None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from te_trainer.encoders.padding import pad
+
 
 @dataclass
 class BiEncoderCollator:
@@ -23,9 +25,9 @@ class BiEncoderCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         ids = [row[side] for side in ("input_ids1", "input_ids2") for row in rows]
-        batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+        batch = pad(self.tokenizer, {"input_ids": ids})
         if "label" not in rows[0]:
-            return dict(batch)
+            return batch
         return {**batch, "labels": torch.tensor([row["label"] for row in rows], dtype=torch.float32)}
 
 
@@ -42,5 +44,5 @@ class CrossEncoderCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         names = [name for name in rows[0] if name not in {"label", "length"}]
-        batch = self.tokenizer.pad({name: [row[name] for row in rows] for name in names}, return_tensors="pt")
+        batch = pad(self.tokenizer, {name: [row[name] for row in rows] for name in names})
         return {**batch, "labels": torch.tensor([row["label"] for row in rows], dtype=torch.float32)}
