@@ -213,6 +213,8 @@ def pack(model: PreTrainedModel) -> None:
     base: Any = model.base_model
     base.register_forward_pre_hook(_pack, with_kwargs=True)
     base.encoder.register_forward_hook(_unpack, with_kwargs=True)
+    for layer in base.encoder.layer:
+        layer.attention.self.register_forward_pre_hook(_cast_once)
 
 
 def is_packed(model: PreTrainedModel) -> bool:
@@ -245,6 +247,14 @@ def _unpack(encoder: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], o
         return None
     output["last_hidden_state"] = inputs["packing"].unpack(output["last_hidden_state"])
     return output
+
+
+def _cast_once(module: nn.Module, args: tuple[Any, ...]) -> Any:
+    # autocast would do it for query, key and value each, and keep three copies for the backward pass
+    if not torch.is_autocast_enabled("cpu"):
+        return None
+    hidden, *rest = args
+    return hidden.to(torch.get_autocast_dtype("cpu")), *rest
 
 
 def _columns(ids: Tensor, padding: int) -> Tensor:

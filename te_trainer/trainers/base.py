@@ -25,6 +25,7 @@ from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
 from te_trainer.trainers.tokenise import lengths
+from te_trainer.trainers.used_words import train_used_words
 from te_trainer.trainers.views import SentenceViews
 
 Loss = TypeVar("Loss")
@@ -175,8 +176,9 @@ class PairTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and leave the encoder as it came: accelerate's autocast around its forward would stay on it."""
-        output = super().train(*args, **kwargs)
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        with self._used_words():
+            output = super().train(*args, **kwargs)
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return output
 
     def training_step(
@@ -209,6 +211,13 @@ class PairTrainer(Trainer):
     def _grouped(self) -> bool:
         strategy = self.args.train_sampling_strategy
         return strategy == "group_by_length" or (strategy == "auto" and not is_packed(self.encoder.model))
+
+    def _used_words(self) -> contextlib.AbstractContextManager[None]:
+        # engines that take weights apart, and compilers, get the model as it is
+        whole = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.torch_compile)
+        if whole and isinstance(self.train_dataset, Dataset):
+            return train_used_words(self.encoder.model, self.train_dataset)
+        return contextlib.nullcontext()
 
     def _epoch(self) -> int:
         # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.

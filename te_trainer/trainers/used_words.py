@@ -1,0 +1,109 @@
+"""Word embeddings of a training's own vocabulary: what its texts never hold does not learn.
+
+AdamW, the gradient and its norm go over every row of the word embeddings, in every step. Of a multilingual model those
+are most of its weights, and a pool of pairs knows a small part of its vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+ROWS = 10_000  # of a dataset, that are looked at together
+
+
+class UsedWords(nn.Module):
+    """Word embeddings of which some rows are trained; checkpoints hold all of them, as `nn.Embedding`'s would.
+
+    Args:
+        words: what it stands for. It keeps its parameter, which meanwhile has the trained rows alone.
+        used: shape (vocabulary,), whether a row is trained.
+    """
+
+    weight: Tensor
+
+    def __init__(self, words: nn.Embedding, used: np.ndarray) -> None:
+        super().__init__()
+        self.words = [words]  # not a submodule
+        self.weight = words.weight
+        order = np.argsort(~used, kind="stable")
+        self.order, self.place = (
+            torch.from_numpy(places).to(words.weight.device) for places in (order, np.argsort(order))
+        )
+        self.padding = None if words.padding_idx is None else int(self.place[words.padding_idx])
+        self.all_rows = words.weight.detach()[self.order]
+        self._put(self.all_rows[: int(used.sum())])
+        self.register_state_dict_post_hook(_save_all)
+        self.register_load_state_dict_pre_hook(_load_all)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """As `nn.Embedding.forward`; with gradients, for trained rows only."""
+        learns = self.training and torch.is_grad_enabled()
+        return F.embedding(self.place[ids], self.weight if learns else self.all_rows, self.padding)
+
+    def restore(self) -> nn.Embedding:
+        """What it stood for, with all rows where they belong."""
+        self._put(self.all_rows[self.place])
+        return self.words[0]
+
+    def _put(self, rows: Tensor) -> None:
+        # the parameter stays the same object: an optimiser knows it
+        self.weight.data = rows
+        self.weight.grad = None
+
+
+def _save_all(module: UsedWords, state: dict[str, Any], prefix: str, _: Any) -> None:
+    state[f"{prefix}weight"] = module.all_rows[module.place]
+
+
+def _load_all(module: UsedWords, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    name = f"{prefix}weight"
+    if name in state:
+        module.all_rows.copy_(state[name][module.order])
+        state[name] = module.all_rows[: len(module.weight)].clone()
+
+
+@contextlib.contextmanager
+def train_used_words(model: PreTrainedModel, dataset: Dataset) -> Iterator[None]:
+    """Within the block, train only those word embeddings that occur in a dataset.
+
+    Nothing happens to a model whose word embeddings are not trained, or are the weights of something else too.
+
+    Args:
+        dataset: what is trained on; tokens are in its columns `input_ids`, `input_ids1`, `input_ids2`.
+    """
+    words: Any = model.get_input_embeddings()
+    if not _is_plain(model, words):
+        yield
+        return
+    replaced = UsedWords(words, used_words(dataset, words))
+    model.set_input_embeddings(replaced)
+    try:
+        yield
+    finally:
+        model.set_input_embeddings(replaced.restore())
+
+
+def used_words(dataset: Dataset, words: nn.Embedding) -> np.ndarray:
+    """Which rows of word embeddings occur in a dataset, padding among them; shape (vocabulary,)."""
+    used = np.zeros(words.num_embeddings, dtype=bool)
+    if words.padding_idx is not None:
+        used[words.padding_idx] = True
+    columns = [name for name in dataset.column_names if name.startswith("input_ids")]
+    for table in dataset.select_columns(columns).with_format("arrow").iter(ROWS):
+        for name in columns:
+            used[table[name].combine_chunks().flatten().to_numpy()] = True
+    return used
+
+
+def _is_plain(model: nn.Module, words: Any) -> bool:
+    places = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is words.weight]
+    return type(words) is nn.Embedding and words.weight.requires_grad and len(places) == 1
