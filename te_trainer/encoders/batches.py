@@ -8,6 +8,7 @@ import numpy as np
 
 PADDING = 0.05  # share of a batch that may be padding
 ROW = 64  # tokens; a packed row has a multiple of this
+ITEMS = 16  # a packed batch of more has a multiple of this
 
 
 def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
@@ -35,7 +36,8 @@ def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 def packed_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
     """As `token_batches`, for models that compute no padding: real tokens alone fill a batch.
 
-    All batches but the last are nearly full, so that they are of one size once it is rounded.
+    All batches but the last are nearly full, and of few sizes: products are compiled for each number of tokens and, in
+    a cross-encoder's head, for each number of pairs, and half a megabyte is kept of each.
     """
     room = max(1, budget // ROW) * ROW - 1
     order = np.argsort(-lengths, kind="stable")
@@ -44,6 +46,8 @@ def packed_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
     while start < len(order):
         before = ends[start] - lengths[order[start]]
         stop = max(start + 1, int(np.searchsorted(ends, before + room, side="right")))
+        if stop - start > ITEMS:
+            stop -= (stop - start) % ITEMS
         yield order[start:stop]
         start = stop
 
