@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Batc
 from te_trainer.encoders import CrossEncoder
 from te_trainer.encoders.cross_encoder import Activation
 from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
 
 KINDS = ["bert", "roberta"]
 LONG = " ".join(word for pair in sample_pairs(90) for text in pair for word in text.lower().split() if word.isalpha())
@@ -209,3 +210,17 @@ def test_under_autocast_logits_are_float32_and_as_many_as_pairs(starts: dict[str
     assert torch.corrcoef(torch.stack([half, plain]))[0, 1] > 0.99
     assert coarse.dtype == torch.bfloat16
     assert len(coarse.unique()) < len(pairs) / 2
+
+
+def test_a_tokenizer_that_pads_on_the_left_changes_no_score(tiny: Path, tmp_path: Path) -> None:
+    """The classifier of a BERT reads the first column."""
+    pairs = sample_pairs(20)
+    columns = {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]}
+    set_seed(0)
+    encoder = CrossEncoder.from_pretrained(str(tiny))
+    enlarge_weights(encoder.model)
+    expected = score_pairs(encoder, columns)
+    encoder.tokenizer.padding_side = "left"
+    encoder.save_pretrained(tmp_path)
+    found = score_pairs(CrossEncoder.from_pretrained(str(tmp_path)), columns)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
