@@ -216,7 +216,8 @@ class PairTrainer(Trainer):
         # engines that take weights apart, and compilers, get the model as it is
         whole = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.torch_compile)
         if whole and isinstance(self.train_dataset, Dataset):
-            return train_used_words(self.encoder.model, self.train_dataset)
+            padding = self.encoder.tokenizer.pad_token_id
+            return train_used_words(self.encoder.model, self.train_dataset, padding)
         return contextlib.nullcontext()
 
     def _epoch(self) -> int:

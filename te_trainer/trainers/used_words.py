@@ -47,12 +47,22 @@ class UsedWords(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """As `nn.Embedding.forward`; with gradients, for trained rows only."""
         learns = self.training and torch.is_grad_enabled()
-        return F.embedding(self.place[ids], self.weight if learns else self.all_rows, self.padding)
+        return F.embedding(self.place[ids], self.weight if learns else self._all(), self.padding)
+
+    def vocabulary(self) -> Tensor:
+        """All rows where they belong, shape (vocabulary, hidden)."""
+        return self._all()[self.place]
 
     def restore(self) -> nn.Embedding:
-        """What it stood for, with all rows where they belong."""
-        self._put(self.all_rows[self.place])
+        """What it stood for, with all rows."""
+        self._put(self.vocabulary())
         return self.words[0]
+
+    def _all(self) -> Tensor:
+        # DistributedDataParallel moves parameters to memory of its own
+        if self.weight.data_ptr() != self.all_rows.data_ptr():
+            self.all_rows[: len(self.weight)] = self.weight.detach()
+        return self.all_rows
 
     def _put(self, rows: Tensor) -> None:
         # the parameter stays the same object: an optimiser knows it
@@ -61,7 +71,7 @@ class UsedWords(nn.Module):
 
 
 def _save_all(module: UsedWords, state: dict[str, Any], prefix: str, _: Any) -> None:
-    state[f"{prefix}weight"] = module.all_rows[module.place]
+    state[f"{prefix}weight"] = module.vocabulary()
 
 
 def _load_all(module: UsedWords, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -72,19 +82,24 @@ def _load_all(module: UsedWords, state: dict[str, Any], prefix: str, *_: Any) ->
 
 
 @contextlib.contextmanager
-def train_used_words(model: PreTrainedModel, dataset: Dataset) -> Iterator[None]:
+def train_used_words(model: PreTrainedModel, dataset: Dataset, padding: int) -> Iterator[None]:
     """Within the block, train only those word embeddings that occur in a dataset.
 
     Nothing happens to a model whose word embeddings are not trained, or are the weights of something else too.
 
     Args:
         dataset: what is trained on; tokens are in its columns `input_ids`, `input_ids1`, `input_ids2`.
+        padding: the token that fills its batches.
     """
     words: Any = model.get_input_embeddings()
     if not _is_plain(model, words):
         yield
         return
-    replaced = UsedWords(words, used_words(dataset, words))
+    used = used_words(dataset, words.num_embeddings)
+    used[padding] = True
+    if words.padding_idx is not None:
+        used[words.padding_idx] = True
+    replaced = UsedWords(words, used)
     model.set_input_embeddings(replaced)
     try:
         yield
@@ -92,11 +107,9 @@ def train_used_words(model: PreTrainedModel, dataset: Dataset) -> Iterator[None]
         model.set_input_embeddings(replaced.restore())
 
 
-def used_words(dataset: Dataset, words: nn.Embedding) -> np.ndarray:
-    """Which rows of word embeddings occur in a dataset, padding among them; shape (vocabulary,)."""
-    used = np.zeros(words.num_embeddings, dtype=bool)
-    if words.padding_idx is not None:
-        used[words.padding_idx] = True
+def used_words(dataset: Dataset, vocabulary: int) -> np.ndarray:
+    """Which tokens occur in a dataset, shape (vocabulary,)."""
+    used = np.zeros(vocabulary, dtype=bool)
     columns = [name for name in dataset.column_names if name.startswith("input_ids")]
     for table in dataset.select_columns(columns).with_format("arrow").iter(ROWS):
         for name in columns:

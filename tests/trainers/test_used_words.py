@@ -148,12 +148,30 @@ def test_words_that_are_frozen_or_tied_are_left_alone(prepare: Any, model: str) 
     encoder = load("bi-encoder", model)
     prepare(encoder)
     words = words_of(encoder.model)
-    with train_used_words(encoder.model, Dataset.from_dict({"input_ids1": [[1]]})):
+    with train_used_words(encoder.model, Dataset.from_dict({"input_ids1": [[1]]}), 0):
         assert words_of(encoder.model) is words
         assert len(words.weight) == words.num_embeddings
 
 
 def test_all_columns_of_a_selection_count() -> None:
     rows = {"input_ids1": [[1], [2], [3]], "input_ids2": [[], [5, 6], [7]], "length": [1, 2, 1]}
-    words = torch.nn.Embedding(9, 2, padding_idx=0)
-    assert np.flatnonzero(used_words(Dataset.from_dict(rows).select([1, 2]), words)).tolist() == [0, 2, 3, 5, 6, 7]
+    assert np.flatnonzero(used_words(Dataset.from_dict(rows).select([1, 2]), 9)).tolist() == [2, 3, 5, 6, 7]
+
+
+def test_a_wrapper_may_move_the_parameter(model: str, tmp_path: Path) -> None:
+    """DistributedDataParallel does; in checkpoints, for the dev set and afterwards the trained rows are there."""
+    found = []
+    for step in (1, 1000):  # 1000 never comes
+        encoder = without_dropout(load("bi-encoder", model))
+        words = words_of(encoder.model).weight
+
+        def move(_: Any, words: Any = words) -> None:
+            words.data = words.data.clone()
+
+        trainer = trainer_of(encoder, tmp_path / str(step), labelled(), other_pairs(12), callbacks=[At(step, move)])
+        trainer.train()
+        found.append((trainer.state.log_history, weights(trainer)))
+    assert [entry.get("eval_spearman") for entry in found[0][0]] == [
+        entry.get("eval_spearman") for entry in found[1][0]
+    ]
+    assert same(found[0][1], found[1][1])
