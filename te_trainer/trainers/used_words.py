@@ -59,7 +59,7 @@ class UsedWords(nn.Module):
         return self.words[0]
 
     def _all(self) -> Tensor:
-        # DistributedDataParallel moves parameters to memory of its own
+        # among several processes accelerate moves a model from "cpu" to "cpu:0", which copies its parameters
         if self.weight.data_ptr() != self.all_rows.data_ptr():
             self.all_rows[: len(self.weight)] = self.weight.detach()
         return self.all_rows

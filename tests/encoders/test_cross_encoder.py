@@ -220,7 +220,9 @@ def test_a_tokenizer_that_pads_on_the_left_changes_no_score(tiny: Path, tmp_path
     encoder = CrossEncoder.from_pretrained(str(tiny))
     enlarge_weights(encoder.model)
     expected = score_pairs(encoder, columns)
-    encoder.tokenizer.padding_side = "left"
     encoder.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left"}))
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "left"
     found = score_pairs(CrossEncoder.from_pretrained(str(tmp_path)), columns)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)

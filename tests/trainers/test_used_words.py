@@ -67,6 +67,19 @@ def test_weights_are_those_of_training_all_words(kind: str, model: str, tmp_path
     assert changed == [row for row in occurring(model, labelled()).tolist() if row != encoder.tokenizer.pad_token_id]
 
 
+def test_the_padding_of_the_embeddings_never_learns(model: str) -> None:
+    """It may be another token than the tokenizer pads with."""
+    base = load("bi-encoder", model).model
+    words = words_of(base)
+    words.padding_idx = 5
+    with train_used_words(base, Dataset.from_dict({"input_ids": [[8, 9]]}), 0):
+        base.train()
+        replaced = words_of(base)
+        replaced(torch.tensor([[8, 5, 5]])).sum().backward()
+        learns = [int(replaced.order[row]) for row in words.weight.grad.any(1).nonzero()]
+    assert learns == [8]
+
+
 def test_words_that_never_occur_do_not_decay(model: str, tmp_path: Path) -> None:
     encoder = load("bi-encoder", model)
     start = words_of(encoder.model).weight.detach().clone()
