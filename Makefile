@@ -6,6 +6,7 @@ QUICKSTART_OUTPUT ?= runs/quickstart
 # Where stsb.tsv lies; without it, benchmarks take the project's own sample.
 DATA ?= ../shared/data
 REPETITIONS ?= 3
+SCALE_REPETITIONS ?= 1
 
 .PHONY: quickstart test test-distributed benchmark lint types check clean
 
@@ -23,8 +24,8 @@ benchmark: $(VENV)/.dev
 	rm -rf runs/benchmark
 	$(VENV)/bin/python benchmarks/versus_sentence_transformers.py $(if $(wildcard $(DATA)/stsb.tsv),--data-dir $(DATA)) \
 		--repetitions $(REPETITIONS) --keep runs/benchmark --output runs/benchmark/versus.json
-	$(VENV)/bin/python benchmarks/floor.py runs/benchmark/te_trainer-0
-	$(VENV)/bin/python benchmarks/scale.py --repetitions $(REPETITIONS) --output runs/benchmark/scale.json
+	$(VENV)/bin/python benchmarks/floor.py runs/benchmark/te_trainer-?
+	$(VENV)/bin/python benchmarks/scale.py --repetitions $(SCALE_REPETITIONS) --output runs/benchmark/scale.json
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

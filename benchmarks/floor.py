@@ -1,6 +1,7 @@
 """The arithmetic floor of a run's stages, and how much of it each stage reaches.
 
     python benchmarks/floor.py runs/quickstart
+    python benchmarks/floor.py runs/benchmark/te_trainer-?          # medians of several runs that differ in nothing
 
 A stage cannot be faster than its matrix products: 2 operations for each weight of the encoder's matrices and each real
 token going forward, and twice as many more going backward, at the rate of a product of that model's shape, in the run's
@@ -14,6 +15,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -29,10 +31,11 @@ STAGES = {"label_bi": 2, "train_cross": 6, "label_cross": 2, "train_bi": 6}  # o
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a finished run of one model")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs of one model, alike but in seed")
     arguments = parser.parse_args()
     quiet_libraries()
-    results = json.loads((arguments.run / "results.json").read_text(encoding="utf-8"))
+    runs = [json.loads((run / "results.json").read_text(encoding="utf-8")) for run in arguments.runs]
+    results = runs[0]
     (final,) = results["final"].values()
     model = AutoModel.from_pretrained(final["bi-encoder"]["path"])
     matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
@@ -42,7 +45,8 @@ def main() -> None:
     print(f"{weights / 1e6:.1f} M weights in matrices; {rate / 1e9:.0f} GFLOP/s in {dtype}\n")
     print("| stage | real tokens | floor | measured | share |\n| --- | ---: | ---: | ---: | ---: |")
     for stage, operations in STAGES.items():
-        tokens, seconds = results["tokens"][stage]["real"], results["seconds"][stage]
+        tokens = results["tokens"][stage]["real"]
+        seconds = median(run["seconds"][stage] for run in runs)
         floor = operations * weights * tokens / rate
         print(f"| {stage} | {tokens:,} | {floor:.1f} s | {seconds:.1f} s | {floor / seconds:.0%} |")
 

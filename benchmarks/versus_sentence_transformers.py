@@ -7,6 +7,7 @@
 Both sides label the pool, train a cross-encoder, label with it and train a bi-encoder, each stage from files to files:
 same model, pairs, epochs, batch sizes, learning rates, choice of the best checkpoint by the dev set. Each side is a
 process of its own; they take turns, so that what slows the machine down slows down both. What is compared are medians.
+Each repetition has the next seed: the pool stays, order and dropout change.
 
 `--data-dir` is a folder with `stsb.tsv` (columns split, score, sentence1, sentence2): the pool is drawn from its
 training pairs. A model `bert-base-random` has BERT-base's shape, random weights and MiniLM's tokenizer.
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--bi-epochs", type=float, default=2)
     parser.add_argument("--cross-epochs", type=float, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the pool, and of the first repetition")
     parser.add_argument("--float32", action="store_true", help="no bfloat16 on either side")
     parser.add_argument("--output", type=Path, help="all measurements, as JSON")
     parser.add_argument("--keep", type=Path, help="a new folder for what the runs leave")
@@ -63,7 +64,8 @@ def main() -> None:
             for side, command in zip(SIDES, (peer_command, our_command), strict=True):
                 output = (arguments.keep or folder) / f"{side}-{repetition}"
                 print(f"repetition {repetition + 1} of {arguments.repetitions}: {side}", file=sys.stderr, flush=True)
-                measured[side].append(measure(side, command(arguments, model, folder, output), output))
+                seed = arguments.seed + repetition
+                measured[side].append(measure(side, command(arguments, seed, model, folder, output), output))
         report = {
             "arguments": {key: str(value) for key, value in vars(arguments).items()},
             "pairs": pairs,
@@ -110,16 +112,16 @@ def random_weights(folder: Path) -> str:
     return str(path)
 
 
-def peer_command(arguments: argparse.Namespace, model: str, folder: Path, output: Path) -> list[str]:
+def peer_command(arguments: argparse.Namespace, seed: int, model: str, folder: Path, output: Path) -> list[str]:
     command = [sys.executable, str(Path(__file__).with_name("peer_cycle.py")), "--model", model]
     for role in ("pool", "dev", "test"):
         command += [f"--{role}", str(folder / f"{role}.tsv")]
     command += ["--bi-epochs", str(arguments.bi_epochs), "--cross-epochs", str(arguments.cross_epochs)]
-    command += ["--seed", str(arguments.seed), "--output", str(output)]
+    command += ["--seed", str(seed), "--output", str(output)]
     return command + ["--float32"] * arguments.float32
 
 
-def our_command(arguments: argparse.Namespace, model: str, folder: Path, output: Path) -> list[str]:
+def our_command(arguments: argparse.Namespace, seed: int, model: str, folder: Path, output: Path) -> list[str]:
     settings = {
         "models": f"[{{name: model, bi_encoder: '{model}', pooling: mean}}]",
         "data.pool": folder / "pool.tsv",
@@ -132,7 +134,7 @@ def our_command(arguments: argparse.Namespace, model: str, folder: Path, output:
         # both sides look at the dev set at the end of each epoch
         "cross_encoder.eval_steps": 1_000_000,
         "bi_encoder.eval_steps": 1_000_000,
-        "seed": arguments.seed,
+        "seed": seed,
         "output_dir": output,
     }
     command = [sys.executable, str(ROOT / "recipes" / "trans_encoder.py")]
@@ -201,13 +203,14 @@ def tables(report: dict[str, Any]) -> list[str]:
         )
     memory = [median(run["peak_memory"] for run in side) / 2**20 for side in (peer, ours)]
     lines += [f"| peak memory | {memory[0]:.0f} MB | {memory[1]:.0f} MB | {memory[0] / memory[1]:.2f} | | | |", ""]
-    lines += ["| Spearman x 100, dev / test | sentence-transformers | te_trainer |", "| --- | ---: | ---: |"]
+    lines += ["| Spearman x 100 | set | sentence-transformers | te_trainer |", "| --- | --- | ---: | ---: |"]
     for name in ("start", "cross-encoder", "bi-encoder"):
-        cells = [
-            " / ".join(f"{100 * median(run['scores'][name][part] for run in side):.2f}" for part in ("dev", "test"))
-            for side in (peer, ours)
-        ]
-        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+        for part in ("dev", "test"):
+            cells = []
+            for side in (peer, ours):
+                scores = [100 * run["scores"][name][part] for run in side]
+                cells.append(f"{median(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})")
+            lines.append(f"| {name} | {part} | {cells[0]} | {cells[1]} |")
     whole = [extrapolated(side, pairs, arguments) for side in (peer, ours)]
     lines += [
         "",
