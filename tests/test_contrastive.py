@@ -34,7 +34,9 @@ from te_trainer.pairs import load_gold
 from te_trainer.stages.contrastive import ContrastiveSettings
 
 RECIPE = ROOT / "recipes" / "contrastive.py"
-RECIPES = sorted((ROOT / "recipes" / "contrastive").glob("*.yaml"))
+FOLDER = ROOT / "recipes" / "contrastive"
+ON_POOL = FOLDER / "simcse_on_pool.yaml"  # for `distillation.step0` alone
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - {ON_POOL})
 
 
 @pytest.fixture(scope="module")
@@ -359,6 +361,12 @@ def test_step0_keeps_what_the_run_does_not_decide(tmp_path: Path) -> None:
     path.write_text("contrastive: {spam: 3}\n")
     with pytest.raises(InputError, match=r"^distillation\.step0: unknown key 'contrastive\.spam'; .*contrastive\.span"):
         parse_step0(str(path))
+
+
+def test_step0_on_the_pool_has_the_settings_of_the_recipe() -> None:
+    on_pool, recipe = (parse_step0(str(path)) for path in (ON_POOL, FOLDER / "simcse_bert_base.yaml"))
+    assert on_pool.contrastive == recipe.contrastive
+    assert (on_pool.data.sentences, recipe.data.sentences) == ([], ["wiki1m_for_simcse.txt"])
 
 
 def test_help_answers_without_torch() -> None:

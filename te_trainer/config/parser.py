@@ -40,7 +40,7 @@ SAMPLING: Key = (
     "train_sampling_strategy",
     Literal["auto", "random", "group_by_length"],
     "auto",
-    "How pairs become batches; auto takes random where no padding is computed, else group_by_length.",
+    "How pairs become batches; auto is random, as in the paper, but on a CPU for models that compute padding.",
 )
 # Keys of a section beside those of TrainingArguments: name, type, default, help.
 OWN_KEYS: dict[str, list[Key]] = {

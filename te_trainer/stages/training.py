@@ -148,7 +148,8 @@ class Training:
         )
         trainer.remove_callback(PrinterCallback)
         footprint = Footprint.begin(encoder.model)
-        self.progress.say(f"{self.progress.stage}: {footprint.describe()}")
+        batch = trainer.get_total_train_batch_size(trainer.args)
+        self.progress.say(f"{self.progress.stage}: {footprint.describe()}; batches of {batch} pairs")
         with tokens.watch(trainer.model, training=True):
             trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))

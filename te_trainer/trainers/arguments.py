@@ -21,7 +21,8 @@ class PairTrainingArguments(TrainingArguments):
     """What both trainers share.
 
     With an `eval_dataset`, evaluation comes every `eval_steps` steps and at the end of each epoch, a checkpoint with
-    each, and the best one by `metric_for_best_model` is loaded at the end (the official code's procedure).
+    each, and the best one by `metric_for_best_model` is loaded at the end (the official code's procedure). A process
+    trains on one GPU; for several, `accelerate launch` starts several processes.
     """
 
     precision: str = field(
@@ -52,8 +53,8 @@ class PairTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = field(
         default="auto",
         metadata={
-            "help": "auto, random or group_by_length. auto is random where no padding is computed (short texts on a "
-            "CPU, BERT and its like), else group_by_length."
+            "help": "auto, random or group_by_length. auto is random, as in the paper, but on a CPU for models that "
+            "compute padding."
         },
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "The trainers choose their own columns."})
@@ -76,6 +77,9 @@ class PairTrainingArguments(TrainingArguments):
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
         super().__post_init__()
+        if self.n_gpu > 1:
+            # nn.DataParallel would take a batch of the size asked for to each GPU, and one step of them all
+            self._n_gpu = 1
         if not (self.bf16 or self.fp16):
             # TrainingArguments would take what `accelerate launch --mixed_precision` says, whatever was asked for here.
             self.mixed_precision = "no"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -25,7 +26,7 @@ from te_trainer.trainers.arguments import PairTrainingArguments
 from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
 from te_trainer.trainers.tokenise import lengths
-from te_trainer.trainers.used_words import train_used_words
+from te_trainer.trainers.used_words import RefuseOtherWords, train_used_words
 from te_trainer.trainers.views import SentenceViews
 
 Loss = TypeVar("Loss")
@@ -65,12 +66,15 @@ class PairTrainer(Trainer):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
+        # what is set below is of this training alone
+        args = copy.copy(args)
+        by_sentence = args.neftune_noise_alpha or (peft_config is not None and peft_config.is_prompt_learning)
+        if by_sentence and is_packed(encoder.model):
+            # vectors in front of every sentence, and noise by its length, are nothing for a row of all sentences
+            encoder.model.set_attn_implementation("eager")
         if peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
             set_seed(args.seed)
-            if peft_config.is_prompt_learning and is_packed(encoder.model):
-                # it puts vectors in front of every sentence
-                encoder.model.set_attn_implementation("eager")
             encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, peft_config))
         if args.device.type == "cpu" and not args.torch_compile:
             use_cpu_dropout(encoder.model)
@@ -96,7 +100,13 @@ class PairTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=encoder.tokenizer,
             compute_metrics=self._metrics,
-            callbacks=[EvaluateEachEpoch(), self.stop_on_nan, *(callbacks or []), MarkWholeCheckpoints()],
+            callbacks=[
+                RefuseOtherWords(),
+                EvaluateEachEpoch(),
+                self.stop_on_nan,
+                *(callbacks or []),
+                MarkWholeCheckpoints(),
+            ],
             **kwargs,
         )
 
@@ -113,7 +123,8 @@ class PairTrainer(Trainer):
         dataset = self.train_dataset
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
-        batch = args.train_batch_size * args.world_size
+        size = self._train_batch_size  # what `auto_find_batch_size` has come to
+        batch = size * args.world_size
         sampler: ShuffledSampler
         if isinstance(dataset, SentenceViews):
             sampler = ViewSampler(len(dataset), batch, seed, self._epoch)
@@ -129,7 +140,7 @@ class PairTrainer(Trainer):
             dataset,
             batch_sampler=MicroBatches(
                 sampler,
-                args.train_batch_size,
+                size,
                 args.gradient_accumulation_steps,
                 args.process_index,
                 args.world_size,
@@ -175,11 +186,23 @@ class PairTrainer(Trainer):
         return stack
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, and leave the encoder as it came: accelerate's autocast around its forward would stay on it."""
-        with self._used_words():
-            output = super().train(*args, **kwargs)
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        return output
+        """Train, and leave the encoder as it came, whatever happens."""
+        try:
+            with self._used_words():
+                return super().train(*args, **kwargs)
+        finally:
+            # an exception would leave it set
+            self.is_in_train = False
+            self._release()
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate or predict; outside of a training, the encoder is left as it came."""
+        if self.is_in_train:
+            return super().evaluation_loop(*args, **kwargs)
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self._release()
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor | Any], num_items_in_batch: Tensor | int | None = None
@@ -208,9 +231,19 @@ class PairTrainer(Trainer):
         if self.args.should_save:
             self.encoder.save_layout(output_dir or self.args.output_dir or ".")
 
+    def _release(self) -> None:
+        # accelerate leaves its autocast around the forward pass, and never prepares again what it has marked: the next
+        # training would be in float32, and each of its processes on its own
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            self.accelerator.free_memory()
+            self.model.__dict__.pop("_is_accelerate_prepared", None)
+            self.model_wrapped = self.model
+
     def _grouped(self) -> bool:
         strategy = self.args.train_sampling_strategy
-        return strategy == "group_by_length" or (strategy == "auto" and not is_packed(self.encoder.model))
+        pads = self.args.device.type == "cpu" and not is_packed(self.encoder.model)
+        return strategy == "group_by_length" or (strategy == "auto" and pads)
 
     def _used_words(self) -> contextlib.AbstractContextManager[None]:
         # engines that take weights apart, and compilers, get the model as it is

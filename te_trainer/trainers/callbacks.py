@@ -22,6 +22,11 @@ class EvaluateEachEpoch(TrainerCallback):
     def __init__(self) -> None:
         self.saved_at = -1
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.saved_at = -1
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = state.global_step
 
@@ -51,6 +56,11 @@ class StopOnNaN(TrainerCallback):
 
     def __init__(self) -> None:
         self.first_bad_step: Tensor | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.first_bad_step = None
 
     def watch(self, loss: Tensor, step: int) -> None:
         """Note the loss of step number `step` (the first is 1)."""

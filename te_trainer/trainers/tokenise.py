@@ -92,4 +92,5 @@ def _hash(tokenizer: PreTrainedTokenizerBase, *arguments: Any) -> str | None:
     """What `Dataset.map` keeps a result under, for the other ranks to find; its own way takes half a second a call."""
     if not tokenizer.is_fast:
         return None
-    return Hasher.hash([tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, *arguments])
+    settings = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side]
+    return Hasher.hash([*settings, *arguments])

@@ -15,23 +15,25 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from te_trainer.errors import InputError
 
 ROWS = 10_000  # of a dataset, that are looked at together
 
 
-class UsedWords(nn.Module):
+class UsedWords(nn.Embedding):
     """Word embeddings of which some rows are trained; checkpoints hold all of them, as `nn.Embedding`'s would.
+
+    It is an `nn.Embedding` of the whole vocabulary to all who ask: some optimisers treat these in a way of their own.
 
     Args:
         words: what it stands for. It keeps its parameter, which meanwhile has the trained rows alone.
         used: shape (vocabulary,), whether a row is trained.
     """
 
-    weight: Tensor
-
     def __init__(self, words: nn.Embedding, used: np.ndarray) -> None:
-        super().__init__()
+        super().__init__(words.num_embeddings, words.embedding_dim, words.padding_idx, _weight=words.weight.detach())
         self.words = [words]  # not a submodule
         self.weight = words.weight
         order = np.argsort(~used, kind="stable")
@@ -44,10 +46,10 @@ class UsedWords(nn.Module):
         self.register_state_dict_post_hook(_save_all)
         self.register_load_state_dict_pre_hook(_load_all)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """As `nn.Embedding.forward`; with gradients, for trained rows only."""
         learns = self.training and torch.is_grad_enabled()
-        return F.embedding(self.place[ids], self.weight if learns else self._all(), self.padding)
+        return F.embedding(self.place[input], self.weight if learns else self._all(), self.padding)
 
     def vocabulary(self) -> Tensor:
         """All rows where they belong, shape (vocabulary, hidden)."""
@@ -64,6 +66,13 @@ class UsedWords(nn.Module):
             self.all_rows[: len(self.weight)] = self.weight.detach()
         return self.all_rows
 
+    def _apply(self, fn: Any, recurse: bool = True) -> UsedWords:
+        # not buffers: DistributedDataParallel would send them around in each step
+        super()._apply(fn, recurse)
+        self.all_rows = fn(self.all_rows)
+        self.order, self.place = (places.to(self.weight.device) for places in (self.order, self.place))
+        return self
+
     def _put(self, rows: Tensor) -> None:
         # the parameter stays the same object: an optimiser knows it
         self.weight.data = rows
@@ -77,7 +86,8 @@ def _save_all(module: UsedWords, state: dict[str, Any], prefix: str, _: Any) -> 
 def _load_all(module: UsedWords, state: dict[str, Any], prefix: str, *_: Any) -> None:
     name = f"{prefix}weight"
     if name in state:
-        module.all_rows.copy_(state[name][module.order])
+        rows = state[name]  # of a file, on the CPU
+        module.all_rows.copy_(rows[module.order.to(rows.device)])
         state[name] = module.all_rows[: len(module.weight)].clone()
 
 
@@ -91,7 +101,7 @@ def train_used_words(model: PreTrainedModel, dataset: Dataset, padding: int) -> 
         dataset: what is trained on; tokens are in its columns `input_ids`, `input_ids1`, `input_ids2`.
         padding: the token that fills its batches.
     """
-    words: Any = model.get_input_embeddings()
+    words: Any = _words_of(model)
     if not _is_plain(model, words):
         yield
         return
@@ -117,6 +127,37 @@ def used_words(dataset: Dataset, vocabulary: int) -> np.ndarray:
     return used
 
 
+class RefuseOtherWords(TrainerCallback):
+    """Refuse to go on with an optimiser that has trained the words of other texts: its moments are of other rows."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at what a checkpoint, or an earlier training of the same trainer, left in the optimiser.
+
+        Raises:
+            InputError: it holds moments of another number of words.
+        """
+        words = _words_of(kwargs["model"])
+        if not isinstance(words, UsedWords):
+            return
+        for moments in kwargs["optimizer"].state.get(words.weight, {}).values():
+            if moments.dim() == words.weight.dim() and moments.shape != words.weight.shape:
+                raise InputError(
+                    f"train_dataset: the optimiser has trained {len(moments)} words, and {len(words.weight)} are in "
+                    "these texts; go on with the texts that it began with, or begin anew with a new trainer"
+                )
+
+
+def _words_of(model: Any) -> Any:
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        # characters, for example
+        return None
+
+
 def _is_plain(model: nn.Module, words: Any) -> bool:
-    places = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is words.weight]
-    return type(words) is nn.Embedding and words.weight.requires_grad and len(places) == 1
+    if type(words) is not nn.Embedding or not words.weight.requires_grad:
+        return False
+    return sum(weight is words.weight for _, weight in model.named_parameters(remove_duplicate=False)) == 1

@@ -21,6 +21,13 @@ def test_a_compiler_gets_padded_batches(kind: str, models: dict[str, str], tmp_p
     assert encoder.model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_by_a_sentences_length_gets_padded_batches(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    encoder = load(kind, models["bert"])
+    trainer_of(encoder, tmp_path, labelled(), neftune_noise_alpha=5.0, max_steps=2).train()
+    assert not is_packed(encoder.model)
+
+
 def test_prompts_that_are_learnt_stand_in_front_of_padded_batches(models: dict[str, str], tmp_path: Path) -> None:
     encoder: Any = load("bi-encoder", models["bert"])
     args = BiEncoderTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no", learning_rate=0.1)

@@ -13,9 +13,10 @@ from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
 from test_training_loop import KINDS, At, Killed, kill, labelled, load, same, trainer_of, weights, without_dropout
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CanineConfig, CanineModel
 
 from te_trainer.encoders import Encoder
+from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.trainers.used_words import UsedWords, train_used_words, used_words
 
@@ -98,6 +99,7 @@ def test_the_optimiser_holds_the_words_that_occur(kind: str, model: str, tmp_pat
     trainer = trainer_of(encoder, tmp_path, labelled(), callbacks=[At(2, lambda model: seen.append(words_of(model)))])
     trainer.train()
     assert isinstance(seen[0], UsedWords)
+    assert seen[0].num_embeddings == words.num_embeddings
     state = trainer.optimizer.state[words.weight]
     assert state["exp_avg"].shape == (len(occurring(model, labelled())), words.embedding_dim)
     assert words_of(encoder.model) is words
@@ -137,6 +139,40 @@ def test_a_trainer_trains_twice(model: str, tmp_path: Path) -> None:
         torch.testing.assert_close(found[1][name], weight, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_an_optimiser_of_other_texts_is_refused(resumes: bool, model: str, tmp_path: Path) -> None:
+    encoder = load("bi-encoder", model)
+    trainer = trainer_of(encoder, tmp_path, labelled(), save_strategy="epoch")
+    trainer.train()
+    other = labelled(12)
+    if resumes:
+        trainer = trainer_of(load("bi-encoder", model), tmp_path, other, save_strategy="epoch")
+    else:
+        trainer.train_dataset = trainer_of(encoder, tmp_path, other).train_dataset
+    with pytest.raises(InputError, match=r"train_dataset: the optimiser has trained \d+ words, and \d+ are in these"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5") if resumes else None)
+    assert type(words_of(trainer.model)) is torch.nn.Embedding
+
+
+def test_a_model_that_changes_its_dtype_takes_its_words_along(model: str) -> None:
+    base = load("bi-encoder", model).model
+    start = words_of(base).weight.detach().double()
+    with train_used_words(base, Dataset.from_dict({"input_ids": [[8, 9]]}), 0):
+        base.double()
+        for mode in (True, False):
+            assert torch.equal(words_of(base.train(mode))(torch.tensor([9, 8])), start[[9, 8]])
+        assert words_of(base)(torch.tensor([5])).dtype == torch.float64
+        assert "Embedding" in repr(base)
+    assert torch.equal(words_of(base).weight, start)
+
+
+def test_a_model_without_words_trains_as_it_is() -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    characters = CanineModel(CanineConfig(**sizes, num_hash_functions=4, num_hash_buckets=16, downsampling_rate=2))
+    with train_used_words(characters, Dataset.from_dict({"input_ids": [[8, 9]]}), 0):
+        pass
+
+
 def test_an_interrupted_training_leaves_the_encoder_whole(model: str, tmp_path: Path) -> None:
     encoder = load("cross-encoder", model)
     words = words_of(encoder.model)
@@ -172,7 +208,7 @@ def test_all_columns_of_a_selection_count() -> None:
 
 
 def test_a_wrapper_may_move_the_parameter(model: str, tmp_path: Path) -> None:
-    """DistributedDataParallel does; in checkpoints, for the dev set and afterwards the trained rows are there."""
+    """As accelerate does among processes; in checkpoints, for the dev set and afterwards the trained rows are there."""
     found = []
     for step in (1, 1000):  # 1000 never comes
         encoder = without_dropout(load("bi-encoder", model))

@@ -1,0 +1,207 @@
+"""One encoder, one trainer or one set of arguments, used more than once; what a script does that a run never does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, process_environment
+from datasets import load_from_disk
+from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, load, trainer_of
+
+from te_trainer.errors import DivergedError
+from te_trainer.labelling import score_pairs
+from te_trainer.trainers import BiEncoderTrainingArguments
+from te_trainer.trainers.tokenise import tokenise_pairs
+
+
+def arithmetic_of(encoder: Any) -> list[tuple[bool, torch.dtype]]:
+    """Grows with each pass: whether it learns, and the dtype that a matrix product gives."""
+    seen: list[tuple[bool, torch.dtype]] = []
+    product = next(module for module in encoder.model.modules() if isinstance(module, torch.nn.Linear))
+    product.register_forward_hook(lambda module, _, output: seen.append((module.training, output.dtype)))
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_training_and_evaluation_has_the_precision_asked_for(
+    kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    """accelerate does not prepare a model twice."""
+    encoder = load(kind, models["bert"])
+    seen = arithmetic_of(encoder)
+    trainers = [
+        trainer_of(encoder, tmp_path, labelled(), labelled(), precision="bfloat16", num_train_epochs=1)
+        for _ in range(2)
+    ]
+    for trainer in (trainers[0], trainers[0], trainers[1]):
+        trainer.evaluate()
+        assert set(seen) == {(False, torch.bfloat16)}
+        seen.clear()
+        trainer.train()
+        assert set(seen) == {(True, torch.bfloat16), (False, torch.bfloat16)}
+        seen.clear()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_afterwards_scores_are_in_float32(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    encoder = load(kind, models["bert"])
+    seen = arithmetic_of(encoder)
+    expected = score_pairs(encoder, labelled())
+    trainer = trainer_of(encoder, tmp_path, labelled(), labelled(), precision="bfloat16", callbacks=[At(3, kill)])
+    trainer.evaluate()
+    seen.clear()
+    assert np.array_equal(score_pairs(encoder, labelled()), expected)
+    with pytest.raises(Killed):
+        trainer.train()
+    seen.clear()
+    score_pairs(encoder, labelled())
+    trainer.evaluate()
+    assert {dtype for _, dtype in seen} == {torch.float32, torch.bfloat16}
+    seen.clear()
+    score_pairs(encoder, labelled())
+    assert {dtype for _, dtype in seen} == {torch.float32}
+
+
+def test_each_epoch_of_a_second_training_is_evaluated(models: dict[str, str], tmp_path: Path) -> None:
+    trainer = trainer_of(load("bi-encoder", models["bert"]), tmp_path, labelled(), labelled(), num_train_epochs=1)
+    for epochs, steps in ((1, [5]), (2, [5, 10])):
+        trainer.args.num_train_epochs = epochs
+        trainer.train()
+        assert [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry] == steps
+
+
+def test_after_a_training_that_diverged_comes_one_that_does_not(models: dict[str, str], tmp_path: Path) -> None:
+    encoder = load("bi-encoder", models["bert"])
+    before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
+
+    def spoil(model: torch.nn.Module) -> None:
+        next(model.parameters()).data.fill_(float("nan"))
+
+    trainer = trainer_of(encoder, tmp_path, labelled(), callbacks=[At(2, spoil)])
+    with pytest.raises(DivergedError, match="step 2"):
+        trainer.train()
+    encoder.model.load_state_dict(before)
+    trainer.pop_callback(At)
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.train()
+    assert trainer.state.global_step == 10
+
+
+def test_arguments_serve_a_second_trainer(models: dict[str, str], tmp_path: Path) -> None:
+    """A dev set sets some of them."""
+    encoder: Any = load("bi-encoder", models["bert"])
+    trainer = trainer_of(encoder, tmp_path, labelled(), labelled())
+    args = BiEncoderTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no")
+    type(trainer)(encoder, args, labelled(), labelled())
+    second = type(trainer)(encoder, args, labelled())
+    assert second.args.eval_strategy == "no"
+    second.train()
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_process_trains_on_one_gpu(tmp_path: Path) -> None:
+    """Four visible ones would make batches of 32 out of 8."""
+
+    class FourGPUs(BiEncoderTrainingArguments):
+        @cached_property
+        def _setup_devices(self) -> torch.device:
+            self._n_gpu = 4
+            return torch.device("cpu")
+
+    args = FourGPUs(output_dir=str(tmp_path), per_device_train_batch_size=8)
+    assert (args.n_gpu, args.train_batch_size) == (1, 8)
+
+
+def test_a_batch_that_is_too_large_is_made_smaller(models: dict[str, str], tmp_path: Path) -> None:
+    sizes = []
+
+    def small(made: type) -> type:
+        class Small(made):  # type: ignore[misc]
+            def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+                if self.pairs_in(inputs) > 4:
+                    raise RuntimeError("CUDA out of memory.")
+                sizes.append(self.pairs_in(inputs))
+                return super().training_step(model, inputs, num_items_in_batch)
+
+        return Small
+
+    encoder = load("bi-encoder", models["bert"])
+    values = {"auto_find_batch_size": True, "per_device_train_batch_size": 16, "num_train_epochs": 1}
+    trainer_of(encoder, tmp_path, labelled(), base=small, **values).train()
+    assert max(sizes) <= 4
+    assert sum(sizes) == 20
+
+
+def test_the_other_end_is_cut_off_when_it_is_asked_for(models: dict[str, str], tmp_path: Path) -> None:
+    """What was tokenised before is found again on the disk."""
+    labelled().save_to_disk(tmp_path)
+    tokenizer = load("cross-encoder", models["bert"]).tokenizer
+    found = []
+    for side in ("right", "left", "right"):
+        tokenizer.truncation_side = side
+        found.append(tokenise_pairs(load_from_disk(tmp_path), tokenizer, 8)["input_ids"][:])
+    assert found[0] == found[2] != found[1]
+
+
+RANKS = """
+import sys
+
+import torch
+from datasets import Dataset
+
+from transformers import TrainerCallback
+
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+
+model, output = sys.argv[1:]
+pairs = Dataset.from_dict(
+    {"sentence1": [f"{i} red" for i in range(16)], "sentence2": [f"{i} blue" for i in range(16)],
+     "label": [i / 16 for i in range(16)]}
+)
+args = BiEncoderTrainingArguments(
+    output_dir=output, max_steps=3, save_strategy="no", per_device_train_batch_size=4, learning_rate=1e-2,
+    disable_tqdm=True,
+)
+
+
+class Learnt(TrainerCallback):
+    # the best ones, which all ranks load in the end, would always be the same
+    def on_step_end(self, args, state, control, **kwargs):
+        self.weights = {name: weight.clone() for name, weight in kwargs["model"].state_dict().items()}
+
+
+learnt = Learnt()
+trainer = BiEncoderTrainer(model, args, pairs, pairs, callbacks=[learnt])
+for _ in range(2):
+    trainer.evaluate()
+    trainer.train()
+    torch.save(learnt.weights, f"{output}/{trainer.args.process_index}")
+    trainer.accelerator.wait_for_everyone()
+    one, two = (torch.load(f"{output}/{rank}") for rank in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one), "the ranks differ"
+    trainer.accelerator.wait_for_everyone()
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_processes_learn_together_after_an_evaluation(models: dict[str, str], tmp_path: Path) -> None:
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    result = subprocess.run(
+        [*launch, str(script), models["bert"], str(tmp_path)],
+        env=process_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
