@@ -346,7 +346,7 @@ def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: 
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     _, said = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.endswith("error: interrupted; the same command begins from the start\n") and "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few.tsv", "others.tsv", "pairs.tsv"]
     assert run(*again)[0] == 0

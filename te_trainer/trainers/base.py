@@ -187,6 +187,9 @@ class PairTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, and leave the encoder as it came, whatever happens."""
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            # what an earlier training wrapped
+            self.model_wrapped = cast(nn.Module, self.model)
         try:
             with self._used_words():
                 return super().train(*args, **kwargs)
@@ -238,7 +241,6 @@ class PairTrainer(Trainer):
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             self.accelerator.free_memory()
             self.model.__dict__.pop("_is_accelerate_prepared", None)
-            self.model_wrapped = self.model
 
     def _grouped(self) -> bool:
         strategy = self.args.train_sampling_strategy
