@@ -182,6 +182,8 @@ def _embed(
             vectors.array[start + batch] = encoder.embed(inputs["input_ids"], inputs["attention_mask"]).cpu().numpy()
             done += len(batch)
             progress((start - begin + done) / (end - begin))
+        # else the next window would lie beside this one
+        del texts, encoded
     state.wait_for_everyone()
 
 
@@ -197,6 +199,7 @@ def _score_cross(
             scores.array[start + batch] = encoder.scores(**inputs).cpu().numpy()
             done += len(batch)
             progress((start - begin + done) / (end - begin))
+        del block, encoded
 
 
 def _padded(encoder: Encoder, encoded: Columns, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
