@@ -332,7 +332,15 @@ def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: 
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(lines), encoding="utf-8")
     (tmp_path / "few.tsv").write_text("sentence1\tsentence2\n" + lines[0], encoding="utf-8")
     command = [sys.executable, str(RECIPE), "--model", bi, "--data.pairs", "pairs.tsv", "--output", "scores.tsv"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=process_environment(), stderr=subprocess.PIPE, text=True)
+    # a shell lets what it starts in the background ignore SIGINT, and so do the children of that
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=process_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     while not (tmp_path / ".partial-scores.tsv.scratch" / "vectors.f32").exists():
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.002)
