@@ -141,10 +141,11 @@ class RefuseOtherWords(TrainerCallback):
         words = _words_of(kwargs["model"])
         if not isinstance(words, UsedWords):
             return
+        rows = words.weight.shape
         for moments in kwargs["optimizer"].state.get(words.weight, {}).values():
-            if moments.dim() == words.weight.dim() and moments.shape != words.weight.shape:
+            if isinstance(moments, Tensor) and moments.dim() == len(rows) and moments.shape != rows:
                 raise InputError(
-                    f"train_dataset: the optimiser has trained {len(moments)} words, and {len(words.weight)} are in "
+                    f"train_dataset: the optimiser has trained {len(moments)} words, and {rows[0]} are in "
                     "these texts; go on with the texts that it began with, or begin anew with a new trainer"
                 )
 

@@ -154,6 +154,20 @@ def test_an_optimiser_of_other_texts_is_refused(resumes: bool, model: str, tmp_p
     assert type(words_of(trainer.model)) is torch.nn.Embedding
 
 
+@pytest.mark.parametrize("optim", ["adafactor", "sgd", "adamw_torch"])
+def test_any_optimiser_resumes(optim: str, model: str, tmp_path: Path) -> None:
+    """Their states hold numbers, and moments of other shapes."""
+
+    def make() -> Any:
+        return trainer_of(load("bi-encoder", model), tmp_path, labelled(), save_strategy="epoch", optim=optim)
+
+    unbroken = make()
+    unbroken.train()
+    resumed = make()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert same(weights(resumed), weights(unbroken))
+
+
 def test_a_model_that_changes_its_dtype_takes_its_words_along(model: str) -> None:
     base = load("bi-encoder", model).model
     start = words_of(base).weight.detach().double()
