@@ -1,7 +1,7 @@
 """The arithmetic floor of a run's stages, and how much of it each stage reaches.
 
     python benchmarks/floor.py runs/quickstart
-    python benchmarks/floor.py runs/benchmark/te_trainer-?          # medians of several runs that differ in nothing
+    python benchmarks/floor.py runs/benchmark/te_trainer-?          # medians of runs that differ in their seed
 
 A stage cannot be faster than its matrix products: 2 operations for each weight of the encoder's matrices and each real
 token going forward, and twice as many more going backward, at the rate of a product of that model's shape, in the run's

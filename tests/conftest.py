@@ -187,6 +187,22 @@ def run_recipe(*arguments: str, cwd: Path = ROOT, **environment: str) -> subproc
     )
 
 
+def run_two_ranks(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script, which is written to `folder`, as two processes that meet over gloo."""
+    path = folder / "ranks.py"
+    path.write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [*launch, str(path), *arguments],
+        env=process_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
 def process_environment(**more: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **more}

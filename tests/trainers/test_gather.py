@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, process_environment
+from conftest import run_two_ranks
 
 RANK = """
 import sys
@@ -44,17 +42,7 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_two_ranks_give_the_gradient_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*launch, str(script), str(tmp_path)],
-        env=process_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run_two_ranks(RANK, tmp_path, str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert "deprecated" not in result.stderr
     for rank in "01":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, process_environment
+from conftest import run_two_ranks
 from datasets import load_from_disk
 from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, load, trainer_of
 
@@ -167,7 +165,7 @@ pairs = Dataset.from_dict(
 )
 args = BiEncoderTrainingArguments(
     output_dir=output, max_steps=3, save_strategy="no", per_device_train_batch_size=4, learning_rate=1e-2,
-    disable_tqdm=True,
+    disable_tqdm=True, precision="bfloat16",
 )
 
 
@@ -179,9 +177,13 @@ class Learnt(TrainerCallback):
 
 learnt = Learnt()
 trainer = BiEncoderTrainer(model, args, pairs, pairs, callbacks=[learnt])
+dtypes = []
+product = next(module for module in trainer.encoder.model.modules() if isinstance(module, torch.nn.Linear))
+product.register_forward_hook(lambda module, _, output: dtypes.append(output.dtype))
 for _ in range(2):
     trainer.evaluate()
     trainer.train()
+    assert set(dtypes) == {torch.bfloat16}, dtypes
     torch.save(learnt.weights, f"{output}/{trainer.args.process_index}")
     trainer.accelerator.wait_for_everyone()
     one, two = (torch.load(f"{output}/{rank}") for rank in range(2))
@@ -193,15 +195,5 @@ torch.distributed.destroy_process_group()
 
 @pytest.mark.slow
 def test_processes_learn_together_after_an_evaluation(models: dict[str, str], tmp_path: Path) -> None:
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*launch, str(script), models["bert"], str(tmp_path)],
-        env=process_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run_two_ranks(RANKS, tmp_path, models["bert"], str(tmp_path))
     assert result.returncode == 0, result.stderr
