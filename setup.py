@@ -20,8 +20,8 @@ CORE = [
     "matplotlib>=3.8",
     "filelock>=3.13",
     "pyyaml>=6",
-    # publishing: the client, and the template language of its model cards and of a run's page
-    "huggingface-hub>=1.0",
+    # the Hub: its client, which reads and publishes, and the template language of its model cards and of a run's page
+    "huggingface-hub>=2.4",
     "jinja2>=3.1",
 ]
 

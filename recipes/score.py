@@ -28,6 +28,7 @@ def main() -> None:
     from te_trainer.config.score import check_output
     from te_trainer.encoders.trained import check_trained
     from te_trainer.errors import InputError
+    from te_trainer.model_commits import pin_models
     from te_trainer.processes import keep_freed_memory, leave, process_state
     from te_trainer.progress import RunProgress
     from te_trainer.quiet import quiet_libraries
@@ -39,6 +40,7 @@ def main() -> None:
     ################
     # Models
     ################
+    pin_models([config.model, *([config.rerank] if config.rerank is not None else [])])
     kind = check_trained(config.model, config.pooling, config.prompt)
     if config.data.sentences is not None and kind == "cross-encoder":
         raise InputError(

@@ -14,6 +14,7 @@ from transformers import AutoModel
 from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.encoders.checkpoint import load_config
 from te_trainer.errors import InputError
+from te_trainer.model_commits import commits_of, pin_models
 from te_trainer.pairs import Sentences, build_sentences
 from te_trainer.preparation import (
     check_loggers,
@@ -36,6 +37,7 @@ def check(config: ContrastiveConfig, root: Path) -> None:
     Raises:
         InputError: names the key, the model or the folder.
     """
+    pin_models([config.model], root)
     ContrastiveSettings(config.contrastive).check(config.model)
     check_loggers(config.report_to)
     if not (root / "run.yaml").exists():
@@ -82,6 +84,7 @@ def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) ->
             "versions": versions(),
             "sentences": {"number": found.sentences, "fingerprint": found.fingerprint},
             "model": checkpoint_fingerprint(config.model),
+            **commits_of([config.model]),
         }
         # run.yaml comes first: it makes the folder a run's, whenever the process is killed
         write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))

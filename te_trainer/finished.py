@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.pairs import Pool
@@ -103,4 +104,4 @@ class FinishedRun:
         key = kind.replace("-", "_")
         # a commit of the Hub is a whole SHA-1; of local weights there are shorter hashes
         on_hub = len(self.about["models"][name][key]) == 40
-        return (model[key] if on_hub else Path(model[key].replace(":", "/")).name), on_hub
+        return (split_revision(model[key])[0] if on_hub else Path(model[key].replace(":", "/")).name), on_hub

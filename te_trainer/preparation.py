@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import hf_hub_download
 from transformers import AutoModel
 
 from te_trainer.config.schema import (
@@ -24,10 +23,12 @@ from te_trainer.config.schema import (
     Task,
 )
 from te_trainer.encoders.bi_encoder import check_bi_encoder
-from te_trainer.encoders.checkpoint import load_config, locate
+from te_trainer.encoders.checkpoint import load_config
 from te_trainer.encoders.cross_encoder import check_cross_encoder
+from te_trainer.encoders.locate import commit_of, locate
 from te_trainer.encoders.lora import adapted_on_meta, parameter_counts
 from te_trainer.errors import InputError
+from te_trainer.model_commits import commits_of, pin_models
 from te_trainer.pairs import GoldSet, Pool, Sentences, build_pool, load_gold
 from te_trainer.pairs.pool import SourceCount, file_digest, source_file
 from te_trainer.results import versions
@@ -52,6 +53,7 @@ def check_models(config: RunConfig) -> None:
         InputError: an unknown model, a checkpoint of the wrong kind, a tokenizer without padding, a wrong value.
     """
     check_training_values(config)
+    pin_models(model_names(config), Path(config.output_dir))
     for model in config.models:
         pooling = model.pooling or config.bi_encoder.get("pooling")
         check_bi_encoder(model.bi_encoder, pooling, key="bi_encoder.pooling")
@@ -218,6 +220,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, s
         "versions": versions(),
         "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},
         "models": model_fingerprints(config),
+        **commits_of(model_names(config)),
     }
     write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
 
@@ -225,6 +228,11 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, s
 def comparable(config: RunConfig | ContrastiveConfig | EvaluationConfig) -> dict[str, Any]:
     """A configuration without its output folder and the Hub: what must be the same for a run to go on."""
     return {key: value for key, value in asdict(config).items() if key not in {"output_dir", "hub"}}
+
+
+def model_names(config: RunConfig) -> list[str]:
+    """The checkpoints that the encoders of a run start from."""
+    return list(dict.fromkeys(start_of(model, kind) for model in config.models for kind in kinds_of(config)))
 
 
 def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:
@@ -238,9 +246,8 @@ def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:
 
 def checkpoint_fingerprint(name: str) -> str:
     """What tells a checkpoint from another of the same name: the Hub's commit, or a hash of a local weight file."""
+    if commit := commit_of(name):
+        return commit
     path = Path(locate(name))
-    if not path.is_dir():
-        # the Hub's cache keeps a snapshot under the name of its commit
-        return Path(hf_hub_download(name, "config.json")).parent.name
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
     return " ".join(file_digest(file)[:16] for file in files)

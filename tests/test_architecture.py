@@ -22,6 +22,7 @@ ORDER = [
     "finished",
     "results",
     "preparation",
+    "model_commits",
     "stages",
     "cycle",
     "combine",

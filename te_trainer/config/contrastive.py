@@ -101,7 +101,12 @@ def _form() -> Form:
         prog="contrastive.py",
         description="From a plain PLM and sentences to a bi-encoder, by SimCSE or Mirror-BERT.",
         keys=[
-            ("model", str, "", "The plain PLM: a Hub id, a local folder, or package:folder."),
+            (
+                "model",
+                str,
+                "",
+                "The plain PLM: a Hub id (owner/name or owner/name@revision), a local folder, or package:folder.",
+            ),
             ("output_dir", str, "runs/contrastive", "Where everything is written."),
             ("seed", int, 2021, "Seed of everything random."),
             ("report_to", list[str] | str, [], "Loggers: tensorboard, wandb, trackio."),

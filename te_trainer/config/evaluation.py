@@ -48,9 +48,9 @@ def _form() -> Form:
                 "models",
                 list[str] | str,
                 [],
-                "The models, one or several: a Hub id, a local folder, package:folder, or an ensemble of them, written "
-                "one+two, whose predictions are averaged. Whether a model is a bi- or a cross-encoder, its checkpoint "
-                "says.",
+                "The models, one or several: a Hub id (owner/name or owner/name@revision), a local folder, "
+                "package:folder, or an ensemble of them, written one+two, whose predictions are averaged. Whether a "
+                "model is a bi- or a cross-encoder, its checkpoint says.",
             ),
             (
                 "tasks",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from te_trainer.config.revision import split_revision
+
 Kind = Literal["bi-encoder", "cross-encoder"]
 Task = Literal["sts", "binary"]
 Size = Literal["base", "large"]
@@ -20,10 +22,12 @@ class ModelConfig:
     """One PLM: the bi-encoder that labels first, and the plain checkpoint from which cross-encoders start.
 
     Args:
-        bi_encoder: Start of the bi-encoder (step 0 of the paper's algorithm, e.g. a SimCSE checkpoint): a Hub id, a
-            local folder, or `package:folder` for a folder inside an installed package.
+        bi_encoder: Start of the bi-encoder (step 0 of the paper's algorithm, e.g. a SimCSE checkpoint): a Hub id,
+            `owner/name` or `owner/name@revision` (a branch, a tag or a commit), a local folder, or `package:folder` for
+            a folder inside an installed package.
         cross_encoder: Start of the cross-encoder, the original PLM (e.g. `bert-base-uncased`). Default: `bi_encoder`.
-        name: Name of the folder below the output folder. Default: the last part of `bi_encoder`.
+        name: Name of the folder below the output folder. Default: the last part of `bi_encoder`, without a
+            revision.
         pooling: Overrides `bi_encoder.pooling` for this PLM.
         weight: Of this PLM's labels where `distillation.combine` is `weighted`; only ratios count. Default: 1.
     """
@@ -36,7 +40,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self.cross_encoder = self.cross_encoder or self.bi_encoder
-        self.name = self.name or self.bi_encoder.rstrip("/").replace(":", "/").split("/")[-1]
+        model, _ = split_revision(self.bi_encoder)
+        self.name = self.name or model.rstrip("/").replace(":", "/").split("/")[-1]
 
 
 @dataclass

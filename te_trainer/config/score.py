@@ -35,7 +35,13 @@ def _form() -> Form:
         prog="score.py",
         description="Scores of a file of pairs, or the nearest sentences of each sentence of a file.",
         keys=[
-            ("model", str, "", "A bi-encoder or a cross-encoder: a Hub id, a local folder, or package:folder."),
+            (
+                "model",
+                str,
+                "",
+                "A bi-encoder or a cross-encoder: a Hub id (owner/name or owner/name@revision), a local folder, or "
+                "package:folder.",
+            ),
             (
                 "output",
                 str,

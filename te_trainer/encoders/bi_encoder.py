@@ -24,6 +24,7 @@ from te_trainer.encoders.checkpoint import (
     saved_prompt,
 )
 from te_trainer.encoders.decoders import is_decoder, prepare_model
+from te_trainer.encoders.locate import with_revision
 from te_trainer.errors import InputError
 
 
@@ -72,6 +73,7 @@ class BiEncoder:
         cls,
         name: str,
         *,
+        revision: str | None = None,
         pooling: Pooling | None = None,
         max_length: int = 32,
         prompt: str | None = None,
@@ -80,6 +82,8 @@ class BiEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
 
         Args:
+            revision: of a Hub id, a branch, a tag or a commit; `owner/name@revision` says the same. Default: `main`, as
+                it is at the first load in this process.
             pooling: None takes what the checkpoint says, else `last` for decoders and `cls` for encoders.
             prompt: None takes what the checkpoint says, else no text.
             from_cross_encoder: take the encoder below a cross-encoder's head (sequential distillation).
@@ -87,6 +91,7 @@ class BiEncoder:
         Raises:
             InputError: no such model, a cross-encoder where none is expected, a tokenizer without padding.
         """
+        name = with_revision(name, revision)
         pooling = check_bi_encoder(name, pooling, from_cross_encoder)
         model = load_model(AutoModel, name, max_length, **without_pooler(load_config(name)))
         tokenizer = load_tokenizer(name)
@@ -169,9 +174,9 @@ def check_bi_encoder(
             "its sentence vectors would mean nothing"
         )
     load_tokenizer(name)
+    if not from_cross_encoder:
+        refuse_other_modules(name)
+        pooling = pooling or saved_pooling(name, key)
+    # last: the weights of a Hub model are large, and may have to be downloaded first
     check_weights(name)
-    default: Pooling = "last" if is_decoder(config) else "cls"
-    if from_cross_encoder:
-        return pooling or default
-    refuse_other_modules(name)
-    return pooling or saved_pooling(name, key) or default
+    return pooling or ("last" if is_decoder(config) else "cls")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     MODEL_MAPPING,
@@ -19,19 +16,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.hub import has_file
 
+from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import Pooling
 from te_trainer.encoders.attention import attention, prepare_attention
 from te_trainer.encoders.decoders import is_decoder, prepare_tokenizer
+from te_trainer.encoders.locate import commit_of, locate
 from te_trainer.errors import InputError
 
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -46,37 +38,18 @@ VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
 CheckpointKind = Literal["encoder", "cross-encoder"]
 
 
-def locate(name: str) -> str:
-    """Where a model is: the path of a local folder or of `package:folder`, or the Hub id as it is."""
-    if Path(name).is_dir():
-        return name
-    package, colon, folder = name.partition(":")
-    if colon:
-        try:
-            spec = importlib.util.find_spec(package)
-        except (ModuleNotFoundError, ValueError):
-            spec = None
-        if spec is None or not spec.submodule_search_locations:
-            raise InputError(f"model {name}: the package '{package}' is not installed; pip install it")
-        path = Path(spec.submodule_search_locations[0], folder)
-        if not path.is_dir():
-            raise InputError(f"model {name}: the package '{package}' has no folder '{folder}'")
-        return str(path)
-    return name
-
-
 def load_config(name: str) -> PretrainedConfig:
     """The configuration of a checkpoint.
 
     Raises:
         InputError: there is no such model, or it is neither an encoder nor a decoder (but both, as T5 is).
     """
-    path = locate(name)
+    path = locate(name, weights=False)
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        where = "in that folder" if Path(path).is_dir() else "here or on the Hub"
-        raise InputError(f"model {name}: no model {where} ({_reason(error)})") from None
+        where = "repository" if commit_of(name) else "folder"
+        raise InputError(f"model {name}: no model in that {where} ({_reason(error)})") from None
     architecture = (config.architectures or [""])[0]
     if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
         raise InputError(
@@ -97,20 +70,19 @@ def load_model(auto: Any, name: str, max_length: int, **arguments: Any) -> PreTr
         model = auto.from_pretrained(locate(name), dtype=torch.float32, **arguments)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"model {name}: its weights cannot be loaded ({_reason(error)})") from None
+    if commit_of(name) is not None:
+        # What is saved of the model names its start so, and not by a folder of this machine.
+        model.name_or_path = model.config.name_or_path = split_revision(name)[0]
     prepare_attention(model)
     return model
 
 
 def check_weights(name: str) -> None:
-    """Refuse a checkpoint without weights, or with a local weight file that was cut short, without reading them."""
+    """Refuse a checkpoint without weights, or with a weight file that was cut short, without reading them."""
     folder = Path(locate(name))
-    if not folder.is_dir():
-        if not any(has_file(name, file) for file in WEIGHT_FILES):
-            raise InputError(f"model {name}: the repository holds no weights (model.safetensors)")
-        return
     files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     if not files:
-        raise InputError(f"model {name}: the folder holds no weights (model.safetensors)")
+        raise InputError(f"model {name}: the folder or repository holds no weights (model.safetensors)")
     for file in files:
         if file.suffix == ".safetensors":
             try:
@@ -132,8 +104,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is none, or it cannot pad.
     """
-    path = locate(name)
-    if Path(path).is_dir() and not any(Path(path, file).is_file() for file in TOKENIZER_FILES):
+    path = locate(name, weights=False)
+    if not any(Path(path, file).is_file() for file in TOKENIZER_FILES):
         # transformers would make an empty tokenizer of the model's type
         raise InputError(f"model {name}: the folder holds no tokenizer (tokenizer.json); save the model's beside it")
     try:
@@ -226,23 +198,8 @@ def saved_activation(name: str, config: PretrainedConfig) -> Literal["sigmoid", 
 
 
 def _json(name: str, file: str) -> Any:
-    path = locate(name)
-    if Path(path).is_dir():
-        found = Path(path, file)
-        return json.loads(found.read_text(encoding="utf-8")) if found.is_file() else None
-    try:
-        return json.loads(Path(hf_hub_download(path, file)).read_text(encoding="utf-8"))
-    except LocalEntryNotFoundError as error:
-        # the cache remembers that a repository has no such file, too
-        if constants.is_offline_mode() or not isinstance(try_to_load_from_cache(path, file), str | None):
-            return None
-        raise InputError(
-            f"model {name}: the Hub did not answer for {file} ({_reason(error)}); try again, or set HF_HUB_OFFLINE=1"
-        ) from None
-    except EntryNotFoundError:
-        return None
-    except (OSError, HfHubHTTPError) as error:
-        raise InputError(f"model {name}: the Hub did not answer for {file} ({_reason(error)}); try again") from None
+    path = Path(locate(name, weights=False), file)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _reason(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from te_trainer.encoders.checkpoint import (
     saved_activation,
 )
 from te_trainer.encoders.decoders import is_decoder, prepare_model
+from te_trainer.encoders.locate import with_revision
 from te_trainer.encoders.packing import is_packed
 from te_trainer.errors import InputError
 
@@ -62,15 +63,20 @@ class CrossEncoder:
         self.activate_with(self.activation)
 
     @classmethod
-    def from_pretrained(cls, name: str, *, max_length: int = 64) -> CrossEncoder:
+    def from_pretrained(cls, name: str, *, revision: str | None = None, max_length: int = 64) -> CrossEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
 
         A plain PLM gets a new head, drawn from torch's global generator: call `transformers.set_seed` first.
+
+        Args:
+            revision: of a Hub id, a branch, a tag or a commit; `owner/name@revision` says the same. Default: `main`, as
+                it is at the first load in this process.
 
         Raises:
             InputError: no such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
                 tokenizer without padding.
         """
+        name = with_revision(name, revision)
         activation = check_cross_encoder(name)
         model = load_model(AutoModelForSequenceClassification, name, max_length, num_labels=1)
         tokenizer = load_tokenizer(name)
@@ -151,5 +157,7 @@ def check_cross_encoder(name: str) -> Activation:
             "models.cross_encoder"
         )
     load_tokenizer(name)
+    activation: Activation = saved_activation(name, config) if trained else "sigmoid"
+    # last: the weights of a Hub model are large, and may have to be downloaded first
     check_weights(name)
-    return saved_activation(name, config) if trained else "sigmoid"
+    return activation

