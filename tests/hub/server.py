@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import socket
 import struct
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +38,7 @@ class HubServer:
         url: what `HF_ENDPOINT` has to be.
         requests: what was asked for, as `METHOD path`.
         broken: requests whose path ends like one of these fail with 520, a status that the clients do not retry.
+        gated: repositories whose files nobody may have.
         resets: parts of paths, and how often a request with such a path finds its connection torn, once half of its
             content is read.
         shelf: what is written to, and by whom.
@@ -46,6 +48,7 @@ class HubServer:
         self.root = root
         self.requests: list[str] = []
         self.broken: set[str] = set()
+        self.gated: set[str] = set()
         self.resets: dict[str, int] = {}
         self.shelf = Shelf(root)
 
@@ -61,6 +64,21 @@ class HubServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+    def push(self, name: str, folder: Path, keep: bool = True) -> None:
+        """Move the `main` of a model to the files of a folder; the commit before stays there unless `keep` is false."""
+        main = self.root / "models" / name
+        if keep:
+            main.rename(self.branch(name, f"before-{self.commit('models', name)}"))
+        else:
+            shutil.rmtree(main)
+        shutil.copytree(folder, main)
+
+    def branch(self, name: str, branch: str) -> Path:
+        """Where a branch of a model is; its parents are made."""
+        path = self.root / "branches" / name / branch
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def commit(self, kind: str, name: str) -> str:
         """The commit of a repository; `kind` is `models` or `datasets`."""
@@ -173,6 +191,8 @@ class HubHandler(BaseHTTPRequestHandler):
                 self.send_json(200, self.api(match, parse_qs(address.query)))
             elif match := FILE.fullmatch(address.path):
                 repository = self.repository(match[1] or "models", match[2], match[3])
+                if match[2] in self.hub.gated:
+                    raise Refusal(403, "GatedRepo")
                 file = repository.file(unquote(match[4]))
                 self.send(200, file, {"ETag": f'"{sha1(file)}"', "X-Repo-Commit": repository.commit})
             else:

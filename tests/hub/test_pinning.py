@@ -1,0 +1,445 @@
+"""A Hub model's name means one commit: in a process, on all ranks, in all stages of a run, whenever it is continued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import process_environment, run_recipe, run_two_ranks, save_tiny, tiny_arguments
+from safetensors.torch import load_file
+from server import HubServer, Repository
+from transformers import AutoModel, AutoTokenizer
+
+from te_trainer.config.schema import ModelConfig
+from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.finished import FinishedRun
+
+pytestmark = pytest.mark.slow
+
+# What one model's small files cost at most where the cache holds none: the commit, the list of files, and two requests
+# a file (config.json, two of the tokenizer, four of sentence-transformers).
+LOOK_UP, LISTING, PER_FILE = 1, 1, 2
+SMALL_FILES, WEIGHT_FILES = 7, 1
+
+# Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
+CALLS = """
+import contextlib, json, sys, urllib.error, urllib.request
+from te_trainer.quiet import quiet_libraries
+quiet_libraries()
+from huggingface_hub import constants
+from transformers import AutoModel, AutoTokenizer
+from te_trainer import contrastive_run
+from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
+from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.encoders.bi_encoder import check_bi_encoder
+from te_trainer.encoders.cross_encoder import check_cross_encoder
+from te_trainer.encoders.locate import commit_of, locate, pin
+from te_trainer.evaluation.models import find_models
+from te_trainer.preparation import checkpoint_fingerprint
+from pathlib import Path
+
+def mark(name):
+    with contextlib.suppress(urllib.error.URLError):
+        urllib.request.urlopen(f"{constants.ENDPOINT}/mark/{name}")
+
+def check_bi(name):
+    return check_bi_encoder(name)
+
+def check_cross(name):
+    return check_cross_encoder(name)
+
+def bi(name, **arguments):
+    encoder = BiEncoder.from_pretrained(name, **arguments)
+    return {
+        "pooling": encoder.pooling,
+        "weight": encoder.model.embeddings.word_embeddings.weight.sum().item(),
+        "start": encoder.model.name_or_path,
+    }
+
+def cross(name):
+    return CrossEncoder.from_pretrained(name).activation
+
+def fingerprint(name):
+    return checkpoint_fingerprint(name)
+
+def files(name):
+    folder = Path(locate(name))
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+def small_files(name):
+    folder = Path(locate(name, weights=False))
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+def pinned(name, commit):
+    pin({name: commit})
+    return commit_of(name)
+
+def fill(name, library):
+    if library == "transformers":
+        AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    else:
+        from sentence_transformers import SentenceTransformer
+
+        SentenceTransformer(name)
+
+def contrastive(name, root):
+    data = ContrastiveDataConfig(sentences=["sentences.txt"])
+    contrastive_run.check(ContrastiveConfig(name, data, {}, [], root, 0), Path(root))
+    return commit_of(name)
+
+def evaluation(name, root):
+    find_models(EvaluationConfig([name], [], EvaluationDataConfig(), None, None, None, root, 0))
+    return commit_of(name)
+
+answers = {}
+for key, function, *arguments in json.loads(sys.argv[1]):
+    mark(key)
+    named = arguments.pop() if arguments and isinstance(arguments[-1], dict) else {}
+    try:
+        answers[key] = globals()[function](*arguments, **named)
+    except Exception as error:
+        answers[key] = f"{type(error).__name__}: {error}"
+print(json.dumps(answers))
+"""
+
+
+def online(url: str, home: Path) -> dict[str, str]:
+    """Environment in which the clients know one Hub only and no cache but their own."""
+    return {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_HUB_OFFLINE": "0",
+        "TRANSFORMERS_OFFLINE": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_TOKEN": "",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def ask(url: str, home: Path, *calls: list[Any], **environment: str) -> dict[str, Any]:
+    """What each call gives in one new process, by its first word, or the exception it raises; `stderr` beside them."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, json.dumps(calls)],
+        env=process_environment(**online(url, home) | environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {**json.loads(done.stdout), "stderr": done.stderr}
+
+
+def requests_of(server: HubServer, key: str) -> list[str]:
+    """What was asked for from a call's mark to the next one's."""
+    begin = server.requests.index(f"GET /mark/{key}") + 1
+    end = next((at for at in range(begin, len(server.requests)) if "/mark/" in server.requests[at]), None)
+    return server.requests[begin:end]
+
+
+def total(folder: Path) -> float:
+    """The sum that tells a tiny model from another."""
+    return float(AutoModel.from_pretrained(folder).embeddings.word_embeddings.weight.sum())
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is pushed: the same repository with other weights."""
+    folder = save_tiny(tmp_path_factory.mktemp("later") / "tiny", seed=7)
+    BiEncoder.from_pretrained(str(folder), pooling="mean").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tiny: Path, later: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hub")
+    models = root / "models" / "owner"
+    for name in ("mean", "many", "gated", "gone", "stages", "ranks"):
+        BiEncoder.from_pretrained(str(tiny), pooling="mean").save_pretrained(models / name)
+    torch.manual_seed(5)
+    CrossEncoder.from_pretrained(str(tiny)).save_pretrained(models / "cross")
+    shutil.copytree(later, root / "branches/owner/mean/v2")
+
+    many = models / "many"
+    for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.onnx"):
+        (many / name).write_bytes(b"large")
+    for name in ("onnx/model.onnx", "onnx/config.json", "openvino/openvino_model.bin", "checkpoint-1/config.json"):
+        (many / name).parent.mkdir(exist_ok=True)
+        (many / name).write_bytes(b"large")
+
+    shutil.copytree(tiny, models / "plain")
+    for name in ("contrastive", "evaluated"):
+        shutil.copytree(later, models / name)
+        shutil.copytree(models / "mean", root / "branches/owner" / name / "before")
+    torch_format = models / "torch-format"
+    shutil.copytree(tiny, torch_format)
+    torch.save(load_file(tiny / "model.safetensors"), torch_format / "pytorch_model.bin")
+    (torch_format / "model.safetensors").unlink()
+    (torch_format / "tf_model.h5").write_bytes(b"large")
+    shards = models / "shards"
+    AutoModel.from_pretrained(tiny).save_pretrained(shards, max_shard_size="50KB")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(shards)
+    (shards / "pytorch_model.bin").write_bytes(b"large")
+    weightless = models / "weightless"
+    shutil.copytree(tiny, weightless)
+    (weightless / "model.safetensors").rename(weightless / "unknown.h5")
+    moved = models / "own-path"
+    BiEncoder.from_pretrained(str(tiny), pooling="mean").save_pretrained(moved)
+    (moved / "1_Pooling").rename(moved / "pooling")
+    modules = json.loads((moved / "modules.json").read_text(encoding="utf-8"))
+    modules[1]["path"] = "pooling"
+    (moved / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def hub(root: Path) -> Iterator[HubServer]:
+    with HubServer(root) as server:
+        server.gated = {"owner/gated"}
+        yield server
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def first(hub: HubServer, home: Path, tiny: Path) -> dict[str, Any]:
+    """What one process finds with an empty cache."""
+    commits = {name: hub.commit("models", f"owner/{name}") for name in ("mean", "gone")}
+    return ask(
+        hub.url,
+        home,
+        ["check", "check_bi", "owner/mean"],
+        ["load", "bi", "owner/mean"],
+        ["again", "bi", "owner/mean"],
+        ["fingerprint", "fingerprint", "owner/mean"],
+        ["cross", "cross", "owner/cross"],
+        ["branch", "bi", "owner/mean@v2"],
+        ["revision", "bi", "owner/mean", {"revision": "v2"}],
+        ["main", "fingerprint", "owner/mean@main"],
+        ["commit", "bi", f"owner/mean@{commits['mean']}"],
+        ["unknown", "bi", "owner/mean@v3"],
+        ["unknown-commit", "bi", f"owner/mean@{'1' * 40}"],
+        ["empty", "bi", "owner/mean@"],
+        ["twice", "bi", "owner/mean@v2", {"revision": "main"}],
+        ["folder", "bi", f"{tiny}@v2"],
+        ["folder-revision", "bi", str(tiny), {"revision": "v2"}],
+        ["gated", "bi", "owner/gated"],
+        ["absent", "bi", "owner/absent"],
+        ["no-name", "bi", "a/b/c"],
+        ["gone", "pinned", "owner/gone", "2" * 40],
+        ["many", "files", "owner/many"],
+        ["torch", "files", "owner/torch-format"],
+        ["shards", "bi", "owner/shards"],
+        ["shard-files", "files", "owner/shards"],
+        ["weightless", "check_bi", "owner/weightless"],
+        ["own-path", "bi", "owner/own-path"],
+    )
+
+
+def test_a_check_and_a_load_ask_the_hub_once_for_each_file(hub: HubServer, first: dict[str, Any]) -> None:
+    check = requests_of(hub, "check")
+    assert len(check) <= LOOK_UP + LISTING + PER_FILE * (SMALL_FILES + WEIGHT_FILES), check
+    assert sum("/resolve/main" in request for request in check) == 0
+    assert first["load"]["pooling"] == "mean" and first["load"]["start"] == "owner/mean"
+    for key in ("load", "again", "fingerprint", "main"):
+        assert requests_of(hub, key) == [], key
+    cross = requests_of(hub, "cross")
+    assert len(cross) <= LOOK_UP + LISTING + PER_FILE * (3 + WEIGHT_FILES), cross
+
+
+def test_a_cache_that_is_filled_costs_one_request(hub: HubServer, home: Path, first: dict[str, Any]) -> None:
+    commit = hub.commit("models", "owner/mean")
+    found = ask(hub.url, home, ["warm", "bi", "owner/mean"], ["warm-commit", "bi", f"owner/mean@{commit}"])
+    assert found["warm"] == found["warm-commit"] == first["load"]
+    assert requests_of(hub, "warm") == ["GET /api/models/owner/mean/revision/main"]
+    assert requests_of(hub, "warm-commit") == []
+
+
+def test_a_revision_is_a_branch_or_a_commit(first: dict[str, Any], hub: HubServer, tiny: Path, later: Path) -> None:
+    assert first["branch"]["weight"] == first["revision"]["weight"] == pytest.approx(total(later), abs=1e-3)
+    assert first["commit"] == first["load"] and first["load"]["weight"] == pytest.approx(total(tiny), abs=1e-3)
+    assert total(tiny) != pytest.approx(total(later), abs=1)
+    assert first["fingerprint"] == first["main"] == hub.commit("models", "owner/mean")
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    {
+        "unknown": "model owner/mean@v3: the repository has no branch, tag or commit 'v3'",
+        "unknown-commit": f"model owner/mean@{'1' * 40}: the repository has no branch, tag or commit '{'1' * 40}'",
+        "empty": "model owner/mean@: no revision behind the '@'",
+        "twice": "model owner/mean@v2: the name holds a revision",
+        "folder": "is a local folder, which has no revisions",
+        "folder-revision": "a local folder has no revisions",
+        "gated": "model owner/gated: the repository is gated; ask for access at ",
+        "absent": "model owner/absent: no model here or on the Hub",
+        "no-name": "model a/b/c: no model here or on the Hub",
+        "gone": f"model owner/gone: its commit {'2' * 40}, which this run began with, is no longer on the Hub",
+        "weightless": "model owner/weightless: the folder or repository holds no weights",
+    }.items(),
+)
+def test_what_cannot_be_had_is_one_sentence(first: dict[str, Any], key: str, sentence: str) -> None:
+    assert str(first[key]).startswith("InputError: model "), first[key]
+    assert sentence in first[key] and "\n" not in first[key], first[key]
+
+
+def test_weights_come_in_one_format_and_nothing_else_that_is_large(first: dict[str, Any], hub: HubServer) -> None:
+    names = {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
+    assert set(first["many"]) == {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"} | names
+    assert [name for name in first["torch"] if "model" in name] == ["pytorch_model.bin"]
+    weights = [name for name in first["shard-files"] if name.startswith(("model", "pytorch"))]
+    assert len(weights) > 2 and "model.safetensors.index.json" in weights and "pytorch_model.bin" not in weights
+    assert first["shards"]["weight"] == pytest.approx(first["load"]["weight"], abs=1e-3)
+    assert not any("unknown.h5" in request for request in hub.requests)
+
+
+def test_a_module_in_a_folder_of_another_name_is_read(first: dict[str, Any]) -> None:
+    assert first["own-path"]["pooling"] == "mean"
+
+
+def test_a_cache_that_another_library_filled_serves_without_the_hub(root: Path, tmp_path: Path) -> None:
+    """`transformers` asks for no file of sentence-transformers, so such a cache does not know whether there are any."""
+    with HubServer(root) as server:
+        filled = ask(
+            server.url,
+            tmp_path,
+            ["plain", "fill", "owner/plain", "transformers"],
+            ["mean", "fill", "owner/mean", "sentence-transformers"],
+            ["cross", "fill", "owner/cross", "transformers"],
+        )
+        assert filled["plain"] is filled["mean"] is filled["cross"] is None, filled
+    calls = [
+        ["plain", "bi", "owner/plain"],
+        ["mean", "bi", "owner/mean"],
+        ["cross", "cross", "owner/cross"],
+        ["none", "bi", "owner/many"],
+    ]
+    for offline in ("0", "1"):
+        found = ask(server.url, tmp_path, *calls, HF_HUB_OFFLINE=offline)
+        assert found["plain"]["pooling"] == "cls", found
+        assert found["mean"]["pooling"] == "mean", found
+        assert found["cross"] == "sigmoid", found
+        assert found["none"].startswith("InputError: model owner/many: no model here"), found
+        assert "model owner/plain: the Hub does not answer, and its cache does not know" in found["stderr"]
+        assert "model owner/mean" not in found["stderr"]
+
+
+RANKS = """
+import os, sys
+rank = os.environ["RANK"]
+os.environ |= {"HF_ENDPOINT": sys.argv[1], "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": f"{sys.argv[2]}/cache-{rank}"}
+from pathlib import Path
+from te_trainer.encoders.locate import locate
+from te_trainer.model_commits import pin_models
+from te_trainer.processes import leave
+
+pin_models(["owner/ranks"])
+folder = Path(locate("owner/ranks"))
+Path(sys.argv[2], f"commit-{rank}").write_text(f"{folder.name} {(folder / 'model.safetensors').is_file()}")
+leave()
+"""
+
+
+class PushingAtEachLookUp(list[str]):
+    """Requests; between any two look-ups of the model's `main`, somebody pushes."""
+
+    def __init__(self, server: HubServer, later: Path) -> None:
+        super().__init__()
+        self.server, self.later = server, later
+
+    def append(self, request: str) -> None:
+        if request in self and request.endswith("/api/models/owner/ranks/revision/main"):
+            self.server.push("owner/ranks", self.later)
+        super().append(request)
+
+
+@pytest.mark.distributed
+def test_ranks_with_caches_of_their_own_have_one_commit(root: Path, later: Path, tmp_path: Path) -> None:
+    with HubServer(root) as server:
+        server.requests = PushingAtEachLookUp(server, later)
+        commit = server.commit("models", "owner/ranks")
+        done = run_two_ranks(RANKS, tmp_path, server.url, str(tmp_path))
+        assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"commit-{rank}").read_text() for rank in (0, 1)] == [f"{commit} True"] * 2
+    assert sum("/revision/main" in request for request in server.requests) == 1
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "tiny" / "bi-encoder" / "model.safetensors")
+
+
+def test_a_push_in_the_middle_of_a_run_changes_nothing(
+    root: Path, hub: HubServer, home: Path, later: Path, tmp_path: Path
+) -> None:
+    """Each stage of the run is a process of its own; the second one begins when the `main` has moved."""
+    quick = ["--distillation.cycles", "1", "--distillation.students", "bi-encoder", "--data.max_pairs", "48"]
+    quick += ["--bi_encoder.num_train_epochs", "1", "--data.test", "[]"]
+    pushed, still = tmp_path / "pushed", tmp_path / "still"
+    start = shutil.copytree(root / "models/owner/stages", tmp_path / "start")
+    commit = hub.commit("models", "owner/stages")
+
+    def push_between_stages() -> None:
+        while not (pushed / "cycle-1/tiny/bi-encoder-labels").exists() and running.is_set():
+            time.sleep(0.01)
+        hub.push("owner/stages", later)
+
+    running = Event()
+    running.set()
+    pushing = Thread(target=push_between_stages)
+    pushing.start()
+    more = [*quick, "--distillation.isolate_stages", "true"]
+    arguments = tiny_arguments(Path("owner/stages"), pushed, *more)
+    done = run_recipe(*arguments, **online(hub.url, home))
+    running.clear()
+    pushing.join()
+    assert done.returncode == 0, done.stderr
+    asked = sum("/owner/stages/revision/main" in request for request in hub.requests)
+    assert asked == 1 and hub.commit("models", "owner/stages") != commit
+
+    run = yaml.safe_load((pushed / "run.yaml").read_text(encoding="utf-8"))
+    assert run["commits"] == {"owner/stages": commit}
+    assert run["models"]["tiny"] == {"bi_encoder": commit}
+    done = run_recipe(*tiny_arguments(start, still, *quick))
+    assert done.returncode == 0, done.stderr
+    expected = weights(still)
+    assert all(torch.equal(weights(pushed)[name], weight) for name, weight in expected.items())
+    assert FinishedRun.load(pushed).start("tiny", "bi-encoder") == ("owner/stages", True)
+
+    # A run that is continued, here with an empty cache, has the commit that it began with.
+    (pushed / "results.json").unlink()
+    shutil.rmtree(pushed / "cycle-1")
+    shutil.rmtree(pushed / "tiny")
+    done = run_recipe(*arguments, **online(hub.url, tmp_path / "empty"))
+    assert done.returncode == 0, done.stderr
+    assert all(torch.equal(weights(pushed)[name], weight) for name, weight in expected.items())
+
+
+def test_contrastive_training_and_an_evaluation_go_on_with_their_commits(hub: HubServer, tmp_path: Path) -> None:
+    begun, calls = {}, []
+    for name, repository in (("contrastive", "owner/contrastive"), ("evaluation", "owner/evaluated")):
+        begun[name] = Repository(repository, hub.root / "branches" / repository / "before").commit
+        assert begun[name] != hub.commit("models", repository)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.yaml").write_text(yaml.safe_dump({"commits": {repository: begun[name]}}))
+        calls.append([name, name, repository, str(tmp_path / name)])
+    found = ask(hub.url, tmp_path, *calls)
+    assert {name: found[name] for name in begun} == begun
+
+
+def test_the_folder_of_a_model_is_named_without_its_revision() -> None:
+    assert ModelConfig("owner/name@refs/pr/1").name == "name"
+    assert ModelConfig("name@v1").name == "name"
