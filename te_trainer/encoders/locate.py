@@ -80,7 +80,11 @@ def commit_of(name: str) -> str | None:
 
 def pin(commits: dict[str, str]) -> None:
     """Take these commits, by the models' names, for what the names mean in this process."""
-    _commits.update({_key(name): commit for name, commit in commits.items()})
+    for name, commit in commits.items():
+        _commits[_key(name)] = commit
+        for weights in (False, True):
+            if (folder := _folders.get((name, weights))) is not None and folder.name != commit:
+                del _folders[name, weights]
 
 
 def with_revision(name: str, revision: str | None) -> str:
