@@ -206,19 +206,19 @@ def _weight_files(folder: Path, files: Iterable[str]) -> list[str]:
     """The weights, at the top or in a module's folder, of one format each."""
     present = {PurePosixPath(file) for file in files}
     found: list[str] = []
-    for place in sorted({path.parent for path in present if str(path.parent) == "." or str(path)[0].isdigit()}):
-        first = next((place / name for name in WEIGHT_FILES if place / name in present), None)
+    for parent in sorted({path.parent for path in present if str(path.parent) == "." or str(path)[0].isdigit()}):
+        first = next((parent / name for name in WEIGHT_FILES if parent / name in present), None)
         if first is not None and first.suffix == ".json":
-            found += _shards(folder / first, place)
+            found += _shards(folder / first, parent)
         elif first is not None:
             found.append(escape(str(first)))
     return found
 
 
-def _shards(index: Path, place: PurePosixPath) -> list[str]:
+def _shards(index: Path, parent: PurePosixPath) -> list[str]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [escape(str(place / name)) for name in sorted(names)]
+        return [escape(str(parent / name)) for name in sorted(names)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []  # whoever reads the weights says what is wrong with their index
 
