@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from te_trainer.config.flat import flat
+from te_trainer.config.yaml_text import check_yaml
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.processes import process_state
 
@@ -193,8 +194,10 @@ def refuse_other_configuration(root: Path, config: dict[str, Any]) -> None:
     if not path.is_file():
         return
     try:
-        begun = flat(yaml.safe_load(path.read_text(encoding="utf-8"))["config"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text)
+        begun = flat(yaml.safe_load(text)["config"])
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
         raise InputError(f"output_dir: {root} holds a run.yaml that no run wrote; name another folder") from None
     wanted = flat(yaml.safe_load(yaml.safe_dump(config)))
     differ = [key for key in sorted(begun.keys() | wanted.keys()) if begun.get(key) != wanted.get(key)]

@@ -7,7 +7,7 @@ import itertools
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 
 from te_trainer.config.flat import flat
 from te_trainer.config.trainer_keys import MANAGED, trainer_keys
+from te_trainer.config.yaml_text import RefusedYAMLError, check_yaml, load_yaml
 from te_trainer.errors import InputError
 
 Key = tuple[str, Any, Any, str]  # name, type, default, help
@@ -80,13 +81,14 @@ def read(form: Form, argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for path in _config_files(arguments):
         _check_file(form, path)
+    _check_values(form, arguments)
     try:
         values = _parser(form).parse_args(_without_merging(arguments)).as_dict()
     except (ArgumentError, TypeError, ValueError) as error:
         raise InputError(_sentence(form, str(error))) from None
     for section in (*form.sections, *form.trainings):
         if not isinstance(values[section], dict):
-            raise InputError(f"{section}: expected a section of keys and values, got '{values[section]}'")
+            raise _no_section(section, values[section])
     return values
 
 
@@ -177,22 +179,58 @@ def _check_file(form: Form, path: Path) -> None:
     if not path.exists():
         raise InputError(f"--config: the file {path} does not exist")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--config: {path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"--config: {path} is not UTF-8; save the file as UTF-8") from None
+    except RefusedYAMLError as error:
+        assert error.problem_mark is not None
+        raise InputError(f"--config: {path}, line {error.problem_mark.line + 1}: {error.problem}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "broken"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())[:200] or "broken"
         raise InputError(f"--config: {path}{where} is not YAML ({problem}); mend the file") from None
     if not isinstance(content, dict):
         example = "'models: [...]'" if form.entry else "'model: bert-base-uncased'"
         raise InputError(f"--config: {path} holds no sections; write keys and values such as {example}")
+    if "config" in content:
+        raise InputError(f"config: {path} names another file; name both on the command line, each with --config")
+    for section in (*form.sections, *form.trainings):
+        if content.get(section) is not None and not isinstance(content[section], dict):
+            raise _no_section(section, content[section])
     for key, value in flat(content).items():
         if value is None and (key in form.never_empty or "." not in key):
             raise InputError(f"{key} is empty in {path}; give a value, or remove the line")
+
+
+def _check_values(form: Form, arguments: list[str]) -> None:
+    """Refuse values of the command line that the parser would read as YAML and that cannot be meant.
+
+    The parser would take a section's value that is no mapping for the name of a file.
+    """
+    for key, value in _keys_and_values(arguments):
+        if key in {*form.sections, *form.trainings} and not value.lstrip().startswith("{"):
+            raise _no_section(key, value)
+        if value.lstrip()[:1] in {"[", "{", "&"}:
+            try:
+                check_yaml(value)
+            except RefusedYAMLError as error:
+                raise InputError(f"{key}: {error.problem}") from None
+            except yaml.YAMLError:
+                continue  # a text that only looks like YAML, or what the parser will complain about
+
+
+def _keys_and_values(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        key, equals, value = argument.partition("=")
+        if key.startswith("--") and (equals or following is not None):
+            yield key.removeprefix("--"), value if equals else following
+
+
+def _no_section(section: str, value: Any) -> InputError:
+    return InputError(f"{section}: expected a section of keys and values, got '{str(value)[:200]}'")
 
 
 def _sentence(form: Form, message: str) -> str:

@@ -34,6 +34,7 @@ from te_trainer.config.schema import (
     Pooling,
     RunConfig,
 )
+from te_trainer.config.yaml_text import load_yaml
 from te_trainer.errors import InputError
 
 SAMPLING: Key = (
@@ -159,7 +160,7 @@ def _model_name(entry: str) -> str:
 def _mappings(entry: str) -> list[dict[Any, Any]]:
     """The mappings in a list that was written on the command line."""
     try:
-        return [item for item in listed(yaml.safe_load(entry)) if isinstance(item, dict)]
+        return [item for item in listed(load_yaml(entry)) if isinstance(item, dict)]
     except yaml.YAMLError:
         return []
 
