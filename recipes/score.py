@@ -89,7 +89,8 @@ def score(config: ScoreConfig, source: str, scratch: Path, progress: RunProgress
     file = scratch / "pairs.arrow"
     data = config.data
     if state.is_main_process:
-        write_rows(source, file, columns=data.columns, benchmark_folder=data.dir, split=data.split)
+        for note in write_rows(source, file, columns=data.columns, benchmark_folder=data.dir, split=data.split):
+            progress.say(f"pairs: {note}")
     state.wait_for_everyone()
     pairs = Dataset.from_file(str(file))
     filled = rows_with_both(pairs)

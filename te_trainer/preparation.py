@@ -106,9 +106,13 @@ def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
     """The sets' sizes, a line each, to print before work starts."""
     named = [("dev", dev)] * (dev is not None) + [("test", gold) for gold in tests]
     return [
-        f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped"
+        line
         for role, gold in named
         if gold is not None
+        for line in (
+            f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped",
+            *(f"{role}: {note}" for note in gold.notes),
+        )
     ]
 
 

@@ -70,7 +70,7 @@ def write_table(path: Path, schema: pa.Schema, blocks: Iterable[pa.RecordBatch])
     many as float32 needs.
     """
     with atomic_file(path) as partial:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             with pq.ParquetWriter(partial, schema) as writer:
                 for block in blocks:
                     writer.write_batch(block)

@@ -26,7 +26,8 @@ class Benchmark:
         mteb: MTEB's name for it, where it has one.
         positive: the Hub's label that counts as 1 (the paper flips QNLI so that entailment is 1); None keeps scores.
         hub_splits: the Hub's names of our splits, where they differ.
-        pool_split: the one split of the Hub's set that belongs to the paper's pool; None takes all.
+        pool: the rows that belong to the paper's pool, of the splits that are there; none stands for all rows.
+        hub_pool: the same of the Hub's set, where they are others.
     """
 
     name: str
@@ -38,18 +39,19 @@ class Benchmark:
     dev: Rows | None = None
     test: Rows = Rows("test")
     hub_splits: dict[str, str] = field(default_factory=dict)
-    pool_split: str | None = None
+    pool: tuple[Rows, ...] = ()
+    hub_pool: tuple[Rows, ...] = ()
     mteb: str | None = None
 
 
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in [
-        Benchmark("sts12", "STS12", "mteb/sts12-sts", pool_split="test", mteb="STS12"),
-        Benchmark("sts13", "STS13", "mteb/sts13-sts", pool_split="test", mteb="STS13"),
-        Benchmark("sts14", "STS14", "mteb/sts14-sts", pool_split="test", mteb="STS14"),
-        Benchmark("sts15", "STS15", "mteb/sts15-sts", pool_split="test", mteb="STS15"),
-        Benchmark("sts16", "STS16", "mteb/sts16-sts", pool_split="test", mteb="STS16"),
+        Benchmark("sts12", "STS12", "mteb/sts12-sts", hub_pool=(Rows("test"),), mteb="STS12"),
+        Benchmark("sts13", "STS13", "mteb/sts13-sts", hub_pool=(Rows("test"),), mteb="STS13"),
+        Benchmark("sts14", "STS14", "mteb/sts14-sts", hub_pool=(Rows("test"),), mteb="STS14"),
+        Benchmark("sts15", "STS15", "mteb/sts15-sts", hub_pool=(Rows("test"),), mteb="STS15"),
+        Benchmark("sts16", "STS16", "mteb/sts16-sts", hub_pool=(Rows("test"),), mteb="STS16"),
         Benchmark(
             "stsb",
             "STS-B",
@@ -79,8 +81,11 @@ BENCHMARKS = {
             positive=0,
             dev=Rows("dev", 0, 1000),
             test=Rows("dev", 1000),
+            pool=(Rows("train", 0, 10_000), Rows("dev")),
             hub_splits={"dev": "validation"},
         ),
+        # The paper took the first 10,000, 1,000 and 10,000 rows of train, dev and test of another split of these
+        # questions. GLUE's test has no labels: its validation rows stand for dev and test, and are in the pool as both.
         Benchmark(
             "qqp",
             "QQP",
@@ -90,8 +95,9 @@ BENCHMARKS = {
             positive=1,
             dev=Rows("sample", 0, 1000),
             test=Rows("sample", 1000, 11000),
+            pool=(Rows("train", 0, 10_000), Rows("dev", 0, 1000), Rows("test", 0, 10_000), Rows("sample", 0, 11_000)),
             hub_splits={"sample": "validation"},
-            pool_split="sample",
+            hub_pool=(Rows("train", 0, 10_000), Rows("sample", 0, 11_000)),
         ),
     ]
 }

@@ -360,6 +360,17 @@ def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: 
     assert run(*again)[0] == 0
 
 
+@pytest.mark.parametrize("output", ["NEAREST.PARQUET", "NEAREST.TSV"])
+def test_endings_may_be_in_capitals(run: Run, bi: str, sentences_file: Path, tmp_path: Path, output: str) -> None:
+    source = tmp_path / "FAQ.TXT"
+    source.write_bytes(sentences_file.read_bytes())
+    status, _, err = run("--model", bi, "--data.sentences", source, "--top_k", "2", "--output", output)
+    assert status == 0, err
+    written = tmp_path / output
+    found = pq.read_table(written).num_rows if output.endswith("PARQUET") else len(read_tsv(written)) - 1
+    assert found == 200
+
+
 # ---------------------------------------------------------------- what is refused
 
 

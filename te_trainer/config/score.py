@@ -111,7 +111,7 @@ def check_output(output: str, overwrite: bool) -> None:
         InputError: says which.
     """
     path = Path(output)
-    if path.suffix not in ENDINGS:
+    if path.suffix.lower() not in ENDINGS:
         raise InputError(f"output: '{output}' does not end in {' or '.join(ENDINGS)}; name such a file")
     if path.is_dir():
         raise InputError(f"output: {output} is a folder; name a file")

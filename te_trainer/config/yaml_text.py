@@ -67,7 +67,7 @@ def check_yaml(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(each.anchor == event.anchor for each in open_):
                 raise _refused(event, f"*{event.anchor} refers to what it stands in; write out what is meant")
-            nodes += sizes.get(event.anchor, 1)
+            nodes += sizes.get(str(event.anchor), 1)
         else:
             nodes += 1
         if isinstance(event, yaml.CollectionStartEvent):
@@ -86,5 +86,5 @@ def _check_key(event: yaml.NodeEvent, mapping: _Collection) -> None:
     mapping.key_is_next = not mapping.key_is_next
 
 
-def _refused(event: yaml.NodeEvent, problem: str) -> RefusedYAMLError:
+def _refused(event: Any, problem: str) -> RefusedYAMLError:
     return RefusedYAMLError(problem=problem, problem_mark=event.start_mark)

@@ -37,7 +37,9 @@ class TaskSet:
     def describe(self) -> str:
         """The set's size and metrics, for people."""
         one, two = (metric.__name__ for metric in METRICS[self.family])
-        return f"{self.title}: {len(self.gold):,} pairs with gold scores, {self.gold.unscored:,} without; {one}, {two}"
+        notes = "".join(f"; {note}" for note in self.gold.notes)
+        size = f"{len(self.gold):,} pairs with gold scores, {self.gold.unscored:,} without"
+        return f"{self.title}: {size}; {one}, {two}{notes}"
 
 
 def load_sets(config: EvaluationConfig) -> list[TaskSet]:

@@ -26,6 +26,7 @@ class GoldSet:
         sentence1, sentence2: the pairs.
         scores: float64, shape (n,).
         unscored: rows left out because they have no score (the paper drops them too).
+        notes: what was done to the rows while they were read, for people.
     """
 
     name: str
@@ -33,6 +34,7 @@ class GoldSet:
     sentence2: list[str]
     scores: np.ndarray
     unscored: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -64,7 +66,8 @@ def load_gold(
         rows = chosen
     sentence1, sentence2, scores = [], [], []
     unscored = 0
-    found = read_rows(source, ["sentence1", "sentence2", "score"], columns, folder, rows.split)
+    notes: list[str] = []
+    found = read_rows(source, ["sentence1", "sentence2", "score"], columns, folder, rows.split, notes)
     written = ((place, values) for place, values in found if values != BLANK)
     for place, (first, second, score) in islice(written, rows.start, rows.stop):
         if score is None or (isinstance(score, str) and not score.strip()):
@@ -72,10 +75,10 @@ def load_gold(
             continue
         try:
             value = float(score)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
-            raise InputError(f"{place}: the gold score '{score}' is not a number; mend or remove the row")
+            raise InputError(f"{place}: the gold score '{str(score)[:100]}' is not a number; mend or remove the row")
         for sentence in (first, second):
             if not isinstance(sentence, str) or not sentence.strip():
                 raise InputError(f"{place}: a sentence is missing or not text; mend or remove the row")
@@ -86,4 +89,4 @@ def load_gold(
         raise InputError(f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed")
     if min(scores) == max(scores):
         raise InputError(f"{key}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
-    return GoldSet(Path(source).stem, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored)
+    return GoldSet(Path(source).stem, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored, tuple(notes))

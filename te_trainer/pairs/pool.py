@@ -23,13 +23,14 @@ BLOCK = 10_000  # rows in an Arrow record batch, and in memory while a pool is b
 
 @dataclass
 class SourceCount:
-    """What one source gave; `extra` where it is one of `data.extra`."""
+    """What one source gave; `extra` where it is one of `data.extra`, `notes` on what was done to its rows."""
 
     source: str
     rows: int = 0
     empty: int = 0
     sha256: str | None = None
     extra: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Pool:
             + (f", {count.empty:,} empty ones dropped" if count.empty else "")
             for count in self.sources
         ]
+        lines += [f"pool: {note}" for count in self.sources for note in count.notes]
         own = self.pairs - self.extra
         sampled = f", {own:,} drawn of {self.distinct:,}" if own != self.distinct else ""
         if self.extra_distinct:
@@ -163,7 +165,9 @@ def _blocks(
         file = source_file(source, benchmark_folder)
         count = SourceCount(source, sha256=file_digest(file) if file else None, extra=extra)
         pool.sources.append(count)
-        for place, values in read_rows(source, ["sentence1", "sentence2"], columns, benchmark_folder):
+        for place, values in read_rows(
+            source, ["sentence1", "sentence2"], columns, benchmark_folder, notes=count.notes, pool=True
+        ):
             count.rows += 1
             one, two = ("" if value is None else value for value in values)
             if not isinstance(one, str) or not isinstance(two, str):

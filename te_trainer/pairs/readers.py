@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from te_trainer.errors import InputError
-from te_trainer.tasks import BENCHMARKS, Benchmark
+from te_trainer.pairs.quoting import count_csv_quoted, looks_quoted
+from te_trainer.tasks import BENCHMARKS, Benchmark, Rows
 
 Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
 
 Names = list[tuple[str, str]]  # of each wanted column: what it is mapped to, and its plain name
 
+Chosen = Callable[[str], bool]  # whether a row is wanted, by its split
+
 FILE_SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".parquet")
 
 
 def read_rows(
-    source: str, wanted: list[str], columns: dict[str, str], folder: str | None = None, split: str | None = None
+    source: str,
+    wanted: list[str],
+    columns: dict[str, str],
+    folder: str | None = None,
+    split: str | None = None,
+    notes: list[str] | None = None,
+    pool: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a source.
 
@@ -33,6 +45,8 @@ def read_rows(
             name, that one is taken: one mapping serves a pool and gold sets that are named otherwise.
         folder: where benchmark sets lie as `NAME.tsv`; without it they come from the Hub.
         split: only rows of this split, where the source has splits.
+        notes: gets a line for what was done to the rows, once all are read.
+        pool: of a benchmark, only the rows that belong to the paper's pool.
 
     Raises:
         InputError: the source cannot be read, a column is missing, a row is broken.
@@ -42,15 +56,15 @@ def read_rows(
     if source in BENCHMARKS and not path.exists():
         benchmark = BENCHMARKS[source]
         if folder is not None:
-            yield from _benchmark_file(benchmark, folder, wanted, split)
+            yield from _benchmark_file(benchmark, folder, wanted, split, pool)
         else:
-            yield from _hub_benchmark(benchmark, wanted, split)
+            yield from _hub_benchmark(benchmark, wanted, split, pool)
     elif path.is_dir():
         yield from _saved_dataset(path, names, split)
     elif path.suffix.lower() in FILE_SUFFIXES:
         if not path.is_file():
             raise InputError(f"{source}: the file does not exist")
-        yield from _file(path, names, split)
+        yield from _file(path, names, split, notes)
     elif path.exists():
         raise InputError(f"{source}: the format '{path.suffix}' is not known; known are {', '.join(FILE_SUFFIXES)}")
     elif source.count("/") == 1 and not source.startswith((".", "/")):
@@ -60,8 +74,11 @@ def read_rows(
         raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
 
 
-def read_lines(source: str) -> Iterator[Row]:
+def read_lines(source: str, notes: list[str] | None = None) -> Iterator[Row]:
     """Yield the lines of a .txt file, each with the sentences that `||` stands between.
+
+    Args:
+        notes: as for `read_rows`.
 
     Raises:
         InputError: there is no such file, or a line is not UTF-8.
@@ -69,21 +86,45 @@ def read_lines(source: str) -> Iterator[Row]:
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{source}: the file does not exist")
-    for number, line in enumerate(_lines(path), 1):
-        yield f"{path}, line {number}", list(line.rstrip("\r\n").split("||"))
+    rows = (
+        (f"{path}, line {number}", list(line.rstrip("\r\n").split("||"))) for number, line in enumerate(_lines(path), 1)
+    )
+    return _quotes_noted(path, rows, notes)
 
 
-def _file(path: Path, names: Names, split: str | None) -> Iterator[Row]:
+def _file(path: Path, names: Names, split: str | None, notes: list[str] | None) -> Iterator[Row]:
     ending = path.suffix.lower()
     if ending == ".txt":
-        return _txt(path, names)
+        return _quotes_noted(path, _txt(path, names), notes)
     if ending == ".tsv":
-        return _table(path, csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), names, split)
+        quoted = count_csv_quoted(path)
+        if not quoted:
+            return _quotes_noted(path, _table(path, _unquoted(path), names, _of(split)), notes)
+        if notes is not None:
+            notes.append(f"{path}: {quoted:,} cells were quoted as CSV writers do; their quotes were taken off")
+        return _table(path, csv.reader(_lines(path), delimiter="\t", strict=True), names, _of(split))
     if ending == ".csv":
-        return _table(path, csv.reader(_lines(path), strict=True), names, split)
+        return _table(path, csv.reader(_lines(path), strict=True), names, _of(split))
     if ending == ".jsonl":
         return _jsonl(path, names, split)
     return _parquet(path, names, split)
+
+
+def _unquoted(path: Path) -> Any:
+    return csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _quotes_noted(path: Path, rows: Iterator[Row], notes: list[str] | None) -> Iterator[Row]:
+    """The rows, and at their end a note where cells look as if a CSV writer had quoted them."""
+    found = 0
+    for place, values in rows:
+        found += sum(map(looks_quoted, values))
+        yield place, values
+    if found and notes is not None:
+        notes.append(
+            f"{path}: {found:,} sentences begin and end with a quote and double those inside, as CSV writers do; they "
+            "were left as they stand"
+        )
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -96,12 +137,16 @@ def _lines(path: Path) -> Iterator[str]:
                 raise InputError(
                     f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
                 ) from None
+            if "\0" in line:
+                raise InputError(f"{path}, line {number}: a NUL byte; the file is damaged, or not saved as UTF-8")
             yield line
 
 
 def _txt(path: Path, names: Names) -> Iterator[Row]:
     if len(names) != 2:
-        raise InputError(f"{path}: a .txt file has no column '{names[2][0]}'; give gold scores as .tsv, .csv or .jsonl")
+        raise InputError(
+            f"{path}: a .txt file has no column '{names[-1][0]}'; give gold scores as .tsv, .csv or .jsonl"
+        )
     for number, line in enumerate(_lines(path), 1):
         line = line.rstrip("\r\n")
         place = f"{path}, line {number}"
@@ -115,14 +160,14 @@ def _txt(path: Path, names: Names) -> Iterator[Row]:
         yield place, list(parts)
 
 
-def _table(path: Path, reader: Any, names: Names, split: str | None) -> Iterator[Row]:
+def _table(path: Path, reader: Any, names: Names, chosen: Chosen | None) -> Iterator[Row]:
     try:
         header = next(reader, None)
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
         header = [name.strip() for name in header]
         at = [header.index(name) for name in _columns(str(path), names, header)]
-        split_at = header.index("split") if split is not None and "split" in header else None
+        split_at = header.index("split") if chosen is not None and "split" in header else None
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if not any(cell.strip() for cell in row):
@@ -130,7 +175,7 @@ def _table(path: Path, reader: Any, names: Names, split: str | None) -> Iterator
                 continue
             if len(row) != len(header):
                 raise InputError(f"{place}: {len(row)} columns where the header has {len(header)}; mend the row")
-            if split_at is None or row[split_at] == split:
+            if chosen is None or split_at is None or chosen(row[split_at]):
                 yield place, [row[position] for position in at]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {_fault(str(error))}; mend the row") from None
@@ -158,7 +203,9 @@ def _columns(source: str, names: Names, present: Iterable[str]) -> list[str]:
 
 
 def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
-    return InputError(f"{source}: no column '{name}' among {', '.join(present)}; map it with data.columns")
+    listed = ", ".join(present)
+    shown = listed if len(listed) < 500 else f"{listed[:500]} …"
+    return InputError(f"{source}: no column '{name}' among {shown}; map it with data.columns")
 
 
 def _jsonl(path: Path, names: Names, split: str | None) -> Iterator[Row]:
@@ -172,6 +219,11 @@ def _jsonl(path: Path, names: Names, split: str | None) -> Iterator[Row]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{place}: not JSON ({error.msg}); a line is one object") from None
+        except RecursionError:
+            raise InputError(f"{place}: lists or objects too deep inside one another; mend or remove the row") from None
+        except ValueError:
+            most = sys.get_int_max_str_digits()
+            raise InputError(f"{place}: a number of more than {most:,} digits; mend or remove the row") from None
         if not isinstance(row, dict):
             raise InputError(f"{place}: a {type(row).__name__} where an object is expected")
         columns = columns or _columns(place, names, row)
@@ -270,16 +322,35 @@ def _datasets(source: str, splits: Any, names: Names, split: str | None) -> Iter
                     yield f"{where} {number}", list(values)
 
 
-def _benchmark_file(benchmark: Benchmark, folder: str, wanted: list[str], split: str | None) -> Iterator[Row]:
+def _of(split: str | None) -> Chosen | None:
+    return None if split is None else split.__eq__
+
+
+def _of_pool(rows: Iterable[Rows]) -> Chosen:
+    """A row is wanted if its number within its split is; called for every row in turn."""
+    wanted = {each.split: each for each in rows}
+    seen: Counter[str] = Counter()
+
+    def chosen(split: str) -> bool:
+        number, each = seen[split], wanted.get(split)
+        seen[split] += 1
+        return each is not None and each.start <= number and (each.stop is None or number < each.stop)
+
+    return chosen
+
+
+def _benchmark_file(
+    benchmark: Benchmark, folder: str, wanted: list[str], split: str | None, pool: bool
+) -> Iterator[Row]:
     path = Path(folder, f"{benchmark.name}.tsv")
     if not path.is_file():
         raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
-    return _file(path, [(name, name) for name in wanted], split)
+    chosen = _of_pool(benchmark.pool) if pool and benchmark.pool and split is None else _of(split)
+    return _table(path, _unquoted(path), [(name, name) for name in wanted], chosen)
 
 
-def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None) -> Iterator[Row]:
+def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None, pool: bool) -> Iterator[Row]:
     names = [(benchmark.columns.get(name, name), name) for name in wanted]
-    split = split or benchmark.pool_split
     hub_split = benchmark.hub_splits.get(split, split) if split is not None else None
     loaded = _load(benchmark.repository, benchmark.configuration)
     if benchmark.dev is not None and split == benchmark.dev.split and hub_split not in loaded:
@@ -287,7 +358,17 @@ def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None) -
             f"{benchmark.name}: the set on the Hub ({benchmark.repository}) has no dev rows; name a folder with "
             f"{benchmark.name}.tsv as data.dir, or choose another set as data.dev"
         )
-    for place, values in _datasets(benchmark.repository, loaded, names, hub_split):
+    rows = (benchmark.hub_pool or benchmark.pool) if pool and split is None else ()
+    chosen = [(benchmark.hub_splits.get(each.split, each.split), each) for each in rows]
+    if not chosen:
+        found = _datasets(benchmark.repository, loaded, names, hub_split)
+    else:
+        found = chain.from_iterable(
+            islice(_datasets(benchmark.repository, loaded, names, name), each.start, each.stop)
+            for name, each in chosen
+            if name in loaded
+        )
+    for place, values in found:
         if len(values) == 3 and benchmark.positive is not None:
             values[2] = float(values[2] == benchmark.positive)
         yield place, values

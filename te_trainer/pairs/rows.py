@@ -22,20 +22,26 @@ def write_rows(
     columns: dict[str, str] | None = None,
     benchmark_folder: str | None = None,
     split: str | None = None,
-) -> None:
+) -> list[str]:
     """Read a source of pairs once and write all its rows in their order, also those that stand there twice.
 
     Sentences lose the white space around them; where there is none, an empty text stands for it.
+
+    Returns:
+        what was done to the rows while they were read, for people.
 
     Raises:
         InputError: the source cannot be read, a row is broken, or no row has two sentences.
     """
     filled = False
+    notes: list[str] = []
 
     def blocks() -> Iterator[pa.RecordBatch]:
         nonlocal filled
         rows: list[list[str]] = []
-        for place, values in read_rows(source, ["sentence1", "sentence2"], columns or {}, benchmark_folder, split):
+        for place, values in read_rows(
+            source, ["sentence1", "sentence2"], columns or {}, benchmark_folder, split, notes
+        ):
             texts = ["" if value is None else value for value in values]
             if not all(isinstance(text, str) for text in texts):
                 raise InputError(f"{place}: a sentence is not text; mend or remove the row")
@@ -50,6 +56,7 @@ def write_rows(
     write_blocks(file, blocks())
     if not filled:
         raise InputError(f"data.pairs: no pair of sentences in {source}")
+    return notes
 
 
 def rows_with_both(pairs: Dataset) -> np.ndarray:

@@ -53,6 +53,7 @@ class Sentences:
             + (f", {count.empty:,} empty ones dropped" if count.empty else "")
             for count in self.sources
         ]
+        lines += [f"sentences: {note}" for count in self.sources for note in count.notes]
         sampled = f", drawn of {self.distinct:,}" if self.sentences != self.distinct else ""
         lines.append(f"sentences: {self.sentences:,} distinct ones ({self.duplicates:,} duplicates dropped{sampled})")
         return lines
@@ -93,10 +94,10 @@ def build_sentences(
     """
     wanted = [column] if column else ["sentence1", "sentence2"]
 
-    def rows(source: str) -> Iterator[Row]:
-        if Path(source).suffix == ".txt":
-            return read_lines(source)
-        return read_rows(source, wanted, columns or {}, benchmark_folder, split)
+    def rows(source: str, notes: list[str]) -> Iterator[Row]:
+        if Path(source).suffix.lower() == ".txt":
+            return read_lines(source, notes)
+        return read_rows(source, wanted, columns or {}, benchmark_folder, split, notes, pool=True)
 
     found = Sentences()
 
@@ -105,7 +106,7 @@ def build_sentences(
             file = source_file(source, benchmark_folder)
             count = SourceCount(source, sha256=file_digest(file) if file else None)
             found.sources.append(count)
-            yield from _texts(rows(source), count)
+            yield from _texts(rows(source, count.notes), count)
 
     _write(found, texts(), folder, max_sentences, seed)
     if not found.sentences:

@@ -7,14 +7,17 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 from conftest import GOLD_FOLDER, SAMPLE, process_environment
 from datasets import Dataset
-from test_readers import FORMATS, PAIRS, as_rows, write_rows
+from test_readers import FORMATS, PAIRS, as_rows, put_into_hub_cache, write_rows
 
 from te_trainer.errors import InputError
-from te_trainer.pairs import Pool, build_pool
+from te_trainer.pairs import Pool, build_pool, load_gold
+from te_trainer.pairs.readers import read_rows
 
 Pair = tuple[str, str]
 
@@ -158,6 +161,78 @@ def test_benchmarks_are_pooled_by_name_with_all_their_splits(tmp_path: Path) -> 
     assert pairs_of(tmp_path / "pool")[5] == ("qqp dev", "x")
 
 
+# How many rows of each split the paper's pool holds, and how many there are more.
+PAPERS_ROWS = {
+    "qnli": {"train": (10_000, 50), "dev": (5463, 0), "test": (0, 50)},
+    "qqp": {"train": (10_000, 50), "dev": (1000, 50), "test": (10_000, 50)},
+    "mrpc": {"train": (4076, 0), "test": (1725, 0)},
+}
+
+
+@pytest.mark.parametrize(("name", "size"), [("qnli", 15_463), ("qqp", 21_000), ("mrpc", 5801)])
+@pytest.mark.parametrize("extra", [False, True])
+def test_a_pool_holds_the_papers_rows(tmp_path: Path, name: str, size: int, extra: bool) -> None:
+    rows = [
+        {"split": split, "score": "1", "sentence1": f"{split} {number}", "sentence2": "x"}
+        for split, (kept, more) in PAPERS_ROWS[name].items()
+        for number in range(kept + more)
+    ]
+    write_rows(tmp_path / name, "tsv", rows)
+    own = write_tsv(tmp_path / "source", PAIRS) if extra else name
+    pool = build_pool([own], tmp_path / "pool", benchmark_folder=str(tmp_path), extra=[name] * extra)
+    assert (pool.extra if extra else pool.pairs) == size
+    expected = [(f"{split} {number}", "x") for split, (kept, _) in PAPERS_ROWS[name].items() for number in range(kept)]
+    assert pairs_of(tmp_path / "pool")[-size:] == expected
+
+
+def test_rows_of_a_pool_are_counted_by_split_wherever_they_stand(tmp_path: Path) -> None:
+    rows = [
+        {"split": split, "score": "1", "sentence1": f"{split} {number}", "sentence2": "x"}
+        for number in range(1010)
+        for split in ("dev", "train", "sample")
+    ]
+    write_rows(tmp_path / "qqp", "tsv", rows)
+    build_pool(["qqp"], tmp_path / "pool", benchmark_folder=str(tmp_path))
+    found = pairs_of(tmp_path / "pool")
+    assert {pair[0] for pair in found if pair[0].startswith("dev")} == {f"dev {number}" for number in range(1000)}
+    assert sum(pair[0].startswith(("train", "sample")) for pair in found) == 2020
+
+
+def test_a_pool_of_the_hubs_rows_holds_the_test_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def rows(split: str, count: int, one: str, two: str) -> list[dict[str, Any]]:
+        return [{one: f"{split} {number}", two: "x", "label": number % 2} for number in range(count)]
+
+    sizes = {"train": 10_050, "validation": 11_050, "test": 20}
+    questions = {split: rows(split, count, "question1", "question2") for split, count in sizes.items()}
+    put_into_hub_cache(tmp_path, "nyu-mll/glue", "qqp", questions)
+    pool = build_pool(["qqp"], tmp_path / "qqp")
+    assert pool.pairs == 21_000
+    found = pairs_of(tmp_path / "qqp")
+    assert [found[0], found[9_999], found[10_000], found[-1]] == [
+        ("train 0", "x"),
+        ("train 9999", "x"),
+        ("validation 0", "x"),
+        ("validation 10999", "x"),
+    ]
+    for role in ("dev", "test"):
+        gold = load_gold("qqp", role, {})  # type: ignore[arg-type]
+        assert set(zip(gold.sentence1, gold.sentence2, strict=True)) <= set(found)
+
+    sizes = {"train": 10_050, "validation": 5463, "test": 20}
+    answers = {split: rows(split, count, "question", "sentence") for split, count in sizes.items()}
+    put_into_hub_cache(tmp_path, "nyu-mll/glue", "qnli", answers)
+    assert build_pool(["qnli"], tmp_path / "qnli").pairs == 15_463
+
+    scored = {split: [{"sentence1": split, "sentence2": "x", "score": 1.0}] for split in ("train", "test")}
+    put_into_hub_cache(tmp_path, "mteb/sts12-sts", None, scored)
+    build_pool(["sts12"], tmp_path / "sts12")
+    assert pairs_of(tmp_path / "sts12") == [("test", "x")]
+    # only pools are cut to the paper's rows: a file that is scored keeps all of them
+    assert [values[0] for _, values in read_rows("sts12", ["sentence1"], {})] == ["train", "test"]
+
+
 @pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
 def test_real_benchmarks_are_pooled_whole(tmp_path: Path) -> None:
     names = {"stsb": 8628, "sts12": 3108, "sts14": 3750}
@@ -199,7 +274,8 @@ MEMORY = """
 import json, sys, threading, time
 from pathlib import Path
 import psutil
-from te_trainer.pairs import Pool, build_pool
+from te_trainer.pairs import Pool, build_pool, load_gold
+from te_trainer.pairs.readers import read_rows
 
 folder = Path(sys.argv[1])
 build_pool([str(folder / "small.tsv")], folder / "small")

@@ -244,6 +244,20 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.jsonl", '{"sentence1": "x", "sentence2": "y"}\n{"sentence1": "x"}\n', "line 2: no column 'sentence2'"),
         ("a.jsonl", "{oops}\n", "a.jsonl, line 1: not JSON"),
         ("a.jsonl", '["x", "y"]\n', "a.jsonl, line 1: a list where an object is expected"),
+        (
+            "a.jsonl",
+            f'{{"sentence1": {"1" * 10_000}, "sentence2": "y"}}\n',
+            "line 1: a number of more than 4,300 digits",
+        ),
+        ("a.jsonl", "\n" + "[" * 100_000 + "\n", "a.jsonl, line 2: lists or objects too deep inside one another"),
+        ("a.jsonl", '{"sentence1":' + '{"a":' * 100_000 + "\n", "line 1: lists or objects too deep inside one another"),
+        ("a.jsonl", '{"a": 1}\n'.replace("a", "a" * 10_000), " …; map it with data.columns"),
+        ("a.jsonl", "null\n", "a.jsonl, line 1: a NoneType where an object is expected"),
+        ("a.jsonl", "7\n", "a.jsonl, line 1: a int where an object is expected"),
+        ("a.jsonl", "\0" * 100 + "\n", "a.jsonl, line 1: a NUL byte; the file is damaged"),
+        ("a.tsv", "sentence1\tsentence2\n\0\0\tx\n", "a.tsv, line 2: a NUL byte; the file is damaged"),
+        ("a.csv", "sentence1,sentence2\nx\0,y\n", "a.csv, line 2: a NUL byte; the file is damaged"),
+        ("a.txt", "\0||\0\n", "a.txt, line 1: a NUL byte; the file is damaged"),
         ("a.parquet", "no table", "a.parquet: not a Parquet file"),
         ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
     ],
@@ -253,6 +267,19 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, conten
     with pytest.raises(InputError) as caught:
         read(str(tmp_path / name))
     assert message in str(caught.value)
+    assert len(str(caught.value)) < 1_000 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["txt", *FILES])
+def test_the_ending_of_a_name_may_be_in_capitals(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    assert read(str(path.rename(tmp_path / f"PAIRS.{kind.upper()}"))) == PAIRS
+
+
+def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path: Path) -> None:
+    path = Path(write_rows(tmp_path / "pairs", "jsonl", as_rows(PAIRS)))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(str(path)) == PAIRS
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv"])

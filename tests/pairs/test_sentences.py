@@ -35,9 +35,11 @@ def written(path: Path, lines: list[str]) -> str:
     return str(path)
 
 
-def test_a_text_file_has_a_sentence_a_line(tmp_path: Path) -> None:
-    source = written(tmp_path / "s.txt", LINES)
-    found = build_sentences([source], tmp_path / "out")
+@pytest.mark.parametrize("name", ["s.txt", "FAQ.TXT"])
+@pytest.mark.parametrize("column", [None, "text"])
+def test_a_text_file_has_a_sentence_a_line(tmp_path: Path, name: str, column: str | None) -> None:
+    source = written(tmp_path / name, LINES)
+    found = build_sentences([source], tmp_path / "out", column=column)
     assert texts(tmp_path / "out") == DISTINCT
     assert (found.sources[0].rows, found.sources[0].empty, found.duplicates, found.sentences) == (7, 1, 2, 4)
     assert found.describe() == [

@@ -1,0 +1,58 @@
+"""Quotes in a .tsv: those of a sentence, or those that a CSV writer put around a cell.
+
+Benchmark files have no quoting, so that a sentence may begin with a quote that nothing closes; pandas and spreadsheets
+quote a cell that holds a quote, a tab or a line break, and double the quotes inside. The file itself tells which.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+QUOTED = rb'"(?:[^"]|"")*"'
+PLAIN = rb'[^"\t\r\n]*'
+RECORD = re.compile(rb"(?:%b|%b)(?:\t(?:%b|%b))*\r?\n?" % (QUOTED, PLAIN, QUOTED, PLAIN))
+QUOTED_CELL = re.compile(QUOTED)
+
+
+def count_csv_quoted(path: Path) -> int:
+    """Cells that a CSV writer quoted; 0 where quotes belong to the sentences.
+
+    A CSV writer made the file if every cell with a quote in it begins and ends with one and doubles those inside, each
+    such line has as many columns as the first, and a cell was in need of it (or the header is quoted, which no column's
+    name is). One cell that breaks this rule tells that nothing was quoted, and ends the search.
+    """
+    found, needed, width = 0, False, 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            elif b'"' not in line:
+                continue
+            # with an odd number of quotes a cell goes on in the next line
+            while line.count(b'"') % 2 and len(line) < csv.field_size_limit():
+                following = next(lines, b"")
+                if not following:
+                    return 0
+                line += following
+            if not RECORD.fullmatch(line):
+                return 0
+            cells = QUOTED_CELL.findall(line)
+            columns = QUOTED_CELL.sub(b"", line).count(b"\t") + 1
+            width = width or columns
+            if columns != width:
+                return 0
+            found += len(cells)
+            needed = needed or (number == 1 and bool(cells)) or any(_needs_quotes(cell) for cell in cells)
+    return found if needed else 0
+
+
+def looks_quoted(cell: str) -> bool:
+    """Whether a text begins and ends with a quote and has only doubled ones inside, at least one pair of them."""
+    inside = cell[1:-1]
+    return cell[:1] == cell[-1:] == '"' and '""' in inside and '"' not in inside.replace('""', "")
+
+
+def _needs_quotes(cell: bytes) -> bool:
+    return any(mark in cell[1:-1] for mark in (b'""', b"\t", b"\n", b"\r"))
