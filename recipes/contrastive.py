@@ -30,6 +30,11 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     from te_trainer.run_folder import write_text
     from te_trainer.stages.contrastive import ContrastiveSettings, ContrastiveStage
     from te_trainer.stages.scoring import Scorer
+    from te_trainer.stages.truncation import (
+        contrastive_truncation,
+        count_contrastive_truncation,
+        describe_contrastive_truncation,
+    )
 
     state = process_state()
     results_file = root / "results.json"
@@ -46,6 +51,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     dev, tests = load_gold_sets(config.data)
     if state.is_main_process:
         prepare_sentences(config, root, state.num_processes)
+        count_contrastive_truncation(config, root)
     state.wait_for_everyone()
     counts, sentences = load_sentences(root)
 
@@ -56,7 +62,8 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     precision = resolve_precision(settings.training(state.num_processes)["precision"])
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
-        for line in [*counts.describe(), *describe_gold(dev, tests)]:
+        cut = describe_contrastive_truncation(contrastive_truncation(root))
+        for line in [*counts.describe(), *describe_gold(dev, tests), *cut]:
             progress.say(line)
         stage = ContrastiveStage(
             settings,
@@ -78,7 +85,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     # Results
     ################
     if state.is_main_process:
-        results = collect(root, stage.seconds, precision)
+        results = collect(root, stage.record, precision) | {"truncation": contrastive_truncation(root)}
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         print_table(results, spearman.__name__)
         print(f"The bi-encoder is in {stage.folder}.")

@@ -23,7 +23,7 @@ def main() -> None:
 def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     from te_trainer.evaluation import tables
     from te_trainer.evaluation.models import find_models
-    from te_trainer.evaluation.predictions import predict_all, write_run_file
+    from te_trainer.evaluation.predictions import count_truncations, predict_all, write_run_file
     from te_trainer.evaluation.results import collect
     from te_trainer.evaluation.sets import load_sets
     from te_trainer.processes import process_state
@@ -38,6 +38,7 @@ def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     sets = load_sets(config)
     if state.is_main_process:
         write_run_file(root, config, entries, sets)
+        count_truncations(root, entries, sets)
     state.wait_for_everyone()
 
     ################

@@ -17,6 +17,9 @@ from te_trainer.command import run_command
 from te_trainer.config import ScoreConfig, parse_score
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from te_trainer.encoders import Encoder
     from te_trainer.progress import RunProgress
 
 
@@ -101,6 +104,7 @@ def score(config: ScoreConfig, source: str, scratch: Path, progress: RunProgress
 
     encoder = load_trained(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
     progress.say(f"model: {config.model}: {describe(encoder)}")
+    say_truncation(encoder, pairs, "max_length", progress)
     progress.begin("pairs", 1)
     predictions = np.full(len(pairs), np.nan, dtype=np.float32)
     predictions[filled] = score_pairs(
@@ -118,6 +122,7 @@ def score(config: ScoreConfig, source: str, scratch: Path, progress: RunProgress
 def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
     """Find the nearest sentences of each sentence, or of each query."""
     import numpy as np
+    from datasets import Dataset
 
     from te_trainer.encoders import BiEncoder, CrossEncoder
     from te_trainer.encoders.trained import describe, load_trained
@@ -168,6 +173,8 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
     encoder = load_trained(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
     assert isinstance(encoder, BiEncoder)
     progress.say(f"model: {config.model}: {describe(encoder)}")
+    for name in sources:
+        say_truncation(encoder, texts[name], "max_length", progress, name)
     progress.total = len(sources) + 1 + (config.rerank is not None)
     vectors: dict[str, np.ndarray] = {}
     for name in sources:
@@ -191,11 +198,23 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
         progress.begin("rerank", 1)
         scores = score_found(reranker, queries, sentences, rows, scratch, progress.advance, **speed(config))
         progress.end()
+        found = Dataset.from_file(str(scratch / "found.arrow"))
+        say_truncation(reranker, found, "max_length in its training", progress, "rerank")
         order = np.argsort(-scores, axis=1, kind="stable")
         rows, scores = (np.take_along_axis(array, order, axis=1) for array in (rows, scores))
 
     if state.is_main_process:
         write_table(Path(config.output), NEIGHBOURS, neighbour_blocks(queries, sentences, rows, scores))
+
+
+def say_truncation(encoder: Encoder, pairs: Dataset, key: str, progress: RunProgress, title: str = "pairs") -> None:
+    """Say how many texts are longer than the encoder reads, if there are any."""
+    from te_trainer.stages.truncation import describe_truncation, truncation_of
+
+    if progress.enabled:
+        found = truncation_of(encoder, pairs)
+        if found.cut:
+            progress.say(describe_truncation(title, encoder.kind, found.record(), key))
 
 
 def speed(config: ScoreConfig) -> dict[str, Any]:

@@ -35,11 +35,12 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.processes import begin_anew, continues, process_state
     from te_trainer.progress import RunProgress
     from te_trainer.report import PAGE, print_table, write_page, write_report
-    from te_trainer.results import collect
+    from te_trainer.results import collect, label_statistics
     from te_trainer.run_folder import write_text
     from te_trainer.stages import StageRunner
     from te_trainer.stages.scoring import Scorer
     from te_trainer.stages.settings import kinds_of, metric_of
+    from te_trainer.stages.truncation import count_run_truncation, describe_run_truncation, run_truncation
 
     state = process_state()
     metric = metric_of(config)
@@ -63,6 +64,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
         if begins:
             check_disk(config, root)
         prepare_pool(config, root, state.num_processes)
+        count_run_truncation(config, root)
     state.wait_for_everyone()
     pool, pairs = Pool.load(root / "pool")
 
@@ -72,7 +74,8 @@ def distil_in(root: Path, config: RunConfig) -> None:
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
         if not continues():
-            for line in [*pool.describe(), *describe_gold(dev, tests)]:
+            cut = describe_run_truncation(run_truncation(root))
+            for line in [*pool.describe(), *describe_gold(dev, tests), *cut]:
                 progress.say(line)
         scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
         after_stage = {"after_stage": begin_anew} if config.distillation.isolate_stages else {}
@@ -92,6 +95,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     results = collect(runner)
     runner.remove_cycles()
     if state.is_main_process:
+        results |= {"truncation": run_truncation(root), "labels": label_statistics(runner)}
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         # the run is finished now, whatever becomes of its page; the same command writes one that is not there

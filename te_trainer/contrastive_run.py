@@ -27,6 +27,7 @@ from te_trainer.report import lay_out, show
 from te_trainer.results import environment, versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.contrastive import ContrastiveSettings
+from te_trainer.stages.truncation import describe_contrastive_truncation
 
 ENCODER = "bi-encoder"
 
@@ -95,17 +96,20 @@ def load_sentences(root: Path) -> tuple[Sentences, Dataset]:
     return Sentences.load(root / "sentences")
 
 
-def collect(root: Path, training_seconds: float, precision: str) -> dict[str, Any]:
-    """`{"start": {"bi-encoder": SCORES}, "final": {"bi-encoder": SCORES}, "seconds", "environment"}`.
+def collect(root: Path, training: dict[str, Any], precision: str) -> dict[str, Any]:
+    """`{"start": {"bi-encoder": SCORES}, "final": {"bi-encoder": SCORES}, "training", "seconds", "environment"}`.
 
-    Scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`, absent where there is no gold.
+    Scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`, absent where there is no gold. The training
+    has its `steps` and the last `loss` that was logged.
     """
+    training_seconds = float(training["seconds"])
     before, after = (json.loads(record_path(root, when).read_text(encoding="utf-8")) for when in ("start", "final"))
     evaluate = before["seconds"] + after["seconds"]
     seconds = {"train": training_seconds, "evaluate": evaluate, "total": training_seconds + evaluate}
     return {
         "start": {ENCODER: before["scores"]},
         "final": {ENCODER: {"path": str((root / ENCODER).absolute()), **after["scores"]}},
+        "training": {key: training.get(key) for key in ("steps", "loss")},
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
         "environment": environment(precision),
     }
@@ -117,6 +121,16 @@ def record_path(root: Path, when: str) -> Path:
 
 
 def print_table(results: dict[str, Any], metric: str) -> None:
-    """Print the scores of the encoder before and after the training."""
+    """Print the scores of the encoder before and after the training, or what is known without any."""
     found = [("", when, ENCODER, results[part][ENCODER]) for when, part in (("start", "start"), ("kept", "final"))]
-    show(*lay_out(found, with_model=False), metric)
+    cut = describe_contrastive_truncation(results.get("truncation", {}))
+    if any("dev" in scores or "test" in scores for *_, scores in found):
+        show(*lay_out(found, with_model=False), metric, cut)
+        return
+    training = results.get("training", {})
+    told = [f"{training['steps']:,} steps"] if training.get("steps") is not None else []
+    told += [f"{results['seconds']['train']:,.1f} seconds"]
+    told += [f"last loss {training['loss']:.4f}"] if training.get("loss") is not None else []
+    print(f"There are no gold scores (data.dev, data.test), so nothing was scored. Training: {', '.join(told)}.")
+    for line in cut:
+        print(line)

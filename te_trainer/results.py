@@ -6,8 +6,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import torch
 
+from te_trainer.agreement import agreement
 from te_trainer.config.schema import Kind
 from te_trainer.cycle import HALVES
 from te_trainer.processes import process_state
@@ -33,6 +35,8 @@ def collect(runner: StageRunner) -> dict[str, Any]:
         "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
         `final` hold an `ensemble` beside them. Tokens are `{"real": n, "padding": n}` of each stage, over all ranks.
         Where agreement chooses, `agreement` holds each PLM's measures by cycle.
+
+    The recipe adds `truncation` and `labels`, which `label_statistics` gives.
     """
     names = list(runner.models)
     cycles = range(1, runner.cycles + 1)
@@ -63,6 +67,40 @@ def collect(runner: StageRunner) -> dict[str, Any]:
         "tokens": _tokens(stages),
         "environment": environment(runner.precision),
     }
+
+
+def label_statistics(runner: StageRunner) -> dict[str, Any]:
+    """What is known of each encoder without gold: the labels that it gave to the pool, and its training.
+
+    Returns:
+        `{"start": {NAME: {"bi-encoder": ENTRY}}, "cycles": [{"cycle": 1, NAME: {KIND: ENTRY}}]}`. An entry has `mean`,
+        `std` and `distinct` of its labels; after a training also `agreement`, Spearman's correlation of its labels and
+        those it learnt, as a fraction, and `steps`, `seconds` and the last `loss` that was logged. The last bi-encoder
+        has labels only where agreement chooses.
+    """
+    names = list(runner.models)
+    start = {name: {"bi-encoder": _label_statistics(runner.labels(1, name, "bi-encoder"))} for name in names}
+    cycles = []
+    for cycle in range(1, runner.cycles + 1):
+        entry: dict[str, Any] = {"cycle": cycle} | {name: {} for name in names}
+        for teacher, student in HALVES[runner.config.distillation.students]:
+            learnt = runner.combine(runner.labels(cycle, name, teacher) for name in names)
+            for name in names:
+                found: dict[str, Any] = {}
+                labelled_in = cycle + (student == "bi-encoder")
+                if runner.labels_path(labelled_in, name, student).is_dir():
+                    given = runner.labels(labelled_in, name, student)
+                    found = _label_statistics(given) | {"agreement": agreement(given, learnt)}
+                training = runner.training_record(cycle, name, student)
+                found |= {key: training[key] for key in ("steps", "seconds", "loss") if training.get(key) is not None}
+                entry[name][student] = found
+        cycles.append(entry)
+    return {"start": start, "cycles": cycles}
+
+
+def _label_statistics(labels: np.ndarray) -> dict[str, float | int]:
+    spread = labels.astype(np.float64)
+    return {"mean": float(spread.mean()), "std": float(spread.std()), "distinct": len(np.unique(labels))}
 
 
 def environment(precision: str) -> dict[str, Any]:

@@ -102,7 +102,11 @@ def test_a_plain_plm_becomes_a_bi_encoder(run: Run, tiny: Path, tmp_path: Path) 
     assert "sentences: 96 distinct ones" in err
     assert "kept" in out
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert set(results) == {"start", "final", "seconds", "environment"}
+    assert set(results) == {"start", "final", "training", "truncation", "seconds", "environment"}
+    assert results["truncation"] == {
+        "bi-encoder": {"max_length": 32, "texts": 96, "cut": 0, "sampled": False, "share": 0.0}
+    }
+    assert " are cut" not in out + err
 
     dev = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     pairs = {"sentence1": dev.sentence1, "sentence2": dev.sentence2}
@@ -138,19 +142,36 @@ def test_a_plain_plm_becomes_a_bi_encoder(run: Run, tiny: Path, tmp_path: Path) 
 
 
 def test_mirror_bert_on_pairs_without_gold(run: Run, tmp_path: Path) -> None:
-    status, _, err = run(
+    status, out, err = run(
         *("--data.sentences", SAMPLE / "pool.tsv", "--data.max_sentences", "64", "--data.dev", "null"),
         *("--data.test", "[]", "--contrastive.method", "mirror_bert", "--contrastive.pooling", "mean"),
     )
     assert status == 0, err
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert set(results["final"]["bi-encoder"]) == {"path"}
+    assert "spearman" not in out
+    steps = results["training"]["steps"]
+    assert f"There are no gold scores (data.dev, data.test), so nothing was scored. Training: {steps} steps," in out
     begun = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text(encoding="utf-8"))
     assert begun["sentences"]["number"] == 64
     expected = {"span": 5, "temperature": 0.04, "mlp_head": False, "both_views": True, "max_length": 50}
     assert {key: begun["resolved"][key] for key in expected} == expected
     pooling = json.loads((tmp_path / "out" / "bi-encoder" / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     assert pooling["pooling_mode_mean_tokens"]
+
+
+def test_sentences_that_are_cut_are_counted_before_work_starts(run: Run, tmp_path: Path) -> None:
+    status, out, err = run("--contrastive.max_length", "8", "--contrastive.prompt", "my router ")
+    assert status == 0, err
+    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["truncation"]["bi-encoder"]
+    assert (found["max_length"], found["texts"]) == (8, 96)
+    assert 0 < found["cut"] < 96
+    line = (
+        f"contrastive training: {found['cut']} of 96 distinct sentences ({100 * found['share']:.1f} %) have more than "
+        "8 tokens and are cut; a larger contrastive.max_length reads more, as far as the model can"
+    )
+    assert line in err and line in out
+    assert err.index(line) < err.index("begins")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 import signal
 import subprocess
 import sys
@@ -369,6 +370,23 @@ def test_endings_may_be_in_capitals(run: Run, bi: str, sentences_file: Path, tmp
     written = tmp_path / output
     found = pq.read_table(written).num_rows if output.endswith("PARQUET") else len(read_tsv(written)) - 1
     assert found == 200
+
+
+def test_what_is_cut_is_said(run: Run, bi: str, cross: str, pairs_file: Path, sentences_file: Path) -> None:
+    columns = ("--data.columns.sentence1", "question")
+    for model, texts in ((bi, "distinct sentences"), (cross, "pairs")):
+        arguments = ("--model", model, "--data.pairs", pairs_file, *columns, "--output", "scores.tsv")
+        status, _, err = run(*arguments, "--overwrite", "true")
+        assert status == 0, err
+        length = load_trained(model).max_length
+        assert re.search(rf"pairs: \d+ of \d+ {texts} \([\d.]+ %\) have more than {length} tokens and are cut", err)
+        status, _, err = run(*arguments, "--overwrite", "true", "--max_length", "100")
+        assert (status, " are cut" in err) == (0, False)
+    arguments = ("--model", bi, "--data.sentences", sentences_file, "--rerank", cross, "--output", "nearest.tsv")
+    status, _, err = run(*arguments, "--top_k", "2")
+    assert status == 0, err
+    assert re.search(r"sentences: \d+ of 100 distinct sentences \([\d.]+ %\) have more than 9 tokens and are cut", err)
+    assert re.search(r"rerank: \d+ of 200 pairs \([\d.]+ %\) have more than 14 tokens and are cut", err)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -52,6 +52,24 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequen
     return columns
 
 
+def token_counts(tokenizer: PreTrainedTokenizerBase, *sides: Sequence[str]) -> list[int]:
+    """How many tokens each row has before anything is cut, special ones included.
+
+    Args:
+        sides: as for `tokenise`.
+    """
+    if not tokenizer.is_fast:
+        return [len(ids) for ids in tokenizer(*map(list, sides), verbose=False)["input_ids"]]
+    special = sum(map(len, _frame(tokenizer, len(sides))["input_ids"][0]))
+    counts: list[int] = []
+    for rows in _chunks(sides):
+        encoded = [
+            tokenizer.backend_tokenizer.encode_batch_fast(list(side[rows]), add_special_tokens=False) for side in sides
+        ]
+        counts += [special + sum(map(len, encodings)) for encodings in zip(*encoded, strict=True)]
+    return counts
+
+
 def _frame(tokenizer: PreTrainedTokenizerBase, sides: int) -> dict[str, tuple[list[list[int]], list[list[int]]]]:
     """What stands around the texts in each column, and what stands for each of their tokens.
 

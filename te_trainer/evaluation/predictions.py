@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import yaml
+from datasets import Dataset
 
 from te_trainer.combine import combine
 from te_trainer.config.schema import EvaluationConfig
+from te_trainer.encoders.checkpoint import load_tokenizer, saved_prompt
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
 from te_trainer.evaluation.sets import TaskSet
@@ -23,6 +27,9 @@ from te_trainer.progress import RunProgress
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.scoring import predict
+from te_trainer.stages.truncation import count_truncation, describe_truncation
+
+TRUNCATION = "truncation.json"
 
 
 def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], sets: list[TaskSet]) -> None:
@@ -58,6 +65,9 @@ def predict_all(root: Path, entries: list[Entry], sets: list[TaskSet], progress:
     state = process_state()
     for member in wanted:
         progress.say(member.describe())
+        cut = truncations(root).get(member.name, {})
+        if cut.get("cut"):
+            progress.say(describe_truncation(member.name, member.kind, cut, "max_length"))
         folder = root / "predictions" / member.name
         if folder.exists():
             progress.skip(1)
@@ -68,6 +78,28 @@ def predict_all(root: Path, entries: list[Entry], sets: list[TaskSet], progress:
             _save(folder, sets, scores)
         progress.end()
         state.wait_for_everyone()
+
+
+def count_truncations(root: Path, entries: list[Entry], sets: list[TaskSet]) -> None:
+    """Count what each checkpoint cuts of all sets together, unless that is known."""
+    if truncations(root):
+        return
+    pairs = dict.fromkeys(pair for task in sets for pair in zip(task.gold.sentence1, task.gold.sentence2, strict=True))
+    columns = Dataset.from_dict({"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
+    found = {}
+    for member in checkpoints(entries):
+        prompt = saved_prompt(member.path) if member.kind == "bi-encoder" else ""
+        counted = count_truncation(columns, member.kind, load_tokenizer(member.path), member.max_length, prompt)
+        found[member.name] = counted.record()
+    write_text(root / TRUNCATION, json.dumps(found, indent=2) + "\n")
+
+
+def truncations(root: Path) -> dict[str, Any]:
+    """What was counted of each checkpoint, by its name; nothing where it was not."""
+    try:
+        return json.loads((root / TRUNCATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def predictions_of(root: Path, entry: Entry, sets: list[TaskSet]) -> list[np.ndarray]:

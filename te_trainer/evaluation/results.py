@@ -12,7 +12,7 @@ import numpy as np
 from te_trainer.bootstrap import COVERED, RESAMPLES, interval, resampled
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.evaluation.models import Entry, papers_row
-from te_trainer.evaluation.predictions import predictions_of
+from te_trainer.evaluation.predictions import predictions_of, truncations
 from te_trainer.evaluation.sets import METRICS, TaskSet
 from te_trainer.results import environment
 
@@ -34,10 +34,11 @@ def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: li
     """Score the predictions that lie in a folder.
 
     Returns:
-        `{"models": [{"name", "kind", "members", "tasks", "average", "paper"}], "differences", "columns", "bootstrap",
-        "environment"}`; all scores are fractions. Each of a model's `tasks` has the keys of MTEB's `TaskResult`;
-        `main_score` is what the paper's tables have, Spearman or ROC-AUC. `average` is by family, `sts` or `binary`.
-        `paper`, where asked for, holds the paper's figures for the same model.
+        `{"models": [{"name", "kind", "members", "tasks", "average", "paper"}], "differences", "columns", "truncation",
+        "bootstrap", "environment"}`; all scores are fractions. Each of a model's `tasks` has the keys of MTEB's
+        `TaskResult`; `main_score` is what the paper's tables have, Spearman or ROC-AUC. `average` is by family, `sts`
+        or `binary`. `paper`, where asked for, holds the paper's figures for the same model. `truncation` says by
+        checkpoint how many texts are longer than it reads.
     """
     found = {entry.name: _scores(root, config, entry, sets) for entry in entries}
     families = list(dict.fromkeys(task.family for task in sets))
@@ -48,6 +49,7 @@ def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: li
             {"task": task.gold.name, "title": task.title, "family": task.family, "pairs": len(task.gold)}
             for task in sets
         ],
+        "truncation": truncations(root),
         "bootstrap": {"resamples": RESAMPLES, "interval": COVERED / 100, "seed": config.seed},
         "environment": environment("float32"),
     }

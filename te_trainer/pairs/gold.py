@@ -89,4 +89,6 @@ def load_gold(
         raise InputError(f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed")
     if min(scores) == max(scores):
         raise InputError(f"{key}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
-    return GoldSet(Path(source).stem, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored, tuple(notes))
+    return GoldSet(
+        Path(source).stem, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored, notes=tuple(notes)
+    )

@@ -97,7 +97,7 @@ def build_sentences(
     def rows(source: str, notes: list[str]) -> Iterator[Row]:
         if Path(source).suffix.lower() == ".txt":
             return read_lines(source, notes)
-        return read_rows(source, wanted, columns or {}, benchmark_folder, split, notes, pool=True)
+        return read_rows(source, wanted, columns or {}, benchmark_folder, split, notes)
 
     found = Sentences()
 

@@ -28,6 +28,7 @@ from te_trainer.report.labels import (
     rank_correlation,
     sampled,
 )
+from te_trainer.report.labels_table import EXPLANATION, has_scores, label_rows
 from te_trainer.report.summary import score_of
 from te_trainer.report.tables import AGREEMENT, ENSEMBLE, agreement_table, percent, remarks, rows, what_chose
 from te_trainer.run_folder import write_text
@@ -99,6 +100,9 @@ def write_page(root: Path) -> None:
         chosen_by_dev=run.distillation.selection == "dev",
         chose=what_chose(results, run.distillation),
         ensemble=ENSEMBLE[run.distillation.combine] if "ensemble" in results["final"] else None,
+        scored=has_scores(results),
+        label_table=None if has_scores(results) else label_rows(results),
+        label_table_said=EXPLANATION,
         scores=_score_figures(run, METRICS[task]),
         agreement=agreement_table(results),
         agreement_said=AGREEMENT,

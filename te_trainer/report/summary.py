@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config.schema import DistillationConfig
+from te_trainer.report.labels_table import EXPLANATION, has_scores, label_rows, write_label_curves
 from te_trainer.report.tables import (
     AGREEMENT,
     ENSEMBLE,
@@ -25,20 +26,25 @@ def write_report(
     root: Path, results: dict[str, Any], distillation: DistillationConfig, pool: list[str], metric: str
 ) -> None:
     """Write `curves.png` and `report.md` into the output folder."""
-    _curves(root / "curves.png", results, metric)
-    header, body = rows(results)
+    scored = has_scores(results)
+    if scored:
+        _curves(root / "curves.png", results, metric)
+    else:
+        write_label_curves(root / "curves.png", results)
+    header, body = rows(results) if scored else label_rows(results) or rows(results)
     seconds = results["seconds"]
     environment = results["environment"]
     lines = [
         "# Trans-Encoder run",
         "",
-        f"{metric} x 100. {what_chose(results, distillation)}",
+        f"{metric + ' x 100' if scored else 'There are no gold scores'}. {what_chose(results, distillation)}",
         "",
         *([ENSEMBLE[distillation.combine] + "\n"] if "ensemble" in results["final"] else []),
         markdown(header, body),
         "",
+        *([] if scored else [EXPLANATION + "\n"]),
         *[line + "\n" for line in remarks(results)],
-        "![Scores by cycle](curves.png)",
+        f"![{'Scores' if scored else 'Labels'} by cycle](curves.png)",
         "",
         *_agreement(results),
         "## Pool",

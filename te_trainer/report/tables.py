@@ -10,6 +10,8 @@ from rich.table import Table
 
 from te_trainer.agreement import MEASURES
 from te_trainer.config.schema import DistillationConfig
+from te_trainer.report.labels_table import TITLE, has_scores, label_rows
+from te_trainer.stages.truncation import describe_run_truncation
 
 ENSEMBLE = {
     "mean": "The ensemble's predictions are the mean of all models'.",
@@ -80,19 +82,26 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"{name}: the {kind} that was kept scores lower on dev ({percent(entry['dev'])}) than the start "
                     f"({percent(before)}); distillation did not improve it."
                 )
-    return found
+    return found + describe_run_truncation(results.get("truncation", {}))
 
 
 def print_table(results: dict[str, Any], metric: str, console: Console | None = None) -> None:
-    """Print the closing table."""
-    show(*rows(results), metric, remarks(results), console)
+    """Print the closing table: scores, or what is known without any."""
+    if has_scores(results):
+        show(*rows(results), metric, remarks(results), console)
+    else:
+        show(*(label_rows(results) or rows(results)), None, remarks(results), console)
 
 
 def show(
-    header: list[str], body: list[list[str]], metric: str, lines: Sequence[str] = (), console: Console | None = None
+    header: list[str],
+    body: list[list[str]],
+    metric: str | None,
+    lines: Sequence[str] = (),
+    console: Console | None = None,
 ) -> None:
-    """Print a table of scores, and lines below it; what is kept stands out."""
-    table = Table(title=f"{metric} x 100", title_justify="left")
+    """Print a table of scores (of labels, where there is no metric), and lines below it; what is kept stands out."""
+    table = Table(title=TITLE if metric is None else f"{metric} x 100", title_justify="left")
     for number, title in enumerate(header):
         table.add_column(title, justify="left" if number < header.index("encoder") + 1 else "right", no_wrap=True)
     for cells in body:

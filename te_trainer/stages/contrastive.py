@@ -157,9 +157,9 @@ class ContrastiveStage:
             self.progress.say(f"{title}: {describe(scores)}")
 
     @property
-    def seconds(self) -> float:
-        """Seconds of the training, over all processes that worked on it."""
-        return float(json.loads(self._training().record.read_text(encoding="utf-8"))["seconds"])
+    def record(self) -> dict[str, Any]:
+        """Steps, seconds (over all processes that worked on it), last loss, tokens and dev curve of the training."""
+        return json.loads(self._training().record.read_text(encoding="utf-8"))
 
     def _load(self, path: str) -> BiEncoder:
         return BiEncoder.from_pretrained(path, **self.settings.encoder)

@@ -184,6 +184,8 @@ class Training:
             "best_step": state.global_step if self.dev is None else state.best_global_step,
             "engine": type(trainer.model_wrapped).__name__,
             "seconds": round(clock.total(), 3),
+            # the mean over the steps since the log before; None where the training ended before the first
+            "loss": next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None),
             "dev_curve": [[entry["step"], entry[metric]] for entry in state.log_history if metric in entry],
         }
 

@@ -1,0 +1,140 @@
+"""A run without gold scores shows what it knows instead, and never a table of scores without numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny_arguments
+from datasets import load_from_disk
+from forked import run_forked
+from matplotlib import image
+
+from te_trainer.metrics import spearman
+from te_trainer.report.labels_table import has_scores, label_rows
+
+JOB = "trans_encoder.py"
+
+
+@pytest.fixture(scope="module")
+def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs") / "run"
+
+
+@pytest.fixture(scope="module")
+def arguments(root: Path, tiny: Path) -> list[str]:
+    """A run whose encoders cut some texts and not others, and whose cycles agreement chooses."""
+    return [
+        *tiny_arguments(tiny, root, "--data.dev", "null", "--data.test", "[]"),
+        *("--distillation.selection", "agreement", "--bi_encoder.max_length", "8", "--bi_encoder.prompt", "my router "),
+        *("--bi_encoder.logging_steps", "1", "--bi_encoder.num_train_epochs", "1"),
+        *("--cross_encoder.max_length", "16"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    done = run_forked(JOB, arguments)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def results(root: Path, finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    return json.loads((root / "results.json").read_text(encoding="utf-8"))
+
+
+def labels(root: Path, cycle: int, kind: str) -> np.ndarray:
+    folder = root / (f"cycle-{cycle}" if cycle < 3 else "agreement") / "tiny" / f"{kind}-labels"
+    return np.asarray(load_from_disk(str(folder))["score"][:], dtype=np.float64)
+
+
+def test_labels_are_those_on_the_disk(root: Path, results: dict[str, Any]) -> None:
+    found = results["labels"]
+    start = found["start"]["tiny"]["bi-encoder"]
+    expected = labels(root, 1, "bi-encoder")
+    assert start["mean"] == pytest.approx(expected.mean())
+    assert start["std"] == pytest.approx(expected.std())
+    assert start["distinct"] == len(np.unique(expected))
+    for cycle in (1, 2):
+        cross, bi = (found["cycles"][cycle - 1]["tiny"][kind] for kind in ("cross-encoder", "bi-encoder"))
+        given = {
+            "cross-encoder": labels(root, cycle, "cross-encoder"),
+            "bi-encoder": labels(root, cycle + 1, "bi-encoder"),
+        }
+        learnt = {"cross-encoder": labels(root, cycle, "bi-encoder"), "bi-encoder": given["cross-encoder"]}
+        for kind, entry in (("cross-encoder", cross), ("bi-encoder", bi)):
+            assert entry["mean"] == pytest.approx(given[kind].mean())
+            assert entry["agreement"] == pytest.approx(spearman(given[kind], learnt[kind]))
+            record = json.loads(
+                (root / f"cycle-{cycle}" / "tiny" / f"{kind}.training.json").read_text(encoding="utf-8")
+            )
+            assert entry["steps"] == record["steps"]
+        assert bi["loss"] > 0
+        assert "loss" not in cross  # it ended before the first log
+
+
+def test_the_terminal_and_the_report_show_labels(
+    root: Path, finished: subprocess.CompletedProcess[str], results: dict[str, Any]
+) -> None:
+    report = (root / "report.md").read_text(encoding="utf-8")
+    page = (root / "report.html").read_text(encoding="utf-8")
+    for text in (finished.stdout, report, page):
+        for word in ("std. dev.", "distinct", f"{results['labels']['start']['tiny']['bi-encoder']['mean']:.3f}"):
+            assert word in text
+        assert "spearman x 100. " not in text
+    assert "spearman" not in finished.stdout.lower()
+    assert "Spearman × 100</p>" not in page
+    assert "labels of the pool (there are no gold scores)" in finished.stdout
+    assert "There are no gold scores." in report
+    assert "| start | bi-encoder |" in report
+    assert not has_scores(results)
+    header, body = label_rows(results) or ([], [])
+    assert len(body) == 5
+    assert all(len(row) == len(header) == 8 for row in body)
+    kept = {row[1]: row[0] for row in body if row[0].startswith("kept")}
+    assert kept == {kind: f"kept: cycle {entry['cycle']}" for kind, entry in results["final"]["tiny"].items()}
+
+
+def test_the_curves_are_no_empty_axis(root: Path, finished: subprocess.CompletedProcess[str]) -> None:
+    picture = image.imread(root / "curves.png")
+    blue, orange = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)
+    for colour in (blue, orange):
+        assert (np.abs(picture[..., :3] * 255 - colour).max(-1) < 3).sum() > 100
+
+
+def test_what_is_cut_is_said_before_work_starts(
+    root: Path, finished: subprocess.CompletedProcess[str], results: dict[str, Any]
+) -> None:
+    found = results["truncation"]["tiny"]
+    assert {kind: entry["max_length"] for kind, entry in found.items()} == {"bi-encoder": 8, "cross-encoder": 16}
+    assert found["cross-encoder"]["texts"] == 96
+    lines = {
+        kind: f"tiny: {kind}: {entry['cut']} of {entry['texts']} {texts} ({100 * entry['share']:.1f} %) have more than "
+        f"{entry['max_length']} tokens and are cut; a larger {kind.replace('-', '_')}.max_length reads more"
+        for (kind, entry), texts in zip(found.items(), ("distinct sentences", "pairs"), strict=True)
+    }
+    report = (root / "report.md").read_text(encoding="utf-8")
+    page = (root / "report.html").read_text(encoding="utf-8")
+    for kind, line in lines.items():
+        assert 0 < found[kind]["cut"] < found[kind]["texts"]
+        assert 0 <= finished.stderr.index(line) < finished.stderr.index("label with bi-encoder")
+        for text in (finished.stdout, report, page):
+            assert line in text.replace("\\_", "_")
+
+
+def test_a_run_that_goes_on_reads_the_count(root: Path, arguments: list[str], results: dict[str, Any]) -> None:
+    """The count lies beside the pool: what stands there is taken, not counted again."""
+    file = root / "pool" / "truncation.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    found["tiny"]["bi-encoder"]["cut"] = 7
+    file.write_text(json.dumps(found), encoding="utf-8")
+    (root / "results.json").unlink()
+    again = run_forked(JOB, arguments)
+    assert again.returncode == 0, again.stderr
+    assert "tiny: bi-encoder: 7 of " in again.stderr
+    assert json.loads((root / "results.json").read_text(encoding="utf-8"))["labels"] == results["labels"]
