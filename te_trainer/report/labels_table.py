@@ -9,6 +9,8 @@ from typing import Any
 from te_trainer.run_folder import PARTIAL
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
+# What each measure is multiplied by, and the title of its axis.
+CURVES = {"std": (1, "standard deviation of labels"), "agreement": (100, "agreement with the labels learnt x 100")}
 TITLE = "labels of the pool (there are no gold scores)"
 EXPLANATION = (
     "Mean, standard deviation and number of distinct values are those of the labels that an encoder gave to the pool. "
@@ -69,31 +71,42 @@ def write_label_curves(path: Path, results: dict[str, Any]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, both = pyplot.subplots(1, 2, figsize=(9.6, 4), layout="constrained")
-    labels = results["labels"]
-    names = [name for name in results["start"] if name != "ensemble"]
-    titles = {"std": (1, "standard deviation of labels"), "agreement": (100, "agreement with the labels learnt x 100")}
-    for axes, (key, (scale, title)) in zip(both, titles.items(), strict=True):
-        for number, name in enumerate(names):
-            for kind, colour in COLOURS.items():
-                drawn = [
-                    (cycle, scale * encoders[kind][key])
-                    for each, cycle, encoders in _encoders(labels["start"], labels["cycles"])
-                    if each == name and encoders.get(kind, {}).get(key) is not None
-                ]
-                if drawn:
-                    label = f"{kind}, {name}" if len(names) > 1 else kind
-                    axes.plot(*zip(*drawn, strict=True), marker="os^v"[number % 4], color=colour, label=label)
+    known = {key: lines for key in CURVES if (lines := _curves(results, key))}
+    figure, row = pyplot.subplots(
+        1, max(1, len(known)), figsize=(4.8 * max(1, len(known)), 4), layout="constrained", squeeze=False
+    )
+    for axes, (key, lines) in zip(row[0], known.items(), strict=False):
+        scale, title = CURVES[key]
+        for label, marker, colour, points in lines:
+            drawn = [(cycle, scale * value) for cycle, value in points]
+            # dollar signs begin a formula
+            axes.plot(*zip(*drawn, strict=True), marker=marker, color=colour, label=label.replace("$", r"\$"))
         axes.set_xlabel("cycle (0: start)")
         axes.set_ylabel(title)
-        axes.set_xticks(range(len(labels["cycles"]) + 1))
+        axes.set_xticks(range(len(results["cycles"]) + 1))
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+        axes.legend()
     partial = path.with_name(PARTIAL + path.name)
     figure.savefig(partial, dpi=150, format="png")
     pyplot.close(figure)
     partial.replace(path)
+
+
+def _curves(results: dict[str, Any], key: str) -> list[tuple[str, str, str, list[tuple[int, float]]]]:
+    """Label, marker, colour and points of every line of one measure that has points."""
+    labels = results.get("labels", {"start": {}, "cycles": []})
+    names = [name for name in results["start"] if name != "ensemble"]
+    lines = []
+    for number, name in enumerate(names):
+        for kind, colour in COLOURS.items():
+            points = [
+                (cycle, encoders[kind][key])
+                for each, cycle, encoders in _encoders(labels["start"], labels["cycles"])
+                if each == name and encoders.get(kind, {}).get(key) is not None
+            ]
+            if points:
+                lines.append((f"{kind}, {name}" if len(names) > 1 else kind, "os^v"[number % 4], colour, points))
+    return lines
 
 
 def _encoders(start: dict[str, Any], cycles: list[dict[str, Any]]) -> Iterator[tuple[str, int, dict[str, Any]]]:

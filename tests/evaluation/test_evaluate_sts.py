@@ -97,6 +97,25 @@ def predictions(folder: Path, model: str, task: str) -> dict[str, np.ndarray]:
 # ---------------------------------------------------------------- scores
 
 
+def test_what_is_cut_is_said(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
+    status, _, err = run([encoders["bi"], encoders["cross"]], "--tasks", TEST, "--max_length", "10")
+    assert status == 0, err
+    cut = results_in(tmp_path / "out")["truncation"]
+    for name, texts in (("bert_bi-encoder", "distinct sentences"), ("bert_cross-encoder", "pairs")):
+        found = cut[name]
+        assert 0 < found["cut"] <= found["texts"]
+        assert (
+            f"{name}: {found['cut']} of {found['texts']} {texts} ({100 * found['share']:.1f} %) have more than 10"
+            in err
+        )
+    assert cut["bert_cross-encoder"]["texts"] == len({*zip(*pairs_of_test(), strict=True)})
+
+
+def pairs_of_test() -> tuple[list[str], list[str]]:
+    gold = load_gold(str(TEST), "test", {})
+    return gold.sentence1, gold.sentence2
+
+
 def test_scores_are_those_of_others(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
     """Of sentence-transformers' evaluators on the same model, and of scipy on the predictions that are written."""
     status, _, err = run([encoders["bi"], encoders["cross"]], "--tasks", TEST)
@@ -121,6 +140,13 @@ def test_scores_are_those_of_others(run: Run, encoders: dict[str, Path], tmp_pat
     assert scores["spearman"] == pytest.approx(theirs["x_spearman"], abs=1e-6)
     assert scores["pearson"] == pytest.approx(theirs["x_pearson"], abs=1e-6)
     assert "cosine_spearman" not in scores
+
+    cut = results_in(tmp_path / "out")["truncation"]
+    assert {name: (each["max_length"], each["cut"]) for name, each in cut.items()} == {
+        bi["name"]: (40, 0),
+        cross["name"]: (50, 0),
+    }
+    assert " are cut" not in err
 
     for model in (bi, cross):
         (scores,) = model["tasks"][0]["scores"]["test"]

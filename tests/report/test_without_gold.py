@@ -15,7 +15,7 @@ from forked import run_forked
 from matplotlib import image
 
 from te_trainer.metrics import spearman
-from te_trainer.report.labels_table import has_scores, label_rows
+from te_trainer.report.labels_table import has_scores, label_rows, write_label_curves
 
 JOB = "trans_encoder.py"
 
@@ -105,6 +105,16 @@ def test_the_curves_are_no_empty_axis(root: Path, finished: subprocess.Completed
     blue, orange = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)
     for colour in (blue, orange):
         assert (np.abs(picture[..., :3] * 255 - colour).max(-1) < 3).sum() > 100
+
+
+def test_what_has_no_points_has_no_axis(results: dict[str, Any], tmp_path: Path) -> None:
+    """Of a run of one cycle without agreement, whose last bi-encoder labels nothing."""
+    start = results["labels"]["start"]
+    labels = {"start": start, "cycles": [{"cycle": 1, "tiny": {"bi-encoder": {"steps": 3, "seconds": 1.0}}}]}
+    few = {"start": results["start"], "cycles": results["cycles"][:1], "labels": labels}
+    write_label_curves(tmp_path / "few.png", few)
+    write_label_curves(tmp_path / "all.png", results)
+    assert image.imread(tmp_path / "few.png").shape[1] * 2 == image.imread(tmp_path / "all.png").shape[1]
 
 
 def test_what_is_cut_is_said_before_work_starts(
