@@ -10,7 +10,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from te_trainer.encoders import BiEncoder, CrossEncoder
-from te_trainer.encoders.checkpoint import load_tokenizer, locate
+from te_trainer.encoders.checkpoint import load_tokenizer
+from te_trainer.encoders.locate import locate
 from te_trainer.encoders.tokens import token_counts, tokenise
 from te_trainer.stages import truncation
 from te_trainer.stages.truncation import count_truncation, describe_truncation, truncation_of
