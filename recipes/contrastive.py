@@ -72,6 +72,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
             Scorer(dev, tests, spearman, None, root / ".scratch-gold"),
             progress,
             seed=config.seed,
+            ddp_timeout=config.ddp_timeout,
             report_to=config.report_to,
             run_name=root.name,
             group=root.name,

@@ -57,7 +57,7 @@ def main() -> None:
     # Scores, in a folder that goes when they are written
     ################
     output = Path(config.output)
-    state = process_state()
+    state = process_state(config.ddp_timeout)
     scratch = output.with_name(f"{PARTIAL}{output.name}.scratch")
     progress = RunProgress(enabled=state.is_main_process)
     with (

@@ -92,7 +92,8 @@ def distil_in(root: Path, config: RunConfig) -> None:
     # Results
     ################
     runner.finish()
-    results = collect(runner)
+    if state.is_main_process:
+        results = collect(runner)
     runner.remove_cycles()
     if state.is_main_process:
         results |= {"truncation": run_truncation(root), "labels": label_statistics(runner)}

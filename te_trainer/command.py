@@ -58,7 +58,7 @@ def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool
     # Searches for garbage, several a training, would go through all that was imported: a quarter of a second each.
     gc.freeze()
     root = Path(config.output_dir)
-    state = process_state()
+    state = process_state(config.ddp_timeout)
     is_main_process = state.is_main_process
     with full_disk_is_named(root), claimed(root) if is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()

@@ -230,8 +230,8 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, s
 
 
 def comparable(config: RunConfig | ContrastiveConfig | EvaluationConfig) -> dict[str, Any]:
-    """A configuration without its output folder and the Hub: what must be the same for a run to go on."""
-    return {key: value for key, value in asdict(config).items() if key not in {"output_dir", "hub"}}
+    """A configuration without its output folder, the Hub and time-outs: what must be the same for a run to go on."""
+    return {key: value for key, value in asdict(config).items() if key not in {"output_dir", "hub", "ddp_timeout"}}
 
 
 def model_names(config: RunConfig) -> list[str]:

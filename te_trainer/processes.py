@@ -6,19 +6,40 @@ import ctypes
 import os
 import socket
 import sys
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 CONTINUES = "TE_TRAINER_CONTINUES"
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
 
-def process_state() -> PartialState:
-    """This process among all of them; on a machine without an accelerator, ranks find each other on the CPU."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+def device_type() -> str:
+    """Type of the device that this process computes on, as torch names it: `cpu`, `cuda`, `xpu`, `npu`, `mps`, ...
+
+    What accelerate was told (`accelerate launch --cpu`, or `use_cpu: true` in its configuration) goes before the
+    hardware. Labelling and training ask here alone, so that they always choose the same device.
+    """
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return "cpu"
+    if told := os.environ.get("ACCELERATE_TORCH_DEVICE"):
+        return torch.device(told).type
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def process_state(ddp_timeout: int | None = None) -> PartialState:
+    """This process among all of them; without an accelerator, ranks find each other on the CPU.
+
+    Args:
+        ddp_timeout: Seconds that a rank waits for the others before it fails. It holds for the process group, so only
+            the first call in a process can set it. Default: torch's, 10 minutes on GPUs and 30 on CPUs.
+    """
+    timeout = {} if ddp_timeout is None else {"timeout": timedelta(seconds=ddp_timeout)}
+    return PartialState(cpu=device_type() == "cpu", **timeout)
 
 
 def keep_freed_memory() -> None:
@@ -29,7 +50,7 @@ def keep_freed_memory() -> None:
     alone, and so are other C libraries.
     """
     said = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if said or torch.accelerator.is_available():
+    if said or device_type() != "cpu":
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -10,10 +10,11 @@ import warnings
 def quiet_libraries() -> None:
     """Turn down the libraries' progress bars, load reports and warnings, for this process."""
     import datasets
-    import torch
     import transformers
 
-    if not torch.cuda.is_available():
+    from te_trainer.processes import device_type
+
+    if device_type() == "cpu":
         # DeepSpeed, where installed, looks for a device whenever a Trainer is made, and warns that there is none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     warnings.filterwarnings("ignore")

@@ -106,7 +106,8 @@ def _label_statistics(labels: np.ndarray) -> dict[str, float | int]:
 def environment(precision: str) -> dict[str, Any]:
     """Versions, device and arithmetic."""
     state = process_state()
-    device = torch.cuda.get_device_name() if state.device.type == "cuda" else platform.processor() or platform.machine()
+    device_name = getattr(torch.get_device_module(state.device), "get_device_name", None)
+    device = device_name() if device_name is not None else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -25,12 +25,16 @@ from te_trainer.config import (
     ModelConfig,
     RunConfig,
     parse,
+    parse_contrastive,
+    parse_evaluation,
     parse_push,
+    parse_score,
     trainer_keys,
 )
 from te_trainer.config.contrastive import parse_step0
 from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.errors import InputError
+from te_trainer.preparation import comparable
 from te_trainer.stages.settings import check_training_values, cycles_of, training_values
 from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
 
@@ -99,6 +103,7 @@ cross_encoder:
   lr_scheduler_kwargs: {num_cycles: 2}
 output_dir: runs/whole
 seed: 7
+ddp_timeout: 7200
 report_to: [tensorboard, wandb]
 """.replace("SIMCSE", SIMCSE)
 
@@ -141,6 +146,7 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
         report_to=["tensorboard", "wandb"],
         output_dir="runs/whole",
         seed=7,
+        ddp_timeout=7200,
         step0=parse_step0(SIMCSE),
     )
 
@@ -371,6 +377,30 @@ def test_a_seed_that_no_generator_takes_is_refused(value: str) -> None:
     assert complaint("--seed", value).startswith("seed: ")
 
 
+PARSERS: dict[str, tuple[Any, list[str]]] = {
+    "trans_encoder": (parse, ["--models", "[x]", "--data.pool", "[a.tsv]", "--distillation.selection", "last"]),
+    "contrastive": (parse_contrastive, ["--model", "x", "--data.sentences", "[a.txt]"]),
+    "evaluate_sts": (parse_evaluation, ["--models", "[x]"]),
+    "score": (parse_score, ["--model", "x", "--data.pairs", "a.tsv", "--output", "b.tsv"]),
+}
+
+
+@pytest.mark.parametrize("recipe", PARSERS)
+def test_how_long_processes_wait_is_a_key_of_every_recipe(recipe: str) -> None:
+    read, least_of_it = PARSERS[recipe]
+    assert read(least_of_it).ddp_timeout >= 6 * 3600  # a pool of ten million pairs takes a slow tokenizer that long
+    assert read([*least_of_it, "--ddp_timeout", "7200"]).ddp_timeout == 7200
+    for value in ("0", "-1", str(2**31)):
+        with pytest.raises(InputError, match=f"^ddp_timeout: expected a number of seconds from 1 to .*, got {value}$"):
+            read([*least_of_it, "--ddp_timeout", value])
+
+
+@pytest.mark.parametrize("recipe", [name for name in PARSERS if name != "score"])
+def test_a_run_continues_with_another_time_to_wait(recipe: str) -> None:
+    read, least_of_it = PARSERS[recipe]
+    assert comparable(read([*least_of_it, "--ddp_timeout", "60"])) == comparable(read(least_of_it))
+
+
 @pytest.mark.parametrize(
     ("text", "start"),
     [
@@ -482,6 +512,9 @@ MANAGED = {
     "hub_token": "publishes",
     "save_only_model": "resumes",
     "local_rank": "launcher",
+    "ddp_timeout": "top of the configuration",
+    "ddp_backend": "the device",
+    "use_cpu": "accelerate launch --cpu",
 }
 
 

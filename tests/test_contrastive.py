@@ -288,6 +288,7 @@ def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -
         (["--data.sentences", "[]"], "data.sentences is empty: name at least one source"),
         (["--seed", "-1"], "seed: expected a number from 0"),
         (["--report_to", "[tensorbord]"], "report_to: unknown logger 'tensorbord'"),
+        (["--ddp_timeout", "0"], "ddp_timeout: expected a number of seconds from 1 to 2147483647, got 0"),
         (["--config", "none.yaml"], "--config: the file none.yaml does not exist"),
     ],
 )

@@ -15,12 +15,20 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.config.flat import flat
 from te_trainer.config.trainer_keys import MANAGED, trainer_keys
 from te_trainer.config.yaml_text import RefusedYAMLError, check_yaml, load_yaml
 from te_trainer.errors import InputError
 
 Key = tuple[str, Any, Any, str]  # name, type, default, help
+
+DDP_TIMEOUT_KEY: Key = (
+    "ddp_timeout",
+    int,
+    DDP_TIMEOUT,
+    "Seconds that processes wait for one another before they fail; one of them reads and tokenises for all.",
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,12 @@ def check_seed_and_loggers(seed: int, loggers: list[str]) -> None:
     for logger in loggers:
         if logger not in known:
             raise InputError(f"report_to: unknown logger '{logger}'; known are {', '.join(sorted(known))}")
+
+
+def check_ddp_timeout(seconds: int) -> None:
+    """Refuse a time that a process group does not take."""
+    if not 1 <= seconds < 2**31:
+        raise InputError(f"ddp_timeout: expected a number of seconds from 1 to {2**31 - 1}, got {seconds}")
 
 
 def nearest(what: str, key: str, known: list[str]) -> str:

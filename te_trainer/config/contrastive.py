@@ -8,16 +8,18 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from te_trainer.config.command_line import (
+    DDP_TIMEOUT_KEY,
     Form,
     Key,
     TrainingSection,
+    check_ddp_timeout,
     check_positive,
     check_seed_and_loggers,
     given,
     listed,
     read,
 )
-from te_trainer.config.defaults import TRAINER_DEFAULTS, contrastive_arguments
+from te_trainer.config.defaults import DDP_TIMEOUT, TRAINER_DEFAULTS, contrastive_arguments
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, Method, Pooling
 from te_trainer.errors import InputError
 
@@ -92,7 +94,7 @@ def parse_step0(path: str) -> ContrastiveConfig:
     except InputError as error:
         raise InputError(f"distillation.step0: {str(error).removeprefix('--config: ')}") from None
     data = replace(config.data, dev=None, test=[])
-    return replace(config, model="", data=data, report_to=[], output_dir="", seed=0)
+    return replace(config, model="", data=data, report_to=[], output_dir="", seed=0, ddp_timeout=DDP_TIMEOUT)
 
 
 def _form() -> Form:
@@ -110,6 +112,7 @@ def _form() -> Form:
             ("output_dir", str, "runs/contrastive", "Where everything is written."),
             ("seed", int, 2021, "Seed of everything random."),
             ("report_to", list[str] | str, [], "Loggers: tensorboard, wandb, trackio."),
+            DDP_TIMEOUT_KEY,
         ],
         sections={"data": ContrastiveDataConfig},
         trainings={
@@ -135,6 +138,7 @@ def _config(values: dict[str, Any]) -> ContrastiveConfig:
         report_to=listed(values["report_to"]),
         output_dir=values["output_dir"],
         seed=values["seed"],
+        ddp_timeout=values["ddp_timeout"],
     )
     _check(config)
     return config
@@ -148,6 +152,7 @@ def _check(config: ContrastiveConfig) -> None:
             f"data.columns: unknown key '{sorted(unknown)[0]}'; it maps sentence1, sentence2 and score to column names"
         )
     check_seed_and_loggers(config.seed, config.report_to)
+    check_ddp_timeout(config.ddp_timeout)
     section = contrastive_arguments(config.contrastive.get("method", "simcse")) | config.contrastive
     check_positive(
         {"data.max_sentences": config.data.max_sentences, "contrastive.max_length": section["max_length"]},

@@ -8,6 +8,12 @@ from te_trainer.config.schema import Kind, Method, Size, Task
 
 CYCLES: dict[Task, int] = {"sts": 3, "binary": 5}
 
+# Seconds that processes wait for one that works alone: twelve hours. The longest such work is tokenising a pool of ten
+# million pairs in both orders. One core of an x86 server tokenised 4,700 pairs a second with a tokenizer in Rust
+# (MiniLM's, 11 words a sentence), which makes 35 minutes, and building the pool one more; tokenizers in Python take
+# about ten times as long. Torch's own limits are 10 minutes on GPUs and 30 on CPUs.
+DDP_TIMEOUT = 43_200
+
 
 # Where our trainers differ from transformers, whatever the task.
 TRAINER_DEFAULTS: dict[str, Any] = {

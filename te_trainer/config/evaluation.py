@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from te_trainer.config.command_line import Form, check_positive, check_seed_and_loggers, listed, read
+from te_trainer.config.command_line import (
+    DDP_TIMEOUT_KEY,
+    Form,
+    check_ddp_timeout,
+    check_positive,
+    check_seed_and_loggers,
+    listed,
+    read,
+)
 from te_trainer.config.schema import EvaluationConfig, EvaluationDataConfig, Pooling
 from te_trainer.errors import InputError
 
@@ -26,6 +34,7 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> EvaluationConfig:
         compare=values["compare"],
         output_dir=values["output_dir"],
         seed=values["seed"],
+        ddp_timeout=values["ddp_timeout"],
     )
     if not config.models:
         raise InputError("models is empty: name at least one model, e.g. --models '[runs/sts/bert/bi-encoder]'")
@@ -35,6 +44,7 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> EvaluationConfig:
             f"data.columns: unknown key '{sorted(unknown)[0]}'; it maps sentence1, sentence2 and score to column names"
         )
     check_seed_and_loggers(config.seed, [])
+    check_ddp_timeout(config.ddp_timeout)
     check_positive({"max_length": config.max_length})
     return config
 
@@ -77,6 +87,7 @@ def _form() -> Form:
             ),
             ("output_dir", str, "runs/evaluation", "Where everything is written."),
             ("seed", int, 2021, "Of the bootstrap."),
+            DDP_TIMEOUT_KEY,
         ],
         sections={"data": EvaluationDataConfig},
         trainings={},

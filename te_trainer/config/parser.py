@@ -12,9 +12,11 @@ import docstring_parser
 import yaml
 
 from te_trainer.config.command_line import (
+    DDP_TIMEOUT_KEY,
     Form,
     Key,
     TrainingSection,
+    check_ddp_timeout,
     check_positive,
     check_seed_and_loggers,
     given,
@@ -104,6 +106,7 @@ def _form() -> Form:
                 [],
                 "Loggers: tensorboard, wandb, trackio. One run a stage, grouped by output folder.",
             ),
+            DDP_TIMEOUT_KEY,
         ],
         sections={"data": DataConfig, "distillation": DistillationConfig, "lora": LoraConfig, "hub": HubConfig},
         trainings={name: _training(name) for name in OWN_KEYS},
@@ -139,6 +142,7 @@ def _run_config(values: dict[str, Any]) -> RunConfig:
         report_to=listed(values["report_to"]),
         output_dir=values["output_dir"],
         seed=values["seed"],
+        ddp_timeout=values["ddp_timeout"],
         step0=parse_step0(values["distillation"]["step0"]) if values["distillation"]["step0"] else None,
     )
     _check(config)
@@ -207,6 +211,7 @@ def _check(config: RunConfig) -> None:
             "hub.branch_per_cycle is given but only the best encoders are kept; set distillation.keep_cycles to true"
         )
     check_seed_and_loggers(config.seed, config.report_to)
+    check_ddp_timeout(config.ddp_timeout)
     positive = {
         "data.max_pairs": config.data.max_pairs,
         "data.extra_pairs": config.data.extra_pairs,

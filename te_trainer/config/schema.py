@@ -198,6 +198,7 @@ class ContrastiveConfig:
     report_to: list[str]
     output_dir: str
     seed: int
+    ddp_timeout: int
 
 
 @dataclass
@@ -241,6 +242,7 @@ class ScoreConfig:
     pooling: Pooling | None
     max_length: int | None
     prompt: str | None
+    ddp_timeout: int
 
 
 @dataclass
@@ -272,6 +274,7 @@ class EvaluationConfig:
     compare: Literal["paper"] | None
     output_dir: str
     seed: int
+    ddp_timeout: int
 
 
 @dataclass
@@ -292,4 +295,5 @@ class RunConfig:
     report_to: list[str]
     output_dir: str
     seed: int
+    ddp_timeout: int
     step0: ContrastiveConfig | None = None

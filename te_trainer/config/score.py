@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from te_trainer.config.command_line import Form, check_positive, read
+from te_trainer.config.command_line import DDP_TIMEOUT_KEY, Form, check_ddp_timeout, check_positive, read
 from te_trainer.config.schema import Pooling, Precision, ScoreConfig, ScoreDataConfig
 from te_trainer.errors import InputError
 
@@ -71,6 +71,7 @@ def _form() -> Form:
             ("pooling", Pooling | None, None, "How token vectors become one. Default: as the checkpoint says."),
             ("max_length", int | None, None, "Tokens beyond this are cut. Default: as the checkpoint says."),
             ("prompt", str | None, None, "Text in front of every sentence. Default: as the checkpoint says."),
+            DDP_TIMEOUT_KEY,
         ],
         sections={"data": ScoreDataConfig},
         trainings={},
@@ -101,6 +102,7 @@ def _check(values: dict[str, Any], data: ScoreDataConfig) -> None:
             f"data.columns: unknown key '{sorted(unknown)[0]}'; it maps sentence1 and sentence2 to column names"
         )
     check_positive({key: values[key] for key in ("top_k", "batch_tokens", "max_length")})
+    check_ddp_timeout(values["ddp_timeout"])
     check_output(values["output"], values["overwrite"])
 
 

@@ -38,6 +38,9 @@ MANAGED = {
     "push_to_hub": "the run publishes at its end, not from a stage",
     "save_only_model": "a run that is killed resumes from whole checkpoints",
     "local_rank": "the launcher sets it",
+    "ddp_timeout": "ddp_timeout stands at the top of the configuration, because all stages share one process group",
+    "ddp_backend": "all stages share one process group, whose backend follows from the device",
+    "use_cpu": "a whole run computes on one device; `accelerate launch --cpu` keeps it on the CPU",
 }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from te_trainer.encoders import packing
+from te_trainer.processes import device_type
 
 SHORT = 128  # tokens; the memory of the plain computation grows with the square
 
@@ -16,7 +16,7 @@ def attention(config: PretrainedConfig, max_length: int) -> dict[str, str]:
     PyTorch's fused one is made for long texts there, and falls back to a slower one under dropout; models that cannot
     do without padding take the plain one.
     """
-    if torch.accelerator.is_available() or max_length > SHORT:
+    if device_type() != "cpu" or max_length > SHORT:
         return {}
     packed = config.model_type in packing.POSITIONS and not getattr(config, "is_decoder", False)
     return {"attn_implementation": packing.NAME if packed else "eager"}

@@ -8,14 +8,19 @@ from typing import Literal
 
 import torch
 
+from te_trainer.processes import device_type
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def resolve_precision(wanted: Literal["auto"] | Precision = "auto") -> Precision:
+def resolve_precision(wanted: Literal["auto"] | Precision = "auto", device: str | None = None) -> Precision:
     """`auto` becomes bfloat16 or float16 where the hardware has units for it, else float32.
 
     What `accelerate launch --mixed_precision` says goes before the hardware. A CPU without AVX-512-BF16 or AMX gets
     slower with bfloat16, not faster.
+
+    Args:
+        device: Type of the device that computes. Default: the one that `device_type` gives.
     """
     if wanted != "auto":
         return wanted
@@ -23,12 +28,15 @@ def resolve_precision(wanted: Literal["auto"] | Precision = "auto") -> Precision
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked in launched:
         return launched[asked]
-    if torch.cuda.is_available():
+    device = device or device_type()
+    if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    if torch.backends.mps.is_available():
-        return "float32"
-    capabilities = torch.cpu.get_capabilities()
-    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+    if device == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+    # other accelerators say so in a function of this name, or, as Apple's, not at all
+    supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+    return "bfloat16" if supported is not None and supported() else "float32"
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -117,6 +117,7 @@ class ContrastiveStage:
     scorer: Scorer
     progress: RunProgress
     seed: int
+    ddp_timeout: int
     report_to: list[str]
     run_name: str
     group: str
@@ -165,9 +166,10 @@ class ContrastiveStage:
         return BiEncoder.from_pretrained(path, **self.settings.encoder)
 
     def _training(self) -> Training:
+        values = self.settings.training(process_state().num_processes)
         return Training(
             folder=self.folder,
-            values={"report_to": self.report_to or "none", **self.settings.training(process_state().num_processes)},
+            values={"report_to": self.report_to or "none", "ddp_timeout": self.ddp_timeout, **values},
             dev=self.scorer.dev if self.by_dev else None,
             metric=self.scorer.metric,
             seed=self.seed,

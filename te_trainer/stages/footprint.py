@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from te_trainer.encoders.lora import parameter_counts
+from te_trainer.processes import device_type
 
 
 @dataclass
@@ -24,9 +26,9 @@ class Footprint:
 
     @classmethod
     def begin(cls, model: nn.Module) -> Footprint:
-        """Count, and watch the GPU's memory from here on."""
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        """Count, and watch the device's memory from here on."""
+        if (device := _counting_device()) is not None:
+            device.reset_peak_memory_stats()
         return cls(*parameter_counts(model))
 
     def describe(self) -> str:
@@ -40,7 +42,7 @@ class Footprint:
 
     def describe_memory(self) -> str:
         """The peak so far, in words."""
-        place = "on the GPU" if torch.cuda.is_available() else "of the process so far"
+        place = "of the process so far" if _counting_device() is None else f"on the device ({device_type()})"
         return f"peak memory {place}: {peak_memory() / 1e9:.2f} GB"
 
     def record(self) -> dict[str, int]:
@@ -49,15 +51,21 @@ class Footprint:
 
 
 def peak_memory() -> int:
-    """Bytes: allocated on the GPU since the training began, else what this process has held at most in its life."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    """Bytes: allocated on the device since the training began, else what this process has held at most in its life."""
+    if (device := _counting_device()) is not None:
+        return int(device.max_memory_allocated())
     if sys.platform == "win32":
         return 0
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _counting_device() -> Any:
+    """torch's module for this process's device, where it counts what is allocated there; None for a CPU."""
+    module = torch.get_device_module(device_type())
+    return module if hasattr(module, "max_memory_allocated") else None
 
 
 def _millions(count: int) -> str:

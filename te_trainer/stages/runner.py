@@ -113,7 +113,6 @@ class StageRunner:
         except DivergedError as error:
             raise DivergedError(f"cycle {cycle}, {name}: {error}") from None
         about = {
-            "teacher": fingerprint(encoder),
             "kind": teacher,
             "pooling": getattr(encoder, "pooling", None),
             "prompt": getattr(encoder, "prompt", None),
@@ -125,9 +124,11 @@ class StageRunner:
         }
 
         def write() -> None:
+            # a pass over all weights, and nothing for the other ranks
+            record = {"teacher": fingerprint(encoder), **about}
             with atomic_folder(folder) as place:
                 Dataset.from_dict({"score": scores}).save_to_disk(str(place))
-                write_text(place / "fingerprint.json", json.dumps(about, indent=2) + "\n")
+                write_text(place / "fingerprint.json", json.dumps(record, indent=2) + "\n")
 
         self._on_main(write)
         self.progress.end()
@@ -174,12 +175,9 @@ class StageRunner:
 
     def finish(self) -> None:
         """Put the best cycle's encoders at `NAME/bi-encoder` and `NAME/cross-encoder`."""
-        for name in self.models:
-            for kind in self.kinds:
-                final = self.root / name / kind
-                best = self.encoder_path(self.best_cycle(name, kind, self.cycles), name, kind)
-                # What lies on the disk is asked on one rank alone: another might look when this one has written.
-                self._on_main(partial(_keep, best, final))
+        # What lies on the disk is asked on one rank alone: another might look when this one has written. And agreement
+        # is measured on the whole pool.
+        self._on_main(self._keep_best)
 
     def remove_cycles(self) -> None:
         """Remove the cycles' encoders once the best ones are in their place."""
@@ -284,7 +282,7 @@ class StageRunner:
         values = training_values(self.config, self.models[name], student, self.state.num_processes)
         return Training(
             folder=self.encoder_path(cycle, name, student),
-            values={"report_to": self.config.report_to or "none", **values},
+            values={"report_to": self.config.report_to or "none", "ddp_timeout": self.config.ddp_timeout, **values},
             dev=self.scorer.dev if self.config.distillation.selection == "dev" else None,
             metric=self.scorer.metric,
             seed=self.config.seed + len(KINDS) * cycle + KINDS.index(student),
@@ -326,6 +324,12 @@ class StageRunner:
         trainings = sum(self._training_work(name, kind) for name in self.models for kind in self.kinds)
         labellings = self.cycles * len(self.kinds) + (self.config.distillation.selection == "agreement")
         return self.cycles * trainings + (FORWARD * labellings + self.step0_work) * len(self.models)
+
+    def _keep_best(self) -> None:
+        for name in self.models:
+            for kind in self.kinds:
+                best = self.best_cycle(name, kind, self.cycles)
+                _keep(self.encoder_path(best, name, kind), self.root / name / kind)
 
     def _forget_tokens(self) -> None:
         """Token ids that `Dataset.map` kept beside the pool; every training makes its own."""

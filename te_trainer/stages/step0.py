@@ -113,6 +113,7 @@ def step0_stage(
         scorer,
         progress,
         seed=config.seed,
+        ddp_timeout=config.ddp_timeout,
         report_to=config.report_to,
         run_name=f"{root.name}-start-{name}",
         group=root.name,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
 from te_trainer.encoders.precision import Precision, resolve_precision
 from te_trainer.errors import InputError
+from te_trainer.processes import device_type
 
 SAMPLING = ("auto", "random", "group_by_length")
 BI, CROSS = paper_arguments("bi-encoder", "sts"), paper_arguments("cross-encoder", "sts")
@@ -65,11 +66,14 @@ class PairTrainingArguments(TrainingArguments):
             raise InputError(
                 f"train_sampling_strategy: '{self.train_sampling_strategy}' is none of {', '.join(SAMPLING)}"
             )
-        on_accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
-        self.use_cpu = self.use_cpu or not on_accelerator
+        device = "cpu" if self.use_cpu else device_type()
+        self.use_cpu = device == "cpu"
+        if self.use_cpu:
+            # TrainingArguments would give the process group of CPUs the default time-out, whatever was asked for
+            PartialState(cpu=True, backend=self.ddp_backend, timeout=self.ddp_timeout_delta)
         self.autocast: Precision = "float32"
         if not (self.bf16 or self.fp16):
-            precision = resolve_precision(self.precision)  # type: ignore[arg-type]
+            precision = resolve_precision(self.precision, device)  # type: ignore[arg-type]
             deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
             if precision == "bfloat16" and deepspeed and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no":
                 # DeepSpeed's own bfloat16 would round the weights; as many bytes hold float32 weights without a copy.

@@ -16,8 +16,7 @@ CPU = torch.device("cpu")
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine with nothing but an old CPU, for the tests to add to."""
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     return monkeypatch
 
@@ -39,17 +38,28 @@ def test_a_gpu_computes_in_the_half_precision_it_has(
     machine: pytest.MonkeyPatch, supported: bool, expected: Precision
 ) -> None:
     # Every GPU can emulate bfloat16, slowly; that is not having it.
-    machine.setattr(torch.cuda, "is_available", lambda: True)
+    machine.delenv("ACCELERATE_USE_CPU")
+    machine.setattr(torch.accelerator, "current_accelerator", lambda check_available=True: torch.device("cuda"))
     machine.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or bool(including_emulation)
     )
     assert resolve_precision() == expected
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_other_accelerators_say_themselves_whether_they_have_bfloat16(
+    machine: pytest.MonkeyPatch, native: bool
+) -> None:
+    machine.setattr(torch.xpu, "is_bf16_supported", lambda: native)
+    machine.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not native})
+    assert resolve_precision("auto", "xpu") == ("bfloat16" if native else "float32")
+    assert resolve_precision("auto", "mps") == "float32"
+
+
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux only")
 def test_this_machines_cpu_is_known_for_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     fast = "avx512_bf16" in flags or "amx_bf16" in flags
     assert resolve_precision() == ("bfloat16" if fast else "float32")

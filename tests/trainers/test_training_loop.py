@@ -551,8 +551,7 @@ def test_the_last_whole_checkpoint_is_the_one_of_most_steps_with_the_mark(tmp_pa
 
 @pytest.fixture
 def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
 @pytest.mark.parametrize(
@@ -582,7 +581,7 @@ def test_this_machines_cpu_is_recognised(cpu_only: None) -> None:
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float16")])
 def test_a_gpu_gets_bfloat16_or_else_float16(native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=True: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert resolve_precision() == expected
 
