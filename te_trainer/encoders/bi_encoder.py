@@ -109,7 +109,9 @@ class BiEncoder:
         Returns:
             float32, shape (n, hidden).
         """
-        output = (model or self.model)(input_ids=input_ids, attention_mask=attention_mask)
+        # a compiled model has a length that raises, so that it has no truth value
+        model = self.model if model is None else model
+        output = model(input_ids=input_ids, attention_mask=attention_mask)
         return pool(output.last_hidden_state, attention_mask, self.pooling)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -102,7 +102,9 @@ class CrossEncoder:
         Returns:
             float32, shape (n,).
         """
-        return (model or self.model)(**inputs).logits.float().squeeze(-1)
+        # a compiled model has a length that raises, so that it has no truth value
+        model = self.model if model is None else model
+        return model(**inputs).logits.float().squeeze(-1)
 
     def scores(self, **inputs: Tensor) -> Tensor:
         """Scores of a batch of tokenised pairs, as `sentence_transformers.CrossEncoder.predict` gives them.
