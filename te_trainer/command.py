@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,11 +15,16 @@ from typing import TypeVar
 from te_trainer.config import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.errors import DivergedError, InputError
 
+PATIENCE = 2.0  # seconds that a process which failed waits for the first one to fail in the same way
+
 Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
 
 
 def run_command(main: Callable[[], None], again: str = "continues") -> int:
     """Run a recipe's main function.
+
+    Of the processes that one launcher started on a machine, the first that fails says why: the others fail in the same
+    way, or because it is gone.
 
     Args:
         again: what the same command does after an interruption.
@@ -34,7 +40,11 @@ def run_command(main: Callable[[], None], again: str = "continues") -> int:
     except DivergedError as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
-        return _complain(f"interrupted; the same command {again}", 130)
+        return _complain(f"interrupted; the same command {again}", 130, by_name=False)
+    except Exception:
+        if _is_first_to_fail():
+            raise
+        return 1
     return 0
 
 
@@ -68,7 +78,35 @@ def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool
     return is_main_process
 
 
-def _complain(sentence: str, status: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"error: {sentence}", file=sys.stderr)
+def _complain(sentence: str, status: int, by_name: bool = True) -> int:
+    if _is_first_to_fail():
+        rank = os.environ.get("RANK", "0")
+        where = f"rank {rank}: " if by_name and rank != "0" else ""
+        print(f"error: {where}{sentence}", file=sys.stderr)
     return status
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other process has failed that the same launcher started on this machine.
+
+    The processes of `accelerate launch` and `torchrun` find out by a file in the folder that the launcher makes for
+    their errors, anew at each start and on each machine. Processes of other launchers share no such folder; each of
+    them then counts as the first.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not error_file:
+        return True
+    # a command that such a process starts inherits the variable, but not the parent
+    failed = Path(error_file).parents[1] / f"te_trainer-failed-{os.getppid()}"
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # what fails on all of them is told by the first, without naming a rank
+        patience = time.monotonic() + PATIENCE
+        while not failed.exists() and time.monotonic() < patience:
+            time.sleep(0.05)
+    try:
+        failed.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
