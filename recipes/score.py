@@ -39,6 +39,7 @@ def main() -> None:
 
     quiet_libraries()
     keep_freed_memory()
+    state = process_state(config.ddp_timeout)
 
     ################
     # Models
@@ -57,7 +58,6 @@ def main() -> None:
     # Scores, in a folder that goes when they are written
     ################
     output = Path(config.output)
-    state = process_state(config.ddp_timeout)
     scratch = output.with_name(f"{PARTIAL}{output.name}.scratch")
     progress = RunProgress(enabled=state.is_main_process)
     with (
