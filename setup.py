@@ -51,6 +51,7 @@ setup(
     # templates of model cards and of a run's page; what evaluate loads by its path
     package_data={
         "te_trainer.hub": ["card.md"],
+        "te_trainer.trainers": ["card.md"],
         "te_trainer.report": ["page.html", "page.css"],
         "te_trainer.metrics": ["modules/*/*.py"],
     },

@@ -24,7 +24,8 @@ def cosine_mse(embeddings1: Tensor, embeddings2: Tensor, labels: Tensor) -> Tens
 
     Args:
         embeddings1, embeddings2: shape (n, hidden).
-        labels: shape (n,), the cross-encoder's scores.
+        labels: shape (n,), the cross-encoder's scores; a cosine meets those in [-1, 1] alone, and the trainers refuse
+            others.
     """
     return F.mse_loss(cosine_similarity(embeddings1, embeddings2), labels.float())
 
@@ -32,11 +33,13 @@ def cosine_mse(embeddings1: Tensor, embeddings2: Tensor, labels: Tensor) -> Tens
 def soft_bce(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of raw logits against soft labels (Trans-Encoder, Eq. 2).
 
-    Labels are cosines as they are: the official code neither clips nor rescales them, so they may lie below 0.
+    Labels are cosines as they are: the official code neither clips nor rescales them, so they may lie below 0. Such a
+    label has no logit that meets it: the loss falls the further the logit goes down, below 0 too. Labels outside of
+    [-1, 1] mean nothing here, and the trainers refuse them.
 
     Args:
         logits: shape (n,) or (n, 1).
-        labels: shape (n,), the bi-encoder's cosines.
+        labels: shape (n,), in [-1, 1]: the bi-encoder's cosines, or probabilities.
     """
     return F.binary_cross_entropy_with_logits(logits.float().reshape(labels.shape), labels.float())
 
@@ -48,7 +51,7 @@ def cosine_bce(embeddings1: Tensor, embeddings2: Tensor, labels: Tensor) -> Tens
 
     Args:
         embeddings1, embeddings2: shape (n, hidden).
-        labels: shape (n,), the cross-encoder's scores.
+        labels: shape (n,), in [-1, 1]: the cross-encoder's scores, or cosines as for `soft_bce`.
     """
     return soft_bce(cosine_similarity(embeddings1, embeddings2), labels)
 
@@ -58,7 +61,7 @@ def logit_mse(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: shape (n,) or (n, 1).
-        labels: shape (n,), the bi-encoder's cosines.
+        labels: shape (n,), the bi-encoder's cosines, or any numbers: a logit has no bounds.
     """
     return F.mse_loss(logits.float().reshape(labels.shape), labels.float())
 

@@ -171,7 +171,10 @@ class Training:
                 log_level="error",
                 log_level_replica="error",
                 # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
-                **{"save_strategy": "epoch", **self.values},
+                save_strategy="epoch" if self.dev is None else None,
+                # they are what a teacher said: logits, of a cross-encoder that learnt with mean squared error
+                check_labels=False,
+                **self.values,
             )
         except (ValueError, ImportError) as error:
             section = self.section or kind.replace("-", "_")

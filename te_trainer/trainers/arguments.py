@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from transformers import TrainingArguments
@@ -14,6 +15,9 @@ from te_trainer.errors import InputError
 from te_trainer.processes import device_type
 
 SAMPLING = ("auto", "random", "group_by_length")
+# What a trainer decides if it is left out: it knows whether there is an eval_dataset. Until then, `TrainingArguments`
+# checks these.
+LEFT_OPEN = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 500, "load_best_model_at_end": False}
 BI, CROSS = paper_arguments("bi-encoder", "sts"), paper_arguments("cross-encoder", "sts")
 
 
@@ -22,9 +26,32 @@ class PairTrainingArguments(TrainingArguments):
     """What both trainers share.
 
     With an `eval_dataset`, evaluation comes every `eval_steps` steps and at the end of each epoch, a checkpoint with
-    each, and the best one by `metric_for_best_model` is loaded at the end (the official code's procedure). A process
-    trains on one GPU; for several, `accelerate launch` starts several processes.
+    each, and the best one by `metric_for_best_model` is loaded at the end (the official code's procedure). That is what
+    `eval_strategy`, `save_strategy`, `save_steps` and `load_best_model_at_end` mean when they are left out. What is set
+    is done: `eval_strategy="steps"` evaluates every `eval_steps` steps and no more, and the best checkpoint is loaded
+    by default only where each evaluation has one. Without an `eval_dataset`, a checkpoint comes every 500 steps and at
+    the end of each epoch.
+
+    A process trains on one GPU; for several, `accelerate launch` starts several processes.
     """
+
+    eval_strategy: str | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "no, steps or epoch; left out, steps and the end of each epoch."}
+    )
+    save_strategy: str | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "no, steps, epoch or best; left out, with each evaluation."}
+    )
+    save_steps: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Steps between two checkpoints; left out, eval_steps, or 500 without evaluation."},
+    )
+    load_best_model_at_end: bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Left out, the best checkpoint is loaded where each evaluation has one."}
+    )
+    check_labels: bool = field(
+        default=True,
+        metadata={"help": "Refuse labels that a loss cannot mean. False for a teacher's raw logits, for example."},
+    )
 
     precision: str = field(
         default="auto",
@@ -80,13 +107,59 @@ class PairTrainingArguments(TrainingArguments):
                 self.autocast = "bfloat16"
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
-        super().__post_init__()
+        self._check_with_what_is_left_open()
         if self.n_gpu > 1:
             # nn.DataParallel would take a batch of the size asked for to each GPU, and one step of them all
             self._n_gpu = 1
         if not (self.bf16 or self.fp16):
             # TrainingArguments would take what `accelerate launch --mixed_precision` says, whatever was asked for here.
             self.mixed_precision = "no"
+
+    def _check_with_what_is_left_open(self) -> None:
+        """`TrainingArguments.__post_init__`, which knows no value that is left open."""
+        names = (*LEFT_OPEN, "metric_for_best_model", "greater_is_better")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        for name, value in LEFT_OPEN.items():
+            if given[name] is None:
+                setattr(self, name, value)
+                # a trainer checks it
+                self.load_best_model_at_end = False
+        super().__post_init__()
+        for name in names:
+            if given[name] is None or name == "load_best_model_at_end":
+                setattr(self, name, given[name])
+
+
+AnyArguments = TypeVar("AnyArguments", bound=PairTrainingArguments)
+
+
+def as_arguments(args: TrainingArguments | None, kind: type[AnyArguments]) -> AnyArguments:
+    """A trainer's arguments out of what a user gave.
+
+    Args:
+        args: None for the defaults. Plain `TrainingArguments` cannot tell what was set from what was not: all of their
+            values are taken as they are (so `eval_strategy="no"` evaluates nothing while it trains, and without `bf16`
+            or `fp16` arithmetic is in float32), and what only `kind` has keeps its default.
+        kind: the arguments of the trainer.
+
+    Raises:
+        InputError: they are those of another trainer.
+    """
+    if args is None:
+        return kind()
+    if isinstance(args, kind):
+        return args
+    if not isinstance(args, TrainingArguments) or isinstance(args, PairTrainingArguments):
+        raise InputError(f"args: a {type(args).__name__} where {kind.__name__} are expected")
+    ours = {item.name for item in fields(TrainingArguments)}
+    for item in fields(args):
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if item.name not in ours and getattr(args, item.name) != default:
+            raise InputError(f"args: {type(args).__name__}.{item.name} means nothing here; give {kind.__name__}")
+    values = {item.name: getattr(args, item.name) for item in fields(TrainingArguments) if item.init}
+    if not (args.bf16 or args.fp16):
+        values["precision"] = "float32"
+    return kind(**values | {"remove_unused_columns": False})
 
 
 @dataclass

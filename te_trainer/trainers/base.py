@@ -6,113 +6,219 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, set_seed
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
-from te_trainer.encoders import Encoder
 from te_trainer.encoders.dropout import use_cpu_dropout
 from te_trainer.encoders.packing import is_packed
 from te_trainer.encoders.precision import autocast
-from te_trainer.errors import DivergedError, InputError
-from te_trainer.metrics import Metric
-from te_trainer.trainers.arguments import PairTrainingArguments
-from te_trainer.trainers.callbacks import LOWER, EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
+from te_trainer.errors import InputError
+from te_trainer.metrics import Metric, spearman
+from te_trainer.trainers.arguments import as_arguments
+from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
+from te_trainer.trainers.datasets import TOLERANCE, PairCheck, as_dataset
+from te_trainer.trainers.evaluating import EvaluatingTrainer
+from te_trainer.trainers.models import as_encoder, same_tokenizer
+from te_trainer.trainers.refusals import refuse_arguments, refuse_optimizer
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
-from te_trainer.trainers.tokenise import lengths
+from te_trainer.trainers.strategies import decide_strategies
+from te_trainer.trainers.tokenise import column, is_tokenised, lengths
 from te_trainer.trainers.used_words import RefuseOtherWords, train_used_words
 from te_trainer.trainers.views import SentenceViews
 
-Loss = TypeVar("Loss")
 
-
-def named(losses: Mapping[str, Loss], name: str) -> Loss:
-    """The loss of a name.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    if name not in losses:
-        raise InputError(f"loss: '{name}' is none of {', '.join(losses)}")
-    return losses[name]
-
-
-class PairTrainer(Trainer):
+class PairTrainer(EvaluatingTrainer):
     """Base of the two trainers; says how pairs become batches, and leaves scores and loss to them.
 
-    Only public hooks of `transformers.Trainer` are overridden.
+    Beside public methods of `transformers.Trainer`, two private ones are overridden, in the classes below this one:
+    `_get_eval_sampler` and `_push_from_checkpoint`.
     """
 
     # `share` weighs every micro-batch by its pairs; the Trainer would weigh a small last one as much as the others.
     loss_is_scaled_for_ga = True
 
-    args: PairTrainingArguments
+    args: Any
+    encoder: Any
+    # of the two trainers
+    encoder_class: ClassVar[type[Any]]
+    arguments_class: ClassVar[type[Any]]
+    collator_class: ClassVar[Any]
+    losses: ClassVar[Mapping[str, Any]]
+    bounded_losses: ClassVar[tuple[str, ...]]  # whose labels lie in [-1, 1]
 
     def __init__(
         self,
-        encoder: Encoder,
-        args: PairTrainingArguments,
-        train_dataset: Dataset | SentenceViews | None,
-        eval_dataset: Dataset | None,
-        metric: Metric,
-        callbacks: list[TrainerCallback] | None,
-        data_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+        model: Any = None,
+        args: TrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        metric: Metric = spearman,
+        callbacks: list[TrainerCallback] | None = None,
         peft_config: PeftConfig | None = None,
+        *,
+        data_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        model_init: Callable[..., Any] | None = None,
+        compute_loss_func: Callable[..., Tensor] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
         **kwargs: Any,
     ) -> None:
         # what is set below is of this training alone
-        args = copy.copy(args)
-        by_sentence = args.neftune_noise_alpha or (peft_config is not None and peft_config.is_prompt_learning)
+        ours: Any = copy.copy(as_arguments(args, self.arguments_class))
+        self.args = ours
+        ours.remove_unused_columns = False
+        refuse_arguments(ours, compute_metrics is not None)
+        if ours.loss not in self.losses:
+            raise InputError(f"loss: '{ours.loss}' is none of {', '.join(self.losses)}")
+        if (model is None) == (model_init is None):
+            raise InputError("model: give either a model or a model_init, and not both")
+        if model_init is not None and optimizers != (None, None):
+            raise InputError(
+                "optimizers: with a model_init each training has weights of its own; give optimizer_cls_and_kwargs"
+            )
+        self.metric = metric
+        self.peft_config = peft_config
+        self.compute_loss_func = compute_loss_func
+        self._given_tokenizer, self._given_metrics = processing_class, compute_metrics
+        self._training = contextlib.ExitStack()
+        if model_init is not None:
+            self.model_init = model_init
+            set_seed(ours.seed)
+            model = super().call_model_init()
+        self.encoder = as_encoder(model, self.encoder_class, processing_class, ours.seed)
+        if train_dataset is not None:
+            train_dataset = self._train_rows(train_dataset)
+        if isinstance(eval_dataset, Mapping):
+            eval_dataset = {
+                str(name): self._eval_rows(rows, f"eval_dataset['{name}']") for name, rows in eval_dataset.items()
+            } or None
+        elif eval_dataset is not None:
+            eval_dataset = self._eval_rows(eval_dataset, "eval_dataset")
+        sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        each_epoch = decide_strategies(
+            ours,
+            None if eval_dataset is None else [name and f"{name}_" for name in sets],
+            None if compute_metrics else self._metric_name,
+            eval_dataset is not None and all(self.has_loss(rows) for rows in sets.values()),
+        )
+        self._prepare_encoder()
+        refuse_optimizer(optimizers[0], self.encoder.model)
+        self.stop_on_nan = StopOnNaN()
+        super().__init__(
+            model=self.encoder.model,
+            args=ours,
+            data_collator=data_collator or self.collator_class(self.encoder.tokenizer),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=self.encoder.tokenizer,
+            compute_loss_func=compute_loss_func,
+            compute_metrics=compute_metrics if ours.batch_eval_metrics else self._metrics,
+            callbacks=[
+                RefuseOtherWords(),
+                *([EvaluateEachEpoch()] if each_epoch else []),
+                self.stop_on_nan,
+                *(callbacks or []),
+                MarkWholeCheckpoints(),
+            ],
+            optimizers=optimizers,
+            **kwargs,
+        )
+        self.model_init = model_init  # type: ignore[assignment]
+
+    def _prepare_encoder(self) -> None:
+        """Make the encoder ready for this trainer, once it is there."""
+        args, encoder = self.args, self.encoder
+        by_sentence = args.neftune_noise_alpha or (self.peft_config is not None and self.peft_config.is_prompt_learning)
         if by_sentence and is_packed(encoder.model):
             # vectors in front of every sentence, and noise by its length, are nothing for a row of all sentences
             encoder.model.set_attn_implementation("eager")
-        if peft_config is not None:
+        if self.peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
             set_seed(args.seed)
-            encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, peft_config))
+            encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, copy.deepcopy(self.peft_config)))
         if args.device.type == "cpu" and not args.torch_compile:
             use_cpu_dropout(encoder.model)
         elif is_packed(encoder.model):
             # what a compiler makes of padded batches is its own affair
             encoder.model.set_attn_implementation("sdpa")
-        self.encoder = encoder
-        self.metric = metric
-        self.stop_on_nan = StopOnNaN()
-        if eval_dataset is not None:
-            # Spearman and AUC do not ask for an order, and sorted rows hardly pad.
-            eval_dataset = eval_dataset.sort("length", reverse=True)
-            args.eval_strategy = args.save_strategy = "steps"
-            args.save_steps = args.eval_steps or 200
-            args.load_best_model_at_end = True
-            args.metric_for_best_model = args.metric_for_best_model or metric.__name__
-            args.greater_is_better = True
-        super().__init__(
-            model=encoder.model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=encoder.tokenizer,
-            compute_metrics=self._metrics,
-            callbacks=[
-                RefuseOtherWords(),
-                EvaluateEachEpoch(),
-                self.stop_on_nan,
-                *(callbacks or []),
-                MarkWholeCheckpoints(),
-            ],
-            **kwargs,
-        )
 
-    def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        """What the encoder says of each pair of a batch, higher for more similar; float32, shape (n,)."""
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """The model of a new encoder, which is `self.encoder` from then on.
+
+        Raises:
+            InputError: its tokenizer, `max_length` or `prompt` is not that of the first one, with which the data sets
+                were tokenised.
+        """
+        encoder = as_encoder(super().call_model_init(trial), self.encoder_class, self._given_tokenizer, self.args.seed)
+        for name in ("max_length", "prompt"):
+            if getattr(encoder, name, None) != getattr(self.encoder, name, None):
+                raise InputError(
+                    f"model_init: {name} must be the same at each call; the data sets are tokenised with it"
+                )
+        if not same_tokenizer(encoder.tokenizer, self.encoder.tokenizer):
+            raise InputError(
+                "model_init: the tokenizer must be the same at each call; the data sets are tokenised with it"
+            )
+        self.encoder = encoder
+        self._prepare_encoder()
+        if self.is_in_train:
+            self._training.enter_context(self.training_context())
+        return cast(nn.Module, encoder.model)
+
+    def loss_function(self, *args: Any) -> Tensor:
+        """The mean loss of a batch."""
         raise NotImplementedError
+
+    def _train_rows(self, pairs: Any) -> Dataset | IterableDataset | SentenceViews:
+        name = "train_dataset"
+        if is_tokenised(pairs):
+            return cast(Dataset, pairs)
+        dataset = as_dataset(pairs, name, stream=True)
+        if isinstance(dataset, IterableDataset):
+            if self.args.max_steps <= 0:
+                raise InputError("max_steps: an IterableDataset has no length; say how many steps to train")
+            # of the batches of several processes accelerate would make one, which their lengths forbid
+            self.args.accelerator_config = copy.copy(self.args.accelerator_config)
+            self.args.accelerator_config.dispatch_batches = False
+        check = PairCheck(name)
+        if self.args.check_labels and not self._unbounded():
+            reason = f"loss '{self.args.loss}' takes labels in [-1, 1]; scale them, or set check_labels=False"
+            check = PairCheck(name, low=-1, high=1, reason=reason)
+        with self.args.main_process_first(desc="tokenising"):
+            return cast(Dataset, self.tokenise(dataset, check, training=True))
+
+    def has_custom_loss(self) -> bool:
+        """Whether the loss is the user's: a `compute_loss_func`, or a method of a subclass."""
+        ours = all(
+            str(getattr(type(self), name).__module__).startswith("te_trainer.")
+            for name in ("loss_function", "compute_loss")
+        )
+        return self.compute_loss_func is not None or not ours
+
+    def _unbounded(self) -> bool:
+        """Whether any number may be a label."""
+        return self.has_custom_loss() or self.args.loss not in self.bounded_losses
+
+    def has_loss(self, rows: Dataset) -> bool:
+        """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
+        if "label" not in rows.column_names or (self.args.loss == "info_nce" and not self.has_custom_loss()):
+            return False
+        return self._unbounded() or bool(np.abs(column(rows, "label")).max() <= 1 + TOLERANCE)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in random order, of similar length where that saves padding; it follows from seed and epoch alone.
@@ -151,6 +257,8 @@ class PairTrainer(Trainer):
             pin_memory=args.dataloader_pin_memory and args.device.type != "cpu",
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
         )
 
     def get_batch_samples(
@@ -178,6 +286,14 @@ class PairTrainer(Trainer):
         # gradients are averaged over the ranks afterwards
         return loss * (pairs * self.args.world_size / num_items_in_batch)
 
+    def custom_loss(
+        self, outputs: dict[str, Tensor], labels: Tensor | None, num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
+        """What the user's `compute_loss_func` gives, scaled as the Trainer does: gradients are averaged over ranks."""
+        assert self.compute_loss_func is not None
+        loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+        return loss if num_items_in_batch is None else loss * self.args.world_size
+
     def compute_loss_context_manager(self) -> contextlib.ExitStack:
         """The Trainer's autocast, or ours where an engine has none that leaves the weights alone."""
         stack = contextlib.ExitStack()
@@ -191,12 +307,18 @@ class PairTrainer(Trainer):
             # what an earlier training wrapped
             self.model_wrapped = cast(nn.Module, self.model)
         try:
-            with self._used_words():
+            with contextlib.ExitStack() as self._training:
+                if self.model_init is None:
+                    self._training.enter_context(self.training_context())
                 return super().train(*args, **kwargs)
         finally:
             # an exception would leave it set
             self.is_in_train = False
             self._release()
+
+    def training_context(self) -> contextlib.AbstractContextManager[None]:
+        """What surrounds a training of the encoder that is there."""
+        return self._used_words()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate or predict; outside of a training, the encoder is left as it came."""
@@ -214,19 +336,6 @@ class PairTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.stop_on_nan.watch(loss, self.state.global_step + 1)
         return loss
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor | Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Scores of a batch. There is no loss: gold scores are on a scale of their own."""
-        inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
-        labels = inputs.pop("labels")
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return None, self.scores(model, inputs).detach(), labels
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them."""
@@ -258,15 +367,3 @@ class PairTrainer(Trainer):
     def _epoch(self) -> int:
         # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
         return int(self.state.epoch or 0)
-
-    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        scores = np.asarray(prediction.predictions)
-        if not np.isfinite(scores).all():
-            raise DivergedError(f"a score is nan or infinite at step {self.state.global_step}; {LOWER}")
-        value = self.metric(scores, np.asarray(prediction.label_ids))
-        if np.isnan(value):
-            # it never counts as the best, so that the last checkpoint would be kept without a word
-            raise InputError(
-                f"eval_dataset: {self.metric.__name__} of its labels is nan; give labels that are not all the same"
-            )
-        return {self.metric.__name__: value}

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from datasets import Dataset
-from peft import PeftConfig
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
-from transformers import TrainerCallback
 
 from te_trainer.encoders import BiEncoder
 from te_trainer.errors import InputError
 from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity, info_nce
-from te_trainer.metrics import Metric, spearman
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
-from te_trainer.trainers.base import PairTrainer, named
+from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.collators import BiEncoderCollator
+from te_trainer.trainers.datasets import PairCheck
 from te_trainer.trainers.gather import gather_with_gradient
 from te_trainer.trainers.projection_head import attach_head, detach_head, drop_saved_head
 from te_trainer.trainers.tokenise import tokenise_sentences
 from te_trainer.trainers.views import SentenceViews
 
-Loss = Callable[[Tensor, Tensor, Any], Tensor]
-
-# The losses by name: a function of both sides' vectors and of the labels.
-LOSSES: dict[str, Loss] = {"mse": cosine_mse, "bce": cosine_bce}
+# The losses by name: a function of both sides' vectors and of the labels; info_nce is the trainer's own.
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor] | None] = {
+    "mse": cosine_mse,
+    "bce": cosine_bce,
+    "info_nce": None,
+}
 
 
 class BiEncoderTrainer(PairTrainer):
@@ -43,16 +44,41 @@ class BiEncoderTrainer(PairTrainer):
     ranks; `args.mlp_head` and `args.span` are what SimCSE and Mirror-BERT add. Accumulated batches do not see each
     other: for more negatives, raise `per_device_train_batch_size`.
 
+    What `Trainer` has besides is here as well: `evaluate` and `predict` take pairs, and give scores in their order;
+    `docs/trainers.md` shows them, and losses of your own.
+
     Args:
-        model ([`BiEncoder`] or `str`): the encoder, or what `BiEncoder.from_pretrained` loads.
-        args ([`BiEncoderTrainingArguments`], *optional*): defaults to the paper's.
-        train_dataset (`Dataset`, *optional*): columns `sentence1`, `sentence2`, and for mse `label` in [-1, 1].
-        eval_dataset (`Dataset`, *optional*): columns `sentence1`, `sentence2`, `label`, gold scores on any scale. With
-            it the best checkpoint is loaded at the end.
-        metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better.
+        model ([`BiEncoder`], `str`, `Path`, `SentenceTransformer` or `PreTrainedModel`): what is trained. A name is
+            loaded by `BiEncoder.from_pretrained`; a `PreTrainedModel` (of `AutoModel`) needs `processing_class`, is
+            pooled by its first token (a decoder by its last), and sentences are cut at 32 tokens.
+        args ([`BiEncoderTrainingArguments`] or `TrainingArguments`, *optional*): defaults to the paper's. All values of
+            plain `TrainingArguments` are taken as they are.
+        train_dataset (`Dataset`, `IterableDataset` or `list[dict]`, *optional*): columns `sentence1`, `sentence2`, and
+            but for info_nce `label`. Labels of mse and bce lie in [-1, 1]; others are refused, unless
+            `args.check_labels` is False. An `IterableDataset` needs `args.max_steps`.
+        eval_dataset (`Dataset`, `list[dict]` or a `dict` of these, *optional*): columns `sentence1`, `sentence2`,
+            `label`, gold scores on any scale. With it the best checkpoint is loaded at the end. Of several sets the
+            metrics are named `eval_NAME_spearman`, and the first one chooses, unless `args.metric_for_best_model` does.
+            Where all labels of a set lie in [-1, 1], there is an `eval_loss` too.
+        metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better unless
+            `args.greater_is_better` is False.
         callbacks (`list`, *optional*): more callbacks.
         peft_config (`peft.PeftConfig`, *optional*): adapters that are trained instead of all weights; checkpoints and
             `save_model` then hold them alone, and `trainer.encoder.model.merge_and_unload()` gives plain weights.
+        data_collator (`Callable`, *optional*): makes batches as [`BiEncoderCollator`] does, out of rows with the
+            columns `input_ids1`, `input_ids2` and `label`.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): the tokenizer of `model`.
+        model_init (`Callable`, *optional*): gives the model anew for each training, instead of `model`.
+        compute_loss_func (`Callable`, *optional*): called as `f(outputs, labels, num_items_in_batch=...)` instead of
+            `args.loss`. `outputs` holds `scores` (cosines, shape (n,)), `embeddings1` and `embeddings2` (shape
+            (n, hidden)); `num_items_in_batch` is the number of pairs in the optimiser step, by which a sum is to be
+            divided, and None in evaluation.
+        compute_metrics (`Callable`, *optional*): called with an `EvalPrediction` of cosines and labels, in the order of
+            the data set, instead of `metric`. With it the best checkpoint is loaded where `metric_for_best_model` says
+            by which metric.
+
+    Raises:
+        InputError: what is given cannot be used; the message names the argument, and the row and column.
 
     Example:
         ```python
@@ -64,42 +90,38 @@ class BiEncoderTrainer(PairTrainer):
 
     encoder: BiEncoder
     args: BiEncoderTrainingArguments
+    encoder_class = BiEncoder
+    arguments_class = BiEncoderTrainingArguments
+    collator_class = BiEncoderCollator
+    losses: ClassVar = LOSSES
+    bounded_losses = ("mse", "bce")
+    score_name = "scores"
 
-    def __init__(
-        self,
-        model: BiEncoder | str,
-        args: BiEncoderTrainingArguments | None = None,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
-        metric: Metric = spearman,
-        callbacks: list[TrainerCallback] | None = None,
-        peft_config: PeftConfig | None = None,
-        **kwargs: Any,
-    ) -> None:
-        args = args or BiEncoderTrainingArguments()
-        losses: dict[str, Loss] = {**LOSSES, "info_nce": self._info_nce}
-        self.loss_function = named(losses, args.loss)
-        encoder = BiEncoder.from_pretrained(model) if isinstance(model, str) else model
-        self.contrastive = args.loss == "info_nce"
-        views = _views(encoder, args, train_dataset) if self.contrastive and train_dataset is not None else None
-        with args.main_process_first(desc="tokenising"):
-            train_dataset, eval_dataset = (
-                dataset
-                if dataset is None
-                else tokenise_sentences(dataset, encoder.tokenizer, encoder.max_length, encoder.prompt)
-                for dataset in (None if views else train_dataset, eval_dataset)
-            )
-        super().__init__(
-            encoder,
-            args,
-            views or train_dataset,
-            eval_dataset,
-            metric,
-            callbacks,
-            BiEncoderCollator(encoder.tokenizer),
-            peft_config,
-            **kwargs,
+    def tokenise(self, pairs: Any, check: PairCheck, training: bool) -> Any:
+        """Token ids of both sentences; for info_nce, views that are tokenised when their turn comes."""
+        encoder = self.encoder
+        if training and self.args.loss == "info_nce":
+            if isinstance(pairs, IterableDataset):
+                raise InputError(
+                    "train_dataset: info_nce draws its batches from the whole of it; give a Dataset instead of a stream"
+                )
+            return _views(encoder, self.args, pairs)
+        return tokenise_sentences(
+            pairs, encoder.tokenizer, encoder.max_length, encoder.prompt, check, numbered=not training
         )
+
+    def loss_function(self, embeddings1: Tensor, embeddings2: Tensor, labels: Tensor | None) -> Tensor:
+        """The mean loss of a batch; override it for a loss of your own.
+
+        Args:
+            embeddings1, embeddings2: vectors of both sides, shape (n, hidden).
+            labels: shape (n,); None for positive pairs.
+        """
+        if self.args.loss == "info_nce":
+            return self._info_nce(embeddings1, embeddings2)
+        function = LOSSES[self.args.loss]
+        assert function is not None and labels is not None
+        return function(embeddings1, embeddings2, labels)
 
     def compute_loss(
         self,
@@ -108,10 +130,20 @@ class BiEncoderTrainer(PairTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of `args.loss` over the batch; cosine MSE (Eq. 3) is the paper's."""
+        """The loss over the batch, and with `return_outputs` what a `compute_loss_func` is given.
+
+        It is `compute_loss_func`'s where there is one, else `loss_function`'s; cosine MSE (Eq. 3) is the paper's.
+        """
         one, two = self._embed(model, inputs)
-        loss = self.share(self.loss_function(one, two, inputs.get("labels")), len(one), num_items_in_batch)
-        return (loss, {"scores": cosine_similarity(one, two)}) if return_outputs else loss
+        labels = inputs.get("labels")
+        outputs = {}
+        if return_outputs or self.compute_loss_func is not None:
+            outputs = {"scores": cosine_similarity(one, two), "embeddings1": one, "embeddings2": two}
+        if self.compute_loss_func is not None:
+            loss = self.custom_loss(outputs, labels, num_items_in_batch)
+        else:
+            loss = self.share(self.loss_function(one, two, labels), len(one), num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Cosines, shape (n,)."""
@@ -121,25 +153,31 @@ class BiEncoderTrainer(PairTrainer):
         """Both sentences of each pair are in a batch."""
         return len(batch["input_ids"]) // 2
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, with a head on the encoder if `args.mlp_head`; it is gone afterwards."""
-        if not (self.contrastive and self.args.mlp_head):
-            return super().train(*args, **kwargs)
-        handle = attach_head(self.encoder.model, self.args.seed)
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            # FSDP has made one tensor of the head's weights and others; they leave when the encoder is saved.
-            if not self.is_fsdp_enabled:
-                detach_head(self.encoder.model, handle)
+    @contextlib.contextmanager
+    def training_context(self) -> Iterator[None]:
+        """With a head on the encoder if `args.mlp_head`; it is gone afterwards."""
+        with contextlib.ExitStack() as stack:
+            if self.args.loss == "info_nce" and self.args.mlp_head:
+                handle = attach_head(self.encoder.model, self.args.seed)
+                # FSDP has made one tensor of the head's weights and others; they leave when the encoder is saved.
+                if not self.is_fsdp_enabled:
+                    stack.callback(detach_head, self.encoder.model, handle)
+            stack.enter_context(super().training_context())
+            yield
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them; a checkpoint keeps the head."""
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save and self.args.mlp_head and not _internal_call:
-            drop_saved_head(Path(output_dir or self.args.output_dir or "."))
+        if self.args.should_save and not _internal_call:
+            self.drop_training_parts(Path(output_dir or self.args.output_dir or "."))
 
-    def _info_nce(self, one: Tensor, two: Tensor, labels: None) -> Tensor:
+    def drop_training_parts(self, folder: Path) -> None:
+        """Take the head out of a saved encoder."""
+        super().drop_training_parts(folder)
+        if self.args.mlp_head:
+            drop_saved_head(folder)
+
+    def _info_nce(self, one: Tensor, two: Tensor) -> Tensor:
         all_two, own = gather_with_gradient(two)
         if not self.args.both_views:
             return info_nce(one, all_two, self.args.temperature, own)

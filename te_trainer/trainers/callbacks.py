@@ -20,21 +20,26 @@ class EvaluateEachEpoch(TrainerCallback):
     """Evaluate and save at the end of each epoch too, beside every `eval_steps` steps."""
 
     def __init__(self) -> None:
-        self.saved_at = -1
+        self.saved_at = self.evaluated_at = -1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.saved_at = -1
+        self.saved_at = self.evaluated_at = -1
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = state.global_step
 
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.evaluated_at = state.global_step
+
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.saved_at != state.global_step:
+        if self.evaluated_at != state.global_step:
             control.should_evaluate = args.eval_strategy != "no"
+        # with "best", the evaluation says whether it is saved
+        if self.saved_at != state.global_step and args.save_strategy != "best":
             control.should_save = args.save_strategy != "no"
 
 
@@ -43,8 +48,10 @@ class MarkWholeCheckpoints(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         process_state().wait_for_everyone()
-        if state.is_world_process_zero:
-            Path(args.output_dir or "", f"checkpoint-{state.global_step}", WHOLE).touch()
+        folder = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
+        # a trial of a hyper-parameter search saves in a folder of its own
+        if state.is_world_process_zero and folder.is_dir():
+            (folder / WHOLE).touch()
 
 
 class StopOnNaN(TrainerCallback):

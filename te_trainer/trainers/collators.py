@@ -37,12 +37,14 @@ class CrossEncoderCollator:
 
     Two pairs `{"input_ids": [2, 7, 3, 8, 3], "label": 0.5}` and `{"input_ids": [2, 7, 3, 3], "label": 0.1}` give
     `input_ids` `[[2, 7, 3, 8, 3], [2, 7, 3, 3, 0]]`, `attention_mask` (and `token_type_ids`, where the tokenizer has
-    them) of the same shape (2, 5), and `labels` `[0.5, 0.1]`.
+    them) of the same shape (2, 5), and `labels` `[0.5, 0.1]`; pairs without labels have none.
     """
 
     tokenizer: PreTrainedTokenizerBase
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        names = [name for name in rows[0] if name not in {"label", "length"}]
+        names = [name for name in rows[0] if name not in {"label", "length", "row"}]
         batch = pad(self.tokenizer, {name: [row[name] for row in rows] for name in names})
+        if "label" not in rows[0]:
+            return batch
         return {**batch, "labels": torch.tensor([row["label"] for row in rows], dtype=torch.float32)}

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from datasets import Dataset
-from peft import PeftConfig
 from torch import Tensor, nn
-from transformers import TrainerCallback, set_seed
 
 from te_trainer.encoders import CrossEncoder
 from te_trainer.encoders.cross_encoder import Activation
 from te_trainer.losses import logit_mse, soft_bce
-from te_trainer.metrics import Metric, spearman
 from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
-from te_trainer.trainers.base import PairTrainer, named
+from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.collators import CrossEncoderCollator
+from te_trainer.trainers.datasets import PairCheck
 from te_trainer.trainers.tokenise import tokenise_pairs
 
 # The losses by name: a function of logits and labels, and what makes scores of the logits it has trained.
@@ -34,17 +31,45 @@ class CrossEncoderTrainer(PairTrainer):
 
     The encoder's activation follows the loss: its score is s(x) after `bce`, x after `mse`.
 
+    Labels of `bce` are probabilities, or cosines as they are, as in the official code: one below 0 draws the logit down
+    without bound, and makes the loss negative where the logit follows. Labels of `mse` are any numbers.
+
+    What `Trainer` has besides is here as well: `evaluate` and `predict` take pairs, and give logits in their order;
+    `docs/trainers.md` shows them, and losses of your own.
+
     Args:
-        model ([`CrossEncoder`] or `str`): the encoder, or what `CrossEncoder.from_pretrained` loads.
-        args ([`CrossEncoderTrainingArguments`], *optional*): defaults to the paper's; `both_orders` trains each pair
-            in both orders.
-        train_dataset (`Dataset`, *optional*): columns `sentence1`, `sentence2`, `label`, usually in [0, 1].
-        eval_dataset (`Dataset`, *optional*): the same columns, gold scores on any scale, scored in one order. With it
-            the best checkpoint is loaded at the end.
-        metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better.
+        model ([`CrossEncoder`], `str`, `Path`, `sentence_transformers.CrossEncoder` or `PreTrainedModel`): what is
+            trained. A name is loaded by `CrossEncoder.from_pretrained`; a `PreTrainedModel` (of
+            `AutoModelForSequenceClassification`, one label) needs `processing_class`, and pairs are cut at 64 tokens.
+        args ([`CrossEncoderTrainingArguments`] or `TrainingArguments`, *optional*): defaults to the paper's;
+            `both_orders` trains each pair in both orders. All values of plain `TrainingArguments` are taken as
+            they are.
+        train_dataset (`Dataset`, `IterableDataset` or `list[dict]`, *optional*): columns `sentence1`, `sentence2`,
+            `label`. Labels of bce lie in [-1, 1]; others are refused, unless `args.check_labels` is False. An
+            `IterableDataset` needs `args.max_steps`.
+        eval_dataset (`Dataset`, `list[dict]` or a `dict` of these, *optional*): the same columns, gold scores on any
+            scale, scored in one order. With it the best checkpoint is loaded at the end. Of several sets the metrics
+            are named `eval_NAME_spearman`, and the first one chooses, unless `args.metric_for_best_model` does. Where
+            all labels of a set may be those of the loss, there is an `eval_loss` too.
+        metric (`Callable`, *optional*, defaults to `spearman`): scores and labels to a number, more is better unless
+            `args.greater_is_better` is False.
         callbacks (`list`, *optional*): more callbacks.
         peft_config (`peft.PeftConfig`, *optional*): adapters that are trained instead of all weights; checkpoints and
             `save_model` then hold them alone, and `trainer.encoder.model.merge_and_unload()` gives plain weights.
+        data_collator (`Callable`, *optional*): makes batches as [`CrossEncoderCollator`] does, out of rows with the
+            columns that the tokenizer gives and `label`.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): the tokenizer of `model`.
+        model_init (`Callable`, *optional*): gives the model anew for each training, instead of `model`.
+        compute_loss_func (`Callable`, *optional*): called as `f(outputs, labels, num_items_in_batch=...)` instead of
+            `args.loss`, which then says only how scores are made of logits. `outputs` holds `logits`, shape (n,);
+            `num_items_in_batch` is the number of pairs in the optimiser step, by which a sum is to be divided, and None
+            in evaluation.
+        compute_metrics (`Callable`, *optional*): called with an `EvalPrediction` of logits and labels, in the order of
+            the data set, instead of `metric`. With it the best checkpoint is loaded where `metric_for_best_model` says
+            by which metric.
+
+    Raises:
+        InputError: what is given cannot be used; the message names the argument, and the row and column.
 
     Example:
         ```python
@@ -55,43 +80,31 @@ class CrossEncoderTrainer(PairTrainer):
     """
 
     encoder: CrossEncoder
+    args: CrossEncoderTrainingArguments
+    encoder_class = CrossEncoder
+    arguments_class = CrossEncoderTrainingArguments
+    collator_class = CrossEncoderCollator
+    losses: ClassVar = LOSSES
+    bounded_losses = ("bce",)
+    score_name = "logits"
 
-    def __init__(
-        self,
-        model: CrossEncoder | str,
-        args: CrossEncoderTrainingArguments | None = None,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
-        metric: Metric = spearman,
-        callbacks: list[TrainerCallback] | None = None,
-        peft_config: PeftConfig | None = None,
-        **kwargs: Any,
-    ) -> None:
-        args = args or CrossEncoderTrainingArguments()
-        self.loss_function = named(LOSSES, args.loss)
-        if isinstance(model, str):
-            # The head is drawn before the Trainer seeds anything.
-            set_seed(args.seed)
-        encoder = CrossEncoder.from_pretrained(model) if isinstance(model, str) else model
-        with args.main_process_first(desc="tokenising"):
-            train_dataset, eval_dataset = (
-                dataset
-                if dataset is None
-                else tokenise_pairs(dataset, encoder.tokenizer, encoder.max_length, both_orders)
-                for dataset, both_orders in ((train_dataset, args.both_orders), (eval_dataset, False))
-            )
-        encoder.activate_with(ACTIVATIONS[args.loss])
-        super().__init__(
-            encoder,
-            args,
-            train_dataset,
-            eval_dataset,
-            metric,
-            callbacks,
-            CrossEncoderCollator(encoder.tokenizer),
-            peft_config,
-            **kwargs,
-        )
+    def tokenise(self, pairs: Any, check: PairCheck, training: bool) -> Any:
+        """Token ids of pairs; in both orders for training, if `args.both_orders`."""
+        encoder = self.encoder
+        both_orders = training and self.args.both_orders
+        return tokenise_pairs(pairs, encoder.tokenizer, encoder.max_length, both_orders, check, numbered=not training)
+
+    def _prepare_encoder(self) -> None:
+        self.encoder.activate_with(ACTIVATIONS[self.args.loss])
+        super()._prepare_encoder()
+
+    def loss_function(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a batch; override it for a loss of your own.
+
+        Args:
+            logits, labels: shape (n,).
+        """
+        return LOSSES[self.args.loss](logits, labels)
 
     def compute_loss(
         self,
@@ -100,10 +113,18 @@ class CrossEncoderTrainer(PairTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of `args.loss` over the batch; soft BCE (Eq. 2) is the paper's."""
-        logits = self._logits(model, inputs)
-        loss = self.share(self.loss_function(logits, inputs["labels"]), len(logits), num_items_in_batch)
-        return (loss, {"logits": logits}) if return_outputs else loss
+        """The loss over the batch, and with `return_outputs` what a `compute_loss_func` is given.
+
+        It is `compute_loss_func`'s where there is one, else `loss_function`'s; soft BCE (Eq. 2) is the paper's.
+        """
+        outputs = {"logits": self._logits(model, inputs)}
+        labels = inputs["labels"]
+        if self.compute_loss_func is not None:
+            loss = self.custom_loss(outputs, labels, num_items_in_batch)
+        else:
+            logits = outputs["logits"]
+            loss = self.share(self.loss_function(logits, labels), len(logits), num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Logits, shape (n,); they rank as their sigmoids do, and do not saturate."""

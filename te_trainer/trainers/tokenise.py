@@ -1,91 +1,133 @@
-"""From text to token ids, once per training: Arrow columns that batches are made of."""
+"""From text to token ids, once per training: Arrow columns that batches are made of; of a stream, row by row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
 from te_trainer.encoders.tokens import tokenise
-from te_trainer.errors import InputError
+from te_trainer.trainers.datasets import TEXT, PairCheck
 
-TEXT = ("sentence1", "sentence2")
+Rows = dict[str, list[Any]]
+AnyPairs = TypeVar("AnyPairs", Dataset, IterableDataset)
+ANY = PairCheck("dataset")
 
 
 def tokenise_sentences(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str = ""
-) -> Dataset:
-    """For a bi-encoder: columns `input_ids1`, `input_ids2`, `label`, `length` (tokens of the longer sentence).
+    dataset: AnyPairs,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    prompt: str = "",
+    check: PairCheck = ANY,
+    numbered: bool = False,
+) -> AnyPairs:
+    """For a bi-encoder: columns `input_ids1`, `input_ids2`, `length` (tokens of the longer sentence), `label`.
 
     Args:
         prompt: text in front of every sentence.
+        check: refuses rows.
+        numbered: Whether a column `row` says which row of `dataset` it was.
     """
 
-    def sentences(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def sentences(rows: Rows) -> Rows:
         one, two = (
             tokenise(tokenizer, max_length, [prompt + text for text in rows[name]])["input_ids"] for name in TEXT
         )
         lengths = [max(len(first), len(second)) for first, second in zip(one, two, strict=True)]
         return {"input_ids1": one, "input_ids2": two, "length": lengths}
 
-    return _map(dataset, sentences, _hash(tokenizer, max_length, prompt))
+    return _map(dataset, [sentences], check, _hash(tokenizer, max_length, prompt), numbered)
 
 
 def tokenise_pairs(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, both_orders: bool = False
-) -> Dataset:
-    """For a cross-encoder: what the tokenizer gives for a pair, `label`, `length`.
+    dataset: AnyPairs,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    both_orders: bool = False,
+    check: PairCheck = ANY,
+    numbered: bool = False,
+) -> AnyPairs:
+    """For a cross-encoder: what the tokenizer gives for a pair, `length`, `label`.
 
     Args:
-        both_orders: all pairs once as they are and once swapped, with the same label; twice as many rows.
+        both_orders: all pairs once as they are and once swapped, with the same label; twice as many rows. A stream
+            gives a thousand pairs as they are, then the same ones swapped.
+        check: refuses rows.
+        numbered: Whether a column `row` says which row of `dataset` it was.
     """
 
-    def both(rows: dict[str, list[Any]], swap: bool = False) -> dict[str, list[Any]]:
-        encoded = tokenise(tokenizer, max_length, *(rows[name] for name in (reversed(TEXT) if swap else TEXT)))
-        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+    def both(sides: Sequence[str]) -> Callable[[Rows], Rows]:
+        def pairs(rows: Rows) -> Rows:
+            encoded = tokenise(tokenizer, max_length, *(rows[name] for name in sides))
+            return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
 
-    orders = (False, True) if both_orders else (False,)
-    parts = [_map(dataset, both, _hash(tokenizer, max_length, swap), swap=swap) for swap in orders]
-    return concatenate_datasets(parts)
+        return pairs
+
+    orders = [both(TEXT), both(TEXT[::-1])] if both_orders else [both(TEXT)]
+    return _map(dataset, orders, check, _hash(tokenizer, max_length), numbered)
+
+
+def is_tokenised(dataset: Any) -> bool:
+    """Whether these are rows that the functions above gave."""
+    if not isinstance(dataset, Dataset) or TEXT[0] in dataset.column_names:
+        return False
+    return any(name.startswith("input_ids") for name in dataset.column_names)
 
 
 def lengths(dataset: Dataset) -> np.ndarray:
     """The column `length`, shape (n,)."""
-    return np.asarray(dataset.with_format("numpy")["length"][:])
+    return column(dataset, "length")
 
 
-def check_columns(dataset: Dataset, names: Sequence[str]) -> None:
-    """Refuse a dataset that cannot be trained on.
-
-    Raises:
-        InputError: it has no rows, or lacks a column.
-    """
-    if len(dataset) == 0:
-        raise InputError("the dataset has no rows; give at least one pair")
-    for name in names:
-        if name not in dataset.column_names:
-            raise InputError(
-                f"the dataset has no column '{name}' among {', '.join(dataset.column_names)}; rename one with "
-                "Dataset.rename_column"
-            )
+def column(dataset: Dataset, name: str) -> np.ndarray:
+    """A column of numbers, shape (n,)."""
+    return np.asarray(dataset.with_format("numpy")[name][:])
 
 
 def _map(
-    dataset: Dataset, function: Callable[..., dict[str, list[Any]]], called: str | None, **arguments: Any
-) -> Dataset:
-    check_columns(dataset, (*TEXT, "label"))
-    dataset = dataset.select_columns([*TEXT, "label"])
-    return dataset.map(
-        function,
-        batched=True,
-        remove_columns=list(TEXT),
-        fn_kwargs=arguments,
-        new_fingerprint=called and Hasher.hash([dataset._fingerprint, called]),
-    )
+    dataset: AnyPairs,
+    functions: Sequence[Callable[[Rows], Rows]],
+    check: PairCheck,
+    called: str | None,
+    numbered: bool = False,
+) -> AnyPairs:
+    """Rows of each function, one behind the other."""
+    kept = check.columns(dataset)
+    dataset = dataset.select_columns(kept)
+    if isinstance(dataset, IterableDataset):
+
+        def of_all(rows: Rows, indices: list[int]) -> Rows:
+            check.rows(rows, indices[0])
+            columns: Rows = {}
+            for function in functions:
+                rest = {"label": rows["label"]} if "label" in rows else {}
+                for name, values in {**function(rows), **rest}.items():
+                    columns.setdefault(name, []).extend(values)
+            return columns
+
+        return dataset.map(of_all, batched=True, with_indices=True, remove_columns=kept)
+
+    def of_one(rows: Rows, indices: list[int], order: int) -> Rows:
+        check.rows(rows, indices[0])
+        return functions[order](rows) | ({"row": indices} if numbered else {})
+
+    parts = [
+        dataset.map(
+            of_one,
+            batched=True,
+            with_indices=True,
+            remove_columns=list(TEXT),
+            fn_kwargs={"order": order},
+            new_fingerprint=called and Hasher.hash([dataset._fingerprint, called, check, numbered, order]),
+        )
+        for order in range(len(functions))
+    ]
+    return concatenate_datasets(parts)
 
 
 def _hash(tokenizer: PreTrainedTokenizerBase, *arguments: Any) -> str | None:

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import InputError
-from te_trainer.trainers.tokenise import TEXT, check_columns
+from te_trainer.trainers.datasets import TEXT, PairCheck
 
+ROWS = 10_000  # that are looked at together
 SHORTEST = 30  # characters; a shorter text is not masked (Mirror-BERT's code, src/data_loader.py)
 
 
@@ -40,10 +41,13 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         seed: int = 0,
         prompt: str = "",
     ) -> None:
-        check_columns(pairs, TEXT)
+        check = PairCheck("train_dataset", label_needed=False)
+        check.columns(pairs)
         if span and tokenizer.mask_token is None:
             raise InputError("span: the model's tokenizer has no mask token to replace a span with; set span to 0")
         self.pairs = pairs.select_columns(list(TEXT))
+        for start in range(0, len(pairs), ROWS):
+            check.rows(self.pairs[start : start + ROWS], start)
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.span = span

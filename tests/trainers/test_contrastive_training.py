@@ -58,7 +58,8 @@ def trainer_of(
         "learning_rate": 1e-3,
         "per_device_train_batch_size": BATCH,
         "num_train_epochs": 2,
-        "save_strategy": "no",
+        # with a dev set, a checkpoint comes with each evaluation
+        **({"save_strategy": "no"} if dev is None else {}),
         "save_total_limit": None,
         "disable_tqdm": True,
         **values,

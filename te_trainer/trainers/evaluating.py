@@ -1,0 +1,175 @@
+"""Evaluation of pairs, whenever they are given: their rows, scores in their order, and metrics of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput
+
+from te_trainer.errors import DivergedError, InputError
+from te_trainer.metrics import Metric
+from te_trainer.trainers.callbacks import LOWER
+from te_trainer.trainers.datasets import PairCheck, as_dataset
+from te_trainer.trainers.publishing import PublishingTrainer
+from te_trainer.trainers.tokenise import column, is_tokenised
+
+
+class EvaluatedRows(NamedTuple):
+    """What an evaluation goes through.
+
+    Args:
+        order: Where in its rows each row of the data set is that was given, shape (n,); None for the same order.
+        has_loss: Whether the loss is measured.
+        for_prediction: Whether it is `predict` that asks.
+    """
+
+    order: np.ndarray | None
+    has_loss: bool
+    for_prediction: bool
+
+
+class EvaluatingTrainer(PublishingTrainer):
+    """A Trainer whose evaluation sets are pairs of sentences.
+
+    Beside public methods it overrides `_get_eval_sampler`: evaluation goes through its rows in their order, whatever a
+    training does.
+    """
+
+    args: Any
+    metric: Metric
+    score_name: ClassVar[str]  # of the scores among what a loss function is given
+    _given_metrics: Callable[[EvalPrediction], dict[str, float]] | None
+    _evaluated: EvaluatedRows | None = None
+
+    def tokenise(self, pairs: Any, check: PairCheck, training: bool) -> Any:
+        """The rows that batches are made of."""
+        raise NotImplementedError
+
+    def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """What the encoder says of each pair of a batch, higher for more similar; float32, shape (n,)."""
+        raise NotImplementedError
+
+    def has_loss(self, rows: Dataset) -> bool:
+        """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
+        raise NotImplementedError
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Batches of pairs, or of the evaluation set of a name, by length.
+
+        Raises:
+            InputError: there is no set of this name, or rows of it cannot be meant.
+        """
+        if isinstance(eval_dataset, str) and not (
+            isinstance(self.eval_dataset, dict) and eval_dataset in self.eval_dataset
+        ):
+            known = ", ".join(self.eval_dataset) if isinstance(self.eval_dataset, dict) else "none"
+            raise InputError(f"eval_dataset: there is no set named '{eval_dataset}' (known: {known})")
+        if eval_dataset is None or isinstance(eval_dataset, str):
+            return super().get_eval_dataloader(eval_dataset)
+        # the Trainer keeps loaders of persistent workers, one for all sets without a name
+        return super().get_test_dataloader(self._eval_rows(eval_dataset, "eval_dataset"))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """Batches of pairs, by length; they may have no labels."""
+        rows = self._eval_rows(test_dataset, "test_dataset", label_needed=False)
+        return super().get_test_dataloader(rows)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        # group_by_length would permute what is sorted already, and nobody could put it back
+        return SequentialSampler(eval_dataset) if self.args.world_size == 1 else None
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate or predict, with results in the order of what was given."""
+        rows = dataloader.dataset
+        order = np.argsort(column(rows, "row")) if isinstance(rows, Dataset) and "row" in rows.column_names else None
+        has_loss = isinstance(rows, Dataset) and self.has_loss(rows)
+        self._evaluated = EvaluatedRows(order, has_loss, description == "Prediction")
+        loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
+        if loss_only and not has_loss:
+            raise InputError(
+                f"prediction_loss_only: loss '{self.args.loss}' has no value here, for want of labels in [-1, 1]; "
+                "set it to False"
+            )
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        return output._replace(
+            predictions=_in_order(output.predictions, order), label_ids=_in_order(output.label_ids, order)
+        )
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Scores of a batch, and the loss where labels are on its scale."""
+        inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
+        labels = inputs.pop("labels", None)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if self._evaluated is None or not self._evaluated.has_loss:
+                return None, self.scores(model, inputs).detach(), labels
+            loss, outputs = self.compute_loss(model, {**inputs, "labels": labels}, return_outputs=True)
+            if prediction_loss_only:
+                return loss.detach(), None, None
+            known = isinstance(outputs, dict) and self.score_name in outputs
+            scores = outputs[self.score_name] if known else self.scores(model, inputs)
+            return loss.detach(), scores.detach(), labels
+
+    def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
+        """Rows by length, so that they hardly pad; the column `row` says where they were."""
+        if is_tokenised(pairs):
+            return cast(Dataset, pairs)
+        dataset = as_dataset(pairs, name)
+        with self.args.main_process_first(desc="tokenising"):
+            rows = self.tokenise(dataset, PairCheck(name, label_needed), training=False)
+        return cast(Dataset, rows.sort("length", reverse=True))
+
+    @property
+    def _metric_name(self) -> str:
+        return getattr(self.metric, "__name__", type(self.metric).__name__)
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        assert self._evaluated is not None
+        scores = prediction.predictions
+        if isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and not np.isfinite(scores).all():
+            raise DivergedError(f"a score is nan or infinite at step {self.state.global_step}; {LOWER}")
+        if self._given_metrics is not None:
+            order = self._evaluated.order
+            return self._given_metrics(
+                EvalPrediction(
+                    _in_order(scores, order),
+                    _in_order(prediction.label_ids, order),
+                    prediction.inputs,
+                    prediction.losses,
+                )
+            )
+        value = self.metric(np.asarray(scores), np.asarray(prediction.label_ids))
+        if np.isnan(value) and not self._evaluated.for_prediction:
+            # it never counts as the best, so that the last checkpoint would be kept without a word
+            raise InputError(
+                f"eval_dataset: {self._metric_name} of its labels is nan; give labels that are not all the same"
+            )
+        return {self._metric_name: value}
+
+
+def _in_order(values: Any, order: np.ndarray | None) -> Any:
+    """Arrays, alone or in a tuple, with their rows in this order."""
+    if order is None or values is None:
+        return values
+    if isinstance(values, tuple):
+        return tuple(_in_order(part, order) for part in values)
+    return values[order]

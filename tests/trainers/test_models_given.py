@@ -1,0 +1,203 @@
+"""What may be given as the model, and models that each training makes anew."""
+
+from __future__ import annotations
+
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder as TheirCrossEncoder
+from sentence_transformers import SentenceTransformer
+from test_evaluating import CLASSES, make
+from test_training_loop import KINDS, labelled, load, same, weights, without_dropout
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from te_trainer.encoders import BiEncoder
+from te_trainer.errors import InputError
+
+
+def trained(kind: str, model: Any, output: Path, **more: Any) -> Any:
+    trainer, arguments = CLASSES[kind]
+    args = arguments(
+        str(output), precision="float32", max_steps=3, save_strategy="no", per_device_train_batch_size=4,
+        learning_rate=1e-3, train_sampling_strategy="random", disable_tqdm=True,
+    )  # fmt: skip
+    made = trainer(model, args, labelled(), **more)
+    made.train()
+    return made
+
+
+def test_a_sentence_transformer_is_trained_itself(models: dict[str, str], tmp_path: Path) -> None:
+    start = BiEncoder.from_pretrained(models["bert"], pooling="mean", max_length=20, prompt="say ")
+    start.save_pretrained(tmp_path / "start")
+    theirs = SentenceTransformer(str(tmp_path / "start"), device="cpu")
+    trainer = trained("bi-encoder", theirs, tmp_path)
+    encoder = trainer.encoder
+    assert (encoder.pooling, encoder.max_length, encoder.prompt) == ("mean", 20, "say ")
+    trainer.save_model(str(tmp_path / "saved"))
+    text = labelled(1)["sentence1"][:]
+    again = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    np.testing.assert_allclose(theirs.encode(text), again.encode(text), atol=1e-5)
+    before = SentenceTransformer(str(tmp_path / "start"), device="cpu")
+    assert not np.allclose(theirs.encode(text), before.encode(text), atol=1e-3)
+
+
+def test_a_cross_encoder_of_sentence_transformers_is_trained_itself(models: dict[str, str], tmp_path: Path) -> None:
+    load("cross-encoder", models["bert"]).save_pretrained(tmp_path / "start")
+    theirs = TheirCrossEncoder(str(tmp_path / "start"), device="cpu")
+    pairs = [(row["sentence1"], row["sentence2"]) for row in labelled(4)]
+    before = theirs.predict(pairs)
+    trainer = trained("cross-encoder", theirs, tmp_path)
+    trainer.save_model(str(tmp_path / "saved"))
+    after = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(pairs)
+    np.testing.assert_allclose(theirs.predict(pairs), after, atol=1e-5)
+    assert not np.allclose(before, after, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_transformers_with_its_tokenizer_trains_as_its_folder_does(
+    kind: str, tiny: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    auto: Any = AutoModel if kind == "bi-encoder" else AutoModelForSequenceClassification
+    more = {"add_pooling_layer": False} if kind == "bi-encoder" else {"num_labels": 1}
+    model = auto.from_pretrained(tiny, dtype=torch.bfloat16, **more).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    trainer = trained(kind, model, tmp_path, processing_class=tokenizer)
+    assert trainer.model is model
+    assert model.dtype == torch.float32
+    assert trainer.encoder.max_length == (32 if kind == "bi-encoder" else 64)
+    assert len(trainer.predict(labelled(3)).predictions) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_and_the_tokenizer_beside_it_are_taken(kind: str, tiny: Path, tmp_path: Path) -> None:
+    by_name = trained(kind, str(tiny), tmp_path)
+    by_path = trained(kind, tiny, tmp_path, processing_class=AutoTokenizer.from_pretrained(tiny))
+    assert same(weights(by_name), weights(by_path))
+
+
+def test_what_cannot_be_the_model_is_said(models: dict[str, str], tiny: Path, letters: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    dense = SentenceTransformer(str(tiny), device="cpu")
+    dense.append(torch.nn.Identity())
+    cases: list[tuple[str, Any, Any, str]] = [
+        ("bi-encoder", load("cross-encoder", models["bert"]), None, "model: a CrossEncoder where a BiEncoder"),
+        ("bi-encoder", torch.nn.Linear(2, 2), None, "model: a Linear where a BiEncoder is expected"),
+        ("bi-encoder", AutoModel.from_pretrained(tiny), None, "processing_class: a BertModel needs its tokenizer"),
+        ("bi-encoder", AutoModelForMaskedLM.from_pretrained(tiny), tokenizer, "model: a BertForMaskedLM where one of"),
+        ("cross-encoder", AutoModel.from_pretrained(tiny), tokenizer, "model: a BertModel where one of AutoModelForS"),
+        ("bi-encoder", dense, None, "model: the SentenceTransformer consists of Transformer, Pooling, Identity"),
+        ("bi-encoder", tiny, AutoTokenizer.from_pretrained(letters), "processing_class: it is not the model's"),
+        ("bi-encoder", None, None, "model: give either a model or a model_init"),
+    ]
+    for kind, model, processing_class, message in cases:
+        with pytest.raises(InputError, match=f"^{message}") as caught:
+            CLASSES[kind][0](model, None, labelled(), processing_class=processing_class)
+        assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------ model_init
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_training_begins_with_a_new_model(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    made = []
+
+    def new(trial: Any) -> Any:
+        made.append(without_dropout(load(kind, models["bert"])))
+        return made[-1]
+
+    trainer = make(kind, None, tmp_path, labelled(), model_init=new, save_strategy="no", learning_rate=1e-3)
+    trainer.train()
+    first = weights(trainer)
+    assert trainer.encoder is made[1]
+    assert trainer.model is made[1].model
+    trainer.train()
+    assert trainer.encoder is made[2]
+    assert same(first, weights(trainer))
+    assert not same(first, weights(make(kind, load(kind, models["bert"]), tmp_path)))
+    trainer.save_model(str(tmp_path / "saved"))
+    plain = make(kind, made[0], tmp_path, labelled(), save_strategy="no", learning_rate=1e-3)
+    plain.train()
+    assert same(first, weights(plain))
+    if kind == "bi-encoder":
+        lengths = iter([32, 16])
+        other = make(
+            kind, None, tmp_path, labelled(),
+            model_init=lambda: BiEncoder.from_pretrained(models["bert"], max_length=next(lengths)),
+        )  # fmt: skip
+        with pytest.raises(InputError, match=r"^model_init: max_length must be the same at each call"):
+            other.train()
+
+
+def test_hyperparameters_are_searched(models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Trainer's own way, with two trials where optuna would draw some."""
+    from transformers import trainer as module
+    from transformers.trainer_utils import BestRun, HPSearchBackend
+
+    optuna: Any = types.ModuleType("optuna")
+    optuna.__spec__ = ModuleSpec("optuna", None)
+    optuna.trial = types.SimpleNamespace(BaseTrial=types.SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "optuna", optuna)
+    trials = [
+        types.SimpleNamespace(number=number, params={"learning_rate": rate})
+        for number, rate in enumerate((1e-3, 1e-30))
+    ]
+
+    class TwoTrials:
+        def ensure_available(self) -> None:
+            """Nothing is needed."""
+
+        def run(self, trainer: Any, n_trials: int, direction: str) -> BestRun:
+            found = []
+            for trial in trials:
+                trainer.train(trial=trial)
+                found.append((trainer.compute_objective(trainer.evaluate()), trial))
+            best, trial = max(found, key=lambda entry: entry[0])
+            return BestRun(str(trial.number), best, trial.params)
+
+    monkeypatch.setitem(module.ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, TwoTrials)
+    given: list[Any] = []
+
+    def new(trial: Any) -> Any:
+        given.append(trial)
+        return models["bert"]
+
+    pairs = labelled()
+    trainer = make("bi-encoder", None, tmp_path, pairs, pairs, model_init=new, num_train_epochs=4)
+    best = trainer.hyperparameter_search(
+        hp_space=lambda trial: trial.params, compute_objective=lambda metrics: metrics["eval_spearman"],
+        backend="optuna", direction="maximize",
+    )  # fmt: skip
+    assert given == [None, *trials]
+    assert best.hyperparameters == {"learning_rate": 1e-3}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0", "run-1"]
+
+
+def test_adapters_go_onto_each_new_model(models: dict[str, str], tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, target_modules=["query"])
+    own = {"model_init": lambda: models["bert"], "peft_config": config}
+    trainer = make("bi-encoder", None, tmp_path, labelled(), save_strategy="no", **own)
+    for _ in range(2):
+        trainer.train()
+        trained = [name for name, weight in trainer.encoder.model.named_parameters() if weight.requires_grad]
+        assert trained
+        assert all("lora" in name for name in trained)
+
+
+def test_a_decoder_is_pooled_by_its_last_token(tmp_path: Path) -> None:
+    from tiny_decoders import save_decoder
+
+    folder = save_decoder(tmp_path / "gpt2", "gpt2")
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    trainer = trained("bi-encoder", model, tmp_path, processing_class=tokenizer)
+    assert trainer.encoder.pooling == "last"
+    assert {row["input_ids1"][-1] for row in trainer.train_dataset} == {tokenizer.eos_token_id}

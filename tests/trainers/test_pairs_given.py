@@ -1,0 +1,246 @@
+"""Which data sets of pairs the trainers take, and the sentence for each row that cannot be meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import run_two_ranks
+from datasets import Dataset, DatasetDict, IterableDataset
+from test_evaluating import make
+from test_training_loop import KINDS, At, Killed, kill, labelled, recording, same, weights
+
+from te_trainer.errors import InputError
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from te_trainer.trainers.callbacks import last_whole_checkpoint
+
+
+def rows(count: int = 4, **changed: Any) -> list[dict[str, Any]]:
+    """Rows of which the third has other values."""
+    found = [dict(row) for row in labelled(count)]
+    found[2] |= changed
+    return found
+
+
+def stream(count: int = 20) -> IterableDataset:
+    def generate() -> Iterator[dict[str, Any]]:
+        yield from labelled(count)
+
+    return IterableDataset.from_generator(generate)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_list_of_dicts_trains_as_the_data_set_does(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    found = []
+    for pairs in (labelled(), list(labelled()), labelled().with_format("torch")):
+        trainer = make(kind, models["bert"], tmp_path, pairs, save_strategy="no")
+        trainer.train()
+        found.append(weights(trainer))
+    assert same(found[0], found[1])
+    assert same(found[0], found[2])
+
+
+class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return rows()[row]
+
+
+def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) -> None:
+    trainer = make("bi-encoder", models["bert"], tmp_path, Pairs())
+    assert trainer.train_dataset["label"][:] == labelled(4)["label"][:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (rows(sentence1=None), "train_dataset: row 3: sentence1 is None, which is no text"),
+        (rows(sentence2=None), "train_dataset: row 3: sentence2 is None, which is no text"),
+        (rows(label=None), "train_dataset: row 3: label is None, which is no finite number"),
+        (rows(label=math.nan), "train_dataset: row 3: label is nan, which is no finite number"),
+        (rows(label=math.inf), "train_dataset: row 3: label is inf, which is no finite number"),
+        ([{**row, "sentence2": 7} for row in rows()], "train_dataset: row 1: sentence2 is 7, which is no text"),
+        (
+            [{**row, "label": "0.5"} for row in rows()],
+            "train_dataset: row 1: label is '0.5', which is no finite number",
+        ),
+        (
+            [{**row, "label": [0.5]} for row in rows()],
+            "train_dataset: row 1: label is .0.5., which is no finite number",
+        ),
+        (rows(label="high"), "train_dataset: a column holds values of several types"),
+        (rows(label=5.0), "train_dataset: row 3: label is 5; loss '...' takes labels in .-1, 1.; scale them"),
+        (rows(label=-1.5), "train_dataset: row 3: label is -1.5; loss '...' takes labels"),
+        ([], "train_dataset: the dataset has no rows"),
+        (labelled(4).select([]), "train_dataset: the dataset has no rows"),
+        (["a", "b"], "train_dataset: row 1 is 'a' where a dict"),
+        ("pairs.csv", "train_dataset: a str where a datasets.Dataset or IterableDataset or a list of dicts"),
+        (
+            DatasetDict(train=labelled(4), test=labelled(4)),
+            r"train_dataset: a DatasetDict with the splits train, test .*train_dataset=dataset\['train'\]",
+        ),
+        (labelled(4).to_dict(), "train_dataset: a dict with the keys sentence1, sentence2, label .*from_dict"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_named(
+    kind: str, pairs: Any, message: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"^{message}") as caught:
+        make(kind, models["bert"], tmp_path, pairs)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_are_looked_at_wherever_pairs_are_given(models: dict[str, str], tmp_path: Path) -> None:
+    trainer = make("bi-encoder", models["bert"], tmp_path)
+    with pytest.raises(InputError, match=r"^eval_dataset: row 3: sentence1 is None"):
+        trainer.evaluate(rows(sentence1=None))
+    with pytest.raises(InputError, match=r"^eval_dataset\['b'\]: row 3: label is nan"):
+        make("bi-encoder", models["bert"], tmp_path, None, {"a": rows(), "b": rows(label=math.nan)})
+    with pytest.raises(InputError, match=r"^test_dataset: row 3: label is None.* without labels, leave the column out"):
+        trainer.predict(rows(label=None))
+    with pytest.raises(InputError, match=r"^train_dataset: row 3: sentence2 is None"):
+        make("bi-encoder", models["bert"], tmp_path, rows(sentence2=None), loss="info_nce")
+    with pytest.raises(InputError, match=r"^train_dataset: row 3: label is nan"):
+        make("bi-encoder", models["bert"], tmp_path, stream_of(rows(label=math.nan)), max_steps=1).train()
+
+
+def stream_of(pairs: list[dict[str, Any]]) -> IterableDataset:
+    return Dataset.from_list(pairs).to_iterable_dataset()
+
+
+def test_labels_that_a_loss_can_mean_are_taken(models: dict[str, str], tmp_path: Path) -> None:
+    """Cosines are rounded; a logit has no bounds; and who asks for other labels gets them."""
+    make("bi-encoder", models["bert"], tmp_path, rows(label=1 + 1e-6))
+    make("cross-encoder", models["bert"], tmp_path, rows(label=-1.0))
+    make("cross-encoder", models["bert"], tmp_path, rows(label=5.0), loss="mse")
+    make("bi-encoder", models["bert"], tmp_path, rows(label=5.0), check_labels=False)
+    with pytest.raises(InputError, match=r"loss 'mse'"):
+        make("bi-encoder", models["bert"], tmp_path, rows(label=5.0))
+
+
+# ------------------------------------------------------------ streams
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_trains_in_its_own_order(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    """Fewer pairs than the steps need: it begins anew. A cross-encoder sees both orders of each."""
+    seen: list[list[float]] = []
+    count = 12 if kind == "bi-encoder" else 6
+    trainer = make(kind, models["bert"], tmp_path, stream(count), max_steps=4, save_strategy="no")
+    trainer.__class__ = recording(seen)(type(trainer))
+    trainer.train()
+    labels = torch.tensor(labelled(count)["label"][:], dtype=torch.float32).tolist()
+    turn = labels if kind == "bi-encoder" else labels * 2
+    assert [label for batch in seen for label in batch] == (turn * 2)[:16]
+    assert trainer.state.global_step == 4
+
+
+def test_a_stream_is_read_when_its_turn_comes(models: dict[str, str], tmp_path: Path) -> None:
+    """This one never ends."""
+
+    def endless() -> Iterator[dict[str, Any]]:
+        while True:
+            yield from rows()
+
+    pairs = IterableDataset.from_generator(endless)
+    trainer = make("bi-encoder", models["bert"], tmp_path, pairs, max_steps=3, save_strategy="no")
+    trainer.train()
+    assert trainer.state.global_step == 3
+
+
+def test_a_training_on_a_stream_resumes(models: dict[str, str], tmp_path: Path) -> None:
+    def start(name: str, **values: Any) -> Any:
+        return make(
+            "bi-encoder", models["bert"], tmp_path / name, stream(), max_steps=5, save_strategy="steps", save_steps=2,
+            learning_rate=1e-3, **values,
+        )  # fmt: skip
+
+    whole = start("whole")
+    whole.train()
+    with pytest.raises(Killed):
+        start("killed", callbacks=[At(4, kill)]).train()
+    last = last_whole_checkpoint(tmp_path / "killed")
+    assert last == str(tmp_path / "killed" / "checkpoint-2")
+    resumed = start("killed")
+    resumed.train(resume_from_checkpoint=last)
+    assert same(weights(resumed), weights(whole))
+
+
+def test_what_a_stream_cannot_do_is_said(models: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^max_steps: an IterableDataset has no length"):
+        make("bi-encoder", models["bert"], tmp_path, stream())
+    with pytest.raises(InputError, match=r"^train_dataset: info_nce draws its batches"):
+        make("bi-encoder", models["bert"], tmp_path, stream(), max_steps=2, loss="info_nce")
+    with pytest.raises(
+        InputError, match=r"^train_dataset: the dataset has no column 'label' among sentence1, sentence2"
+    ):
+        make("bi-encoder", models["bert"], tmp_path, stream().remove_columns("label"), max_steps=2)
+    trainer = make("bi-encoder", models["bert"], tmp_path, None, stream(8))
+    assert len(trainer.eval_dataset) == 8
+
+
+STREAM = """
+import sys
+
+import torch
+from datasets import IterableDataset
+
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+
+model, output = sys.argv[1:]
+
+
+def pairs():
+    # of many lengths: batches of the two ranks are not alike
+    for row in range(16):
+        yield {"sentence1": "red " * (row + 1), "sentence2": f"{row} blue", "label": row / 16}
+
+
+seen = []
+
+
+class Recording(BiEncoderTrainer):
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if model.training:
+            seen.extend((16 * inputs["labels"]).int().tolist())
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+args = BiEncoderTrainingArguments(
+    output_dir=output, max_steps=2, save_strategy="no", per_device_train_batch_size=4, disable_tqdm=True
+)
+dev = [dict(row) for row in pairs()]
+trainer = Recording(model, args, IterableDataset.from_generator(pairs), dev)
+trainer.train()
+rank = trainer.args.process_index
+assert seen == ([0, 1, 2, 3, 8, 9, 10, 11] if rank == 0 else [4, 5, 6, 7, 12, 13, 14, 15]), seen
+assert [round(16 * label) for label in trainer.predict(dev).label_ids] == list(range(16))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_processes_divide_a_stream(models: dict[str, str], tmp_path: Path) -> None:
+    result = run_two_ranks(STREAM, tmp_path, models["bert"], str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_collator_of_the_users_own_makes_the_batches(models: dict[str, str], tmp_path: Path) -> None:
+    ordinary = make("bi-encoder", models["bert"], tmp_path).data_collator
+    seen = []
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        seen.append(len(batch))
+        made: dict[str, torch.Tensor] = ordinary(batch)
+        return made
+
+    args = BiEncoderTrainingArguments(str(tmp_path), per_device_train_batch_size=8, max_steps=2, save_strategy="no")
+    BiEncoderTrainer(models["bert"], args, labelled(), data_collator=collate).train()
+    assert seen[:2] == [8, 8]

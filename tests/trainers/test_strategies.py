@@ -1,0 +1,136 @@
+"""When trainers evaluate and save: as their arguments say, and by the paper's procedure where they say nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_evaluating import make
+from test_training_loop import checkpoints, labelled
+from transformers import TrainingArguments
+
+from te_trainer.errors import InputError
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, CrossEncoderTrainingArguments
+
+
+def trained(model: str, output: Path, dev: bool = True, **values: Any) -> tuple[Any, list[int], list[int]]:
+    """A trainer after two epochs of five steps, the steps at which it evaluated, and those of its checkpoints."""
+    settings = {"num_train_epochs": 2, "save_total_limit": None, **values}
+    trainer = make("bi-encoder", model, output, labelled(), labelled(8) if dev else None, **settings)
+    trainer.train()
+    evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry]
+    return trainer, evaluated, checkpoints(output)
+
+
+@pytest.mark.parametrize(
+    ("values", "evaluated", "saved", "best"),
+    [
+        ({}, [5, 10], [5, 10], True),
+        ({"eval_steps": 4}, [4, 5, 8, 10], [4, 5, 8, 10], True),
+        ({"eval_strategy": "no"}, [], [10], False),
+        ({"eval_strategy": "no", "save_strategy": "no"}, [], [], False),
+        ({"eval_strategy": "epoch"}, [5, 10], [5, 10], True),
+        ({"save_strategy": "epoch"}, [5, 10], [5, 10], True),
+        # a Trainer's steps end with the last one
+        ({"eval_strategy": "steps", "eval_steps": 4}, [4, 8, 10], [4, 8, 10], True),
+        ({"eval_strategy": "steps", "eval_steps": 2, "save_steps": 4}, [2, 4, 6, 8, 10], [4, 8, 10], False),
+        ({"eval_steps": 4, "save_strategy": "no"}, [4, 5, 8, 10], [], False),
+        ({"eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 4}, [5, 10], [4, 8, 10], False),
+        ({"eval_steps": 4, "load_best_model_at_end": False}, [4, 5, 8, 10], [4, 5, 8, 10], False),
+        ({"eval_steps": 4, "load_best_model_at_end": True}, [4, 5, 8, 10], [4, 5, 8, 10], True),
+    ],
+)
+def test_what_is_set_is_done(
+    values: dict[str, Any], evaluated: list[int], saved: list[int], best: bool, models: dict[str, str], tmp_path: Path
+) -> None:
+    trainer, *found = trained(models["bert"], tmp_path, **values)
+    assert found == [evaluated, saved]
+    assert trainer.args.load_best_model_at_end is best
+
+
+def test_the_best_may_be_the_least(models: dict[str, str], tmp_path: Path) -> None:
+    def distance(scores: np.ndarray, gold: np.ndarray) -> float:
+        return float(np.abs(scores - gold).mean())
+
+    trainer = make(
+        "bi-encoder", models["bert"], tmp_path, labelled(), labelled(8), metric=distance, greater_is_better=False,
+        eval_steps=1, learning_rate=1e-3,
+    )  # fmt: skip
+    trainer.train()
+    curve = {entry["step"]: entry["eval_distance"] for entry in trainer.state.log_history if "eval_distance" in entry}
+    assert trainer.state.best_global_step == min(curve, key=lambda step: curve[step])
+    assert trainer.state.best_metric == min(curve.values())
+
+
+def test_only_a_better_checkpoint_may_be_saved(models: dict[str, str], tmp_path: Path) -> None:
+    trainer, evaluated, saved = trained(models["bert"], tmp_path, save_strategy="best", eval_steps=2)
+    assert evaluated == [2, 4, 5, 6, 8, 10]
+    assert saved == [step for step in evaluated if step in saved]
+    assert saved[-1] == trainer.state.best_global_step
+
+
+def test_arguments_may_be_copied(models: dict[str, str], tmp_path: Path) -> None:
+    """What was left open stays open."""
+    args = BiEncoderTrainingArguments(str(tmp_path), eval_steps=4)
+    for copied in (replace(args, seed=1), BiEncoderTrainingArguments(**{"output_dir": str(tmp_path), "eval_steps": 4})):
+        trainer = BiEncoderTrainer(models["bert"], copied, labelled(), labelled(8))
+        assert (trainer.args.eval_strategy, trainer.args.save_steps) == ("steps", 4)
+        assert trainer.args.load_best_model_at_end is True
+
+
+@pytest.mark.parametrize(
+    ("values", "dev", "message"),
+    [
+        ({"eval_strategy": "steps"}, False, "eval_strategy: 'steps' needs an eval_dataset"),
+        ({"load_best_model_at_end": True}, False, "load_best_model_at_end: only an eval_dataset"),
+        ({"load_best_model_at_end": True, "eval_strategy": "no"}, True, "load_best_model_at_end: evaluations and"),
+        ({"load_best_model_at_end": True, "save_strategy": "no"}, True, "load_best_model_at_end: evaluations and"),
+        ({"load_best_model_at_end": True, "save_steps": 300}, True, "load_best_model_at_end: save_steps .300. must"),
+        (
+            {"metric_for_best_model": "accuracy"},
+            True,
+            "metric_for_best_model: 'accuracy' is not measured; choose one of",
+        ),
+        (
+            {"load_best_model_at_end": True, "compute_metrics": lambda prediction: {}},
+            True,
+            "metric_for_best_model: name the one",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_a_training(
+    values: dict[str, Any], dev: bool, message: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"^{message}") as caught:
+        make("bi-encoder", models["bert"], tmp_path, labelled(), labelled(8) if dev else None, **values)
+    assert "\n" not in str(caught.value)
+
+
+def test_plain_training_arguments_are_taken_as_they_are(models: dict[str, str], tmp_path: Path) -> None:
+    args = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=4, learning_rate=1e-3, max_steps=3, save_strategy="no", use_cpu=True
+    )
+    trainer = BiEncoderTrainer(models["bert"], args, labelled(), labelled(8))
+    assert type(trainer.args) is BiEncoderTrainingArguments
+    assert (trainer.args.learning_rate, trainer.args.weight_decay, trainer.args.loss) == (1e-3, 0.0, "mse")
+    assert (trainer.args.eval_strategy, trainer.args.precision, trainer.args.bf16) == ("no", "float32", False)
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert "eval_spearman" in trainer.evaluate()
+    best = TrainingArguments(
+        str(tmp_path), eval_strategy="steps", eval_steps=2, save_steps=2, load_best_model_at_end=True, use_cpu=True
+    )
+    assert BiEncoderTrainer(models["bert"], best, labelled(), labelled(8)).args.metric_for_best_model == "loss"
+
+
+def test_arguments_of_another_trainer_are_refused(models: dict[str, str], tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    with pytest.raises(InputError, match=r"^args: a CrossEncoderTrainingArguments where BiEncoderTrainingArguments"):
+        BiEncoderTrainer(models["bert"], CrossEncoderTrainingArguments(str(tmp_path)), labelled())
+    theirs = SentenceTransformerTrainingArguments(str(tmp_path), prompts="query: ", use_cpu=True)
+    with pytest.raises(InputError, match=r"^args: SentenceTransformerTrainingArguments.prompts means nothing here"):
+        BiEncoderTrainer(models["bert"], theirs, labelled())
