@@ -316,9 +316,11 @@ class PairTrainer(EvaluatingTrainer):
             self.is_in_train = False
             self._release()
 
-    def training_context(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def training_context(self) -> Iterator[None]:
         """What surrounds a training of the encoder that is there."""
-        return self._used_words()
+        with self._used_words():
+            yield
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate or predict; outside of a training, the encoder is left as it came."""

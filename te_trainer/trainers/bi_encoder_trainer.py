@@ -169,11 +169,11 @@ class BiEncoderTrainer(PairTrainer):
         """Save weights, and beside them what sentence-transformers needs to load them; a checkpoint keeps the head."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save and not _internal_call:
-            self.drop_training_parts(Path(output_dir or self.args.output_dir or "."))
+            self.finish_saved(Path(output_dir or self.args.output_dir or "."))
 
-    def drop_training_parts(self, folder: Path) -> None:
-        """Take the head out of a saved encoder."""
-        super().drop_training_parts(folder)
+    def finish_saved(self, folder: Path) -> None:
+        """Take the head out of a saved encoder: it served training."""
+        super().finish_saved(folder)
         if self.args.mlp_head:
             drop_saved_head(folder)
 

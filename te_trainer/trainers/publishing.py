@@ -37,8 +37,8 @@ class PublishingTrainer(Trainer):
 
     encoder: Any
 
-    def drop_training_parts(self, folder: Path) -> None:
-        """Take out of a saved encoder what only training needed."""
+    def finish_saved(self, folder: Path) -> None:
+        """Make a saved encoder one to be used: without what only training needed."""
 
     def create_model_card(
         self,
@@ -132,7 +132,7 @@ class PublishingTrainer(Trainer):
             for pattern in TRAINING_FILES:
                 for path in folder.glob(pattern):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            self.drop_training_parts(folder)
+            self.finish_saved(folder)
             (folder / "README.md").write_text(trainer_card(self, facts), encoding="utf-8")
             job = hf_api().upload_folder(
                 repo_id=str(self.hub_model_id),
