@@ -507,6 +507,8 @@ MANAGED = {
     "metric_for_best_model": "distillation.task",
     "greater_is_better": "distillation.task",
     "remove_unused_columns": "columns",
+    "label_smoothing_factor": "no classes",
+    "prediction_loss_only": "data.dev",
     "push_to_hub": "publishes",
     "hub_model_id": "publishes",
     "hub_token": "publishes",

@@ -45,7 +45,7 @@ class ContrastiveSettings:
         if values.get("bf16") is False or values.get("fp16") is False:
             values["precision"] = "float32"
         # An epoch may take hours; what a kill may lose does not grow with it.
-        values |= {"loss": "info_nce", "save_strategy": "steps", "save_steps": values["eval_steps"]}
+        values |= {"loss": "info_nce", "save_strategy": None, "save_steps": values["eval_steps"]}
         return {key: value for key, value in values.items() if key not in {"method", "pooling", "max_length", "prompt"}}
 
     @property

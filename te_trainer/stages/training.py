@@ -170,11 +170,10 @@ class Training:
                 # a Trainer turns the libraries' messages up again, on every rank but the first by default
                 log_level="error",
                 log_level_replica="error",
-                # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
-                save_strategy="epoch" if self.dev is None else None,
-                # they are what a teacher said: logits, of a cross-encoder that learnt with mean squared error
+                # Labels are what a teacher said: logits, of a cross-encoder that learnt with mean squared error.
                 check_labels=False,
-                **self.values,
+                # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
+                **{"save_strategy": "epoch" if self.dev is None else None, **self.values},
             )
         except (ValueError, ImportError) as error:
             section = self.section or kind.replace("-", "_")
