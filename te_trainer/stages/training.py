@@ -145,6 +145,8 @@ class Training:
             metric=self.metric,
             callbacks=[_Reporter(self.progress, self.metric.__name__), clock, SaveTokenCount(tokens)],
             peft_config=peft_config(encoder.model, kind, self.lora) if self.lora.rank else None,
+            # they are what a teacher said: logits, of a cross-encoder that learnt with mean squared error
+            check_labels=False,
         )
         trainer.remove_callback(PrinterCallback)
         footprint = Footprint.begin(encoder.model)
@@ -170,8 +172,6 @@ class Training:
                 # a Trainer turns the libraries' messages up again, on every rank but the first by default
                 log_level="error",
                 log_level_replica="error",
-                # Labels are what a teacher said: logits, of a cross-encoder that learnt with mean squared error.
-                check_labels=False,
                 # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
                 **{"save_strategy": "epoch" if self.dev is None else None, **self.values},
             )

@@ -48,11 +48,6 @@ class PairTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Left out, the best checkpoint is loaded where each evaluation has one."}
     )
-    check_labels: bool = field(
-        default=True,
-        metadata={"help": "Refuse labels that a loss cannot mean. False for a teacher's raw logits, for example."},
-    )
-
     precision: str = field(
         default="auto",
         metadata={

@@ -76,6 +76,7 @@ class PairTrainer(EvaluatingTrainer):
         compute_loss_func: Callable[..., Tensor] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
+        check_labels: bool = True,
         **kwargs: Any,
     ) -> None:
         # what is set below is of this training alone
@@ -93,6 +94,7 @@ class PairTrainer(EvaluatingTrainer):
             )
         self.metric = metric
         self.peft_config = peft_config
+        self.check_labels = check_labels
         self.compute_loss_func = compute_loss_func
         self._given_tokenizer, self._given_metrics = processing_class, compute_metrics
         self._training = contextlib.ExitStack()
@@ -196,7 +198,7 @@ class PairTrainer(EvaluatingTrainer):
             self.args.accelerator_config = copy.copy(self.args.accelerator_config)
             self.args.accelerator_config.dispatch_batches = False
         check = PairCheck(name)
-        if self.args.check_labels and not self._unbounded():
+        if self.check_labels and not self._unbounded():
             reason = f"loss '{self.args.loss}' takes labels in [-1, 1]; scale them, or set check_labels=False"
             check = PairCheck(name, low=-1, high=1, reason=reason)
         with self.args.main_process_first(desc="tokenising"):

@@ -55,7 +55,7 @@ class BiEncoderTrainer(PairTrainer):
             plain `TrainingArguments` are taken as they are.
         train_dataset (`Dataset`, `IterableDataset` or `list[dict]`, *optional*): columns `sentence1`, `sentence2`, and
             but for info_nce `label`. Labels of mse and bce lie in [-1, 1]; others are refused, unless
-            `args.check_labels` is False. An `IterableDataset` needs `args.max_steps`.
+            `check_labels` is False. An `IterableDataset` needs `args.max_steps`.
         eval_dataset (`Dataset`, `list[dict]` or a `dict` of these, *optional*): columns `sentence1`, `sentence2`,
             `label`, gold scores on any scale. With it the best checkpoint is loaded at the end. Of several sets the
             metrics are named `eval_NAME_spearman`, and the first one chooses, unless `args.metric_for_best_model` does.
@@ -76,6 +76,7 @@ class BiEncoderTrainer(PairTrainer):
         compute_metrics (`Callable`, *optional*): called with an `EvalPrediction` of cosines and labels, in the order of
             the data set, instead of `metric`. With it the best checkpoint is loaded where `metric_for_best_model` says
             by which metric.
+        check_labels (`bool`, *optional*, defaults to `True`): refuse labels that `args.loss` cannot mean.
 
     Raises:
         InputError: what is given cannot be used; the message names the argument, and the row and column.

@@ -45,7 +45,7 @@ class CrossEncoderTrainer(PairTrainer):
             `both_orders` trains each pair in both orders. All values of plain `TrainingArguments` are taken as
             they are.
         train_dataset (`Dataset`, `IterableDataset` or `list[dict]`, *optional*): columns `sentence1`, `sentence2`,
-            `label`. Labels of bce lie in [-1, 1]; others are refused, unless `args.check_labels` is False. An
+            `label`. Labels of bce lie in [-1, 1]; others are refused, unless `check_labels` is False. An
             `IterableDataset` needs `args.max_steps`.
         eval_dataset (`Dataset`, `list[dict]` or a `dict` of these, *optional*): the same columns, gold scores on any
             scale, scored in one order. With it the best checkpoint is loaded at the end. Of several sets the metrics
@@ -67,6 +67,7 @@ class CrossEncoderTrainer(PairTrainer):
         compute_metrics (`Callable`, *optional*): called with an `EvalPrediction` of logits and labels, in the order of
             the data set, instead of `metric`. With it the best checkpoint is loaded where `metric_for_best_model` says
             by which metric.
+        check_labels (`bool`, *optional*, defaults to `True`): refuse labels that `args.loss` cannot mean.
 
     Raises:
         InputError: what is given cannot be used; the message names the argument, and the row and column.
