@@ -218,7 +218,7 @@ class PairTrainer(EvaluatingTrainer):
 
     def has_loss(self, rows: Dataset) -> bool:
         """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
-        if "label" not in rows.column_names or (self.args.loss == "info_nce" and not self.has_custom_loss()):
+        if "label" not in rows.column_names or (self.args.loss == "info_nce" and self.compute_loss_func is None):
             return False
         return self._unbounded() or bool(np.abs(column(rows, "label")).max() <= 1 + TOLERANCE)
 
