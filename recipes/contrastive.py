@@ -21,12 +21,21 @@ def main() -> None:
 
 
 def train_in(root: Path, config: ContrastiveConfig) -> None:
-    from te_trainer.contrastive_run import check, collect, load_sentences, prepare_sentences, print_table, record_path
+    from te_trainer.contrastive_run import (
+        check,
+        collect,
+        load_sentences,
+        prepare_sentences,
+        print_table,
+        record_path,
+        refuse_missing_encoder,
+    )
     from te_trainer.encoders.precision import resolve_precision
     from te_trainer.metrics import spearman
     from te_trainer.preparation import describe_gold, load_gold_sets
     from te_trainer.processes import process_state
     from te_trainer.progress import RunProgress
+    from te_trainer.records import read_json
     from te_trainer.run_folder import write_text
     from te_trainer.stages.contrastive import ContrastiveSettings, ContrastiveStage
     from te_trainer.stages.scoring import Scorer
@@ -40,7 +49,9 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     results_file = root / "results.json"
     if results_file.exists():
         if state.is_main_process:
-            print_table(json.loads(results_file.read_text(encoding="utf-8")), spearman.__name__)
+            results = read_json(results_file, "start", "final")
+            refuse_missing_encoder(root)
+            print_table(results, spearman.__name__)
             print(f"The run in {root} is finished; there is nothing to do.")
         return
 

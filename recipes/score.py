@@ -29,13 +29,14 @@ def main() -> None:
     ################
     config = parse_score()
     from te_trainer.config.score import check_output
+    from te_trainer.disk_errors import disk_errors_as_input_error
     from te_trainer.encoders.trained import check_trained
     from te_trainer.errors import InputError
     from te_trainer.model_commits import pin_models
     from te_trainer.processes import keep_freed_memory, leave, process_state
     from te_trainer.progress import RunProgress
     from te_trainer.quiet import quiet_libraries
-    from te_trainer.run_folder import PARTIAL, claimed_file, folder_for, full_disk_is_named, scratch_folder
+    from te_trainer.run_folder import PARTIAL, folder_for, lock_output_file, scratch_folder
 
     quiet_libraries()
     keep_freed_memory()
@@ -61,9 +62,9 @@ def main() -> None:
     scratch = output.with_name(f"{PARTIAL}{output.name}.scratch")
     progress = RunProgress(enabled=state.is_main_process)
     with (
-        full_disk_is_named(output.parent, key="output"),
+        disk_errors_as_input_error(output.parent, key="output"),
         folder_for(output) if state.is_main_process else contextlib.nullcontext(),
-        claimed_file(output) if state.is_main_process else contextlib.nullcontext(),
+        lock_output_file(output) if state.is_main_process else contextlib.nullcontext(),
         scratch_folder(scratch),
         progress,
     ):

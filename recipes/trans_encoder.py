@@ -29,11 +29,13 @@ def main() -> None:
 
 def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.cycle import distil
+    from te_trainer.finished import refuse_missing_encoders
     from te_trainer.hub import check_hub
     from te_trainer.pairs import Pool
     from te_trainer.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
     from te_trainer.processes import begin_anew, continues, process_state
     from te_trainer.progress import RunProgress
+    from te_trainer.records import read_json
     from te_trainer.report import PAGE, print_table, write_page, write_report
     from te_trainer.results import collect, label_statistics
     from te_trainer.run_folder import write_text
@@ -47,7 +49,9 @@ def distil_in(root: Path, config: RunConfig) -> None:
     results_file = root / "results.json"
     if results_file.exists():
         if state.is_main_process:
-            print_table(json.loads(results_file.read_text(encoding="utf-8")), metric.__name__)
+            results = read_json(results_file, "start", "cycles", "final")
+            refuse_missing_encoders(root, results)
+            print_table(results, metric.__name__)
             print(f"The run in {root} is finished; there is nothing to do.")
             if not (root / PAGE).exists():
                 write_page(root)
@@ -78,7 +82,12 @@ def distil_in(root: Path, config: RunConfig) -> None:
             for line in [*pool.describe(), *describe_gold(dev, tests), *cut]:
                 progress.say(line)
         scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
-        after_stage = {"after_stage": begin_anew} if config.distillation.isolate_stages else {}
+
+        def restart() -> None:
+            progress.close()
+            begin_anew()
+
+        after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
         runner = StageRunner(config, root, pool, pairs, scorer, progress, **after_stage)
         distil(
             runner,

@@ -55,13 +55,14 @@ def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool
         whether this is the main process.
 
     Raises:
-        InputError: the folder is another run's, another process works in it, or the disk is full.
+        InputError: the folder is another run's, another process works in it, or the disk does not take it.
     """
     # here, so that --help and a wrong key answer at once
-    from te_trainer.preparation import comparable
+    from te_trainer.continuing import refuse_other_configuration
+    from te_trainer.disk_errors import disk_errors_as_input_error
     from te_trainer.processes import keep_freed_memory, leave, process_state
     from te_trainer.quiet import quiet_libraries
-    from te_trainer.run_folder import claimed, full_disk_is_named, refuse_other_configuration
+    from te_trainer.run_folder import lock_run_dir
 
     quiet_libraries()
     keep_freed_memory()
@@ -70,9 +71,9 @@ def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool
     root = Path(config.output_dir)
     state = process_state(config.ddp_timeout)
     is_main_process = state.is_main_process
-    with full_disk_is_named(root), claimed(root) if is_main_process else contextlib.nullcontext():
+    with disk_errors_as_input_error(root), lock_run_dir(root) if is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()
-        refuse_other_configuration(root, comparable(config))
+        refuse_other_configuration(root, config, state.num_processes)
         work(root, config)
     leave()
     return is_main_process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from datasets import Dataset
 from transformers import AutoModel
 
 from te_trainer.config.schema import ContrastiveConfig
+from te_trainer.continuing import comparable, update_run_file
 from te_trainer.encoders.checkpoint import load_config
 from te_trainer.errors import InputError
 from te_trainer.model_commits import commits_of, pin_models
@@ -20,13 +20,14 @@ from te_trainer.preparation import (
     check_loggers,
     check_space,
     checkpoint_fingerprint,
-    comparable,
     refuse_changed,
 )
+from te_trainer.records import damaged_run_file_as_input_error, read_json, read_run_file
 from te_trainer.report import lay_out, show
 from te_trainer.results import environment, versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.contrastive import ContrastiveSettings
+from te_trainer.stages.saved import check_encoder_files
 from te_trainer.stages.truncation import describe_contrastive_truncation
 
 ENCODER = "bi-encoder"
@@ -56,16 +57,11 @@ def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) ->
             sentences.
     """
     folder = root / "sentences"
+    settings = ContrastiveSettings(config.contrastive)
     if folder.exists():
         refuse_changed(Sentences.load(folder)[0].sources, config.data.dir, root)
-        begun = yaml.safe_load((root / "run.yaml").read_text(encoding="utf-8"))
-        if begun["model"] != checkpoint_fingerprint(config.model):
-            raise InputError(
-                f"model: the weights of {config.model} have changed since the run in {root} began; name another "
-                "output_dir"
-            )
+        _continue(config, root, None, world_size)
         return
-    settings = ContrastiveSettings(config.contrastive)
     with atomic_folder(folder) as place:
         data = config.data
         found = build_sentences(
@@ -79,8 +75,12 @@ def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) ->
             seed=config.seed,
         )
         settings.check_batch(found.sentences, world_size)
+        if (root / "run.yaml").exists():
+            _continue(config, root, found, world_size)
+            return
         content = {
             "config": comparable(config),
+            "processes": world_size,
             "resolved": settings.training(world_size) | settings.encoder,
             "versions": versions(),
             "sentences": {"number": found.sentences, "fingerprint": found.fingerprint},
@@ -89,6 +89,21 @@ def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) ->
         }
         # run.yaml comes first: it makes the folder a run's, whenever the process is killed
         write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
+
+
+def _continue(config: ContrastiveConfig, root: Path, read_again: Sentences | None, world_size: int) -> None:
+    """See that a run goes on with the model and the sentences that it began with."""
+    begun = read_run_file(root, "model", "sentences")
+    with damaged_run_file_as_input_error(root):
+        same = read_again is None or begun["sentences"]["fingerprint"] == read_again.fingerprint
+    if not same:
+        raise InputError(f"data.sentences: they have changed since the run in {root} began; name another output_dir")
+    if begun["model"] != checkpoint_fingerprint(config.model):
+        raise InputError(
+            f"model: the weights of {config.model} have changed since the run in {root} began; name another output_dir"
+        )
+    settings = ContrastiveSettings(config.contrastive)
+    update_run_file(root, config, {"resolved": settings.training(world_size) | settings.encoder}, world_size)
 
 
 def load_sentences(root: Path) -> tuple[Sentences, Dataset]:
@@ -102,8 +117,9 @@ def collect(root: Path, training: dict[str, Any], precision: str) -> dict[str, A
     Scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`, absent where there is no gold. The training
     has its `steps` and the last `loss` that was logged.
     """
+    then = "the same command scores the encoder again"
     training_seconds = float(training["seconds"])
-    before, after = (json.loads(record_path(root, when).read_text(encoding="utf-8")) for when in ("start", "final"))
+    before, after = (read_json(record_path(root, when), "scores", "seconds", then=then) for when in ("start", "final"))
     evaluate = before["seconds"] + after["seconds"]
     seconds = {"train": training_seconds, "evaluate": evaluate, "total": training_seconds + evaluate}
     return {
@@ -113,6 +129,17 @@ def collect(root: Path, training: dict[str, Any], precision: str) -> dict[str, A
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
         "environment": environment(precision),
     }
+
+
+def refuse_missing_encoder(root: Path) -> None:
+    """Refuse to call a run finished whose encoder is not there any more, or is damaged.
+
+    Raises:
+        DamagedError: names it, what to delete, and what the same command does then.
+    """
+    folder = root / ENCODER
+    delete = f"{root / 'results.json'}" + (f" and the folder {folder}" if folder.exists() else "")
+    check_encoder_files(folder, delete=delete, then="the same command trains it again")
 
 
 def record_path(root: Path, when: str) -> Path:

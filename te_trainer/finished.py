@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.pairs import Pool
+from te_trainer.records import DamagedError, read_json, read_run_file
+from te_trainer.stages.saved import check_encoder_files
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class FinishedRun:
             raise InputError(f"{root} holds no run.yaml; name the output folder of a run")
         if not (root / "results.json").is_file():
             raise InputError(f"{root} holds a run that is not finished; the command that began it continues")
-        results = json.loads((root / "results.json").read_text(encoding="utf-8"))
+        results = read_json(root / "results.json", "start", "final")
         if "cycles" not in results:
             raise InputError(f"{root} holds no run of trans_encoder.py; name the output folder of one")
-        about = yaml.safe_load((root / "run.yaml").read_text(encoding="utf-8"))
+        about = read_run_file(root, "models")
         return FinishedRun(root, results, about, Pool.load(root / "pool")[0])
 
     @property
@@ -105,3 +104,39 @@ class FinishedRun:
         # a commit of the Hub is a whole SHA-1; of local weights there are shorter hashes
         on_hub = len(self.about["models"][name][key]) == 40
         return (split_revision(model[key])[0] if on_hub else Path(model[key].replace(":", "/")).name), on_hub
+
+
+def refuse_missing_encoders(root: Path, results: dict[str, Any]) -> None:
+    """Refuse to call a run finished whose encoders are not there any more, or are damaged.
+
+    Raises:
+        InputError: names them, what to delete, and what the same command does then.
+    """
+    missing, delete = [], [root / "results.json"]
+    for name, kinds in results["final"].items():
+        for kind, entry in kinds.items() if name != "ensemble" else ():
+            folder, of_cycle = root / name / kind, root / f"cycle-{entry['cycle']}" / name / kind
+            if _is_whole(folder):
+                continue
+            missing.append(folder)
+            delete += [folder] if folder.exists() else []
+            if not _is_whole(of_cycle):
+                record = of_cycle.with_name(f"{kind}.json")
+                delete += [path for path in (of_cycle, record) if path.exists()]
+    if missing:
+        raise InputError(
+            f"the run in {root} is finished, but not whole any more: {_listed(missing)} was moved, removed or damaged; "
+            f"delete {_listed(delete)}, and the same command makes it again"
+        )
+
+
+def _is_whole(encoder: Path) -> bool:
+    try:
+        check_encoder_files(encoder)
+    except DamagedError:
+        return False
+    return True
+
+
+def _listed(paths: list[Path]) -> str:
+    return " and ".join(map(str, paths))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate.utils import broadcast_object_list
 
 from te_trainer.encoders.locate import commit_of, locate, pin
 from te_trainer.processes import process_state
+from te_trainer.records import read_run_file
 
 KEY = "commits"
 
@@ -29,8 +29,7 @@ def pin_models(names: Sequence[str], root: Path | None = None) -> None:
     found: list[Any] = [None]
     if state.is_main_process:
         if root is not None and (root / "run.yaml").is_file():
-            begun = yaml.safe_load((root / "run.yaml").read_text(encoding="utf-8"))
-            pin(begun.get(KEY) or {})
+            pin(read_run_file(root).get(KEY) or {})
         found = [commits_of(names)]
     pin(broadcast_object_list(found)[0].get(KEY, {}))
     # One process of a node downloads; the others find the files in its cache.

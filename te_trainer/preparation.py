@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,8 @@ import torch
 import yaml
 from transformers import AutoModel
 
-from te_trainer.config.schema import (
-    ContrastiveConfig,
-    ContrastiveDataConfig,
-    DataConfig,
-    EvaluationConfig,
-    RunConfig,
-    Task,
-)
+from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, RunConfig, Task
+from te_trainer.continuing import comparable, update_run_file
 from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import load_config
 from te_trainer.encoders.cross_encoder import check_cross_encoder
@@ -31,6 +24,7 @@ from te_trainer.errors import InputError
 from te_trainer.model_commits import commits_of, pin_models
 from te_trainer.pairs import GoldSet, Pool, Sentences, build_pool, load_gold
 from te_trainer.pairs.pool import SourceCount, file_digest, source_file
+from te_trainer.records import damaged_run_file_as_input_error, read_run_file
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.settings import (
@@ -41,7 +35,7 @@ from te_trainer.stages.settings import (
     start_of,
     training_values,
 )
-from te_trainer.stages.step0 import check_step0, step0_sentences
+from te_trainer.stages.step0 import check_step0, resolved_step0, step0_sentences
 
 LOGGER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -129,9 +123,10 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
         pool, _ = Pool.load(folder)
         refuse_changed(pool.sources, config.data.dir, root)
         if config.step0 is not None:
-            sentences, _ = Sentences.load(root / "sentences")
+            sentences, _ = Sentences.load(root / "sentences", delete=root / "pool")
             refuse_changed(sentences.sources, config.step0.data.dir or config.data.dir, root)
         _refuse_changed_models(config, root)
+        update_run_file(root, config, _resolved(config, world_size), world_size)
         return pool
     with atomic_folder(folder) as place:
         pool = build_pool(
@@ -145,15 +140,32 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
             seed=config.seed,
         )
         with step0_sentences(config, root, place, world_size) as step0:
-            write_run_file(config, root, pool, world_size, step0)
+            if (root / "run.yaml").exists():
+                _refuse_other_texts(pool, step0, root)
+                _refuse_changed_models(config, root)
+                update_run_file(root, config, _resolved(config, world_size), world_size)
+            else:
+                write_run_file(config, root, pool, world_size, step0)
     return pool
 
 
+def _refuse_other_texts(pool: Pool, step0: dict[str, Any], root: Path) -> None:
+    """Refuse a pool and sentences that were read again, where the run began with others."""
+    begun = read_run_file(root, "pool", *step0)
+    with damaged_run_file_as_input_error(root):
+        same = begun["pool"]["fingerprint"] == pool.fingerprint
+        same &= all(begun[key]["fingerprint"] == found["fingerprint"] for key, found in step0.items())
+    if not same:
+        raise InputError(f"data: the texts have changed since the run in {root} began; name another output_dir")
+
+
 def _refuse_changed_models(config: RunConfig, root: Path) -> None:
-    begun = yaml.safe_load((root / "run.yaml").read_text(encoding="utf-8"))["models"]
+    begun = read_run_file(root, "models")["models"]
     for name, kinds in model_fingerprints(config).items():
         for kind, found in kinds.items():
-            if found != begun[name][kind]:
+            with damaged_run_file_as_input_error(root):
+                before = begun[name][kind]
+            if found != before:
                 raise InputError(
                     f"models: the weights of {name}'s {kind} have changed since the run in {root} began; name another "
                     "output_dir"
@@ -215,10 +227,8 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, s
     """Write `run.yaml`: what was configured, what it became, and what it stood on."""
     content: dict[str, Any] = {
         "config": comparable(config),
-        "resolved": {
-            str(model.name): {kind: training_values(config, model, kind, world_size) for kind in kinds_of(config)}
-            for model in config.models
-        },
+        "processes": world_size,
+        "resolved": _resolved(config, world_size)["resolved"],
         **step0,
         "cycles": cycles_of(config),
         "versions": versions(),
@@ -229,9 +239,13 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, s
     write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
-def comparable(config: RunConfig | ContrastiveConfig | EvaluationConfig) -> dict[str, Any]:
-    """A configuration without its output folder, the Hub and time-outs: what must be the same for a run to go on."""
-    return {key: value for key, value in asdict(config).items() if key not in {"output_dir", "hub", "ddp_timeout"}}
+def _resolved(config: RunConfig, world_size: int) -> dict[str, Any]:
+    """What the sections that train mean, as entries of `run.yaml`."""
+    of_models = {
+        str(model.name): {kind: training_values(config, model, kind, world_size) for kind in kinds_of(config)}
+        for model in config.models
+    }
+    return {"resolved": of_models} | ({} if config.step0 is None else {"step0": resolved_step0(config, world_size)})
 
 
 def model_names(config: RunConfig) -> list[str]:

@@ -6,8 +6,12 @@ backward), so that the share done and the time left mean the same in every stage
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -16,7 +20,7 @@ LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no term
 
 
 class RunProgress:
-    """Progress of a whole run.
+    """Progress of a whole run. Its display is there inside of a `with` block; lines are said before and after it too.
 
     Args:
         enabled: False on every rank but the first: nothing is said then.
@@ -39,7 +43,10 @@ class RunProgress:
         self.dev = ""
         self.last_line = 0.0
         self.bar: Progress | None = None
-        if enabled and self.console.is_terminal:
+        self.on_terminate: Any = None
+
+    def __enter__(self) -> RunProgress:
+        if self.enabled and self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -51,15 +58,25 @@ class RunProgress:
                 console=self.console,
             )
             self.task = self.bar.add_task("starting", total=None, dev="", left="")
+            if threading.current_thread() is threading.main_thread():
+                # a launcher ends the other ranks by this signal when one has failed
+                self.on_terminate = signal.signal(signal.SIGTERM, self._terminate)
+            # hides the cursor
             self.bar.start()
-
-    def __enter__(self) -> RunProgress:
+            self._show()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; lines are still said."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        if self.on_terminate is not None:
+            signal.signal(signal.SIGTERM, self.on_terminate)
+            self.on_terminate = None
 
     def begin(self, stage: str, weight: float, share: float = 0.0) -> None:
         """A stage begins; `share` of it was done before a resume."""
@@ -113,6 +130,13 @@ class RunProgress:
         if worked <= 0 or self.began is None:
             return None
         return (time.monotonic() - self.began) * self.total * (1 - self.done) / worked
+
+    def _terminate(self, number: int, frame: object) -> None:
+        # not through the display, whose lock the interrupted code may hold
+        self.console.file.write("\x1b[?25h\n")
+        self.console.file.flush()
+        signal.signal(number, self.on_terminate)
+        os.kill(os.getpid(), number)
 
     def _show(self) -> None:
         if self.bar is not None:

@@ -26,6 +26,7 @@ from te_trainer.encoders.checkpoint import (
 from te_trainer.encoders.decoders import is_decoder, prepare_model
 from te_trainer.encoders.locate import with_revision
 from te_trainer.errors import InputError
+from te_trainer.run_folder import give_umask_mode
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -127,6 +128,7 @@ class BiEncoder:
         folder = Path(folder)
         self.tokenizer.model_max_length = self.max_length
         self.tokenizer.save_pretrained(folder)
+        give_umask_mode(Path(folder))
         hidden = self.model.config.hidden_size
         files = {
             "modules.json": [

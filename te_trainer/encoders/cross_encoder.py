@@ -29,6 +29,7 @@ from te_trainer.encoders.decoders import is_decoder, prepare_model
 from te_trainer.encoders.locate import with_revision
 from te_trainer.encoders.packing import is_packed
 from te_trainer.errors import InputError
+from te_trainer.run_folder import give_umask_mode
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -124,6 +125,7 @@ class CrossEncoder:
         """Everything but the weights; sentence-transformers takes the length from the tokenizer."""
         self.tokenizer.model_max_length = self.max_length
         self.tokenizer.save_pretrained(folder)
+        give_umask_mode(Path(folder))
 
 
 def full_precision_head(model: PreTrainedModel) -> None:

@@ -15,15 +15,17 @@ from datasets import Dataset
 
 from te_trainer.combine import combine
 from te_trainer.config.schema import EvaluationConfig
+from te_trainer.continuing import comparable, update_run_file
 from te_trainer.encoders.checkpoint import load_tokenizer, saved_prompt
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
 from te_trainer.evaluation.sets import TaskSet
 from te_trainer.model_commits import commits_of
 from te_trainer.pairs.pool import file_digest, source_file
-from te_trainer.preparation import checkpoint_fingerprint, comparable
+from te_trainer.preparation import checkpoint_fingerprint
 from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
+from te_trainer.records import damage_as_input_error, read_run_file
 from te_trainer.results import versions
 from te_trainer.run_folder import atomic_folder, write_text
 from te_trainer.stages.scoring import predict
@@ -49,13 +51,14 @@ def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], s
     if not path.exists():
         write_text(path, yaml.safe_dump(content, sort_keys=False))
         return
-    begun = yaml.safe_load(path.read_text(encoding="utf-8"))
+    begun = read_run_file(root, "models", "tasks")
     for part, what in (("models", "the weights of"), ("tasks", "the scored pairs of")):
         for name, found in content[part].items():
             if begun[part].get(name) != found:
                 raise InputError(
                     f"{part}: {what} {name} have changed since the evaluation in {root} began; name another output_dir"
                 )
+    update_run_file(root, config, {}, process_state().num_processes)
 
 
 def predict_all(root: Path, entries: list[Entry], sets: list[TaskSet], progress: RunProgress) -> None:
@@ -133,8 +136,13 @@ def _save(folder: Path, sets: list[TaskSet], predictions: Sequence[np.ndarray]) 
 
 
 def _load(root: Path, name: str, task: TaskSet) -> np.ndarray:
-    path = root / "predictions" / name / f"{task.gold.name}.parquet"
-    return pyarrow.parquet.read_table(path, columns=["prediction"])["prediction"].to_numpy()
+    folder = root / "predictions" / name
+    path = folder / f"{task.gold.name}.parquet"
+    with damage_as_input_error(path, f"the folder {folder}", "the same command predicts again"):
+        found = pyarrow.parquet.read_table(path, columns=["prediction"])["prediction"].to_numpy()
+        if len(found) != len(task.gold):
+            raise ValueError("other pairs")
+        return found
 
 
 def _digest(task: TaskSet, config: EvaluationConfig) -> str | None:

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from te_trainer.errors import InputError
 from te_trainer.pairs.readers import read_rows
+from te_trainer.records import damage_as_input_error, read_json
 from te_trainer.tasks import BENCHMARKS
 
 SCHEMA = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string())])
@@ -72,10 +73,16 @@ class Pool:
 
     @staticmethod
     def load(folder: Path) -> tuple[Pool, Dataset]:
-        """Read a pool back; the pairs stay on disk, mapped into memory."""
-        values = json.loads((folder / "pool.json").read_text(encoding="utf-8"))
-        pool = Pool(**{**values, "sources": [SourceCount(**count) for count in values["sources"]]})
-        return pool, Dataset.from_file(str(folder / "pairs.arrow"))
+        """Read a pool back; the pairs stay on disk, mapped into memory.
+
+        Raises:
+            DamagedError: a file of it is missing or damaged.
+        """
+        again = {"delete": f"the folder {folder}", "then": "the run's command reads the sources again"}
+        values = read_json(folder / "pool.json", **again)
+        with damage_as_input_error(folder / "pool.json", **again):
+            pool = Pool(**{**values, "sources": [SourceCount(**count) for count in values["sources"]]})
+        return pool, load_blocks(folder / "pairs.arrow", pool.pairs, **again)
 
 
 def build_pool(
@@ -202,6 +209,22 @@ def filtered_blocks(path: Path, kept: np.ndarray) -> Iterator[pa.RecordBatch]:
             if len(inside):
                 yield batch.take(pa.array(inside - start))
             start += len(batch)
+
+
+def load_blocks(path: Path, rows: int, **again: str) -> Dataset:
+    """Map an Arrow file of so many rows into memory.
+
+    Args:
+        again: as for `damage_as_input_error`.
+
+    Raises:
+        DamagedError: it is missing or damaged.
+    """
+    with damage_as_input_error(path, **again):
+        found = Dataset.from_file(str(path))
+        if len(found) != rows:
+            raise ValueError("it was cut")
+        return found
 
 
 def write_blocks(path: Path, batches: Iterable[pa.RecordBatch]) -> None:

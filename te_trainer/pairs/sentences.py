@@ -21,11 +21,13 @@ from te_trainer.pairs.pool import (
     SourceCount,
     file_digest,
     filtered_blocks,
+    load_blocks,
     pair_digest,
     source_file,
     write_blocks,
 )
 from te_trainer.pairs.readers import Row, read_lines, read_rows
+from te_trainer.records import damage_as_input_error, read_json
 
 
 @dataclass
@@ -59,11 +61,20 @@ class Sentences:
         return lines
 
     @staticmethod
-    def load(folder: Path) -> tuple[Sentences, Dataset]:
-        """Read them back, with columns `sentence1` and `sentence2` of the same text, mapped into memory."""
-        values = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
-        found = Sentences(**{**values, "sources": [SourceCount(**count) for count in values["sources"]]})
-        return found, Dataset.from_file(str(folder / "sentences.arrow"))
+    def load(folder: Path, delete: Path | None = None) -> tuple[Sentences, Dataset]:
+        """Read them back, with columns `sentence1` and `sentence2` of the same text, mapped into memory.
+
+        Args:
+            delete: the folder whose absence makes a run write them again, where it is another one.
+
+        Raises:
+            DamagedError: a file of theirs is missing or damaged.
+        """
+        again = {"delete": f"the folder {delete or folder}", "then": "the run's command reads the sources again"}
+        values = read_json(folder / "sentences.json", **again)
+        with damage_as_input_error(folder / "sentences.json", **again):
+            found = Sentences(**{**values, "sources": [SourceCount(**count) for count in values["sources"]]})
+        return found, load_blocks(folder / "sentences.arrow", found.sentences, **again)
 
 
 def build_sentences(

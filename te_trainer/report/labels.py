@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from datasets import load_from_disk
 
+from te_trainer.records import damage_as_input_error
+
 BLOCK = 65_536  # labels in memory at a time
 BINS = 65_536  # between the lowest and the highest value; what ranks and quantiles are told apart by
 
@@ -20,10 +22,17 @@ class Labels:
 
     Args:
         folder: of a labelling.
+        pairs: of the pool, where it is known.
+
+    Raises:
+        DamagedError: a file of theirs is missing or damaged, or there are more or fewer of them than pairs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.rows = load_from_disk(str(folder)).with_format("numpy")
+    def __init__(self, folder: Path, pairs: int | None = None) -> None:
+        with damage_as_input_error(folder, "this folder", "the run's command writes the page without these labels"):
+            self.rows = load_from_disk(str(folder)).with_format("numpy")
+            if len(self) != (len(self) if pairs is None else pairs):
+                raise ValueError("they were cut")
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -211,7 +211,7 @@ def _labellings(run: FinishedRun, name: str, kind: Kind) -> list[Labelling]:
     found = []
     for when, folder in folders:
         if folder.is_dir():
-            labels = Labels(folder)
+            labels = Labels(folder, run.pool.pairs)
             found.append(Labelling(when, labels, Distribution.of(labels.blocks)))
     return found
 

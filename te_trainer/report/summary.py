@@ -17,7 +17,7 @@ from te_trainer.report.tables import (
     rows,
     what_chose,
 )
-from te_trainer.run_folder import PARTIAL, write_text
+from te_trainer.run_folder import atomic_file, write_text
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
 
@@ -94,10 +94,9 @@ def _curves(path: Path, results: dict[str, Any], metric: str) -> None:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    partial = path.with_name(PARTIAL + path.name)
-    figure.savefig(partial, dpi=150, format="png")
+    with atomic_file(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
     pyplot.close(figure)
-    partial.replace(path)
 
 
 def _agreement(results: dict[str, Any]) -> list[str]:

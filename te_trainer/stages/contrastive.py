@@ -21,7 +21,9 @@ from te_trainer.encoders.decoders import is_decoder
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
+from te_trainer.records import read_json
 from te_trainer.run_folder import write_text
+from te_trainer.stages.saved import check_encoder_files
 from te_trainer.stages.scoring import Scorer, describe
 from te_trainer.stages.settings import check_section
 from te_trainer.stages.training import Training
@@ -132,10 +134,10 @@ class ContrastiveStage:
             sentences: columns `sentence1` and `sentence2`.
             work: of the whole training, for the display.
         """
-        if self.folder.exists():
+        training = self._training()
+        if training.is_done:
             self.progress.skip(work)
             return
-        training = self._training()
         self.progress.begin(self.title, work, training.share_done())
         try:
             training.run("bi-encoder", lambda: self._load(self.model), sentences)
@@ -147,6 +149,9 @@ class ContrastiveStage:
         """Score the plain PLM or the trained encoder, if it is not done."""
         if record.exists():
             return
+        if Path(path) == self.folder:
+            then = "the same command trains the encoder again"
+            check_encoder_files(self.folder, delete=f"the folder {self.folder}", then=then)
         began = time.monotonic()
         scores = self.scorer.scores(self.scorer.predict(self._load(path)))
         entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3)}
@@ -160,7 +165,8 @@ class ContrastiveStage:
     @property
     def record(self) -> dict[str, Any]:
         """Steps, seconds (over all processes that worked on it), last loss, tokens and dev curve of the training."""
-        return json.loads(self._training().record.read_text(encoding="utf-8"))
+        then = "the same command trains the encoder again"
+        return read_json(self._training().record, "steps", "seconds", then=then)
 
     def _load(self, path: str) -> BiEncoder:
         return BiEncoder.from_pretrained(path, **self.settings.encoder)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 
 from te_trainer.agreement import measures, most_agreed_cycle
 from te_trainer.combine import combine
@@ -26,12 +26,21 @@ from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import saved_prompt
 from te_trainer.encoders.fingerprint import fingerprint
 from te_trainer.encoders.precision import resolve_precision
-from te_trainer.errors import DivergedError
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.pairs import Pool, Sentences
-from te_trainer.processes import process_state
+from te_trainer.processes import continues, process_state
 from te_trainer.progress import RunProgress
+from te_trainer.records import read_json
 from te_trainer.run_folder import atomic_folder, scratch_folder, write_text
+from te_trainer.stages.saved import (
+    check_encoder_files,
+    keep_encoder,
+    read_label_record,
+    read_labels,
+    to_label_again,
+    to_train_again,
+)
 from te_trainer.stages.scoring import Scorer, describe, load_predictions, save_predictions
 from te_trainer.stages.settings import KINDS, cycles_of, keeps_all_cycles, kinds_of, start_of, training_values
 from te_trainer.stages.step0 import started, step0_stage, step0_work
@@ -86,7 +95,7 @@ class StageRunner:
         if self.config.step0 is not None:
             self._step0(name)
         record = self.record_path(0, name, "bi-encoder")
-        if not record.exists():
+        if not self._is_scored(record):
             self._score(self._load(name, "bi-encoder", self.models[name].bi_encoder), f"{name}: start", record)
 
     def label(self, cycle: int, name: str, teacher: Kind) -> np.ndarray:
@@ -94,7 +103,9 @@ class StageRunner:
         folder = self.labels_path(cycle, name, teacher)
         if folder.exists():
             self.progress.skip(FORWARD)
-            return self.labels(cycle, name, teacher)
+            labels = self.labels(cycle, name, teacher)
+            self._refuse_other_teacher(cycle, name, teacher)
+            return labels
         began = time.monotonic()
         when = f"cycle {cycle}/{self.cycles}" if cycle <= self.cycles else "agreement"
         self.progress.begin(f"{when} {name}: label with {teacher}", FORWARD)
@@ -144,10 +155,10 @@ class StageRunner:
         training = self._training(cycle, name, student)
         record = self.record_path(cycle, name, student)
         work = self._training_work(name, student)
-        if record.exists():
+        if self._is_scored(record) and training.record.exists():
             self.progress.skip(work)
             return
-        if training.folder.exists():
+        if training.is_done:
             self._remove(training.workshop)
             self.progress.skip(work)
         else:
@@ -175,8 +186,7 @@ class StageRunner:
 
     def finish(self) -> None:
         """Put the best cycle's encoders at `NAME/bi-encoder` and `NAME/cross-encoder`."""
-        # What lies on the disk is asked on one rank alone: another might look when this one has written. And agreement
-        # is measured on the whole pool.
+        # One rank asks the disk: another might look when this one has written. And agreement reads the whole pool.
         self._on_main(self._keep_best)
 
     def remove_cycles(self) -> None:
@@ -219,21 +229,24 @@ class StageRunner:
         return self.agreements[name]
 
     def labels(self, cycle: int, name: str, teacher: Kind) -> np.ndarray:
-        """Labels that were given in a cycle: float32, shape (n,)."""
+        """Labels that were given in a cycle: float32, shape (n,); refused if they are damaged, or another pool's."""
+        expected = {"pool": self.pool.fingerprint, "precision": self.precision, "kind": teacher}
         folder = self.labels_path(cycle, name, teacher)
-        return np.asarray(load_from_disk(str(folder)).with_format("numpy")["score"][:], dtype=np.float32)
+        return read_labels(folder, expected, self.pool.pairs, **self._label_again(cycle, name, teacher))
 
     def record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         """Scores, seconds and tokens of an encoder; cycle 0 is the start."""
-        return json.loads(self.record_path(cycle, name, kind).read_text(encoding="utf-8"))
+        then = "the run's command scores the encoder again"
+        return read_json(self.record_path(cycle, name, kind), "scores", "seconds", then=then)
 
     def training_record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         """Steps, seconds, tokens and dev curve of a training."""
-        return json.loads(self._training(cycle, name, kind).record.read_text(encoding="utf-8"))
+        then = "the run's command trains the encoder again"
+        return read_json(self._training(cycle, name, kind).record, "steps", "seconds", then=then)
 
     def label_record(self, cycle: int, name: str, teacher: Kind) -> dict[str, Any]:
         """The teacher's fingerprint, seconds and tokens of a labelling."""
-        return json.loads((self.labels_path(cycle, name, teacher) / "fingerprint.json").read_text(encoding="utf-8"))
+        return read_label_record(self.labels_path(cycle, name, teacher), **self._label_again(cycle, name, teacher))
 
     # ------------------------------------------------------------ where things are
 
@@ -267,6 +280,20 @@ class StageRunner:
     # ------------------------------------------------------------ how they are done
 
     def _load(self, name: str, kind: Kind, path: str) -> Encoder:
+        if not self._is_own(path):
+            return self._encoder(name, kind, path)
+        again = to_train_again(Path(path))
+        check_encoder_files(Path(path), **again)
+        try:
+            return self._encoder(name, kind, path)
+        except InputError as error:
+            raise InputError(f"{error}; delete {again['delete']}, and {again['then']}") from None
+
+    def _is_own(self, path: str) -> bool:
+        """Whether an encoder is one that this run has made."""
+        return Path(path).is_relative_to(self.root)
+
+    def _encoder(self, name: str, kind: Kind, path: str) -> Encoder:
         if kind == "cross-encoder":
             return CrossEncoder.from_pretrained(path, max_length=self.config.cross_encoder.get("max_length", 64))
         model, section = self.models[name], self.config.bi_encoder
@@ -294,10 +321,10 @@ class StageRunner:
         )
 
     def _step0(self, name: str) -> None:
-        if self.encoder_path(0, name, "bi-encoder").exists():
+        if self._training(0, name, "bi-encoder").is_done:
             self.progress.skip(self.step0_work)
             return
-        _, sentences = Sentences.load(self.root / "sentences")
+        _, sentences = Sentences.load(self.root / "sentences", delete=self.root / "pool")
         stage = step0_stage(self.config, self.root, self.models[name], self.scorer, self.progress)
         stage.run(sentences, self.step0_work)
         self.models[name] = started(self.config, self.root, self.models[name])
@@ -315,6 +342,31 @@ class StageRunner:
         if scores:
             self.progress.say(f"{title}: {describe(scores)}")
 
+    def _is_scored(self, record: Path) -> bool:
+        """Whether an encoder's scores are there, and what an ensemble needs of it."""
+        return record.exists() and (len(self.models) == 1 or _predictions(record).exists())
+
+    def _label_again(self, cycle: int, name: str, teacher: Kind) -> dict[str, str]:
+        encoder = self._teacher(cycle, name, teacher)
+        return to_label_again(self.labels_path(cycle, name, teacher), Path(encoder) if self._is_own(encoder) else None)
+
+    def _refuse_other_teacher(self, cycle: int, name: str, teacher: Kind) -> None:
+        """Refuse labels that are not their teacher's, as long as it is there and they are still to be learnt from.
+
+        One rank asks, once in a run with a process for each stage.
+        """
+        student = dict(HALVES[self.config.distillation.students])[teacher]
+        used = cycle <= self.cycles and all(self.record_path(cycle, each, student).exists() for each in self.models)
+        path = self._teacher(cycle, name, teacher)
+        gone = self._is_own(path) and not Path(path).exists()
+        if self.state.is_main_process and not (used or gone or continues()):
+            given_by = self.label_record(cycle, name, teacher)["teacher"]
+            if fingerprint(self._load(name, teacher, path)) != given_by:
+                folder, again = self.labels_path(cycle, name, teacher), "the run's command labels again"
+                raise InputError(
+                    f"{folder}: its labels are not those of {path}; delete the folder {folder}, and {again}"
+                )
+
     def _training_work(self, name: str, kind: Kind) -> float:
         values = training_values(self.config, self.models[name], kind)
         orders = 2 if kind == "cross-encoder" and values.get("both_orders", True) else 1
@@ -329,7 +381,7 @@ class StageRunner:
         for name in self.models:
             for kind in self.kinds:
                 best = self.best_cycle(name, kind, self.cycles)
-                _keep(self.encoder_path(best, name, kind), self.root / name / kind)
+                keep_encoder(self.encoder_path(best, name, kind), self.root / name / kind)
 
     def _forget_tokens(self) -> None:
         """Token ids that `Dataset.map` kept beside the pool; every training makes its own."""
@@ -349,10 +401,3 @@ class StageRunner:
 def _predictions(record: Path) -> Path:
     """What an encoder predicts for the sets with gold scores, beside its scores; written before them."""
     return record.with_suffix(".predictions.npz")
-
-
-def _keep(source: Path, final: Path) -> None:
-    if final.exists():
-        return
-    with atomic_folder(final) as place:
-        shutil.copytree(source, place, dirs_exist_ok=True)

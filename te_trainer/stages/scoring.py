@@ -13,7 +13,8 @@ from te_trainer.encoders import Encoder
 from te_trainer.labelling import Progress, score_pairs
 from te_trainer.metrics import Metric
 from te_trainer.pairs import GoldSet
-from te_trainer.run_folder import PARTIAL, scratch_folder
+from te_trainer.records import damage_as_input_error
+from te_trainer.run_folder import atomic_file, scratch_folder
 
 
 @dataclass
@@ -85,14 +86,14 @@ def predict(
 def save_predictions(path: Path, predictions: Sequence[np.ndarray]) -> None:
     """Write predictions for several sets in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(PARTIAL + path.name)
-    np.savez(partial, *predictions)
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        np.savez(partial, *predictions)
 
 
 def load_predictions(path: Path) -> list[np.ndarray]:
     """Read back what `save_predictions` wrote, in its order."""
-    with np.load(path) as saved:
+    then = "the run's command scores the encoder again"
+    with damage_as_input_error(path, then=then), np.load(path) as saved:
         return [saved[f"arr_{number}"] for number in range(len(saved))]
 
 

@@ -76,10 +76,15 @@ def step0_sentences(config: RunConfig, root: Path, pool_folder: Path, world_size
             )
         else:
             found = sentences_of_pool(Pool.load(pool_folder)[1], place, **drawn)
-        settings = step0_settings(config)
-        settings.check_batch(found.sentences, world_size)
-        resolved = settings.training(world_size) | settings.encoder
+        step0_settings(config).check_batch(found.sentences, world_size)
+        resolved = resolved_step0(config, world_size)
         yield {"step0": {**resolved, "sentences": found.sentences, "fingerprint": found.fingerprint}}
+
+
+def resolved_step0(config: RunConfig, world_size: int) -> dict[str, Any]:
+    """What step 0's settings mean, as `run.yaml` holds them."""
+    settings = step0_settings(config)
+    return settings.training(world_size) | settings.encoder
 
 
 def start_path(root: Path, name: str) -> Path:
@@ -90,14 +95,15 @@ def start_path(root: Path, name: str) -> Path:
 def started(config: RunConfig, root: Path, model: ModelConfig) -> ModelConfig:
     """A PLM whose bi-encoder starts from what step 0 made, once that is there."""
     path = start_path(root, str(model.name))
-    return replace(model, bi_encoder=str(path)) if config.step0 is not None and path.exists() else model
+    made = path.exists() and path.with_name(f"{path.name}.training.json").exists()
+    return replace(model, bi_encoder=str(path)) if config.step0 is not None and made else model
 
 
 def step0_work(config: RunConfig, root: Path, pairs: int) -> float:
     """Passes over the pool, backward ones included, that one PLM's step 0 is worth; a sentence is read twice."""
     if config.step0 is None:
         return 0.0
-    found, _ = Sentences.load(root / "sentences")
+    found, _ = Sentences.load(root / "sentences", delete=root / "pool")
     return 3 * float(step0_settings(config).training(1)["num_train_epochs"]) * found.sentences / pairs
 
 

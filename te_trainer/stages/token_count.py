@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from te_trainer.encoders.batches import row_size
 from te_trainer.encoders.packing import is_packed
 from te_trainer.processes import process_state
+from te_trainer.records import read_json
 from te_trainer.run_folder import write_text
 
 FILE = "tokens.json"  # in a checkpoint
@@ -31,7 +32,8 @@ class TokenCount:
 
     def __init__(self, checkpoint: str | None = None) -> None:
         file = checkpoint and Path(checkpoint, FILE)
-        self.before = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
+        then = "the run's command continues, and counts this training's tokens from there"
+        self.before = read_json(file, then=then) if file and file.exists() else {}
         self.positions = 0
         self.real: Tensor | int = 0
 

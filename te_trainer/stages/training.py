@@ -26,8 +26,10 @@ from te_trainer.metrics import Metric
 from te_trainer.pairs import GoldSet
 from te_trainer.processes import process_state
 from te_trainer.progress import RunProgress
-from te_trainer.run_folder import PARTIAL, write_text
+from te_trainer.records import damage_as_input_error
+from te_trainer.run_folder import PARTIAL, remove, write_text
 from te_trainer.stages.footprint import Footprint
+from te_trainer.stages.saved import check_checkpoint
 from te_trainer.stages.token_count import SaveTokenCount, TokenCount
 from te_trainer.trainers import (
     BiEncoderTrainer,
@@ -76,11 +78,17 @@ class Training:
         """Steps, seconds, tokens and dev curve of a training that is done."""
         return self.folder.with_name(f"{self.folder.name}.training.json")
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the encoder and its record are there, so that nothing is left to train."""
+        return self.folder.exists() and self.record.exists()
+
     def share_done(self) -> float:
         """How much of the training a last checkpoint holds, 0 to 1."""
         checkpoint = last_whole_checkpoint(self.workshop)
         if checkpoint is None:
             return 0.0
+        check_checkpoint(Path(checkpoint))
         state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
         return state.global_step / max(1, state.max_steps)
 
@@ -100,10 +108,10 @@ class Training:
         """
         state = process_state()
         if state.is_main_process:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            remove(self._partial)
             for path in self.workshop.glob("checkpoint-*"):
                 if not (path / WHOLE).exists():
-                    shutil.rmtree(path)
+                    remove(path)
         state.wait_for_everyone()
 
         def start() -> Encoder:
@@ -119,6 +127,8 @@ class Training:
             if self.lora.rank:
                 self._merge(start())
             write_text(self.record, json.dumps(record, indent=2) + "\n")
+            # an encoder without its record was not done
+            remove(self.folder)
             self._partial.replace(self.folder)
             shutil.rmtree(self.workshop, ignore_errors=True)
         state.wait_for_everyone()
@@ -169,11 +179,14 @@ class Training:
                 seed=self.seed,
                 run_name=self.run_name,
                 disable_tqdm=True,
-                # a Trainer turns the libraries' messages up again, on every rank but the first by default
-                log_level="error",
-                log_level_replica="error",
-                # Without a dev set the trainer would save every 500 steps; a killed stage then loses at most an epoch.
-                **{"save_strategy": "epoch" if self.dev is None else None, **self.values},
+                **{
+                    # a Trainer turns the libraries' messages up again, on every rank but the first by default
+                    "log_level": "error",
+                    "log_level_replica": "error",
+                    # Without a dev set the trainer would save every 500 steps; a killed stage loses at most an epoch.
+                    "save_strategy": "epoch" if self.dev is None else None,
+                    **self.values,
+                },
             )
         except (ValueError, ImportError) as error:
             section = self.section or kind.replace("-", "_")
@@ -200,7 +213,7 @@ class Training:
         start.save_pretrained(self._partial)
         for path in adapter.iterdir():
             if not (self.lora.keep_adapter and path.name in ADAPTER_FILES):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                remove(path)
         if not self.lora.keep_adapter:
             adapter.rmdir()
 
@@ -230,7 +243,8 @@ class _Clock(TrainerCallback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.before = float(path.read_text()) if path.exists() else 0.0
+        with damage_as_input_error(path, then="the run's command continues, and counts this training's seconds anew"):
+            self.before = float(path.read_text()) if path.exists() else 0.0
         self.began = time.monotonic()
 
     def total(self) -> float:
