@@ -31,6 +31,7 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.pairs import load_gold
+from te_trainer.run_folder import remove
 from te_trainer.stages.contrastive import ContrastiveSettings
 
 RECIPE = ROOT / "recipes" / "contrastive.py"
@@ -347,6 +348,52 @@ def test_a_changed_run_is_refused(run: Run, sentences: Path, tmp_path: Path) -> 
     mine.write_text(mine.read_text(encoding="utf-8") + "one more\n", encoding="utf-8")
     status, _, err = run(*more)
     assert status == 2 and "mine.txt: the file has changed since the run in out began" in err
+
+
+QUICK = ["--contrastive.max_steps", "2", "--data.dev", "null", "--data.test", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("file", "delete"),
+    [
+        ("sentences/sentences.arrow", "sentences"),
+        ("sentences/sentences.json", "sentences"),
+        ("scores/start.json", "scores/start.json"),
+        ("scores/final.json", "scores/final.json"),
+        ("bi-encoder.training.json", "bi-encoder.training.json"),
+        ("bi-encoder/model.safetensors", "bi-encoder"),
+        ("results.json", "results.json"),
+        ("run.yaml", "."),
+    ],
+)
+def test_a_damaged_file_is_named_and_made_again(run: Run, tmp_path: Path, file: str, delete: str) -> None:
+    assert run(*QUICK)[0] == 0
+    weights = (tmp_path / "out" / "bi-encoder" / "model.safetensors").read_bytes()
+    if file != "results.json":
+        (tmp_path / "out" / "results.json").unlink()
+    if file == "bi-encoder/model.safetensors":
+        (tmp_path / "out" / "scores" / "final.json").unlink()
+    path = tmp_path / "out" / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    status, _, err = run(*QUICK)
+    sentence = err.splitlines()[-1]
+    assert status == 2 and "Traceback" not in err and " damaged" in sentence, err
+    assert str(Path("out", delete)) in sentence and " command " in sentence
+    remove(tmp_path / "out" / delete)
+    assert run(*QUICK)[0] == 0
+    assert (tmp_path / "out" / "bi-encoder" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_finished_run_whose_encoder_is_gone_says_so(run: Run, tmp_path: Path) -> None:
+    assert run(*QUICK)[0] == 0
+    remove(tmp_path / "out" / "bi-encoder")
+    status, out, err = run(*QUICK)
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: out/bi-encoder is not there any more; delete out/results.json, and the same command trains it again\n"
+    )
+    remove(tmp_path / "out" / "results.json")
+    assert run(*QUICK)[0] == 0 and (tmp_path / "out" / "bi-encoder" / "config.json").exists()
 
 
 # ---------------------------------------------------------------- configuration

@@ -150,6 +150,47 @@ def test_a_damaged_file_is_named_and_made_again_when_it_is_deleted(
     follow(sentence, run, root, finished)
 
 
+@pytest.fixture(scope="module")
+def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A finished run of two PLMs with a step 0, and its options."""
+    more = ["--models", f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two}}]"]
+    step0 = tmp_path_factory.mktemp("step0") / "step0.yaml"
+    step0.write_text("contrastive: {per_device_train_batch_size: 16, max_steps: 1, pooling: mean, mlp_head: false}\n")
+    more += ["--distillation.step0", str(step0), "--distillation.cycles", "1"]
+    root = tmp_path_factory.mktemp("several") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
+        assert run_command(recipe_main()) == 0
+    return root, more
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "sentences/sentences.arrow",
+        "sentences/sentences.json",
+        "start/two/bi-encoder.training.json",
+        "start/one/bi-encoder.predictions.npz",
+        "cycle-1/two/cross-encoder.predictions.npz",
+    ],
+)
+def test_a_damaged_file_of_step0_or_of_several_plms_is_named(
+    run: Callable[..., Outcome], several: tuple[Path, list[str]], tmp_path: Path, file: str
+) -> None:
+    root = shutil.copytree(several[0], tmp_path / "run")
+    (root / "results.json").unlink()
+    cut(root / file)
+    sentence = sentence_of_last(run(root, *several[1]))
+    assert sentence.startswith(f"{root / file} is damaged; delete ")
+    for path in said_to_delete(sentence):
+        remove(path)
+    outcome = run(root, *several[1])
+    assert outcome.status == 0, outcome.err
+    before, after = (json.loads((each / "results.json").read_text()) for each in (several[0], root))
+    assert after["cycles"] == before["cycles"] and after["start"] == before["start"]
+    assert after["final"]["ensemble"] == before["final"]["ensemble"]
+
+
 @pytest.mark.parametrize("damage", [cut, empty, bend])
 def test_damaged_results_are_named(run: Run, root: Path, finished: Path, damage: Callable[[Path], None]) -> None:
     damage(root / "results.json")
@@ -168,8 +209,10 @@ def test_a_run_file_that_was_cut_is_named(run: Run, root: Path, share: float) ->
     assert sentence.endswith(f"if {root} is a run's, delete it, and the same command begins from the start")
 
 
-@pytest.mark.parametrize("kinds", [["bi-encoder"], ["bi-encoder", "cross-encoder"]])
-@pytest.mark.parametrize("how", ["removed", "cut", "empty folder"])
+@pytest.mark.parametrize(
+    ("kinds", "how"),
+    [(["bi-encoder", "cross-encoder"], "removed"), (["cross-encoder"], "cut"), (["bi-encoder"], "empty folder")],
+)
 def test_a_finished_run_whose_encoders_are_gone_says_so(
     run: Run, root: Path, finished: Path, kinds: list[str], how: str
 ) -> None:
@@ -259,8 +302,9 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
     return root
 
 
-@pytest.mark.parametrize("file", DAMAGED_CHECKPOINTS)
-@pytest.mark.parametrize("damage", [cut, empty])
+@pytest.mark.parametrize(
+    ("damage", "file"), [(empty, "trainer_state.json"), *((cut, file) for file in DAMAGED_CHECKPOINTS)]
+)
 def test_a_damaged_checkpoint_is_named(
     run: Callable[..., Outcome], interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
 ) -> None:

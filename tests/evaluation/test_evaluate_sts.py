@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -299,6 +300,37 @@ def test_a_killed_evaluation_goes_on_and_a_changed_one_is_refused(
     own.write_text(own.read_text(encoding="utf-8") + "1\tone more\tpair\n", encoding="utf-8")
     status, _, err = run([encoders["bi"], encoders["start"]], "--tasks", own)
     assert status == 2 and "the scored pairs of" in err and "have changed since the evaluation in out began" in err
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "removed", "other pairs"])
+def test_damaged_predictions_are_named_and_made_again(
+    run: Run, encoders: dict[str, Path], tmp_path: Path, damage: str
+) -> None:
+    assert run([encoders["bi"]], "--tasks", TEST)[0] == 0
+    before = results_in(tmp_path / "out")
+    (path,) = (tmp_path / "out" / "predictions").rglob("test.parquet")
+    if damage == "removed":
+        path.unlink()
+    elif damage == "other pairs":
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).slice(1), path)
+    else:
+        path.write_bytes(path.read_bytes()[: 500 * (damage == "cut")])
+    status, _, err = run([encoders["bi"]], "--tasks", TEST)
+    folder = path.parent.relative_to(tmp_path)
+    what = "is not there any more" if damage == "removed" else "is damaged"
+    sentence = f"error: {folder / path.name} {what}; delete the folder {folder}, and the same command predicts again"
+    assert (status, err.splitlines()[-1]) == (2, sentence)
+    shutil.rmtree(path.parent)
+    assert run([encoders["bi"]], "--tasks", TEST)[0] == 0
+    assert results_in(tmp_path / "out") == before
+
+
+def test_a_damaged_run_file_is_named(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
+    assert run([encoders["bi"]], "--tasks", TEST)[0] == 0
+    path = tmp_path / "out" / "run.yaml"
+    path.write_bytes(path.read_bytes()[:-70])
+    status, _, err = run([encoders["bi"]], "--tasks", TEST)
+    assert status == 2 and "holds a run.yaml that is damaged" in err and "Traceback" not in err
 
 
 def test_a_retrained_model_is_refused(run: Run, encoders: dict[str, Path], models: dict[str, str]) -> None:
