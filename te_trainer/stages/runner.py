@@ -351,10 +351,7 @@ class StageRunner:
         return to_label_again(self.labels_path(cycle, name, teacher), Path(encoder) if self._is_own(encoder) else None)
 
     def _refuse_other_teacher(self, cycle: int, name: str, teacher: Kind) -> None:
-        """Refuse labels that are not their teacher's, as long as it is there and they are still to be learnt from.
-
-        One rank asks, once in a run with a process for each stage.
-        """
+        """Refuse labels that are not their teacher's, on one rank, while it is there and they are to be learnt from."""
         student = dict(HALVES[self.config.distillation.students])[teacher]
         used = cycle <= self.cycles and all(self.record_path(cycle, each, student).exists() for each in self.models)
         path = self._teacher(cycle, name, teacher)
@@ -362,10 +359,9 @@ class StageRunner:
         if self.state.is_main_process and not (used or gone or continues()):
             given_by = self.label_record(cycle, name, teacher)["teacher"]
             if fingerprint(self._load(name, teacher, path)) != given_by:
-                folder, again = self.labels_path(cycle, name, teacher), "the run's command labels again"
-                raise InputError(
-                    f"{folder}: its labels are not those of {path}; delete the folder {folder}, and {again}"
-                )
+                folder = self.labels_path(cycle, name, teacher)
+                sentence = f"{folder}: its labels are not those of {path}; delete the folder {folder}"
+                raise InputError(f"{sentence}, and the run's command labels again")
 
     def _training_work(self, name: str, kind: Kind) -> float:
         values = training_values(self.config, self.models[name], kind)
