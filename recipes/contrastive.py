@@ -85,8 +85,8 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
             seed=config.seed,
             ddp_timeout=config.ddp_timeout,
             report_to=config.report_to,
-            run_name=root.name,
-            group=root.name,
+            run_name=root.resolve().name,
+            group=root.resolve().name,
             log_folder=root / "logs",
         )
         stage.score(config.model, "start", record_path(root, "start"))

@@ -37,7 +37,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.progress import RunProgress
     from te_trainer.records import read_json
     from te_trainer.report import PAGE, print_table, write_page, write_report
-    from te_trainer.results import collect, label_statistics
+    from te_trainer.results import collect, label_statistics, overlap
     from te_trainer.run_folder import write_text
     from te_trainer.stages import StageRunner
     from te_trainer.stages.scoring import Scorer
@@ -106,6 +106,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     runner.remove_cycles()
     if state.is_main_process:
         results |= {"truncation": run_truncation(root), "labels": label_statistics(runner)}
+        results["overlap"] = overlap(pairs, dev, tests)
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         # the run is finished now, whatever becomes of its page; the same command writes one that is not there

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from te_trainer.config import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.errors import DivergedError, InputError
+from te_trainer.escaping import printable
 
 PATIENCE = 2.0  # seconds that a process which failed waits for the first one to fail in the same way
 
@@ -83,7 +84,7 @@ def _complain(sentence: str, status: int, by_name: bool = True) -> int:
     if _is_first_to_fail():
         rank = os.environ.get("RANK", "0")
         where = f"rank {rank}: " if by_name and rank != "0" else ""
-        print(f"error: {where}{sentence}", file=sys.stderr)
+        print(f"error: {where}{printable(sentence)}", file=sys.stderr)
     return status
 
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 from transformers import AutoModel
 
+from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, RunConfig, Task
 from te_trainer.continuing import comparable, update_run_file
 from te_trainer.encoders.bi_encoder import check_bi_encoder
@@ -77,16 +78,14 @@ def load_gold_sets(
     """The dev set and the test sets.
 
     Raises:
-        InputError: a set cannot be read or its scores cannot rank, or two test sets have one name.
+        InputError: a set cannot be read or its scores cannot rank, or a set has a name that it cannot have.
     """
     if data.dir is not None and not Path(data.dir).is_dir():
         raise InputError(f"data.dir: {data.dir} is no folder")
     dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
     tests = [load_gold(source, "test", data.columns, data.dir) for source in data.test]
-    names = [gold.name for gold in tests]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"data.test: two sets are named '{name}'; rename a file")
+    check_set_names([gold.name for gold in [dev] if gold is not None], "data.dev", taken=())
+    check_set_names([gold.name for gold in tests], "data.test")
     if task == "binary":
         for gold in [*([dev] if dev else []), *tests]:
             if not set(gold.scores) <= {0.0, 1.0}:

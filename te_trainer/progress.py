@@ -16,6 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from te_trainer.escaping import printable
+
 LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no terminal
 
 
@@ -48,7 +50,7 @@ class RunProgress:
     def __enter__(self) -> RunProgress:
         if self.enabled and self.console.is_terminal:
             self.bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[dev]}"),
@@ -116,7 +118,9 @@ class RunProgress:
     def say(self, line: str) -> None:
         """A line that stays."""
         if self.enabled:
-            (self.bar.console if self.bar else self.console).print(line, highlight=False, markup=False)
+            (self.bar.console if self.bar else self.console).print(
+                printable(line), highlight=False, markup=False, emoji=False
+            )
 
     @property
     def done(self) -> float:
@@ -144,7 +148,7 @@ class RunProgress:
                 self.task,
                 total=self.total,
                 completed=self.done * self.total,
-                description=self.stage or "starting",
+                description=printable(self.stage) or "starting",
                 dev=self.dev,
                 left=self._left(),
             )

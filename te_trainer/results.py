@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 
 from te_trainer.agreement import agreement
 from te_trainer.config.schema import Kind
 from te_trainer.cycle import HALVES
+from te_trainer.pairs import GoldSet, count_overlaps
 from te_trainer.processes import process_state
 from te_trainer.stages import StageRunner
 
@@ -36,7 +39,7 @@ def collect(runner: StageRunner) -> dict[str, Any]:
         `final` hold an `ensemble` beside them. Tokens are `{"real": n, "padding": n}` of each stage, over all ranks.
         Where agreement chooses, `agreement` holds each PLM's measures by cycle.
 
-    The recipe adds `truncation` and `labels`, which `label_statistics` gives.
+    The recipe adds `truncation`, `labels`, which `label_statistics` gives, and `overlap`, which `overlap` gives.
     """
     names = list(runner.models)
     cycles = range(1, runner.cycles + 1)
@@ -101,6 +104,22 @@ def label_statistics(runner: StageRunner) -> dict[str, Any]:
 def _label_statistics(labels: np.ndarray) -> dict[str, float | int]:
     spread = labels.astype(np.float64)
     return {"mean": float(spread.mean()), "std": float(spread.std()), "distinct": len(np.unique(labels))}
+
+
+def overlap(pool: Dataset, dev: GoldSet | None, tests: Sequence[GoldSet]) -> dict[str, Any]:
+    """How many pairs of the sets with gold scores are in the pool, in either order.
+
+    Returns:
+        `{"dev": ENTRY, "test": {task: ENTRY}}` with entries `{"name": s, "from_hub": b, "pairs": n, "in_pool": n}`;
+        `dev` is absent where there is none.
+    """
+    sets = [*([dev] if dev is not None else []), *tests]
+    entries = [
+        {"name": gold.name, "from_hub": gold.from_hub, "pairs": len(gold), "in_pool": count}
+        for gold, count in zip(sets, count_overlaps(pool, sets), strict=True)
+    ]
+    found: dict[str, Any] = {"dev": entries.pop(0)} if dev is not None else {}
+    return found | {"test": {entry["name"]: entry for entry in entries}}
 
 
 def environment(precision: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from transformers import (
     set_seed,
 )
 
+from te_trainer.config.names import CYCLE_FOLDER, RUN_FOLDER_NAMES
 from te_trainer.quiet import quiet_libraries
 
 ROOT = Path(__file__).parents[1]
@@ -185,6 +186,12 @@ def run_recipe(*arguments: str, cwd: Path = ROOT, **environment: str) -> subproc
         timeout=600,
         check=False,
     )
+
+
+def unreserved_names(output: Path, models: set[str]) -> set[str]:
+    """What lies in a run's folder under a name that a model could have."""
+    names = {path.name for path in output.iterdir()} - RUN_FOLDER_NAMES - models
+    return {name for name in names if not name.startswith(".") and CYCLE_FOLDER.fullmatch(name) is None}
 
 
 def run_two_ranks(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

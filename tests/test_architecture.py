@@ -47,6 +47,7 @@ ORDER = [
     "shared_array",
     "processes",
     "config",
+    "escaping",
     "errors",
 ]
 # Where the order alone would allow more than it should.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SAMPLE, tiny_arguments
+from conftest import SAMPLE, tiny_arguments, unreserved_names
 from datasets import load_from_disk
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
@@ -187,6 +187,7 @@ def test_agreement_chooses_without_any_gold_score(run: Run) -> None:
     """Its values are those of the labels on disk, and the cycle of the highest one is kept."""
     steps = ["--bi_encoder.learning_rate", "3e-3", "--cross_encoder.learning_rate", "3e-3"]
     output = run("--distillation.selection", "agreement", "--data.dev", "null", "--distillation.cycles", "3", *steps)
+    assert not unreserved_names(output, {"tiny"})
     results = results_of(output)
     folders = [output / f"cycle-{cycle}" / "tiny" for cycle in (1, 2, 3)]
     bi = [labels_of(folder / "bi-encoder-labels") for folder in [*folders, output / "agreement" / "tiny"]]

@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser
 
 from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.config.flat import flat
+from te_trainer.config.names import check_sources
 from te_trainer.config.trainer_keys import MANAGED, trainer_keys
 from te_trainer.config.yaml_text import RefusedYAMLError, check_yaml, load_yaml
 from te_trainer.errors import InputError
@@ -29,6 +30,9 @@ DDP_TIMEOUT_KEY: Key = (
     DDP_TIMEOUT,
     "Seconds that processes wait for one another before they fail; one of them reads and tokenises for all.",
 )
+
+# Keys whose values are looked for as files, folders or repositories.
+NAMES_OF_SOURCES = ("model", "rerank", "tasks", "data.")
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ def read(form: Form, argv: Sequence[str] | None = None) -> dict[str, Any]:
     for section in (*form.sections, *form.trainings):
         if not isinstance(values[section], dict):
             raise _no_section(section, values[section])
+    for key, value in flat(values).items():
+        if key.startswith(NAMES_OF_SOURCES) and not key.endswith(".name"):
+            check_sources([one for one in listed(value) if isinstance(one, str)], key)
     return values
 
 

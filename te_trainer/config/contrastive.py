@@ -20,6 +20,7 @@ from te_trainer.config.command_line import (
     read,
 )
 from te_trainer.config.defaults import DDP_TIMEOUT, TRAINER_DEFAULTS, contrastive_arguments
+from te_trainer.config.names import check_path
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, Method, Pooling
 from te_trainer.errors import InputError
 
@@ -75,6 +76,7 @@ def parse_contrastive(argv: Sequence[str] | None = None) -> ContrastiveConfig:
     config = _config(read(_form(), argv))
     if not config.model:
         raise InputError("model is empty: name a plain PLM, e.g. --model bert-base-uncased")
+    check_path(config.output_dir, "output_dir")
     if not config.data.sentences:
         raise InputError("data.sentences is empty: name at least one source, e.g. --data.sentences '[sentences.txt]'")
     return config

@@ -14,6 +14,7 @@ from te_trainer.config.command_line import (
     listed,
     read,
 )
+from te_trainer.config.names import check_path
 from te_trainer.config.schema import EvaluationConfig, EvaluationDataConfig, Pooling
 from te_trainer.errors import InputError
 
@@ -43,6 +44,7 @@ def parse_evaluation(argv: Sequence[str] | None = None) -> EvaluationConfig:
         raise InputError(
             f"data.columns: unknown key '{sorted(unknown)[0]}'; it maps sentence1, sentence2 and score to column names"
         )
+    check_path(config.output_dir, "output_dir")
     check_seed_and_loggers(config.seed, [])
     check_ddp_timeout(config.ddp_timeout)
     check_positive({"max_length": config.max_length})

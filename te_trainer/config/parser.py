@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Literal
 
 import docstring_parser
@@ -27,6 +26,7 @@ from te_trainer.config.command_line import (
 from te_trainer.config.contrastive import parse_step0
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.hub import check_hub_section
+from te_trainer.config.names import check_model_names, check_path
 from te_trainer.config.schema import (
     DataConfig,
     DistillationConfig,
@@ -72,10 +72,6 @@ OWN_KEYS: dict[str, list[Key]] = {
         ("both_orders", bool, True, "Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI."),
     ],
 }
-
-
-# What a run's folder and its results hold beside the PLMs.
-TAKEN = {"", ".", "..", "pool", "start", "sentences", "logs", "agreement", "ensemble"}
 
 
 def parse(argv: Sequence[str] | None = None) -> RunConfig:
@@ -177,13 +173,8 @@ def _check(config: RunConfig) -> None:
         raise InputError(
             "data.pool is empty: name at least one source of sentence pairs, e.g. --data.pool '[pairs.tsv]'"
         )
-    names = [model.name for model in config.models]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"models: two entries are named '{name}'; give each a name of its own")
-        taken = name in TAKEN or str(name).startswith("cycle-")
-        if taken or Path(str(name)).name != name:
-            raise InputError(f"models: '{name}' cannot name a model's folder; give another name")
+    check_model_names([str(model.name) for model in config.models])
+    check_path(config.output_dir, "output_dir")
     unknown = set(config.data.columns) - {"sentence1", "sentence2", "score"}
     if unknown:
         raise InputError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config.command_line import DDP_TIMEOUT_KEY, Form, check_ddp_timeout, check_positive, read
+from te_trainer.config.names import check_output_name
 from te_trainer.config.schema import Pooling, Precision, ScoreConfig, ScoreDataConfig
 from te_trainer.errors import InputError
 
@@ -115,6 +116,7 @@ def check_output(output: str, overwrite: bool) -> None:
     path = Path(output)
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"output: '{output}' does not end in {' or '.join(ENDINGS)}; name such a file")
+    check_output_name(output, "output")
     if path.is_dir():
         raise InputError(f"output: {output} is a folder; name a file")
     if path.exists() and not overwrite:

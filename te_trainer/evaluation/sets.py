@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from te_trainer.config.command_line import nearest
+from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, average_precision, pearson, roc_auc, spearman
@@ -52,10 +53,9 @@ def load_sets(config: EvaluationConfig) -> list[TaskSet]:
     if config.data.dir is not None and not Path(config.data.dir).is_dir():
         raise InputError(f"data.dir: {config.data.dir} is no folder")
     sets = [_load(source, config) for source in _sources(config)]
-    names = [found.gold.name for found in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"tasks: two sets are named '{name}'; rename a file")
+    # files, columns of the tables, and MTEB's keys
+    for names in ([found.gold.name for found in sets], [found.title for found in sets], [found.mteb for found in sets]):
+        check_set_names(names, "tasks", taken={"avg", "avg."})
     return sets
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from te_trainer.escaping import latex_text, markdown_cell, printable
 from te_trainer.run_folder import write_text
 
 TITLES = {
@@ -50,9 +51,9 @@ def show(results: dict[str, Any], console: Console | None = None) -> None:
     for sheet in sheets(results):
         table = Table(title=sheet.title, title_justify="left")
         for number, title in enumerate(sheet.header):
-            table.add_column(title, justify="right" if number else "left", no_wrap=True)
+            table.add_column(Text(printable(title)), justify="right" if number else "left", no_wrap=True)
         for cells in sheet.rows:
-            table.add_row(*cells, style="dim" if _is_papers(cells) else None)
+            table.add_row(*(Text(printable(cell)) for cell in cells), style="dim" if _is_papers(cells) else None)
         console.print(table)
 
 
@@ -137,20 +138,14 @@ def _is_papers(cells: list[str]) -> bool:
 
 def _markdown(sheet: Sheet) -> str:
     marks = ["---", *["---:"] * (len(sheet.header) - 1)]
-    lines = [_line(cells, lambda text: text.replace("|", "\\|")) for cells in (sheet.header, marks, *sheet.rows)]
+    # numbers and their intervals stay readable in the file
+    rows = [[markdown_cell(cells[0]), *cells[1:]] for cells in sheet.rows]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (map(markdown_cell, sheet.header), marks, *rows)]
     return "\n".join([f"## {sheet.title}", "", *lines, ""])
 
 
-def _line(cells: list[str], escape: Callable[[str], str]) -> str:
-    return "| " + " | ".join(map(escape, cells)) + " |"
-
-
 def _latex(sheet: Sheet) -> str:
-    rows = [" & ".join(map(_escape, cells)) + r" \\" for cells in (sheet.header, *sheet.rows)]
+    rows = [" & ".join(map(latex_text, cells)) + r" \\" for cells in (sheet.header, *sheet.rows)]
     columns = "l" + "r" * (len(sheet.header) - 1)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"]
     return "\n".join([f"% {sheet.title}", *lines, r"\end{tabular}", ""])
-
-
-def _escape(text: str) -> str:
-    return text.translate({ord(mark): f"\\{mark}" for mark in "&%$#_{}"})

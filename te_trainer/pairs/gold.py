@@ -27,6 +27,7 @@ class GoldSet:
         scores: float64, shape (n,).
         unscored: rows left out because they have no score (the paper drops them too).
         notes: what was done to the rows while they were read, for people.
+        from_hub: whether it was read from the Hub, and not from a local file or folder.
     """
 
     name: str
@@ -35,6 +36,7 @@ class GoldSet:
     scores: np.ndarray
     unscored: int = 0
     notes: tuple[str, ...] = ()
+    from_hub: bool = False
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -89,6 +91,13 @@ def load_gold(
         raise InputError(f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed")
     if min(scores) == max(scores):
         raise InputError(f"{key}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
+    from_hub = not Path(source).exists() and not (benchmark is not None and folder is not None)
     return GoldSet(
-        Path(source).stem, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored, notes=tuple(notes)
+        Path(source).stem,
+        sentence1,
+        sentence2,
+        np.array(scores, dtype=np.float64),
+        unscored,
+        notes=tuple(notes),
+        from_hub=from_hub,
     )

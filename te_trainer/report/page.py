@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from te_trainer.config.schema import Kind
+from te_trainer.escaping import printable
 from te_trainer.finished import FinishedRun
 from te_trainer.pairs import Pool
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
@@ -30,7 +31,16 @@ from te_trainer.report.labels import (
 )
 from te_trainer.report.labels_table import EXPLANATION, has_scores, label_rows
 from te_trainer.report.summary import score_of
-from te_trainer.report.tables import AGREEMENT, ENSEMBLE, agreement_table, percent, remarks, rows, what_chose
+from te_trainer.report.tables import (
+    AGREEMENT,
+    ENSEMBLE,
+    agreement_table,
+    overlap_lines,
+    percent,
+    remarks,
+    rows,
+    what_chose,
+)
 from te_trainer.run_folder import write_text
 
 PAGE = "report.html"
@@ -113,7 +123,10 @@ def write_page(root: Path) -> None:
             for name in run.names
             for kind, entry in results["final"][name].items()
         ],
-        pool_said=[line.removeprefix("pool: ") for line in run.pool.describe()],
+        pool_said=[
+            *(printable(line.removeprefix("pool: ")) for line in run.pool.describe()),
+            *overlap_lines(results),
+        ],
         environment=_flat(results["environment"]),
         configuration=yaml.safe_dump(run.about, sort_keys=False, allow_unicode=True),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config.schema import DistillationConfig
+from te_trainer.escaping import markdown_code, markdown_text, printable
 from te_trainer.report.labels_table import EXPLANATION, has_scores, label_rows, write_label_curves
 from te_trainer.report.tables import (
     AGREEMENT,
@@ -13,6 +14,7 @@ from te_trainer.report.tables import (
     agreement_table,
     markdown,
     model_names,
+    overlap_lines,
     remarks,
     rows,
     what_chose,
@@ -43,18 +45,19 @@ def write_report(
         markdown(header, body),
         "",
         *([] if scored else [EXPLANATION + "\n"]),
-        *[line + "\n" for line in remarks(results)],
+        *[markdown_text(line) + "\n" for line in remarks(results)],
         f"![{'Scores' if scored else 'Labels'} by cycle](curves.png)",
         "",
         *_agreement(results),
         "## Pool",
         "",
-        *[f"- {line.removeprefix('pool: ')}" for line in pool],
+        *[f"- {markdown_text(line.removeprefix('pool: '))}" for line in pool],
+        *[f"- {markdown_text(line)}" for line in overlap_lines(results)],
         "",
         "## Models",
         "",
         *[
-            f"- {name}, {kind} of cycle {entry['cycle']}: `{Path(entry['path']).relative_to(root.absolute())}`"
+            f"- {markdown_text(name)}, {kind} of cycle {entry['cycle']}: {markdown_code(f'{name}/{kind}')}"
             for name in model_names(results)
             for kind, entry in results["final"][name].items()
         ],
@@ -86,7 +89,8 @@ def _curves(path: Path, results: dict[str, Any], metric: str) -> None:
                 points += [(entry["cycle"], score_of(entry[name].get(kind, {}), part)) for entry in results["cycles"]]
                 drawn = [(cycle, 100 * value) for cycle, value in points if value is not None]
                 if drawn:
-                    label = " ".join([name] * (len(names) > 1) + [kind, part])
+                    # a label that begins with an underscore is left out, and dollar signs begin a formula
+                    label = f"{kind} {part}" + f", {printable(name)}".replace("$", r"\$") * (len(names) > 1)
                     axes.plot(*zip(*drawn, strict=True), line, marker="os^v"[number % 4], color=colour, label=label)
     axes.set_xlabel("cycle (0: start)")
     axes.set_ylabel(f"{metric} x 100")

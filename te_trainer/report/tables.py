@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from te_trainer.agreement import MEASURES
 from te_trainer.config.schema import DistillationConfig
+from te_trainer.escaping import markdown_cell, printable
 from te_trainer.report.labels_table import TITLE, has_scores, label_rows
 from te_trainer.stages.truncation import describe_run_truncation
 
@@ -68,7 +70,8 @@ def lay_out(found: list[tuple[str, str, str, dict[str, Any]]], with_model: bool)
 
 def markdown(header: list[str], body: list[list[str]]) -> str:
     """A table of strings in Markdown."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body))
+    lines = [list(map(markdown_cell, cells)) for cells in (header, *body)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (lines[0], ["---"] * len(header), *lines[1:]))
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
@@ -103,15 +106,18 @@ def show(
     """Print a table of scores (of labels, where there is no metric), and lines below it; what is kept stands out."""
     table = Table(title=TITLE if metric is None else f"{metric} x 100", title_justify="left")
     for number, title in enumerate(header):
-        table.add_column(title, justify="left" if number < header.index("encoder") + 1 else "right", no_wrap=True)
+        table.add_column(
+            Text(printable(title)), justify="left" if number < header.index("encoder") + 1 else "right", no_wrap=True
+        )
     for cells in body:
-        table.add_row(*cells, style="bold" if any("kept" in cell for cell in cells) else None)
+        kept = cells[header.index("encoder") - 1].startswith("kept")
+        table.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if kept else None)
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=400, file=console.file)
     console.print(table)
     for line in lines:
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False, emoji=False)
 
 
 def model_names(results: dict[str, Any]) -> list[str]:
@@ -134,6 +140,18 @@ def what_chose(results: dict[str, Any], distillation: DistillationConfig) -> str
         + "Gold scores of the dev set are reported only. " * reported
         + "How the starting checkpoints were trained is another matter."
     )
+
+
+def overlap_lines(results: dict[str, Any]) -> list[str]:
+    """How many pairs of the dev set and of each test set are in the pool, a line each; none where nobody counted."""
+    found = results.get("overlap", {})
+    entries = [("dev", found["dev"])] if "dev" in found else []
+    entries += [("test", entry) for entry in found.get("test", {}).values()]
+    return [
+        f"{role} set {entry['name']}: {entry['in_pool']:,} of its {entry['pairs']:,} pairs are in the pool, in either "
+        "order" + (", without their gold scores" if entry["in_pool"] else "")
+        for role, entry in entries
+    ]
 
 
 def agreement_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:

@@ -314,8 +314,8 @@ class StageRunner:
             metric=self.scorer.metric,
             seed=self.config.seed + len(KINDS) * cycle + KINDS.index(student),
             progress=self.progress,
-            run_name=f"{self.root.name}-cycle-{cycle}-{name}-{student}",
-            group=self.root.name,
+            run_name=f"{self.root.resolve().name}-cycle-{cycle}-{name}-{student}",
+            group=self.root.resolve().name,
             log_folder=self.root / "logs" / f"cycle-{cycle}" / name / student,
             lora=self.config.lora,
         )
