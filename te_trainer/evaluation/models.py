@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import get_args
 
 import yaml
 
+from te_trainer.config.names import LONGEST_NAME, folded
 from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.encoders import Encoder
@@ -19,6 +21,8 @@ from te_trainer.encoders.trained import load_trained
 from te_trainer.errors import InputError
 from te_trainer.model_commits import pin_models
 from te_trainer.paper import PUBLISHED, STARTS, paper_row
+
+LONGEST_ENSEMBLE = 240  # bytes of the name of its folder, which is written as .partial-NAME first
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,23 @@ def find_models(config: EvaluationConfig) -> list[Entry]:
         InputError: no such model, one that is neither a bi- nor a cross-encoder, one named twice.
     """
     entries = [_members(entry) for entry in config.models]
-    for members, written in zip(entries, config.models, strict=True):
-        if entries.count(members) > 1:
+    same = [tuple(map(_identity, members)) for members in entries]
+    for members, written in zip(same, config.models, strict=True):
+        if same.count(members) > 1:
             raise InputError(f"models: '{written}' is named twice; remove one of them")
     paths = list(dict.fromkeys(path for members in entries for path in members))
     pin_models(paths, Path(config.output_dir))
     names = _names(paths)
     found = {path: _checkpoint(path, name, config) for path, name in names.items()}
     ensembles = [tuple(found[path] for path in members) for members in entries]
-    return [Entry("+".join(member.name for member in members), members) for members in ensembles]
+    listed = [Entry("+".join(member.name for member in members), members) for members in ensembles]
+    for entry, written in zip(listed, config.models, strict=True):
+        if len(entry.name.encode()) > LONGEST_ENSEMBLE:
+            raise InputError(
+                f"models: the folder of '{written}' would have a name of {len(entry.name.encode())} bytes, more than "
+                f"{LONGEST_ENSEMBLE}; give its models' folders shorter names"
+            )
+    return listed
 
 
 def checkpoints(entries: list[Entry]) -> list[Checkpoint]:
@@ -96,7 +108,7 @@ def papers_row(entry: Entry) -> tuple[str, dict[str, float]] | None:
 def _members(entry: str) -> tuple[str, ...]:
     members = (entry,) if Path(entry).is_dir() else tuple(part.strip() for part in entry.split("+"))
     for member in members:
-        if not member or members.count(member) > 1:
+        if not member or list(map(_identity, members)).count(_identity(member)) > 1:
             raise InputError(f"models: '{entry}' is no ensemble; write one+two, two different models")
     return members
 
@@ -110,15 +122,30 @@ def _checkpoint(path: str, name: str, config: EvaluationConfig) -> Checkpoint:
 
 
 def _names(paths: list[str]) -> dict[str, str]:
-    """Of each model, as little of its path's end as tells it from the others, with the PLM's name before the kind."""
+    """Of each model, as little of its path's end as tells it from the others, with the PLM's name before the kind.
+
+    Where two such ends are alike once they are names of folders, all but the first get a number.
+    """
     parts = {path: _parts(path) for path in paths}
     lengths = {path: 1 + (parts[path][-1] in get_args(Kind)) for path in paths}
     for _ in range(max(map(len, parts.values()))):
-        names = {path: re.sub(r"[^\w.-]+", "_", "_".join(parts[path][-lengths[path] :])) for path in paths}
-        for path, name in names.items():
-            if list(names.values()).count(name) > 1:
+        ends = {path: parts[path][-lengths[path] :] for path in paths}
+        for path, end in ends.items():
+            if list(ends.values()).count(end) > 1:
                 lengths[path] += 1
+    names: dict[str, str] = {}
+    for path in paths:
+        name = re.sub(r"[^\w.-]+", "_", "_".join(parts[path][-lengths[path] :])).lstrip(".") or "model"
+        name = name.encode()[-LONGEST_NAME:].decode(errors="ignore").lstrip(".")
+        taken = set(map(folded, names.values()))
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names[path] = next(candidate for candidate in candidates if folded(candidate) not in taken)
     return names
+
+
+def _identity(path: str) -> str:
+    """One text for one model, however a local folder is written."""
+    return str(Path(path).resolve()) if is_folder(path) else path
 
 
 def _parts(path: str) -> list[str]:

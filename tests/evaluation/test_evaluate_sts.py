@@ -27,6 +27,7 @@ from transformers import set_seed
 from te_trainer.bootstrap import interval, resampled
 from te_trainer.command import run_command
 from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.pairs import load_gold
 
@@ -462,6 +463,62 @@ def test_models_that_cannot_be_scored_are_refused(
         said = refused([entry], "--tasks", TEST)
         assert said == f"models: '{entry}' is no ensemble; write one+two, two different models"
     assert refused([]).startswith("models is empty: name at least one model")
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_models_whose_names_would_be_one_have_predictions_of_their_own(
+    run: Run, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Parts of paths that are joined, characters that are replaced, and case make names alike."""
+    folders = [Path(name) for name in ("runs/sts/bert", "runs/nli/bert", "runs/sts_bert", "a b", "A_b", "a+b", ".x")]
+    for number, folder in enumerate(folders):
+        encoder = BiEncoder.from_pretrained(str(encoders["bi"]), pooling="mean", max_length=40)
+        set_seed(number)
+        with torch.no_grad():
+            for weight in encoder.model.parameters():
+                weight.add_(0.05 * torch.randn_like(weight))
+        encoder.save_pretrained(folder)
+    (tmp_path / "few.tsv").write_text("\n".join(TEST.read_text(encoding="utf-8").splitlines()[:20]), encoding="utf-8")
+    status, _, err = run([*folders, "a b+runs/sts/bert"], "--tasks", "few.tsv")
+    assert status == 0, err
+    models = results_in(tmp_path / "out")["models"]
+    names = [model["name"] for model in models]
+    assert names == ["sts_bert", "nli_bert", "sts_bert-2", "a_b", "A_b-2", "a_b-3", "x", "a_b+sts_bert"]
+    assert [model["members"][0]["model"] for model in models] == [*map(str, folders), "a b"]
+    found = [predictions(tmp_path / "out", name, "few")["prediction"] for name in names]
+    for one in range(len(found)):
+        for two in range(one):
+            assert not np.allclose(found[one], found[two])
+    theirs = BiEncoder.from_pretrained("runs/sts_bert")
+    gold = load_gold("few.tsv", "test", {})
+    columns = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
+    np.testing.assert_allclose(found[2], score_pairs(theirs, columns), atol=1e-6)
+
+
+def test_names_that_no_file_can_have_are_refused(
+    refused: Callable[..., str], encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    model = encoders["bi"]
+    for name in ("avg", "x\u202ey", "x" * 210):
+        said = refused([model], "--tasks", copy(TEST, tmp_path / f"{name}.tsv"))
+        assert "cannot name a set with gold scores" in said and said.endswith("; rename the file")
+    same = copy(TEST, tmp_path / "STS-B.tsv")
+    copy(TEST, tmp_path / "stsb.tsv").write_text(
+        "\n".join(("split\t" if not number else "test\t") + line for number, line in enumerate(lines_of(TEST))) + "\n",
+        encoding="utf-8",
+    )
+    assert "two sets are named 'STS-B'" in refused([model], "--tasks", f"[stsb, {same}]", "--data.dir", tmp_path)
+    assert "is named twice" in refused([model, f"{model}/../{model.name}"], "--tasks", TEST)
+    long = [tmp_path / (letter * 150) for letter in "ab"]
+    for folder in long:
+        shutil.copytree(model, folder)
+    assert "would have a name of 301 bytes" in refused(["+".join(map(str, long))], "--tasks", TEST)
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def copy(source: Path, target: Path) -> Path:
