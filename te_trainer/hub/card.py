@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from te_trainer.config.schema import Kind
 from te_trainer.encoders.checkpoint import load_config, saved_activation, saved_pooling, saved_prompt
+from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.finished import FinishedRun
 from te_trainer.pairs.pool import SourceCount
 from te_trainer.report import markdown, remarks, rows, what_chose
@@ -75,19 +76,21 @@ def model_card(run: FinishedRun, name: str, cycle: int | None, place: Place, lic
         data,
         template_path=str(TEMPLATE),
         place=place,
-        others=[other for other in run.names if other != name],
+        others=[markdown_text(other) for other in run.names if other != name],
         cycle=cycle,
         cycles=len(run.cycles),
         encoders=[_encoder(run, name, kind, cycle) for kind in place.kinds],
         kept={kind: run.results["final"][name][kind]["cycle"] for kind in place.kinds},
         both="cross-encoder" in run.kinds,
         pairs=run.pool.pairs,
-        sources=[_source(count) for count in run.pool.sources],
+        sources=[markdown_text(_source(count)) for count in run.pool.sources],
         metric=METRICS[task][1],
         table=markdown(*rows(results)),
-        remarks=remarks(results),
+        title=markdown_text(place.repository.partition("/")[2]),
+        remarks=[markdown_text(line) for line in remarks(results)],
         chose=what_chose(results, run.distillation),
-        overlap=_overlap(run),
+        counted="overlap" in run.results,
+        overlap=_overlaps(run),
         tested=bool(evaluated),
     )
     return str(card)
@@ -99,7 +102,7 @@ def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict
     start, on_hub = run.start(name, kind)
     about = {
         "kind": kind,
-        "start": start,
+        "start": markdown_code(start),
         "on_hub": on_hub,
         "max_length": run.about["config"][kind.replace("-", "_")].get("max_length", 32 if kind == "bi-encoder" else 64),
     }
@@ -125,7 +128,7 @@ def _eval_results(
                 # The Hub groups scores by data set, configuration and split: sets without a name there differ by it.
                 dataset_type=benchmark.repository if benchmark else "unknown",
                 dataset_config=benchmark.configuration if benchmark else test,
-                dataset_name=test,
+                dataset_name=test if benchmark or test not in BENCHMARKS else f"{test} (local file)",
                 dataset_split=_split(benchmark) if benchmark else None,
                 metric_type=metric,
                 metric_name=f"{title} ({kind})" if place.folders else title,
@@ -136,7 +139,14 @@ def _eval_results(
 
 
 def _benchmark(run: FinishedRun, test: str) -> Benchmark | None:
-    return BENCHMARKS.get(test) if test in run.about["config"]["data"]["test"] else None
+    """The benchmark that a test set is, where the run read it from the Hub; what a local file holds, nobody knows."""
+    data = run.about["config"]["data"]
+    if test not in data["test"]:
+        return None
+    from_hub = data["dir"] is None and not Path(test).exists()
+    # runs of earlier versions of the package have not written down what they read
+    entry = run.results.get("overlap", {}).get("test", {}).get(test, {})
+    return BENCHMARKS.get(test) if entry.get("from_hub", from_hub) else None
 
 
 def _split(benchmark: Benchmark) -> str:
@@ -147,10 +157,10 @@ def _datasets(run: FinishedRun) -> list[str]:
     """The pool's sources that the Hub knows."""
     found = []
     for count in run.pool.sources:
-        if count.source in BENCHMARKS:
-            found.append(BENCHMARKS[count.source].repository)
-        elif _on_hub(count):
-            found.append(count.source.partition(":")[0])
+        if not _on_hub(count):
+            continue
+        known = BENCHMARKS.get(count.source)
+        found.append(known.repository if known else count.source.partition(":")[0])
     return list(dict.fromkeys(found))
 
 
@@ -160,18 +170,19 @@ def _source(count: SourceCount) -> str:
 
 
 def _on_hub(count: SourceCount) -> bool:
-    """Whether a source that is no benchmark is a data set of the Hub; files have a hash, folders are there."""
+    """Whether a source is a data set of the Hub; files have a hash, folders are there."""
     source = count.source
-    return count.sha256 is None and HUB_DATASET.fullmatch(source) is not None and not Path(source).exists()
+    named = source in BENCHMARKS or HUB_DATASET.fullmatch(source) is not None
+    return named and count.sha256 is None and not Path(source).exists()
 
 
-def _overlap(run: FinishedRun) -> list[str]:
-    """The sets with gold scores whose pairs, without the scores, are in the pool."""
-    data = run.about["config"]["data"]
-    pool = {_whereabouts(source.source) for source in run.pool.sources}
-    gold = [*data["test"], *([data["dev"]] if data["dev"] else [])]
-    return list(dict.fromkeys(Path(source).stem for source in gold if _whereabouts(source) in pool))
-
-
-def _whereabouts(source: str) -> str:
-    return source if source in BENCHMARKS else str(Path(source).absolute())
+def _overlaps(run: FinishedRun) -> list[str]:
+    """How many pairs of which sets with gold scores are in the pool."""
+    found = run.results.get("overlap", {})
+    entries = [("test", entry) for entry in found.get("test", {}).values()]
+    entries += [("dev", found["dev"])] if "dev" in found else []
+    return [
+        f"{entry['in_pool']:,} of the {entry['pairs']:,} pairs of the {role} set {markdown_text(entry['name'])}"
+        for role, entry in entries
+        if entry["in_pool"]
+    ]

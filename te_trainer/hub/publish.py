@@ -19,8 +19,10 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from te_trainer.config.hub import names_repository
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
+from te_trainer.escaping import printable
 from te_trainer.finished import FinishedRun
 from te_trainer.hub.card import Place, model_card
+from te_trainer.hub.files import encoder_files
 
 MEND = f"make one that may write at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN or call `hf auth login`"
 # Files of an earlier upload that a loader might take instead of the new ones.
@@ -58,11 +60,14 @@ def check_hub(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], ask: 
 def publish(root: Path, hub: HubConfig) -> list[str]:
     """Upload a finished run's encoders, a repository each, or both of a PLM in one.
 
+    Of an encoder's folder, the files of a checkpoint are uploaded; what else lies there is named and left out.
+
     Returns:
         the repositories' addresses.
 
     Raises:
-        InputError: the run is not finished, or the upload failed; the message ends with the command that repeats it.
+        InputError: the run is not finished, an encoder is a link or holds one, or the upload failed; this message ends
+            with the command that repeats it.
     """
     run = FinishedRun.load(root)
     uploads = [
@@ -71,9 +76,8 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
         for place in _places(hub, name, run.names, run.kinds)
         for cycle in [None, *(run.cycles if hub.branch_per_cycle else [])]
     ]
-    for name, cycle, place in uploads:
-        for kind in place.kinds:
-            run.encoder(name, kind, cycle)
+    folders = [run.encoder(name, kind, cycle) for name, cycle, place in uploads for kind in place.kinds]
+    left_out = [str(folder / name) for folder in folders for name in encoder_files(folder, root).left_out]
     _check_token()
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -85,6 +89,8 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
             _lay_out(Path(folder), run, name, cycle, place, hub.license)
             with _failures_are_named(place.repository, root, hub):
                 _upload(api, Path(folder), place, hub.private, f"Encoders of {name}, cycle {cycle or 'kept'}")
+    if left_out:
+        print(f"Not published, because it is no file of a checkpoint: {printable(', '.join(left_out))}")
     return list(dict.fromkeys(f"{api.endpoint}/{place.repository}" for _, _, place in uploads))
 
 
@@ -106,8 +112,8 @@ def _lay_out(folder: Path, run: FinishedRun, name: str, cycle: int | None, place
     for kind in place.kinds:
         encoder = run.encoder(name, kind, cycle)
         target = folder / kind if place.folders else folder
-        for file in sorted(path for path in encoder.rglob("*") if path.is_file()):
-            link = target / file.relative_to(encoder)
+        for published in encoder_files(encoder, run.root).published:
+            file, link = encoder / published, target / published
             link.parent.mkdir(parents=True, exist_ok=True)
             if file.name == "adapter_config.json":
                 about = json.loads(file.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import yaml
 from conftest import ROOT, SAMPLE, process_environment, run_recipe, tiny_arguments
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from server import HubServer
 from writing import Account
 
@@ -256,7 +258,7 @@ def test_a_card_says_what_the_run_found(hub: HubServer, run: Path, published: st
         )
         assert f"| kept: cycle {final['cycle']} | {kind} | {100 * final['dev']:.2f} |" in card.text
         assert "Gold scores of the dev set chose checkpoints and cycles." in card.text
-        assert "The pool holds the sentence pairs of test, though never their gold scores." in card.text
+        assert "The pool holds 253 of the 253 pairs of the test set test, in either order, though never" in card.text
         assert "unsupervised" not in card.text.partition("## Citation")[0]
 
 
@@ -396,16 +398,89 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
     about["config"]["models"][0] |= {"bi_encoder": "princeton-nlp/start", "cross_encoder": "bert-base-uncased"}
     about["models"]["tiny"] = {"bi_encoder": "a" * 40, "cross_encoder": "b" * 40}
     about["config"]["data"] |= {"test": ["stsb", "sts12"], "dev": "stsb", "pool": ["stsb", "owner/pairs:small"]}
+    in_pool = [("stsb", 3), ("stsb", 9), ("sts12", 0)]
+    entries = [{"name": name, "from_hub": True, "pairs": 9, "in_pool": count} for name, count in in_pool]
+    overlap = {"dev": entries[0], "test": {entry["name"]: entry for entry in entries[1:]}}
     pool = replace(found.pool, sources=[SourceCount("stsb"), SourceCount("owner/pairs:small")])
     scores = {"stsb": 0.75, "sts12": 0.5, "avg": 0.625}
     found.results["final"]["tiny"]["bi-encoder"]["test"] = scores
-    card = card_of(replace(found, about=about, pool=pool))
+    card = card_of(replace(found, about=about, pool=pool, results=found.results | {"overlap": overlap}))
     assert card.data.base_model == ["princeton-nlp/start"]
     assert card.data.datasets == ["mteb/stsbenchmark-sts", "owner/pairs"]
     described = [(result.dataset_type, result.dataset_split, result.metric_value) for result in card.data.eval_results]
     assert described == [("mteb/stsbenchmark-sts", "test", 0.75), ("mteb/sts12-sts", "test", 0.5)]
-    assert "The pool holds the sentence pairs of stsb, though" in card.text
+    pairs = "9 of the 9 pairs of the test set stsb, 3 of the 9 pairs of the dev set stsb"
+    assert f"The pool holds {pairs}, in either order, though" in card.text
     assert "No licence was named" in card.text
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_local_file_is_published_as_no_data_set_of_the_hub(run: Path, counted: bool) -> None:
+    """A benchmark that was read from data.dir is what the user put there, in a pool and in a test set."""
+    found = FinishedRun.load(run)
+    about = json.loads(json.dumps(found.about))
+    about["config"]["data"] |= {"test": ["sickr"], "dir": "/home/me/sets", "pool": ["sickr"]}
+    pool = replace(found.pool, sources=[SourceCount("sickr", sha256="0" * 64)])
+    found.results["final"]["tiny"]["bi-encoder"]["test"] = {"sickr": 0.75, "avg": 0.75}
+    found.results.pop("overlap")
+    if counted:
+        about["config"]["data"]["dir"] = None  # what was read counts, not what is there when the card is made
+        found.results["overlap"] = {
+            "test": {"sickr": {"name": "sickr", "from_hub": False, "pairs": 9, "in_pool": 0}},
+        }
+    card = card_of(replace(found, about=about, pool=pool))
+    assert "mteb/" not in str(card)
+    (result,) = card.data.eval_results or []
+    assert (result.dataset_type, result.dataset_name) == ("unknown", "sickr (local file)")
+    assert card.data.datasets is None
+    assert ("No pair of a set with gold scores is in the pool" in card.text) == counted
+    assert "The pool holds" not in card.text
+
+
+def test_names_neither_break_a_card_nor_mean_anything_in_it(run: Path) -> None:
+    found = FinishedRun.load(run)
+    about = json.loads(json.dumps(found.about))
+    test, other, start = 'a: "b" | #{{ 7 * 7 }} <b>', "*kept* [x](y) | `z`", "start`|<i>"
+    about["config"]["models"][0] |= {"bi_encoder": f"/home/{start}", "cross_encoder": f"/home/{start}"}
+    results = found.results
+    results["overlap"] = {"test": {test: {"name": test, "from_hub": False, "pairs": 9, "in_pool": 2}}}
+    for part in (results["start"], results["final"], *results["cycles"]):
+        for entry in part["tiny"].values():
+            entry["test"] = {test: 0.5, "avg": 0.5}
+        part[other] = part["tiny"]
+    pool = replace(found.pool, sources=[SourceCount("/home/_me_/- | [p](q)\x1b.tsv", sha256="0" * 64)])
+    card = card_of(replace(found, about=about, pool=pool), "other: 'mine'\n---\n")
+    (result,) = card.data.eval_results or []
+    assert (result.dataset_name, card.data.license) == (test, "other: 'mine'\n---\n")
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(card.text)
+    assert escape(test) in html and escape(f"2 of the 9 pairs of the test set {test}") in html
+    assert f"combined with those of {escape(other)} (mutual" in html
+    assert f"a local checkpoint, <code>{escape(start)}</code>" in html
+    assert escape("- | [p](q)\\x1b.tsv") in html and "/home" not in card.text
+    rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+    assert len(rows) > 3 and len({row.count("<t") for row in rows}) == 1
+
+
+def test_nothing_but_an_encoder_is_published(
+    hub: HubServer, run: Path, published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "tiny/bi-encoder/.env").write_text("TOKEN=secret", encoding="utf-8")
+    (copy / "tiny/bi-encoder/README.md").write_text("mine", encoding="utf-8")
+    environment = online(hub, tmp_path / "home")
+    (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
+    first = push(str(copy), "--hub.repo_id", "owner/clean", **environment)
+    assert first.returncode == 0, first.stderr
+    assert f"Not published, because it is no file of a checkpoint: {copy}/tiny/bi-encoder/.env" in first.stdout
+    there = hub.root / "models/owner/clean-bi-encoder"
+    assert not (there / ".env").exists() and (there / "model.safetensors").exists()
+    assert (copy / "tiny/bi-encoder/README.md").read_text(encoding="utf-8") == "mine"
+    (copy / "tiny/cross-encoder/vocab.json").symlink_to(tmp_path / "secret.json")
+    before = list(hub.shelf.commits)
+    with pytest.raises(InputError, match=r"cross-encoder/vocab.json is a link to .*secret.json, and nothing"):
+        publish(copy, HubConfig("owner/linked"))
+    assert hub.shelf.commits == before
 
 
 def test_a_card_calls_unsupervised_only_what_no_gold_score_chose(run: Path) -> None:
