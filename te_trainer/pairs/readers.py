@@ -198,6 +198,12 @@ def _columns(source: str, names: Names, present: Iterable[str]) -> list[str]:
         column = mapped if mapped in present else plain
         if column not in present or (column != mapped and column in dict(names)):
             raise _no_column(source, mapped, present)
+        if column in found:
+            one, two = (names[found.index(column)][1], plain)
+            raise InputError(
+                f"{source}: {one} and {two} would both be read from the column '{column}'; map each to a column of its "
+                "own with data.columns"
+            )
         found.append(column)
     return found
 

@@ -128,7 +128,9 @@ def write_page(root: Path) -> None:
             *overlap_lines(results),
         ],
         environment=_flat(results["environment"]),
-        configuration=yaml.safe_dump(run.about, sort_keys=False, allow_unicode=True),
+        configuration="\n".join(
+            map(printable, yaml.safe_dump(run.about, sort_keys=False, allow_unicode=True).splitlines())
+        ),
     )
     write_text(root / PAGE, page)
 

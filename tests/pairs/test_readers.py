@@ -115,6 +115,13 @@ def test_a_mapped_column_that_is_absent_falls_back_to_its_plain_name(tmp_path: P
         read(plain, {"sentence1": "question", "sentence2": "sentence1"})
 
 
+@pytest.mark.parametrize("columns", [{"sentence1": "a", "sentence2": "a"}, {"sentence1": "sentence2"}])
+def test_one_column_is_not_read_as_both_sentences(columns: dict[str, str], tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "source", "csv", [{"a": "x", "sentence1": "y", "sentence2": "z"}])
+    with pytest.raises(InputError, match="sentence1 and sentence2 would both be read from the column"):
+        read(source, columns)
+
+
 def test_later_json_rows_have_the_columns_of_the_first(tmp_path: Path) -> None:
     rows = [{"question": "one", "sentence2": "two"}, {"sentence1": "three", "sentence2": "four"}]
     source = write_rows(tmp_path / "pairs", "jsonl", rows)
