@@ -434,7 +434,9 @@ def test_contrastive_training_and_an_evaluation_go_on_with_their_commits(hub: Hu
         begun[name] = Repository(repository, hub.root / "branches" / repository / "before").commit
         assert begun[name] != hub.commit("models", repository)
         (tmp_path / name).mkdir()
-        (tmp_path / name / "run.yaml").write_text(yaml.safe_dump({"commits": {repository: begun[name]}}))
+        (tmp_path / name / "run.yaml").write_text(
+            yaml.safe_dump({"config": {}, "versions": {}, "commits": {repository: begun[name]}})
+        )
         calls.append([name, name, repository, str(tmp_path / name)])
     found = ask(hub.url, tmp_path, *calls)
     assert {name: found[name] for name in begun} == begun
