@@ -6,6 +6,7 @@ token that is computed is a real one, and neither memory nor cost per pair grows
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +18,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
+from te_trainer.encoders.attention import fast_attention, use_attention
 from te_trainer.encoders.batches import packed_batches, token_batches
 from te_trainer.encoders.packing import is_packed
 from te_trainer.encoders.padding import pad
@@ -69,7 +71,7 @@ def score_pairs(
     budget = batch_tokens or _default_budget(device)
     encoder.model.to(device).eval()
     scores = SharedArray(scratch and scratch / "scores.f32", (total,), state)
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.inference_mode(), autocast(device, precision), _fast(encoder, device):
         if isinstance(encoder, BiEncoder):
             _score_bi(encoder, pairs, scores, budget, scratch, state, progress or _silent)
         else:
@@ -107,7 +109,7 @@ def embed_sentences(
     state = process_state()
     encoder.model.to(state.device).eval()
     vectors = SharedArray(scratch / "vectors.f32", (len(sentences), encoder.model.config.hidden_size), state)
-    with torch.inference_mode(), autocast(state.device, precision):
+    with torch.inference_mode(), autocast(state.device, precision), _fast(encoder, state.device):
         _embed(
             encoder,
             lambda start, stop: sentences[start:stop]["sentence1"],
@@ -229,6 +231,10 @@ def _sentences(pairs: Pairs, places: np.ndarray) -> list[str]:
 
 def _default_budget(device: torch.device) -> int:
     return 4096 if device.type == "cpu" else 32768
+
+
+def _fast(encoder: Encoder, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    return use_attention(encoder.model, fast_attention(encoder.model, encoder.max_length, device))
 
 
 def _batches(encoder: Encoder, input_ids: list[list[int]], budget: int) -> Iterator[np.ndarray]:

@@ -293,13 +293,18 @@ def real_tokens() -> Callable[[str], Encoder]:
     ],
 )
 def test_95_of_100_tokens_of_a_batch_are_real(
-    tmp_path: Path, real_tokens: Callable[[str], Encoder], kind: str, source: str, budget: int, packed: bool
+    tmp_path: Path,
+    real_tokens: Callable[[str], Encoder],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    source: str,
+    budget: int,
+    packed: bool,
 ) -> None:
     """With the budgets that a CPU and a GPU have by default."""
     encoder = real_tokens(kind)
-    if packed:
-        packing.pack(encoder.model)
-    encoder.model.set_attn_implementation(packing.NAME if packed else "eager")
+    if not packed:
+        monkeypatch.setattr(packing, "POSITIONS", {})
     pairs: Any
     if source == "stsb dev":
         gold = load_gold("stsb", "dev", {}, str(GOLD_FOLDER))
@@ -317,12 +322,12 @@ def test_95_of_100_tokens_of_a_batch_are_real(
     assert len(watch.batches) <= sum(watch.sizes) / budget + encoder.max_length / 2
 
 
-def test_batches_on_a_cpu_are_filled_up_to_4096_tokens(bi_encoder: BiEncoder) -> None:
+def test_batches_on_a_cpu_are_filled_up_to_4096_tokens(bi_encoder: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     words = sorted({word for pair in sample_pairs(60) for word in pair[0].lower().split() if word.isalpha()})[:50]
     texts = [f"{one} {two}" for one in words for two in words]
     # texts of 4 tokens; a packed batch holds a multiple of 16, as far as there are so many left
-    for attention, sizes in ((packing.NAME, [4032, 4032, 1920, 16]), ("eager", [4096, 4096, 1808])):
-        bi_encoder.model.set_attn_implementation(attention)
+    for packs, sizes in ((packing.POSITIONS, [4032, 4032, 1920, 16]), ({}, [4096, 4096, 1808])):
+        monkeypatch.setattr(packing, "POSITIONS", packs)
         with Watch(bi_encoder.model) as watch:
             score_pairs(bi_encoder, {"sentence1": texts, "sentence2": texts})
         assert watch.sizes == sizes

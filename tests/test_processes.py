@@ -16,9 +16,7 @@ import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from conftest import ROOT, process_environment, run_two_ranks, tiny_arguments
-from transformers import BertConfig
 
-from te_trainer.encoders.attention import attention
 from te_trainer.encoders.precision import resolve_precision
 from te_trainer.processes import device_type, process_state
 from te_trainer.quiet import quiet_libraries
@@ -51,7 +49,6 @@ def choices() -> dict[str, bool]:
         "labelling": process_state()._cpu,
         "training": BiEncoderTrainingArguments().use_cpu,
         "precision": resolve_precision() == "bfloat16",
-        "attention": attention(BertConfig(), 32) != {},
         "DeepSpeed": deepspeed == "cpu",
     }
 

@@ -94,7 +94,7 @@ class BiEncoder:
         """
         name = with_revision(name, revision)
         pooling = check_bi_encoder(name, pooling, from_cross_encoder)
-        model = load_model(AutoModel, name, max_length, **without_pooler(load_config(name)))
+        model = load_model(AutoModel, name, **without_pooler(load_config(name)))
         tokenizer = load_tokenizer(name)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)

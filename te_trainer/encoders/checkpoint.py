@@ -19,7 +19,6 @@ from transformers import (
 
 from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import Pooling
-from te_trainer.encoders.attention import attention, prepare_attention
 from te_trainer.encoders.decoders import is_decoder, prepare_tokenizer
 from te_trainer.encoders.locate import commit_of, locate
 from te_trainer.errors import InputError
@@ -59,13 +58,12 @@ def load_config(name: str) -> PretrainedConfig:
     return config
 
 
-def load_model(auto: Any, name: str, max_length: int, **arguments: Any) -> PreTrainedModel:
-    """`auto.from_pretrained`, in float32 whatever the checkpoint's dtype, for texts of at most so many tokens.
+def load_model(auto: Any, name: str, **arguments: Any) -> PreTrainedModel:
+    """`auto.from_pretrained`, in float32 whatever the checkpoint's dtype.
 
     Raises:
         InputError: there are no weights, or they do not fit the configuration.
     """
-    arguments |= attention(load_config(name), max_length)
     try:
         model = auto.from_pretrained(locate(name), dtype=torch.float32, **arguments)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -73,7 +71,6 @@ def load_model(auto: Any, name: str, max_length: int, **arguments: Any) -> PreTr
     if commit_of(name) is not None:
         # What is saved of the model names its start so, and not by a folder of this machine.
         model.name_or_path = model.config.name_or_path = split_revision(name)[0]
-    prepare_attention(model)
     return model
 
 

@@ -27,7 +27,7 @@ from te_trainer.encoders.checkpoint import (
 )
 from te_trainer.encoders.decoders import is_decoder, prepare_model
 from te_trainer.encoders.locate import with_revision
-from te_trainer.encoders.packing import is_packed
+from te_trainer.encoders.packing import can_pack
 from te_trainer.errors import InputError
 from te_trainer.run_folder import give_umask_mode
 
@@ -79,12 +79,12 @@ class CrossEncoder:
         """
         name = with_revision(name, revision)
         activation = check_cross_encoder(name)
-        model = load_model(AutoModelForSequenceClassification, name, max_length, num_labels=1)
+        model = load_model(AutoModelForSequenceClassification, name, num_labels=1)
         tokenizer = load_tokenizer(name)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)
-        if is_packed(model):
-            # the classifier reads the first column, and packing leaves no padding that could stand there
+        if can_pack(model):
+            # the classifier reads the first column
             tokenizer.padding_side = "right"
         return cls(model, tokenizer, max_length, activation)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -45,9 +48,15 @@ class CPUDropout(nn.Dropout):
         return input if mask is None else input * mask
 
 
-def use_cpu_dropout(model: nn.Module) -> None:
-    """Put `CPUDropout` where `nn.Dropout` is; it has no weights, so that checkpoints stay the same."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Dropout and not child.inplace:
-                setattr(parent, name, CPUDropout(child.p).train(child.training))
+@contextlib.contextmanager
+def cpu_dropout(model: nn.Module) -> Iterator[None]:
+    """Within the block, every `nn.Dropout` of a model is a `CPUDropout`; blocks may lie within one another."""
+    # a class alone: what holds or hooks these modules need not know
+    replaced = [module for module in model.modules() if type(module) is nn.Dropout and not module.inplace]
+    for module in replaced:
+        module.__class__ = CPUDropout
+    try:
+        yield
+    finally:
+        for module in replaced:
+            module.__class__ = nn.Dropout

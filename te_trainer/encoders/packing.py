@@ -6,17 +6,20 @@ sentences of similar length out of it, and puts what it found back.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import MODEL_MAPPING, AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from te_trainer.encoders.batches import row_size, split_by_size
 from te_trainer.encoders.dropout import dropout_mask
-from te_trainer.errors import InputError
 
 NAME = "te_trainer_packed"  # of the attention, among those of transformers
 
@@ -177,17 +180,22 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float,
-    packing: Packing,
+    packing: Packing | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **rest: Any,
 ) -> tuple[Tensor, None]:
-    """For `AttentionInterface`: shapes (1, heads, total, d) in, (1, total, heads, d) out."""
+    """For `AttentionInterface`: shapes (1, heads, total, d) in, (1, total, heads, d) out; padded batches as ever."""
+    if packing is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
+        )
     rows = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
     return _Attention.apply(*rows, packing, scaling, dropout).unsqueeze(0), None
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """For `AttentionMaskInterface`: a packing knows which tokens belong together."""
+def _mask(*args: Any, attention_mask: Tensor | None = None, **rest: Any) -> Tensor | None:
+    """For `AttentionMaskInterface`: a packed row has no mask, its packing knows which tokens belong together."""
+    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **rest)
 
 
 def _round_up(number: int) -> int:
@@ -197,43 +205,70 @@ def _round_up(number: int) -> int:
 
 
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, _no_mask)
+AttentionMaskInterface.register(NAME, _mask)
 
 
 # What all models of `POSITIONS` take, in their order.
 ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+# Who gives or asks for these sees every token of a padded batch.
+PADDED = ("inputs_embeds", "past_key_values", "encoder_hidden_states", "output_hidden_states", "output_attentions")
 
 
-def pack(model: PreTrainedModel) -> None:
-    """Let a model of `POSITIONS`, loaded with `attn_implementation=NAME`, compute its batches in packed rows; once.
+def transformers_model(model: nn.Module) -> PreTrainedModel | None:
+    """The model of transformers below what peft has put around it; None where there is none."""
+    return next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
 
-    It takes padded batches of `input_ids`, and gives a last hidden state of their shape, as before; what its layers
-    give on the way is packed. With another attention (`model.set_attn_implementation`) it is what it was.
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether `packed` is made for a model."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        # vectors in front of every sentence are nothing for a row of all sentences
+        return False
+    plain = transformers_model(model)
+    if plain is None or plain.config.model_type not in POSITIONS or getattr(plain.config, "is_decoder", False):
+        return False
+    # a repository's own code may call itself by these names
+    return type(plain.config) in MODEL_MAPPING and isinstance(plain.base_model, MODEL_MAPPING[type(plain.config)])
+
+
+@contextlib.contextmanager
+def packed(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, a model of which `can_pack` holds, and whose attention is `NAME`, computes packed rows.
+
+    It takes padded batches of `input_ids`, and gives what it gives of them otherwise. Passes that ask for more than
+    the last layer, or give other inputs, are computed with their padding.
     """
+    if is_packed(model):
+        yield
+        return
     base: Any = model.base_model
-    base.register_forward_pre_hook(_pack, with_kwargs=True)
-    base.encoder.register_forward_hook(_unpack, with_kwargs=True)
-    for layer in base.encoder.layer:
-        layer.attention.self.register_forward_pre_hook(_cast_once)
+    handles = [
+        base.register_forward_pre_hook(_pack, with_kwargs=True),
+        base.encoder.register_forward_hook(_unpack, with_kwargs=True),
+        *(layer.attention.self.register_forward_pre_hook(_cast_once) for layer in base.encoder.layer),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def is_packed(model: PreTrainedModel) -> bool:
-    """Whether a model computes no padding."""
-    return model.config._attn_implementation == NAME
+def is_packed(model: nn.Module) -> bool:
+    """Whether a model computes no padding at the moment."""
+    plain = transformers_model(model)
+    return plain is not None and _pack in plain.base_model._forward_pre_hooks.values()
 
 
 def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
-    if not is_packed(base):
-        return None
     inputs = {**dict(zip(ARGUMENTS, args, strict=False)), **inputs}
-    ids = inputs.get("input_ids")
-    if ids is None or inputs.get("past_key_values") is not None or inputs.get("encoder_hidden_states") is not None:
-        raise InputError(
-            "a packed model reads input_ids alone; after model.set_attn_implementation('eager') it reads all else"
-        )
-    mask = inputs.get("attention_mask")
-    mask = torch.ones_like(ids) if mask is None else mask
-    packing = Packing(mask)
+    ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    asked = [inputs.get(name) for name in PADDED] + [base.config.output_hidden_states, base.config.output_attentions]
+    if ids is None or any(value is not None and value is not False for value in asked):
+        return None
+    if mask is not None and mask.dim() != 2:
+        return None
+    packing = Packing(torch.ones_like(ids) if mask is None else mask)
     packed = {name: inputs.get(name) for name in ("token_type_ids", "position_ids")}
     if packed["position_ids"] is None:
         packed["position_ids"] = POSITIONS[base.config.model_type](ids, base.config.pad_token_id)

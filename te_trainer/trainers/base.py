@@ -23,8 +23,9 @@ from transformers import (
     set_seed,
 )
 
-from te_trainer.encoders.dropout import use_cpu_dropout
-from te_trainer.encoders.packing import is_packed
+from te_trainer.encoders import packing
+from te_trainer.encoders.attention import fast_attention, use_attention
+from te_trainer.encoders.dropout import cpu_dropout
 from te_trainer.encoders.precision import autocast
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
@@ -145,19 +146,10 @@ class PairTrainer(EvaluatingTrainer):
     def _prepare_encoder(self) -> None:
         """Make the encoder ready for this trainer, once it is there."""
         args, encoder = self.args, self.encoder
-        by_sentence = args.neftune_noise_alpha or (self.peft_config is not None and self.peft_config.is_prompt_learning)
-        if by_sentence and is_packed(encoder.model):
-            # vectors in front of every sentence, and noise by its length, are nothing for a row of all sentences
-            encoder.model.set_attn_implementation("eager")
         if self.peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
             set_seed(args.seed)
             encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, copy.deepcopy(self.peft_config)))
-        if args.device.type == "cpu" and not args.torch_compile:
-            use_cpu_dropout(encoder.model)
-        elif is_packed(encoder.model):
-            # what a compiler makes of padded batches is its own affair
-            encoder.model.set_attn_implementation("sdpa")
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """The model of a new encoder, which is `self.encoder` from then on.
@@ -321,7 +313,7 @@ class PairTrainer(EvaluatingTrainer):
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:
         """What surrounds a training of the encoder that is there."""
-        with self._used_words():
+        with self._used_words(), use_attention(self.encoder.model, self._attention()), self._dropout():
             yield
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -329,7 +321,8 @@ class PairTrainer(EvaluatingTrainer):
         if self.is_in_train:
             return super().evaluation_loop(*args, **kwargs)
         try:
-            return super().evaluation_loop(*args, **kwargs)
+            with use_attention(self.encoder.model, self._attention()):
+                return super().evaluation_loop(*args, **kwargs)
         finally:
             self._release()
 
@@ -357,8 +350,20 @@ class PairTrainer(EvaluatingTrainer):
 
     def _grouped(self) -> bool:
         strategy = self.args.train_sampling_strategy
-        pads = self.args.device.type == "cpu" and not is_packed(self.encoder.model)
+        pads = self.args.device.type == "cpu" and self._attention() != packing.NAME
         return strategy == "group_by_length" or (strategy == "auto" and pads)
+
+    def _attention(self) -> str | None:
+        if self.args.torch_compile:
+            # what a compiler makes of padded batches is its own affair
+            return None
+        name = fast_attention(self.encoder.model, self.encoder.max_length, self.args.device)
+        # noise by a sentence's length is nothing for a row of all sentences
+        return "eager" if name == packing.NAME and self.args.neftune_noise_alpha else name
+
+    def _dropout(self) -> contextlib.AbstractContextManager[None]:
+        fast = self.args.device.type == "cpu" and not self.args.torch_compile
+        return cpu_dropout(self.encoder.model) if fast else contextlib.nullcontext()
 
     def _used_words(self) -> contextlib.AbstractContextManager[None]:
         # engines that take weights apart, and compilers, get the model as it is

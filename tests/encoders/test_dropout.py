@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from te_trainer.encoders import CrossEncoder
-from te_trainer.encoders.dropout import CPUDropout, use_cpu_dropout
+from te_trainer.encoders.dropout import CPUDropout, cpu_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -68,12 +68,15 @@ def test_a_model_keeps_its_weights_and_its_scores(tiny: Path) -> None:
     model = encoder.model.eval()
     inputs = encoder.tokenizer(["one text"], ["another text"], return_tensors="pt")
     names, before = list(model.state_dict()), encoder.scores(**inputs)
-    count = sum(type(module) is nn.Dropout for module in model.modules())
-    use_cpu_dropout(model)
-    assert count > 0
-    assert sum(type(module) is CPUDropout for module in model.modules()) == count
-    assert not any(type(module) is nn.Dropout for module in model.modules())
-    assert list(model.state_dict()) == names
-    assert torch.equal(encoder.scores(**inputs), before)
-    model.train()
-    assert not torch.equal(encoder.scores(**inputs), encoder.scores(**inputs))
+    places = [name for name, module in model.named_modules() if type(module) is nn.Dropout]
+    assert places
+    with pytest.raises(KeyError), cpu_dropout(model), cpu_dropout(model):
+        assert [name for name, module in model.named_modules() if type(module) is CPUDropout] == places
+        assert not any(type(module) is nn.Dropout for module in model.modules())
+        assert list(model.state_dict()) == names
+        assert torch.equal(encoder.scores(**inputs), before)
+        model.train()
+        assert not torch.equal(encoder.scores(**inputs), encoder.scores(**inputs))
+        raise KeyError
+    assert [name for name, module in model.named_modules() if type(module) is nn.Dropout] == places
+    assert all(model.get_submodule(name).training for name in places)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,12 @@ import transformers
 from conftest import sample_pairs
 from torch import Tensor
 
-from te_trainer.encoders import BiEncoder, CrossEncoder, packing
+from te_trainer.encoders import BiEncoder, packing
+from te_trainer.encoders.attention import use_attention
 from te_trainer.encoders.batches import ROW
-from te_trainer.encoders.dropout import use_cpu_dropout
+from te_trainer.encoders.dropout import cpu_dropout
 from te_trainer.encoders.packing import Packing
 from te_trainer.encoders.precision import autocast
-from te_trainer.errors import InputError
 
 LENGTH = 100
 MODELS = ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"]
@@ -40,15 +42,24 @@ def config(name: str, dropout: float = 0.0) -> Any:
     )
 
 
-def two_of(name: str, dropout: float = 0.0) -> tuple[Any, Any]:
+Two = Callable[..., tuple[Any, Any]]
+
+
+@pytest.fixture
+def two_of() -> Iterator[Two]:
     """The same weights twice: plain, and packed."""
-    auto = getattr(transformers, f"{name}ForSequenceClassification")
-    torch.manual_seed(0)
-    plain = auto._from_config(config(name, dropout), attn_implementation="eager")
-    packed = auto._from_config(config(name, dropout), attn_implementation=packing.NAME)
-    packed.load_state_dict(plain.state_dict())
-    packing.pack(packed)
-    return plain, packed
+    with ExitStack() as stack:
+
+        def make(name: str, dropout: float = 0.0) -> tuple[Any, Any]:
+            auto = getattr(transformers, f"{name}ForSequenceClassification")
+            torch.manual_seed(0)
+            plain = auto._from_config(config(name, dropout), attn_implementation="eager")
+            packed = auto._from_config(config(name, dropout))
+            packed.load_state_dict(plain.state_dict())
+            stack.enter_context(use_attention(packed, packing.NAME))
+            return plain, packed
+
+        yield make
 
 
 def batch(name: str, sentences: int, left: bool = False) -> dict[str, Tensor]:
@@ -63,7 +74,7 @@ def batch(name: str, sentences: int, left: bool = False) -> dict[str, Tensor]:
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize("types", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_outputs_and_gradients_are_those_of_the_padded_batch(name: str, types: bool, left: bool) -> None:
+def test_outputs_and_gradients_are_those_of_the_padded_batch(two_of: Two, name: str, types: bool, left: bool) -> None:
     plain, packed = two_of(name)
     inputs = batch(name, 37, left)
     if left and name in {"Bert", "Electra"}:
@@ -90,13 +101,13 @@ def test_outputs_and_gradients_are_those_of_the_padded_batch(name: str, types: b
         torch.testing.assert_close(found[packed][key], value, atol=1e-6 * scale, rtol=1e-4, msg=key)
 
 
-def test_a_batch_without_a_mask_and_one_of_a_single_token() -> None:
+def test_a_batch_without_a_mask_and_one_of_a_single_token(two_of: Two) -> None:
     plain, packed = two_of("Bert")
     for ids in (torch.randint(5, 100, (3, 7)), torch.tensor([[5]])):
         torch.testing.assert_close(packed(ids).logits, plain(ids).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_arguments_may_come_by_position() -> None:
+def test_arguments_may_come_by_position(two_of: Two) -> None:
     plain, packed = two_of("Roberta")
     inputs = batch("Roberta", 9)
     inputs["input_ids"][2, 0] = 1  # a text may hold what padding is made of
@@ -105,18 +116,43 @@ def test_arguments_may_come_by_position() -> None:
     torch.testing.assert_close(found * real, expected * real, atol=1e-5, rtol=1e-5)
 
 
-def test_other_inputs_are_refused_in_a_sentence() -> None:
+def test_who_asks_for_more_gets_what_a_padded_batch_gives(two_of: Two) -> None:
+    plain, packed = two_of("Bert")
+    plain.set_attn_implementation("sdpa")
+    inputs = batch("Bert", 9)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    words = plain.get_input_embeddings()(ids)
+    asked: list[dict[str, Any]] = [
+        {**inputs, "output_hidden_states": True},
+        {"inputs_embeds": words, "attention_mask": mask},
+        {"inputs_embeds": words},
+        {"input_ids": ids, "attention_mask": (mask[:, None] * mask[:, :, None])[:, None].bool()},
+    ]
+    real = mask.unsqueeze(-1)
+    for each in asked:
+        found, expected = (model(**each) for model in (packed, plain))
+        torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
+        if "output_hidden_states" in each:
+            assert len(found.hidden_states) == 3
+            for one, two in zip(found.hidden_states, expected.hidden_states, strict=True):
+                torch.testing.assert_close(one * real, two * real, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_with_the_same_configuration_object_is_computed_as_ever(two_of: Two) -> None:
     _, packed = two_of("Bert")
-    with pytest.raises(InputError, match="a packed model reads input_ids"):
-        packed(inputs_embeds=torch.zeros(2, 3, 32))
+    other = type(packed)(packed.config)
+    expected = deepcopy(other)
+    expected.set_attn_implementation("eager")
+    inputs = batch("Bert", 9)
+    torch.testing.assert_close(other(**inputs).logits, expected(**inputs).logits, atol=1e-5, rtol=1e-5)
+    assert not packing.is_packed(other)
 
 
-def test_layers_that_are_computed_again_give_the_same_gradients() -> None:
+def test_layers_that_are_computed_again_give_the_same_gradients(two_of: Two) -> None:
     _, packed = two_of("Bert", dropout=0.2)
     for module in packed.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.2
-    use_cpu_dropout(packed)
     packed.train()
     found, passes = [], []
     packed.bert.encoder.layer[0].attention.self.register_forward_hook(lambda *_: passes.append(1))
@@ -125,14 +161,15 @@ def test_layers_that_are_computed_again_give_the_same_gradients() -> None:
             packed.gradient_checkpointing_enable()
         packed.zero_grad()
         torch.manual_seed(1)
-        packed(**batch("Bert", 6)).logits.sum().backward()
+        with cpu_dropout(packed):
+            packed(**batch("Bert", 6)).logits.sum().backward()
         found.append(packed.bert.encoder.layer[0].attention.self.value.weight.grad)
     assert len(passes) == 3
     assert float(found[0].abs().max()) > 0
     torch.testing.assert_close(*found)
 
 
-def test_no_sentence_sees_another() -> None:
+def test_no_sentence_sees_another(two_of: Two) -> None:
     _, packed = two_of("Bert")
     packed.eval()
     inputs = batch("Bert", 12)
@@ -143,7 +180,7 @@ def test_no_sentence_sees_another() -> None:
     assert changed.tolist() == [row == 3 for row in range(12)]
 
 
-def test_padding_is_not_computed() -> None:
+def test_padding_is_not_computed(two_of: Two) -> None:
     _, packed = two_of("Bert")
     seen: list[int] = []
     packed.bert.encoder.layer[1].register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
@@ -160,14 +197,7 @@ def test_rows_have_few_sizes() -> None:
     assert sizes <= set(range(ROW, 1000 + ROW, ROW))
 
 
-def test_with_another_attention_a_model_is_what_it_was() -> None:
-    plain, packed = two_of("Bert")
-    inputs = batch("Bert", 9)
-    packed.set_attn_implementation("eager")
-    assert torch.equal(packed(**inputs).logits, plain(**inputs).logits)
-
-
-def test_bfloat16_is_as_near_to_float32_as_the_plain_attention() -> None:
+def test_bfloat16_is_as_near_to_float32_as_the_plain_attention(two_of: Two) -> None:
     plain, packed = two_of("Bert")
     inputs = batch("Bert", 37)
     exact = plain(**inputs).logits
@@ -177,7 +207,7 @@ def test_bfloat16_is_as_near_to_float32_as_the_plain_attention() -> None:
     assert 0 < near <= 1.2 * far
 
 
-def test_dropout_in_attention_keeps_the_expectation_and_follows_the_generator() -> None:
+def test_dropout_in_attention_keeps_the_expectation_and_follows_the_generator(two_of: Two) -> None:
     _, packed = two_of("Bert", dropout=0.5)
     inputs = {name: value[:, :12] for name, value in batch("Bert", 4).items()}
     inputs["attention_mask"][:] = 1
@@ -200,7 +230,7 @@ def test_dropout_in_attention_keeps_the_expectation_and_follows_the_generator() 
     assert bool(((dropped[:-1].mean(0) - whole).abs() <= 5 * spread / 2000**0.5 + 1e-6).all())
 
 
-def test_gradients_under_dropout_are_those_of_the_masks_that_were_drawn() -> None:
+def test_gradients_under_dropout_are_those_of_the_masks_that_were_drawn(two_of: Two) -> None:
     """Against finite differences in float64, with the same masks."""
     _, packed = two_of("Bert", dropout=0.3)
     packed.double().train()
@@ -221,25 +251,13 @@ def test_gradients_under_dropout_are_those_of_the_masks_that_were_drawn() -> Non
     assert slope == pytest.approx((moved[0] - moved[1]) / 2e-5, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", [BiEncoder, CrossEncoder])
-def test_encoders_for_short_texts_are_packed_and_save_nothing_of_it(
-    kind: type[BiEncoder | CrossEncoder], tiny: Path, tmp_path: Path
-) -> None:
-    encoder = kind.from_pretrained(str(tiny), max_length=32)
-    assert packing.is_packed(encoder.model)
-    assert not packing.is_packed(kind.from_pretrained(str(tiny), max_length=512).model)
-    encoder.save_pretrained(tmp_path)
-    assert packing.NAME not in (tmp_path / "config.json").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
 def test_vectors_are_those_of_the_padded_batch(tiny: Path, pooling: Any) -> None:
     encoder = BiEncoder.from_pretrained(str(tiny), pooling=pooling)
     encoder.model.eval()
     texts = [text for pair in sample_pairs(20) for text in pair]
     inputs = encoder.tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")
-    packed = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
-    plain = deepcopy(encoder.model)
-    plain.set_attn_implementation("eager")
-    padded = encoder.embed(inputs["input_ids"], inputs["attention_mask"], plain)
+    padded = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
+    with use_attention(encoder.model, packing.NAME):
+        packed = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
     torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-5)

@@ -1,31 +1,189 @@
-"""Trainings that packed rows do not serve compute padded batches."""
+"""An encoder is what transformers made of it but while a training, an evaluation or a labelling lasts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
-from test_training_loop import KINDS, labelled, load, trainer_of
+import torch
+from test_training_loop import KINDS, At, Killed, kill, labelled, load, trainer_of
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+    TrainerCallback,
+)
 
+from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder, packing
+from te_trainer.encoders.attention import fast_attention, use_attention
+from te_trainer.encoders.dropout import CPUDropout
 from te_trainer.encoders.packing import is_packed
+from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from te_trainer.trainers.sampler import LengthGroupedSampler
+
+
+def built(kind: str, model: str) -> Encoder:
+    """An encoder as somebody builds it who knows transformers."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    torch.manual_seed(0)
+    if kind == "bi-encoder":
+        return BiEncoder(AutoModel.from_pretrained(model, add_pooling_layer=False), tokenizer)
+    return CrossEncoder(AutoModelForSequenceClassification.from_pretrained(model, num_labels=1), tokenizer)
+
+
+def state_of(model: nn.Module) -> list[Any]:
+    """Types, hooks and attention of all parts, and the names of the weights."""
+    parts = [
+        (name, type(part), len(part._forward_hooks), len(part._forward_pre_hooks))
+        for name, part in model.named_modules()
+    ]
+    config: Any = model.config
+    return [parts, config._attn_implementation, list(model.state_dict())]
+
+
+class Seen(TrainerCallback):
+    """What the steps of a training find, and its evaluations."""
+
+    def __init__(self) -> None:
+        self.found: set[tuple[str, bool, bool]] = set()
+
+    def look(self, when: str, model: nn.Module) -> None:
+        dropout = any(type(part) is CPUDropout for part in model.modules())
+        self.found.add((when, is_packed(model), dropout))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.look("step", kwargs["model"])
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.look("evaluation", kwargs["model"])
+
+
+@pytest.mark.parametrize("make", [load, built])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_is_left_as_it_came(kind: str, make: Any, models: dict[str, str], tmp_path: Path) -> None:
+    encoder = make(kind, models["bert"])
+    before = state_of(encoder.model)
+    assert before[1] == "sdpa"
+    seen = Seen()
+    trainer = trainer_of(encoder, tmp_path, labelled(), labelled(), callbacks=[seen])
+    assert state_of(encoder.model) == before
+    trainer.evaluate()
+    assert seen.found == {("evaluation", True, False)}
+    assert state_of(encoder.model) == before
+    trainer.train()
+    assert seen.found == {("evaluation", True, False), ("evaluation", True, True), ("step", True, True)}
+    assert state_of(encoder.model) == before
+    score_pairs(encoder, labelled())
+    if isinstance(encoder, BiEncoder):
+        embed_sentences(encoder, labelled(), tmp_path)
+    assert state_of(encoder.model) == before
+    for folder in (tmp_path / "saved", *tmp_path.glob("checkpoint-*")):
+        if folder.name == "saved":
+            trainer.save_model(str(folder))
+        assert "te_trainer" not in (folder / "config.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_is_left_as_it_came_by_what_fails(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    encoder = load(kind, models["roberta"])
+    before = state_of(encoder.model)
+    trainer = trainer_of(encoder, tmp_path, labelled(), labelled(), callbacks=[At(3, kill)])
+    with pytest.raises(Killed):
+        trainer.train()
+    assert state_of(encoder.model) == before
+
+    def fail(share: float) -> None:
+        assert is_packed(encoder.model)
+        raise Killed
+
+    with pytest.raises(Killed):
+        score_pairs(encoder, labelled(), progress=fail)
+    assert state_of(encoder.model) == before
+
+
+def test_after_a_training_a_model_gives_all_that_it_gave(models: dict[str, str], tmp_path: Path) -> None:
+    encoder: Any = load("bi-encoder", models["bert"])
+    trainer_of(encoder, tmp_path, labelled()).train()
+    model = encoder.model.eval()
+    inputs = encoder.tokenizer(["one two", "one"], padding=True, return_tensors="pt")
+    output = model(**inputs, output_hidden_states=True)
+    assert [states.shape[:2] for states in output.hidden_states] == [inputs["input_ids"].shape] * 3
+    torch.testing.assert_close(output.hidden_states[-1], output.last_hidden_state)
+    words = model.get_input_embeddings()(inputs["input_ids"])
+    again = model(inputs_embeds=words, attention_mask=inputs["attention_mask"])
+    torch.testing.assert_close(again.last_hidden_state, output.last_hidden_state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labelling_in_the_midst_of_a_training_changes_nothing(
+    kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    weights = []
+    for labels in (False, True):
+        encoder = load(kind, models["bert"])
+        seen, twin = Seen(), load(kind, models["bert"])
+
+        def label(model: nn.Module, encoder: Encoder = encoder, twin: Encoder = twin) -> None:
+            for each in (encoder, twin):
+                score_pairs(each, labelled())
+
+        callbacks: list[TrainerCallback] = [At(2, label), seen] if labels else [seen]
+        trainer_of(encoder, tmp_path, labelled(), callbacks=callbacks).train()
+        assert seen.found == {("step", True, True)}
+        weights.append(encoder.model.state_dict())
+        assert not is_packed(twin.model)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_models_that_cannot_pack_and_long_texts(models: dict[str, str], tmp_path: Path) -> None:
+    encoder: Any = load("bi-encoder", models["bert"])
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert fast_attention(encoder.model, 128, cpu) == packing.NAME
+    assert fast_attention(encoder.model, 129, cpu) is None
+    assert fast_attention(encoder.model, 32, gpu) is None
+    adapted = peft.get_peft_model(encoder.model, peft.LoraConfig(task_type="FEATURE_EXTRACTION"))
+    assert fast_attention(adapted, 32, cpu) == packing.NAME
+    other = DistilBertModel(DistilBertConfig(dim=32, n_heads=4, n_layers=1, hidden_dim=64, vocab_size=99))
+    assert fast_attention(other, 32, cpu) == "eager"
+    with use_attention(other, "eager"):
+        assert other.config._attn_implementation == "eager"
+    assert other.config._attn_implementation == "sdpa"
+    # somebody's own choice
+    other.config._attn_implementation = "flex_attention"
+    assert fast_attention(other, 32, cpu) is None
+
+
+def test_scores_of_an_encoder_with_adapters_are_those_of_its_padded_batches(models: dict[str, str]) -> None:
+    encoder: Any = load("bi-encoder", models["bert"])
+    config = peft.LoraConfig(task_type="FEATURE_EXTRACTION", init_lora_weights=False)
+    encoder.model = peft.get_peft_model(encoder.model, config)
+    packed = score_pairs(encoder, labelled())
+    encoder.max_length = 129
+    np.testing.assert_allclose(score_pairs(encoder, labelled()), packed, rtol=0, atol=1e-5)
+    assert not is_packed(encoder.model)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiler_gets_padded_batches(kind: str, models: dict[str, str], tmp_path: Path) -> None:
-    encoder = load(kind, models["bert"])
-    assert is_packed(encoder.model)
-    trainer_of(encoder, tmp_path, labelled(), torch_compile=True)
-    assert encoder.model.config._attn_implementation == "sdpa"
+    trainer = trainer_of(load(kind, models["bert"]), tmp_path, labelled(), torch_compile=True)
+    assert isinstance(trainer.get_train_dataloader().batch_sampler.sampler, LengthGroupedSampler)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_noise_by_a_sentences_length_gets_padded_batches(kind: str, models: dict[str, str], tmp_path: Path) -> None:
-    encoder = load(kind, models["bert"])
-    trainer_of(encoder, tmp_path, labelled(), neftune_noise_alpha=5.0, max_steps=2).train()
-    assert not is_packed(encoder.model)
+    seen = Seen()
+    values = {"neftune_noise_alpha": 5.0, "max_steps": 2}
+    trainer = trainer_of(load(kind, models["bert"]), tmp_path, labelled(), callbacks=[seen], **values)
+    assert isinstance(trainer.get_train_dataloader().batch_sampler.sampler, LengthGroupedSampler)
+    trainer.train()
+    assert seen.found == {("step", False, True)}
 
 
 def test_prompts_that_are_learnt_stand_in_front_of_padded_batches(models: dict[str, str], tmp_path: Path) -> None:
@@ -33,6 +191,7 @@ def test_prompts_that_are_learnt_stand_in_front_of_padded_batches(models: dict[s
     args = BiEncoderTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no", learning_rate=0.1)
     config = peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=3)
     trainer = BiEncoderTrainer(encoder, args, labelled(), peft_config=config)
+    assert isinstance(trainer.get_train_dataloader().batch_sampler.sampler, LengthGroupedSampler)
     (before,) = (weight.detach().clone() for weight in trainer.model.parameters() if weight.requires_grad)
     trainer.train()
     (after,) = (weight for weight in trainer.model.parameters() if weight.requires_grad)
