@@ -39,6 +39,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     from te_trainer.run_folder import write_text
     from te_trainer.stages.contrastive import ContrastiveSettings, ContrastiveStage
     from te_trainer.stages.scoring import Scorer
+    from te_trainer.stages.settings import stage_seed
     from te_trainer.stages.truncation import (
         contrastive_truncation,
         count_contrastive_truncation,
@@ -82,7 +83,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
             root / "bi-encoder",
             Scorer(dev, tests, spearman, None, root / ".scratch-gold"),
             progress,
-            seed=config.seed,
+            seed=stage_seed(config.seed, 0, "bi-encoder", 0),
             ddp_timeout=config.ddp_timeout,
             report_to=config.report_to,
             run_name=root.resolve().name,

@@ -193,9 +193,9 @@ def packed_attention(
     return _Attention.apply(*rows, packing, scaling, dropout).unsqueeze(0), None
 
 
-def _mask(*args: Any, attention_mask: Tensor | None = None, **rest: Any) -> Tensor | None:
+def _mask(attention_mask: Tensor | None = None, **rest: Any) -> Tensor | None:
     """For `AttentionMaskInterface`: a packed row has no mask, its packing knows which tokens belong together."""
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **rest)
+    return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **rest)
 
 
 def _round_up(number: int) -> int:
@@ -228,7 +228,8 @@ def can_pack(model: nn.Module) -> bool:
     if plain is None or plain.config.model_type not in POSITIONS or getattr(plain.config, "is_decoder", False):
         return False
     # a repository's own code may call itself by these names
-    return type(plain.config) in MODEL_MAPPING and isinstance(plain.base_model, MODEL_MAPPING[type(plain.config)])
+    known: Any = MODEL_MAPPING.get(type(plain.config), ())
+    return isinstance(plain.base_model, known)
 
 
 @contextlib.contextmanager

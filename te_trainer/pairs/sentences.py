@@ -160,7 +160,7 @@ def _write(found: Sentences, texts: Iterable[str], folder: Path, most: int | Non
     found.duplicates = len(digests) - len(kept)
     found.distinct = len(kept)
     if most is not None and most < len(kept):
-        kept = np.sort(np.random.default_rng(seed).choice(kept, size=most, replace=False))
+        kept = np.sort(np.random.default_rng((seed, 2)).choice(kept, size=most, replace=False))
     write_blocks(final, filtered_blocks(raw, kept))
     raw.unlink()
     found.sentences = len(kept)

@@ -42,7 +42,7 @@ from te_trainer.stages.saved import (
     to_train_again,
 )
 from te_trainer.stages.scoring import Scorer, describe, load_predictions, save_predictions
-from te_trainer.stages.settings import KINDS, cycles_of, keeps_all_cycles, kinds_of, start_of, training_values
+from te_trainer.stages.settings import cycles_of, keeps_all_cycles, kinds_of, stage_seed, start_of, training_values
 from te_trainer.stages.step0 import started, step0_stage, step0_work
 from te_trainer.stages.token_count import TokenCount
 from te_trainer.stages.training import Training
@@ -312,7 +312,7 @@ class StageRunner:
             values={"report_to": self.config.report_to or "none", "ddp_timeout": self.config.ddp_timeout, **values},
             dev=self.scorer.dev if self.config.distillation.selection == "dev" else None,
             metric=self.scorer.metric,
-            seed=self.config.seed + len(KINDS) * cycle + KINDS.index(student),
+            seed=stage_seed(self.config.seed, cycle, student, list(self.models).index(name)),
             progress=self.progress,
             run_name=f"{self.root.resolve().name}-cycle-{cycle}-{name}-{student}",
             group=self.root.resolve().name,

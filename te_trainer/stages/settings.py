@@ -6,6 +6,7 @@ import math
 from enum import Enum
 from typing import Any
 
+import numpy as np
 from transformers import SchedulerType
 from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import OptimizerNames
@@ -38,6 +39,23 @@ def kinds_of(config: RunConfig) -> tuple[Kind, ...]:
 def start_of(model: ModelConfig, kind: Kind) -> str:
     """The checkpoint that a PLM's encoder of a kind starts from."""
     return model.bi_encoder if kind == "bi-encoder" else str(model.cross_encoder)
+
+
+def stage_seed(seed: int, cycle: int, kind: Kind, model: int) -> int:
+    """The seed of one training: head, order and dropout are drawn independently of all other trainings.
+
+    A sum would meet that of another run: 2021 and a later cycle, 2023 and an earlier one.
+
+    Args:
+        seed: of the run.
+        cycle: 0 is step 0.
+        model: which of the run's `models`, from 0; so one that is added changes nothing for those before it.
+
+    Returns:
+        0 to 2^31 - 1.
+    """
+    words = np.random.SeedSequence((seed, cycle, KINDS.index(kind), model)).generate_state(1)
+    return int(words[0]) >> 1
 
 
 def keeps_all_cycles(config: RunConfig) -> bool:

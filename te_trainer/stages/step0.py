@@ -17,6 +17,7 @@ from te_trainer.progress import RunProgress
 from te_trainer.run_folder import atomic_folder
 from te_trainer.stages.contrastive import ContrastiveSettings, ContrastiveStage
 from te_trainer.stages.scoring import Scorer
+from te_trainer.stages.settings import stage_seed
 
 
 def check_step0(config: RunConfig) -> None:
@@ -118,7 +119,7 @@ def step0_stage(
         start_path(root, name),
         scorer,
         progress,
-        seed=config.seed,
+        seed=stage_seed(config.seed, 0, "bi-encoder", [each.name for each in config.models].index(model.name)),
         ddp_timeout=config.ddp_timeout,
         report_to=config.report_to,
         run_name=f"{root.resolve().name}-start-{name}",

@@ -67,7 +67,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         if self.span:
             mask = str(self.tokenizer.mask_token)
             two = [
-                mask_span(text, self.span, mask, np.random.default_rng((self.seed, *place)))
+                mask_span(text, self.span, mask, np.random.default_rng((self.seed, *place, 1)))
                 for text, place in zip(two, places, strict=True)
             ]
         first, second = (
