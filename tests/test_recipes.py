@@ -80,6 +80,16 @@ def test_the_header_launches_the_recipe_itself(path: Path) -> None:
     assert ROOT / found[2] == path
 
 
+def test_rows_of_the_papers_tables_have_the_official_optimiser() -> None:
+    folders = ("self_distill/*/*", "mutual_distill/*/*", "ablations/*")
+    rows = {path for folder in folders for path in (ROOT / "recipes").glob(f"{folder}.yaml")}
+    assert len(rows) > 50
+    for path in RECIPES:
+        sections = (GIVEN[path].get("bi_encoder", {}), GIVEN[path].get("cross_encoder", {}))
+        assert [bool(section.get("official_adamw")) for section in sections] == [path in rows] * 2, path
+        parse(["--config", str(path)])
+
+
 @pytest.mark.parametrize("path", different_runs(), ids=named)
 def test_two_steps_run(
     path: Path, plms: dict[str, Path], binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -45,10 +45,18 @@ SAMPLING: Key = (
     "auto",
     "How pairs become batches; auto is random, as in the paper, but on a CPU for models that compute padding.",
 )
+OFFICIAL_ADAMW: Key = (
+    "official_adamw",
+    bool,
+    False,
+    "AdamW as the official code has it (transformers 4.9): an epsilon of 1e-6, added before the bias correction, which "
+    "damps early steps. torch's is 1e-8, added after it. The recipes of the paper's rows set it.",
+)
 # Keys of a section beside those of TrainingArguments: name, type, default, help.
 OWN_KEYS: dict[str, list[Key]] = {
     "bi_encoder": [
         SAMPLING,
+        OFFICIAL_ADAMW,
         (
             "pooling",
             Pooling | None,
@@ -67,6 +75,7 @@ OWN_KEYS: dict[str, list[Key]] = {
     ],
     "cross_encoder": [
         SAMPLING,
+        OFFICIAL_ADAMW,
         ("max_length", int, 64, "Tokens of a pair beyond this are cut."),
         ("loss", Literal["bce", "mse"], "bce", "bce is the paper's (Eq. 2); mse is its ablation (Table 8)."),
         ("both_orders", bool, True, "Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI."),

@@ -16,6 +16,7 @@ from te_trainer.config.schema import Kind, ModelConfig, RunConfig
 from te_trainer.encoders.checkpoint import load_config
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, roc_auc, spearman
+from te_trainer.trainers.official_adamw import OPTIMISERS, check_official_adamw
 
 ENCODER_KEYS = {"pooling", "max_length", "prompt"}  # of a section, but of the encoder and not of its training
 KINDS: tuple[Kind, Kind] = ("bi-encoder", "cross-encoder")
@@ -110,6 +111,9 @@ def check_section(section: str, given: dict[str, Any]) -> None:
         known = [str(choice.value) for choice in list(choices)]
         if key in given and given[key] not in known:
             raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
+    if given.get("official_adamw"):
+        asked = given.get("optim", OPTIMISERS[0]), given.get("adam_epsilon")
+        check_official_adamw(*asked, key=f"{section}.official_adamw")
     for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if given.get(key, 1) < 1:
             raise InputError(f"{section}.{key}: expected a number of 1 or more, got {given[key]}")

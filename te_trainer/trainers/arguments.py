@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from typing import Any, TypeVar
 
 from accelerate import PartialState
@@ -13,6 +14,7 @@ from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
 from te_trainer.encoders.precision import Precision, resolve_precision
 from te_trainer.errors import InputError
 from te_trainer.processes import device_type
+from te_trainer.trainers.official_adamw import check_official_adamw
 
 SAMPLING = ("auto", "random", "group_by_length")
 # What a trainer decides if it is left out: it knows whether there is an eval_dataset. Until then, `TrainingArguments`
@@ -57,6 +59,13 @@ class PairTrainingArguments(TrainingArguments):
     )
     weight_decay: float = field(
         default=BI["weight_decay"], metadata={"help": "AdamW's weight decay, not on biases and norms."}
+    )
+    official_adamw: bool = field(
+        default=False,
+        metadata={
+            "help": "AdamW as the official code has it (transformers 4.9): an epsilon of 1e-6, added before the bias "
+            "correction, which damps early steps. torch's is 1e-8, added after it."
+        },
     )
     eval_steps: float | None = field(
         default=TRAINER_DEFAULTS["eval_steps"], metadata={"help": "Steps between two evaluations."}
@@ -103,6 +112,10 @@ class PairTrainingArguments(TrainingArguments):
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
         self._check_with_what_is_left_open()
+        if self.official_adamw:
+            check_official_adamw(
+                str(self.optim.value if isinstance(self.optim, Enum) else self.optim), self.adam_epsilon
+            )
         if self.n_gpu > 1:
             # nn.DataParallel would take a batch of the size asked for to each GPU, and one step of them all
             self._n_gpu = 1

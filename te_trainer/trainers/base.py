@@ -34,6 +34,7 @@ from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoint
 from te_trainer.trainers.datasets import TOLERANCE, PairCheck, as_dataset
 from te_trainer.trainers.evaluating import EvaluatingTrainer
 from te_trainer.trainers.models import as_encoder, same_tokenizer
+from te_trainer.trainers.official_adamw import make_official
 from te_trainer.trainers.refusals import refuse_arguments, refuse_optimizer
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
 from te_trainer.trainers.strategies import decide_strategies
@@ -142,6 +143,14 @@ class PairTrainer(EvaluatingTrainer):
             **kwargs,
         )
         self.model_init = model_init  # type: ignore[assignment]
+        if ours.official_adamw and self.optimizer is not None:
+            make_official(self.optimizer)
+        if ours.official_adamw and self.is_deepspeed_enabled:
+            plugin: Any = self.accelerator.state.deepspeed_plugin
+            if "optimizer" in plugin.deepspeed_config:
+                raise InputError(
+                    "official_adamw: DeepSpeed's configuration has an optimizer of its own; remove it there"
+                )
 
     def _prepare_encoder(self) -> None:
         """Make the encoder ready for this trainer, once it is there."""
@@ -254,6 +263,14 @@ class PairTrainer(EvaluatingTrainer):
             multiprocessing_context=args.dataloader_multiprocessing_context,
             in_order=args.dataloader_in_order,
         )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's; with `args.official_adamw` it makes the official code's steps."""
+        made = self.optimizer is not None  # by an earlier training
+        optimizer = super().create_optimizer(model)
+        if self.args.official_adamw and not made:
+            make_official(optimizer)
+        return optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

@@ -1,0 +1,53 @@
+"""AdamW as the official code has it: that of transformers 4.9, by way of sentence-transformers 2.0."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from te_trainer.errors import InputError
+
+EPSILON = 1e-6
+OPTIMISERS = ("adamw_torch", "adamw_torch_fused")  # that have torch's AdamW
+
+
+def check_official_adamw(optim: str, epsilon: float | None, key: str = "official_adamw") -> None:
+    """Refuse what cannot go with it.
+
+    Args:
+        optim: as in `TrainingArguments`.
+        epsilon: what was asked for; None or torch's own for nothing.
+        key: where it was asked for.
+
+    Raises:
+        InputError: another optimiser, or an epsilon of one's own.
+    """
+    if optim not in OPTIMISERS:
+        raise InputError(f"{key}: it is a form of AdamW, and optim is {optim}; leave one of the two out")
+    if epsilon not in {None, 1e-8}:
+        raise InputError(f"{key}: its epsilon is {EPSILON}, and adam_epsilon is {epsilon}; leave one of the two out")
+
+
+def make_official(optimizer: torch.optim.Optimizer) -> None:
+    """Let torch's AdamW make the steps that transformers 4.9's made.
+
+    That one added its epsilon to the root of the second moment before the bias correction. In torch's formula this is
+    an epsilon of 1e-6 / sqrt(1 - beta2^t) at step t: 3.2e-5 at the first one, where torch has 1e-8 throughout. It also
+    decayed weights after a step and not before it, which differs by learning rate times decay (2e-7) of the step.
+
+    Raises:
+        InputError: it is another optimiser.
+    """
+    if not isinstance(optimizer, torch.optim.AdamW):
+        raise InputError(f"official_adamw: the optimiser is {type(optimizer).__name__}, and not torch's AdamW")
+    optimizer.register_step_pre_hook(_set_epsilon)
+
+
+def _set_epsilon(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        # the state knows of steps before a resumption, and of those that a scaler skipped
+        states = (optimizer.state.get(weight, {}) for weight in group["params"])
+        done = next((int(state["step"]) for state in states if "step" in state), 0)
+        group["eps"] = EPSILON / math.sqrt(1 - group["betas"][1] ** (done + 1))
