@@ -147,9 +147,11 @@ class PairTrainer(EvaluatingTrainer):
             make_official(self.optimizer)
         if ours.official_adamw and self.is_deepspeed_enabled:
             plugin: Any = self.accelerator.state.deepspeed_plugin
-            if "optimizer" in plugin.deepspeed_config:
+            offload = plugin.deepspeed_config.get("zero_optimization", {}).get("offload_optimizer", {})
+            if "optimizer" in plugin.deepspeed_config or offload.get("device", "none") != "none":
                 raise InputError(
-                    "official_adamw: DeepSpeed's configuration has an optimizer of its own; remove it there"
+                    "official_adamw: DeepSpeed has an optimiser of its own where its configuration names one or "
+                    "offloads it; take ZeRO without that, or set official_adamw to false"
                 )
 
     def _prepare_encoder(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from conftest import ROOT, SAMPLE, process_environment, save_tiny, tiny_arguments
 from datasets import load_from_disk
 from scipy.stats import spearmanr
@@ -55,6 +56,8 @@ def command(model: Path, output: Path, launch: str, processes: int, *more: str) 
     batches = ["--bi_encoder.per_device_train_batch_size", str(16 // processes)]
     batches += ["--cross_encoder.per_device_train_batch_size", str(32 // processes)]
     rates = ["--cross_encoder.learning_rate", "1e-3", "--bi_encoder.learning_rate", "1e-3"]
+    # its steps must be those of one process under every engine, too
+    rates += ["--cross_encoder.official_adamw", "true", "--bi_encoder.official_adamw", "true"]
     accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
     configuration = ["--config_file", str(ROOT / "accelerate_configs" / f"{launch}.yaml")]
     arguments = tiny_arguments(model, output, *batches, *rates, "--distillation.keep_cycles", "true", *more)
@@ -146,6 +149,17 @@ def test_labels_are_those_of_one_process(whole: Path, single: Path) -> None:
     bi = BiEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "bi-encoder"))
     np.testing.assert_allclose(labels(whole, 1, "cross-encoder"), score_pairs(cross, pairs), rtol=0, atol=1e-6)
     np.testing.assert_allclose(labels(whole, 2, "bi-encoder"), score_pairs(bi, pairs), rtol=0, atol=1e-6)
+
+
+def test_steps_are_those_of_one_process(whole: Path, single: Path) -> None:
+    """Of the official code's AdamW, whose epsilon is set before each step."""
+    one, two = (
+        OurCrossEncoder.from_pretrained(str(run / "cycle-1" / "tiny" / "cross-encoder")).model.state_dict()
+        for run in (whole, single)
+    )
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(weight, two[name], rtol=0, atol=1e-4, msg=name)
 
 
 def test_whole_weights_are_saved(whole: Path) -> None:
