@@ -142,6 +142,21 @@ def test_labelling_in_the_midst_of_a_training_changes_nothing(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_each_model_that_a_training_makes_is_left_as_it_came(models: dict[str, str], tmp_path: Path) -> None:
+    made: list[Any] = []
+
+    def make() -> Any:
+        made.append(load("bi-encoder", models["bert"]))
+        return made[-1]
+
+    seen = Seen()
+    args = BiEncoderTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no")
+    BiEncoderTrainer(model_init=make, args=args, train_dataset=labelled(), callbacks=[seen]).train()
+    assert seen.found == {("step", True, True)}
+    plain = state_of(load("bi-encoder", models["bert"]).model)
+    assert all(state_of(encoder.model) == plain for encoder in made)
+
+
 def test_models_that_cannot_pack_and_long_texts(models: dict[str, str], tmp_path: Path) -> None:
     encoder: Any = load("bi-encoder", models["bert"])
     cpu, gpu = torch.device("cpu"), torch.device("cuda")

@@ -155,13 +155,13 @@ def test_a_resumed_training_ends_with_the_same_weights(models: dict[str, str], t
     )
     with pytest.raises(Killed):
         broken.train()
-    assert checkpoints(tmp_path / "broken") == [4, 5]
+    assert checkpoints(tmp_path / "broken") == [4]
     steps = Steps()
     again = trainer_of(
         load("cross-encoder", models["bert"]), tmp_path / "broken", labelled(), callbacks=[steps], **values
     )
     again.train(resume_from_checkpoint=last_whole_checkpoint(tmp_path / "broken"))
-    assert steps.epsilons[0] == pytest.approx(1e-6 / math.sqrt(1 - 0.999**6))
+    assert steps.epsilons[0] == pytest.approx(1e-6 / math.sqrt(1 - 0.999**5))
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name])
 
