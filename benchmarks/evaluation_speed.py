@@ -20,7 +20,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
-from te_trainer.encoders.checkpoint import locate
+from te_trainer.encoders.locate import locate
 from te_trainer.pairs import GoldSet, load_gold
 from te_trainer.quiet import quiet_libraries
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, load_from_disk
 
-from te_trainer.encoders.checkpoint import locate
+from te_trainer.encoders.locate import locate
 from te_trainer.quiet import quiet_libraries
 
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from te_trainer.encoders.checkpoint import locate
+from te_trainer.encoders.locate import locate
 from te_trainer.pairs import load_gold
 from te_trainer.pairs.readers import read_rows
 from te_trainer.results import versions

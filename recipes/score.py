@@ -46,7 +46,7 @@ def main() -> None:
     # Models
     ################
     pin_models([config.model, *([config.rerank] if config.rerank is not None else [])])
-    kind = check_trained(config.model, config.pooling, config.prompt)
+    kind = check_trained(config.model, config.pooling, config.prompt, config.max_length)
     if config.data.sentences is not None and kind == "cross-encoder":
         raise InputError(
             f"model: {config.model} is a cross-encoder, which has no vectors to search by; name a bi-encoder, and this "

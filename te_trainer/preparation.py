@@ -19,7 +19,8 @@ from te_trainer.continuing import comparable, update_run_file
 from te_trainer.encoders.bi_encoder import check_bi_encoder
 from te_trainer.encoders.checkpoint import load_config
 from te_trainer.encoders.cross_encoder import check_cross_encoder
-from te_trainer.encoders.locate import commit_of, locate
+from te_trainer.encoders.layout import model_folder
+from te_trainer.encoders.locate import commit_of
 from te_trainer.encoders.lora import adapted_on_meta, parameter_counts
 from te_trainer.errors import InputError
 from te_trainer.model_commits import commits_of, pin_models
@@ -33,6 +34,7 @@ from te_trainer.stages.settings import (
     cycles_of,
     keeps_all_cycles,
     kinds_of,
+    max_length_of,
     start_of,
     training_values,
 )
@@ -51,9 +53,18 @@ def check_models(config: RunConfig) -> None:
     pin_models(model_names(config), Path(config.output_dir))
     for model in config.models:
         pooling = model.pooling or config.bi_encoder.get("pooling")
-        check_bi_encoder(model.bi_encoder, pooling, key="bi_encoder.pooling")
+        check_bi_encoder(
+            model.bi_encoder,
+            pooling,
+            key="bi_encoder.pooling",
+            max_length=max_length_of(config, "bi-encoder"),
+            length_key="bi_encoder.max_length",
+            prompt=config.bi_encoder.get("prompt"),
+        )
         if "cross-encoder" in kinds_of(config):
-            check_cross_encoder(str(model.cross_encoder))
+            check_cross_encoder(
+                str(model.cross_encoder), max_length_of(config, "cross-encoder"), "cross_encoder.max_length"
+            )
         if config.lora.rank:
             for kind in kinds_of(config):
                 adapted_on_meta(start_of(model, kind), kind, config.lora)
@@ -265,6 +276,6 @@ def checkpoint_fingerprint(name: str) -> str:
     """What tells a checkpoint from another of the same name: the Hub's commit, or a hash of a local weight file."""
     if commit := commit_of(name):
         return commit
-    path = Path(locate(name))
+    path = Path(model_folder(name))
     files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
     return " ".join(file_digest(file)[:16] for file in files)

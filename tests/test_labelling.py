@@ -25,7 +25,7 @@ from te_trainer import labelling
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder, packing
 from te_trainer.encoders.batches import ITEMS, ROW, packed_batches, row_size, token_batches
 from te_trainer.encoders.bi_encoder import Pooling as PoolingName
-from te_trainer.encoders.checkpoint import locate
+from te_trainer.encoders.locate import locate
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.pairs import Pool, build_pool, load_gold

@@ -28,7 +28,8 @@ from transformers import set_seed
 from te_trainer import search, tables
 from te_trainer.command import run_command
 from te_trainer.encoders import BiEncoder, CrossEncoder, load_trained
-from te_trainer.encoders.checkpoint import locate, saved_max_length
+from te_trainer.encoders.checkpoint import saved_max_length
+from te_trainer.encoders.locate import locate
 
 RECIPE = ROOT / "recipes" / "score.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import MODEL_MAPPING, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from te_trainer.config.schema import Kind, Pooling
-from te_trainer.encoders.checkpoint import (
-    check_weights,
-    checkpoint_kind,
-    load_config,
-    load_model,
-    load_tokenizer,
-    refuse_other_modules,
-    saved_pooling,
-    saved_prompt,
-)
+from te_trainer.encoders.checkpoint import PROBE, checkpoint_kind, load_config, load_model, load_tokenizer
 from te_trainer.encoders.decoders import is_decoder, prepare_model
+from te_trainer.encoders.layout import SentenceLayout, model_folder, read_layout, saved_lower_case, saved_pooling
+from te_trainer.encoders.limits import check_length, check_vocabulary
 from te_trainer.encoders.locate import with_revision
+from te_trainer.encoders.weights import add_weights, check_weights
 from te_trainer.errors import InputError
 from te_trainer.run_folder import give_umask_mode
 
@@ -59,6 +55,9 @@ class BiEncoder:
         pooling: `cls`, `mean` or `last`.
         max_length: tokens of a sentence beyond this are cut (32 in the paper, Table 16); those of the prompt count.
         prompt: text in front of every sentence.
+        layout: what else the checkpoint says to sentence-transformers; it is saved with the encoder.
+        pooler: weights of BERT's own pooler, which is no part of a sentence's vector, by their names in the model that
+            `AutoModel` loads; they are saved with the encoder.
     """
 
     model: PreTrainedModel
@@ -66,6 +65,8 @@ class BiEncoder:
     pooling: Pooling = "cls"
     max_length: int = 32
     prompt: str = ""
+    layout: SentenceLayout = field(default_factory=SentenceLayout)
+    pooler: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     kind: ClassVar[Kind] = "bi-encoder"
 
@@ -79,6 +80,7 @@ class BiEncoder:
         max_length: int = 32,
         prompt: str | None = None,
         from_cross_encoder: bool = False,
+        layout: SentenceLayout | None = None,
     ) -> BiEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
 
@@ -88,17 +90,28 @@ class BiEncoder:
             pooling: None takes what the checkpoint says, else `last` for decoders and `cls` for encoders.
             prompt: None takes what the checkpoint says, else no text.
             from_cross_encoder: take the encoder below a cross-encoder's head (sequential distillation).
+            layout: None takes what the checkpoint says.
 
         Raises:
-            InputError: no such model, a cross-encoder where none is expected, a tokenizer without padding.
+            InputError: no such model, a cross-encoder where none is expected, a tokenizer without padding, weights that
+                are not there, a length that the model cannot read.
         """
         name = with_revision(name, revision)
-        pooling = check_bi_encoder(name, pooling, from_cross_encoder)
-        model = load_model(AutoModel, name, **without_pooler(load_config(name)))
+        pooling = resolve_pooling(name, pooling, from_cross_encoder)
+        if layout is None:
+            layout = SentenceLayout() if from_cross_encoder else read_layout(name)
+        layout = replace(layout, lower_case=saved_lower_case(name))
+        prompt = layout.prompt if prompt is None else prompt
+        _refuse_excluded_prompt(name, layout, pooling, prompt)
+        with _own_draws():
+            model = load_model(AutoModel, name)
         tokenizer = load_tokenizer(name)
+        _refuse_token_types(name, tokenizer)
+        check_length(name, model, max_length, "max_length")
+        check_vocabulary(name, model, tokenizer)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)
-        return cls(model, tokenizer, pooling, max_length, saved_prompt(name) if prompt is None else prompt)
+        return cls(model, tokenizer, pooling, max_length, prompt, layout, _take_pooler(model))
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
         """Vectors of a batch of tokenised sentences.
@@ -118,42 +131,28 @@ class BiEncoder:
     def save_pretrained(self, folder: str | Path) -> None:
         """Save what `SentenceTransformer(folder)` and `AutoModel.from_pretrained(folder)` load."""
         self.model.save_pretrained(folder)
+        self.save_pooler(folder)
         self.save_layout(folder)
+
+    def save_pooler(self, folder: str | Path) -> None:
+        """Put the weights of BERT's own pooler beside those that are saved, so that nobody draws new ones."""
+        add_weights(Path(folder), self.pooler)
 
     def save_layout(self, folder: str | Path) -> None:
         """Everything but the weights: tokenizer, pooling and the list of modules.
 
         The files follow the layout that sentence-transformers has read since version 2.
         """
-        folder = Path(folder)
         self.tokenizer.model_max_length = self.max_length
         self.tokenizer.save_pretrained(folder)
         give_umask_mode(Path(folder))
-        hidden = self.model.config.hidden_size
-        files = {
-            "modules.json": [
-                {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-                {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-            ],
-            "sentence_bert_config.json": {"max_seq_length": self.max_length, "do_lower_case": False},
-            "config_sentence_transformers.json": {
-                "similarity_fn_name": "cosine",
-                "prompts": {"default": self.prompt} if self.prompt else {},
-                "default_prompt_name": "default" if self.prompt else None,
-            },
-            "1_Pooling/config.json": {
-                "word_embedding_dimension": hidden,
-                "pooling_mode_cls_token": self.pooling == "cls",
-                "pooling_mode_mean_tokens": self.pooling == "mean",
-                "pooling_mode_max_tokens": False,
-                "pooling_mode_mean_sqrt_len_tokens": False,
-                "pooling_mode_lasttoken": self.pooling == "last",
-            },
-        }
-        for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        self.layout.write(
+            Path(folder),
+            pooling=self.pooling,
+            max_length=self.max_length,
+            prompt=self.prompt,
+            hidden_size=self.model.config.hidden_size,
+        )
 
 
 def without_pooler(config: PretrainedConfig) -> dict[str, Any]:
@@ -164,12 +163,42 @@ def without_pooler(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def check_bi_encoder(
-    name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False, key: str = "pooling"
+    name: str,
+    pooling: Pooling | None = None,
+    key: str = "pooling",
+    *,
+    max_length: int | None = None,
+    length_key: str = "max_length",
+    prompt: str | None = None,
 ) -> Pooling:
-    """Refuse what cannot start a bi-encoder, before anything is loaded; give the pooling it will have.
+    """Refuse what cannot start a bi-encoder, before its weights are read; give the pooling it will have.
 
     Args:
         key: of the configuration, that chooses the pooling.
+        max_length: tokens of a sentence; None for what the checkpoint says.
+        length_key: of the configuration, that chooses `max_length`.
+        prompt: None for what the checkpoint says.
+    """
+    pooling = resolve_pooling(name, pooling, key=key)
+    layout = read_layout(name)
+    _refuse_excluded_prompt(name, layout, pooling, layout.prompt if prompt is None else prompt)
+    tokenizer = load_tokenizer(name)
+    _refuse_token_types(name, tokenizer)
+    # last: the weights of a Hub model are large, and may have to be downloaded first
+    model = check_weights(name, AutoModel, model_folder(name, weights=True), load_config(name), new_head=False)
+    check_vocabulary(name, model, tokenizer)
+    if max_length is not None:
+        check_length(name, model, max_length, length_key)
+    return pooling
+
+
+def resolve_pooling(
+    name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False, key: str = "pooling"
+) -> Pooling:
+    """The pooling of a bi-encoder that starts from a checkpoint: the given one, else what the checkpoint says.
+
+    Raises:
+        InputError: the checkpoint is a cross-encoder's, or it pools in a way of its own.
     """
     config = load_config(name)
     if checkpoint_kind(config) == "cross-encoder" and not from_cross_encoder:
@@ -177,10 +206,51 @@ def check_bi_encoder(
             f"model {name}: a cross-encoder (it has a classification head) where a bi-encoder's start is expected; "
             "its sentence vectors would mean nothing"
         )
-    load_tokenizer(name)
-    if not from_cross_encoder:
-        refuse_other_modules(name)
-        pooling = pooling or saved_pooling(name, key)
-    # last: the weights of a Hub model are large, and may have to be downloaded first
-    check_weights(name)
-    return pooling or ("last" if is_decoder(config) else "cls")
+    default: Pooling = "last" if is_decoder(config) else "cls"
+    return pooling or (None if from_cross_encoder else saved_pooling(name, key)) or default
+
+
+def _refuse_excluded_prompt(name: str, layout: SentenceLayout, pooling: Pooling, prompt: str) -> None:
+    if prompt and not layout.include_prompt and pooling != "last":
+        raise InputError(
+            f"model {name}: include_prompt of its pooling is false: it pools no token of a prompt, and te_trainer "
+            "pools all; set prompt to '', or include_prompt to true in the pooling's config.json"
+        )
+
+
+def _refuse_token_types(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if any(tokenizer(PROBE).get("token_type_ids") or []):
+        raise InputError(
+            f"model {name}: its tokenizer gives tokens of a single sentence another type than 0 (as XLNet's does), "
+            "which a bi-encoder here does not read; start from another model"
+        )
+
+
+@contextlib.contextmanager
+def _own_draws() -> Iterator[None]:
+    """Let a pooler that a checkpoint lacks be drawn always the same, and take nothing from torch's generator."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _take_pooler(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Take BERT's own pooler off a model, because its weights would stay unused in training; give its weights."""
+    pooler: Any = getattr(model, "pooler", None)
+    if pooler is None or not without_pooler(model.config):
+        return {}
+    with _gathered(pooler):
+        weights = {f"pooler.{key}": weight.detach().cpu().clone() for key, weight in pooler.state_dict().items()}
+    setattr(model, "pooler", None)  # noqa: B010 - its type says that it is a module
+    return weights
+
+
+def _gathered(module: torch.nn.Module) -> contextlib.AbstractContextManager[Any]:
+    if not is_deepspeed_zero3_enabled():
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(module.parameters()))

@@ -1,16 +1,17 @@
-"""Finding a checkpoint, telling what it is, and loading its tokenizer, with one sentence for each way to fail."""
+"""Telling what a checkpoint is, and loading its model and tokenizer, with one sentence for each way to fail."""
 
 from __future__ import annotations
 
-import json
+import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from tokenizers.normalizers import Lowercase, Sequence
 from transformers import (
     MODEL_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -18,9 +19,13 @@ from transformers import (
 )
 
 from te_trainer.config.revision import split_revision
-from te_trainer.config.schema import Pooling
 from te_trainer.encoders.decoders import is_decoder, prepare_tokenizer
-from te_trainer.encoders.locate import commit_of, locate
+from te_trainer.encoders.families import check_family
+from te_trainer.encoders.json_files import read_json, value_of
+from te_trainer.encoders.layout import model_folder, saved_lower_case, saved_max_seq_length
+from te_trainer.encoders.limits import check_sizes, position_limit, readable_columns
+from te_trainer.encoders.locate import commit_of
+from te_trainer.encoders.weights import refuse_misfits, refuse_stand_ins
 from te_trainer.errors import InputError
 
 TOKENIZER_FILES = (
@@ -28,11 +33,17 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
+    "sentencepiece.model",
     "tokenizer.model",
+    "bpe.codes",
+    "tiktoken.model",
+    "tekken.json",
 )
 
-VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
+PROBE = "a"  # a text
+PADS_LEFT = {"xlnet"}  # its classifier reads the last column, its positions are relative
 
 CheckpointKind = Literal["encoder", "cross-encoder"]
 
@@ -41,12 +52,21 @@ def load_config(name: str) -> PretrainedConfig:
     """The configuration of a checkpoint.
 
     Raises:
-        InputError: there is no such model, or it is neither an encoder nor a decoder (but both, as T5 is).
+        InputError: there is no such model, or it is neither an encoder nor a decoder (but both, as T5 is), or it needs
+            code of its own.
     """
-    path = locate(name, weights=False)
+    path = model_folder(name)
+    refuse_stand_ins(name, path)
+    raw = read_json(name, path, "config.json", dict) or {}
+    check_sizes(name, raw)
+    architectures = value_of(name, "config.json", raw, "architectures", list) or []
+    if not all(isinstance(architecture, str) for architecture in architectures):
+        raise InputError(f"model {name}: architectures in config.json are no names; correct the file")
     try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # families raise many kinds for values that they cannot use
+        if "auto_map" in raw and "trust_remote_code" in str(error):
+            raise InputError(_own_code(name, "config.json")) from None
         where = "repository" if commit_of(name) else "folder"
         raise InputError(f"model {name}: no model in that {where} ({_reason(error)})") from None
     architecture = (config.architectures or [""])[0]
@@ -55,38 +75,34 @@ def load_config(name: str) -> PretrainedConfig:
             f"model {name}: {architecture or config.model_type} is neither an encoder nor a decoder alone; start from "
             "one such as bert-base-uncased"
         )
+    check_family(name, config)
     return config
 
 
-def load_model(auto: Any, name: str, **arguments: Any) -> PreTrainedModel:
+def load_model(auto: Any, name: str, new_head: bool = False, **arguments: Any) -> PreTrainedModel:
     """`auto.from_pretrained`, in float32 whatever the checkpoint's dtype.
+
+    Args:
+        new_head: whether the model gets a head that its checkpoint never had.
 
     Raises:
         InputError: there are no weights, or they do not fit the configuration.
     """
     try:
-        model = auto.from_pretrained(locate(name), dtype=torch.float32, **arguments)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        model, info = auto.from_pretrained(
+            model_folder(name, weights=True),
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **arguments,
+        )
+    except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
         raise InputError(f"model {name}: its weights cannot be loaded ({_reason(error)})") from None
+    refuse_misfits(name, model, info, new_head)
     if commit_of(name) is not None:
         # What is saved of the model names its start so, and not by a folder of this machine.
         model.name_or_path = model.config.name_or_path = split_revision(name)[0]
     return model
-
-
-def check_weights(name: str) -> None:
-    """Refuse a checkpoint without weights, or with a weight file that was cut short, without reading them."""
-    folder = Path(locate(name))
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    if not files:
-        raise InputError(f"model {name}: the folder or repository holds no weights (model.safetensors)")
-    for file in files:
-        if file.suffix == ".safetensors":
-            try:
-                with safe_open(file, "pt"):
-                    pass
-            except (SafetensorError, OSError) as error:
-                raise InputError(f"model {name}: {file.name} is broken ({_reason(error)}); copy it again") from None
 
 
 def checkpoint_kind(config: PretrainedConfig) -> CheckpointKind:
@@ -98,105 +114,98 @@ def checkpoint_kind(config: PretrainedConfig) -> CheckpointKind:
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint; a decoder's is told how to pad, and to end sentences.
 
+    It lower-cases texts where sentence-transformers would, and gives no token types that the model does not have.
+
     Raises:
         InputError: there is none, or it cannot pad.
     """
-    path = locate(name, weights=False)
-    if not any(Path(path, file).is_file() for file in TOKENIZER_FILES):
+    path = model_folder(name)
+    files = [file for file in TOKENIZER_FILES if Path(path, file).is_file()]
+    if not files:
         # transformers would make an empty tokenizer of the model's type
         raise InputError(f"model {name}: the folder holds no tokenizer (tokenizer.json); save the model's beside it")
+    _refuse_missing_package(name, path, files)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # files of strangers make transformers and tokenizers raise many kinds
+        if "trust_remote_code" in str(error):
+            raise InputError(_own_code(name, "tokenizer_config.json")) from None
         raise InputError(f"model {name}: no tokenizer that can be loaded ({_reason(error)})") from None
-    if is_decoder(load_config(name)):
+    config = load_config(name)
+    _probe(tokenizer, name)
+    if is_decoder(config):
         prepare_tokenizer(tokenizer, name)
+    elif tokenizer.num_special_tokens_to_add(pair=False) == 0:
+        raise InputError(
+            f"model {name}: its tokenizer puts no special tokens around a sentence, nor between two; save one with a "
+            "post-processor that does"
+        )
     if tokenizer.pad_token_id is None:
         raise InputError(f"model {name}: its tokenizer has no padding token, without which sentences cannot be batched")
+    if saved_lower_case(name):
+        lower_case(tokenizer, name)
+    tokenizer.model_input_names = readable_columns(config, tokenizer)
+    if config.model_type not in PADS_LEFT:
+        # positions may be absolute, and are counted from the first column
+        tokenizer.padding_side = "right"
     return tokenizer
 
 
-def refuse_other_modules(name: str) -> None:
-    """Refuse a sentence-transformers checkpoint that does more than `AutoModel` and a pooling can.
+def lower_case(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Let a tokenizer lower-case what it reads, as sentence-transformers does where `do_lower_case` is set.
 
     Raises:
-        InputError: names the module that would be lost.
+        InputError: it is a slow one.
     """
-    for module in _json(name, "modules.json") or []:
-        if module["type"].rpartition(".")[2] not in {"Transformer", "Pooling", "Normalize"}:
-            raise InputError(
-                f"model {name}: its module {module['type'].rpartition('.')[2]} would be lost; start from a checkpoint "
-                "of Transformer and Pooling only"
-            )
-
-
-def saved_pooling(name: str, key: str = "pooling") -> Pooling | None:
-    """The pooling that a sentence-transformers folder or repository names; None where it names none.
-
-    Args:
-        key: of the configuration, that would choose another one.
-
-    Raises:
-        InputError: it pools in a way of its own.
-    """
-    modules = _json(name, "modules.json") or []
-    path = next((module["path"] for module in modules if module["type"].endswith("Pooling")), None)
-    pooling = _json(name, f"{path}/config.json") if path is not None else None
-    if pooling is None:
-        return None
-    # sentence-transformers 6 writes one name or several; earlier versions a flag for each kind.
-    modes = pooling.get("pooling_mode") or [
-        mode.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
-        for mode, flag in pooling.items()
-        if mode.startswith("pooling_mode_") and flag
-    ]
-    modes = [modes] if isinstance(modes, str) else modes
-    known: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-    if len(modes) == 1 and modes[0] in known:
-        return known[modes[0]]
-    raise InputError(f"model {name}: its pooling is none of cls, mean and last; choose one with the key {key}")
-
-
-def saved_prompt(name: str) -> str:
-    """The text that a sentence-transformers folder or repository puts in front of every sentence by default."""
-    config = _json(name, "config_sentence_transformers.json") or {}
-    return (config.get("prompts") or {}).get(config.get("default_prompt_name")) or ""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(f"model {name}: do_lower_case needs a fast tokenizer; save a tokenizer.json beside the model")
+    before = backend.normalizer
+    steps = list(cast(Any, before)) if isinstance(before, Sequence) else [before] if before is not None else []
+    if not any(isinstance(step, Lowercase) for step in steps):
+        backend.normalizer = Sequence([Lowercase(), *steps])
 
 
 def saved_max_length(name: str) -> int:
-    """Tokens that a checkpoint takes: what sentence-transformers is told, else as many as tokenizer and model allow."""
-    said = (_json(name, "sentence_bert_config.json") or {}).get("max_seq_length")
-    positions = getattr(load_config(name), "max_position_embeddings", -1)
-    return said or min(load_tokenizer(name).model_max_length, positions if positions > 0 else VERY_LONG, VERY_LONG)
+    """Tokens that a checkpoint takes: as many as sentence-transformers or the tokenizer is told, if the model can."""
+    said = saved_max_seq_length(name) or load_tokenizer(name).model_max_length
+    with torch.device("meta"):
+        model = AutoModel.from_config(load_config(name))
+    return int(min(said, position_limit(model)))
 
 
-def saved_activation(name: str, config: PretrainedConfig) -> Literal["sigmoid", "identity"]:
-    """How sentence-transformers would make scores of a cross-encoder's logits; sigmoid where nothing says otherwise.
+def _probe(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer that cannot read a text, be it of characters that it has never seen."""
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or longest < 1:
+        raise InputError(
+            f"model {name}: model_max_length in tokenizer_config.json is {str(longest)[:60]!r}, where a number from 1 "
+            "on is expected; correct the file"
+        )
+    try:
+        tokens = tokenizer(f"{PROBE} \N{SNOWMAN}", add_special_tokens=False)["input_ids"]
+    except Exception as error:  # tokenizers raises nothing more definite
+        raise InputError(f"model {name}: its tokenizer cannot read every text ({_reason(error)})") from None
+    if not tokens:
+        raise InputError(f"model {name}: its tokenizer makes no tokens of a text; save the model's own beside it")
 
-    Raises:
-        InputError: in another way than those two.
-    """
-    # version 6 has a file of its own for it; earlier ones wrote it into the model's configuration
-    path = (
-        (_json(name, "config_sentence_transformers.json") or {}).get("activation_fn")
-        or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
-        or getattr(config, "sbert_ce_default_activation_function", None)
-        or "Sigmoid"
+
+def _refuse_missing_package(name: str, folder: str, files: list[str]) -> None:
+    """Ask for the package that reads a vocabulary; transformers asks for another one where there is a choice."""
+    if not files or not all(file.endswith(".model") for file in files):
+        return
+    with Path(folder, files[0]).open("rb") as file:
+        # SentencePiece's files are protocol buffers, whose first field has this tag; tiktoken's are lines of text
+        package = "sentencepiece" if file.read(1) == b"\n" else "tiktoken"
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"model {name}: its tokenizer ({files[0]}) needs the package {package}; pip install {package}")
+
+
+def _own_code(name: str, file: str) -> str:
+    return (
+        f"model {name}: it needs code of its own (auto_map in {file}), which te_trainer does not run; start from a "
+        "model that transformers knows"
     )
-    activation = path.rpartition(".")[2].lower()
-    if activation == "sigmoid":
-        return "sigmoid"
-    if activation == "identity":
-        return "identity"
-    raise InputError(
-        f"model {name}: its scores are the {path} of its logits; start from a cross-encoder whose scores are sigmoids "
-        "or logits"
-    )
-
-
-def _json(name: str, file: str) -> Any:
-    path = Path(locate(name, weights=False), file)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _reason(error: BaseException) -> str:

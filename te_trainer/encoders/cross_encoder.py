@@ -17,17 +17,13 @@ from transformers import (
 )
 
 from te_trainer.config.schema import Kind
-from te_trainer.encoders.checkpoint import (
-    check_weights,
-    checkpoint_kind,
-    load_config,
-    load_model,
-    load_tokenizer,
-    saved_activation,
-)
+from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, load_model, load_tokenizer
 from te_trainer.encoders.decoders import is_decoder, prepare_model
+from te_trainer.encoders.layout import model_folder, saved_activation
+from te_trainer.encoders.limits import check_length, check_vocabulary
 from te_trainer.encoders.locate import with_revision
 from te_trainer.encoders.packing import can_pack
+from te_trainer.encoders.weights import check_weights
 from te_trainer.errors import InputError
 from te_trainer.run_folder import give_umask_mode
 
@@ -75,12 +71,15 @@ class CrossEncoder:
 
         Raises:
             InputError: no such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
-                tokenizer without padding.
+                tokenizer without padding, weights that are not there, a length that the model cannot read.
         """
         name = with_revision(name, revision)
-        activation = check_cross_encoder(name)
-        model = load_model(AutoModelForSequenceClassification, name, num_labels=1)
+        activation = resolve_activation(name)
+        new_head = checkpoint_kind(load_config(name)) != "cross-encoder"
+        model = load_model(AutoModelForSequenceClassification, name, new_head, num_labels=1)
         tokenizer = load_tokenizer(name)
+        check_length(name, model, max_length, "max_length")
+        check_vocabulary(name, model, tokenizer)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)
         if can_pack(model):
@@ -146,8 +145,32 @@ def _in_float32(head: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> 
         return F.linear(inputs[0].float(), head.weight.float(), None if head.bias is None else head.bias.float())
 
 
-def check_cross_encoder(name: str) -> Activation:
-    """Refuse what cannot start a cross-encoder, before anything is loaded; give the activation it will have."""
+def check_cross_encoder(name: str, max_length: int | None = None, length_key: str = "max_length") -> Activation:
+    """Refuse what cannot start a cross-encoder, before its weights are read; give the activation it will have.
+
+    Args:
+        max_length: tokens of a pair; None for what the checkpoint says.
+        length_key: of the configuration, that chooses `max_length`.
+    """
+    activation = resolve_activation(name)
+    config = load_config(name)
+    tokenizer = load_tokenizer(name)
+    new_head = checkpoint_kind(config) != "cross-encoder"
+    auto = AutoModelForSequenceClassification
+    # last: the weights of a Hub model are large, and may have to be downloaded first
+    model = check_weights(name, auto, model_folder(name, weights=True), config, new_head, num_labels=1)
+    check_vocabulary(name, model, tokenizer)
+    if max_length is not None:
+        check_length(name, model, max_length, length_key)
+    return activation
+
+
+def resolve_activation(name: str) -> Activation:
+    """How a cross-encoder that starts from a checkpoint makes scores of its logits.
+
+    Raises:
+        InputError: the checkpoint can start no cross-encoder.
+    """
     config = load_config(name)
     trained = checkpoint_kind(config) == "cross-encoder"
     if trained and config.num_labels != 1:
@@ -160,8 +183,4 @@ def check_cross_encoder(name: str) -> Activation:
             f"model {name}: transformers has no classifier of type {config.model_type}; name another one in "
             "models.cross_encoder"
         )
-    load_tokenizer(name)
-    activation: Activation = saved_activation(name, config) if trained else "sigmoid"
-    # last: the weights of a Hub model are large, and may have to be downloaded first
-    check_weights(name)
-    return activation
+    return saved_activation(name, config) if trained else "sigmoid"

@@ -9,19 +9,21 @@ from te_trainer.encoders.cross_encoder import CrossEncoder, check_cross_encoder
 from te_trainer.errors import InputError
 
 
-def check_trained(name: str, pooling: Pooling | None = None, prompt: str | None = None) -> Kind:
+def check_trained(
+    name: str, pooling: Pooling | None = None, prompt: str | None = None, max_length: int | None = None
+) -> Kind:
     """Refuse what cannot score pairs, before any weights are loaded; say what the checkpoint is.
 
     Raises:
         InputError: no such model, or one that cannot be used; a pooling or a prompt for a cross-encoder.
     """
     if checkpoint_kind(load_config(name)) == "encoder":
-        check_bi_encoder(name, pooling)
+        check_bi_encoder(name, pooling, max_length=max_length, prompt=prompt)
         return "bi-encoder"
     for key, value in (("pooling", pooling), ("prompt", prompt)):
         if value is not None:
             raise InputError(f"{key}: {name} is a cross-encoder, which has none; leave it out")
-    check_cross_encoder(name)
+    check_cross_encoder(name, max_length)
     return "cross-encoder"
 
 
@@ -33,9 +35,8 @@ def load_trained(
     Raises:
         InputError: as `check_trained`, or the weights cannot be loaded.
     """
-    kind = check_trained(name, pooling, prompt)
     length = max_length or saved_max_length(name)
-    if kind == "cross-encoder":
+    if checkpoint_kind(load_config(name)) == "cross-encoder":
         return CrossEncoder.from_pretrained(name, max_length=length)
     return BiEncoder.from_pretrained(name, pooling=pooling, max_length=length, prompt=prompt)
 

@@ -115,9 +115,9 @@ def _members(entry: str) -> tuple[str, ...]:
 
 def _checkpoint(path: str, name: str, config: EvaluationConfig) -> Checkpoint:
     if checkpoint_kind(load_config(path)) == "cross-encoder":
-        check_cross_encoder(path)
+        check_cross_encoder(path, config.max_length)
         return Checkpoint(path, name, "cross-encoder", None, config.max_length or saved_max_length(path))
-    pooling = check_bi_encoder(path, config.pooling)
+    pooling = check_bi_encoder(path, config.pooling, max_length=config.max_length)
     return Checkpoint(path, name, "bi-encoder", pooling, config.max_length or saved_max_length(path))
 
 

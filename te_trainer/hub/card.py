@@ -14,7 +14,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from te_trainer.config.schema import Kind
-from te_trainer.encoders.checkpoint import load_config, saved_activation, saved_pooling, saved_prompt
+from te_trainer.encoders.checkpoint import load_config
+from te_trainer.encoders.layout import saved_activation, saved_pooling, saved_prompt
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.finished import FinishedRun
 from te_trainer.pairs.pool import SourceCount

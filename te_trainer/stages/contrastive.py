@@ -63,7 +63,14 @@ class ContrastiveSettings:
             InputError: a wrong value, or a model that cannot start a bi-encoder, or that makes no two views.
         """
         check_section("contrastive", self.section)
-        check_bi_encoder(model, self.encoder["pooling"])
+        check_bi_encoder(
+            model,
+            self.encoder["pooling"],
+            key="contrastive.pooling",
+            max_length=self.encoder["max_length"],
+            length_key="contrastive.max_length",
+            prompt=self.encoder["prompt"],
+        )
         config = load_config(model)
         if is_decoder(config) and self.encoder["pooling"] == "cls":
             raise InputError(

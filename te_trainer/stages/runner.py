@@ -22,9 +22,9 @@ from te_trainer.combine import combine
 from te_trainer.config.schema import Kind, RunConfig
 from te_trainer.cycle import HALVES
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
-from te_trainer.encoders.bi_encoder import check_bi_encoder
-from te_trainer.encoders.checkpoint import saved_prompt
+from te_trainer.encoders.bi_encoder import resolve_pooling
 from te_trainer.encoders.fingerprint import fingerprint
+from te_trainer.encoders.layout import read_layout
 from te_trainer.encoders.precision import resolve_precision
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
@@ -42,7 +42,15 @@ from te_trainer.stages.saved import (
     to_train_again,
 )
 from te_trainer.stages.scoring import Scorer, describe, load_predictions, save_predictions
-from te_trainer.stages.settings import cycles_of, keeps_all_cycles, kinds_of, stage_seed, start_of, training_values
+from te_trainer.stages.settings import (
+    cycles_of,
+    keeps_all_cycles,
+    kinds_of,
+    max_length_of,
+    stage_seed,
+    start_of,
+    training_values,
+)
 from te_trainer.stages.step0 import started, step0_stage, step0_work
 from te_trainer.stages.token_count import TokenCount
 from te_trainer.stages.training import Training
@@ -295,13 +303,14 @@ class StageRunner:
 
     def _encoder(self, name: str, kind: Kind, path: str) -> Encoder:
         if kind == "cross-encoder":
-            return CrossEncoder.from_pretrained(path, max_length=self.config.cross_encoder.get("max_length", 64))
+            return CrossEncoder.from_pretrained(path, max_length=max_length_of(self.config, kind))
         model, section = self.models[name], self.config.bi_encoder
         return BiEncoder.from_pretrained(
             path,
-            pooling=check_bi_encoder(model.bi_encoder, model.pooling or section.get("pooling")),
-            max_length=section.get("max_length", 32),
-            prompt=section.get("prompt", saved_prompt(model.bi_encoder)),
+            pooling=resolve_pooling(model.bi_encoder, model.pooling or section.get("pooling")),
+            max_length=max_length_of(self.config, kind),
+            prompt=section.get("prompt"),
+            layout=read_layout(model.bi_encoder),
             from_cross_encoder=self.config.distillation.init == "sequential",
         )
 

@@ -69,6 +69,11 @@ def metric_of(config: RunConfig) -> Metric:
     return spearman if config.distillation.task == "sts" else roc_auc
 
 
+def max_length_of(config: RunConfig, kind: Kind) -> int:
+    """Tokens of a sentence or of a pair beyond which it is cut: as configured, else the paper's (Table 16)."""
+    return section_of(config, kind).get("max_length", {"bi-encoder": 32, "cross-encoder": 64}[kind])
+
+
 def section_of(config: RunConfig, kind: Kind) -> dict[str, Any]:
     """What the user gave for one kind of encoder."""
     return config.bi_encoder if kind == "bi-encoder" else config.cross_encoder

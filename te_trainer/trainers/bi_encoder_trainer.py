@@ -173,10 +173,11 @@ class BiEncoderTrainer(PairTrainer):
             self.finish_saved(Path(output_dir or self.args.output_dir or "."))
 
     def finish_saved(self, folder: Path) -> None:
-        """Take the head out of a saved encoder: it served training."""
+        """Take the head, which served training, out of a saved encoder, and put BERT's own pooler in."""
         super().finish_saved(folder)
         if self.args.mlp_head:
             drop_saved_head(folder)
+        self.encoder.save_pooler(folder)
 
     def _info_nce(self, one: Tensor, two: Tensor) -> Tensor:
         all_two, own = gather_with_gradient(two)

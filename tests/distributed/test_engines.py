@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import ROOT, SAMPLE, process_environment, save_tiny, tiny_arguments
 from datasets import load_from_disk
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -132,6 +133,12 @@ def test_scores_are_those_of_one_process(whole: Path, single: Path) -> None:
     expected = scores_of(results_of(single))
     assert len(set(expected.values())) > 4  # training moved the scores
     assert scores_of(results_of(whole)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, model: Path) -> None:
+    held, found = (load_file(path / "model.safetensors") for path in (model, whole / "tiny" / "bi-encoder"))
+    assert found.keys() == held.keys()
+    assert all(torch.equal(found[name], held[name]) for name in held if name.startswith("pooler."))
 
 
 def test_tokens_are_those_of_one_process(whole: Path, single: Path) -> None:

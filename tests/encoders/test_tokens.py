@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from te_trainer.encoders import tokens
-from te_trainer.encoders.checkpoint import locate
+from te_trainer.encoders.locate import locate
 from te_trainer.encoders.tokens import tokenise
 
 STRANGE = [
