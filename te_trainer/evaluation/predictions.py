@@ -16,7 +16,8 @@ from datasets import Dataset
 from te_trainer.combine import combine
 from te_trainer.config.schema import EvaluationConfig
 from te_trainer.continuing import comparable, update_run_file
-from te_trainer.encoders.checkpoint import load_tokenizer, saved_prompt
+from te_trainer.encoders.checkpoint import load_tokenizer
+from te_trainer.encoders.layout import saved_prompt
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
 from te_trainer.evaluation.sets import TaskSet

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from te_trainer.config.schema import ContrastiveConfig, Kind, RunConfig
 from te_trainer.encoders import BiEncoder, Encoder
-from te_trainer.encoders.checkpoint import load_tokenizer, saved_prompt
+from te_trainer.encoders.checkpoint import load_tokenizer
+from te_trainer.encoders.layout import saved_prompt
 from te_trainer.encoders.tokens import token_counts
 from te_trainer.pairs import Pool, Sentences
 from te_trainer.pairs.pool import pair_digest
