@@ -71,6 +71,10 @@ def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, 
     bi = BiEncoder.from_pretrained(start)
     set_seed(1)
     cross = CrossEncoder.from_pretrained(start)
+    with torch.no_grad():
+        for weight in cross.model.parameters():
+            if weight.ndim > 1 and len(weight) == 1:
+                weight.mul_(10)  # the last layer's; small weights give all pairs one score
     for encoder in (bi, cross):
         scores = score_pairs(encoder, columns)
         alone = [
@@ -85,7 +89,7 @@ def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, 
         else:
             theirs = TheirCrossEncoder(str(tmp_path / encoder.kind), device="cpu").predict(pairs, batch_size=8)
         np.testing.assert_allclose(theirs, scores, rtol=0, atol=1e-5)
-        assert np.ptp(scores) > 1e-3
+        assert np.ptp(scores) > 1e-4
 
 
 @pytest.mark.parametrize(
