@@ -71,16 +71,13 @@ def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, 
     bi = BiEncoder.from_pretrained(start)
     set_seed(1)
     cross = CrossEncoder.from_pretrained(start)
-    with torch.no_grad():
-        for weight in cross.model.parameters():
-            if weight.ndim > 1 and len(weight) == 1:
-                weight.mul_(10)  # the last layer's; small weights give all pairs one score
+    cross.activate_with("identity")  # sigmoids of some families' logits are all alike
     for encoder in (bi, cross):
         scores = score_pairs(encoder, columns)
         alone = [
             score_pairs(encoder, {name: texts[row : row + 1] for name, texts in columns.items()}) for row in range(8)
         ]
-        np.testing.assert_allclose(np.concatenate(alone), scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(alone), scores, rtol=1e-5, atol=1e-5)
         encoder.save_pretrained(tmp_path / encoder.kind)
         if encoder is bi:
             model = SentenceTransformer(str(tmp_path / encoder.kind), device="cpu")
@@ -88,7 +85,7 @@ def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, 
             theirs = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
         else:
             theirs = TheirCrossEncoder(str(tmp_path / encoder.kind), device="cpu").predict(pairs, batch_size=8)
-        np.testing.assert_allclose(theirs, scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(theirs, scores, rtol=1e-5, atol=1e-5)
         assert np.ptp(scores) > 1e-4
 
 
