@@ -170,8 +170,10 @@ def add_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     shard = "model-pooler.safetensors"
     save_file(dict(weights), folder / shard, metadata={"format": "pt"})
     index = json.loads(index_file.read_text(encoding="utf-8"))
+    index["metadata"]["total_size"] += sum(
+        weight.nbytes for key, weight in weights.items() if key not in index["weight_map"]
+    )
     index["weight_map"] |= dict.fromkeys(weights, shard)
-    index["metadata"]["total_size"] += sum(weight.nbytes for weight in weights.values())
     index_file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
