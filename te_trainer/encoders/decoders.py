@@ -35,6 +35,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     if tokenizer.pad_token_id is None:
         # The head of a decoder looks for the last token that is not padding: it finds EOS unless EOS is the padding.
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    # Positions may be absolute (GPT-2's are), and are counted from the first column.
+    tokenizer.padding_side = "right"
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise InputError(

@@ -18,6 +18,7 @@ from transformers import (
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.decoders import is_decoder, prepare_model, prepare_tokenizer
+from te_trainer.encoders.layout import SentenceLayout
 from te_trainer.errors import InputError
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
@@ -102,7 +103,12 @@ def _of_sentence_transformers(model: Any, kind: type[Any]) -> Encoder | None:
             " lasttoken of all tokens can be trained"
         )
     prompt = (model.prompts or {}).get(model.default_prompt_name) or ""
-    return BiEncoder(plm, tokenizer, POOLINGS[mode], prompt=prompt, **lengths)  # type: ignore[arg-type]
+    layout = SentenceLayout(
+        prompts=dict(model.prompts or {}),
+        default_prompt_name=model.default_prompt_name,
+        normalize="Normalize" in parts,
+    )
+    return BiEncoder(plm, tokenizer, POOLINGS[mode], prompt=prompt, layout=layout, **lengths)  # type: ignore[arg-type]
 
 
 def _of_transformers(model: PreTrainedModel, kind: type[AnyEncoder], tokenizer: Any) -> Any:

@@ -137,8 +137,8 @@ def test_scores_are_those_of_one_process(whole: Path, single: Path) -> None:
 
 def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, model: Path) -> None:
     held, found = (load_file(path / "model.safetensors") for path in (model, whole / "tiny" / "bi-encoder"))
-    assert found.keys() == held.keys()
-    assert all(torch.equal(found[name], held[name]) for name in held if name.startswith("pooler."))
+    pooler = [name for name in held if name.startswith("pooler.")]
+    assert pooler and all(torch.equal(found[name], held[name]) for name in pooler)
 
 
 def test_tokens_are_those_of_one_process(whole: Path, single: Path) -> None:

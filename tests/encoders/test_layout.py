@@ -21,6 +21,7 @@ from te_trainer.encoders.cross_encoder import check_cross_encoder
 from te_trainer.encoders.trained import check_trained, load_trained
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 TEXTS = ["My Router blinks red", "my router blinks red", "no sound from the speaker today", "the speaker is silent"]
 PAIRS = {"sentence1": TEXTS, "sentence2": [TEXTS[1], TEXTS[2], TEXTS[3], TEXTS[0]]}
@@ -135,6 +136,11 @@ def test_normalised_vectors_stay_normalised(models: dict[str, str], tmp_path: Pa
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
     np.testing.assert_allclose(np.linalg.norm(again.encode(TEXTS), axis=1), 1, atol=1e-6)
     assert again.similarity_fn_name == "dot"
+    model.prompts = {"query": "the router "}
+    BiEncoderTrainer(model, BiEncoderTrainingArguments(str(tmp_path))).save_model(str(tmp_path / "trained"))
+    trained = SentenceTransformer(str(tmp_path / "trained"), device="cpu")
+    np.testing.assert_allclose(np.linalg.norm(trained.encode(TEXTS), axis=1), 1, atol=1e-6)
+    assert trained.prompts["query"] == "the router "
 
 
 def test_prompts_and_other_keys_are_kept(saved: Path, tmp_path: Path) -> None:
