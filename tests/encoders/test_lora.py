@@ -66,7 +66,7 @@ def trainer_of(
         "per_device_train_batch_size": 4,
         "num_train_epochs": 2,
         "warmup_steps": 0,
-        "save_strategy": "no",
+        **({"save_strategy": "no"} if dev is None else {}),
         "save_total_limit": None,
         "disable_tqdm": True,
         **values,
