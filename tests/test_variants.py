@@ -27,6 +27,7 @@ from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.pairs import Pool, load_gold
 from te_trainer.progress import RunProgress
+from te_trainer.stages.settings import stage_seed
 from te_trainer.stages.training import Training
 
 Run = Callable[..., Path]
@@ -120,14 +121,13 @@ def retrained(output: Path, labels: np.ndarray, start: Path) -> bytes:
     config = run_file(output)
     _, pairs = Pool.load(output / "pool")
     dev = load_gold(config["config"]["data"]["dev"], "dev", {})
-    seed = config["config"]["seed"] + 2 * 1 + 1  # cycle 1, the second kind
     folder = output / "again"
     training = Training(
         folder=folder,
         values=config["resolved"]["one"]["cross-encoder"],
         dev=dev,
         metric=spearman,
-        seed=seed,
+        seed=stage_seed(config["config"]["seed"], 1, "cross-encoder", 0),
         progress=RunProgress(enabled=False),
         run_name="again",
         group="again",
