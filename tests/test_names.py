@@ -21,7 +21,7 @@ from te_trainer.escaping import latex_text, markdown_code, markdown_text
 from te_trainer.evaluation import tables
 from te_trainer.preparation import load_gold_sets
 from te_trainer.progress import RunProgress
-from te_trainer.report import markdown, print_table, write_report
+from te_trainer.report import markdown, print_table, rows, write_report
 
 # What has a meaning in a terminal, in Markdown, HTML, LaTeX or a chart, and none in a name.
 HOSTILE = [
@@ -145,7 +145,7 @@ def write_set(path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", ["avg", "AVG", "avg.", "dev", "x\u202ey", ".x", "x" * 201])
+@pytest.mark.parametrize("name", ["avg", "AVG", "avg.", "x\u202ey", ".x", "x" * 201])
 def test_a_test_set_whose_column_is_ours_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^data\.test: '.*' cannot name a set with gold scores: .*; rename the file$"):
         load_gold_sets(DataConfig(test=[write_set(tmp_path / f"{name}.tsv")]))
@@ -161,7 +161,7 @@ def test_test_sets_of_one_name_are_refused(one: str, two: str, tmp_path: Path) -
 
 
 def test_an_evaluation_may_have_a_set_named_dev() -> None:
-    check_set_names(["dev", "test"], "tasks", taken={"avg"})
+    check_set_names(["dev", "test"], "data.test")
 
 
 # ---------------------------------------------------------------- what is shown
@@ -221,6 +221,12 @@ def test_a_report_shows_names_as_they_are(tmp_path: Path) -> None:
         assert any(cell.startswith(f"{name}: the bi-encoder that was kept scores lower") for cell in cells)
     assert {"_x_.tsv: 10 rows", "[a](b).tsv: 10 rows", "p\\udcff.tsv: 10 rows", "x\\u202e.tsv: 10 rows"} <= set(cells)
     assert "test set c|d: 3 of its 20 pairs are in the pool, in either order, without their gold scores" in cells
+
+
+def test_a_test_set_may_be_called_dev() -> None:
+    header, body = rows(results_of(["one"], ["dev"]))
+    assert header[2:] == ["dev", "dev (test)", "avg."]
+    assert body[0][2:] == ["60.00", "50.00", "50.00"]
 
 
 def test_a_terminal_shows_names_as_they_are_and_only_what_is_kept_in_bold() -> None:

@@ -35,8 +35,8 @@ BORDER = "it holds '::', which libraries take for the border between two paths"
 CYCLE_FOLDER = re.compile(r"cycle-.*", re.DOTALL)
 # Keys of `results.json` that stand where the models' names stand.
 RESULT_KEYS = frozenset({"cycle", "ensemble"})
-# Columns of the tables of scores beside those of the test sets.
-SCORE_COLUMNS = frozenset({"dev", "avg", "avg."})
+# What stands among the test sets' scores, in results and in tables.
+SCORE_COLUMNS = frozenset({"avg", "avg."})
 
 
 def folded(name: str) -> str:
