@@ -62,7 +62,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     check(config, root)
     dev, tests = load_gold_sets(config.data)
     if state.is_main_process:
-        prepare_sentences(config, root, state.num_processes)
+        prepare_sentences(config, root, state.num_processes, dev, tests)
         count_contrastive_truncation(config, root)
     state.wait_for_everyone()
     counts, sentences = load_sentences(root)

@@ -32,7 +32,7 @@ def main() -> None:
     from te_trainer.disk_errors import disk_errors_as_input_error
     from te_trainer.encoders.trained import check_trained
     from te_trainer.errors import InputError
-    from te_trainer.model_commits import pin_models
+    from te_trainer.model_commits import pin_models, pin_sets
     from te_trainer.processes import keep_freed_memory, leave, process_state
     from te_trainer.progress import RunProgress
     from te_trainer.quiet import quiet_libraries
@@ -46,6 +46,8 @@ def main() -> None:
     # Models
     ################
     pin_models([config.model, *([config.rerank] if config.rerank is not None else [])])
+    data = config.data
+    pin_sets([(source, data.dir) for source in (data.pairs, data.sentences, data.queries) if source is not None])
     kind = check_trained(config.model, config.pooling, config.prompt, config.max_length)
     if config.data.sentences is not None and kind == "cross-encoder":
         raise InputError(

@@ -67,7 +67,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
         check_hub(config.hub, [str(model.name) for model in config.models], kinds_of(config), ask=begins)
         if begins:
             check_disk(config, root)
-        prepare_pool(config, root, state.num_processes)
+        prepare_pool(config, root, state.num_processes, dev, tests)
         count_run_truncation(config, root)
     state.wait_for_everyone()
     pool, pairs = Pool.load(root / "pool")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.continuing import comparable, update_run_file
 from te_trainer.encoders.checkpoint import load_config
 from te_trainer.errors import InputError
-from te_trainer.model_commits import commits_of, pin_models
-from te_trainer.pairs import Sentences, build_sentences
+from te_trainer.model_commits import commits_of, pin_models, pin_sets, set_commits_of
+from te_trainer.pairs import GoldSet, Sentences, build_sentences
 from te_trainer.preparation import (
     check_loggers,
     check_space,
     checkpoint_fingerprint,
+    gold_fingerprints,
     refuse_changed,
+    refuse_changed_gold,
 )
 from te_trainer.records import damaged_run_file_as_input_error, read_json, read_run_file
 from te_trainer.report import lay_out, show
@@ -40,6 +43,7 @@ def check(config: ContrastiveConfig, root: Path) -> None:
         InputError: names the key, the model or the folder.
     """
     pin_models([config.model], root)
+    pin_sets(_sources(config), root)
     ContrastiveSettings(config.contrastive).check(config.model)
     check_loggers(config.report_to)
     if not (root / "run.yaml").exists():
@@ -49,14 +53,19 @@ def check(config: ContrastiveConfig, root: Path) -> None:
         check_space(root, weights + 3 * 3 * weights)
 
 
-def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) -> None:
+def prepare_sentences(
+    config: ContrastiveConfig, root: Path, world_size: int, dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
+) -> None:
     """Write the sentences and `run.yaml` into the output folder, or find them there.
 
     Raises:
-        InputError: a source cannot be read, or it or the model has changed since the run began, or there are too few
-            sentences.
+        InputError: a source cannot be read, or it, the model or a gold score has changed since the run began, or there
+            are too few sentences.
     """
     folder = root / "sentences"
+    gold = gold_fingerprints(dev, list(tests))
+    if (root / "run.yaml").exists():
+        refuse_changed_gold(gold, root)
     settings = ContrastiveSettings(config.contrastive)
     if folder.exists():
         refuse_changed(Sentences.load(folder)[0].sources, config.data.dir, root)
@@ -85,10 +94,17 @@ def prepare_sentences(config: ContrastiveConfig, root: Path, world_size: int) ->
             "versions": versions(),
             "sentences": {"number": found.sentences, "fingerprint": found.fingerprint},
             "model": checkpoint_fingerprint(config.model),
+            **gold,
             **commits_of([config.model]),
+            **set_commits_of(_sources(config)),
         }
         # run.yaml comes first: it makes the folder a run's, whenever the process is killed
         write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
+
+
+def _sources(config: ContrastiveConfig) -> list[tuple[str, str | None]]:
+    data = config.data
+    return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]
 
 
 def _continue(config: ContrastiveConfig, root: Path, read_again: Sentences | None, world_size: int) -> None:

@@ -23,7 +23,7 @@ from te_trainer.encoders.layout import model_folder
 from te_trainer.encoders.locate import commit_of
 from te_trainer.encoders.lora import adapted_on_meta, parameter_counts
 from te_trainer.errors import InputError
-from te_trainer.model_commits import commits_of, pin_models
+from te_trainer.model_commits import commits_of, pin_models, pin_sets, set_commits_of
 from te_trainer.pairs import GoldSet, Pool, Sentences, build_pool, load_gold
 from te_trainer.pairs.pool import SourceCount, file_digest, source_file
 from te_trainer.records import damaged_run_file_as_input_error, read_run_file
@@ -51,6 +51,7 @@ def check_models(config: RunConfig) -> None:
     """
     check_training_values(config)
     pin_models(model_names(config), Path(config.output_dir))
+    pin_sets(data_sources(config), Path(config.output_dir))
     for model in config.models:
         pooling = model.pooling or config.bi_encoder.get("pooling")
         check_bi_encoder(
@@ -106,6 +107,32 @@ def load_gold_sets(
     return dev, tests
 
 
+def gold_fingerprints(dev: GoldSet | None, tests: list[GoldSet]) -> dict[str, Any]:
+    """What `run.yaml` says of the sets with gold scores: a hash of each one's rows, by role and name."""
+    found = {"dev": [dev] if dev is not None else [], "test": tests}
+    return {"gold": {role: {gold.name: gold.fingerprint() for gold in sets} for role, sets in found.items()}}
+
+
+def refuse_changed_gold(found: dict[str, Any], root: Path) -> None:
+    """Refuse to go on with gold scores that are not those a run began with.
+
+    Raises:
+        InputError: names the set.
+    """
+    begun = read_run_file(root).get("gold")
+    if begun is None:  # runs of earlier versions
+        return
+    for role, sets in found["gold"].items():
+        for name, digest in sets.items():
+            with damaged_run_file_as_input_error(root):
+                before = begun[role][name]
+            if before != digest:
+                raise InputError(
+                    f"data.{role}: the rows of {name} have changed since the run in {root} began; name another "
+                    "output_dir"
+                )
+
+
 def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
     """The sets' sizes, a line each, to print before work starts."""
     named = [("dev", dev)] * (dev is not None) + [("test", gold) for gold in tests]
@@ -120,15 +147,23 @@ def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
     ]
 
 
-def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
+def prepare_pool(
+    config: RunConfig, root: Path, world_size: int, dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
+) -> Pool:
     """Build the pool in the output folder and write `run.yaml`, or find the pool there.
 
     `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
 
+    Args:
+        dev, tests: what the run is scored on, which may not change while it lasts.
+
     Raises:
-        InputError: a source cannot be read, or a source or a model has changed since the run began.
+        InputError: a source cannot be read, or a source, a model or a gold score has changed since the run began.
     """
     folder = root / "pool"
+    gold = gold_fingerprints(dev, list(tests))
+    if (root / "run.yaml").exists():
+        refuse_changed_gold(gold, root)
     if folder.exists():
         pool, _ = Pool.load(folder)
         refuse_changed(pool.sources, config.data.dir, root)
@@ -155,7 +190,7 @@ def prepare_pool(config: RunConfig, root: Path, world_size: int) -> Pool:
                 _refuse_changed_models(config, root)
                 update_run_file(root, config, _resolved(config, world_size), world_size)
             else:
-                write_run_file(config, root, pool, world_size, step0)
+                write_run_file(config, root, pool, world_size, step0 | gold)
     return pool
 
 
@@ -233,18 +268,23 @@ def check_space(root: Path, needed: int) -> None:
         )
 
 
-def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, step0: dict[str, Any]) -> None:
-    """Write `run.yaml`: what was configured, what it became, and what it stood on."""
+def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, more: dict[str, Any]) -> None:
+    """Write `run.yaml`: what was configured, what it became, and what it stood on.
+
+    Args:
+        more: entries on step 0 and on gold scores.
+    """
     content: dict[str, Any] = {
         "config": comparable(config),
         "processes": world_size,
         "resolved": _resolved(config, world_size)["resolved"],
-        **step0,
+        **more,
         "cycles": cycles_of(config),
         "versions": versions(),
         "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},
         "models": model_fingerprints(config),
         **commits_of(model_names(config)),
+        **set_commits_of(data_sources(config)),
     }
     write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
 
@@ -261,6 +301,16 @@ def _resolved(config: RunConfig, world_size: int) -> dict[str, Any]:
 def model_names(config: RunConfig) -> list[str]:
     """The checkpoints that the encoders of a run start from."""
     return list(dict.fromkeys(start_of(model, kind) for model in config.models for kind in kinds_of(config)))
+
+
+def data_sources(config: RunConfig) -> list[tuple[str, str | None]]:
+    """What a run reads texts and gold scores from, each with the folder that benchmark sets would lie in."""
+    data = config.data
+    found = [(source, data.dir) for source in (*data.pool, *data.extra, *([data.dev] if data.dev else []), *data.test)]
+    if config.step0 is not None:
+        step0 = config.step0.data
+        found += [(source, step0.dir or data.dir) for source in step0.sentences]
+    return found
 
 
 def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:

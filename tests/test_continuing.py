@@ -18,8 +18,8 @@ from te_trainer.config import ContrastiveConfig, RunConfig, parse, parse_contras
 from te_trainer.continuing import comparable, refuse_other_configuration, update_run_file
 from te_trainer.contrastive_run import ContrastiveSettings
 from te_trainer.errors import InputError
-from te_trainer.pairs import Pool
-from te_trainer.preparation import write_run_file
+from te_trainer.pairs import Pool, load_gold
+from te_trainer.preparation import gold_fingerprints, refuse_changed_gold, write_run_file
 from te_trainer.run_folder import write_text
 
 JOB = "trans_encoder.py"
@@ -250,3 +250,15 @@ def test_a_killed_run_ends_the_same_with_another_split_and_processes_of_their_ow
 def scores(output: Path) -> dict[str, Any]:
     final = json.loads((output / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]
     return {kind: entry["dev"] for kind, entry in final.items()}
+
+
+def test_gold_scores_may_not_change_while_a_run_lasts(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.tsv"
+    file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\n")
+    config = main_job(tiny, tmp_path / "run", "--data.dev", str(file))
+    found = gold_fingerprints(load_gold(str(file), "dev", {}), [])
+    write_run_file(config, tmp_path / "run", Pool(), 1, found)
+    refuse_changed_gold(found, tmp_path / "run")
+    file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n3\tc\td\n")
+    with pytest.raises(InputError, match=r"data\.dev: the rows of mine have changed since the run in .* began"):
+        refuse_changed_gold(gold_fingerprints(load_gold(str(file), "dev", {}), []), tmp_path / "run")

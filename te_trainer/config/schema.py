@@ -51,7 +51,7 @@ class DataConfig:
     Args:
         pool: Sources of unlabelled pairs, one or several: a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`, `.jsonl`,
             `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
-            `owner/name:config`). Labels in them are ignored; all splits are read.
+            `owner/name:config`, with `@revision` behind it or not). Labels in them are ignored; all splits are read.
         columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`;
             where a file lacks the mapped column, the plain name is taken.
         max_pairs: Keep at most this many pairs, drawn with `seed`.

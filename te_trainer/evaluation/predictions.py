@@ -21,7 +21,7 @@ from te_trainer.encoders.layout import saved_prompt
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
 from te_trainer.evaluation.sets import TaskSet
-from te_trainer.model_commits import commits_of
+from te_trainer.model_commits import commits_of, set_commits_of
 from te_trainer.pairs.pool import file_digest, source_file
 from te_trainer.preparation import checkpoint_fingerprint
 from te_trainer.processes import process_state
@@ -47,6 +47,7 @@ def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], s
         "versions": versions(),
         "models": {member.path: checkpoint_fingerprint(member.path) for member in checkpoints(entries)},
         **commits_of([member.path for member in checkpoints(entries)]),
+        **set_commits_of((task.source, config.data.dir) for task in sets),
         "tasks": {task.source: _digest(task, config) for task in sets},
     }
     if not path.exists():

@@ -10,6 +10,7 @@ from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, average_precision, pearson, roc_auc, spearman
+from te_trainer.model_commits import pin_sets
 from te_trainer.pairs import GoldSet, load_gold
 from te_trainer.pairs.readers import FILE_SUFFIXES
 from te_trainer.tasks import BENCHMARKS, GROUPS
@@ -52,14 +53,17 @@ def load_sets(config: EvaluationConfig) -> list[TaskSet]:
     """
     if config.data.dir is not None and not Path(config.data.dir).is_dir():
         raise InputError(f"data.dir: {config.data.dir} is no folder")
-    sets = [_load(source, config) for source in _sources(config)]
+    sources = task_sources(config)
+    pin_sets([(source, config.data.dir) for source in sources], Path(config.output_dir))
+    sets = [_load(source, config) for source in sources]
     # files, columns of the tables, and MTEB's keys
     for names in ([found.gold.name for found in sets], [found.title for found in sets], [found.mteb for found in sets]):
         check_set_names(names, "tasks")
     return sets
 
 
-def _sources(config: EvaluationConfig) -> list[str]:
+def task_sources(config: EvaluationConfig) -> list[str]:
+    """The sets that a configuration names, groups written out."""
     sources: list[str] = []
     for name in config.tasks or _default(config):
         if Path(name).exists():

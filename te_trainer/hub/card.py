@@ -31,7 +31,7 @@ TAGS: dict[Kind, list[str]] = {
 }
 # Names of evaluate's metrics, and how people call them.
 METRICS = {"sts": ("spearmanr", "Spearman"), "binary": ("roc_auc", "ROC-AUC")}
-HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", re.ASCII)
+HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _datasets(run: FinishedRun) -> list[str]:
         if not _on_hub(count):
             continue
         known = BENCHMARKS.get(count.source)
-        found.append(known.repository if known else count.source.partition(":")[0])
+        found.append(known.repository if known else re.split("[:@]", count.source)[0])
     return list(dict.fromkeys(found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,9 @@ from typing import Literal
 import numpy as np
 
 from te_trainer.errors import InputError
-from te_trainer.pairs.readers import read_rows
+from te_trainer.pairs.hub_sets import split_set
+from te_trainer.pairs.pool import pair_digest
+from te_trainer.pairs.readers import FILE_SUFFIXES, read_rows
 from te_trainer.tasks import BENCHMARKS, Rows
 
 BLANK = ["", "", ""]  # what a reader gives for a blank line
@@ -22,7 +25,7 @@ class GoldSet:
     """Pairs with gold scores.
 
     Args:
-        name: the benchmark's name, or the file's without its ending.
+        name: the benchmark's name, the file's without its ending, or what stands behind the owner in a Hub id.
         sentence1, sentence2: the pairs.
         scores: float64, shape (n,).
         unscored: rows left out because they have no score (the paper drops them too).
@@ -40,6 +43,13 @@ class GoldSet:
 
     def __len__(self) -> int:
         return len(self.sentence1)
+
+    def fingerprint(self) -> str:
+        """A hash of pairs and scores in their order."""
+        digest = hashlib.sha256(self.scores.tobytes())
+        for pair in zip(self.sentence1, self.sentence2, strict=True):
+            digest.update(pair_digest(*pair).to_bytes(8, "little"))
+        return digest.hexdigest()[:16]
 
 
 def load_gold(
@@ -76,7 +86,8 @@ def load_gold(
             unscored += 1
             continue
         try:
-            value = float(score)
+            # float() takes the underscores of Python's own numbers, too
+            value = math.nan if isinstance(score, str) and "_" in score else float(score)
         except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
@@ -88,12 +99,15 @@ def load_gold(
         sentence2.append(second.strip())
         scores.append(value)
     if len(scores) < 2:
-        raise InputError(f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed")
+        raise InputError(
+            f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed (of a file with a "
+            f"column 'split', only the rows that say '{rows.split}' count)"
+        )
     if min(scores) == max(scores):
         raise InputError(f"{key}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
     from_hub = not Path(source).exists() and not (benchmark is not None and folder is not None)
     return GoldSet(
-        Path(source).stem,
+        _name(source),
         sentence1,
         sentence2,
         np.array(scores, dtype=np.float64),
@@ -101,3 +115,13 @@ def load_gold(
         notes=tuple(notes),
         from_hub=from_hub,
     )
+
+
+def _name(source: str) -> str:
+    path = Path(source)
+    if path.suffix.lower() in FILE_SUFFIXES:
+        return path.stem
+    if not path.exists() and split_set(source) is not None:
+        # a revision may hold slashes, the name of a folder may not
+        return source.partition("/")[2].replace("/", "-")
+    return path.name

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.errors import InputError
+from te_trainer.pairs.hub_sets import load_set, split_set
 from te_trainer.pairs.quoting import count_csv_quoted, looks_quoted
 from te_trainer.tasks import BENCHMARKS, Benchmark, Rows
 
@@ -67,11 +68,20 @@ def read_rows(
         yield from _file(path, names, split, notes)
     elif path.exists():
         raise InputError(f"{source}: the format '{path.suffix}' is not known; known are {', '.join(FILE_SUFFIXES)}")
-    elif source.count("/") == 1 and not source.startswith((".", "/")):
-        repository, _, configuration = source.partition(":")
-        yield from _hub(repository, configuration or None, names, split)
+    elif (named := split_set(source)) is not None:
+        yield from _datasets(source, load_set(*named), names, split)
     else:
         raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
+
+
+def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | None:
+    """The Hub's repository, and its revision, that `read_rows` would read a source from; None of what lies here."""
+    if Path(source).exists():
+        return None
+    if source in BENCHMARKS:
+        return (BENCHMARKS[source].repository, None) if folder is None else None
+    named = None if Path(source).suffix.lower() in FILE_SUFFIXES else split_set(source)
+    return (named[0], named[2]) if named is not None else None
 
 
 def read_lines(source: str, notes: list[str] | None = None) -> Iterator[Row]:
@@ -166,6 +176,7 @@ def _table(path: Path, reader: Any, names: Names, chosen: Chosen | None) -> Iter
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
         header = [name.strip() for name in header]
+        _refuse_other_separator(path, header, "\t" if path.suffix.lower() == ".tsv" else ",")
         at = [header.index(name) for name in _columns(str(path), names, header)]
         split_at = header.index("split") if chosen is not None and "split" in header else None
         for row in reader:
@@ -178,7 +189,23 @@ def _table(path: Path, reader: Any, names: Names, chosen: Chosen | None) -> Iter
             if chosen is None or split_at is None or chosen(row[split_at]):
                 yield place, [row[position] for position in at]
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {_fault(str(error))}; mend the row") from None
+        at_header = ", or save the file with commas between its columns" if reader.line_num == 1 else ""
+        raise InputError(f"{path}, line {reader.line_num}: {_fault(str(error))}; mend the row{at_header}") from None
+
+
+def _refuse_other_separator(path: Path, header: list[str], separator: str) -> None:
+    """Refuse a header that another character separates, such as Excel's semicolons, with what helps."""
+    line = header[0].casefold()
+    excel = line.startswith("sep=")
+    for other, title in {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}.items():
+        if len(header) == 1 and other != separator and (other in line or (excel and line[4:5] == other)):
+            wanted = {",": "commas", "\t": "tabs"}[separator]
+            raise InputError(
+                f"{path}: {title} separate the columns, where {wanted} are expected; save the file with {wanted}"
+                + (", or as .tsv" if other == "\t" else ", or as .csv" if other == "," else "")
+            )
+    if excel:
+        raise InputError(f"{path}: the first line is '{header[0]}', not the names of the columns; remove the line")
 
 
 def _fault(error: str) -> str:
@@ -198,6 +225,8 @@ def _columns(source: str, names: Names, present: Iterable[str]) -> list[str]:
         column = mapped if mapped in present else plain
         if column not in present or (column != mapped and column in dict(names)):
             raise _no_column(source, mapped, present)
+        if present.count(column) > 1:
+            raise InputError(f"{source}: {present.count(column)} columns are named '{column}'; rename all but one")
         if column in found:
             one, two = (names[found.index(column)][1], plain)
             raise InputError(
@@ -258,12 +287,12 @@ def _parquet(path: Path, names: Names, split: str | None) -> Iterator[Row]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a Parquet file ({_first_line(error)}); save it anew") from None
     present = file.schema_arrow.names
     chosen = _columns(str(path), names, present)
     with_split = split is not None and "split" in present
     number = 0
-    for batch in file.iter_batches(columns=chosen + (["split"] if with_split else [])):
+    for batch in _batches(path, file, chosen + (["split"] if with_split else [])):
         splits = batch.column("split").to_pylist() if with_split else None
         try:
             columns = [batch.column(name).to_pylist() for name in chosen]
@@ -275,6 +304,18 @@ def _parquet(path: Path, names: Names, split: str | None) -> Iterator[Row]:
                 yield f"{path}, row {number}", list(values)
 
 
+def _batches(path: Path, file: Any, columns: list[str]) -> Iterator[Any]:
+    try:
+        yield from file.iter_batches(columns=columns)
+    except OSError as error:  # what pyarrow raises where it cannot decode a page
+        raise InputError(f"{path}: the file is damaged ({_first_line(error)}); save it anew") from None
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return "".join(character for character in line if character.isprintable()).rstrip(".: ")
+
+
 def _saved_dataset(path: Path, names: Names, split: str | None) -> Iterator[Row]:
     from datasets import DatasetDict, load_from_disk
 
@@ -283,30 +324,6 @@ def _saved_dataset(path: Path, names: Names, split: str | None) -> Iterator[Row]
     except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it") from None
     yield from _datasets(str(path), loaded if isinstance(loaded, DatasetDict) else {"": loaded}, names, split)
-
-
-def _hub(repository: str, configuration: str | None, names: Names, split: str | None) -> Iterator[Row]:
-    yield from _datasets(repository, _load(repository, configuration), names, split)
-
-
-def _load(repository: str, configuration: str | None) -> Any:
-    from datasets import load_dataset_builder
-    from datasets.packaged_modules.cache.cache import Cache
-
-    try:
-        builder = load_dataset_builder(repository, configuration)
-        found = builder.config.name
-        guessed = isinstance(builder, Cache) and configuration is None and found != "default"
-        if not guessed:
-            builder.download_and_prepare()
-            return builder.as_dataset()
-    except Exception as error:  # the library raises many kinds; each means that the set could not be had
-        raise InputError(f"{repository}: not a file here, and not to be had from the Hub ({_reason(error)})") from None
-    # Where the Hub is asked, it says whether the set has others; the cache knows only what was loaded last.
-    raise InputError(
-        f"{repository}: the Hub does not answer, and of the set's configurations the cache holds '{found}'; if that is "
-        f"the one, name it as {repository}:{found}"
-    )
 
 
 def _datasets(source: str, splits: Any, names: Names, split: str | None) -> Iterator[Row]:
@@ -358,7 +375,7 @@ def _benchmark_file(
 def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None, pool: bool) -> Iterator[Row]:
     names = [(benchmark.columns.get(name, name), name) for name in wanted]
     hub_split = benchmark.hub_splits.get(split, split) if split is not None else None
-    loaded = _load(benchmark.repository, benchmark.configuration)
+    loaded = load_set(benchmark.repository, benchmark.configuration)
     if benchmark.dev is not None and split == benchmark.dev.split and hub_split not in loaded:
         raise InputError(
             f"{benchmark.name}: the set on the Hub ({benchmark.repository}) has no dev rows; name a folder with "
@@ -378,7 +395,3 @@ def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None, p
         if len(values) == 3 and benchmark.positive is not None:
             values[2] = float(values[2] == benchmark.positive)
         yield place, values
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__

@@ -65,17 +65,17 @@ class HubServer:
         self._http.server_close()
         self._thread.join()
 
-    def push(self, name: str, folder: Path, keep: bool = True) -> None:
-        """Move the `main` of a model to the files of a folder; the commit before stays there unless `keep` is false."""
-        main = self.root / "models" / name
+    def push(self, name: str, folder: Path, keep: bool = True, kind: str = "models") -> None:
+        """Move a repository's `main` to the files of a folder; the commit before stays there unless `keep` is false."""
+        main = self.root / kind / name
         if keep:
-            main.rename(self.branch(name, f"before-{self.commit('models', name)}"))
+            main.rename(self.branch(name, f"before-{self.commit(kind, name)}"))
         else:
             shutil.rmtree(main)
         shutil.copytree(folder, main)
 
     def branch(self, name: str, branch: str) -> Path:
-        """Where a branch of a model is; its parents are made."""
+        """Where a branch of a repository is; its parents are made."""
         path = self.root / "branches" / name / branch
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -219,7 +219,7 @@ class HubHandler(BaseHTTPRequestHandler):
         folder = self.hub.root / kind / name
         if not folder.is_dir() or hidden:
             raise Refusal(404, "RepoNotFound")
-        branches = sorted((self.hub.root / "branches" / name).glob("*")) if kind == "models" else []
+        branches = sorted((self.hub.root / "branches" / name).glob("*"))
         for branch, place in [("main", folder), *((path.name, path) for path in branches)]:
             found = Repository(name, place)
             if revision in {branch, found.commit} or (revision is None and branch == "main"):

@@ -266,6 +266,17 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.csv", "sentence1,sentence2\nx\0,y\n", "a.csv, line 2: a NUL byte; the file is damaged"),
         ("a.txt", "\0||\0\n", "a.txt, line 1: a NUL byte; the file is damaged"),
         ("a.parquet", "no table", "a.parquet: not a Parquet file"),
+        (
+            "a.csv",
+            "sentence1;sentence2\none;two\n",
+            "a.csv: semicolons separate the columns, where commas are expected",
+        ),
+        ("a.csv", "sep=;\nsentence1;sentence2\none;two\n", "a.csv: semicolons separate the columns"),
+        ("a.csv", "sep=,\nsentence1,sentence2\none,two\n", "a.csv: the first line is 'sep=', not the names of the col"),
+        ("a.csv", '"sentence1";"sentence2"\n"one";"two"\n', "or save the file with commas between its columns"),
+        ("a.csv", "sentence1\tsentence2\none\ttwo\n", "tabs separate the columns, where commas are expected; save the"),
+        ("a.tsv", "sentence1,sentence2\none,two\n", "save the file with tabs, or as .csv"),
+        ("a.csv", "sentence1,sentence2,sentence1\na,b,c\n", "a.csv: 2 columns are named 'sentence1'; rename all but"),
         ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
     ],
 )
@@ -275,6 +286,19 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, conten
         read(str(tmp_path / name))
     assert message in str(caught.value)
     assert len(str(caught.value)) < 1_000 + len(str(tmp_path))
+
+
+def test_a_damaged_page_or_a_doubled_column_of_parquet_is_named(tmp_path: Path) -> None:
+    columns = ["sentence1", "sentence2", "sentence1"]
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 3, names=columns), tmp_path / "d.parquet")
+    with pytest.raises(InputError, match=r"d\.parquet: 2 columns are named 'sentence1'; rename all but one"):
+        read(str(tmp_path / "d.parquet"))
+    path = Path(write_rows(tmp_path / "pairs", "parquet", as_rows(PAIRS)))
+    content = bytearray(path.read_bytes())
+    content[10:40] = b"\xff" * 30
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"pairs\.parquet: the file is damaged"):
+        read(str(path))
 
 
 @pytest.mark.parametrize("kind", ["txt", *FILES])
