@@ -73,7 +73,7 @@ def read_run_file(root: Path, *keys: str) -> dict[str, Any]:
     path = root / "run.yaml"
     with damaged_run_file_as_input_error(root):
         text = path.read_text(encoding="utf-8")
-        check_yaml(text)
+        check_yaml(text, by_hand=False)
         content: dict[str, Any] = yaml.safe_load(text)
         mappings = [content[key] for key in ("config", "versions")]
         if not all(isinstance(each, dict) for each in mappings) or not all(content[key] for key in keys):

@@ -8,7 +8,7 @@ import pytest
 
 from te_trainer.config import parse, parse_contrastive, parse_evaluation
 from te_trainer.errors import InputError
-from te_trainer.run_folder import refuse_other_configuration
+from te_trainer.records import read_run_file
 
 BASE = "models: [bert]\ndata: {pool: [a.tsv]}\ndistillation: {selection: last}\n"
 LAUGHS = "".join(
@@ -35,6 +35,10 @@ REFUSED = {
         BASE + "hub:\n  a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + LAUGHS,
         "line 9: more than 100,000 keys and values, aliases written out; take some away",
     ),
+    "null as a text": (
+        BASE + "hub: {license: 'null'}\n",
+        "line 4: the text 'null' would be read as no value; take its quotes off, or write another",
+    ),
     "deep": (
         BASE + "hub: " + "[" * 100_000 + "\n",
         "line 4: more than 20 lists and mappings inside one another; take some away",
@@ -47,6 +51,24 @@ def complaint(parser: object, *arguments: str) -> str:
         parser(list(arguments))  # type: ignore[operator]
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["#1: ", "# x", "&x", "1e3", "yes", "", " ", "[a]", "query: "])
+def test_a_text_that_yaml_would_read_as_nothing_or_as_something_else_stays(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(BASE + f"bi_encoder: {{prompt: '{text}'}}\n")
+    assert parse(["--config", str(file)]).bi_encoder["prompt"] == text
+    file.write_text(BASE)
+    assert parse(["--config", str(file), f"--bi_encoder.prompt={text}"]).bi_encoder["prompt"] == text
+
+
+def test_no_value_is_written_without_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(BASE.replace("pool:", "dev: stsb, pool:"))
+    assert parse(["--config", str(file)]).data.dev == "stsb"
+    assert parse(["--config", str(file), "--data.dev", "null"]).data.dev is None
+    file.write_text(BASE.replace("pool:", "dev: ~, pool:"))
+    assert parse(["--config", str(file)]).data.dev is None
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -108,5 +130,10 @@ def test_an_alias_that_stands_for_something_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", ["twice", "itself", "laughs", "deep"])
 def test_a_run_file_that_no_run_wrote_is_refused(tmp_path: Path, case: str) -> None:
     (tmp_path / "run.yaml").write_text(REFUSED[case][0])
-    with pytest.raises(InputError, match=r"holds a run\.yaml that no run wrote"):
-        refuse_other_configuration(tmp_path, {})
+    with pytest.raises(InputError, match=r"holds a run\.yaml that is damaged, or that no run wrote"):
+        read_run_file(tmp_path)
+
+
+def test_a_run_file_may_hold_the_text_null(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("config: {name: 'null'}\nversions: {torch: '2'}\n")
+    assert read_run_file(tmp_path)["config"] == {"name": "null"}

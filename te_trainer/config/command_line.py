@@ -19,7 +19,7 @@ from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.config.flat import flat
 from te_trainer.config.names import check_sources
 from te_trainer.config.trainer_keys import MANAGED, trainer_keys
-from te_trainer.config.yaml_text import RefusedYAMLError, check_yaml, load_yaml
+from te_trainer.config.yaml_text import MODE, RefusedYAMLError, check_yaml, load_yaml
 from te_trainer.errors import InputError
 
 Key = tuple[str, Any, Any, str]  # name, type, default, help
@@ -150,7 +150,9 @@ def nearest(what: str, key: str, known: list[str]) -> str:
 
 
 def _parser(form: Form) -> ArgumentParser:
-    parser = ArgumentParser(prog=form.prog, description=form.description, exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(
+        prog=form.prog, description=form.description, exit_on_error=False, allow_abbrev=False, parser_mode=MODE
+    )
     parser.add_argument("--config", action="config", help="YAML file with the keys below.")
     for name, kind, default, text in form.keys:
         parser.add_argument(f"--{name}", type=kind, default=default, help=text)

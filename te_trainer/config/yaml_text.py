@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader
+from jsonargparse import get_loader, set_loader
 
+# Without quotes they stand for no value.
+NO_VALUE = ("null", "Null", "NULL", "~")
+# Of the parser; the texts of a command line, and of a file's values, are read as YAML once more.
+MODE = "yaml or text"
 MAX_DEPTH = 20  # of lists and mappings inside one another; a configuration of DeepSpeed has five
 MAX_NODES = 100_000  # keys and values, with all that aliases stand for
 
@@ -44,8 +48,20 @@ def load_yaml(text: str) -> Any:
         raise yaml.YAMLError(str(error)) from None
 
 
-def check_yaml(text: str) -> None:
-    """Refuse a key that stands twice, what refers to itself, and what is too deep or too large.
+def load_value(text: str) -> Any:
+    """Read a single value as YAML; a text of which YAML leaves nothing, such as `# x` or `&x`, is that text."""
+    value = get_loader("yaml")(text)
+    return text if value is None and text.strip() not in NO_VALUE else value
+
+
+set_loader(MODE, load_value, exceptions=(yaml.YAMLError,))
+
+
+def check_yaml(text: str, by_hand: bool = True) -> None:
+    """Refuse a key that stands twice, what refers to itself, what is too deep or too large, and the text `null`.
+
+    Args:
+        by_hand: False of what a program wrote, which may hold that text.
 
     Raises:
         RefusedYAMLError: says which, and where.
@@ -70,6 +86,12 @@ def check_yaml(text: str) -> None:
             nodes += sizes.get(str(event.anchor), 1)
         else:
             nodes += 1
+        quoted = by_hand and isinstance(event, yaml.ScalarEvent) and event.style is not None
+        if quoted and event.value.strip() in NO_VALUE:
+            raise _refused(
+                event,
+                f"the text '{event.value.strip()}' would be read as no value; take its quotes off, or write another",
+            )
         if isinstance(event, yaml.CollectionStartEvent):
             open_.append(_Collection(isinstance(event, yaml.MappingStartEvent), event.anchor, nodes - 1))
         if len(open_) > MAX_DEPTH:
