@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from fnmatch import fnmatch
@@ -90,6 +91,8 @@ def refuse_other_configuration(root: Path, config: Config, processes: int) -> No
             f"output_dir: {root} was begun with another configuration: {changes}; name another folder, or change "
             f"nothing but {_changeable(config)}"
         )
+    if not (root / "results.json").exists():
+        _refuse_other_batches(root, begun, config, processes)
     if "distillation.keep_cycles" in differ and now["distillation.keep_cycles"]:
         _refuse_removed_cycles(root)
 
@@ -118,7 +121,7 @@ def _may_change(key: str, begun: dict[str, Any], config: Config, processes: int)
 
 def _splits(section: str, config: Config, processes: int) -> Iterator[tuple[tuple[str, ...], Split]]:
     """The divisions of a section's batches, by where `run.yaml` says how they were when the run began."""
-    if isinstance(config, RunConfig) and section == "step0.contrastive":
+    if isinstance(config, RunConfig) and section == "step0.contrastive" and config.step0 is not None:
         yield ("step0",), _split(step0_settings(config).training(processes), processes)
     elif isinstance(config, RunConfig):
         for model in config.models:
@@ -126,7 +129,7 @@ def _splits(section: str, config: Config, processes: int) -> Iterator[tuple[tupl
                 if kind.replace("-", "_") == section:
                     values = training_values(config, model, kind, processes)
                     yield ("resolved", str(model.name), kind), _split(values, processes)
-    elif isinstance(config, ContrastiveConfig):
+    elif isinstance(config, ContrastiveConfig) and section == "contrastive":
         yield ("resolved",), _split(ContrastiveSettings(config.contrastive).training(processes), processes)
 
 
@@ -144,6 +147,23 @@ def _begun_split(begun: dict[str, Any], path: tuple[str, ...], now: Split) -> tu
     # runs of earlier versions do not say on how many devices they began
     processes = begun.get("processes") or now.processes
     return _split(values, processes)._replace(in_batch_negatives=now.in_batch_negatives).learnt
+
+
+def _refuse_other_batches(root: Path, begun: dict[str, Any], config: Config, processes: int) -> None:
+    """Refuse another number of processes where it changes the batch of an optimiser step, with no key changed."""
+    for section in SECTIONS:
+        for path, now in _splits(section, config, processes):
+            was = _begun_split(begun, path, now)
+            if was is None or was == now.learnt:
+                continue
+            batch, on = math.prod(was), begun.get("processes")
+            size, rest = divmod(batch, processes * now.accumulation)
+            split = "" if rest else f", set {section}.per_device_train_batch_size to {size}"
+            raise InputError(
+                f"output_dir: {root} was begun with another number of processes ({on}, now {processes}), which would "
+                f"make batches of {math.prod(now.learnt)} in {section} instead of {batch}; start as many as "
+                f"before{split}, or name another folder"
+            )
 
 
 def _changeable(config: Config) -> str:

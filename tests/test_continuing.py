@@ -116,6 +116,30 @@ def test_the_same_batch_may_be_split_otherwise(
         refuse_other_configuration(tmp_path, config, processes)
 
 
+@pytest.mark.parametrize(("processes", "finished"), [(2, False), (2, True), (1, False)])
+def test_another_number_of_processes_may_not_change_a_batch(
+    tiny: Path, tmp_path: Path, processes: int, finished: bool
+) -> None:
+    """With 16 pairs given for each device; the cross-encoder's batch is the paper's, on any number of devices."""
+    begin(tmp_path, main_job(tiny, tmp_path))
+    if finished:
+        (tmp_path / "results.json").touch()
+    if finished or processes == 1:
+        refuse_other_configuration(tmp_path, main_job(tiny, tmp_path), processes)
+        return
+    with pytest.raises(InputError) as caught:
+        refuse_other_configuration(tmp_path, main_job(tiny, tmp_path), processes)
+    for words in ("number of processes (1, now 2)", "batches of 32 in bi_encoder instead of 16", "size to 8, or"):
+        assert words in str(caught.value)
+
+
+def test_another_number_of_processes_may_not_change_the_batch_of_step0(tiny: Path, tmp_path: Path) -> None:
+    given = ["--model", str(tiny), "--output_dir", str(tmp_path), *SIMCSE, "16"]
+    begin(tmp_path, parse_contrastive(given), processes=3)
+    with pytest.raises(InputError, match=r"\(3, now 1\).* of 16 in contrastive instead of 48; .* to 48, or"):
+        refuse_other_configuration(tmp_path, parse_contrastive(given), 1)
+
+
 def test_a_batch_of_the_paper_is_the_same_batch_when_it_is_given(tiny: Path, tmp_path: Path) -> None:
     begin(tmp_path, main_job(tiny, tmp_path))
     half = ["--cross_encoder.gradient_accumulation_steps", "2", "--cross_encoder.per_device_train_batch_size"]
