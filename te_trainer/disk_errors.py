@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ DISK_ERRORS = {
     "disk that holds larger files",
     errno.EROFS: "{folder} is on a disk that is mounted read-only; mount it for writing",
     errno.EIO: "the disk of {folder} cannot be read or written (input/output error); check the disk",
+    errno.ESTALE: "the disk of {folder} cannot be read or written (stale file handle); check the network disk",
+    errno.EACCES: "a file or folder in {folder} may not be read or written (permission denied); change its mode",
+    errno.EPERM: "a file or folder in {folder} may not be changed (operation not permitted); make it your own",
 }
 # How libraries name these errors where they do not hand on the number.
 WORDS = {
@@ -25,6 +29,8 @@ WORDS = {
     errno.EFBIG: ("File too large", "os error 27"),
     errno.EROFS: ("Read-only file system", "os error 30"),
     errno.EIO: ("Input/output error", "os error 5)"),
+    errno.ESTALE: ("Stale file handle", "os error 116"),
+    errno.EACCES: ("Permission denied", "os error 13)"),
 }
 # torch.save, and numpy's and C++'s writers say only that a file took less than it was given.
 CUT_SHORT = ("unexpected pos", "file write failed", "iostream error", "requested and")
@@ -60,6 +66,9 @@ def _sentence(error: Exception, root: Path, key: str) -> str | None:
         if number is not None:
             folder = _folder(link, root)
             return f"{f'{key}: ' if folder == root else ''}{DISK_ERRORS[number].format(folder=folder)}"
+        if (path := _in_the_way(link, root)) is not None:
+            kind = "folder" if path.is_dir() else "link" if path.is_symlink() else "file"
+            return f"{key}: {path} is a {kind}, and something else is to be there; move or delete it"
     if root.exists() and shutil.disk_usage(root).free < SPACE_LEFT:
         return f"{key}: {DISK_ERRORS[errno.ENOSPC].format(folder=root)}"
     if any(words in str(link) for link in chain for words in CUT_SHORT):
@@ -87,6 +96,22 @@ def _number(error: BaseException) -> int | None:
         return None
     text = str(error)
     return next((number for number, words in WORDS.items() if any(word in text for word in words)), None)
+
+
+def _in_the_way(error: BaseException, root: Path) -> Path | None:
+    """A file or link inside of `root` where a folder is to be, or a folder where a file is to be."""
+    if not isinstance(error, OSError) or error.errno not in {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}:
+        return None
+    root = root.absolute()
+    named = [Path(name).absolute() for name in (error.filename2, error.filename) if isinstance(name, (str, Path))]
+    for path in [path for path in named if root in path.parents]:
+        above = [each for each in reversed(path.parents) if root in each.parents]
+        for each in above if error.errno == errno.EISDIR else [*above, path]:
+            if os.path.lexists(each) and not each.is_dir():
+                return each
+        if error.errno == errno.EISDIR and path.is_dir():
+            return path
+    return None
 
 
 def _folder(error: BaseException, root: Path) -> Path:

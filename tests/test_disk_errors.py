@@ -15,6 +15,7 @@ from conftest import ROOT, process_environment
 
 from te_trainer.disk_errors import disk_errors_as_input_error
 from te_trainer.errors import DivergedError, InputError
+from te_trainer.run_folder import write_text
 
 WRITERS = ("text", "arrow", "labels", "numpy", "npz", "shared array", "safetensors", "torch", "parquet")
 
@@ -111,6 +112,8 @@ def test_a_mount_is_named(tmp_path: Path, kind: str) -> None:
         (errno.EFBIG, "would be larger than the system allows"),
         (errno.EROFS, "is on a disk that is mounted read-only"),
         (errno.EIO, "cannot be read or written (input/output error)"),
+        (errno.ESTALE, "cannot be read or written (stale file handle)"),
+        (errno.EACCES, "may not be read or written (permission denied)"),
     ],
 )
 @pytest.mark.parametrize("wrapped", ["plain", "cause", "context", "words", "rust"])
@@ -142,6 +145,34 @@ def test_a_file_on_another_disk_is_named_by_its_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught, disk_errors_as_input_error(root):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(root / "pool" / "pairs.arrow"))
     assert str(caught.value).startswith(f"output_dir: the disk quota in {root} is used up")
+
+
+def test_a_file_may_lack_an_owner(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"operation not permitted"), disk_errors_as_input_error(tmp_path):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(tmp_path / "weights"))
+
+
+@pytest.mark.parametrize("there", ["file", "dead link", "folder"])
+def test_what_lies_where_a_run_writes_is_named(tmp_path: Path, there: str) -> None:
+    """A file or a link in the way of a folder, a folder in the way of a file."""
+    if there == "folder":
+        name, target = tmp_path / "cycle-1" / "record.json", tmp_path / "cycle-1" / "record.json"
+        name.mkdir(parents=True)
+    else:
+        name, target = tmp_path / "cycle-1", tmp_path / "cycle-1" / "bi-encoder" / "record.json"
+        name.touch() if there == "file" else name.symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError) as caught, disk_errors_as_input_error(tmp_path):
+        write_text(target, "{}")
+    kind = there.rpartition(" ")[2]
+    assert str(caught.value).startswith(f"output_dir: {name} is a {kind}, and something else is to be there; ")
+    name.rmdir() if there == "folder" else name.unlink()
+    write_text(target, "{}")
+
+
+def test_a_folder_that_is_made_twice_is_a_defect(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError), disk_errors_as_input_error(tmp_path):
+        tmp_path.joinpath("cycle-1").mkdir()
+        tmp_path.joinpath("cycle-1").mkdir()
 
 
 @pytest.mark.parametrize(

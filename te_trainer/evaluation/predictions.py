@@ -102,9 +102,10 @@ def count_truncations(root: Path, entries: list[Entry], sets: list[TaskSet]) -> 
 def truncations(root: Path) -> dict[str, Any]:
     """What was counted of each checkpoint, by its name; nothing where it was not."""
     try:
-        return json.loads((root / TRUNCATION).read_text(encoding="utf-8"))
+        found = json.loads((root / TRUNCATION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def predictions_of(root: Path, entry: Entry, sets: list[TaskSet]) -> list[np.ndarray]:

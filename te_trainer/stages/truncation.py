@@ -195,6 +195,7 @@ def _pairs(pairs: Dataset) -> Iterable[tuple[list[str], list[str]]]:
 def _read(file: Path) -> dict[str, Any] | None:
     """What was counted; None where nothing was, or the file was cut."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
