@@ -20,6 +20,7 @@ from te_trainer.finished import FinishedRun
 from te_trainer.records import DamagedError
 from te_trainer.report import write_page
 from te_trainer.run_folder import remove
+from te_trainer.stages.saved import check_encoder_files
 
 LABELS = "cycle-1/tiny/bi-encoder-labels"
 CROSS_LABELS = "cycle-1/tiny/cross-encoder-labels"
@@ -303,7 +304,8 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
 
 
 @pytest.mark.parametrize(
-    ("damage", "file"), [(empty, "trainer_state.json"), *((cut, file) for file in DAMAGED_CHECKPOINTS)]
+    ("damage", "file"),
+    [(empty, "trainer_state.json"), *((how, file) for file in DAMAGED_CHECKPOINTS for how in (cut, remove))],
 )
 def test_a_damaged_checkpoint_is_named(
     run: Callable[..., Outcome], interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
@@ -312,11 +314,45 @@ def test_a_damaged_checkpoint_is_named(
     (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
     damage(checkpoint / file)
     sentence = sentence_of_last(run(root, "--cross_encoder.eval_steps", "1"))
-    assert sentence.startswith(f"{checkpoint / file} is damaged; delete ")
+    what = "is not there any more" if damage is remove else "is damaged"
+    assert sentence.startswith(f"{checkpoint / file} {what}; delete ")
     for path in said_to_delete(sentence):
         remove(path)
     outcome = run(root, "--cross_encoder.eval_steps", "1")
     assert outcome.status == 0, outcome.err
+
+
+def write_state(checkpoint: Path, **changes: Any) -> None:
+    file = checkpoint / "trainer_state.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def test_the_best_checkpoint_is_found_when_the_folder_has_moved(
+    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path
+) -> None:
+    """A Trainer that does not find it keeps the last weights without a word."""
+    root = shutil.copytree(interrupted, tmp_path / "run")
+    (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
+    # none is better
+    write_state(checkpoint, best_metric=2.0, best_model_checkpoint=str(tmp_path / "before" / checkpoint.name))
+    outcome = run(root, "--cross_encoder.eval_steps", "1")
+    assert outcome.status == 0, outcome.err
+    record = json.loads((root / "cycle-1" / "tiny" / "cross-encoder.json").read_text(encoding="utf-8"))
+    training = json.loads((root / "cycle-1" / "tiny" / "cross-encoder.training.json").read_text(encoding="utf-8"))
+    first, last = training["dev_curve"][0][1], training["dev_curve"][-1][1]
+    assert record["scores"]["dev"] == pytest.approx(first, abs=1e-6) != pytest.approx(last, abs=1e-6)
+
+
+def test_a_best_checkpoint_that_is_gone_is_named(
+    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(interrupted, tmp_path / "run")
+    workshop = root / "cycle-1" / "tiny" / ".training-cross-encoder"
+    (checkpoint,) = workshop.glob("checkpoint-*")
+    best = workshop / "checkpoint-0"
+    write_state(checkpoint, best_model_checkpoint=str(best))
+    sentence = sentence_of_last(run(root, "--cross_encoder.eval_steps", "1"))
+    assert sentence.startswith(f"{best} is not there any more; delete the folder {workshop}, and ")
 
 
 @pytest.mark.parametrize("damage", [cut, remove])
@@ -332,6 +368,18 @@ def test_a_damaged_encoder_of_a_cycle_is_named_and_trained_again(
     sentence = sentence_of_last(run(root))
     assert str(root / "cycle-2" / "tiny" / "cross-encoder") in sentence
     follow(sentence, run, root, finished)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "modules.json", "1_Pooling/config.json"])
+@pytest.mark.parametrize("damage", [empty, remove])
+def test_files_beside_the_weights_are_looked_at(root: Path, file: str, damage: Callable[[Path], None]) -> None:
+    """Without some of them an encoder still loads, and reads otherwise."""
+    encoder = root / "tiny" / "bi-encoder"
+    check_encoder_files(encoder)
+    damage(encoder / file)
+    with pytest.raises(DamagedError) as caught:
+        check_encoder_files(encoder)
+    assert str(caught.value).startswith(f"{encoder / file} ")
 
 
 def test_a_changed_model_is_refused_when_the_pool_is_read_again(run: Run, root: Path, tiny: Path) -> None:

@@ -16,10 +16,11 @@ from transformers import TrainerState
 from te_trainer.errors import InputError
 from te_trainer.records import damage_as_input_error, read_json
 from te_trainer.run_folder import atomic_folder
+from te_trainer.trainers.callbacks import WHOLE
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Refuse a training's checkpoint that was whole and has been cut since.
+    """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has.
 
     Raises:
         DamagedError: names the file.
@@ -30,12 +31,36 @@ def check_checkpoint(folder: Path) -> None:
     }
     state = folder / "trainer_state.json"
     with damage_as_input_error(state, **again):
-        TrainerState.load_from_json(str(state)).global_step.bit_length()
+        loaded = TrainerState.load_from_json(str(state))
+        loaded.global_step.bit_length()
+        best = loaded.best_model_checkpoint and folder.with_name(Path(loaded.best_model_checkpoint).name)
+    _check_sizes(folder, **again)
     check_weight_files(folder, **again)
     # what torch saves ends with the list of what is in it
     for path in sorted([*folder.rglob("*.pt"), *folder.rglob("*.pth")]):
         with damage_as_input_error(path, **again):
             zipfile.ZipFile(path).close()
+    if best and best != folder:
+        # a Trainer that does not find it keeps the last weights without a word
+        anew = {"delete": f"the folder {folder.parent}", "then": "the run's command begins this training anew"}
+        with damage_as_input_error(best, **anew):
+            best.joinpath(WHOLE).stat()
+        _check_sizes(best, **anew)
+        check_weight_files(best, **anew)
+
+
+def _check_sizes(checkpoint: Path, **again: str) -> None:
+    """Refuse a checkpoint of which a file is gone, or has another size than when it was whole."""
+    mark = checkpoint / WHOLE
+    with damage_as_input_error(mark, **again):
+        # earlier versions marked without sizes
+        sizes: dict[str, int] = json.loads(mark.read_text(encoding="utf-8") or "{}")
+        found = [(checkpoint / name, size) for name, size in sizes.items()]
+    for path, size in found:
+        with damage_as_input_error(path, **again):
+            # which folder is the best one's is written anew where a run has moved
+            if path.stat().st_size != size and path.name != "trainer_state.json":
+                raise ValueError("it was cut")
 
 
 def check_encoder_files(folder: Path, **again: str) -> None:
@@ -50,7 +75,10 @@ def check_encoder_files(folder: Path, **again: str) -> None:
     if not list(folder.glob("*.safetensors")):
         with damage_as_input_error(folder, **again):
             raise FileNotFoundError
-    for path in sorted({folder / "config.json", *folder.glob("*.json")}):
+    needed = {folder / "config.json", folder / "tokenizer_config.json"}
+    if folder.name == "bi-encoder":
+        needed |= {folder / "modules.json", folder / "1_Pooling" / "config.json"}
+    for path in sorted(needed | set(folder.glob("*.json"))):
         with damage_as_input_error(path, **again):
             json.loads(path.read_text(encoding="utf-8"))
     check_weight_files(folder, **again)

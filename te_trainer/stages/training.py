@@ -112,6 +112,7 @@ class Training:
             for path in self.workshop.glob("checkpoint-*"):
                 if not (path / WHOLE).exists():
                     remove(path)
+            self._follow_move()
         state.wait_for_everyone()
 
         def start() -> Encoder:
@@ -132,6 +133,17 @@ class Training:
             self._partial.replace(self.folder)
             shutil.rmtree(self.workshop, ignore_errors=True)
         state.wait_for_everyone()
+
+    def _follow_move(self) -> None:
+        """Let the last checkpoint name the best one where it lies now, also after the run's folder has moved."""
+        if (checkpoint := last_whole_checkpoint(self.workshop)) is None:
+            return
+        file = Path(checkpoint, "trainer_state.json")
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if best := state.get("best_model_checkpoint"):
+            here = str(self.workshop / Path(best).name)
+            if here != best:
+                write_text(file, json.dumps(state | {"best_model_checkpoint": here}, indent=2, sort_keys=True) + "\n")
 
     @property
     def _partial(self) -> Path:

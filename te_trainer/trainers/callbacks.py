@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,21 @@ class EvaluateEachEpoch(TrainerCallback):
 
 
 class MarkWholeCheckpoints(TrainerCallback):
-    """Mark a checkpoint once all of it is written: a run may be killed in the middle of one."""
+    """Mark a checkpoint once all of it is written: a run may be killed in the middle of one.
+
+    The mark lists the files with their sizes in bytes: a Trainer resumes without a word where a state is missing.
+    """
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         process_state().wait_for_everyone()
         folder = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         # a trial of a hyper-parameter search saves in a folder of its own
         if state.is_world_process_zero and folder.is_dir():
-            (folder / WHOLE).touch()
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file() and WHOLE not in path.name]
+            sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+            partial = folder / f".{WHOLE}"
+            partial.write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
+            partial.replace(folder / WHOLE)
 
 
 class StopOnNaN(TrainerCallback):
