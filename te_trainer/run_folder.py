@@ -49,6 +49,8 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         raise InputError(f"output_dir: another process works in {root}; wait for it, or name another folder") from None
     except OSError as error:
         remove_empty(made)
+        if (root / LOCK).is_dir():
+            raise InputError(f"output_dir: {root / LOCK} is a folder; delete it, or name another folder") from None
         raise InputError(f"output_dir: {root} cannot be made ({error.strerror}); name another folder") from None
     try:
         yield

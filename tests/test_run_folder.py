@@ -52,6 +52,12 @@ def test_a_failed_start_leaves_what_another_run_has_put_there(tmp_path: Path, ot
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / other]
 
 
+def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".lock" / "inner").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"\.lock is a folder; delete it"), lock_run_dir(tmp_path):
+        pass
+
+
 def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     root = tmp_path / "runs" / "a"
     root.mkdir(parents=True)
