@@ -371,7 +371,9 @@ def test_the_best_checkpoint_by_dev_is_loaded_at_the_end(kind: str, model: str, 
     assert not same(weights(trainer), load_file(tmp_path / f"checkpoint-{last}" / "model.safetensors"))
     assert spearman(score_pairs(encoder, pairs), gold) == pytest.approx(curve[best], abs=1e-4)
     trainer.save_model(str(tmp_path / "saved"))
-    assert same(weights(trainer), load_file(tmp_path / "saved" / "model.safetensors"))
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    # with the pooler of its start, which no bi-encoder trains
+    assert same(weights(trainer), {name: weight for name, weight in saved.items() if not name.startswith("pooler.")})
 
 
 # ------------------------------------------------------------ losses and scores that are no numbers
