@@ -370,7 +370,7 @@ def test_a_damaged_encoder_of_a_cycle_is_named_and_trained_again(
     follow(sentence, run, root, finished)
 
 
-@pytest.mark.parametrize("file", ["tokenizer_config.json", "modules.json", "1_Pooling/config.json"])
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json"])
 @pytest.mark.parametrize("damage", [empty, remove])
 def test_files_beside_the_weights_are_looked_at(root: Path, file: str, damage: Callable[[Path], None]) -> None:
     """Without some of them an encoder still loads, and reads otherwise."""

@@ -13,6 +13,7 @@ from datasets import load_from_disk
 from safetensors import safe_open
 from transformers import TrainerState
 
+from te_trainer.encoders.checkpoint import TOKENIZER_FILES
 from te_trainer.errors import InputError
 from te_trainer.records import damage_as_input_error, read_json
 from te_trainer.run_folder import atomic_folder
@@ -78,6 +79,9 @@ def check_encoder_files(folder: Path, **again: str) -> None:
     needed = {folder / "config.json", folder / "tokenizer_config.json"}
     if folder.name == "bi-encoder":
         needed |= {folder / "modules.json", folder / "1_Pooling" / "config.json"}
+    # an encoder whose tokenizer has no words loads, and knows none
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        needed.add(folder / TOKENIZER_FILES[0])
     for path in sorted(needed | set(folder.glob("*.json"))):
         with damage_as_input_error(path, **again):
             json.loads(path.read_text(encoding="utf-8"))
