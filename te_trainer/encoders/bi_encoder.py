@@ -137,6 +137,7 @@ class BiEncoder:
     def save_pooler(self, folder: str | Path) -> None:
         """Put the weights of BERT's own pooler beside those that are saved, so that nobody draws new ones."""
         add_weights(Path(folder), self.pooler)
+        give_umask_mode(Path(folder))
 
     def save_layout(self, folder: str | Path) -> None:
         """Everything but the weights: tokenizer, pooling and the list of modules.
