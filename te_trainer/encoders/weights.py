@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from te_trainer.encoders.json_files import read_json
-from te_trainer.encoders.locate import WEIGHT_FILES
+from te_trainer.encoders.locate import SMALL_FILES, WEIGHT_FILES
 from te_trainer.errors import InputError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -59,11 +60,11 @@ def refuse_stand_ins(name: str, folder: str | Path) -> None:
             f"model {name}: the folder holds a peft adapter ({ADAPTER_CONFIG}), not a model; merge it into its base "
             "model (merge_and_unload) and save that"
         )
-    for path in sorted(Path(folder).glob("*")):
-        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
-            raise InputError(
-                f"model {name}: {path.name} is a git-lfs pointer to the file, not the file; run git lfs pull"
-            )
+    # of weights in several formats, and of pictures and the like, people leave what they do not need on the server
+    read = [path for pattern in SMALL_FILES for path in sorted(Path(folder).glob(pattern))]
+    weights = (Path(folder, file) for file in WEIGHT_FILES)
+    for path in [*read, *islice(filter(Path.is_file, weights), 1)]:
+        _refuse_pointer(name, path)
 
 
 def check_weights(
@@ -203,7 +204,13 @@ def _shards(name: str, folder: Path, file: str) -> list[str]:
     return sorted(set(files.values()))
 
 
+def _refuse_pointer(name: str, path: Path) -> None:
+    if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
+        raise InputError(f"model {name}: {path.name} is a git-lfs pointer to the file, not the file; run git lfs pull")
+
+
 def _shapes(name: str, path: Path) -> Shapes:
+    _refuse_pointer(name, path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
