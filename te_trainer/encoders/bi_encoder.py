@@ -15,7 +15,14 @@ from transformers import MODEL_MAPPING, AutoModel, PretrainedConfig, PreTrainedM
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from te_trainer.config.schema import Kind, Pooling
-from te_trainer.encoders.checkpoint import PROBE, checkpoint_kind, load_config, load_model, load_tokenizer
+from te_trainer.encoders.checkpoint import (
+    PROBE,
+    checkpoint_kind,
+    load_config,
+    load_model,
+    load_tokenizer,
+    max_length_of_model,
+)
 from te_trainer.encoders.decoders import is_decoder, prepare_model
 from te_trainer.encoders.layout import SentenceLayout, model_folder, read_layout, saved_lower_case, saved_pooling
 from te_trainer.encoders.limits import check_length, check_vocabulary
@@ -107,7 +114,7 @@ class BiEncoder:
             model = load_model(AutoModel, name)
         tokenizer = load_tokenizer(name)
         _refuse_token_types(name, tokenizer)
-        check_length(name, model, max_length, "max_length")
+        check_length(name, model, tokenizer, max_length, "max_length", sides=1)
         check_vocabulary(name, model, tokenizer)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)
@@ -188,8 +195,9 @@ def check_bi_encoder(
     # last: the weights of a Hub model are large, and may have to be downloaded first
     model = check_weights(name, AutoModel, model_folder(name, weights=True), load_config(name), new_head=False)
     check_vocabulary(name, model, tokenizer)
-    if max_length is not None:
-        check_length(name, model, max_length, length_key)
+    if max_length is None:
+        max_length = max_length_of_model(name, model, tokenizer)
+    check_length(name, model, tokenizer, max_length, length_key, sides=1)
     return pooling
 
 

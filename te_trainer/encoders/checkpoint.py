@@ -19,10 +19,11 @@ from transformers import (
 )
 
 from te_trainer.config.revision import split_revision
+from te_trainer.config.schema import Kind
 from te_trainer.encoders.decoders import is_decoder, prepare_tokenizer
 from te_trainer.encoders.families import check_family
 from te_trainer.encoders.json_files import read_json, value_of
-from te_trainer.encoders.layout import model_folder, saved_lower_case, saved_max_seq_length
+from te_trainer.encoders.layout import has_modules, model_folder, saved_lower_case, saved_max_seq_length
 from te_trainer.encoders.limits import check_sizes, position_limit, readable_columns
 from te_trainer.encoders.locate import commit_of
 from te_trainer.encoders.weights import refuse_misfits, refuse_stand_ins
@@ -99,6 +100,7 @@ def load_model(auto: Any, name: str, new_head: bool = False, **arguments: Any) -
     except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
         raise InputError(f"model {name}: its weights cannot be loaded ({_reason(error)})") from None
     refuse_misfits(name, model, info, new_head)
+    model.config.return_dict = True  # configurations made for TorchScript say otherwise
     if commit_of(name) is not None:
         # What is saved of the model names its start so, and not by a folder of this machine.
         model.name_or_path = model.config.name_or_path = split_revision(name)[0]
@@ -134,7 +136,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     config = load_config(name)
     _probe(tokenizer, name)
     if is_decoder(config):
-        prepare_tokenizer(tokenizer, name)
+        trained_as: Kind | None = "bi-encoder" if has_modules(name) else None
+        prepare_tokenizer(
+            tokenizer, name, "cross-encoder" if checkpoint_kind(config) == "cross-encoder" else trained_as
+        )
     elif tokenizer.num_special_tokens_to_add(pair=False) == 0:
         raise InputError(
             f"model {name}: its tokenizer puts no special tokens around a sentence, nor between two; save one with a "
@@ -168,16 +173,21 @@ def lower_case(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 def saved_max_length(name: str) -> int:
     """Tokens that a checkpoint takes: as many as sentence-transformers or the tokenizer is told, if the model can."""
-    said = saved_max_seq_length(name) or load_tokenizer(name).model_max_length
     with torch.device("meta"):
         model = AutoModel.from_config(load_config(name))
-    return int(min(said, position_limit(model)))
+    return max_length_of_model(name, model, load_tokenizer(name))
+
+
+def max_length_of_model(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that a checkpoint takes, where its model and its tokenizer are there already."""
+    return int(min(saved_max_seq_length(name) or tokenizer.model_max_length, position_limit(model)))
 
 
 def _probe(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Refuse a tokenizer that cannot read a text, be it of characters that it has never seen."""
     longest = tokenizer.model_max_length
-    if not isinstance(longest, int | float) or longest < 1:
+    # NaN is not 1 or more either
+    if not isinstance(longest, int | float) or isinstance(longest, bool) or not longest >= 1:
         raise InputError(
             f"model {name}: model_max_length in tokenizer_config.json is {str(longest)[:60]!r}, where a number from 1 "
             "on is expected; correct the file"

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from te_trainer.config.schema import Kind
-from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, load_model, load_tokenizer
+from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, load_model, load_tokenizer, max_length_of_model
 from te_trainer.encoders.decoders import is_decoder, prepare_model
 from te_trainer.encoders.layout import model_folder, saved_activation
 from te_trainer.encoders.limits import check_length, check_vocabulary
@@ -78,7 +78,7 @@ class CrossEncoder:
         new_head = checkpoint_kind(load_config(name)) != "cross-encoder"
         model = load_model(AutoModelForSequenceClassification, name, new_head, num_labels=1)
         tokenizer = load_tokenizer(name)
-        check_length(name, model, max_length, "max_length")
+        check_length(name, model, tokenizer, max_length, "max_length", sides=2)
         check_vocabulary(name, model, tokenizer)
         if is_decoder(model.config):
             prepare_model(model, tokenizer)
@@ -160,8 +160,9 @@ def check_cross_encoder(name: str, max_length: int | None = None, length_key: st
     # last: the weights of a Hub model are large, and may have to be downloaded first
     model = check_weights(name, auto, model_folder(name, weights=True), config, new_head, num_labels=1)
     check_vocabulary(name, model, tokenizer)
-    if max_length is not None:
-        check_length(name, model, max_length, length_key)
+    if max_length is None:
+        max_length = max_length_of_model(name, model, tokenizer)
+    check_length(name, model, tokenizer, max_length, length_key, sides=2)
     return activation
 
 

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from te_trainer.config.schema import Kind
 from te_trainer.errors import InputError
 
 
@@ -23,11 +24,13 @@ def is_decoder(config: PretrainedConfig) -> bool:
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained: Kind | None = None) -> None:
     """Let a decoder's tokenizer pad, end a sentence with EOS, and write a pair as `s1 EOS s2 EOS`.
 
     Args:
         name: of the model, for the sentence of a refusal.
+        trained: what the checkpoint was trained as; it reads its own texts as it learnt to, with EOS or without: a
+            bi-encoder sentences, a cross-encoder pairs.
 
     Raises:
         InputError: there is no EOS token, or no way to add it.
@@ -37,6 +40,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     # Positions may be absolute (GPT-2's are), and are counted from the first column.
     tokenizer.padding_side = "right"
+    if trained == "cross-encoder":
+        return
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise InputError(
@@ -54,9 +59,14 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise InputError(f"model {name}: its tokenizer has no EOS token, which the sentences of a decoder end with")
     end = after or [eos]
     first = [*before, "$A", *([] if separated else end), *between]
-    special = sorted({*before, *between, *end})
+    sentence = tokenizer("a")
+    text = [place for place, side in enumerate(sentence.sequence_ids()) if side == 0]
+    around = sentence.tokens()[: text[0]], sentence.tokens()[text[-1] + 1 :]
+    if trained is None:
+        around = before, end
+    special = sorted({*before, *between, *end, *around[0], *around[1]})
     backend.post_processor = TemplateProcessing(
-        single=[*before, "$A", *end],
+        single=[*around[0], "$A", *around[1]],
         pair=[*first, "$B:1", *(f"{token}:1" for token in end)],
         special_tokens=[(token, backend.token_to_id(token)) for token in special],
     )

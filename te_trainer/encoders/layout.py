@@ -127,6 +127,15 @@ def model_folder(name: str, weights: bool = False) -> str:
     return str(Path(root, path)) if path else root
 
 
+def has_modules(name: str) -> bool:
+    """Whether sentence-transformers has saved a checkpoint, which says how its texts are read.
+
+    Raises:
+        InputError: `modules.json` cannot be used.
+    """
+    return bool(_modules(name))
+
+
 def read_layout(name: str) -> SentenceLayout:
     """What the files of sentence-transformers beside a bi-encoder say; the defaults where there are none.
 

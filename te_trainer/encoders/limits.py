@@ -59,16 +59,25 @@ def position_limit(model: PreTrainedModel) -> int:
     return positions
 
 
-def check_length(name: str, model: PreTrainedModel, max_length: int, key: str) -> None:
-    """Refuse texts longer than a model can read.
+def check_length(
+    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, key: str, sides: int
+) -> None:
+    """Refuse texts longer than a model can read, and a length that leaves no token of a text.
 
     Args:
         key: of the configuration, that says `max_length`.
+        sides: 1 for sentences, 2 for pairs.
 
     Raises:
         InputError: gives both numbers.
     """
     limit = position_limit(model)
+    special = tokenizer.num_special_tokens_to_add(pair=sides == 2)
+    if 1 <= max_length < special + sides:
+        raise InputError(
+            f"{key}: {max_length:,} tokens leave none of a text beside the {special} special ones that the tokenizer "
+            f"of model {name} adds; set it to {special + sides} or more"
+        )
     if not 1 <= max_length <= limit:
         raise InputError(
             f"{key}: {max_length:,} tokens, but model {name} has {limit:,} positions; set it to {limit:,} or fewer"

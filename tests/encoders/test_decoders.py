@@ -12,6 +12,7 @@ import sentence_transformers
 import torch
 from conftest import sample_pairs
 from datasets import Dataset
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tiny_decoders import byte_level, config_of, save_decoder
 from tokenizers import processors
 from torch import Tensor
@@ -28,6 +29,7 @@ from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.bi_encoder import pool
 from te_trainer.encoders.checkpoint import load_tokenizer
 from te_trainer.encoders.lora import merge_saved, peft_config
+from te_trainer.encoders.trained import load_trained
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.trainers import (
@@ -105,6 +107,33 @@ def test_a_tokenizer_that_separates_is_left_alone(pair: str, plms: dict[str, str
     tokenizer = load_tokenizer(str(tmp_path))
     for texts in (["router"], ["router", "printer"]):
         assert tokenizer(*texts)["input_ids"] == plain(*texts)["input_ids"]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "lasttoken"])
+def test_a_decoder_that_was_trained_reads_texts_as_it_learnt_to(
+    pooling: str, plms: dict[str, str], tmp_path: Path
+) -> None:
+    transformer = Transformer(plms["qwen2"])
+    transformer.tokenizer.pad_token = "<|endoftext|>"
+    theirs = sentence_transformers.SentenceTransformer(modules=[transformer, Pooling(32, pooling)], device="cpu")
+    theirs.save(str(tmp_path / "bi"))
+    ours = load_trained(str(tmp_path / "bi"))
+    assert ours.tokenizer("router")["input_ids"] == theirs.tokenizer("router")["input_ids"]
+    one, two = (theirs.encode(texts) for texts in COLUMNS.values())
+    cosines = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+    np.testing.assert_allclose(score_pairs(ours, COLUMNS), cosines, rtol=0, atol=1e-5)
+    # pairs, which it has not learnt to read, are separated
+    eos = ours.tokenizer.eos_token_id
+    assert load_tokenizer(str(tmp_path / "bi"))("router", "printer")["input_ids"].count(eos) == 2
+
+
+def test_a_decoder_that_scores_pairs_reads_them_as_it_learnt_to(plms: dict[str, str], tmp_path: Path) -> None:
+    cross_encoder(plms["qwen2"]).model.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(plms["qwen2"])
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.save_pretrained(tmp_path)
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(score_pairs(load_trained(str(tmp_path)), COLUMNS), theirs, rtol=0, atol=1e-5)
 
 
 def test_a_tokenizer_without_eos_is_refused(plms: dict[str, str], tmp_path: Path) -> None:
@@ -211,8 +240,6 @@ def test_sentence_transformers_gives_the_same_scores(plm: str, plms: dict[str, s
 
 
 def test_what_sentence_transformers_saved_with_last_token_pooling_is_read(plms: dict[str, str], tmp_path: Path) -> None:
-    from sentence_transformers.models import Pooling, Transformer
-
     BiEncoder.from_pretrained(plms["llama"], pooling="cls").save_pretrained(tmp_path / "ours")
     transformer = Transformer(str(tmp_path / "ours"))
     sentence_transformers.SentenceTransformer(modules=[transformer, Pooling(32, "lasttoken")], device="cpu").save(

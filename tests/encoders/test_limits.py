@@ -64,6 +64,15 @@ def refusals(folder: Path, function: Callable[..., Any], **values: Any) -> str:
     return str(error.value)
 
 
+def with_length(start: Path, folder: Path, length: Any) -> Path:
+    """A model whose tokenizer says `model_max_length`."""
+    shutil.copytree(start, folder)
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": length}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
 # ---------------------------------------------------------------- lengths
 
 
@@ -90,6 +99,24 @@ def test_a_length_beyond_a_models_positions_is_refused_with_its_key(roberta: Pat
     assert refusals(roberta, check_trained, max_length=length).startswith(f"max_length: {said}")
     for kind in (BiEncoder, CrossEncoder):
         assert refusals(roberta, kind.from_pretrained, max_length=length).startswith(f"max_length: {said}")
+
+
+@pytest.mark.parametrize("kind", [BiEncoder, CrossEncoder])
+def test_a_length_that_leaves_no_token_of_a_text_is_refused(tiny: Path, tmp_path: Path, kind: type) -> None:
+    check, fewest = (check_bi_encoder, 3) if kind is BiEncoder else (check_cross_encoder, 5)
+    for length in (1, 2, fewest - 1):
+        said = f"{length} tokens leave none of a text beside the {2 if kind is BiEncoder else 3} special ones"
+        assert refusals(tiny, check, max_length=length, length_key="some.key").startswith(f"some.key: {said}")
+        assert said in refusals(tiny, kind.from_pretrained, max_length=length)
+    check(str(tiny), max_length=fewest)
+    kind.from_pretrained(str(tiny), max_length=fewest)
+    assert "tokens leave none of a text" in refusals(with_length(tiny, tmp_path / "model", 2), check)
+
+
+@pytest.mark.parametrize("length", [0, -5, True, "512", float("nan")])
+def test_a_tokenizers_length_that_is_none_is_refused(tiny: Path, tmp_path: Path, length: Any) -> None:
+    folder = with_length(tiny, tmp_path / "model", length)
+    assert "model_max_length in tokenizer_config.json is" in refusals(folder, check_trained)
 
 
 # The positions that can be used of a table of 66, found by trying.

@@ -28,6 +28,7 @@ from te_trainer.encoders.checkpoint import load_config
 from te_trainer.encoders.cross_encoder import check_cross_encoder
 from te_trainer.encoders.trained import check_trained, load_trained
 from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
 
 Weights = dict[str, torch.Tensor]
 
@@ -169,6 +170,29 @@ def test_a_pointer_of_git_lfs_is_named(tiny: Path, tmp_path: Path, file: str) ->
     for function in (check_bi_encoder, check_cross_encoder):
         sentence = refusal(function, str(folder))
         assert f"{file} is a git-lfs pointer" in sentence and "git lfs pull" in sentence
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "tf_model.h5", "rust_model.ot", "architecture.png"])
+def test_a_pointer_to_what_nobody_reads_is_no_reason_to_refuse(tiny: Path, tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / file).write_text(LFS)
+    check_bi_encoder(str(folder))
+    BiEncoder.from_pretrained(str(folder))
+
+
+def test_a_pointer_in_place_of_a_shard_is_named(tiny: Path, tmp_path: Path) -> None:
+    AutoModel.from_pretrained(tiny).save_pretrained(tmp_path, max_shard_size="20KB")
+    build_tokenizer().save_pretrained(tmp_path)
+    shard = sorted(tmp_path.glob("model-*.safetensors"))[-1]
+    shard.write_text(LFS)
+    assert f"{shard.name} is a git-lfs pointer" in refusal(check_bi_encoder, str(tmp_path))
+
+
+def test_a_configuration_that_asks_for_tuples_is_read(tiny: Path, tmp_path: Path) -> None:
+    folder = with_config(tiny, tmp_path / "model", return_dict=False)
+    pairs = {"sentence1": ["the router is slow"], "sentence2": ["why is my router slow"]}
+    for load in (BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
+        assert score_pairs(load(folder), pairs).shape == (1,)
 
 
 def test_pickles_are_read_where_they_hold_weights_alone(tiny: Path, tmp_path: Path) -> None:
