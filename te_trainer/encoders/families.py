@@ -29,5 +29,10 @@ def check_family(name: str, config: PretrainedConfig) -> None:
             f"model {name}: a {family} reads padding, so that the score of a pair would depend on its batch; start "
             "from another model"
         )
+    if family == "xmod" and config.default_language is None:
+        raise InputError(
+            f"model {name}: an xmod reads texts of the language that default_language in config.json names, and it "
+            "names none; set it"
+        )
     if family in MORE_THAN_TEXT or model_class.main_input_name != "input_ids":
         raise InputError(f"model {name}: a {family} reads more or other things than text; start from another model")

@@ -102,11 +102,18 @@ def _of_sentence_transformers(model: Any, kind: type[Any]) -> Encoder | None:
             f"model: the SentenceTransformer pools {mode}, include_prompt={model[1].include_prompt}; only cls, mean and"
             " lasttoken of all tokens can be trained"
         )
+    normalize, similarity = "Normalize" in parts, model.similarity_fn_name or "cosine"
+    if model.truncate_dim is not None or not (similarity == "cosine" or (similarity == "dot" and normalize)):
+        raise InputError(
+            f"model: the SentenceTransformer has truncate_dim={model.truncate_dim} and compares vectors by "
+            f"{similarity}; only whole vectors that are compared by cosine can be trained"
+        )
     prompt = (model.prompts or {}).get(model.default_prompt_name) or ""
     layout = SentenceLayout(
         prompts=dict(model.prompts or {}),
         default_prompt_name=model.default_prompt_name,
-        normalize="Normalize" in parts,
+        normalize=normalize,
+        similarity=similarity,
     )
     return BiEncoder(plm, tokenizer, POOLINGS[mode], prompt=prompt, layout=layout, **lengths)  # type: ignore[arg-type]
 

@@ -97,6 +97,7 @@ def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, 
         ("nystromformer", {"num_landmarks": 4, "segment_means_seq_len": 8}, "a nystromformer reads padding"),
         ("yoso", {}, "a yoso reads padding"),
         ("bros", {}, "a bros reads more or other things than text"),
+        ("xmod", {"languages": ["en_XX"]}, "default_language in config.json names, and it names none"),
         ("vit", {"image_size": 8, "patch_size": 4}, "a vit reads more or other things than text"),
     ],
 )

@@ -47,6 +47,16 @@ def test_a_sentence_transformer_is_trained_itself(models: dict[str, str], tmp_pa
     assert not np.allclose(theirs.encode(text), before.encode(text), atol=1e-3)
 
 
+@pytest.mark.parametrize("given", [{"truncate_dim": 8}, {"similarity_fn_name": "dot"}])
+def test_a_sentence_transformer_whose_scores_are_no_cosines_of_whole_vectors_is_refused(
+    tiny: Path, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    BiEncoder.from_pretrained(str(tiny)).save_pretrained(tmp_path / "start")
+    theirs = SentenceTransformer(str(tmp_path / "start"), device="cpu", **given)
+    with pytest.raises(InputError, match="only whole vectors that are compared by cosine can be trained"):
+        trained("bi-encoder", theirs, tmp_path)
+
+
 def test_a_cross_encoder_of_sentence_transformers_is_trained_itself(models: dict[str, str], tmp_path: Path) -> None:
     load("cross-encoder", models["bert"]).save_pretrained(tmp_path / "start")
     theirs = TheirCrossEncoder(str(tmp_path / "start"), device="cpu")
