@@ -16,7 +16,10 @@ from te_trainer.errors import InputError
 from te_trainer.processes import device_type
 from te_trainer.trainers.official_adamw import check_official_adamw
 
-SAMPLING = ("auto", "random", "group_by_length")
+CHOICES = {
+    "precision": ("auto", "float32", "bfloat16", "float16"),
+    "train_sampling_strategy": ("auto", "random", "group_by_length"),
+}
 # What a trainer decides if it is left out: it knows whether there is an eval_dataset. Until then, `TrainingArguments`
 # checks these.
 LEFT_OPEN = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 500, "load_best_model_at_end": False}
@@ -92,11 +95,10 @@ class PairTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "The trainers choose their own columns."})
 
     def __post_init__(self) -> None:
-        if self.train_sampling_strategy not in SAMPLING:
-            # what transformers would do with its other strategies, the trainers' own samplers do not
-            raise InputError(
-                f"train_sampling_strategy: '{self.train_sampling_strategy}' is none of {', '.join(SAMPLING)}"
-            )
+        for name, choices in CHOICES.items():
+            # what transformers would do with its other sampling strategies, the trainers' own samplers do not
+            if (value := getattr(self, name)) not in choices:
+                raise InputError(f"{name}: '{value}' is none of {', '.join(choices)}")
         device = "cpu" if self.use_cpu else device_type()
         self.use_cpu = device == "cpu"
         if self.use_cpu:

@@ -39,7 +39,7 @@ from te_trainer.trainers.refusals import refuse_arguments, refuse_optimizer
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
 from te_trainer.trainers.strategies import decide_strategies
 from te_trainer.trainers.tokenise import column, is_tokenised, lengths
-from te_trainer.trainers.used_words import RefuseOtherWords, train_used_words
+from te_trainer.trainers.used_words import FitOptimizerToVocabulary, train_used_words
 from te_trainer.trainers.views import SentenceViews
 
 
@@ -85,6 +85,9 @@ class PairTrainer(EvaluatingTrainer):
         ours: Any = copy.copy(as_arguments(args, self.arguments_class))
         self.args = ours
         ours.remove_unused_columns = False
+        # of a stream's batches for several processes accelerate would make one, which their lengths forbid
+        ours.accelerator_config = copy.copy(ours.accelerator_config)
+        ours.accelerator_config.dispatch_batches = False
         refuse_arguments(ours, compute_metrics is not None)
         if ours.loss not in self.losses:
             raise InputError(f"loss: '{ours.loss}' is none of {', '.join(self.losses)}")
@@ -98,27 +101,21 @@ class PairTrainer(EvaluatingTrainer):
         self.peft_config = peft_config
         self.check_labels = check_labels
         self.compute_loss_func = compute_loss_func
-        self._given_tokenizer, self._given_metrics = processing_class, compute_metrics
+        self._given_tokenizer = processing_class
         self._training = contextlib.ExitStack()
         if model_init is not None:
             self.model_init = model_init
             set_seed(ours.seed)
             model = super().call_model_init()
         self.encoder = as_encoder(model, self.encoder_class, processing_class, ours.seed)
-        if train_dataset is not None:
-            train_dataset = self._train_rows(train_dataset)
-        if isinstance(eval_dataset, Mapping):
-            eval_dataset = {
-                str(name): self._eval_rows(rows, f"eval_dataset['{name}']") for name, rows in eval_dataset.items()
-            } or None
-        elif eval_dataset is not None:
-            eval_dataset = self._eval_rows(eval_dataset, "eval_dataset")
-        sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        self.train_dataset = train_dataset
+        self.eval_dataset = eval_dataset
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         each_epoch = decide_strategies(
             ours,
-            None if eval_dataset is None else [name and f"{name}_" for name in sets],
+            None if self.eval_dataset is None else [name and f"{name}_" for name in sets],
             None if compute_metrics else self._metric_name,
-            eval_dataset is not None and all(self.has_loss(rows) for rows in sets.values()),
+            self.eval_dataset is not None and all(self.has_loss(rows) for rows in sets.values()),
         )
         self._prepare_encoder()
         refuse_optimizer(optimizers[0], self.encoder.model)
@@ -127,13 +124,13 @@ class PairTrainer(EvaluatingTrainer):
             model=self.encoder.model,
             args=ours,
             data_collator=data_collator or self.collator_class(self.encoder.tokenizer),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
             processing_class=self.encoder.tokenizer,
             compute_loss_func=compute_loss_func,
-            compute_metrics=compute_metrics if ours.batch_eval_metrics else self._metrics,
+            compute_metrics=compute_metrics,
             callbacks=[
-                RefuseOtherWords(),
+                FitOptimizerToVocabulary(),
                 *([EvaluateEachEpoch()] if each_epoch else []),
                 self.stop_on_nan,
                 *(callbacks or []),
@@ -189,17 +186,24 @@ class PairTrainer(EvaluatingTrainer):
         """The mean loss of a batch."""
         raise NotImplementedError
 
+    @property
+    def train_dataset(self) -> Any:
+        """Rows that are trained on; pairs that are assigned are tokenised as those given at first are."""
+        return self._train_dataset
+
+    @train_dataset.setter
+    def train_dataset(self, pairs: Any) -> None:
+        if pairs is not None and pairs is not getattr(self, "_train_dataset", None):
+            pairs = self._train_rows(pairs)
+        self._train_dataset = pairs
+
     def _train_rows(self, pairs: Any) -> Dataset | IterableDataset | SentenceViews:
         name = "train_dataset"
         if is_tokenised(pairs):
             return cast(Dataset, pairs)
         dataset = as_dataset(pairs, name, stream=True)
-        if isinstance(dataset, IterableDataset):
-            if self.args.max_steps <= 0:
-                raise InputError("max_steps: an IterableDataset has no length; say how many steps to train")
-            # of the batches of several processes accelerate would make one, which their lengths forbid
-            self.args.accelerator_config = copy.copy(self.args.accelerator_config)
-            self.args.accelerator_config.dispatch_batches = False
+        if isinstance(dataset, IterableDataset) and self.args.max_steps <= 0:
+            raise InputError("max_steps: an IterableDataset has no length; say how many steps to train")
         check = PairCheck(name)
         if self.check_labels and not self._unbounded():
             reason = f"loss '{self.args.loss}' takes labels in [-1, 1]; scale them, or set check_labels=False"

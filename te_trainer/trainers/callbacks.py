@@ -31,13 +31,15 @@ class EvaluateEachEpoch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = state.global_step
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.evaluated_at = state.global_step
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # not in on_evaluate: another callback may evaluate something else
+        if control.should_evaluate:
+            self.evaluated_at = state.global_step
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.evaluated_at != state.global_step:
+        if self.evaluated_at != state.global_step and state.global_step >= args.eval_delay:
             control.should_evaluate = args.eval_strategy != "no"
         # with "best", the evaluation says whether it is saved
         if self.saved_at != state.global_step and args.save_strategy != "best":

@@ -91,11 +91,11 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
     if isinstance(data, IterableDataset):
         return data if stream else as_dataset(list(data), name)
     if isinstance(data, Mapping):
-        what = "splits" if all(isinstance(value, Pairs) for value in data.values()) else "keys"
+        splits = all(isinstance(value, Pairs) for value in data.values())
+        hint = f"give one split, such as {name}=dataset['{next(iter(data), 'train')}']"
         raise InputError(
-            f"{name}: a {type(data).__name__} with the {what} {', '.join(map(str, data))} where one data set is "
-            f"expected; give one split, such as {name}=dataset['{next(iter(data), 'train')}'], or make one of columns "
-            "with Dataset.from_dict"
+            f"{name}: a {type(data).__name__} with the {'splits' if splits else 'keys'} {', '.join(map(str, data))} "
+            f"where one data set is expected; {hint if splits else 'make one of columns with Dataset.from_dict'}"
         )
     if isinstance(data, (TorchIterableDataset, str)) or not _is_sequence(data):
         raise InputError(
@@ -130,12 +130,15 @@ def check_columns(dataset: Pairs, names: Sequence[str], name: str) -> None:
     found = columns_of(dataset)
     if not found or (isinstance(dataset, Dataset) and len(dataset) == 0):
         raise InputError(f"{name}: the dataset has no rows; give at least one pair")
-    for column in names:
-        if column not in found:
-            raise InputError(
-                f"{name}: the dataset has no column '{column}' among {', '.join(found)}; rename one with "
-                "Dataset.rename_column"
-            )
+    missing = [column for column in names if column not in found]
+    if missing:
+        others = [column for column in found if column not in names]
+        # as many as are missing, and in their order, as sentence-transformers reads columns
+        renamed = dict(zip(others, missing, strict=True)) if len(others) == len(missing) else "{old: new}"
+        raise InputError(
+            f"{name}: the dataset has no column '{missing[0]}' among {', '.join(found)}; rename with "
+            f"Dataset.rename_columns({renamed})"
+        )
 
 
 def _is_sequence(data: Any) -> bool:

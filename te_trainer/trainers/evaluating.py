@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -45,7 +45,7 @@ class EvaluatingTrainer(PublishingTrainer):
     args: Any
     metric: Metric
     score_name: ClassVar[str]  # of the scores among what a loss function is given
-    _given_metrics: Callable[[EvalPrediction], dict[str, float]] | None
+    _given_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
     _evaluated: EvaluatedRows | None = None
 
     def tokenise(self, pairs: Any, check: PairCheck, training: bool) -> Any:
@@ -59,6 +59,32 @@ class EvaluatingTrainer(PublishingTrainer):
     def has_loss(self, rows: Dataset) -> bool:
         """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
         raise NotImplementedError
+
+    @property
+    def eval_dataset(self) -> Any:
+        """Rows of the evaluation set, or of each of several; pairs that are assigned are tokenised."""
+        return self._eval_dataset
+
+    @eval_dataset.setter
+    def eval_dataset(self, pairs: Any) -> None:
+        if isinstance(pairs, Mapping):
+            pairs = {
+                str(name): self._eval_rows(rows, f"eval_dataset['{name}']") for name, rows in pairs.items()
+            } or None
+        elif pairs is not None:
+            pairs = self._eval_rows(pairs, "eval_dataset")
+        self._eval_dataset = pairs
+        # loaders of the set before, which the Trainer keeps if their workers are persistent
+        vars(self).pop("_eval_dataloaders", None)
+
+    @property
+    def compute_metrics(self) -> Any:
+        """What the Trainer calls with scores and labels: the user's function, or `metric` where there is none."""
+        return self._given_metrics if self.args.batch_eval_metrics else self._metrics
+
+    @compute_metrics.setter
+    def compute_metrics(self, function: Callable[[EvalPrediction], dict[str, float]] | None) -> None:
+        self._given_metrics = function
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Batches of pairs, or of the evaluation set of a name, by length.

@@ -127,8 +127,12 @@ def used_words(dataset: Dataset, vocabulary: int) -> np.ndarray:
     return used
 
 
-class RefuseOtherWords(TrainerCallback):
-    """Refuse to go on with an optimiser that has trained the words of other texts: its moments are of other rows."""
+class FitOptimizerToVocabulary(TrainerCallback):
+    """Give each trained token embedding its own moments, where a trainer trains again and on other texts."""
+
+    def __init__(self) -> None:
+        # of the vocabulary, that the last training of this trainer trained; None for all
+        self.trained: Tensor | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -136,18 +140,34 @@ class RefuseOtherWords(TrainerCallback):
         """Look at what a checkpoint, or an earlier training of the same trainer, left in the optimiser.
 
         Raises:
-            InputError: it holds moments of another number of words.
+            InputError: a checkpoint holds moments of another number of tokens; which they are, it does not say.
         """
         words = _words_of(kwargs["model"])
-        if not isinstance(words, UsedWords):
+        if not isinstance(words, nn.Embedding):
             return
-        rows = words.weight.shape
-        for moments in kwargs["optimizer"].state.get(words.weight, {}).values():
-            if isinstance(moments, Tensor) and moments.dim() == len(rows) and moments.shape != rows:
+        rows = words.order[: len(words.weight)] if isinstance(words, UsedWords) else None
+        resumed = state.global_step > 0
+        before, self.trained = None if resumed else self.trained, rows
+        moments = (getattr(kwargs["optimizer"], "state", None) or {}).get(words.weight, {})
+        for name, values in moments.items():
+            if not isinstance(values, Tensor) or values.dim() != 2:
+                continue
+            if values.is_floating_point():
+                values = moments[name] = _move_rows(values, before, rows, words.num_embeddings)
+            if values.shape != words.weight.shape:
                 raise InputError(
-                    f"train_dataset: the optimiser has trained {len(moments)} words, and {rows[0]} are in "
+                    f"train_dataset: the optimiser has trained {len(values)} words, and {len(words.weight)} are in "
                     "these texts; go on with the texts that it began with, or begin anew with a new trainer"
                 )
+
+
+def _move_rows(values: Tensor, before: Tensor | None, after: Tensor | None, vocabulary: int) -> Tensor:
+    """Rows of the tokens `after` out of those of the tokens `before`, None for all; tokens that are new get zeros."""
+    if before is not None:
+        whole = values.new_zeros(vocabulary, values.shape[1])
+        whole[before] = values
+        values = whole
+    return values[after] if after is not None and len(values) == vocabulary else values
 
 
 def _words_of(model: Any) -> Any:

@@ -270,3 +270,18 @@ def test_an_optimiser_of_the_users_own_trains(models: dict[str, str], tmp_path: 
     named.train()
     assert type(named.optimizer.optimizer) is torch.optim.Adagrad
     assert checkpoints(tmp_path) == []
+
+
+def test_compute_metrics_may_be_assigned(models: dict[str, str], tmp_path: Path) -> None:
+    seen = []
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        seen.append(prediction.label_ids)
+        return {"mean": float(np.mean(prediction.predictions))}
+
+    trainer = make("bi-encoder", models["bert"], tmp_path, None, labelled(9))
+    trainer.compute_metrics = metrics
+    assert "eval_mean" in trainer.evaluate()
+    np.testing.assert_allclose(seen[0], labelled(9)["label"][:], atol=1e-7)
+    trainer.compute_metrics = None
+    assert "eval_spearman" in trainer.evaluate()

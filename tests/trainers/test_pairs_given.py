@@ -86,7 +86,15 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
             DatasetDict(train=labelled(4), test=labelled(4)),
             r"train_dataset: a DatasetDict with the splits train, test .*train_dataset=dataset\['train'\]",
         ),
-        (labelled(4).to_dict(), "train_dataset: a dict with the keys sentence1, sentence2, label .*from_dict"),
+        (labelled(4).to_dict(), "train_dataset: a dict with the keys sentence1, sentence2, label [^']*from_dict"),
+        (
+            labelled(4).rename_columns({"label": "score"}),
+            r"train_dataset: .* no column 'label' among .*Dataset.rename_columns\({'score': 'label'}\)$",
+        ),
+        (
+            labelled(4).rename_columns({"sentence1": "anchor", "sentence2": "positive"}),
+            r"train_dataset: .*rename_columns\({'anchor': 'sentence1', 'positive': 'sentence2'}\)$",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_named(
@@ -123,6 +131,36 @@ def test_labels_that_a_loss_can_mean_are_taken(models: dict[str, str], tmp_path:
     make("bi-encoder", models["bert"], tmp_path, rows(label=5.0), check_labels=False)
     with pytest.raises(InputError, match=r"loss 'mse'"):
         make("bi-encoder", models["bert"], tmp_path, rows(label=5.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_may_be_assigned_to_a_trainer(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    settings = {"max_steps": 3, "save_strategy": "no", "learning_rate": 1e-3}
+    found = []
+    for pairs in (labelled(), list(labelled())):
+        trainer = make(kind, models["bert"], tmp_path, labelled(8) if found else None, **settings)
+        trainer.train_dataset = pairs
+        trainer.train()
+        found.append(weights(trainer))
+    assert same(*found)
+    trainer.eval_dataset = {"a": list(labelled(6)), "b": labelled(7)}
+    trainer.train_dataset = stream()
+    trainer.train()
+    measured = trainer.evaluate()
+    assert measured["eval_b_spearman"] == trainer.evaluate(labelled(7))["eval_spearman"]
+    with pytest.raises(InputError, match=r"^train_dataset: row 3: label is nan"):
+        trainer.train_dataset = rows(label=math.nan)
+    with pytest.raises(InputError, match=r"^eval_dataset\['a'\]: row 3: label is nan"):
+        trainer.eval_dataset = {"a": rows(label=math.nan)}
+    assert len(trainer.eval_dataset) == 2
+
+
+def test_an_assigned_evaluation_set_goes_before_kept_workers(models: dict[str, str], tmp_path: Path) -> None:
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    trainer = make("bi-encoder", models["bert"], tmp_path, None, labelled(6), **workers)
+    trainer.evaluate()
+    trainer.eval_dataset = labelled(9)
+    assert trainer.evaluate()["eval_spearman"] == trainer.predict(labelled(9)).metrics["test_spearman"]
 
 
 # ------------------------------------------------------------ streams

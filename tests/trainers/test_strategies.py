@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from test_evaluating import make
 from test_training_loop import checkpoints, labelled
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from te_trainer.errors import InputError
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, CrossEncoderTrainingArguments
@@ -49,6 +49,27 @@ def test_what_is_set_is_done(
     trainer, *found = trained(models["bert"], tmp_path, **values)
     assert found == [evaluated, saved]
     assert trainer.args.load_best_model_at_end is best
+
+
+def test_an_evaluation_of_a_callback_stands_for_no_other(models: dict[str, str], tmp_path: Path) -> None:
+    class Watch(TrainerCallback):
+        trainer: Any = None
+        found: ClassVar[list[float]] = []
+
+        def on_step_end(self, *_: Any, **kwargs: Any) -> None:
+            self.found.append(self.trainer.evaluate(labelled(7), metric_key_prefix="watch")["watch_spearman"])
+
+    Watch.trainer = trainer = make(
+        "bi-encoder", models["bert"], tmp_path, labelled(), labelled(8), callbacks=[Watch()], eval_steps=3
+    )
+    trainer.train()
+    assert len(Watch.found) == 5
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry] == [3, 5]
+
+
+def test_evaluation_waits_for_eval_delay(models: dict[str, str], tmp_path: Path) -> None:
+    _, evaluated, _ = trained(models["bert"], tmp_path, eval_steps=4, eval_delay=6)
+    assert evaluated == [8, 10]
 
 
 def test_the_best_may_be_the_least(models: dict[str, str], tmp_path: Path) -> None:
@@ -134,3 +155,8 @@ def test_arguments_of_another_trainer_are_refused(models: dict[str, str], tmp_pa
     theirs = SentenceTransformerTrainingArguments(str(tmp_path), prompts="query: ", use_cpu=True)
     with pytest.raises(InputError, match=r"^args: SentenceTransformerTrainingArguments.prompts means nothing here"):
         BiEncoderTrainer(models["bert"], theirs, labelled())
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^precision: 'bf16' is none of auto, float32, bfloat16, float16$"):
+        BiEncoderTrainingArguments(str(tmp_path), precision="bf16")

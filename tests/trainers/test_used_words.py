@@ -139,18 +139,29 @@ def test_a_trainer_trains_twice(model: str, tmp_path: Path) -> None:
         torch.testing.assert_close(found[1][name], weight, rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("resumes", [True, False])
-def test_an_optimiser_of_other_texts_is_refused(resumes: bool, model: str, tmp_path: Path) -> None:
-    encoder = load("bi-encoder", model)
-    trainer = trainer_of(encoder, tmp_path, labelled(), save_strategy="epoch")
-    trainer.train()
-    other = labelled(12)
-    if resumes:
-        trainer = trainer_of(load("bi-encoder", model), tmp_path, other, save_strategy="epoch")
-    else:
-        trainer.train_dataset = trainer_of(encoder, tmp_path, other).train_dataset
+def test_a_trainer_goes_on_with_other_texts(model: str, tmp_path: Path) -> None:
+    """Moments stay with their tokens, whether a training trains some of them or all."""
+    others = other_pairs(12)
+    others = others.remove_columns("label").add_column("label", labelled(12)["label"][:])
+    found = []
+    for change in (whole, lambda trainer: trainer):
+        trainer = change(trainer_of(without_dropout(load("bi-encoder", model)), tmp_path, labelled(), weight_decay=0.0))
+        trainer.args.max_steps = 4
+        for pairs in (labelled(), others, labelled().to_iterable_dataset(), others):
+            trainer.train_dataset = pairs
+            trainer.train()
+        found.append(weights(trainer))
+    for name, weight in found[0].items():
+        torch.testing.assert_close(found[1][name], weight, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_checkpoint_of_other_texts_is_refused(stream: bool, model: str, tmp_path: Path) -> None:
+    trainer_of(load("bi-encoder", model), tmp_path, labelled(), save_strategy="epoch").train()
+    other = labelled(12).to_iterable_dataset() if stream else labelled(12)
+    trainer = trainer_of(load("bi-encoder", model), tmp_path, other, save_strategy="epoch", max_steps=8)
     with pytest.raises(InputError, match=r"train_dataset: the optimiser has trained \d+ words, and \d+ are in these"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5") if resumes else None)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
     assert type(words_of(trainer.model)) is torch.nn.Embedding
 
 
