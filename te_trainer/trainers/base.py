@@ -50,7 +50,8 @@ class PairTrainer(EvaluatingTrainer):
     `_get_eval_sampler` and `_push_from_checkpoint`.
     """
 
-    # `share` weighs every micro-batch by its pairs; the Trainer would weigh a small last one as much as the others.
+    # `scale_loss_for_step` weighs every micro-batch by its pairs; the Trainer would weigh a small last one as much as
+    # the others.
     loss_is_scaled_for_ga = True
 
     args: Any
@@ -290,7 +291,7 @@ class PairTrainer(EvaluatingTrainer):
         """Pairs of a collated batch."""
         return len(batch["labels"])
 
-    def share(self, loss: Tensor, pairs: int, num_items_in_batch: Tensor | int | None) -> Tensor:
+    def scale_loss_for_step(self, loss: Tensor, pairs: int, num_items_in_batch: Tensor | int | None) -> Tensor:
         """A micro-batch's part of the mean over all pairs of an optimiser step.
 
         Args:

@@ -143,7 +143,7 @@ class BiEncoderTrainer(PairTrainer):
         if self.compute_loss_func is not None:
             loss = self.custom_loss(outputs, labels, num_items_in_batch)
         else:
-            loss = self.share(self.loss_function(one, two, labels), len(one), num_items_in_batch)
+            loss = self.scale_loss_for_step(self.loss_function(one, two, labels), len(one), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

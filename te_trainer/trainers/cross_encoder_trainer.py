@@ -124,7 +124,7 @@ class CrossEncoderTrainer(PairTrainer):
             loss = self.custom_loss(outputs, labels, num_items_in_batch)
         else:
             logits = outputs["logits"]
-            loss = self.share(self.loss_function(logits, labels), len(logits), num_items_in_batch)
+            loss = self.scale_loss_for_step(self.loss_function(logits, labels), len(logits), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

@@ -18,13 +18,11 @@ from transformers import (
 
 from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
 from te_trainer.encoders.decoders import is_decoder, prepare_model, prepare_tokenizer
-from te_trainer.encoders.layout import SentenceLayout
+from te_trainer.encoders.layout import POOLING_BY_MODE, SentenceLayout
 from te_trainer.errors import InputError
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
-# sentence-transformers' names of poolings
-POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 ACTIVATIONS = {nn.Sigmoid: "sigmoid", nn.Identity: "identity"}
 
 
@@ -80,13 +78,13 @@ def _of_sentence_transformers(model: Any, kind: type[Any]) -> Encoder | None:
     allowed = {"Pooling", "Normalize"} if kind is BiEncoder else set()
     if parts[0] != "Transformer" or not set(parts[1:]) <= allowed or len(model) < (2 if kind is BiEncoder else 1):
         raise InputError(
-            f"model: the {type(model).__name__} consists of {', '.join(parts)}; only one of "
-            f"{'Transformer, Pooling and perhaps Normalize' if kind is BiEncoder else 'one Transformer'} can be trained"
+            f"model: the {type(model).__name__} consists of {', '.join(parts)}; only one that is a Transformer"
+            f"{', Pooling and perhaps Normalize' if kind is BiEncoder else ''} can be trained"
         )
     plm, tokenizer, length = model[0].auto_model, model.tokenizer, model.max_seq_length
     if not isinstance(plm, PreTrainedModel):
         raise InputError(f"model: the {type(model).__name__} holds a {type(plm).__name__}; give one that runs in torch")
-    _float32(plm)
+    prompt = (model.prompts or {}).get(model.default_prompt_name) or ""
     lengths = {} if length is None else {"max_length": length}
     if kind is CrossEncoder:
         activation = ACTIVATIONS.get(type(model.activation_fn))
@@ -95,27 +93,39 @@ def _of_sentence_transformers(model: Any, kind: type[Any]) -> Encoder | None:
                 f"model: a CrossEncoder of {plm.config.num_labels} labels and the activation "
                 f"{type(model.activation_fn).__name__}, where one label and Sigmoid or Identity are expected"
             )
+        if prompt:
+            raise InputError(
+                f"model: the CrossEncoder puts '{prompt}' in front of texts, which te_trainer does not; set its "
+                "default_prompt_name to None"
+            )
+        _float32(plm)
         return CrossEncoder(plm, tokenizer, activation=activation, **lengths)  # type: ignore[arg-type]
     mode = model[1].pooling_mode
-    if mode not in POOLINGS or not model[1].include_prompt:
+    if mode not in POOLING_BY_MODE or not model[1].include_prompt:
         raise InputError(
             f"model: the SentenceTransformer pools {mode}, include_prompt={model[1].include_prompt}; only cls, mean and"
             " lasttoken of all tokens can be trained"
         )
-    normalize, similarity = "Normalize" in parts, model.similarity_fn_name or "cosine"
-    if model.truncate_dim is not None or not (similarity == "cosine" or (similarity == "dot" and normalize)):
+    normalize, similarity = "Normalize" in parts, str(model.similarity_fn_name or "cosine")
+    if similarity != "cosine" and not (similarity == "dot" and normalize):
         raise InputError(
-            f"model: the SentenceTransformer has truncate_dim={model.truncate_dim} and compares vectors by "
-            f"{similarity}; only whole vectors that are compared by cosine can be trained"
+            f"model: similarity_fn_name is '{similarity}', but te_trainer compares vectors by their cosine; set it to "
+            "'cosine' if cosines are wanted"
         )
-    prompt = (model.prompts or {}).get(model.default_prompt_name) or ""
+    if model.truncate_dim is not None:
+        raise InputError(
+            "model: truncate_dim shortens vectors, which te_trainer does not; set it to None if whole vectors are "
+            "wanted"
+        )
     layout = SentenceLayout(
         prompts=dict(model.prompts or {}),
         default_prompt_name=model.default_prompt_name,
         normalize=normalize,
         similarity=similarity,
+        lower_case=bool(getattr(model[0], "do_lower_case", False)),
     )
-    return BiEncoder(plm, tokenizer, POOLINGS[mode], prompt=prompt, layout=layout, **lengths)  # type: ignore[arg-type]
+    _float32(plm)
+    return BiEncoder(plm, tokenizer, POOLING_BY_MODE[mode], prompt=prompt, layout=layout, **lengths)
 
 
 def _of_transformers(model: PreTrainedModel, kind: type[AnyEncoder], tokenizer: Any) -> Any:

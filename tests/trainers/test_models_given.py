@@ -18,6 +18,7 @@ from test_training_loop import KINDS, labelled, load, same, weights, without_dro
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from te_trainer.encoders import BiEncoder
+from te_trainer.encoders.layout import SentenceLayout, read_layout
 from te_trainer.errors import InputError
 
 
@@ -45,16 +46,6 @@ def test_a_sentence_transformer_is_trained_itself(models: dict[str, str], tmp_pa
     np.testing.assert_allclose(theirs.encode(text), again.encode(text), atol=1e-5)
     before = SentenceTransformer(str(tmp_path / "start"), device="cpu")
     assert not np.allclose(theirs.encode(text), before.encode(text), atol=1e-3)
-
-
-@pytest.mark.parametrize("given", [{"truncate_dim": 8}, {"similarity_fn_name": "dot"}])
-def test_a_sentence_transformer_whose_scores_are_no_cosines_of_whole_vectors_is_refused(
-    tiny: Path, tmp_path: Path, given: dict[str, Any]
-) -> None:
-    BiEncoder.from_pretrained(str(tiny)).save_pretrained(tmp_path / "start")
-    theirs = SentenceTransformer(str(tmp_path / "start"), device="cpu", **given)
-    with pytest.raises(InputError, match="only whole vectors that are compared by cosine can be trained"):
-        trained("bi-encoder", theirs, tmp_path)
 
 
 def test_a_cross_encoder_of_sentence_transformers_is_trained_itself(models: dict[str, str], tmp_path: Path) -> None:
@@ -85,6 +76,17 @@ def test_a_model_of_transformers_with_its_tokenizer_trains_as_its_folder_does(
     assert len(trainer.predict(labelled(3)).predictions) == 3
 
 
+def test_what_a_sentence_transformer_says_of_itself_is_kept(models: dict[str, str], tmp_path: Path) -> None:
+    start = BiEncoder.from_pretrained(models["bert"], layout=SentenceLayout(normalize=True, similarity="dot"))
+    start.save_pretrained(tmp_path / "start")
+    file = tmp_path / "start" / "sentence_bert_config.json"
+    file.write_text(file.read_text().replace('"do_lower_case": false', '"do_lower_case": true'))
+    theirs = SentenceTransformer(str(tmp_path / "start"), device="cpu")
+    make("bi-encoder", theirs, tmp_path).save_model(str(tmp_path / "saved"))
+    again = read_layout(str(tmp_path / "saved"))
+    assert (again.normalize, again.similarity, again.lower_case) == (True, "dot", True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_and_the_tokenizer_beside_it_are_taken(kind: str, tiny: Path, tmp_path: Path) -> None:
     by_name = trained(kind, str(tiny), tmp_path)
@@ -96,7 +98,14 @@ def test_what_cannot_be_the_model_is_said(models: dict[str, str], tiny: Path, le
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     dense = SentenceTransformer(str(tiny), device="cpu")
     dense.append(torch.nn.Identity())
+    dot = SentenceTransformer(str(tiny), device="cpu", similarity_fn_name="dot")
+    short = SentenceTransformer(str(tiny), device="cpu", truncate_dim=8)
+    prompted = TheirCrossEncoder(str(tiny), device="cpu", num_labels=1)
+    prompted.prompts, prompted.default_prompt_name = {"rank": "rank: "}, "rank"
     cases: list[tuple[str, Any, Any, str]] = [
+        ("bi-encoder", dot, None, "model: similarity_fn_name is 'dot', but te_trainer compares vectors"),
+        ("bi-encoder", short, None, "model: truncate_dim shortens vectors"),
+        ("cross-encoder", prompted, None, "model: the CrossEncoder puts 'rank: ' in front of texts"),
         ("bi-encoder", load("cross-encoder", models["bert"]), None, "model: a CrossEncoder where a BiEncoder"),
         ("bi-encoder", torch.nn.Linear(2, 2), None, "model: a Linear where a BiEncoder is expected"),
         ("bi-encoder", AutoModel.from_pretrained(tiny), None, "processing_class: a BertModel needs its tokenizer"),
