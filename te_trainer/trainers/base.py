@@ -34,8 +34,8 @@ from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoint
 from te_trainer.trainers.datasets import TOLERANCE, PairCheck, as_dataset
 from te_trainer.trainers.evaluating import EvaluatingTrainer
 from te_trainer.trainers.models import as_encoder, same_tokenizer
-from te_trainer.trainers.official_adamw import make_official
-from te_trainer.trainers.refusals import refuse_arguments, refuse_optimizer
+from te_trainer.trainers.official_adamw import make_official, refuse_optimizer_of_deepspeed
+from te_trainer.trainers.refusals import refuse_arguments, refuse_keywords, refuse_optimizer
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
 from te_trainer.trainers.strategies import decide_strategies
 from te_trainer.trainers.tokenise import column, is_tokenised, lengths
@@ -82,6 +82,9 @@ class PairTrainer(EvaluatingTrainer):
         check_labels: bool = True,
         **kwargs: Any,
     ) -> None:
+        refuse_keywords(kwargs)
+        if not callable(metric):
+            raise InputError(f"metric: a {type(metric).__name__} where a function of scores and labels is expected")
         # what is set below is of this training alone
         ours: Any = copy.copy(as_arguments(args, self.arguments_class))
         self.args = ours
@@ -145,12 +148,7 @@ class PairTrainer(EvaluatingTrainer):
             make_official(self.optimizer)
         if ours.official_adamw and self.is_deepspeed_enabled:
             plugin: Any = self.accelerator.state.deepspeed_plugin
-            offload = plugin.deepspeed_config.get("zero_optimization", {}).get("offload_optimizer", {})
-            if "optimizer" in plugin.deepspeed_config or offload.get("device", "none") != "none":
-                raise InputError(
-                    "official_adamw: DeepSpeed has an optimiser of its own where its configuration names one or "
-                    "offloads it; take ZeRO without that, or set official_adamw to false"
-                )
+            refuse_optimizer_of_deepspeed(plugin.deepspeed_config)
 
     def _prepare_encoder(self) -> None:
         """Make the encoder ready for this trainer, once it is there."""

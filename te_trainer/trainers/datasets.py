@@ -135,10 +135,8 @@ def check_columns(dataset: Pairs, names: Sequence[str], name: str) -> None:
         others = [column for column in found if column not in names]
         # as many as are missing, and in their order, as sentence-transformers reads columns
         renamed = dict(zip(others, missing, strict=True)) if len(others) == len(missing) else "{old: new}"
-        raise InputError(
-            f"{name}: the dataset has no column '{missing[0]}' among {', '.join(found)}; rename with "
-            f"Dataset.rename_columns({renamed})"
-        )
+        hint = f"rename with Dataset.rename_columns({renamed})" if others else "add it"
+        raise InputError(f"{name}: the dataset has no column '{missing[0]}' among {', '.join(found)}; {hint}")
 
 
 def _is_sequence(data: Any) -> bool:
@@ -146,7 +144,7 @@ def _is_sequence(data: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
 from te_trainer.trainers.callbacks import LOWER
+from te_trainer.trainers.card import SPEED
 from te_trainer.trainers.datasets import PairCheck, as_dataset
 from te_trainer.trainers.publishing import PublishingTrainer
 from te_trainer.trainers.tokenise import column, is_tokenised
@@ -97,19 +99,47 @@ class EvaluatingTrainer(PublishingTrainer):
         ):
             known = ", ".join(self.eval_dataset) if isinstance(self.eval_dataset, dict) else "none"
             raise InputError(f"eval_dataset: there is no set named '{eval_dataset}' (known: {known})")
-        if eval_dataset is None or isinstance(eval_dataset, str):
-            return super().get_eval_dataloader(eval_dataset)
-        # the Trainer keeps loaders of persistent workers, one for all sets without a name
-        return super().get_test_dataloader(self._eval_rows(eval_dataset, "eval_dataset"))
+        with self._all_rows():
+            if eval_dataset is None or isinstance(eval_dataset, str):
+                return super().get_eval_dataloader(eval_dataset)
+            # the Trainer keeps loaders of persistent workers, one for all sets without a name
+            return super().get_test_dataloader(self._eval_rows(eval_dataset, "eval_dataset"))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """Batches of pairs, by length; they may have no labels."""
-        rows = self._eval_rows(test_dataset, "test_dataset", label_needed=False)
-        return super().get_test_dataloader(rows)
+        with self._all_rows():
+            return super().get_test_dataloader(self._eval_rows(test_dataset, "test_dataset", label_needed=False))
+
+    @contextlib.contextmanager
+    def _all_rows(self) -> Iterator[None]:
+        """Within the block, loaders leave no rows out: `dataloader_drop_last` is meant for trainings."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         # group_by_length would permute what is sorted already, and nobody could put it back
         return SequentialSampler(eval_dataset) if self.args.world_size == 1 else None
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Metrics of pairs, or of the trainer's own evaluation sets.
+
+        Raises:
+            InputError: a training is to choose by a metric that is not among them.
+        """
+        due, own = self.control.should_evaluate, eval_dataset is None and metric_key_prefix == "eval"
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        # the Trainer takes what a callback evaluates for the evaluation that is due
+        self.control.should_evaluate = due and not own
+        best = self.args.metric_for_best_model
+        if self.is_in_train and own and best is not None and f"eval_{best.removeprefix('eval_')}" not in metrics:
+            found = [name for name in metrics if name.startswith("eval_") and not name.endswith(SPEED)]
+            raise InputError(f"metric_for_best_model: '{best}' is not measured; choose one of {', '.join(found)}")
+        return metrics
 
     def evaluation_loop(
         self,

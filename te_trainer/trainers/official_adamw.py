@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +29,20 @@ def check_official_adamw(optim: str, epsilon: float | None, key: str = "official
         raise InputError(f"{key}: it is a form of AdamW, and optim is {optim}; leave one of the two out")
     if epsilon not in {None, 1e-8}:
         raise InputError(f"{key}: its epsilon is {EPSILON}, and adam_epsilon is {epsilon}; leave one of the two out")
+
+
+def refuse_optimizer_of_deepspeed(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration of DeepSpeed that puts its own optimiser in the place of torch's AdamW.
+
+    Raises:
+        InputError: it names an optimiser, or offloads it.
+    """
+    offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
+    if "optimizer" in config or offload.get("device", "none") != "none":
+        raise InputError(
+            "official_adamw: DeepSpeed has an optimiser of its own where its configuration names one or offloads it; "
+            "take ZeRO without that, or set official_adamw to false"
+        )
 
 
 def make_official(optimizer: torch.optim.Optimizer) -> None:

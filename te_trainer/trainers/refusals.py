@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from te_trainer.errors import InputError
 from te_trainer.trainers.arguments import PairTrainingArguments
+
+# Arguments of other trainers, and what stands for them here.
+ELSEWHERE = {
+    "tokenizer": "it is called processing_class",
+    "loss": "args.loss names one, and a function of your own is a compute_loss_func",
+    "evaluator": "give an eval_dataset, and a metric or compute_metrics",
+}
+
+
+def refuse_keywords(names: Iterable[str]) -> None:
+    """Refuse arguments that neither these trainers nor the Trainer have, but sentence-transformers' have or had."""
+    for name in names:
+        if name in ELSEWHERE:
+            raise InputError(f"{name}: there is no such argument here; {ELSEWHERE[name]}")
 
 
 def refuse_arguments(args: PairTrainingArguments, has_metrics: bool) -> None:

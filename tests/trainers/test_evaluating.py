@@ -285,3 +285,17 @@ def test_compute_metrics_may_be_assigned(models: dict[str, str], tmp_path: Path)
     np.testing.assert_allclose(seen[0], labelled(9)["label"][:], atol=1e-7)
     trainer.compute_metrics = None
     assert "eval_spearman" in trainer.evaluate()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_row_is_left_out_where_trainings_drop_the_last_batch(
+    kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    pairs = labelled(9)
+    trainer = make(
+        kind, models["bert"], tmp_path, pairs, pairs, dataloader_drop_last=True, per_device_eval_batch_size=4
+    )
+    assert len(trainer.predict(pairs).predictions) == 9
+    assert trainer.evaluate()["eval_spearman"] == trainer.evaluate(pairs)["eval_spearman"]
+    assert trainer.args.dataloader_drop_last
+    assert len(trainer.get_train_dataloader()) == len(trainer.train_dataset) // 4

@@ -81,6 +81,7 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
         ([], "train_dataset: the dataset has no rows"),
         (labelled(4).select([]), "train_dataset: the dataset has no rows"),
         (["a", "b"], "train_dataset: row 1 is 'a' where a dict"),
+        ([labelled(4)], r"train_dataset: row 1 is Dataset\({ features: .* where a dict"),
         ("pairs.csv", "train_dataset: a str where a datasets.Dataset or IterableDataset or a list of dicts"),
         (
             DatasetDict(train=labelled(4), test=labelled(4)),

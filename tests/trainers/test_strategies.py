@@ -160,3 +160,16 @@ def test_arguments_of_another_trainer_are_refused(models: dict[str, str], tmp_pa
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^precision: 'bf16' is none of auto, float32, bfloat16, float16$"):
         BiEncoderTrainingArguments(str(tmp_path), precision="bf16")
+
+
+def test_a_metric_that_is_not_given_cannot_choose(models: dict[str, str], tmp_path: Path) -> None:
+    trainer = make(
+        "bi-encoder", models["bert"], tmp_path, labelled(), labelled(8), compute_metrics=lambda _: {"mean": 0.5},
+        metric_for_best_model="median",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"^metric_for_best_model: 'median' is not measured; choose one of .*mean"):
+        trainer.train()
+    trainer = make("bi-encoder", models["bert"], tmp_path, labelled(), {"a": labelled(8)})
+    trainer.eval_dataset = {"b": labelled(8)}
+    with pytest.raises(InputError, match=r"^metric_for_best_model: 'a_spearman' is not measured"):
+        trainer.train()
