@@ -292,10 +292,10 @@ def test_checkpoints_hold_the_head_and_the_saved_encoder_does_not(
     plain = set(load_file(source / "model.safetensors"))
     saved = set(load_file(tmp_path / "saved" / "model.safetensors"))
     in_checkpoint = set(load_file(tmp_path / f"checkpoint-{EPOCH}" / "model.safetensors"))
-    assert saved == {name for name in plain if not name.startswith("pooler")}
+    assert saved == plain
     assert in_checkpoint - saved == {f"{NAME}.dense.weight", f"{NAME}.dense.bias"}
 
-    _, report = AutoModel.from_pretrained(tmp_path / "saved", add_pooling_layer=False, output_loading_info=True)
+    _, report = AutoModel.from_pretrained(tmp_path / "saved", output_loading_info=True)
     assert not report["unexpected_keys"]
     assert not report["missing_keys"]
     texts = sentences()["sentence1"][:6]
