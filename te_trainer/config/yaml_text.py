@@ -86,12 +86,12 @@ def check_yaml(text: str, by_hand: bool = True) -> None:
             nodes += sizes.get(str(event.anchor), 1)
         else:
             nodes += 1
-        quoted = by_hand and isinstance(event, yaml.ScalarEvent) and event.style is not None
-        if quoted and event.value.strip() in NO_VALUE:
-            raise _refused(
-                event,
-                f"the text '{event.value.strip()}' would be read as no value; take its quotes off, or write another",
-            )
+        if by_hand and isinstance(event, yaml.ScalarEvent) and event.style is not None:
+            text = event.value.strip()
+            if text in NO_VALUE:
+                raise _refused(
+                    event, f"the text '{text}' would be read as no value; take its quotes off, or write another"
+                )
         if isinstance(event, yaml.CollectionStartEvent):
             open_.append(_Collection(isinstance(event, yaml.MappingStartEvent), event.anchor, nodes - 1))
         if len(open_) > MAX_DEPTH:
