@@ -21,7 +21,7 @@ CORE = [
     "filelock>=3.13",
     "pyyaml>=6",
     # the Hub: its client, which reads and publishes, and the template language of its model cards and of a run's page
-    "huggingface-hub>=2.4",
+    "huggingface-hub>=1.33",
     "jinja2>=3.1",
 ]
 

@@ -66,6 +66,8 @@ def _sentence(error: Exception, root: Path, key: str) -> str | None:
         if number is not None:
             folder = _folder(link, root)
             return f"{f'{key}: ' if folder == root else ''}{DISK_ERRORS[number].format(folder=folder)}"
+    # what is met while a half-written file is cleared hides what stopped the writing
+    for link in chain:
         if (path := _in_the_way(link, root)) is not None:
             kind = "folder" if path.is_dir() else "link" if path.is_symlink() else "file"
             return f"{key}: {path} is a {kind}, and something else is to be there; move or delete it"

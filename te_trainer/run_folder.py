@@ -7,6 +7,8 @@ What a killed run had not finished writing is removed by who writes the same thi
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -75,6 +77,8 @@ def make_folder(folder: Path) -> list[Path]:
             # The system may say many things of a folder that is there, for example that its disk is read-only.
             if not path.is_dir():
                 remove_empty(made)
+                if os.path.lexists(path):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
                 raise
         else:
             made.insert(0, path)

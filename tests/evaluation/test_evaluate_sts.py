@@ -436,7 +436,9 @@ def test_sets_without_gold_scores_are_refused(
     assert said == f"{pool}: no column 'score' among sentence1, sentence2; map it with data.columns"
     own = tmp_path / "own.tsv"
     own.write_text("score\tsentence1\tsentence2\n\ta\tb\n\tc\td\n", encoding="utf-8")
-    assert refused(model, "--tasks", own) == f"tasks: {own} holds 0 rows with gold scores; at least two are needed"
+    assert refused(model, "--tasks", own).startswith(
+        f"tasks: {own} holds 0 rows with gold scores; at least two are needed"
+    )
     (tmp_path / "mrpc.tsv").write_bytes((binary / "stsb.tsv").read_bytes())
     said = refused(model, "--tasks", "mrpc", "--data.dir", tmp_path)
     assert said == "tasks: mrpc holds gold scores other than 0 and 1; mend the file"

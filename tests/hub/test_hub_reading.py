@@ -314,7 +314,7 @@ def test_a_configuration_is_chosen_by_name_and_its_columns_are_mapped(read: dict
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(read: dict[str, Any]) -> None:
-    message = "InputError: owner/two: no column 'sentence1' among question1, question2; map it with data.columns"
+    message = "InputError: owner/two:other: no column 'sentence1' among question1, question2; map it with data.columns"
     assert read["config, unmapped"] == message
 
 
