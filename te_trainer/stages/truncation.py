@@ -25,14 +25,13 @@ from te_trainer.pairs import Pool, Sentences
 from te_trainer.pairs.pool import pair_digest
 from te_trainer.run_folder import write_text
 from te_trainer.stages.contrastive import ContrastiveSettings
-from te_trainer.stages.settings import kinds_of, section_of, start_of
+from te_trainer.stages.settings import kinds_of, max_length_of, start_of
 from te_trainer.stages.step0 import step0_settings
 
 SAMPLE = 100_000  # rows that are tokenised at most; more of them are drawn from
 BLOCK = 10_000  # rows in memory at a time
 LONGEST_TOKEN = 100  # characters; of a text, so many for each token that is read are looked at
 FILE = "truncation.json"
-PAPERS_LENGTHS: dict[Kind, int] = {"bi-encoder": 32, "cross-encoder": 64}
 TEXTS = {"bi-encoder": "distinct sentences", "cross-encoder": "pairs"}
 
 Truncations = dict[str, dict[str, Any]]  # by what reads the texts: {"max_length", "texts", "cut", "share", "sampled"}
@@ -106,11 +105,10 @@ def count_run_truncation(config: RunConfig, root: Path) -> None:
             length, prompt = _step0_reads(step0_settings(config), model.bi_encoder)
             entry["step0"] = counted(model.bi_encoder, "bi-encoder", length, prompt, of_step0=True)
         for kind in kinds_of(config):
-            start, section = start_of(model, kind), section_of(config, kind)
-            length, prompt = section.get("max_length", PAPERS_LENGTHS[kind]), ""
+            start, prompt = start_of(model, kind), ""
             if kind == "bi-encoder":
-                prompt = section.get("prompt", saved_prompt(start))
-            entry[kind] = counted(start, kind, length, prompt)
+                prompt = config.bi_encoder.get("prompt", saved_prompt(start))
+            entry[kind] = counted(start, kind, max_length_of(config, kind), prompt)
     write_text(file, json.dumps(found, indent=2) + "\n")
 
 
