@@ -15,7 +15,7 @@ from rich.console import Console
 
 from te_trainer.command import run_command
 from te_trainer.config import DataConfig, DistillationConfig, parse, parse_evaluation, parse_score
-from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_path, check_set_names
+from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_model_names, check_path, check_set_names
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
 from te_trainer.evaluation import tables
@@ -221,6 +221,12 @@ def test_a_report_shows_names_as_they_are(tmp_path: Path) -> None:
         assert any(cell.startswith(f"{name}: the bi-encoder that was kept scores lower") for cell in cells)
     assert {"_x_.tsv: 10 rows", "[a](b).tsv: 10 rows", "p\\udcff.tsv: 10 rows", "x\\u202e.tsv: 10 rows"} <= set(cells)
     assert "test set c|d: 3 of its 20 pairs are in the pool, in either order, without their gold scores" in cells
+
+
+@pytest.mark.parametrize("name", ["cycle", "Ensemble"])
+def test_a_model_named_like_a_key_of_the_results_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"models: '{name}' cannot name a model's folder"):
+        check_model_names([name])
 
 
 def test_a_test_set_may_be_called_dev() -> None:
