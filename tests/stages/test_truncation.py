@@ -9,11 +9,13 @@ from conftest import MINILM, build_tokenizer, sample_pairs
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from te_trainer.config import parse
 from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.encoders.checkpoint import load_tokenizer
 from te_trainer.encoders.locate import locate
 from te_trainer.encoders.tokens import token_counts, tokenise
 from te_trainer.stages import truncation
+from te_trainer.stages.settings import max_length_of
 from te_trainer.stages.truncation import count_truncation, describe_truncation, truncation_of
 
 PAIRS = [
@@ -102,3 +104,10 @@ def test_a_tokenizer_of_a_checkpoint_counts_its_own_tokens(tiny: Path, letters: 
     pairs = dataset([("my router", "no sound")])
     assert count_truncation(pairs, "bi-encoder", load_tokenizer(str(tiny)), 5).cut == 0
     assert count_truncation(pairs, "bi-encoder", load_tokenizer(str(letters)), 5).cut == 2
+
+
+def test_a_run_reads_the_papers_lengths_unless_it_is_told_others() -> None:
+    common = ["--models", "[plm]", "--data.pool", "[pairs.tsv]", "--distillation.selection", "last"]
+    plain, longer = parse(common), parse([*common, "--cross_encoder.max_length", "100"])
+    assert [max_length_of(plain, kind) for kind in ("bi-encoder", "cross-encoder")] == [32, 64]
+    assert [max_length_of(longer, kind) for kind in ("bi-encoder", "cross-encoder")] == [32, 100]
