@@ -16,11 +16,11 @@ from datasets import Dataset
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from te_trainer.encoders import BiEncoder
+from te_trainer.data import GoldSet, Pool, build_pool, load_gold
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
-from te_trainer.pairs import GoldSet, Pool, build_pool, load_gold
-from te_trainer.quiet import quiet_libraries
+from te_trainer.models import BiEncoder
+from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from te_trainer.encoders import BiEncoder
+from te_trainer.models import BiEncoder
 
 
 def main() -> None:

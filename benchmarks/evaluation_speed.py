@@ -20,9 +20,9 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
-from te_trainer.encoders.locate import locate
-from te_trainer.pairs import GoldSet, load_gold
-from te_trainer.quiet import quiet_libraries
+from te_trainer.data import GoldSet, load_gold
+from te_trainer.models.locate import locate
+from te_trainer.runs.quiet import quiet_libraries
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 import evaluate_sts

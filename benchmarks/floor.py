@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel
 
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 
 TOKENS = 4096  # rows of the measured product
 STAGES = {"label_bi": 2, "train_cross": 6, "label_cross": 2, "train_bi": 6}  # operations a weight and token

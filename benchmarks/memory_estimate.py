@@ -18,7 +18,7 @@ from peft import get_peft_model
 from transformers import AutoModel, MistralConfig, PretrainedConfig, Qwen2Config
 
 from te_trainer.config.schema import LoraConfig
-from te_trainer.encoders.lora import parameter_counts, peft_config
+from te_trainer.models.lora import parameter_counts, peft_config
 
 # The sizes of Mistral-7B-v0.1 and of Qwen2-7B.
 MODELS: dict[str, PretrainedConfig] = {

@@ -17,15 +17,15 @@ import numpy as np
 from datasets import Dataset
 from transformers import set_seed
 
-from te_trainer.encoders import BiEncoder, CrossEncoder
-from te_trainer.encoders.precision import resolve_precision
+from te_trainer.data import load_gold
+from te_trainer.data.gold import GoldSet
+from te_trainer.data.readers import read_rows
+from te_trainer.distributed import keep_freed_memory
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
-from te_trainer.pairs import load_gold
-from te_trainer.pairs.gold import GoldSet
-from te_trainer.pairs.readers import read_rows
-from te_trainer.processes import keep_freed_memory
-from te_trainer.quiet import quiet_libraries
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.trainers import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
 ORDERS = ("random", "group_by_length")

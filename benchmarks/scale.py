@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, load_from_disk
 
-from te_trainer.encoders.locate import locate
-from te_trainer.quiet import quiet_libraries
+from te_trainer.models.locate import locate
+from te_trainer.runs.quiet import quiet_libraries
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("label_bi", "label_cross", "train_bi", "train_cross")
@@ -121,7 +121,7 @@ def in_a_process(folder: Path, stage: str, size: int, ranks: int) -> dict[str, A
 def measure(folder: Path, stage: str, pairs: int) -> None:
     """What a process of its own does: print seconds and bytes of the greediest rank."""
     quiet_libraries()
-    from te_trainer.processes import keep_freed_memory, process_state
+    from te_trainer.distributed import keep_freed_memory, process_state
 
     keep_freed_memory()
     state = process_state()
@@ -144,8 +144,8 @@ def measure(folder: Path, stage: str, pairs: int) -> None:
 
 def label(kind: str) -> Callable[[Path, Dataset, Path], None]:
     def work(model: Path, pairs: Dataset, scratch: Path) -> None:
-        from te_trainer.encoders import BiEncoder, CrossEncoder
         from te_trainer.labelling import score_pairs
+        from te_trainer.models import BiEncoder, CrossEncoder
 
         encoder = {"bi": BiEncoder, "cross": CrossEncoder}[kind].from_pretrained(str(model))
         score_pairs(encoder, pairs, precision="bfloat16", scratch=scratch)
@@ -167,7 +167,7 @@ def train(kind: str) -> Callable[[Path, Dataset, Path], None]:
             disable_tqdm=True,
             logging_strategy="no",
         )
-        from te_trainer.stages.training import forget_engine
+        from te_trainer.runs.training import forget_engine
 
         getattr(trainers, f"{make}Trainer")(str(model), arguments, pairs.add_column("label", labels)).train()
         forget_engine()

@@ -16,15 +16,15 @@ from pathlib import Path
 import psutil
 
 from te_trainer.config import parse
-from te_trainer.cycle import distil
-from te_trainer.pairs import Pool
-from te_trainer.preparation import check_models, load_gold_sets, prepare_pool
-from te_trainer.processes import keep_freed_memory, leave, process_state
-from te_trainer.progress import RunProgress
-from te_trainer.quiet import quiet_libraries
-from te_trainer.stages import StageRunner
-from te_trainer.stages.scoring import Scorer
-from te_trainer.stages.settings import metric_of
+from te_trainer.data import Pool
+from te_trainer.distil.cycle import distil
+from te_trainer.distil.preparation import check_models, load_gold_sets, prepare_pool
+from te_trainer.distil.settings import metric_of
+from te_trainer.distil.stages import StageRunner
+from te_trainer.distributed import keep_freed_memory, leave, process_state
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.quiet import quiet_libraries
+from te_trainer.runs.scoring import Scorer
 
 
 def main() -> None:

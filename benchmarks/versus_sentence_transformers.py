@@ -27,10 +27,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from te_trainer.encoders.locate import locate
-from te_trainer.pairs import load_gold
-from te_trainer.pairs.readers import read_rows
-from te_trainer.results import versions
+from te_trainer.data import load_gold
+from te_trainer.data.readers import read_rows
+from te_trainer.distil.results import versions
+from te_trainer.models.locate import locate
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "sample"

@@ -6,103 +6,10 @@ Every key of the YAML file can be overridden as `--section.key value`; `--help` 
 after an interruption, continues.
 """
 
-from __future__ import annotations
-
-import json
 import sys
-from pathlib import Path
 
-from te_trainer.command import run_command, work_in_folder
-from te_trainer.config import ContrastiveConfig, parse_contrastive
-
-
-def main() -> None:
-    work_in_folder(parse_contrastive(), train_in)
-
-
-def train_in(root: Path, config: ContrastiveConfig) -> None:
-    from te_trainer.contrastive_run import (
-        check,
-        collect,
-        load_sentences,
-        prepare_sentences,
-        print_table,
-        record_path,
-        refuse_missing_encoder,
-    )
-    from te_trainer.encoders.precision import resolve_precision
-    from te_trainer.metrics import spearman
-    from te_trainer.preparation import describe_gold, load_gold_sets
-    from te_trainer.processes import process_state
-    from te_trainer.progress import RunProgress
-    from te_trainer.records import read_json
-    from te_trainer.run_folder import write_text
-    from te_trainer.stages.contrastive import ContrastiveSettings, ContrastiveStage
-    from te_trainer.stages.scoring import Scorer
-    from te_trainer.stages.settings import stage_seed
-    from te_trainer.stages.truncation import (
-        contrastive_truncation,
-        count_contrastive_truncation,
-        describe_contrastive_truncation,
-    )
-
-    state = process_state()
-    results_file = root / "results.json"
-    if results_file.exists():
-        if state.is_main_process:
-            results = read_json(results_file, "start", "final")
-            refuse_missing_encoder(root)
-            print_table(results, spearman.__name__)
-            print(f"The run in {root} is finished; there is nothing to do.")
-        return
-
-    ################
-    # Model, gold scores, sentences
-    ################
-    check(config, root)
-    dev, tests = load_gold_sets(config.data)
-    if state.is_main_process:
-        prepare_sentences(config, root, state.num_processes, dev, tests)
-        count_contrastive_truncation(config, root)
-    state.wait_for_everyone()
-    counts, sentences = load_sentences(root)
-
-    ################
-    # Scores, training, scores
-    ################
-    settings = ContrastiveSettings(config.contrastive)
-    precision = resolve_precision(settings.training(state.num_processes)["precision"])
-    progress = RunProgress(enabled=state.is_main_process)
-    with progress:
-        cut = describe_contrastive_truncation(contrastive_truncation(root))
-        for line in [*counts.describe(), *describe_gold(dev, tests), *cut]:
-            progress.say(line)
-        stage = ContrastiveStage(
-            settings,
-            config.model,
-            root / "bi-encoder",
-            Scorer(dev, tests, spearman, None, root / ".scratch-gold"),
-            progress,
-            seed=stage_seed(config.seed, 0, "bi-encoder", 0),
-            ddp_timeout=config.ddp_timeout,
-            report_to=config.report_to,
-            run_name=root.resolve().name,
-            group=root.resolve().name,
-            log_folder=root / "logs",
-        )
-        stage.score(config.model, "start", record_path(root, "start"))
-        stage.run(sentences, progress.total)
-        stage.score(str(stage.folder), "trained", record_path(root, "final"))
-
-    ################
-    # Results
-    ################
-    if state.is_main_process:
-        results = collect(root, stage.record, precision) | {"truncation": contrastive_truncation(root)}
-        write_text(results_file, json.dumps(results, indent=2) + "\n")
-        print_table(results, spearman.__name__)
-        print(f"The bi-encoder is in {stage.folder}.")
-
+from te_trainer.commands.contrastive import main
+from te_trainer.runs.command import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

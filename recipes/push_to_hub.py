@@ -5,24 +5,10 @@
 It can be repeated: what the Hub has already is not sent again.
 """
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
 
-from te_trainer.command import run_command
-from te_trainer.config import parse_push
-
-
-def main() -> None:
-    run, hub = parse_push()
-    from te_trainer.hub import publish
-    from te_trainer.quiet import quiet_libraries
-
-    quiet_libraries()
-    for address in publish(Path(run), hub):
-        print(f"Published: {address}")
-
+from te_trainer.commands.push import main
+from te_trainer.runs.command import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

@@ -17,16 +17,16 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 
-from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
-from te_trainer.encoders.attention import fast_attention, use_attention
-from te_trainer.encoders.batches import packed_batches, token_batches
-from te_trainer.encoders.packing import is_packed
-from te_trainer.encoders.padding import pad
-from te_trainer.encoders.precision import Precision, autocast
-from te_trainer.encoders.tokens import Columns, tokenise
+from te_trainer.data.pool import pair_digest
+from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError, InputError
-from te_trainer.pairs.pool import pair_digest
-from te_trainer.processes import process_state
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models.packed.attention import fast_attention, use_attention
+from te_trainer.models.packed.batches import packed_batches, token_batches
+from te_trainer.models.packed.pack import is_packed
+from te_trainer.models.padding import pad
+from te_trainer.models.precision import Precision, autocast
+from te_trainer.models.tokenization import Columns, tokenise
 from te_trainer.shared_array import SharedArray, share_of_rank
 
 WINDOW = 16_384  # sentences or pairs that are tokenised and sorted together

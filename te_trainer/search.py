@@ -10,13 +10,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from te_trainer.encoders import CrossEncoder
-from te_trainer.encoders.precision import Precision
+from te_trainer.data.outputs import neighbour_blocks
+from te_trainer.data.pool import SCHEMA, write_blocks
+from te_trainer.distributed import process_state
 from te_trainer.labelling import Progress, score_pairs
-from te_trainer.pairs.pool import SCHEMA, write_blocks
-from te_trainer.processes import process_state
+from te_trainer.models import CrossEncoder
+from te_trainer.models.precision import Precision
 from te_trainer.shared_array import SharedArray, share_of_rank
-from te_trainer.tables import neighbour_blocks
 
 QUERIES, VECTORS = 1024, 16_384  # rows of the two sides of one matrix product; its cosines take 64 MiB
 

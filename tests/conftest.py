@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from te_trainer.config.names import CYCLE_FOLDER, RUN_FOLDER_NAMES
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "sample"

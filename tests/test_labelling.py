@@ -22,14 +22,14 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel, set_seed
 
 from te_trainer import labelling
-from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder, packing
-from te_trainer.encoders.batches import ITEMS, ROW, packed_batches, row_size, token_batches
-from te_trainer.encoders.bi_encoder import Pooling as PoolingName
-from te_trainer.encoders.locate import locate
+from te_trainer.data import Pool, build_pool, load_gold
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import distinct_sentences, score_pairs
-from te_trainer.pairs import Pool, build_pool, load_gold
-from te_trainer.stages.token_count import TokenCount
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder, packing
+from te_trainer.models.bi_encoder import Pooling as PoolingName
+from te_trainer.models.locate import locate
+from te_trainer.models.packed.batches import ITEMS, ROW, packed_batches, row_size, token_batches
+from te_trainer.runs.token_count import TokenCount
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
 
@@ -412,9 +412,9 @@ import json, os, sys
 from pathlib import Path
 import torch
 from accelerate import PartialState
-from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.labelling import score_pairs
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 
 quiet_libraries()
 folder, *encoders = map(Path, sys.argv[1:])

@@ -25,11 +25,12 @@ from sentence_transformers.util import semantic_search
 from torch import nn
 from transformers import set_seed
 
-from te_trainer import search, tables
-from te_trainer.command import run_command
-from te_trainer.encoders import BiEncoder, CrossEncoder, load_trained
-from te_trainer.encoders.checkpoint import saved_max_length
-from te_trainer.encoders.locate import locate
+from te_trainer import search
+from te_trainer.data import outputs
+from te_trainer.models import BiEncoder, CrossEncoder, load_trained
+from te_trainer.models.checkpoint import saved_max_length
+from te_trainer.models.locate import locate
+from te_trainer.runs.command import run_command
 
 RECIPE = ROOT / "recipes" / "score.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
@@ -184,7 +185,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were many more sentences than fit into one product, and more rows than into one written block."""
     monkeypatch.setattr(search, "QUERIES", 7)
     monkeypatch.setattr(search, "VECTORS", 13)
-    monkeypatch.setattr(tables, "BLOCK", 24)
+    monkeypatch.setattr(outputs, "BLOCK", 24)
 
 
 def expected_neighbours(model: str, queries: list[str], texts: list[str], count: int) -> list[list[dict[str, Any]]]:

@@ -1,9 +1,9 @@
 """Configuration of the recipes: one dataclass per YAML section, parsed from a file and dotted overrides."""
 
 from te_trainer.config.contrastive import parse_contrastive
+from te_trainer.config.distil import parse
 from te_trainer.config.evaluation import parse_evaluation
-from te_trainer.config.hub import parse_push
-from te_trainer.config.parser import parse
+from te_trainer.config.push import parse_push
 from te_trainer.config.schema import (
     ContrastiveConfig,
     ContrastiveDataConfig,

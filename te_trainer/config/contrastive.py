@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from te_trainer.config.command_line import (
+from te_trainer.config.defaults import DDP_TIMEOUT, TRAINER_DEFAULTS, contrastive_arguments
+from te_trainer.config.names import check_path
+from te_trainer.config.parsing import (
     DDP_TIMEOUT_KEY,
     Form,
     Key,
@@ -19,8 +21,6 @@ from te_trainer.config.command_line import (
     listed,
     read,
 )
-from te_trainer.config.defaults import DDP_TIMEOUT, TRAINER_DEFAULTS, contrastive_arguments
-from te_trainer.config.names import check_path
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, Method, Pooling
 from te_trainer.errors import InputError
 

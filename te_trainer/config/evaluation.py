@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from te_trainer.config.command_line import (
+from te_trainer.config.names import check_path
+from te_trainer.config.parsing import (
     DDP_TIMEOUT_KEY,
     Form,
     check_ddp_timeout,
@@ -14,7 +15,6 @@ from te_trainer.config.command_line import (
     listed,
     read,
 )
-from te_trainer.config.names import check_path
 from te_trainer.config.schema import EvaluationConfig, EvaluationDataConfig, Pooling
 from te_trainer.errors import InputError
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from te_trainer.config.command_line import DDP_TIMEOUT_KEY, Form, check_ddp_timeout, check_positive, read
 from te_trainer.config.names import check_output_name
+from te_trainer.config.parsing import DDP_TIMEOUT_KEY, Form, check_ddp_timeout, check_positive, read
 from te_trainer.config.schema import Pooling, Precision, ScoreConfig, ScoreDataConfig
 from te_trainer.errors import InputError
 

@@ -13,14 +13,14 @@ import yaml
 from te_trainer.config.names import LONGEST_NAME, folded
 from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
-from te_trainer.encoders import Encoder
-from te_trainer.encoders.bi_encoder import check_bi_encoder
-from te_trainer.encoders.checkpoint import checkpoint_kind, load_config, saved_max_length
-from te_trainer.encoders.cross_encoder import check_cross_encoder
-from te_trainer.encoders.trained import load_trained
 from te_trainer.errors import InputError
-from te_trainer.model_commits import pin_models
-from te_trainer.paper import PUBLISHED, STARTS, paper_row
+from te_trainer.evaluation.paper import PUBLISHED, STARTS, paper_row
+from te_trainer.models import Encoder
+from te_trainer.models.bi_encoder import check_bi_encoder
+from te_trainer.models.checkpoint import checkpoint_kind, load_config, saved_max_length
+from te_trainer.models.cross_encoder import check_cross_encoder
+from te_trainer.models.trained import load_trained
+from te_trainer.runs.commits import pin_models
 
 LONGEST_ENSEMBLE = 240  # bytes of the name of its folder, which is written as .partial-NAME first
 

@@ -13,24 +13,24 @@ import pyarrow.parquet
 import yaml
 from datasets import Dataset
 
-from te_trainer.combine import combine
 from te_trainer.config.schema import EvaluationConfig
-from te_trainer.continuing import comparable, update_run_file
-from te_trainer.encoders.checkpoint import load_tokenizer
-from te_trainer.encoders.layout import saved_prompt
+from te_trainer.data.pool import file_digest, source_file
+from te_trainer.distil.combine import combine
+from te_trainer.distil.preparation import checkpoint_fingerprint
+from te_trainer.distil.results import versions
+from te_trainer.distributed import process_state
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
 from te_trainer.evaluation.sets import TaskSet
-from te_trainer.model_commits import commits_of, set_commits_of
-from te_trainer.pairs.pool import file_digest, source_file
-from te_trainer.preparation import checkpoint_fingerprint
-from te_trainer.processes import process_state
-from te_trainer.progress import RunProgress
-from te_trainer.records import damage_as_input_error, read_run_file
-from te_trainer.results import versions
-from te_trainer.run_folder import atomic_folder, write_text
-from te_trainer.stages.scoring import predict
-from te_trainer.stages.truncation import count_truncation, describe_truncation
+from te_trainer.files.atomic import atomic_folder, write_text
+from te_trainer.files.records import damage_as_input_error, read_run_file
+from te_trainer.models.checkpoint import load_tokenizer
+from te_trainer.models.layout import saved_prompt
+from te_trainer.runs.commits import commits_of, set_commits_of
+from te_trainer.runs.continuing import comparable, update_run_file
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.scoring import predict
+from te_trainer.runs.truncation import count_truncation, describe_truncation
 
 TRUNCATION = "truncation.json"
 

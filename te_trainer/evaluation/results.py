@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from te_trainer.bootstrap import COVERED, RESAMPLES, interval, resampled
 from te_trainer.config.schema import EvaluationConfig, Task
+from te_trainer.distil.results import environment
 from te_trainer.evaluation.models import Entry, papers_row
 from te_trainer.evaluation.predictions import predictions_of, truncations
 from te_trainer.evaluation.sets import METRICS, TaskSet
-from te_trainer.results import environment
+from te_trainer.metrics.bootstrap import COVERED, RESAMPLES, interval, resampled
 
 MTEB_KEYS = {"average_precision": "ap"}
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from te_trainer.config.command_line import nearest
 from te_trainer.config.names import check_set_names
+from te_trainer.config.parsing import nearest
 from te_trainer.config.schema import EvaluationConfig, Task
+from te_trainer.data import GoldSet, load_gold
+from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
+from te_trainer.data.readers import FILE_SUFFIXES
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, average_precision, pearson, roc_auc, spearman
-from te_trainer.model_commits import pin_sets
-from te_trainer.pairs import GoldSet, load_gold
-from te_trainer.pairs.readers import FILE_SUFFIXES
-from te_trainer.tasks import BENCHMARKS, GROUPS
+from te_trainer.runs.commits import pin_sets
 
 # The first is the one that the paper's tables have.
 METRICS: dict[Task, tuple[Metric, Metric]] = {"sts": (spearman, pearson), "binary": (roc_auc, average_precision)}

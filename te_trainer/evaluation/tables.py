@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from te_trainer.escaping import latex_text, markdown_cell, printable
-from te_trainer.run_folder import write_text
+from te_trainer.files.atomic import write_text
 
 TITLES = {
     "spearman": "Spearman",

@@ -14,13 +14,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from te_trainer.config.schema import Kind
-from te_trainer.encoders.checkpoint import load_config
-from te_trainer.encoders.layout import saved_activation, saved_pooling, saved_prompt
+from te_trainer.data.benchmarks import BENCHMARKS, Benchmark
+from te_trainer.data.pool import SourceCount
 from te_trainer.escaping import markdown_code, markdown_text
-from te_trainer.finished import FinishedRun
-from te_trainer.pairs.pool import SourceCount
+from te_trainer.models.checkpoint import load_config
+from te_trainer.models.layout import saved_activation, saved_pooling, saved_prompt
 from te_trainer.report import markdown, remarks, rows, what_chose
-from te_trainer.tasks import BENCHMARKS, Benchmark
+from te_trainer.runs.finished import FinishedRun
 
 TEMPLATE = Path(__file__).with_name("card.md")
 # As sentence-transformers tags them: https://huggingface.co/docs/hub/sentence-transformers

@@ -16,13 +16,13 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from te_trainer.config.hub import names_repository
+from te_trainer.config.push import names_repository
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.escaping import printable
-from te_trainer.finished import FinishedRun
 from te_trainer.hub.card import Place, model_card
 from te_trainer.hub.files import encoder_files
+from te_trainer.runs.finished import FinishedRun
 
 MEND = f"make one that may write at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN or call `hf auth login`"
 # Files of an earlier upload that a loader might take instead of the new ones.

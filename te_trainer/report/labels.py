@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from datasets import load_from_disk
 
-from te_trainer.records import damage_as_input_error
+from te_trainer.files.records import damage_as_input_error
 
 BLOCK = 65_536  # labels in memory at a time
 BINS = 65_536  # between the lowest and the highest value; what ranks and quantiles are told apart by

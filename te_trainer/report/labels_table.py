@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from te_trainer.run_folder import PARTIAL
+from te_trainer.files.atomic import PARTIAL
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
 # What each measure is multiplied by, and the title of its axis.

@@ -15,9 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from te_trainer.config.schema import Kind
+from te_trainer.data import Pool
 from te_trainer.escaping import printable
-from te_trainer.finished import FinishedRun
-from te_trainer.pairs import Pool
+from te_trainer.files.atomic import write_text
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
 from te_trainer.report.labels import (
     Disagreement,
@@ -41,7 +41,7 @@ from te_trainer.report.tables import (
     rows,
     what_chose,
 )
-from te_trainer.run_folder import write_text
+from te_trainer.runs.finished import FinishedRun
 
 PAGE = "report.html"
 POINTS = 4_000  # of all scatter charts together, and

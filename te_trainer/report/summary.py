@@ -7,6 +7,7 @@ from typing import Any
 
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.escaping import markdown_code, markdown_text, printable
+from te_trainer.files.atomic import atomic_file, write_text
 from te_trainer.report.labels_table import EXPLANATION, has_scores, label_rows, write_label_curves
 from te_trainer.report.tables import (
     AGREEMENT,
@@ -19,7 +20,6 @@ from te_trainer.report.tables import (
     rows,
     what_chose,
 )
-from te_trainer.run_folder import atomic_file, write_text
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
 

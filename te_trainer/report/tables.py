@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from te_trainer.agreement import MEASURES
 from te_trainer.config.schema import DistillationConfig
+from te_trainer.distil.selection import MEASURES
 from te_trainer.escaping import markdown_cell, printable
 from te_trainer.report.labels_table import TITLE, has_scores, label_rows
-from te_trainer.stages.truncation import describe_run_truncation
+from te_trainer.runs.truncation import describe_run_truncation
 
 ENSEMBLE = {
     "mean": "The ensemble's predictions are the mean of all models'.",

@@ -11,9 +11,9 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 
 from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
-from te_trainer.encoders.precision import Precision, resolve_precision
+from te_trainer.distributed import device_type
 from te_trainer.errors import InputError
-from te_trainer.processes import device_type
+from te_trainer.models.precision import Precision, resolve_precision
 from te_trainer.trainers.official_adamw import check_official_adamw
 
 CHOICES = {

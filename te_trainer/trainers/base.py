@@ -23,12 +23,12 @@ from transformers import (
     set_seed,
 )
 
-from te_trainer.encoders import packing
-from te_trainer.encoders.attention import fast_attention, use_attention
-from te_trainer.encoders.dropout import cpu_dropout
-from te_trainer.encoders.precision import autocast
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
+from te_trainer.models.packed import pack
+from te_trainer.models.packed.attention import fast_attention, use_attention
+from te_trainer.models.packed.dropout import cpu_dropout
+from te_trainer.models.precision import autocast
 from te_trainer.trainers.arguments import as_arguments
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.datasets import TOLERANCE, PairCheck, as_dataset
@@ -372,7 +372,7 @@ class PairTrainer(EvaluatingTrainer):
 
     def _grouped(self) -> bool:
         strategy = self.args.train_sampling_strategy
-        pads = self.args.device.type == "cpu" and self._attention() != packing.NAME
+        pads = self.args.device.type == "cpu" and self._attention() != pack.NAME
         return strategy == "group_by_length" or (strategy == "auto" and pads)
 
     def _attention(self) -> str | None:
@@ -381,7 +381,7 @@ class PairTrainer(EvaluatingTrainer):
             return None
         name = fast_attention(self.encoder.model, self.encoder.max_length, self.args.device)
         # noise by a sentence's length is nothing for a row of all sentences
-        return "eager" if name == packing.NAME and self.args.neftune_noise_alpha else name
+        return "eager" if name == pack.NAME and self.args.neftune_noise_alpha else name
 
     def _dropout(self) -> contextlib.AbstractContextManager[None]:
         fast = self.args.device.type == "cpu" and not self.args.torch_compile

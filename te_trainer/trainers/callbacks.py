@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError
-from te_trainer.processes import process_state
 
 WHOLE = "checkpoint-is-whole"
 LOWER = "try a lower learning rate"

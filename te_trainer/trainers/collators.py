@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from te_trainer.encoders.padding import pad
+from te_trainer.models.padding import pad
 
 
 @dataclass

@@ -16,10 +16,10 @@ from transformers import (
     set_seed,
 )
 
-from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
-from te_trainer.encoders.decoders import is_decoder, prepare_model, prepare_tokenizer
-from te_trainer.encoders.layout import POOLING_BY_MODE, SentenceLayout
 from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models.decoders import is_decoder, prepare_model, prepare_tokenizer
+from te_trainer.models.layout import POOLING_BY_MODE, SentenceLayout
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 

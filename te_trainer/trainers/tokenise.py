@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
-from te_trainer.encoders.tokens import tokenise
+from te_trainer.models.tokenization import tokenise
 from te_trainer.trainers.datasets import TEXT, PairCheck
 
 Rows = dict[str, list[Any]]

@@ -9,8 +9,8 @@ from datasets import Dataset
 from torch.utils import data
 from transformers import PreTrainedTokenizerBase
 
-from te_trainer.encoders.tokens import tokenise
 from te_trainer.errors import InputError
+from te_trainer.models.tokenization import tokenise
 from te_trainer.trainers.datasets import TEXT, PairCheck
 
 ROWS = 10_000  # that are looked at together

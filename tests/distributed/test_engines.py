@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from te_trainer.encoders import BiEncoder
-from te_trainer.encoders import CrossEncoder as OurCrossEncoder
+from te_trainer.data import Pool
 from te_trainer.labelling import score_pairs
-from te_trainer.pairs import Pool
+from te_trainer.models import BiEncoder
+from te_trainer.models import CrossEncoder as OurCrossEncoder
 from te_trainer.trainers.callbacks import WHOLE
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]

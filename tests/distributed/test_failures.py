@@ -12,7 +12,7 @@ from conftest import ROOT, process_environment, tiny_arguments
 
 FAILING = """
 import os, sys, time
-from te_trainer.command import run_command
+from te_trainer.runs.command import run_command
 from te_trainer.errors import DivergedError, InputError
 
 how, ranks = sys.argv[1], sys.argv[2]
@@ -132,4 +132,4 @@ def test_a_recipe_that_fails_on_one_rank_says_so_and_ends(tiny: Path, tmp_path: 
     errors = [line for line in said if line.startswith("error: ")]
     assert len(errors) == 1 and errors[0].startswith("error: rank 1: model model: "), done.stderr
     assert "exitcode  : 2" in done.stderr  # what torchrun reports of rank 1
-    assert "te_trainer/command.py" not in done.stderr  # no stack trace of ours
+    assert "te_trainer/runs/command.py" not in done.stderr  # no stack trace of ours

@@ -14,7 +14,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from test_engines import results_of, run
 from tiny_decoders import save_decoder
 
-from te_trainer.pairs import load_gold
+from te_trainer.data import load_gold
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 

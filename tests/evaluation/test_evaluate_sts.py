@@ -24,12 +24,12 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelati
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 from transformers import set_seed
 
-from te_trainer.bootstrap import interval, resampled
-from te_trainer.command import run_command
-from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.data import load_gold
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
-from te_trainer.pairs import load_gold
+from te_trainer.metrics.bootstrap import interval, resampled
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.runs.command import run_command
 
 RECIPE = ROOT / "recipes" / "evaluate_sts.py"
 TEST = SAMPLE / "test.tsv"

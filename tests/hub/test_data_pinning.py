@@ -20,11 +20,11 @@ pytestmark = pytest.mark.slow
 READING = """
 import json, sys
 from pathlib import Path
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 import yaml
-from te_trainer.model_commits import pin_sets, set_commits_of
-from te_trainer.pairs import load_gold
+from te_trainer.runs.commits import pin_sets, set_commits_of
+from te_trainer.data import load_gold
 
 root = Path(sys.argv[1])
 sources = [(name, None) for name in json.loads(sys.argv[2])]

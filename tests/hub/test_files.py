@@ -8,9 +8,9 @@ import pytest
 from conftest import save_tiny
 from transformers import set_seed
 
-from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.errors import InputError
 from te_trainer.hub.files import encoder_files
+from te_trainer.models import BiEncoder, CrossEncoder
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from conftest import process_environment, run_recipe, sample_pairs, tiny_argumen
 from datasets import ClassLabel, Dataset, Features, Value
 from server import HubServer
 
-from te_trainer.encoders import BiEncoder, CrossEncoder
+from te_trainer.models import BiEncoder, CrossEncoder
 
 pytestmark = pytest.mark.slow
 
@@ -33,11 +33,11 @@ QNLI_ROWS = 1003
 READING = """
 import json, sys
 from pathlib import Path
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 import torch
-from te_trainer.encoders import BiEncoder, CrossEncoder
-from te_trainer.pairs import Pool, build_pool, load_gold
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.data import Pool, build_pool, load_gold
 
 request = json.loads(sys.argv[1])
 answers = {}

@@ -21,8 +21,8 @@ from server import HubServer, Repository
 from transformers import AutoModel, AutoTokenizer
 
 from te_trainer.config.schema import ModelConfig
-from te_trainer.encoders import BiEncoder, CrossEncoder
-from te_trainer.finished import FinishedRun
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.runs.finished import FinishedRun
 
 pytestmark = pytest.mark.slow
 
@@ -34,18 +34,18 @@ SMALL_FILES, WEIGHT_FILES = 7, 1
 # Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
 CALLS = """
 import contextlib, json, sys, urllib.error, urllib.request
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
-from te_trainer import contrastive_run
+from te_trainer.contrastive import run as contrastive_run
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
-from te_trainer.encoders import BiEncoder, CrossEncoder
-from te_trainer.encoders.bi_encoder import check_bi_encoder
-from te_trainer.encoders.cross_encoder import check_cross_encoder
-from te_trainer.encoders.locate import commit_of, locate, pin
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models.bi_encoder import check_bi_encoder
+from te_trainer.models.cross_encoder import check_cross_encoder
+from te_trainer.models.locate import commit_of, locate, pin
 from te_trainer.evaluation.models import find_models
-from te_trainer.preparation import checkpoint_fingerprint
+from te_trainer.distil.preparation import checkpoint_fingerprint
 from pathlib import Path
 
 def mark(name):
@@ -346,9 +346,9 @@ import os, sys
 rank = os.environ["RANK"]
 os.environ |= {"HF_ENDPOINT": sys.argv[1], "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": f"{sys.argv[2]}/cache-{rank}"}
 from pathlib import Path
-from te_trainer.encoders.locate import locate
-from te_trainer.model_commits import pin_models
-from te_trainer.processes import leave
+from te_trainer.models.locate import locate
+from te_trainer.runs.commits import pin_models
+from te_trainer.distributed import leave
 
 pin_models(["owner/ranks"])
 folder = Path(locate("owner/ranks"))

@@ -25,11 +25,11 @@ from server import HubServer
 from writing import Account
 
 from te_trainer.config import HubConfig
+from te_trainer.data.pool import SourceCount
 from te_trainer.errors import InputError
-from te_trainer.finished import FinishedRun
 from te_trainer.hub import check_hub, publish
 from te_trainer.hub.card import Place, model_card
-from te_trainer.pairs.pool import SourceCount
+from te_trainer.runs.finished import FinishedRun
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ TOKENS = {"hf_write": Account("owner", "write"), "hf_read": Account("owner", "re
 # Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
 LOADING = """
 import contextlib, io, json, re, sys
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 from huggingface_hub import hf_hub_download
 from scipy.stats import spearmanr
@@ -505,7 +505,7 @@ def test_a_card_calls_unsupervised_only_what_no_gold_score_chose(run: Path) -> N
 @pytest.mark.parametrize(("pooling", "prompt"), [("cls", ""), ("last", 'say "so": '), ("mean", "query: ")])
 def test_the_code_in_a_card_pools_as_the_encoder_does(run: Path, tmp_path: Path, pooling: str, prompt: str) -> None:
     """Both ways of a card give the same number, whatever the pooling and the prompt."""
-    from te_trainer.encoders import BiEncoder
+    from te_trainer.models import BiEncoder
 
     source = FinishedRun.load(run)
     copy = tmp_path / "run"

@@ -18,7 +18,7 @@ from te_trainer.trainers.card import base_model
 PUSHING = """
 import contextlib, io, json, re, sys
 from pathlib import Path
-from te_trainer.quiet import quiet_libraries
+from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 from huggingface_hub import hf_hub_download
 from sentence_transformers import CrossEncoder, SentenceTransformer

@@ -20,11 +20,11 @@ from transformers import (
     TrainerCallback,
 )
 
-from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder, packing
-from te_trainer.encoders.attention import fast_attention, use_attention
-from te_trainer.encoders.dropout import CPUDropout
-from te_trainer.encoders.packing import is_packed
 from te_trainer.labelling import embed_sentences, score_pairs
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder, packing
+from te_trainer.models.packed.attention import fast_attention, use_attention
+from te_trainer.models.packed.dropout import CPUDropout
+from te_trainer.models.packed.pack import is_packed
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.sampler import LengthGroupedSampler
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 
-from te_trainer.encoders import BiEncoder
-from te_trainer.encoders.bi_encoder import Pooling
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
+from te_trainer.models import BiEncoder
+from te_trainer.models.bi_encoder import Pooling
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 

@@ -11,8 +11,8 @@ from conftest import labelled
 from safetensors import safe_open
 from transformers import set_seed
 
-from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.labelling import score_pairs
+from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,

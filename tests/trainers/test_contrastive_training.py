@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import AutoModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from te_trainer.config.schema import Pooling
-from te_trainer.encoders import BiEncoder
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.losses import info_nce
+from te_trainer.models import BiEncoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.callbacks import last_whole_checkpoint
 from te_trainer.trainers.projection_head import NAME, ProjectionHead, drop_saved_head

@@ -15,10 +15,10 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import set_seed
 
-from te_trainer.encoders import CrossEncoder
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
+from te_trainer.models import CrossEncoder
 from te_trainer.trainers import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
 

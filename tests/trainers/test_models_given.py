@@ -17,9 +17,9 @@ from test_evaluating import CLASSES, make
 from test_training_loop import KINDS, labelled, load, same, weights, without_dropout
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from te_trainer.encoders import BiEncoder
-from te_trainer.encoders.layout import SentenceLayout, read_layout
 from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder
+from te_trainer.models.layout import SentenceLayout, read_layout
 
 
 def trained(kind: str, model: Any, output: Path, **more: Any) -> Any:

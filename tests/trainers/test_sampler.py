@@ -10,8 +10,8 @@ from conftest import GOLD_FOLDER, MINILM
 from datasets import Dataset
 from transformers import set_seed
 
-from te_trainer.encoders import BiEncoder, CrossEncoder
 from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,

@@ -22,11 +22,11 @@ from transformers import (
     set_seed,
 )
 
-from te_trainer.encoders import BiEncoder, CrossEncoder, Encoder
-from te_trainer.encoders.precision import resolve_precision
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models.precision import resolve_precision
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,

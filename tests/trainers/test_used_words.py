@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from test_training_loop import KINDS, At, Killed, kill, labelled, load, same, trainer_of, weights, without_dropout
 from transformers import AutoTokenizer, CanineConfig, CanineModel
 
-from te_trainer.encoders import Encoder
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
+from te_trainer.models import Encoder
 from te_trainer.trainers.used_words import UsedWords, train_used_words, used_words
 
 

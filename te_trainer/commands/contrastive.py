@@ -1,0 +1,103 @@
+"""From a plain PLM and sentences to a bi-encoder, by contrastive training (SimCSE, Mirror-BERT): the paper's step 0.
+
+    accelerate launch recipes/contrastive.py --config recipes/contrastive/simcse_bert_base.yaml
+
+Every key of the YAML file can be overridden as `--section.key value`; `--help` lists them. The same command, run again
+after an interruption, continues.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from te_trainer.config import ContrastiveConfig, parse_contrastive
+from te_trainer.runs.command import work_in_folder
+
+
+def main() -> None:
+    work_in_folder(parse_contrastive(), train_in)
+
+
+def train_in(root: Path, config: ContrastiveConfig) -> None:
+    from te_trainer.contrastive.run import (
+        check,
+        collect,
+        load_sentences,
+        prepare_sentences,
+        print_table,
+        record_path,
+        refuse_missing_encoder,
+    )
+    from te_trainer.contrastive.stage import ContrastiveSettings, ContrastiveStage
+    from te_trainer.distil.preparation import describe_gold, load_gold_sets
+    from te_trainer.distil.settings import stage_seed
+    from te_trainer.distributed import process_state
+    from te_trainer.files.atomic import write_text
+    from te_trainer.files.records import read_json
+    from te_trainer.metrics import spearman
+    from te_trainer.models.precision import resolve_precision
+    from te_trainer.runs.progress import RunProgress
+    from te_trainer.runs.scoring import Scorer
+    from te_trainer.runs.truncation import (
+        contrastive_truncation,
+        count_contrastive_truncation,
+        describe_contrastive_truncation,
+    )
+
+    state = process_state()
+    results_file = root / "results.json"
+    if results_file.exists():
+        if state.is_main_process:
+            results = read_json(results_file, "start", "final")
+            refuse_missing_encoder(root)
+            print_table(results, spearman.__name__)
+            print(f"The run in {root} is finished; there is nothing to do.")
+        return
+
+    ################
+    # Model, gold scores, sentences
+    ################
+    check(config, root)
+    dev, tests = load_gold_sets(config.data)
+    if state.is_main_process:
+        prepare_sentences(config, root, state.num_processes, dev, tests)
+        count_contrastive_truncation(config, root)
+    state.wait_for_everyone()
+    counts, sentences = load_sentences(root)
+
+    ################
+    # Scores, training, scores
+    ################
+    settings = ContrastiveSettings(config.contrastive)
+    precision = resolve_precision(settings.training(state.num_processes)["precision"])
+    progress = RunProgress(enabled=state.is_main_process)
+    with progress:
+        cut = describe_contrastive_truncation(contrastive_truncation(root))
+        for line in [*counts.describe(), *describe_gold(dev, tests), *cut]:
+            progress.say(line)
+        stage = ContrastiveStage(
+            settings,
+            config.model,
+            root / "bi-encoder",
+            Scorer(dev, tests, spearman, None, root / ".scratch-gold"),
+            progress,
+            seed=stage_seed(config.seed, 0, "bi-encoder", 0),
+            ddp_timeout=config.ddp_timeout,
+            report_to=config.report_to,
+            run_name=root.resolve().name,
+            group=root.resolve().name,
+            log_folder=root / "logs",
+        )
+        stage.score(config.model, "start", record_path(root, "start"))
+        stage.run(sentences, progress.total)
+        stage.score(str(stage.folder), "trained", record_path(root, "final"))
+
+    ################
+    # Results
+    ################
+    if state.is_main_process:
+        results = collect(root, stage.record, precision) | {"truncation": contrastive_truncation(root)}
+        write_text(results_file, json.dumps(results, indent=2) + "\n")
+        print_table(results, spearman.__name__)
+        print(f"The bi-encoder is in {stage.folder}.")

@@ -1,0 +1,115 @@
+"""From unlabelled sentence pairs to a bi-encoder and a cross-encoder (Trans-Encoder, Liu et al., ICLR 2022).
+
+    accelerate launch recipes/trans_encoder.py --config recipes/quickstart.yaml --output_dir runs/quickstart
+
+Every key of the YAML file can be overridden as `--section.key value`; `--help` lists them. The same command, run again
+after an interruption, continues.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from te_trainer.config import RunConfig, parse
+from te_trainer.runs.command import work_in_folder
+
+
+def main() -> None:
+    config = parse()
+    is_main_process = work_in_folder(config, distil_in)
+    # The ranks have parted: an upload may take longer than they wait for one another.
+    if is_main_process and config.hub.repo_id is not None:
+        from te_trainer.hub import publish
+
+        for address in publish(Path(config.output_dir), config.hub):
+            print(f"Published: {address}")
+
+
+def distil_in(root: Path, config: RunConfig) -> None:
+    from te_trainer.data import Pool
+    from te_trainer.distil.cycle import distil
+    from te_trainer.distil.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
+    from te_trainer.distil.results import collect, label_statistics, overlap
+    from te_trainer.distil.settings import kinds_of, metric_of
+    from te_trainer.distil.stages import StageRunner
+    from te_trainer.distributed import begin_anew, continues, process_state
+    from te_trainer.files.atomic import write_text
+    from te_trainer.files.records import read_json
+    from te_trainer.hub import check_hub
+    from te_trainer.report import PAGE, print_table, write_page, write_report
+    from te_trainer.runs.finished import refuse_missing_encoders
+    from te_trainer.runs.progress import RunProgress
+    from te_trainer.runs.scoring import Scorer
+    from te_trainer.runs.truncation import count_run_truncation, describe_run_truncation, run_truncation
+
+    state = process_state()
+    metric = metric_of(config)
+    results_file = root / "results.json"
+    if results_file.exists():
+        if state.is_main_process:
+            results = read_json(results_file, "start", "cycles", "final")
+            refuse_missing_encoders(root, results)
+            print_table(results, metric.__name__)
+            print(f"The run in {root} is finished; there is nothing to do.")
+            if not (root / PAGE).exists():
+                write_page(root)
+        return
+
+    ################
+    # Models, gold scores, pool
+    ################
+    check_models(config)
+    dev, tests = load_gold_sets(config.data, config.distillation.task)
+    if state.is_main_process:
+        begins = not (root / "run.yaml").exists()
+        check_hub(config.hub, [str(model.name) for model in config.models], kinds_of(config), ask=begins)
+        if begins:
+            check_disk(config, root)
+        prepare_pool(config, root, state.num_processes, dev, tests)
+        count_run_truncation(config, root)
+    state.wait_for_everyone()
+    pool, pairs = Pool.load(root / "pool")
+
+    ################
+    # Cycles
+    ################
+    progress = RunProgress(enabled=state.is_main_process)
+    with progress:
+        if not continues():
+            cut = describe_run_truncation(run_truncation(root))
+            for line in [*pool.describe(), *describe_gold(dev, tests), *cut]:
+                progress.say(line)
+        scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
+
+        def restart() -> None:
+            progress.close()
+            begin_anew()
+
+        after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
+        runner = StageRunner(config, root, pool, pairs, scorer, progress, **after_stage)
+        distil(
+            runner,
+            list(runner.models),
+            runner.cycles,
+            config.distillation.students,
+            label_at_end=config.distillation.selection == "agreement",
+        )
+
+    ################
+    # Results
+    ################
+    runner.finish()
+    if state.is_main_process:
+        results = collect(runner)
+    runner.remove_cycles()
+    if state.is_main_process:
+        results |= {"truncation": run_truncation(root), "labels": label_statistics(runner)}
+        results["overlap"] = overlap(pairs, dev, tests)
+        write_report(root, results, config.distillation, pool.describe(), metric.__name__)
+        write_text(results_file, json.dumps(results, indent=2) + "\n")
+        # the run is finished now, whatever becomes of its page; the same command writes one that is not there
+        write_page(root)
+        print_table(results, metric.__name__)
+        places = " and ".join(f"NAME/{kind}" for kind in runner.kinds)
+        print(f"{root / PAGE} tells more; the encoders are in {root}/{places}.")

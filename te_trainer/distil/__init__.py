@@ -1,0 +1,1 @@
+"""The method: cycles of labelling and training, in an output folder."""

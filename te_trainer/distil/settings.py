@@ -1,0 +1,128 @@
+"""What a configuration means for a stage: cycles, metric, training arguments."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from transformers import SchedulerType
+from transformers.trainer_utils import IntervalStrategy
+from transformers.training_args import OptimizerNames
+
+from te_trainer.config.defaults import CYCLES, paper_arguments
+from te_trainer.config.schema import Kind, ModelConfig, RunConfig
+from te_trainer.errors import InputError
+from te_trainer.metrics import Metric, roc_auc, spearman
+from te_trainer.models.checkpoint import load_config
+from te_trainer.trainers.official_adamw import OPTIMISERS, check_official_adamw
+
+ENCODER_KEYS = {"pooling", "max_length", "prompt"}  # of a section, but of the encoder and not of its training
+KINDS: tuple[Kind, Kind] = ("bi-encoder", "cross-encoder")
+CHOICES: dict[str, type[Enum]] = {
+    "optim": OptimizerNames,
+    "lr_scheduler_type": SchedulerType,
+    "logging_strategy": IntervalStrategy,
+}
+
+
+def cycles_of(config: RunConfig) -> int:
+    """Number of cycles: as configured, else the paper's for the task."""
+    return config.distillation.cycles or CYCLES[config.distillation.task]
+
+
+def kinds_of(config: RunConfig) -> tuple[Kind, ...]:
+    """The kinds of encoders that a cycle trains."""
+    return KINDS if config.distillation.students == "both" else ("bi-encoder",)
+
+
+def start_of(model: ModelConfig, kind: Kind) -> str:
+    """The checkpoint that a PLM's encoder of a kind starts from."""
+    return model.bi_encoder if kind == "bi-encoder" else str(model.cross_encoder)
+
+
+def stage_seed(seed: int, cycle: int, kind: Kind, model: int) -> int:
+    """The seed of one training: head, order and dropout are drawn independently of all other trainings.
+
+    A sum would meet that of another run: 2021 and a later cycle, 2023 and an earlier one.
+
+    Args:
+        seed: of the run.
+        cycle: 0 is step 0.
+        model: which of the run's `models`, from 0; so one that is added changes nothing for those before it.
+
+    Returns:
+        0 to 2^31 - 1.
+    """
+    words = np.random.SeedSequence((seed, cycle, KINDS.index(kind), model)).generate_state(1)
+    return int(words[0]) >> 1
+
+
+def keeps_all_cycles(config: RunConfig) -> bool:
+    """Whether the encoders of all cycles stay until the run ends: agreement chooses only when it has seen them all."""
+    return config.distillation.keep_cycles or config.distillation.selection == "agreement"
+
+
+def metric_of(config: RunConfig) -> Metric:
+    """The task's metric."""
+    return spearman if config.distillation.task == "sts" else roc_auc
+
+
+def max_length_of(config: RunConfig, kind: Kind) -> int:
+    """Tokens of a sentence or of a pair beyond which it is cut: as configured, else the paper's (Table 16)."""
+    return section_of(config, kind).get("max_length", {"bi-encoder": 32, "cross-encoder": 64}[kind])
+
+
+def section_of(config: RunConfig, kind: Kind) -> dict[str, Any]:
+    """What the user gave for one kind of encoder."""
+    return config.bi_encoder if kind == "bi-encoder" else config.cross_encoder
+
+
+def training_values(config: RunConfig, model: ModelConfig, kind: Kind, world_size: int = 1) -> dict[str, Any]:
+    """Keyword arguments of an encoder's training arguments: the paper's, and over them what the user gave.
+
+    The paper's batch size is the global one; it is divided among the ranks.
+    """
+    size = config.distillation.size
+    if size == "auto":
+        size = "large" if getattr(load_config(model.bi_encoder), "hidden_size", 0) >= 1024 else "base"
+    values = paper_arguments(kind, config.distillation.task, size)
+    values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // world_size)
+    values["precision"] = config.distillation.precision
+    given = {key: value for key, value in section_of(config, kind).items() if key not in ENCODER_KEYS}
+    if given.get("bf16") is False or given.get("fp16") is False:
+        values["precision"] = "float32"
+    return values | given
+
+
+def check_training_values(config: RunConfig) -> None:
+    """Refuse values of training keys that would only be noticed in the middle of a run.
+
+    Raises:
+        InputError: names the key.
+    """
+    for kind in KINDS:
+        check_section(kind.replace("-", "_"), section_of(config, kind))
+
+
+def check_section(section: str, given: dict[str, Any]) -> None:
+    """Refuse values of one section's training keys.
+
+    Raises:
+        InputError: names the key.
+    """
+    for key, choices in CHOICES.items():
+        known = [str(choice.value) for choice in list(choices)]
+        if key in given and given[key] not in known:
+            raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
+    if given.get("official_adamw"):
+        asked = given.get("optim", OPTIMISERS[0]), given.get("adam_epsilon")
+        check_official_adamw(*asked, key=f"{section}.official_adamw")
+    for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if given.get(key, 1) < 1:
+            raise InputError(f"{section}.{key}: expected a number of 1 or more, got {given[key]}")
+    for key in ("learning_rate", "num_train_epochs", "eval_steps"):
+        value = float(given.get(key, 1))
+        if not math.isfinite(value) or value <= 0:
+            raise InputError(f"{section}.{key}: expected a number above 0, got {given[key]}")

@@ -1,0 +1,187 @@
+"""The cross-encoder: both sentences in one input, one logit out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from te_trainer.config.schema import Kind
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import give_umask_mode
+from te_trainer.models.checkpoint import checkpoint_kind, load_config, load_model, load_tokenizer, max_length_of_model
+from te_trainer.models.decoders import is_decoder, prepare_model
+from te_trainer.models.layout import model_folder, saved_activation
+from te_trainer.models.limits import check_length, check_vocabulary
+from te_trainer.models.locate import with_revision
+from te_trainer.models.packed.pack import can_pack
+from te_trainer.models.weights import check_weights
+
+Activation = Literal["sigmoid", "identity"]
+
+# What sentence-transformers reads of a checkpoint's configuration to make scores of logits.
+ACTIVATION_CLASSES: dict[Activation, str] = {
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+    "identity": "torch.nn.modules.linear.Identity",
+}
+
+
+@dataclass
+class CrossEncoder:
+    """A sequence classifier with one logit, and its tokenizer.
+
+    Args:
+        model: an `AutoModelForSequenceClassification` with `num_labels=1`; float32.
+        tokenizer: the tokenizer of `model`.
+        max_length: tokens of a pair beyond this are cut from the longer sentence (64 in the paper, Table 16).
+        activation: makes scores of logits: `sigmoid` after training with cross-entropy (the paper's), `identity` after
+            training with mean squared error.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int = 64
+    activation: Activation = "sigmoid"
+
+    kind: ClassVar[Kind] = "cross-encoder"
+
+    def __post_init__(self) -> None:
+        full_precision_head(self.model)
+        self.activate_with(self.activation)
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, revision: str | None = None, max_length: int = 64) -> CrossEncoder:
+        """Load from a Hub id, a local folder or `package:folder`.
+
+        A plain PLM gets a new head, drawn from torch's global generator: call `transformers.set_seed` first.
+
+        Args:
+            revision: of a Hub id, a branch, a tag or a commit; `owner/name@revision` says the same. Default: `main`, as
+                it is at the first load in this process.
+
+        Raises:
+            InputError: no such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
+                tokenizer without padding, weights that are not there, a length that the model cannot read.
+        """
+        name = with_revision(name, revision)
+        activation = resolve_activation(name)
+        new_head = checkpoint_kind(load_config(name)) != "cross-encoder"
+        model = load_model(AutoModelForSequenceClassification, name, new_head, num_labels=1)
+        tokenizer = load_tokenizer(name)
+        check_length(name, model, tokenizer, max_length, "max_length", sides=2)
+        check_vocabulary(name, model, tokenizer)
+        if is_decoder(model.config):
+            prepare_model(model, tokenizer)
+        if can_pack(model):
+            # the classifier reads the first column
+            tokenizer.padding_side = "right"
+        return cls(model, tokenizer, max_length, activation)
+
+    def activate_with(self, activation: Activation) -> None:
+        """Say how logits become scores, in this encoder and in what is saved of it."""
+        self.activation = activation
+        self.model.config.sentence_transformers = {"activation_fn": ACTIVATION_CLASSES[activation]}
+
+    def logits(self, model: nn.Module | None = None, **inputs: Tensor) -> Tensor:
+        """Raw logits of a batch of tokenised pairs.
+
+        Args:
+            model: the model as a trainer wrapped it; None for the plain one.
+            inputs: what the tokenizer gave, each of shape (n, tokens).
+
+        Returns:
+            float32, shape (n,).
+        """
+        # a compiled model has a length that raises, so that it has no truth value
+        model = self.model if model is None else model
+        return model(**inputs).logits.float().squeeze(-1)
+
+    def scores(self, **inputs: Tensor) -> Tensor:
+        """Scores of a batch of tokenised pairs, as `sentence_transformers.CrossEncoder.predict` gives them.
+
+        Returns:
+            float32, shape (n,); in [0, 1] where the activation is `sigmoid`.
+        """
+        logits = self.logits(None, **inputs)
+        return torch.sigmoid(logits) if self.activation == "sigmoid" else logits
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save what `sentence_transformers.CrossEncoder(folder)` and transformers load."""
+        self.model.save_pretrained(folder)
+        self.save_layout(folder)
+
+    def save_layout(self, folder: str | Path) -> None:
+        """Everything but the weights; sentence-transformers takes the length from the tokenizer."""
+        self.tokenizer.model_max_length = self.max_length
+        self.tokenizer.save_pretrained(folder)
+        give_umask_mode(Path(folder))
+
+
+def full_precision_head(model: PreTrainedModel) -> None:
+    """Compute the last linear layer in float32, also under autocast.
+
+    In bfloat16 a logit has 8 significant bits, so that thousands of pairs share a score; ranks, and with them
+    Spearman's rho, would suffer.
+    """
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if heads:
+        heads[-1].register_forward_hook(_in_float32)
+
+
+def _in_float32(head: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
+    if output.dtype == torch.float32:
+        return None
+    with torch.autocast(output.device.type, enabled=False):
+        return F.linear(inputs[0].float(), head.weight.float(), None if head.bias is None else head.bias.float())
+
+
+def check_cross_encoder(name: str, max_length: int | None = None, length_key: str = "max_length") -> Activation:
+    """Refuse what cannot start a cross-encoder, before its weights are read; give the activation it will have.
+
+    Args:
+        max_length: tokens of a pair; None for what the checkpoint says.
+        length_key: of the configuration, that chooses `max_length`.
+    """
+    activation = resolve_activation(name)
+    config = load_config(name)
+    tokenizer = load_tokenizer(name)
+    new_head = checkpoint_kind(config) != "cross-encoder"
+    auto = AutoModelForSequenceClassification
+    # last: the weights of a Hub model are large, and may have to be downloaded first
+    model = check_weights(name, auto, model_folder(name, weights=True), config, new_head, num_labels=1)
+    check_vocabulary(name, model, tokenizer)
+    if max_length is None:
+        max_length = max_length_of_model(name, model, tokenizer)
+    check_length(name, model, tokenizer, max_length, length_key, sides=2)
+    return activation
+
+
+def resolve_activation(name: str) -> Activation:
+    """How a cross-encoder that starts from a checkpoint makes scores of its logits.
+
+    Raises:
+        InputError: the checkpoint can start no cross-encoder.
+    """
+    config = load_config(name)
+    trained = checkpoint_kind(config) == "cross-encoder"
+    if trained and config.num_labels != 1:
+        raise InputError(
+            f"model {name}: a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one "
+            "logit is expected"
+        )
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InputError(
+            f"model {name}: transformers has no classifier of type {config.model_type}; name another one in "
+            "models.cross_encoder"
+        )
+    return saved_activation(name, config) if trained else "sigmoid"

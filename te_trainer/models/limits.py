@@ -1,0 +1,120 @@
+"""What a model can hold: sizes that a configuration may name, tokens of a text, token types, the vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from te_trainer.errors import InputError
+from te_trainer.models.decoders import is_decoder
+
+VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
+# Keys of `config.json`, in one family or another.
+SIZES = re.compile(
+    r"(\w+_)?(hidden_size|vocab_size|intermediate_size|embedding_size|max_position_embeddings|head_dim|d_model|d_ff"
+    r"|ffn_dim|n_embd|n_positions|n_ctx|n_inner|hidden_dim|dim)"
+)
+COUNTS = re.compile(r"(num_|n_)?(\w+_)?(layers?|heads?|groups?|group_num|blocks?|experts|labels)")
+MAX_SIZE, MAX_COUNT = 2**28, 10_000
+
+
+def check_sizes(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model has, before anything is made of them.
+
+    Args:
+        config: the content of `config.json`.
+
+    Raises:
+        InputError: names the key.
+    """
+    for key, value in _numbers(config):
+        most = MAX_SIZE if SIZES.fullmatch(key) else MAX_COUNT if COUNTS.fullmatch(key) else None
+        if most is not None and (value != int(value) or not 0 <= value <= most):
+            raise InputError(
+                f"model {name}: {key} in config.json is {value:,}, where a whole number from 0 to {most:,} is "
+                "expected; correct the file"
+            )
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """The longest input of a model, in tokens; `VERY_LONG` where its configuration names none.
+
+    RoBERTa and its relatives count positions from behind the padding token's id.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return VERY_LONG
+    for module in model.modules():
+        padding = getattr(module, "padding_idx", None)
+        if isinstance(padding, int) and isinstance(getattr(module, "position_embeddings", None), nn.Module):
+            return positions - padding - 1
+    if getattr(model.config, "attention_type", None) == "block_sparse":
+        # BigBird takes another attention for shorter texts, and keeps it for longer ones that come later
+        config = model.config
+        return min(positions, (5 + 2 * config.num_random_blocks) * config.block_size)
+    return positions
+
+
+def check_length(
+    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, key: str, sides: int
+) -> None:
+    """Refuse texts longer than a model can read, and a length that leaves no token of a text.
+
+    Args:
+        key: of the configuration, that says `max_length`.
+        sides: 1 for sentences, 2 for pairs.
+
+    Raises:
+        InputError: gives both numbers.
+    """
+    limit = position_limit(model)
+    special = tokenizer.num_special_tokens_to_add(pair=sides == 2)
+    if 1 <= max_length < special + sides:
+        raise InputError(
+            f"{key}: {max_length:,} tokens leave none of a text beside the {special} special ones that the tokenizer "
+            f"of model {name} adds; set it to {special + sides} or more"
+        )
+    if not 1 <= max_length <= limit:
+        raise InputError(
+            f"{key}: {max_length:,} tokens, but model {name} has {limit:,} positions; set it to {limit:,} or fewer"
+        )
+
+
+def check_vocabulary(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose ids a model has no embeddings for.
+
+    Raises:
+        InputError: gives both numbers.
+    """
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if rows is not None and highest >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise InputError(
+            f"model {name}: its tokenizer knows {highest + 1:,} tokens ('{token}' is the last), but the model has "
+            f"embeddings for {rows:,}; save the tokenizer that belongs to it, or resize_token_embeddings and save the "
+            "model again"
+        )
+
+
+def readable_columns(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a tokenizer gives of a pair that the model can read: without token types where there are too many."""
+    columns = list(tokenizer.model_input_names)
+    types = getattr(config, "type_vocab_size", None)
+    given = tokenizer("a", "b").get("token_type_ids") or [0]
+    # a decoder that takes token types reads them as tokens of the text (GPT-2)
+    if is_decoder(config) or (isinstance(types, int) and max(given) >= types):
+        columns = [column for column in columns if column != "token_type_ids"]
+    return columns
+
+
+def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
+    for key, value in config.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield key, value
+        elif isinstance(value, dict):
+            yield from _numbers(value)

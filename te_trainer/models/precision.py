@@ -1,0 +1,46 @@
+"""Which arithmetic the hardware is fast at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Literal
+
+import torch
+
+from te_trainer.distributed import device_type
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def resolve_precision(wanted: Literal["auto"] | Precision = "auto", device: str | None = None) -> Precision:
+    """`auto` becomes bfloat16 or float16 where the hardware has units for it, else float32.
+
+    What `accelerate launch --mixed_precision` says goes before the hardware. A CPU without AVX-512-BF16 or AMX gets
+    slower with bfloat16, not faster.
+
+    Args:
+        device: Type of the device that computes. Default: the one that `device_type` gives.
+    """
+    if wanted != "auto":
+        return wanted
+    launched: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked in launched:
+        return launched[asked]
+    device = device or device_type()
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if device == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+    # other accelerators say so in a function of this name, or, as Apple's, not at all
+    supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+    return "bfloat16" if supported is not None and supported() else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Autocast to `precision` on `device`; nothing for float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))

@@ -1,0 +1,114 @@
+"""The frame of every recipe: exit statuses, one sentence instead of a stack trace where a person can mend it, and the
+ranks that work in an output folder together."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from te_trainer.config import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.errors import DivergedError, InputError
+from te_trainer.escaping import printable
+
+PATIENCE = 2.0  # seconds that a process which failed waits for the first one to fail in the same way
+
+Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
+
+
+def run_command(main: Callable[[], None], again: str = "continues") -> int:
+    """Run a recipe's main function.
+
+    Of the processes that one launcher started on a machine, the first that fails says why: the others fail in the same
+    way, or because it is gone.
+
+    Args:
+        again: what the same command does after an interruption.
+
+    Returns:
+        0 when it is done, 2 for input that cannot be used, 1 when training diverged, 130 when interrupted. Anything
+        else is a defect of ours and keeps its stack trace.
+    """
+    try:
+        main()
+    except InputError as error:
+        return _complain(str(error), 2)
+    except DivergedError as error:
+        return _complain(str(error), 1)
+    except KeyboardInterrupt:
+        return _complain(f"interrupted; the same command {again}", 130, by_name=False)
+    except Exception:
+        if _is_first_to_fail():
+            raise
+        return 1
+    return 0
+
+
+def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool:
+    """Let all ranks work in a configuration's output folder, which is this run's alone meanwhile; then they part.
+
+    Returns:
+        whether this is the main process.
+
+    Raises:
+        InputError: the folder is another run's, another process works in it, or the disk does not take it.
+    """
+    # here, so that --help and a wrong key answer at once
+    from te_trainer.distributed import keep_freed_memory, leave, process_state
+    from te_trainer.files.atomic import lock_run_dir
+    from te_trainer.files.disk_errors import disk_errors_as_input_error
+    from te_trainer.runs.continuing import refuse_other_configuration
+    from te_trainer.runs.quiet import quiet_libraries
+
+    quiet_libraries()
+    keep_freed_memory()
+    # Searches for garbage, several a training, would go through all that was imported: a quarter of a second each.
+    gc.freeze()
+    root = Path(config.output_dir)
+    state = process_state(config.ddp_timeout)
+    is_main_process = state.is_main_process
+    with disk_errors_as_input_error(root), lock_run_dir(root) if is_main_process else contextlib.nullcontext():
+        state.wait_for_everyone()
+        refuse_other_configuration(root, config, state.num_processes)
+        work(root, config)
+    leave()
+    return is_main_process
+
+
+def _complain(sentence: str, status: int, by_name: bool = True) -> int:
+    if _is_first_to_fail():
+        rank = os.environ.get("RANK", "0")
+        where = f"rank {rank}: " if by_name and rank != "0" else ""
+        print(f"error: {where}{printable(sentence)}", file=sys.stderr)
+    return status
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other process has failed that the same launcher started on this machine.
+
+    The processes of `accelerate launch` and `torchrun` find out by a file in the folder that the launcher makes for
+    their errors, anew at each start and on each machine. Processes of other launchers share no such folder; each of
+    them then counts as the first.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not error_file:
+        return True
+    # a command that such a process starts inherits the variable, but not the parent
+    failed = Path(error_file).parents[1] / f"te_trainer-failed-{os.getppid()}"
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # what fails on all of them is told by the first, without naming a rank
+        patience = time.monotonic() + PATIENCE
+        while not failed.exists() and time.monotonic() < patience:
+            time.sleep(0.05)
+    try:
+        failed.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,169 @@
+"""What stages have left on the disk, looked at before anything is made of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import load_from_disk
+from safetensors import safe_open
+from transformers import TrainerState
+
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import atomic_folder
+from te_trainer.files.records import damage_as_input_error, read_json
+from te_trainer.models.checkpoint import TOKENIZER_FILES
+from te_trainer.trainers.callbacks import WHOLE
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has.
+
+    Raises:
+        DamagedError: names the file.
+    """
+    again = {
+        "delete": f"the folder {folder}",
+        "then": "the run's command continues from the checkpoint before, or begins this training anew",
+    }
+    state = folder / "trainer_state.json"
+    with damage_as_input_error(state, **again):
+        loaded = TrainerState.load_from_json(str(state))
+        loaded.global_step.bit_length()
+        best = loaded.best_model_checkpoint and folder.with_name(Path(loaded.best_model_checkpoint).name)
+    _check_sizes(folder, **again)
+    check_weight_files(folder, **again)
+    # what torch saves ends with the list of what is in it
+    for path in sorted([*folder.rglob("*.pt"), *folder.rglob("*.pth")]):
+        with damage_as_input_error(path, **again):
+            zipfile.ZipFile(path).close()
+    if best and best != folder:
+        # a Trainer that does not find it keeps the last weights without a word
+        anew = {"delete": f"the folder {folder.parent}", "then": "the run's command begins this training anew"}
+        with damage_as_input_error(best, **anew):
+            best.joinpath(WHOLE).stat()
+        _check_sizes(best, **anew)
+        check_weight_files(best, **anew)
+
+
+def _check_sizes(checkpoint: Path, **again: str) -> None:
+    """Refuse a checkpoint of which a file is gone, or has another size than when it was whole."""
+    mark = checkpoint / WHOLE
+    with damage_as_input_error(mark, **again):
+        # earlier versions marked without sizes
+        sizes: dict[str, int] = json.loads(mark.read_text(encoding="utf-8") or "{}")
+        found = [(checkpoint / name, size) for name, size in sizes.items()]
+    for path, size in found:
+        with damage_as_input_error(path, **again):
+            # which folder is the best one's is written anew where a run has moved
+            if path.stat().st_size != size and path.name != "trainer_state.json":
+                raise ValueError("it was cut")
+
+
+def check_encoder_files(folder: Path, **again: str) -> None:
+    """Refuse a saved encoder that was whole, and of which something is gone or cut.
+
+    Args:
+        again: as for `damage_as_input_error`.
+
+    Raises:
+        DamagedError: names the file.
+    """
+    if not list(folder.glob("*.safetensors")):
+        with damage_as_input_error(folder, **again):
+            raise FileNotFoundError
+    needed = {folder / "config.json", folder / "tokenizer_config.json"}
+    if folder.name == "bi-encoder":
+        needed |= {folder / "modules.json", folder / "1_Pooling" / "config.json"}
+    # an encoder whose tokenizer has no words loads, and knows none
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        needed.add(folder / TOKENIZER_FILES[0])
+    for path in sorted(needed | set(folder.glob("*.json"))):
+        with damage_as_input_error(path, **again):
+            json.loads(path.read_text(encoding="utf-8"))
+    check_weight_files(folder, **again)
+
+
+def keep_encoder(encoder: Path, final: Path) -> None:
+    """Copy an encoder of a cycle to where a run's encoders are, unless it is there.
+
+    Raises:
+        DamagedError: the encoder is not whole.
+    """
+    if not final.exists():
+        check_encoder_files(encoder, **to_train_again(encoder))
+        with atomic_folder(final) as folder:
+            shutil.copytree(encoder, folder, dirs_exist_ok=True)
+
+
+def check_weight_files(folder: Path, **again: str) -> None:
+    """Refuse weights that are shorter than they say.
+
+    Args:
+        again: as for `damage_as_input_error`.
+
+    Raises:
+        DamagedError: names the file.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        with damage_as_input_error(path, **again), safe_open(path, framework="pt"):
+            pass
+
+
+def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str) -> np.ndarray:
+    """Read the labels that an encoder gave a pool.
+
+    Args:
+        expected: of the record that lies with the labels.
+        pairs: in the pool.
+        again: as for `damage_as_input_error`.
+
+    Returns:
+        float32, shape (pairs,).
+
+    Raises:
+        DamagedError: a file of theirs is missing or damaged.
+        InputError: their record says something else than what is expected.
+    """
+    with damage_as_input_error(folder, **again):
+        labels = np.asarray(load_from_disk(str(folder)).with_format("numpy")["score"][:], dtype=np.float32)
+        if len(labels) != pairs:
+            raise ValueError("they were cut")
+    record = read_label_record(folder, **again)
+    for key, wanted in expected.items():
+        if record[key] != wanted:
+            raise InputError(
+                f"{folder}: its labels are of another {key} ({record[key]}) than this run's ({wanted}); delete "
+                f"{again['delete']}, and {again['then']}"
+            )
+    return labels
+
+
+def read_label_record(folder: Path, **again: str) -> dict[str, Any]:
+    """Read the record that lies with labels; `again` as for `damage_as_input_error`."""
+    return read_json(folder / "fingerprint.json", "teacher", "kind", "precision", "pool", "seconds", **again)
+
+
+def to_label_again(folder: Path, teacher: Path | None) -> dict[str, str]:
+    """What to delete so that labels are given again, for `damage_as_input_error`.
+
+    Args:
+        teacher: the encoder that gave them, if it is one that the run trained.
+    """
+    if teacher is None or teacher.exists():
+        return {"delete": f"the folder {folder}", "then": "the run's command labels again"}
+    return {
+        "delete": f"the folder {folder} and {to_train_again(teacher)['delete']}",
+        "then": "the run's command trains their teacher again, and labels with it",
+    }
+
+
+def to_train_again(encoder: Path) -> dict[str, str]:
+    """What to delete so that an encoder of a cycle is trained again, for `damage_as_input_error`."""
+    parts = {f"the folder {encoder}": encoder, f"the file {encoder}.json": encoder.with_name(f"{encoder.name}.json")}
+    there = [text for text, path in parts.items() if path.exists()]
+    return {"delete": " and ".join(there), "then": "the run's command trains it again"}

@@ -1,0 +1,720 @@
+"""Command line and YAML file: what is understood, what is refused with which words, and what `--help` tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import pytest
+import torch
+import yaml
+from conftest import ROOT, run_recipe
+from safetensors.torch import save_file
+from transformers import BertConfig, TrainingArguments
+
+from te_trainer.config import (
+    DataConfig,
+    DistillationConfig,
+    HubConfig,
+    LoraConfig,
+    ModelConfig,
+    RunConfig,
+    parse,
+    parse_contrastive,
+    parse_evaluation,
+    parse_push,
+    parse_score,
+    trainer_keys,
+)
+from te_trainer.config.contrastive import parse_step0
+from te_trainer.distil.preparation import comparable
+from te_trainer.distil.settings import check_training_values, cycles_of, training_values
+from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
+
+LEAST = ["--models", "[m]", "--data.pool", "pairs.tsv", "--distillation.selection", "last"]
+ARGUMENTS = {"bi_encoder": BiEncoderTrainingArguments, "cross_encoder": CrossEncoderTrainingArguments}
+
+
+def least(*more: str) -> RunConfig:
+    """A configuration that is whole, and what a test adds to it."""
+    return parse([*LEAST, *more])
+
+
+def complaint(*arguments: str) -> str:
+    """The one sentence with which arguments are refused."""
+    with pytest.raises(InputError) as caught:
+        least(*arguments)
+    sentence = str(caught.value)
+    assert sentence and "\n" not in sentence
+    return sentence
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "run.yaml"
+
+
+# ---------------------------------------------------------------- what is understood
+
+SIMCSE = str(ROOT / "recipes" / "contrastive" / "simcse_bert_base.yaml")
+WHOLE = """
+models:
+  - bi_encoder: princeton-nlp/unsup-simcse-bert-base-uncased
+    cross_encoder: bert-base-uncased
+    name: bert
+    pooling: mean
+  - roberta-base
+data:
+  pool: [a.tsv, b.txt]
+  columns: {sentence1: question1, sentence2: question2}
+  max_pairs: 1000
+  extra: [snli.tsv]
+  extra_pairs: 30000
+  dir: gold
+  dev: stsb
+  test: [sts12, sts13]
+distillation:
+  task: binary
+  size: large
+  cycles: 4
+  init: sequential
+  students: bi-encoder
+  combine: rank
+  precision: bfloat16
+  batch_tokens: 8192
+  keep_cycles: true
+  isolate_stages: true
+  step0: SIMCSE
+lora: {rank: 8, target_modules: [query, value]}
+hub: {repo_id: me/tickets, branch_per_cycle: true, license: mit}
+bi_encoder:
+  learning_rate: 1e-4
+  num_train_epochs: 2
+  max_length: 48
+cross_encoder:
+  both_orders: false
+  lr_scheduler_kwargs: {num_cycles: 2}
+output_dir: runs/whole
+seed: 7
+ddp_timeout: 7200
+report_to: [tensorboard, wandb]
+""".replace("SIMCSE", SIMCSE)
+
+
+def test_a_yaml_file_gives_every_section(file: Path) -> None:
+    file.write_text(WHOLE, encoding="utf-8")
+    assert parse(["--config", str(file)]) == RunConfig(
+        models=[
+            ModelConfig("princeton-nlp/unsup-simcse-bert-base-uncased", "bert-base-uncased", "bert", "mean"),
+            ModelConfig("roberta-base", "roberta-base", "roberta-base", None),
+        ],
+        data=DataConfig(
+            pool=["a.tsv", "b.txt"],
+            columns={"sentence1": "question1", "sentence2": "question2"},
+            max_pairs=1000,
+            extra=["snli.tsv"],
+            extra_pairs=30000,
+            dir="gold",
+            dev="stsb",
+            test=["sts12", "sts13"],
+        ),
+        distillation=DistillationConfig(
+            task="binary",
+            size="large",
+            cycles=4,
+            init="sequential",
+            students="bi-encoder",
+            combine="rank",
+            selection="dev",
+            precision="bfloat16",
+            batch_tokens=8192,
+            keep_cycles=True,
+            isolate_stages=True,
+            step0=SIMCSE,
+        ),
+        bi_encoder={"learning_rate": 1e-4, "num_train_epochs": 2.0, "max_length": 48},
+        cross_encoder={"both_orders": False, "lr_scheduler_kwargs": {"num_cycles": 2}},
+        lora=LoraConfig(rank=8, target_modules=["query", "value"]),
+        hub=HubConfig("me/tickets", branch_per_cycle=True, license="mit"),
+        report_to=["tensorboard", "wandb"],
+        output_dir="runs/whole",
+        seed=7,
+        ddp_timeout=7200,
+        step0=parse_step0(SIMCSE),
+    )
+
+
+def test_models_on_the_command_line_take_nothing_from_those_of_the_file(file: Path) -> None:
+    file.write_text(WHOLE, encoding="utf-8")
+    entries = "[{bi_encoder: y/one, name: one}, {bi_encoder: y/two}]"
+    for override in (["--models", entries], [f"--models={entries}"]):
+        models = parse(["--config", str(file), "--distillation.combine", "mean", *override]).models
+        assert models == [ModelConfig("y/one", "y/one", "one"), ModelConfig("y/two", "y/two", "two")]
+
+
+def test_an_override_changes_its_key_alone(file: Path) -> None:
+    file.write_text(WHOLE, encoding="utf-8")
+    plain = parse(["--config", str(file)])
+    overrides = ["--bi_encoder.learning_rate", "3e-5", "--distillation.cycles=2", "--data.test", "[sts16]"]
+    changed = parse(["--config", str(file), *overrides, "--models", "[bert-base-uncased]"])
+    assert changed.bi_encoder == {**plain.bi_encoder, "learning_rate": 3e-5}
+    assert (changed.distillation.cycles, changed.distillation.batch_tokens) == (2, 8192)
+    assert (changed.data.test, changed.data.pool) == (["sts16"], ["a.tsv", "b.txt"])
+    assert [model.name for model in changed.models] == ["bert-base-uncased"]
+    assert changed.cross_encoder == plain.cross_encoder
+
+
+@pytest.mark.parametrize("way", ["yaml", "override"])
+def test_a_single_value_stands_for_a_list_of_one(way: str, file: Path) -> None:
+    single = {"models": "bert-base-uncased", "data.pool": "a b.tsv", "data.test": "sts12", "report_to": "tensorboard"}
+    if way == "yaml":
+        file.write_text(
+            "models: bert-base-uncased\ndata: {pool: a b.tsv, test: sts12}\nreport_to: tensorboard\n", encoding="utf-8"
+        )
+        arguments = ["--config", str(file)]
+    else:
+        arguments = [part for key, value in single.items() for part in (f"--{key}", value)]
+    config = parse([*arguments, "--distillation.selection", "last"])
+    assert [model.bi_encoder for model in config.models] == ["bert-base-uncased"]
+    assert (config.data.pool, config.data.test, config.report_to) == (["a b.tsv"], ["sts12"], ["tensorboard"])
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        ("princeton-nlp/sup-simcse", "sup-simcse"),
+        ("/disk/models/mine/", "mine"),
+        ("package_with_encoder:model", "model"),
+        ("bert-base-uncased", "bert-base-uncased"),
+    ],
+)
+def test_a_model_is_named_after_its_start(start: str, name: str) -> None:
+    (model,) = least("--models", f"[{start}]").models
+    assert (model.bi_encoder, model.cross_encoder, model.name) == (start, start, name)
+
+
+@pytest.mark.parametrize("written", ["2e-5", "2.0e-5", "0.00002"])
+def test_a_small_number_may_be_written_as_people_write_it(written: str, file: Path) -> None:
+    """YAML 1.1 takes `2e-5` for a string."""
+    file.write_text(f"bi_encoder:\n  learning_rate: {written}\n", encoding="utf-8")
+    assert least("--config", str(file)).bi_encoder == {"learning_rate": 2e-5}
+    assert least("--bi_encoder.learning_rate", written).bi_encoder == {"learning_rate": 2e-5}
+
+
+def test_sections_hold_only_what_was_given() -> None:
+    config = least()
+    assert (config.bi_encoder, config.cross_encoder) == ({}, {})
+    assert (config.seed, config.report_to, config.distillation.init) == (2021, [], "refresh")
+
+
+@pytest.mark.parametrize("section", ARGUMENTS)
+def test_every_other_key_of_training_arguments_is_accepted_at_its_default(section: str, file: Path) -> None:
+    """None, [] and '' are left out: they say nothing."""
+    values = {key.name: plain(default_of(key)) for key in fields(TrainingArguments) if not is_managed(key.name)}
+    given = {name: value for name, value in values.items() if value not in (None, [], "")}
+    assert len(given) > 40
+    file.write_text(yaml.safe_dump({section: given}), encoding="utf-8")
+    assert getattr(least("--config", str(file)), section) == given
+
+
+def is_managed(name: str) -> bool:
+    return name in trainer_keys.MANAGED or name.startswith("hub_")
+
+
+def default_of(key: Field[Any]) -> Any:
+    return key.default_factory() if key.default_factory is not MISSING else key.default
+
+
+def plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+# ---------------------------------------------------------------- what is refused
+
+UNKNOWN = {
+    "sede": "seed",
+    "modles": "models",
+    "data.pol": "data.pool",
+    "dataa.pool": "data.pool",
+    "distillation.cycle": "distillation.cycles",
+    "bi_encoder.learning_rat": "bi_encoder.learning_rate",
+    "bi_encoder.max_lenght": "bi_encoder.max_length",
+    "cross_encoder.both_order": "cross_encoder.both_orders",
+    "cross_encoder.num_train_epoch": "cross_encoder.num_train_epochs",
+    "max_pairs": "data.max_pairs",
+}
+
+
+@pytest.mark.parametrize(("key", "nearest"), UNKNOWN.items())
+@pytest.mark.parametrize("way", ["yaml", "override"])
+def test_an_unknown_key_is_answered_with_the_nearest(way: str, key: str, nearest: str, file: Path) -> None:
+    if way == "yaml":
+        section, _, name = key.rpartition(".")
+        file.write_text(yaml.safe_dump({section: {name: 3}} if section else {name: 3}), encoding="utf-8")
+        sentence = complaint("--config", str(file))
+    else:
+        sentence = complaint(f"--{key}", "3")
+    assert sentence == f"unknown key '{key}'; did you mean '{nearest}'?"
+
+
+@pytest.mark.parametrize("way", ["yaml", "override"])
+@pytest.mark.parametrize(("key", "nearest"), {"cross_encodr": "cross_encoder", "nam": "name"}.items())
+def test_an_unknown_key_of_a_model_is_answered_with_the_nearest(way: str, key: str, nearest: str, file: Path) -> None:
+    file.write_text(f"models:\n  - bi_encoder: m\n    {key}: x\n", encoding="utf-8")
+    arguments = ["--models", f"[{{bi_encoder: m, {key}: x}}]"]
+    sentence = parse_complaint(["--config", str(file)] if way == "yaml" else arguments)
+    assert sentence == f"models: unknown key '{key}'; did you mean '{nearest}'?"
+
+
+def parse_complaint(arguments: Sequence[str]) -> str:
+    """As `complaint`, where the arguments themselves name the models."""
+    with pytest.raises(InputError) as caught:
+        parse(["--data.pool", "pairs.tsv", "--distillation.selection", "last", *arguments])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_model_without_its_start_is_refused(file: Path) -> None:
+    file.write_text("models:\n  - name: n\n", encoding="utf-8")
+    assert parse_complaint(["--config", str(file)]) == "models: an entry lacks its key 'bi_encoder'"
+
+
+def test_an_unknown_column_is_answered_with_the_known_ones() -> None:
+    sentence = complaint("--data.columns", "{sentense1: question1}")
+    assert sentence.startswith("data.columns: unknown key 'sentense1'")
+    assert all(name in sentence for name in ("sentence1", "sentence2", "score"))
+
+
+def test_what_resembles_no_key_is_referred_to_help() -> None:
+    assert complaint("--zzzz", "3") == "unknown key 'zzzz'; --help lists the known ones"
+
+
+@pytest.mark.parametrize("arguments", [["pairs.tsv"], ["--seed", "3", "4"]])
+def test_a_value_without_a_key_is_refused(arguments: list[str]) -> None:
+    assert complaint(*arguments) == f"unexpected argument '{arguments[-1]}': write --section.key value"
+
+
+WRONG = [
+    ("seed", "abc", "expected int, got 'abc'"),
+    ("seed", "1.5", "expected int, got '1.5'"),
+    ("data.max_pairs", "many", "expected int, got 'many'"),
+    ("data.max_pairs", "0", "expected a number of 1 or more, got 0"),
+    ("data.columns", "question1", "expected dict, got 'question1'"),
+    ("distillation.cycles", "true", "expected int, got 'True'"),
+    ("distillation.cycles", "-1", "expected a number of 1 or more, got -1"),
+    ("lora.rank", "0", "expected a number of 1 or more, got 0"),
+    ("lora.dropout", "1", "expected a number from 0 to below 1, got 1.0"),
+    ("distillation.batch_tokens", "0", "expected a number of 1 or more, got 0"),
+    ("distillation.task", "st", "expected one of sts, binary, got 'st'"),
+    ("distillation.keep_cycles", "maybe", "expected bool, got 'maybe'"),
+    ("bi_encoder.learning_rate", "fast", "expected float, got 'fast'"),
+    ("bi_encoder.num_train_epochs", "two", "expected float, got 'two'"),
+    ("bi_encoder.pooling", "max", "expected one of cls, mean, last, got 'max'"),
+    ("bi_encoder.max_length", "0", "expected a number of 1 or more, got 0"),
+    ("cross_encoder.both_orders", "perhaps", "expected bool, got 'perhaps'"),
+    ("report_to", "tensorbord", "unknown logger 'tensorbord'; known are tensorboard, trackio, wandb"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), WRONG)
+def test_a_wrong_value_is_refused_with_its_key(key: str, value: str, sentence: str) -> None:
+    assert complaint(f"--{key}", value) == f"{key}: {sentence}"
+
+
+REPOSITORY = "cannot name a repository; write it as OWNER/NAME"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--hub.repo_id", "tickets"], f"hub.repo_id: 'tickets' {REPOSITORY}"),
+        (["--hub.repo_id", "me/my tickets"], f"hub.repo_id: 'me/my tickets' {REPOSITORY}"),
+        (["--hub.repo_id", "me/tickets.git"], f"hub.repo_id: 'me/tickets.git' {REPOSITORY}"),
+        (["--hub.repo_id", "me/a--b"], f"hub.repo_id: 'me/a--b' {REPOSITORY}"),
+        (
+            ["--hub.private", "true"],
+            "hub: its keys say how to publish, but hub.repo_id is not given; name OWNER/NAME",
+        ),
+        (
+            ["--hub.repo_id", "me/tickets", "--hub.branch_per_cycle", "true"],
+            "hub.branch_per_cycle is given but only the best encoders are kept; set distillation.keep_cycles to true",
+        ),
+    ],
+)
+def test_what_cannot_be_published_is_refused(arguments: list[str], sentence: str) -> None:
+    assert complaint(*arguments) == sentence
+
+
+def test_a_run_is_published_by_its_folder() -> None:
+    wanted = ("runs/x", HubConfig("me/x", private=True))
+    keys = ["--hub.repo_id", "me/x", "--hub.private", "true"]
+    assert parse_push(["runs/x", *keys]) == parse_push([*keys, "--run", "runs/x"]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "run is missing: write push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME"),
+        (["runs/x"], "hub.repo_id is missing: write push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME"),
+        (["runs/x", "--hub.repo", "me/x"], "unknown key 'hub.repo'; did you mean 'hub.repo_id'?"),
+    ],
+)
+def test_a_push_without_folder_or_repository_is_refused(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_push(arguments)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("value", ["-1", str(2**32)])
+def test_a_seed_that_no_generator_takes_is_refused(value: str) -> None:
+    assert complaint("--seed", value).startswith("seed: ")
+
+
+PARSERS: dict[str, tuple[Any, list[str]]] = {
+    "trans_encoder": (parse, ["--models", "[x]", "--data.pool", "[a.tsv]", "--distillation.selection", "last"]),
+    "contrastive": (parse_contrastive, ["--model", "x", "--data.sentences", "[a.txt]"]),
+    "evaluate_sts": (parse_evaluation, ["--models", "[x]"]),
+    "score": (parse_score, ["--model", "x", "--data.pairs", "a.tsv", "--output", "b.tsv"]),
+}
+
+
+@pytest.mark.parametrize("recipe", PARSERS)
+def test_how_long_processes_wait_is_a_key_of_every_recipe(recipe: str) -> None:
+    read, least_of_it = PARSERS[recipe]
+    assert read(least_of_it).ddp_timeout >= 6 * 3600  # a pool of ten million pairs takes a slow tokenizer that long
+    assert read([*least_of_it, "--ddp_timeout", "7200"]).ddp_timeout == 7200
+    for value in ("0", "-1", str(2**31)):
+        with pytest.raises(InputError, match=f"^ddp_timeout: expected a number of seconds from 1 to .*, got {value}$"):
+            read([*least_of_it, "--ddp_timeout", value])
+
+
+@pytest.mark.parametrize("recipe", [name for name in PARSERS if name != "score"])
+def test_a_run_continues_with_another_time_to_wait(recipe: str) -> None:
+    read, least_of_it = PARSERS[recipe]
+    assert comparable(read([*least_of_it, "--ddp_timeout", "60"])) == comparable(read(least_of_it))
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("models: 3", "models: expected"),
+        ("models: [3]", "models: expected"),
+        ("models: {bi_encoder: m}", "models: expected"),
+        ("models: [{bi_encoder: m, pooling: max}]", "models: expected one of cls, mean, last, got 'max'"),
+        ("data: {pool: 3}", "data.pool: expected"),
+        ("data: {pool: {a: 1}}", "data.pool: expected"),
+        ("data: {dev: [a, b]}", "data.dev: expected str"),
+        ("data: [a]", "data: expected a section"),
+        ("bi_encoder: 3", "bi_encoder: expected a section"),
+        ("output_dir: 3", "output_dir: expected str"),
+        ("distillation: {cycles: [1]}", "distillation.cycles: expected int"),
+    ],
+)
+def test_a_wrong_shape_is_refused_with_its_key(text: str, start: str, file: Path) -> None:
+    file.write_text(text + "\n", encoding="utf-8")
+    assert parse_complaint(["--models", "[m]", "--config", str(file)]).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("seed: 3\nmodels:\n", "models"),
+        ("models: [m]\nseed:\n", "seed"),
+        ("models: [m]\noutput_dir:\n", "output_dir"),
+        ("models: [m]\ndata:\n  pool:\n  max_pairs: 3\n", "data.pool"),
+    ],
+)
+def test_a_key_left_empty_is_refused_by_name(text: str, key: str, file: Path) -> None:
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=f"^{re.escape(key)}\\b"):
+        parse(["--data.pool", "pairs.tsv", "--distillation.selection", "last", "--config", str(file)])
+
+
+@pytest.mark.parametrize("entry", ["[m", "[{bi_encoder m}]", "{bi_encoder: m}"])
+def test_broken_brackets_are_no_model(entry: str) -> None:
+    assert parse_complaint(["--models", entry]).startswith("models: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["pool", "start", "sentences", "cycle-1", "agreement", "ensemble", "..", "../elsewhere", "/elsewhere"]
+)
+def test_a_model_cannot_take_a_folder_of_the_run_or_leave_it(name: str) -> None:
+    assert f"'{name}'" in parse_complaint(["--models", f"[{{bi_encoder: m, name: {name}}}]"])
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    assert "'base'" in parse_complaint(["--models", "[one/base, two/base]"])
+
+
+@pytest.mark.parametrize("missing", ["models", "data.pool"])
+def test_a_run_without_models_or_pool_is_refused(missing: str) -> None:
+    given = {"models": "[m]", "data.pool": "pairs.tsv", "distillation.selection": "last"}
+    arguments = [part for key, value in given.items() if key != missing for part in (f"--{key}", value)]
+    with pytest.raises(InputError, match=f"^{re.escape(missing)} is empty"):
+        parse(arguments)
+
+
+def test_weights_want_a_weighted_combination() -> None:
+    entry = ["--models", "[{bi_encoder: m, weight: 2}, n]"]
+    for how in ("mean", "rank"):
+        sentence = complaint(*entry, "--distillation.combine", how)
+        assert sentence.startswith(f"models: 'm' has a weight, but distillation.combine is '{how}'")
+    config = least(*entry, "--distillation.combine", "weighted")
+    assert [model.weight for model in config.models] == [2.0, None]
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", ".inf", ".nan"])
+def test_a_weight_that_is_none_is_refused(weight: str) -> None:
+    sentence = complaint("--models", f"[{{bi_encoder: m, weight: {weight}}}]", "--distillation.combine", "weighted")
+    assert sentence.startswith("models: the weight of 'm' must be above 0, got ")
+
+
+def test_extra_pairs_want_an_extra_source() -> None:
+    assert complaint("--data.extra_pairs", "10").startswith("data.extra_pairs is given but data.extra names no source")
+    data = least("--data.extra_pairs", "10", "--data.extra", "snli.tsv").data
+    assert (data.extra, data.extra_pairs) == (["snli.tsv"], 10)
+
+
+def test_no_gold_score_is_needed_where_none_chooses() -> None:
+    assert least("--distillation.selection", "agreement").data.dev is None
+
+
+def test_selection_by_dev_wants_a_dev_set() -> None:
+    sentence = complaint("--distillation.selection", "dev")
+    assert "distillation.selection" in sentence and "data.dev" in sentence
+    assert least("--distillation.selection", "dev", "--data.dev", "stsb").data.dev == "stsb"
+
+
+MANAGED = {
+    "output_dir": "output_dir",
+    "seed": "the run's seed",
+    "data_seed": "the run's seed",
+    "report_to": "top of the configuration",
+    "run_name": "stage",
+    "resume_from_checkpoint": "resumes",
+    "do_train": "trains",
+    "eval_strategy": "eval_steps",
+    "save_strategy": "evaluations",
+    "save_steps": "eval_steps",
+    "load_best_model_at_end": "distillation.selection",
+    "metric_for_best_model": "distillation.task",
+    "greater_is_better": "distillation.task",
+    "remove_unused_columns": "columns",
+    "label_smoothing_factor": "no classes",
+    "prediction_loss_only": "data.dev",
+    "push_to_hub": "publishes",
+    "hub_model_id": "publishes",
+    "hub_token": "publishes",
+    "save_only_model": "resumes",
+    "local_rank": "launcher",
+    "ddp_timeout": "top of the configuration",
+    "ddp_backend": "the device",
+    "use_cpu": "accelerate launch --cpu",
+}
+
+
+@pytest.mark.parametrize(("name", "reason"), MANAGED.items())
+def test_what_a_run_decides_is_refused_with_the_reason(name: str, reason: str, file: Path) -> None:
+    file.write_text(f"cross_encoder:\n  {name}: 1\n", encoding="utf-8")
+    sentence = complaint("--config", str(file))
+    assert sentence.startswith(f"cross_encoder.{name} cannot be set: ")
+    assert reason in sentence.partition(": ")[2]
+
+
+def test_what_a_run_decides_is_refused_as_an_override_too() -> None:
+    assert complaint("--bi_encoder.seed", "1") == "bi_encoder.seed cannot be set: the run's seed sets it"
+
+
+def test_every_managed_key_is_one_of_transformers() -> None:
+    assert not trainer_keys.MANAGED.keys() - {key.name for key in fields(TrainingArguments)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"- a\n- b\n", b"words\n", b"a: [1\nb: }\n", b"data:\n\tpool: x\n", "output_dir: café\n".encode("latin-1")],
+    ids=["empty", "list", "words", "brackets", "tab", "latin-1"],
+)
+def test_a_configuration_file_that_is_none_is_refused_by_name(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
+    assert str(file) in complaint("--config", str(file))
+
+
+def test_a_configuration_file_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "no.yaml"
+    assert complaint("--config", str(path)) == f"--config: the file {path} does not exist"
+
+
+def test_a_folder_as_configuration_file_is_refused_by_name(tmp_path: Path) -> None:
+    assert str(tmp_path) in complaint("--config", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("bi_encoder.lr_scheduler_type", "linnear", "linear"),
+        ("cross_encoder.optim", "adam", "adamw_torch"),
+        ("bi_encoder.logging_strategy", "often", "steps"),
+        ("cross_encoder.per_device_train_batch_size", "0", "1 or more"),
+        ("bi_encoder.gradient_accumulation_steps", "0", "1 or more"),
+        ("cross_encoder.learning_rate", "0", "above 0"),
+        ("bi_encoder.num_train_epochs", "-1", "above 0"),
+    ],
+)
+def test_a_training_value_that_fails_late_is_refused_early(key: str, value: str, words: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(key)}: .*{words}"):
+        check_training_values(least(f"--{key}", value))
+
+
+# ---------------------------------------------------------------- --help
+
+
+@pytest.fixture(scope="module")
+def help_texts() -> dict[str, str]:
+    """What `--help` says of each key, on one line."""
+    finished = run_recipe("--help", COLUMNS="100000")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    texts: dict[str, str] = {}
+    key = None
+    for line in finished.stdout.splitlines():
+        if match := re.match(r"  --([\w.]+)(?:[ ,].*?)?(?:  +(.*))?$", line):
+            key = match[1]
+            texts[key] = match[2] or ""
+        elif key is not None and line.startswith(" " * 10):
+            texts[key] = f"{texts[key]} {line.strip()}".strip()
+        else:
+            key = None
+    return texts
+
+
+def keys_of_a_run() -> dict[str, Any]:
+    """Every key with its default, from the classes that use them."""
+    keys: dict[str, Any] = {"models": [], "output_dir": "runs/trans-encoder", "seed": 2021, "report_to": []}
+    for section, schema in {"data": DataConfig, "distillation": DistillationConfig}.items():
+        keys |= {f"{section}.{key.name}": default_of(key) for key in fields(schema)}
+    for section, schema in ARGUMENTS.items():
+        known = {key.name: plain(default_of(key)) for key in fields(schema)} | {"max_length": 0}
+        known |= {"pooling": None} if section == "bi_encoder" else {}
+        # `precision` is the run's own key, distillation.precision; contrastive training has a recipe of its own.
+        others = {"precision", "temperature", "both_views", "mlp_head", "span"}
+        keys |= {f"{section}.{name}": known[name] for name in known if name not in others and not is_managed(name)}
+    return keys | {"bi_encoder.max_length": 32, "cross_encoder.max_length": 64}
+
+
+def test_help_lists_every_key_with_meaning_and_default(help_texts: dict[str, str]) -> None:
+    expected = keys_of_a_run()
+    assert len(expected) > 170
+    assert not expected.keys() - help_texts.keys()
+    for key in expected:
+        meaning = re.split(r"\(type: |Default: ", help_texts[key])[0]
+        assert len(meaning.split()) >= 3, f"{key}: {help_texts[key]}"
+        said = help_texts[key].split("(type: ")[0] if key.split(".")[0] in ARGUMENTS else help_texts[key]
+        assert re.search(r"[Dd]efault: ", said), key
+
+
+def test_help_names_the_defaults_that_hold(help_texts: dict[str, str]) -> None:
+    wrong = {}
+    for key, default in keys_of_a_run().items():
+        if default in (None, [], {}, ""):
+            continue
+        said = [
+            text.strip(" `'") for text in re.findall(r"[Dd]efault: (.*?)(?:\. |\.$| \(the paper|\)$)", help_texts[key])
+        ]
+        if str(default) not in said and not (isinstance(default, float) and default in map(number, said)):
+            wrong[key] = (said, default)
+    assert not wrong
+
+
+def number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def test_help_explains_what_a_model_may_hold(help_texts: dict[str, str]) -> None:
+    words = " ".join(help_texts["models"].split())
+    for key in docstring_parser.parse(ModelConfig.__doc__ or "").params:
+        assert key.arg_name in words
+        assert " ".join((key.description or "").split()).rstrip(".") in words, key.arg_name
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--sede", "3"]], ids=["help", "unknown key"])
+def test_an_answer_at_once_imports_no_torch(arguments: list[str]) -> None:
+    finished = run_recipe(*arguments, PYTHONPROFILEIMPORTTIME="1")
+    assert finished.returncode == (0 if arguments == ["--help"] else 2)
+    imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines() if "import time:" in line}
+    assert "te_trainer.config.distil" in imported
+    assert not {name for name in imported if name.split(".")[0] in {"torch", "transformers", "accelerate", "datasets"}}
+
+
+# ---------------------------------------------------------------- the paper's hyper-parameters
+
+TABLE_16 = """
+task    size   direction      learning_rate  batch  epochs  tokens  cycles
+sts     base   cross-encoder  2e-5           32     1       64      3
+sts     base   bi-encoder     5e-5           128    10      32      3
+binary  base   cross-encoder  2e-5           32     3       64      5
+binary  base   bi-encoder     5e-5           128    15      32      5
+sts     large  cross-encoder  2e-5           32     1       64      3
+sts     large  bi-encoder     5e-5           64     10      32      3
+binary  large  cross-encoder  2e-5           32     3       64      5
+binary  large  bi-encoder     5e-5           64     15      32      5
+"""
+
+
+@pytest.fixture(scope="module")
+def plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of checkpoints by size; nothing but their configuration is looked at."""
+    folders = {}
+    for size, hidden in {"base": 768, "large": 1024}.items():
+        folders[size] = tmp_path_factory.mktemp("plms") / size
+        BertConfig(hidden_size=hidden, num_attention_heads=16).save_pretrained(folders[size])
+        save_file({"one": torch.zeros(1)}, folders[size] / "model.safetensors")
+    return folders
+
+
+@pytest.mark.parametrize("row", TABLE_16.split("\n")[2:-1], ids=lambda row: "-".join(row.split()[:3]))
+@pytest.mark.parametrize("by", ["key", "hidden size"])
+def test_defaults_are_those_of_table_16(row: str, by: str, plms: dict[str, Path]) -> None:
+    task, size, kind, learning_rate, batch, epochs, tokens, cycles = row.split()
+    plm = plms[size] if by == "hidden size" else plms["large" if size == "base" else "base"]
+    more = [] if by == "hidden size" else ["--distillation.size", size]
+    config = least("--models", f"[{plm}]", "--distillation.task", task, *more)
+    values = training_values(config, config.models[0], kind)  # type: ignore[arg-type]
+    assert values["learning_rate"] == float(learning_rate)
+    assert values["per_device_train_batch_size"] == int(batch)
+    assert values["num_train_epochs"] == int(epochs)
+    assert cycles_of(config) == int(cycles)
+    encoder = {"bi-encoder": BiEncoder, "cross-encoder": CrossEncoder}[kind]
+    assert {key.name: key.default for key in fields(encoder)}["max_length"] == int(tokens)
+    # The official code: warm-up over a tenth of the cross-encoder's steps, none for the bi-encoder.
+    assert values["warmup_steps"] == (0.1 if kind == "cross-encoder" else 0)
+    assert values["weight_decay"] == 0.01
+
+
+def test_the_papers_batch_is_divided_among_ranks(plms: dict[str, Path]) -> None:
+    config = least("--models", f"[{plms['base']}]")
+    sizes = [
+        training_values(config, config.models[0], "bi-encoder", ranks)["per_device_train_batch_size"]
+        for ranks in (1, 4, 256)
+    ]
+    assert sizes == [128, 32, 1]
+
+
+def test_what_the_user_gives_goes_before_the_paper(plms: dict[str, Path]) -> None:
+    given = ["--bi_encoder.learning_rate", "1e-4", "--bi_encoder.per_device_train_batch_size", "48"]
+    config = least(
+        "--models", f"[{plms['base']}]", *given, "--bi_encoder.max_grad_norm", "2", "--distillation.cycles", "1"
+    )
+    bi, cross = (training_values(config, config.models[0], kind, 4) for kind in ("bi-encoder", "cross-encoder"))
+    assert (bi["learning_rate"], bi["per_device_train_batch_size"], bi["max_grad_norm"]) == (1e-4, 48, 2)
+    assert bi["num_train_epochs"] == 10
+    assert (cross["learning_rate"], cross["per_device_train_batch_size"]) == (2e-5, 8)
+    assert cycles_of(config) == 1

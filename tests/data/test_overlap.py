@@ -1,0 +1,55 @@
+"""Pairs of sets with gold scores that are in the pool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from te_trainer.data import GoldSet, Pool, build_pool, count_overlaps, load_gold
+from te_trainer.distil.results import overlap
+
+
+def gold(name: str, *pairs: tuple[str, str]) -> GoldSet:
+    one, two = zip(*pairs, strict=True)
+    return GoldSet(name, list(one), list(two), np.arange(len(pairs), dtype=np.float64))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A pool whose rows fill more than one block."""
+    pairs = [("a", "b"), ("c ", " d"), ("x", "y"), *((f"one {number}", f"two {number}") for number in range(12_000))]
+    rows = [json.dumps({"sentence1": one, "sentence2": two}) for one, two in pairs]
+    (tmp_path / "pool.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    build_pool([str(tmp_path / "pool.jsonl")], tmp_path / "pool")
+    return tmp_path / "pool"
+
+
+def test_pairs_are_found_in_either_order_whatever_source_they_came_from(folder: Path) -> None:
+    sets = [
+        gold("some", ("a", "b"), ("b", "a"), ("d", "c"), ("a", "c"), ("a", "a"), ("two 11999", "one 11999")),
+        gold("none", ("a", "x"), ("ab", "")),
+        gold("all", ("x", "y"), ("y", "x")),
+    ]
+    pool = Pool.load(folder)[1]
+    assert count_overlaps(pool, sets) == [4, 0, 2]
+    assert count_overlaps(pool, []) == []
+    found = overlap(pool, sets[0], sets[1:])
+    assert found["dev"] == {"name": "some", "from_hub": False, "pairs": 6, "in_pool": 4}
+    assert {name: entry["in_pool"] for name, entry in found["test"].items()} == {"none": 0, "all": 2}
+    assert overlap(pool, None, []) == {"test": {}}
+
+
+def test_spaces_around_a_sentence_do_not_hide_it(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "gold.tsv").write_text("score\tsentence1\tsentence2\n1\t c\td \n2\tq\tr\n", encoding="utf-8")
+    found = load_gold(str(tmp_path / "gold.tsv"), "test", {})
+    assert not found.from_hub
+    assert count_overlaps(Pool.load(folder)[1], [found]) == [1]
+
+
+def test_a_benchmark_read_from_a_folder_is_a_local_file(tmp_path: Path) -> None:
+    row = "test\t{}\ta\tb\n"
+    (tmp_path / "sickr.tsv").write_text("split\tscore\tsentence1\tsentence2\n" + row.format(1) + row.format(2))
+    assert not load_gold("sickr", "test", {}, str(tmp_path)).from_hub

@@ -1,0 +1,376 @@
+"""Rows out of every format, each with the place it stands at."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, DatasetDict
+from datasets.packaged_modules.parquet.parquet import Parquet
+
+from te_trainer.data.readers import read_rows
+from te_trainer.errors import InputError
+
+PAIRS = [
+    ("The lid says 'open', doesn't it?", "Où est le câble — 電源 🔌"),
+    ("Kettle, toaster; or both", "a | single bar"),
+    ("last", "one"),
+]
+WANTED = ["sentence1", "sentence2"]
+FILES = ["tsv", "csv", "jsonl", "parquet"]
+FORMATS = ["txt", *FILES, "dataset", "dataset-dict"]
+
+
+def write_rows(place: Path, kind: str, rows: list[dict[str, Any]]) -> str:
+    """Write rows in a format; `place` is a path without ending. Gives the source's name."""
+    path = place if kind.startswith("dataset") else place.with_suffix(f".{kind}")
+    if kind == "txt":
+        path.write_text("".join("||".join(row.values()) + "\n" for row in rows), encoding="utf-8")
+    elif kind == "tsv":
+        lines = ["\t".join(rows[0]), *("\t".join(str(_filled(value)) for value in row.values()) for row in rows)]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    elif kind == "csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    elif kind == "dataset":
+        Dataset.from_list(rows).save_to_disk(str(path))
+    else:
+        halves = {"train": Dataset.from_list(rows[:1]), "validation": Dataset.from_list(rows[1:])}
+        DatasetDict(halves).save_to_disk(str(path))
+    return str(path)
+
+
+def put_into_hub_cache(
+    folder: Path, repository: str, configuration: str | None, splits: dict[str, list[dict[str, Any]]]
+) -> None:
+    """Leave a set where `datasets` keeps what it has had from the Hub; offline, it reads it from there."""
+    files = {split: str(folder / f"{split}.parquet") for split in splits}
+    for split, rows in splits.items():
+        pq.write_table(pa.Table.from_pylist(rows), files[split])
+    builder = Parquet(
+        cache_dir=str(folder / "built"),
+        dataset_name=repository.split("/")[1],
+        config_name=configuration or "default",
+        data_files=files,
+        hash="0" * 40,
+    )
+    builder.download_and_prepare()
+    place = datasets.config.HF_DATASETS_CACHE / repository.replace("/", "___") / (configuration or "default")
+    (place / "0.0.0").mkdir(parents=True)
+    shutil.move(builder.cache_dir, place / "0.0.0" / ("0" * 40))
+
+
+def as_rows(pairs: list[tuple[str, str]], names: tuple[str, str] = ("sentence1", "sentence2")) -> list[dict[str, str]]:
+    return [dict(zip(names, pair, strict=True)) for pair in pairs]
+
+
+def read(source: str, columns: dict[str, str] | None = None, **more: Any) -> list[tuple[str, ...]]:
+    return [tuple(values) for _, values in read_rows(source, WANTED, columns or {}, **more)]
+
+
+def places(source: str, **more: Any) -> list[str]:
+    return [place for place, _ in read_rows(source, WANTED, {}, **more)]
+
+
+def _filled(value: Any) -> Any:
+    return "" if value is None else value
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_gives_the_same_rows_in_their_order(tmp_path: Path, kind: str) -> None:
+    assert read(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS))) == PAIRS
+
+
+@pytest.mark.parametrize("kind", [*FILES, "dataset", "dataset-dict"])
+def test_columns_are_found_by_the_names_they_are_mapped_to_among_others(tmp_path: Path, kind: str) -> None:
+    rows = [{"id": "7", "answer": two, "label": "0.5", "question": one} for one, two in PAIRS]
+    source = write_rows(tmp_path / "pairs", kind, rows)
+    assert read(source, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
+
+
+@pytest.mark.parametrize("kind", [*FILES, "dataset", "dataset-dict"])
+def test_a_mapped_column_that_is_absent_falls_back_to_its_plain_name(tmp_path: Path, kind: str) -> None:
+    rows = [{"label": "0.5", "answer": two, "sentence1": one} for one, two in PAIRS]
+    source = write_rows(tmp_path / "pairs", kind, rows)
+    assert read(source, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
+    plain = write_rows(tmp_path / "plain", kind, as_rows(PAIRS))
+    assert read(plain, {"sentence1": "question", "sentence2": "answer"}) == PAIRS
+    with pytest.raises(InputError, match="no column 'question' among label, answer, sentence1; map it"):
+        read(source, {"sentence2": "question"})
+    # The plain column is the other sentence's here: it cannot stand for both.
+    with pytest.raises(InputError, match="no column 'question' among"):
+        read(plain, {"sentence1": "question", "sentence2": "sentence1"})
+
+
+@pytest.mark.parametrize("columns", [{"sentence1": "a", "sentence2": "a"}, {"sentence1": "sentence2"}])
+def test_one_column_is_not_read_as_both_sentences(columns: dict[str, str], tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "source", "csv", [{"a": "x", "sentence1": "y", "sentence2": "z"}])
+    with pytest.raises(InputError, match="sentence1 and sentence2 would both be read from the column"):
+        read(source, columns)
+
+
+def test_later_json_rows_have_the_columns_of_the_first(tmp_path: Path) -> None:
+    rows = [{"question": "one", "sentence2": "two"}, {"sentence1": "three", "sentence2": "four"}]
+    source = write_rows(tmp_path / "pairs", "jsonl", rows)
+    with pytest.raises(InputError, match="line 2: no column 'question' among sentence1, sentence2"):
+        read(source, {"sentence1": "question"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("txt", "pairs.txt, line 3"),
+        ("tsv", "pairs.tsv, line 4"),
+        ("csv", "pairs.csv, line 4"),
+        ("jsonl", "pairs.jsonl, line 3"),
+        ("parquet", "pairs.parquet, row 3"),
+        ("dataset", "pairs, row 3"),
+        ("dataset-dict", "pairs, validation row 2"),
+    ],
+)
+def test_every_row_names_its_place(tmp_path: Path, kind: str, last: str) -> None:
+    assert places(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))[-1] == str(tmp_path / last)
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_windows_line_ends_are_no_part_of_a_sentence(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read(str(path)) == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["txt", *FILES])
+def test_endings_may_be_capital(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    assert read(str(path.rename(path.with_suffix(f".{kind.upper()}")))) == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_first_cell(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(str(path)) == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, kind: str) -> None:
+    pairs = [("one\u2028two\x0bthree", "four\x85five\x0csix"), ("seven", "eight")]
+    assert read(write_rows(tmp_path / "pairs", kind, as_rows(pairs))) == pairs
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_a_last_line_without_an_end_counts(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert read(str(path)) == PAIRS
+
+
+def test_quoted_csv_cells_hold_commas_quotes_and_line_ends(tmp_path: Path) -> None:
+    pairs = [("a, b", 'she said "no"'), ("two\nlines", "and\r\nthree\nmore"), ("last", "one")]
+    source = write_rows(tmp_path / "pairs", "csv", as_rows(pairs))
+    assert read(source) == pairs
+    assert [place.rpartition(" ")[2] for place in places(source)] == ["2", "6", "7"]
+
+
+def test_quotes_in_a_tsv_are_characters_like_others(tmp_path: Path) -> None:
+    pairs = [('"Open', 'the 5" screen'), ('""', '"'), ('he said ""', "'x'")]
+    assert read(write_rows(tmp_path / "pairs", "tsv", as_rows(pairs))) == pairs
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_blank_lines_are_empty_rows(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    path.write_text(path.read_text(encoding="utf-8") + " \n", encoding="utf-8")
+    assert read(str(path)) == [*PAIRS, ("", "")]
+
+
+@pytest.mark.parametrize("kind", [*FILES, "dataset"])
+def test_a_split_column_chooses_rows(tmp_path: Path, kind: str) -> None:
+    rows = [{"split": split, **row} for split, row in zip(["dev", "test", "dev"], as_rows(PAIRS), strict=True)]
+    source = write_rows(tmp_path / "pairs", kind, rows)
+    assert read(source, split="dev") == [PAIRS[0], PAIRS[2]]
+    assert read(source) == PAIRS
+
+
+@pytest.mark.parametrize("kind", FORMATS[:-1])
+def test_a_source_without_splits_gives_all_rows_to_any_split(tmp_path: Path, kind: str) -> None:
+    assert read(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)), split="dev") == PAIRS
+
+
+def test_a_split_of_a_saved_dataset_dict_is_chosen_by_its_name(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "pairs", "dataset-dict", as_rows(PAIRS))
+    assert read(source, split="validation") == PAIRS[1:]
+    with pytest.raises(InputError, match="no split 'test' among train, validation"):
+        read(source, split="test")
+
+
+def test_dev_rows_are_those_of_dev_or_else_of_validation(tmp_path: Path) -> None:
+    splits = {"validation": Dataset.from_list(as_rows(PAIRS[:1])), "test": Dataset.from_list(as_rows(PAIRS[2:]))}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "one"))
+    assert read(str(tmp_path / "one"), split="dev") == PAIRS[:1]
+    DatasetDict({**splits, "dev": Dataset.from_list(as_rows(PAIRS[1:2]))}).save_to_disk(str(tmp_path / "both"))
+    assert read(str(tmp_path / "both"), split="dev") == PAIRS[1:2]
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    path.write_bytes(path.read_bytes() + b"\xff broken\n")
+    rows = read_rows(str(path), WANTED, {})
+    assert [tuple(next(rows)[1]) for _ in PAIRS] == PAIRS
+    with pytest.raises(InputError, match="not UTF-8"):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "one||two\nalone\n", "a.txt, line 2: no second sentence"),
+        ("a.txt", "one||two||three\n", "a.txt, line 1: 3 sentences"),
+        ("a.tsv", "sentence1\tsentence2\none\ttwo\nalone\n", "a.tsv, line 3: 1 columns where the header has 2"),
+        ("a.csv", 'sentence1,sentence2\n"one\nmore",two\nalone\n', "a.csv, line 4: 1 columns where the header has 2"),
+        ("a.csv", 'sentence1,sentence2\none,"two\n', "a.csv, line 2: broken quoting"),
+        ("a.tsv", "sentence1\tsentence2\none\ttwo\nthree\rx\tfour\n", "a.tsv, line 3: a carriage return in the middle"),
+        ("a.csv", "sentence1,sentence2\none\rx,two\n", "a.csv, line 2: a carriage return in the middle"),
+        ("a.tsv", "", "a.tsv: the file is empty"),
+        ("a.tsv", "sentence1\ttext\none\ttwo\n", "a.tsv: no column 'sentence2' among sentence1, text; map it"),
+        ("a.csv", "one,two\n", "a.csv: no column 'sentence1' among one, two; map it"),
+        ("a.jsonl", '{"sentence1": "x", "sentence2": "y"}\n{"sentence1": "x"}\n', "line 2: no column 'sentence2'"),
+        ("a.jsonl", "{oops}\n", "a.jsonl, line 1: not JSON"),
+        ("a.jsonl", '["x", "y"]\n', "a.jsonl, line 1: a list where an object is expected"),
+        (
+            "a.jsonl",
+            f'{{"sentence1": {"1" * 10_000}, "sentence2": "y"}}\n',
+            "line 1: a number of more than 4,300 digits",
+        ),
+        ("a.jsonl", "\n" + "[" * 100_000 + "\n", "a.jsonl, line 2: lists or objects too deep inside one another"),
+        ("a.jsonl", '{"sentence1":' + '{"a":' * 100_000 + "\n", "line 1: lists or objects too deep inside one another"),
+        ("a.jsonl", '{"a": 1}\n'.replace("a", "a" * 10_000), " …; map it with data.columns"),
+        ("a.jsonl", "null\n", "a.jsonl, line 1: a NoneType where an object is expected"),
+        ("a.jsonl", "7\n", "a.jsonl, line 1: a int where an object is expected"),
+        ("a.jsonl", "\0" * 100 + "\n", "a.jsonl, line 1: a NUL byte; the file is damaged"),
+        ("a.tsv", "sentence1\tsentence2\n\0\0\tx\n", "a.tsv, line 2: a NUL byte; the file is damaged"),
+        ("a.csv", "sentence1,sentence2\nx\0,y\n", "a.csv, line 2: a NUL byte; the file is damaged"),
+        ("a.txt", "\0||\0\n", "a.txt, line 1: a NUL byte; the file is damaged"),
+        ("a.parquet", "no table", "a.parquet: not a Parquet file"),
+        (
+            "a.csv",
+            "sentence1;sentence2\none;two\n",
+            "a.csv: semicolons separate the columns, where commas are expected",
+        ),
+        ("a.csv", "sep=;\nsentence1;sentence2\none;two\n", "a.csv: semicolons separate the columns"),
+        ("a.csv", "sep=,\nsentence1,sentence2\none,two\n", "a.csv: the first line is 'sep=', not the names of the col"),
+        ("a.csv", '"sentence1";"sentence2"\n"one";"two"\n', "or save the file with commas between its columns"),
+        ("a.csv", "sentence1\tsentence2\none\ttwo\n", "tabs separate the columns, where commas are expected; save the"),
+        ("a.tsv", "sentence1,sentence2\none,two\n", "save the file with tabs, or as .csv"),
+        ("a.csv", "sentence1,sentence2,sentence1\na,b,c\n", "a.csv: 2 columns are named 'sentence1'; rename all but"),
+        ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    with pytest.raises(InputError) as caught:
+        read(str(tmp_path / name))
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1_000 + len(str(tmp_path))
+
+
+def test_a_damaged_page_or_a_doubled_column_of_parquet_is_named(tmp_path: Path) -> None:
+    columns = ["sentence1", "sentence2", "sentence1"]
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 3, names=columns), tmp_path / "d.parquet")
+    with pytest.raises(InputError, match=r"d\.parquet: 2 columns are named 'sentence1'; rename all but one"):
+        read(str(tmp_path / "d.parquet"))
+    path = Path(write_rows(tmp_path / "pairs", "parquet", as_rows(PAIRS)))
+    content = bytearray(path.read_bytes())
+    content[10:40] = b"\xff" * 30
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"pairs\.parquet: the file is damaged"):
+        read(str(path))
+
+
+@pytest.mark.parametrize("kind", ["txt", *FILES])
+def test_the_ending_of_a_name_may_be_in_capitals(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
+    assert read(str(path.rename(tmp_path / f"PAIRS.{kind.upper()}"))) == PAIRS
+
+
+def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path: Path) -> None:
+    path = Path(write_rows(tmp_path / "pairs", "jsonl", as_rows(PAIRS)))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(str(path)) == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_a_huge_cell_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None:
+    source = write_rows(tmp_path / "pairs", kind, as_rows([PAIRS[0], ("x" * 131_073, "two")]))
+    with pytest.raises(InputError, match=rf"pairs\.{kind}, line 3: a cell of more than 131,072 characters"):
+        read(source)
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+def test_broken_utf_8_is_named_with_its_line(tmp_path: Path, kind: str) -> None:
+    path = Path(write_rows(tmp_path / "pairs", kind, as_rows([("one", "two"), ("café", "au lait")])))
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\\u00e9", "é").encode("latin-1"))
+    line = 2 if kind in {"txt", "jsonl"} else 3
+    with pytest.raises(InputError, match=rf"pairs\.{kind}, line {line}: not UTF-8"):
+        read(str(path))
+
+
+def test_broken_utf_8_in_parquet_is_named(tmp_path: Path) -> None:
+    data = pa.array([b"fine", b"caf\xe9"])
+    column = pa.Array.from_buffers(pa.string(), 2, data.buffers())
+    pq.write_table(pa.table({"sentence1": column, "sentence2": ["x", "y"]}), tmp_path / "pairs.parquet")
+    with pytest.raises(InputError, match=r"pairs\.parquet.*not UTF-8"):
+        read(str(tmp_path / "pairs.parquet"))
+
+
+def test_a_column_missing_in_parquet_or_a_saved_dataset_is_named(tmp_path: Path) -> None:
+    for kind in ("parquet", "dataset"):
+        source = write_rows(tmp_path / kind, kind, as_rows(PAIRS, ("sentence1", "text")))
+        with pytest.raises(InputError, match="no column 'sentence2' among sentence1, text"):
+            read(source)
+
+
+def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.tsv: the file does not exist"):
+        read(str(tmp_path / "gone.tsv"))
+    with pytest.raises(InputError, match="no such file, folder, benchmark"):
+        read("stsbb")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no Dataset saved with save_to_disk"):
+        read(str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="nobody/nothing: not a file here, and not to be had from the Hub"):
+        read("nobody/nothing")
+
+
+def test_a_benchmark_is_read_from_its_folder(tmp_path: Path) -> None:
+    rows = [{"split": "test", "score": "1", **row} for row in as_rows(PAIRS)]
+    write_rows(tmp_path / "sts16", "tsv", rows)
+    assert read("sts16", folder=str(tmp_path)) == PAIRS
+    # The columns of a benchmark are known; a mapping is for other files.
+    assert read("sts16", {"sentence1": "question"}, folder=str(tmp_path)) == PAIRS
+    with pytest.raises(InputError, match=r"holds no sickr\.tsv"):
+        read("sickr", folder=str(tmp_path))
+
+
+def test_a_set_of_the_hub_is_read_by_its_id_and_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    splits = {"train": as_rows(PAIRS[:2]), "validation": as_rows(PAIRS[2:])}
+    put_into_hub_cache(tmp_path, "owner/plain", None, splits)
+    put_into_hub_cache(tmp_path, "owner/several", "english", splits)
+    assert read("owner/plain") == PAIRS
+    assert read("owner/several:english", split="validation") == PAIRS[2:]
+    assert places("owner/plain")[-1] == "owner/plain, validation row 1"

@@ -1,0 +1,119 @@
+"""Distinct sentences from every kind of source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from te_trainer.data import Sentences, build_sentences
+from te_trainer.data.sentences import sentences_of_pool
+from te_trainer.errors import InputError
+
+LINES = [
+    "my router blinks red",
+    "",
+    "no sound ",
+    "red light||the speaker is silent",
+    "no sound",
+    "my router blinks red",
+]
+DISTINCT = ["my router blinks red", "no sound", "red light", "the speaker is silent"]
+
+
+def texts(folder: Path) -> list[str]:
+    """The sentences in their order; both columns hold them."""
+    _, pairs = Sentences.load(folder)
+    assert pairs["sentence1"][:] == pairs["sentence2"][:]
+    return pairs["sentence1"][:]
+
+
+def written(path: Path, lines: list[str]) -> str:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["s.txt", "FAQ.TXT"])
+@pytest.mark.parametrize("column", [None, "text"])
+def test_a_text_file_has_a_sentence_a_line(tmp_path: Path, name: str, column: str | None) -> None:
+    source = written(tmp_path / name, LINES)
+    found = build_sentences([source], tmp_path / "out", column=column)
+    assert texts(tmp_path / "out") == DISTINCT
+    assert (found.sources[0].rows, found.sources[0].empty, found.duplicates, found.sentences) == (7, 1, 2, 4)
+    assert found.describe() == [
+        f"sentences: {source}: 7 read, 1 empty ones dropped",
+        "sentences: 4 distinct ones (2 duplicates dropped)",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sentences.arrow", "sentences.json"]
+
+
+def test_pairs_give_the_sentences_of_both_columns(tmp_path: Path) -> None:
+    source = written(tmp_path / "p.tsv", ["q\tsplit\tsentence2", "a b\ttrain\tc d", "c d\ttest\te f"])
+    build_sentences([source], tmp_path / "all", columns={"sentence1": "q"})
+    assert texts(tmp_path / "all") == ["a b", "c d", "e f"]
+    build_sentences([source], tmp_path / "train", columns={"sentence1": "q"}, split="train")
+    assert texts(tmp_path / "train") == ["a b", "c d"]
+
+
+def test_one_column_can_be_read_alone(tmp_path: Path) -> None:
+    rows = [{"text": "a b", "id": 1}, {"text": None, "id": 2}, {"text": "c d", "id": 3}]
+    source = written(tmp_path / "t.jsonl", [json.dumps(row) for row in rows])
+    saved = tmp_path / "saved"
+    Dataset.from_dict({"text": ["c d", "e f"]}).save_to_disk(str(saved))
+    build_sentences([source, str(saved)], tmp_path / "out", column="text")
+    assert texts(tmp_path / "out") == ["a b", "c d", "e f"]
+
+
+def test_a_sample_follows_from_the_seed_and_keeps_the_order(tmp_path: Path) -> None:
+    source = written(tmp_path / "s.txt", [f"sentence {number}" for number in range(50)])
+    drawn = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        found = build_sentences([source], tmp_path / name, max_sentences=10, seed=seed)
+        drawn[name] = texts(tmp_path / name)
+        assert (found.distinct, found.sentences) == (50, 10)
+        assert "drawn of 50" in found.describe()[-1]
+    assert drawn["a"] == drawn["b"] != drawn["c"]
+    assert drawn["a"] == sorted(drawn["a"], key=lambda text: int(text.split()[1]))
+
+
+def test_more_sentences_than_a_block_stay_whole(tmp_path: Path) -> None:
+    source = written(tmp_path / "s.txt", [f"sentence {number % 12_345}" for number in range(25_000)])
+    found = build_sentences([source], tmp_path / "out")
+    assert (found.sentences, found.duplicates) == (12_345, 12_655)
+    assert texts(tmp_path / "out") == [f"sentence {number}" for number in range(12_345)]
+
+
+def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
+    pool = Dataset.from_dict({"sentence1": ["a", "b", "a"], "sentence2": ["c", "a", "d"]})
+    found = sentences_of_pool(pool, tmp_path / "out")
+    assert texts(tmp_path / "out") == ["a", "c", "b", "d"]
+    assert (
+        found.fingerprint
+        == build_sentences([written(tmp_path / "s.txt", ["a", "c", "b", "d"])], tmp_path / "two").fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "column", "words"),
+    [
+        ("none.txt", None, None, "none.txt: the file does not exist"),
+        ("s.txt", ["", "  "], None, "data.sentences: no sentence in .*s.txt"),
+        ("s.jsonl", ['{"text": 3}'], "text", "s.jsonl, line 1: a sentence is not text"),
+        ("s.tsv", ["text", "a b"], None, "s.tsv: no column 'sentence1' among text"),
+        ("s.tsv", ["text", "a b"], "body", "s.tsv: no column 'body' among text"),
+    ],
+)
+def test_what_holds_no_sentences_is_named(
+    name: str, lines: list[str] | None, column: str | None, words: str, tmp_path: Path
+) -> None:
+    source = str(tmp_path / name) if lines is None else written(tmp_path / name, lines)
+    with pytest.raises(InputError, match=words):
+        build_sentences([source], tmp_path / "out", column=column)
+
+
+def test_broken_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_bytes(b"fine\n\xff broken\n")
+    with pytest.raises(InputError, match=r"s\.txt, line 2: not UTF-8"):
+        build_sentences([str(tmp_path / "s.txt")], tmp_path / "out")

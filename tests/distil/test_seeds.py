@@ -1,0 +1,61 @@
+"""Trainings of one run, and of runs with other seeds, draw independently."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+from conftest import SAMPLE, sample_pairs
+from datasets import Dataset
+
+from te_trainer.config import parse
+from te_trainer.data import Pool, build_pool
+from te_trainer.distil.settings import KINDS, stage_seed
+from te_trainer.distil.stages import StageRunner
+from te_trainer.metrics import spearman
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.scoring import Scorer
+from te_trainer.trainers.sampler import ShuffledSampler
+
+
+def test_seeds_of_all_trainings_differ_and_fit_every_generator() -> None:
+    seeds = [
+        stage_seed(seed, cycle, kind, model)
+        for seed, cycle, kind, model in product([*range(50), *range(2000, 2050)], range(6), KINDS, range(3))
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert 0 <= min(seeds) < max(seeds) < 2**31
+    assert max(seeds) > 2**30
+
+
+def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[tuple[int, str, str], int]:
+    """The seeds that a run gives its trainings, by cycle, PLM and kind."""
+    pool = build_pool([str(SAMPLE / "pool.tsv")], tmp_path / f"pool-{seed}-{len(models)}", max_pairs=8)
+    entries = ", ".join(f"{{bi_encoder: {model}, name: plm{number}}}" for number, model in enumerate(models))
+    config = parse(
+        ["--models", f"[{entries}]", "--data.pool", "x.tsv", "--seed", str(seed), "--distillation.selection", "last"]
+    )
+    pairs = Dataset.from_list([{"sentence1": one, "sentence2": two} for one, two in sample_pairs(8)])
+    scorer = Scorer(None, [], spearman, None, tmp_path)
+    assert isinstance(pool, Pool)
+    runner = StageRunner(config, tmp_path, pool, pairs, scorer, RunProgress(enabled=False))
+    return {
+        (cycle, name, kind): runner._training(cycle, name, kind).seed
+        for cycle, name, kind in product(range(1, 4), runner.models, KINDS)
+    }
+
+
+def test_runs_and_plms_share_no_order(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:
+    runs = {seed: seeds_of(tmp_path, seed, [tiny, tiny_roberta]) for seed in range(2021, 2027)}
+    orders = {
+        tuple(ShuffledSampler(40, seed, lambda epoch=epoch: epoch).order().tolist())  # type: ignore[misc]
+        for seeds in runs.values()
+        for seed in seeds.values()
+        for epoch in range(3)
+    }
+    assert len(orders) == 6 * 3 * 2 * 2 * 3
+
+
+def test_a_second_plm_changes_nothing_for_the_first(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:
+    alone, both = (seeds_of(tmp_path, 2021, models) for models in ([tiny], [tiny, tiny_roberta]))
+    assert alone.items() <= both.items()

@@ -1,0 +1,57 @@
+"""Agreement on the pool, and the cycle that it chooses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from te_trainer.config.schema import Kind
+from te_trainer.distil.selection import agreement, measures, most_agreed_cycle
+
+START = np.random.default_rng(0).random(200).astype(np.float32)
+
+
+def scores(cycle: int, kind: Kind) -> np.ndarray:
+    """Every encoder is the start and some noise of its own, the least in cycle 2."""
+    noise = np.random.default_rng((cycle, kind == "bi-encoder")).normal(0, 1, 200)
+    scale = {0: 0.0, 1: 0.5, 2: 0.1, 3: 0.9}[cycle]
+    return (START + scale * noise).astype(np.float32)
+
+
+def test_measures_are_spearmans_of_the_encoders_they_name() -> None:
+    found = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
+    expected = {
+        "cross-first": lambda cycle: (scores(cycle, "cross-encoder"), START),
+        "bi-first": lambda cycle: (scores(cycle, "bi-encoder"), START),
+        "cross-bi": lambda cycle: (scores(cycle, "cross-encoder"), scores(cycle, "bi-encoder")),
+        "cross-cross": lambda cycle: (scores(cycle, "cross-encoder"), scores(cycle - 1, "cross-encoder")),
+        "bi-bi": lambda cycle: (scores(cycle, "bi-encoder"), scores(cycle - 1, "bi-encoder")),
+    }
+    assert [entry["cycle"] for entry in found] == [1, 2, 3]
+    for entry in found:
+        for name, pair in expected.items():
+            if (name, entry["cycle"]) == ("cross-cross", 1):
+                assert name not in entry  # there is no cross-encoder before the first one
+            else:
+                assert entry[name] == pytest.approx(spearmanr(*pair(entry["cycle"])).statistic, abs=1e-12)
+
+
+def test_the_cycle_of_the_highest_agreement_is_kept() -> None:
+    found = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
+    assert most_agreed_cycle(found, "bi-encoder") == most_agreed_cycle(found, "cross-encoder") == 2
+    equal: list[dict[str, Any]] = [{"cycle": 1, "bi-first": 0.5}, {"cycle": 2, "bi-first": 0.5}]
+    assert most_agreed_cycle(equal, "bi-encoder") == 1
+
+
+def test_without_cross_encoders_bi_encoders_are_measured_alone() -> None:
+    found = measures(scores, START, 3, ("bi-encoder",))
+    assert all(entry.keys() == {"cycle", "bi-first", "bi-bi"} for entry in found)
+    assert most_agreed_cycle(found, "bi-encoder") == max(found, key=lambda entry: entry["bi-first"])["cycle"]
+
+
+def test_scores_that_rank_nothing_agree_with_nothing() -> None:
+    assert agreement(START, np.full_like(START, 0.5)) == agreement(np.zeros_like(START), START) == 0
+    assert agreement(START, -START) == pytest.approx(-1)

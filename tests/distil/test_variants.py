@@ -1,0 +1,279 @@
+"""Whole runs, tiny ones, of every way that a cycle can go: students, combinations, losses, selections, pools."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import SAMPLE, tiny_arguments, unreserved_names
+from datasets import load_from_disk
+from scipy.stats import spearmanr
+from sentence_transformers import CrossEncoder as TheirCrossEncoder
+from test_bad_input import recipe_main
+from torch import nn
+
+from te_trainer.data import Pool, load_gold
+from te_trainer.distil.combine import combine
+from te_trainer.distil.settings import stage_seed
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import spearman
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.runs.command import run_command
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.training import Training
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Gold scores of few pairs, one epoch, few pairs."""
+    folder = tmp_path_factory.mktemp("gold")
+    for role in ("dev", "test"):
+        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[:25]
+        (folder / f"{role}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    gold = ["--data.dev", f"{folder}/dev.tsv", "--data.test", f"{folder}/test.tsv"]
+    return [*gold, "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32"]
+
+
+@pytest.fixture
+def run(
+    tiny: Path, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Run:
+    """The main job in this process, to its end; gives the output folder."""
+
+    def start(*more: str | Path) -> Path:
+        arguments = [*tiny_arguments(tiny, tmp_path / "run", *short), *map(str, more)]
+        monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments])
+        assert run_command(recipe_main()) == 0, capfd.readouterr().err
+        return tmp_path / "run"
+
+    return start
+
+
+def results_of(output: Path) -> dict[str, Any]:
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))
+
+
+def labels_of(folder: Path) -> np.ndarray:
+    return np.asarray(load_from_disk(str(folder))["score"][:], dtype=np.float32)
+
+
+def run_file(output: Path) -> dict[str, Any]:
+    return yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
+
+
+def table_of(output: Path) -> list[str]:
+    return [line for line in (output / "report.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+
+
+# ---------------------------------------------------------------- several PLMs
+
+
+@pytest.mark.parametrize("how", ["mean", "weighted", "rank"])
+def test_two_plms_of_two_sizes_and_two_tokenizers_teach_each_other(
+    run: Run, tiny: Path, letters: Path, how: str
+) -> None:
+    """What a student was trained on is what both teachers' labels make; ensembles are made likewise."""
+    weights = [1.0, 3.0] if how == "weighted" else [1.0, 1.0]
+    extra = [f", weight: {weight}" * (how == "weighted") for weight in weights]
+    models = f"[{{bi_encoder: {tiny}, name: one{extra[0]}}}, {{bi_encoder: {letters}, name: two{extra[1]}}}]"
+    options = ["--distillation.combine", how, "--distillation.keep_cycles", "true", "--distillation.cycles", "1"]
+    output = run("--models", models, *options)
+    results = results_of(output)
+
+    # the labels that were learnt are the ones on disk, combined: the same training again ends at the same weights
+    first = [labels_of(output / "cycle-1" / name / "bi-encoder-labels") for name in ("one", "two")]
+    assert spearmanr(*first).statistic < 0.99
+    assert (
+        retrained(output, combine(first, how, weights), tiny)
+        == (  # type: ignore[arg-type]
+            output / "cycle-1" / "one" / "cross-encoder" / "model.safetensors"
+        ).read_bytes()
+    )
+
+    gold = load_gold(run_file(output)["config"]["data"]["test"][0], "test", {})
+    for when, kind in (("start", "bi-encoder"), ("final", "bi-encoder"), ("final", "cross-encoder")):
+        cycles = [results[when][name][kind].get("cycle", 0) for name in ("one", "two")]
+        columns = [
+            np.load(output / (f"cycle-{cycle}" if cycle else "start") / name / f"{kind}.predictions.npz")["arr_1"]
+            for name, cycle in zip(("one", "two"), cycles, strict=True)
+        ]
+        together = results[when]["ensemble"][kind]["test"]["test"]
+        assert together == pytest.approx(spearman(combine(columns, how, weights), gold.scores))  # type: ignore[arg-type]
+        for name, column in zip(("one", "two"), columns, strict=True):
+            assert results[when][name][kind]["test"]["test"] == pytest.approx(spearman(column, gold.scores))
+    assert sum(line.startswith("| ensemble | ") for line in table_of(output)) == 3
+    word = {"mean": "the mean of all", "weighted": "by their weights", "rank": "ranks by the mean"}[how]
+    assert word in (output / "report.md").read_text(encoding="utf-8")
+
+
+def retrained(output: Path, labels: np.ndarray, start: Path) -> bytes:
+    """Weights of the first PLM's first cross-encoder, trained on other labels."""
+    config = run_file(output)
+    _, pairs = Pool.load(output / "pool")
+    dev = load_gold(config["config"]["data"]["dev"], "dev", {})
+    folder = output / "again"
+    training = Training(
+        folder=folder,
+        values=config["resolved"]["one"]["cross-encoder"],
+        dev=dev,
+        metric=spearman,
+        seed=stage_seed(config["config"]["seed"], 1, "cross-encoder", 0),
+        progress=RunProgress(enabled=False),
+        run_name="again",
+        group="again",
+        log_folder=output / "logs",
+    )
+    training.run("cross-encoder", partial(CrossEncoder.from_pretrained, str(start)), pairs.add_column("label", labels))
+    return (folder / "model.safetensors").read_bytes()
+
+
+# ---------------------------------------------------------------- without cross-encoders
+
+
+@pytest.mark.parametrize("init", ["refresh", "sequential"])
+def test_bi_encoders_alone_teach_each_other(run: Run, tiny: Path, init: str) -> None:
+    """The paper's baseline: nothing of a cross-encoder is asked for, made, kept or told."""
+    entry = f"[{{bi_encoder: {tiny}, cross_encoder: /no/such/model, name: tiny}}]"
+    options = ["--distillation.init", init, "--distillation.keep_cycles", "true"]
+    output = run("--models", entry, "--distillation.students", "bi-encoder", *options)
+    results = results_of(output)
+    assert [set(entry["tiny"]) for entry in results["cycles"]] == [{"bi-encoder"}] * 2
+    assert results["final"]["tiny"].keys() == {"bi-encoder"}
+    assert results["seconds"].keys() == {"label_bi", "train_bi", "evaluate", "total"}
+    assert not [path for path in output.rglob("*") if "cross" in path.name]
+    assert "cross" not in (output / "report.md").read_text(encoding="utf-8")
+    assert run_file(output)["resolved"]["tiny"].keys() == {"bi-encoder"}
+    # each labels for the next one, from the second cycle on with what the first one learnt
+    first, second = (labels_of(output / f"cycle-{cycle}" / "tiny" / "bi-encoder-labels") for cycle in (1, 2))
+    assert not np.array_equal(first, second)
+    trained = BiEncoder.from_pretrained(str(output / "cycle-1" / "tiny" / "bi-encoder"), pooling="mean")
+    _, pairs = Pool.load(output / "pool")
+    np.testing.assert_allclose(score_pairs(trained, pairs), second, rtol=0, atol=1e-6)
+
+
+# ---------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize("more", [[], ["--lora.rank", "2"]], ids=["whole", "lora"])
+def test_a_cross_encoder_of_squared_errors_labels_with_its_logits(run: Run, more: list[str]) -> None:
+    """Both ablations of Table 8 at once; what is kept scores elsewhere as it did in the run."""
+    losses = ["--cross_encoder.loss", "mse", "--bi_encoder.loss", "bce"]
+    output = run(*losses, "--distillation.cycles", "1", *more)
+    _, pairs = Pool.load(output / "pool")
+    theirs = TheirCrossEncoder(str(output / "tiny" / "cross-encoder"), device="cpu")
+    columns = list(zip(pairs["sentence1"][:], pairs["sentence2"][:], strict=True))
+    labels = labels_of(output / "cycle-1" / "tiny" / "cross-encoder-labels")
+    np.testing.assert_allclose(labels, theirs.predict(columns), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(labels, theirs.predict(columns, activation_fn=nn.Identity()), rtol=0, atol=1e-5)
+    assert abs(labels - theirs.predict(columns, activation_fn=nn.Sigmoid())).min() > 0.01
+    resolved = run_file(output)["resolved"]["tiny"]
+    assert (resolved["cross-encoder"]["loss"], resolved["bi-encoder"]["loss"]) == ("mse", "bce")
+
+
+# ---------------------------------------------------------------- what chooses
+
+
+def test_agreement_chooses_without_any_gold_score(run: Run) -> None:
+    """Its values are those of the labels on disk, and the cycle of the highest one is kept."""
+    steps = ["--bi_encoder.learning_rate", "3e-3", "--cross_encoder.learning_rate", "3e-3"]
+    output = run("--distillation.selection", "agreement", "--data.dev", "null", "--distillation.cycles", "3", *steps)
+    assert not unreserved_names(output, {"tiny"})
+    results = results_of(output)
+    folders = [output / f"cycle-{cycle}" / "tiny" for cycle in (1, 2, 3)]
+    bi = [labels_of(folder / "bi-encoder-labels") for folder in [*folders, output / "agreement" / "tiny"]]
+    cross = [labels_of(folder / "cross-encoder-labels") for folder in folders]
+    assert all(spearmanr(one, two).statistic < 0.999 for one, two in combinations([*bi, *cross], 2))
+    entries = results["agreement"]["tiny"]
+    assert [entry["cycle"] for entry in entries] == [1, 2, 3]
+    for at, entry in enumerate(entries):
+        assert entry["cross-first"] == pytest.approx(spearmanr(cross[at], bi[0]).statistic)
+        assert entry["bi-first"] == pytest.approx(spearmanr(bi[at + 1], bi[0]).statistic)
+        assert entry["cross-bi"] == pytest.approx(spearmanr(cross[at], bi[at + 1]).statistic)
+        assert entry["bi-bi"] == pytest.approx(spearmanr(bi[at + 1], bi[at]).statistic)
+        if at:
+            assert entry["cross-cross"] == pytest.approx(spearmanr(cross[at], cross[at - 1]).statistic)
+    best = max(entries, key=lambda entry: entry["bi-first"])["cycle"]
+    best_cross = max(entries, key=lambda entry: entry["cross-first"])["cycle"]
+    kept_cycles = {kind: entry["cycle"] for kind, entry in results["final"]["tiny"].items()}
+    assert kept_cycles == {"bi-encoder": best, "cross-encoder": best_cross}
+    kept = BiEncoder.from_pretrained(str(output / "tiny" / "bi-encoder"))
+    _, pairs = Pool.load(output / "pool")
+    np.testing.assert_allclose(score_pairs(kept, pairs), bi[best], rtol=0, atol=1e-6)
+    assert not list(output.glob("cycle-*/tiny/*/model.safetensors"))  # the others went when the choice was made
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert "unsupervised" in report and "dev" not in report
+    first = [f"{100 * entries[0][key]:.2f}" for key in ("cross-first", "bi-first", "cross-bi")]
+    assert f"| tiny | 1 | {' | '.join(first)} |  | {100 * entries[0]['bi-bi']:.2f} |" in report
+
+
+def test_bi_encoders_alone_are_chosen_by_their_own_agreement(run: Run) -> None:
+    output = run("--distillation.selection", "agreement", "--distillation.students", "bi-encoder")
+    results = results_of(output)
+    entries = results["agreement"]["tiny"]
+    assert [set(entry) for entry in entries] == [{"cycle", "bi-first", "bi-bi"}] * 2
+    best = max(entries, key=lambda entry: entry["bi-first"])["cycle"]
+    assert results["final"]["tiny"]["bi-encoder"]["cycle"] == best
+
+
+@pytest.mark.parametrize("selection", ["dev", "last", "agreement"])
+def test_a_run_calls_itself_unsupervised_only_where_no_gold_score_chose(run: Run, selection: str) -> None:
+    """A dev set is given each time; only `dev` lets it choose, and the report says so."""
+    output = run("--distillation.selection", selection, "--distillation.cycles", "1")
+    records = list(output.glob("cycle-1/tiny/*.training.json"))
+    assert len(records) == 2
+    for record in records:
+        curve = json.loads(record.read_text(encoding="utf-8"))["dev_curve"]
+        assert bool(curve) == (selection == "dev")
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert ("unsupervised" in report) == (selection != "dev")
+    assert ("Gold scores of the dev set are reported only." in report) == (selection != "dev")
+    assert ("Gold scores of the dev set chose checkpoints and cycles." in report) == (selection == "dev")
+    assert "dev" in results_of(output)["final"]["tiny"]["bi-encoder"]
+    assert ("agreement" in results_of(output)) == (selection == "agreement")
+
+
+# ---------------------------------------------------------------- pools
+
+
+def test_a_benchmark_of_its_own_pools_its_splits_and_chooses_by_its_dev_rows(run: Run, tmp_path: Path) -> None:
+    """SICK-R as in Table 7, from a folder."""
+    rows = (SAMPLE / "test.tsv").read_text(encoding="utf-8").splitlines()[1:61]
+    splits = ["train"] * 20 + ["trial"] * 18 + ["test"] * 22
+    lines = [f"{split}\t{row}" for split, row in zip(splits, rows, strict=True)]
+    text = "\n".join(["split\tscore\tsentence1\tsentence2", *lines]) + "\n"
+    (tmp_path / "sickr.tsv").write_text(text, encoding="utf-8")
+    sick = ["--data.dir", tmp_path, "--data.pool", "sickr", "--data.dev", "sickr", "--data.test", "sickr"]
+    output = run(*sick, "--data.max_pairs", "60", "--distillation.cycles", "1")
+    pool, _ = Pool.load(output / "pool")
+    assert (pool.sources[0].rows, pool.pairs) == (60, 60)
+    results = results_of(output)
+    assert results["final"]["tiny"]["bi-encoder"]["test"].keys() == {"sickr", "avg"}
+    kept = BiEncoder.from_pretrained(str(output / "tiny" / "bi-encoder"))
+    for role, count in (("dev", 18), ("test", 22)):
+        gold = load_gold("sickr", role, {}, str(tmp_path))  # type: ignore[arg-type]
+        assert len(gold) == count
+        found = results["final"]["tiny"]["bi-encoder"]
+        said = found["dev"] if role == "dev" else found["test"]["sickr"]
+        scores = score_pairs(kept, {"sentence1": gold.sentence1, "sentence2": gold.sentence2})
+        assert spearman(scores, gold.scores) == pytest.approx(said, abs=1e-6)
+
+
+def test_extra_pairs_are_learnt_too(run: Run, tmp_path: Path) -> None:
+    extra = tmp_path / "snli.tsv"
+    extra.write_text("sentence1\tsentence2\n" + "".join(f"a dog {n}\ta cat {n}\n" for n in range(20)), encoding="utf-8")
+    output = run("--data.extra", extra, "--data.extra_pairs", "8", "--distillation.cycles", "1")
+    pool, pairs = Pool.load(output / "pool")
+    assert (pool.pairs, pool.extra) == (40, 8)
+    assert all(text.startswith("a dog") for text in pairs["sentence1"][32:])
+    assert len(labels_of(output / "cycle-1" / "tiny" / "cross-encoder-labels")) == 40
+    assert "8 of 20 extra ones added" in (output / "report.md").read_text(encoding="utf-8")

@@ -1,0 +1,167 @@
+"""A folder is one run's at a time; what others have there stays."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import labelled
+
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import (
+    LOCK,
+    PARTIAL,
+    atomic_file,
+    atomic_folder,
+    folder_for,
+    lock_run_dir,
+    scratch_folder,
+    write_text,
+)
+from te_trainer.labelling import score_pairs
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+
+
+class Stopped(BaseException):
+    """As an interruption."""
+
+
+def fails_in(root: Path, meanwhile: Path | None = None) -> None:
+    with pytest.raises(Stopped), lock_run_dir(root):
+        assert (root / LOCK).exists()
+        if meanwhile is not None:
+            write_text(meanwhile, "of another run")
+        raise Stopped
+
+
+def test_a_failed_start_leaves_nothing_that_it_made(tmp_path: Path) -> None:
+    fails_in(tmp_path / "runs" / "deep" / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "other", ["runs/b/results.json", "runs/deep/b/results.json", "runs/deep/a/in0/.partial-pool/x"]
+)
+def test_a_failed_start_leaves_what_another_run_has_put_there(tmp_path: Path, other: str) -> None:
+    fails_in(tmp_path / "runs" / "deep" / "a", tmp_path / other)
+    assert (tmp_path / other).read_text() == "of another run"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / other]
+
+
+def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".lock" / "inner").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"\.lock is a folder; delete it"), lock_run_dir(tmp_path):
+        pass
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    root = tmp_path / "runs" / "a"
+    root.mkdir(parents=True)
+    fails_in(root)
+    assert root.is_dir() and list(root.iterdir()) == []
+
+
+def test_a_run_that_has_begun_stays(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), lock_run_dir(tmp_path / "a"):
+        write_text(tmp_path / "a" / "run.yaml", "config: {}\n")
+        raise Stopped
+    assert (tmp_path / "a" / "run.yaml").exists()
+
+
+def test_a_run_leaves_alone_what_a_run_inside_of_it_writes(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "run.yaml", "config: {}\n")
+    inside = tmp_path / "a" / "in0" / f"{PARTIAL}pool" / "pairs.arrow"
+    beside = tmp_path / "a" / f"{PARTIAL}scores.tsv.scratch" / "pairs.arrow"
+    for path in (inside, beside):
+        write_text(path, "half")
+    with lock_run_dir(tmp_path / "a"):
+        write_text(tmp_path / "a" / "results.json", "{}")
+    assert inside.read_text() == beside.read_text() == "half"
+
+
+@pytest.mark.parametrize("to", ["folder", "file", "nothing"])
+def test_links_of_our_names_are_not_followed(tmp_path: Path, to: str) -> None:
+    target = tmp_path / "target"
+    if to == "folder":
+        write_text(target / "mine", "mine")
+    elif to == "file":
+        target.write_text("mine")
+    root = tmp_path / "a"
+    write_text(root / "run.yaml", "config: {}\n")
+    names = ["pool", "results.json", "table", "x", "scratch"]
+    for name in names:
+        (root / f"{PARTIAL}{name}").symlink_to(target)
+    with lock_run_dir(root):
+        with atomic_folder(root / "pool") as folder:
+            write_text(folder / "pool.json", "ours")
+        write_text(root / "results.json", "ours")
+        with atomic_file(root / "table") as file:
+            file.write_text("ours")
+        with scratch_folder(root / f"{PARTIAL}scratch") as folder:
+            write_text(folder / "vectors", "ours")
+    assert (root / "results.json").read_text() == (root / "table").read_text() == "ours"
+    assert not (root / "results.json").is_symlink() and not (root / "pool").is_symlink()
+    assert (root / f"{PARTIAL}x").is_symlink(), "nobody writes a file of this name"
+    if to == "nothing":
+        assert not target.exists()
+    else:
+        assert (target / "mine" if to == "folder" else target).read_text() == "mine"
+        assert to == "file" or [path.name for path in target.iterdir()] == ["mine"]
+
+
+def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "pool" / "old", "old")
+    write_text(tmp_path / "file", "old")
+    with pytest.raises(Stopped), atomic_folder(tmp_path / "pool") as folder:
+        write_text(folder / "new", "new")
+        raise Stopped
+    with pytest.raises(Stopped), atomic_file(tmp_path / "file") as file:
+        file.write_text("new")
+        raise Stopped
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "old", "pool"]
+
+
+def test_a_killed_predecessors_leavings_go_when_the_same_is_written(tmp_path: Path) -> None:
+    write_text(tmp_path / f"{PARTIAL}pool" / "half", "half")
+    with atomic_folder(tmp_path / "pool") as folder:
+        assert list(folder.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+
+def test_the_folder_of_an_output_goes_only_if_it_was_made_and_is_empty(tmp_path: Path) -> None:
+    with folder_for(tmp_path / "new" / "deep" / "scores.tsv"):
+        assert (tmp_path / "new" / "deep").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with folder_for(tmp_path / "new" / "deep" / "scores.tsv"):
+        write_text(tmp_path / "new" / "other.tsv", "of another process")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other.tsv"]
+    with pytest.raises(InputError, match=r"cannot be written to \(.*; name another folder"):
+        folder_for(tmp_path / "new" / "other.tsv" / "scores.tsv").__enter__()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_weights_have_the_mode_of_the_files_beside_them(tiny: Path, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        bi = BiEncoder.from_pretrained(str(tiny))
+        bi.save_pretrained(tmp_path / "bi")
+        CrossEncoder.from_pretrained(str(tiny)).save_pretrained(tmp_path / "cross")
+        pairs = labelled(8)
+        arguments = BiEncoderTrainingArguments(output_dir=str(tmp_path / "run"), max_steps=1, save_strategy="steps")
+        trainer = BiEncoderTrainer(
+            bi, arguments, pairs.remove_columns("label").add_column("label", score_pairs(bi, pairs))
+        )
+        trainer.train()
+        trainer.save_model(str(tmp_path / "trained"))
+    finally:
+        os.umask(before)
+    weights = sorted(tmp_path.rglob("*.safetensors"))
+    assert {path.parent.name for path in weights} == {"bi", "cross", "trained", "checkpoint-1"}
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask, path
+    assert torch.isfinite(bi.model.get_input_embeddings().weight).all()

@@ -1,0 +1,110 @@
+"""Families of models score as sentence-transformers does, however pairs are batched, or are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import build_tokenizer, sample_pairs
+from sentence_transformers import CrossEncoder as TheirCrossEncoder
+from sentence_transformers import SentenceTransformer
+from transformers import AutoConfig, AutoModel, set_seed
+
+from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models.bi_encoder import check_bi_encoder
+from te_trainer.models.cross_encoder import check_cross_encoder
+
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 130,
+    "pad_token_id": 0,
+}
+DISTILBERT = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
+GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 130, "bos_token_id": 2, "eos_token_id": 3}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 16},
+    "big_bird": {},
+    "deberta-v2": {},
+    "distilbert": DISTILBERT,
+    "electra": {"embedding_size": 16},
+    "gpt2": GPT2,
+    "longformer": {"attention_window": 8},
+    "modernbert": {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 8},
+    "mpnet": {},
+    "roformer": {"embedding_size": 16},
+    "xlm-roberta": {"type_vocab_size": 1},
+}
+
+
+def plm(folder: Path, family: str, **values: Any) -> str:
+    """A model of a family whose weights tell sentences apart; its tokenizer pads on the left and gives token types."""
+    tokenizer = build_tokenizer()
+    tokenizer.padding_side = "left"
+    if family == "gpt2":
+        tokenizer.bos_token, tokenizer.eos_token = "[CLS]", "[SEP]"
+    set_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model(family, **{**SIZES, "vocab_size": len(tokenizer), **values}))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(8)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, family: str) -> None:
+    start = plm(tmp_path / "start", family, **FAMILIES[family])
+    check_bi_encoder(start)
+    check_cross_encoder(start)
+    pairs = sample_pairs(8)
+    columns = {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]}
+    bi = BiEncoder.from_pretrained(start)
+    set_seed(1)
+    cross = CrossEncoder.from_pretrained(start)
+    cross.activate_with("identity")  # sigmoids of some families' logits are all alike
+    for encoder in (bi, cross):
+        scores = score_pairs(encoder, columns)
+        alone = [
+            score_pairs(encoder, {name: texts[row : row + 1] for name, texts in columns.items()}) for row in range(8)
+        ]
+        np.testing.assert_allclose(np.concatenate(alone), scores, rtol=1e-5, atol=1e-5)
+        encoder.save_pretrained(tmp_path / encoder.kind)
+        if encoder is bi:
+            model = SentenceTransformer(str(tmp_path / encoder.kind), device="cpu")
+            one, two = (model.encode(texts, batch_size=8) for texts in columns.values())
+            theirs = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+        else:
+            theirs = TheirCrossEncoder(str(tmp_path / encoder.kind), device="cpu").predict(pairs, batch_size=8)
+        np.testing.assert_allclose(theirs, scores, rtol=1e-5, atol=1e-5)
+        assert np.ptp(scores) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "words"),
+    [
+        ("convbert", {"embedding_size": 16}, "a convbert reads padding"),
+        ("fnet", {}, "a fnet reads padding"),
+        ("nystromformer", {"num_landmarks": 4, "segment_means_seq_len": 8}, "a nystromformer reads padding"),
+        ("yoso", {}, "a yoso reads padding"),
+        ("bros", {}, "a bros reads more or other things than text"),
+        ("xmod", {"languages": ["en_XX"]}, "default_language in config.json names, and it names none"),
+        ("vit", {"image_size": 8, "patch_size": 4}, "a vit reads more or other things than text"),
+    ],
+)
+def test_families_whose_scores_would_be_wrong_are_refused(
+    tmp_path: Path, family: str, values: dict[str, Any], words: str
+) -> None:
+    start = plm(tmp_path / "start", family, **values)
+    for function in (check_bi_encoder, check_cross_encoder, BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
+        with pytest.raises(InputError, match=words):
+            function(start)

@@ -1,0 +1,87 @@
+"""Arithmetic is chosen by the hardware, unless someone says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from te_trainer.models.precision import Precision, autocast, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with nothing but an old CPU, for the tests to add to."""
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    return monkeypatch
+
+
+def test_an_old_cpu_computes_in_float32(machine: pytest.MonkeyPatch) -> None:
+    assert resolve_precision() == "float32"
+    machine.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False})
+    assert resolve_precision() == "float32"
+
+
+@pytest.mark.parametrize("unit", ["avx512_bf16", "amx_bf16"])
+def test_a_cpu_with_units_for_bfloat16_uses_them(machine: pytest.MonkeyPatch, unit: str) -> None:
+    machine.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "amx_bf16": False, unit: True})
+    assert resolve_precision() == "bfloat16"
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_computes_in_the_half_precision_it_has(
+    machine: pytest.MonkeyPatch, supported: bool, expected: Precision
+) -> None:
+    # Every GPU can emulate bfloat16, slowly; that is not having it.
+    machine.delenv("ACCELERATE_USE_CPU")
+    machine.setattr(torch.accelerator, "current_accelerator", lambda check_available=True: torch.device("cuda"))
+    machine.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or bool(including_emulation)
+    )
+    assert resolve_precision() == expected
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_other_accelerators_say_themselves_whether_they_have_bfloat16(
+    machine: pytest.MonkeyPatch, native: bool
+) -> None:
+    machine.setattr(torch.xpu, "is_bf16_supported", lambda: native)
+    machine.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not native})
+    assert resolve_precision("auto", "xpu") == ("bfloat16" if native else "float32")
+    assert resolve_precision("auto", "mps") == "float32"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux only")
+def test_this_machines_cpu_is_known_for_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    fast = "avx512_bf16" in flags or "amx_bf16" in flags
+    assert resolve_precision() == ("bfloat16" if fast else "float32")
+
+
+@pytest.mark.parametrize(("launched", "expected"), [("bf16", "bfloat16"), ("fp16", "float16"), ("no", "float32")])
+def test_what_accelerate_was_told_goes_before_the_hardware(
+    machine: pytest.MonkeyPatch, launched: str, expected: Precision
+) -> None:
+    machine.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    assert resolve_precision("auto") == expected
+
+
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
+def test_what_the_user_wants_goes_before_all(machine: pytest.MonkeyPatch, wanted: Precision) -> None:
+    machine.setenv("ACCELERATE_MIXED_PRECISION", "bf16" if wanted != "bfloat16" else "fp16")
+    assert resolve_precision(wanted) == wanted
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_products_are_computed_in_the_precision_asked_for(precision: Precision) -> None:
+    matrix = torch.ones(4, 4)
+    with autocast(CPU, precision):
+        assert (matrix @ matrix).dtype == getattr(torch, precision)
+    assert (matrix @ matrix).dtype == torch.float32

@@ -1,0 +1,312 @@
+"""A checkpoint whose weights are not those of its model is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import build_tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+)
+
+from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models.bi_encoder import check_bi_encoder
+from te_trainer.models.checkpoint import load_config
+from te_trainer.models.cross_encoder import check_cross_encoder
+from te_trainer.models.trained import check_trained, load_trained
+
+Weights = dict[str, torch.Tensor]
+
+
+def changed(start: Path, folder: Path, change: Callable[[Weights], Weights]) -> str:
+    shutil.copytree(start, folder)
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    return str(folder)
+
+
+def with_config(start: Path, folder: Path, **values: Any) -> str:
+    shutil.copytree(start, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+    return str(folder)
+
+
+def refusal(function: Callable[[str], Any], folder: str) -> str:
+    with pytest.raises(InputError) as error:
+        function(folder)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def save(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def sizes() -> dict[str, int]:
+    return {
+        "vocab_size": len(build_tokenizer()),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "max_position_embeddings": 70,
+    }
+
+
+# ---------------------------------------------------------------- weights that are not there
+
+
+WAYS: dict[str, tuple[Callable[[Weights], Weights], str, str]] = {
+    "prefixed": (
+        lambda weights: {f"module.{key}": weight for key, weight in weights.items()},
+        "lacks 37 of the 39 weights of a BertModel, embeddings.word_embeddings.weight among them",
+        "module.",
+    ),
+    "renamed": (
+        lambda weights: {key.replace("intermediate.dense", "mlp.up"): weight for key, weight in weights.items()},
+        "lacks 4 of the 39 weights",
+        "encoder.layer.0.intermediate.dense.weight",
+    ),
+    "one lost": (
+        lambda weights: {key: weight for key, weight in weights.items() if key != "embeddings.LayerNorm.bias"},
+        "lacks 1 of the 39 weights",
+        "embeddings.LayerNorm.bias",
+    ),
+    "another size": (
+        lambda weights: weights | {"embeddings.position_embeddings.weight": torch.zeros(64, 32)},
+        "embeddings.position_embeddings.weight is 64 x 32 in its file, but 130 x 32",
+        "",
+    ),
+    "a layer too many": (
+        lambda weights: (
+            weights | {key.replace("layer.1", "layer.2"): w.clone() for key, w in weights.items() if ".layer.1." in key}
+        ),
+        "holds 16 weights that a BertModel of its configuration does not have",
+        "encoder.layer.2.",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_that_do_not_fit_are_refused_in_preparation_and_when_loaded(
+    tiny: Path, tmp_path: Path, way: str
+) -> None:
+    change, said, named = WAYS[way]
+    folder = changed(tiny, tmp_path / "model", change)
+    sentence = refusal(check_bi_encoder, folder)
+    assert said in sentence and named in sentence and folder in sentence
+    assert refusal(check_trained, folder) == sentence
+    refusal(check_cross_encoder, folder)
+    for load in (BiEncoder.from_pretrained, CrossEncoder.from_pretrained, load_trained):
+        refusal(load, folder)
+
+
+def test_a_cross_encoder_without_its_head_or_its_pooler_is_refused(tmp_path: Path) -> None:
+    whole = save(BertForSequenceClassification(BertConfig(**sizes(), num_labels=1)), tmp_path / "whole")
+    assert check_trained(str(whole)) == "cross-encoder"
+    for part in ("classifier", "bert.pooler"):
+
+        def without(weights: Weights, part: str = part) -> Weights:
+            return {key: weight for key, weight in weights.items() if not key.startswith(part)}
+
+        folder = changed(whole, tmp_path / part, without)
+        for function in (check_trained, check_cross_encoder, CrossEncoder.from_pretrained):
+            sentence = refusal(function, folder)
+            assert "lacks 2 of the 41 weights of a BertForSequenceClassification" in sentence
+            assert f"{part}." in sentence
+
+
+def test_a_plain_plm_may_get_a_head_and_a_pooler(tmp_path: Path) -> None:
+    config = BertConfig(**sizes())
+    for name, model in {
+        "pre-trained": BertForMaskedLM(config),
+        "without pooler": BertModel(config, add_pooling_layer=False),
+        "distilbert": DistilBertModel(
+            DistilBertConfig(vocab_size=config.vocab_size, dim=16, n_layers=1, n_heads=2, hidden_dim=16)
+        ),
+    }.items():
+        folder = str(save(model, tmp_path / name))
+        check_bi_encoder(folder)
+        check_cross_encoder(folder)
+        BiEncoder.from_pretrained(folder)
+        CrossEncoder.from_pretrained(folder)
+
+
+# ---------------------------------------------------------------- files
+
+
+class Stub:
+    """Something that only a pickle of everything holds."""
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 17\n"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_named(tiny: Path, tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    if file.endswith(".bin"):
+        (folder / "model.safetensors").unlink()
+    (folder / file).write_text(LFS)
+    for function in (check_bi_encoder, check_cross_encoder):
+        sentence = refusal(function, str(folder))
+        assert f"{file} is a git-lfs pointer" in sentence and "git lfs pull" in sentence
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "tf_model.h5", "rust_model.ot", "architecture.png"])
+def test_a_pointer_to_what_nobody_reads_is_no_reason_to_refuse(tiny: Path, tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / file).write_text(LFS)
+    check_bi_encoder(str(folder))
+    BiEncoder.from_pretrained(str(folder))
+
+
+def test_a_pointer_in_place_of_a_shard_is_named(tiny: Path, tmp_path: Path) -> None:
+    AutoModel.from_pretrained(tiny).save_pretrained(tmp_path, max_shard_size="20KB")
+    build_tokenizer().save_pretrained(tmp_path)
+    shard = sorted(tmp_path.glob("model-*.safetensors"))[-1]
+    shard.write_text(LFS)
+    assert f"{shard.name} is a git-lfs pointer" in refusal(check_bi_encoder, str(tmp_path))
+
+
+def test_a_configuration_that_asks_for_tuples_is_read(tiny: Path, tmp_path: Path) -> None:
+    folder = with_config(tiny, tmp_path / "model", return_dict=False)
+    pairs = {"sentence1": ["the router is slow"], "sentence2": ["why is my router slow"]}
+    for load in (BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
+        assert score_pairs(load(folder), pairs).shape == (1,)
+
+
+def test_pickles_are_read_where_they_hold_weights_alone(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    # what a Trainer leaves beside a model is no weight file
+    torch.save(Stub(), folder / "training_args.bin")
+    torch.save(weights, folder / "pytorch_model.bin")
+    check_bi_encoder(str(folder))
+    for content in (Stub(), AutoModel.from_pretrained(tiny)):
+        torch.save(content, folder / "pytorch_model.bin")
+        for function in (check_bi_encoder, check_cross_encoder, BiEncoder.from_pretrained):
+            sentence = refusal(function, str(folder))
+            assert "weights_only" not in sentence
+        assert "pytorch_model.bin is broken, or holds more than weights" in refusal(check_bi_encoder, str(folder))
+
+
+def test_shards_are_all_looked_at(tiny: Path, tmp_path: Path) -> None:
+    AutoModel.from_pretrained(tiny).save_pretrained(tmp_path, max_shard_size="20KB")
+    build_tokenizer().save_pretrained(tmp_path)
+    check_bi_encoder(str(tmp_path))
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    content = shards[-1].read_bytes()
+    shards[-1].write_bytes(content[:-10])
+    assert f"{shards[-1].name} is broken" in refusal(check_bi_encoder, str(tmp_path))
+    shards[-1].unlink()
+    assert f"names {shards[-1].name}, which the folder does not hold" in refusal(check_bi_encoder, str(tmp_path))
+    for broken in ("{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../x"}}'):
+        (tmp_path / "model.safetensors.index.json").write_text(broken)
+        assert "model.safetensors.index.json" in refusal(check_bi_encoder, str(tmp_path))
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_the_folder_of_an_adapter_is_named(tiny: Path, tmp_path: Path, config: bool) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base", "peft_type": "LORA"}))
+    if not config:
+        (folder / "config.json").unlink()
+    for function in (check_bi_encoder, check_cross_encoder, check_trained, BiEncoder.from_pretrained):
+        assert "peft adapter (adapter_config.json)" in refusal(function, str(folder))
+
+
+# ---------------------------------------------------------------- configurations
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", 9_999),
+        ("num_hidden_layers", 1e9),
+        ("num_hidden_layers", -1),
+        ("num_attention_heads", 0),
+        ("num_attention_heads", -4),
+        ("hidden_size", 10**12),
+        ("hidden_size", 2**27),
+        ("hidden_size", 31),
+        ("hidden_size", -32),
+        ("vocab_size", 10**9),
+        ("vocab_size", -1),
+        ("vocab_size", "many"),
+        ("max_position_embeddings", 10**12),
+        ("max_position_embeddings", 10**7),
+        ("max_position_embeddings", -130),
+        ("intermediate_size", 10**8),
+        ("type_vocab_size", 10**9),
+        ("hidden_act", "no such function"),
+        ("hidden_size", None),
+        ("architectures", 7),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused_in_a_moment(tiny: Path, tmp_path: Path, key: str, value: Any) -> None:
+    folder = with_config(tiny, tmp_path / "model", **{key: value})
+    # where something of such a size is made, this takes minutes, or all memory
+    for function in (check_bi_encoder, check_cross_encoder, check_trained):
+        assert refusal(function, folder).startswith(f"model {folder}: ")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '"text"', "null", "[" * 100_000, "\xff", '{"model_type": 5}'])
+def test_a_configuration_that_is_none_is_named(tiny: Path, tmp_path: Path, content: str) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / "config.json").write_text(content, encoding="latin-1")
+    assert refusal(check_bi_encoder, str(folder)).startswith(f"model {folder}: ")
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", "null", '{"model_max_length": "long"}'])
+def test_a_tokenizer_that_is_none_is_named(tiny: Path, tmp_path: Path, file: str, content: str) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / file).write_text(content)
+    for function in (check_bi_encoder, check_cross_encoder, check_trained):
+        assert refusal(function, str(folder)).startswith(f"model {folder}: ")
+
+
+def test_code_of_its_own_is_never_asked_for(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    own = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
+    folder = with_config(tiny, tmp_path / "unknown", model_type="own_bert", auto_map=own)
+    for function in (load_config, check_bi_encoder, check_trained):
+        assert "needs code of its own (auto_map in config.json), which te_trainer does not run" in refusal(
+            function, folder
+        )
+    known = with_config(tiny, tmp_path / "known", auto_map=own)
+    check_bi_encoder(known)
+    check_cross_encoder(known)
+    tokens = shutil.copytree(tiny, tmp_path / "tokens")
+    path = tokens / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    # tokenizer.json says it all
+    check_bi_encoder(str(tokens))
+    (tokens / "tokenizer.json").rename(tokens / "own.model")
+    assert "holds no tokenizer" in refusal(check_bi_encoder, str(tokens))
+    assert "y/N" not in "".join(capfd.readouterr())

@@ -1,0 +1,157 @@
+"""A training stage with LoRA leaves plain weights, and says what it cost."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import sentence_transformers
+from conftest import SAMPLE, sample_pairs, tiny_arguments
+from datasets import Dataset
+from forked import run_forked
+from rich.console import Console
+from test_labelling import save_telling
+from tiny_decoders import save_decoder
+from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
+
+from te_trainer.config.schema import LoraConfig
+from te_trainer.data import load_gold
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import spearman
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.training import Training
+
+KINDS = ["bi-encoder", "cross-encoder"]
+AUTO = {"bi-encoder": AutoModel, "cross-encoder": AutoModelForSequenceClassification}
+
+
+@pytest.fixture(scope="module")
+def plm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_telling(tmp_path_factory.mktemp("telling") / "bert", "bert")
+
+
+def pairs(count: int = 32) -> Dataset:
+    texts = sample_pairs(count)
+    labels = (np.random.default_rng(0).permutation(count) / count).astype(np.float32)
+    return Dataset.from_dict(
+        {"sentence1": [one for one, _ in texts], "sentence2": [two for _, two in texts], "label": labels}
+    )
+
+
+def load(kind: str, folder: str) -> Encoder:
+    set_seed(5)
+    return BiEncoder.from_pretrained(folder) if kind == "bi-encoder" else CrossEncoder.from_pretrained(folder)
+
+
+def train(kind: Any, plm: str, folder: Path, lora: LoraConfig) -> tuple[dict[str, Any], str]:
+    """A stage of two epochs, and what it said."""
+    said = io.StringIO()
+    progress = RunProgress(console=Console(file=said, soft_wrap=True, width=200))
+    progress.begin(f"train {kind}", 1)
+    training = Training(
+        folder=folder,
+        values={
+            "precision": "float32",
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 8,
+            "learning_rate": 5e-3,
+            "eval_steps": 3,
+        },
+        dev=load_gold(str(SAMPLE / "dev.tsv"), "dev", {}),
+        metric=spearman,
+        seed=5,
+        progress=progress,
+        run_name="",
+        group="",
+        log_folder=folder.parent / "logs",
+        lora=lora,
+    )
+    training.run(kind, lambda: load(kind, plm), pairs())
+    assert not training.workshop.exists()
+    return json.loads(training.record.read_text(encoding="utf-8")), said.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_result_is_plain_weights_that_everything_loads(kind: str, plm: str, tmp_path: Path) -> None:
+    record, _ = train(kind, plm, tmp_path / kind, LoraConfig(rank=2))
+    assert not list(tmp_path.rglob("adapter*"))
+    assert {path.name for path in tmp_path.iterdir()} == {kind, f"{kind}.training.json"}
+    _, info = AUTO[kind].from_pretrained(tmp_path / kind, output_loading_info=True)
+    assert not {key for key in info["missing_keys"] if not key.startswith("pooler.")}
+    assert not info["unexpected_keys"]
+
+    encoder = load(kind, str(tmp_path / kind))
+    ours = score_pairs(encoder, pairs())
+    assert np.abs(ours - score_pairs(load(kind, plm), pairs())).max() > 0.01
+    one, two = pairs()["sentence1"][:], pairs()["sentence2"][:]
+    if kind == "bi-encoder":
+        theirs = sentence_transformers.SentenceTransformer(str(tmp_path / kind), device="cpu")
+        scores = theirs.similarity_pairwise(theirs.encode(one), theirs.encode(two)).numpy()
+    else:
+        scores = sentence_transformers.CrossEncoder(str(tmp_path / kind), device="cpu").predict(
+            list(zip(one, two, strict=True))
+        )
+    np.testing.assert_allclose(ours, scores, rtol=0, atol=1e-5)
+
+    # The dev score of the best checkpoint is that of what was kept of it.
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
+    kept = spearman(
+        score_pairs(encoder, {"sentence1": gold.sentence1, "sentence2": gold.sentence2}), np.array(gold.scores)
+    )
+    assert dict(record["dev_curve"])[record["best_step"]] == pytest.approx(kept, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_that_is_kept_gives_the_same_scores_through_peft(kind: str, plm: str, tmp_path: Path) -> None:
+    train(kind, plm, tmp_path / "kept", LoraConfig(rank=2, keep_adapter=True))
+    adapter = tmp_path / "kept" / "adapter"
+    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    encoder = load(kind, plm)
+    encoder.model = peft.PeftModel.from_pretrained(encoder.model, str(adapter))  # type: ignore[assignment]
+    merged = score_pairs(load(kind, str(tmp_path / "kept")), pairs())
+    np.testing.assert_allclose(score_pairs(encoder, pairs()), merged, rtol=0, atol=1e-5)
+
+
+def test_what_a_training_costs_is_said_once_and_recorded(plm: str, tmp_path: Path) -> None:
+    full, said_of_full = train("bi-encoder", plm, tmp_path / "full", LoraConfig())
+    lora, said_of_lora = train("bi-encoder", plm, tmp_path / "lora", LoraConfig(rank=2))
+    weights = BiEncoder.from_pretrained(plm).model.num_parameters()
+    adapters = 2 * (4 * 2 * (32 + 32) + 2 * 2 * (32 + 64))
+    assert (full["trainable"], full["parameters"]) == (weights, weights)
+    assert (lora["trainable"], lora["parameters"]) == (adapters, weights + adapters)
+    for record, said in ((full, said_of_full), (lora, said_of_lora)):
+        share = 100 * record["trainable"] / record["parameters"]
+        assert said.count("train bi-encoder: trainable: ") == said.count("train bi-encoder: peak memory ") == 1
+        assert f"parameters ({share:.2f} %)" in said
+        assert 1e7 < record["peak_memory"] < 1e11
+
+
+@pytest.mark.slow
+def test_a_run_with_a_decoder_carries_adapters_and_prompt_to_its_end(tmp_path: Path) -> None:
+    plm = save_decoder(tmp_path / "llama", "llama")
+    more = ["--lora.rank", "2", "--lora.keep_adapter", "true", "--bi_encoder.prompt", "Query: "]
+    short = ["--distillation.cycles", "1", "--bi_encoder.pooling", "last", "--data.max_pairs", "48"]
+    finished = run_forked("trans_encoder.py", tiny_arguments(plm, tmp_path / "run", *short, *more))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("trainable: ") == 2
+    final = tmp_path / "run" / "tiny"
+    for kind in KINDS:
+        assert (final / kind / "adapter" / "adapter_model.safetensors").is_file()
+        assert (final / kind / "model.safetensors").is_file()
+        assert not (final / kind / "adapter_model.safetensors").exists()
+
+    scores = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
+    bi = sentence_transformers.SentenceTransformer(str(final / "bi-encoder"), device="cpu")
+    cosines = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
+    assert bi.prompts[bi.default_prompt_name] == "Query: "
+    assert spearman(cosines, np.array(gold.scores)) == pytest.approx(scores["bi-encoder"]["dev"], abs=1e-3)
+    cross = sentence_transformers.CrossEncoder(str(final / "cross-encoder"), device="cpu")
+    predicted = cross.predict(list(zip(gold.sentence1, gold.sentence2, strict=True)))
+    assert spearman(predicted, np.array(gold.scores)) == pytest.approx(scores["cross-encoder"]["dev"], abs=1e-3)

@@ -1,0 +1,202 @@
+"""Which device a process computes on, how long it waits for the others, and what it keeps of the memory it frees."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from conftest import ROOT, process_environment, run_two_ranks, tiny_arguments
+
+from te_trainer.distributed import device_type, process_state
+from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.quiet import quiet_libraries
+from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
+
+# ---------------------------------------------------------------- the device
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A machine where torch finds an accelerator that is neither CUDA's nor Apple's."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=True: torch.device("xpu"))
+    monkeypatch.setattr(torch.xpu, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    for name in ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_MIXED_PRECISION", "DS_ACCELERATOR"):
+        monkeypatch.delenv(name, raising=False)
+    PartialState._reset_state()
+    yield monkeypatch
+    PartialState._reset_state()
+
+
+def choices() -> dict[str, bool]:
+    """Whether each of those who choose by the device takes the CPU."""
+    PartialState._reset_state()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("DS_ACCELERATOR", raising=False)
+        quiet_libraries()
+        deepspeed = os.environ.pop("DS_ACCELERATOR", None)
+    return {
+        "labelling": process_state()._cpu,
+        "training": BiEncoderTrainingArguments().use_cpu,
+        "precision": resolve_precision() == "bfloat16",
+        "DeepSpeed": deepspeed == "cpu",
+    }
+
+
+def test_labelling_and_training_take_the_same_accelerator(accelerator: pytest.MonkeyPatch) -> None:
+    assert device_type() == "xpu"
+    assert set(choices().values()) == {False}
+
+
+@pytest.mark.parametrize(("name", "value"), [("ACCELERATE_USE_CPU", "True"), ("ACCELERATE_TORCH_DEVICE", "cpu")])
+def test_what_accelerate_was_told_goes_before_the_accelerator(
+    name: str, value: str, accelerator: pytest.MonkeyPatch
+) -> None:
+    accelerator.setenv(name, value)
+    assert device_type() == "cpu"
+    assert set(choices().values()) == {True}
+
+
+def test_a_training_on_the_cpu_has_the_precision_of_the_cpu(accelerator: pytest.MonkeyPatch) -> None:
+    assert CrossEncoderTrainingArguments(use_cpu=True).bf16
+    assert not CrossEncoderTrainingArguments().bf16
+
+
+def test_nobody_else_asks_for_the_device() -> None:
+    asks = re.compile(r"torch\.accelerator|(cuda|mps|xpu|npu)\.is_available|is_\w+_available\(|USE_CPU")
+    found = {path.name for path in (ROOT / "te_trainer").rglob("*.py") if asks.search(path.read_text("utf-8"))}
+    assert found == {"processes.py"}
+
+
+# ---------------------------------------------------------------- how long ranks wait
+
+
+def test_a_trainer_of_its_own_waits_as_long_as_its_arguments_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in {**launched, "LOCAL_WORLD_SIZE": "1", "ACCELERATE_USE_CPU": "true"}.items():
+        monkeypatch.setenv(name, value)
+    PartialState._reset_state()
+    try:
+        assert BiEncoderTrainingArguments(ddp_timeout=1234).device.type == "cpu"
+        assert waiting() == timedelta(seconds=1234)
+    finally:
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def waiting() -> timedelta:
+    """How long a rank of this process's group waits for the others."""
+    group = torch.distributed.distributed_c10d._get_default_group()
+    found: timedelta = group._get_backend(torch.device("cpu")).options._timeout
+    return found
+
+
+RUN = """
+import hashlib, json, os, runpy, sys
+from pathlib import Path
+
+import torch
+
+import te_trainer.runs.training as training
+from te_trainer.runs.command import work_in_folder
+from te_trainer.config import parse
+
+arguments = sys.argv[2:]
+from te_trainer.commands.distil import distil_in
+told, hashed = [], [0]
+make = training.BiEncoderTrainingArguments
+
+
+class Seen(make):
+    def __post_init__(self):
+        super().__post_init__()
+        told.append(self.ddp_timeout)
+
+
+training.BiEncoderTrainingArguments = Seen
+
+
+class Sha256:
+    def __init__(self, *data):
+        self.digest_of = sha256(*data)
+
+    def update(self, data):
+        hashed[0] += memoryview(data).nbytes
+        self.digest_of.update(data)
+
+    def __getattr__(self, name):
+        return getattr(self.digest_of, name)
+
+
+sha256, hashlib.sha256 = hashlib.sha256, Sha256
+
+
+def work(root, config):
+    distil_in(root, config)
+    group = torch.distributed.distributed_c10d._get_default_group()
+    seconds = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+    found = {"group": seconds, "trainings": told, "hashed": hashed[0]}
+    Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(found))
+
+
+work_in_folder(parse(arguments), work)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_ranks_of_a_run_wait_as_long_as_it_says_and_one_of_them_hashes_weights(tiny: Path, tmp_path: Path) -> None:
+    short = ["--distillation.cycles", "1", "--distillation.students", "bi-encoder", "--data.max_pairs", "32"]
+    arguments = tiny_arguments(tiny, tmp_path / "run", *short, "--ddp_timeout", "7200")
+    done = run_two_ranks(RUN, tmp_path, str(tmp_path), *arguments)
+    assert done.returncode == 0, done.stderr[-4000:]
+    ranks = [json.loads((tmp_path / str(rank)).read_text(encoding="utf-8")) for rank in (0, 1)]
+    for rank in ranks:
+        assert (rank["group"], rank["trainings"]) == (7200, [7200])
+    weights = (tiny / "model.safetensors").stat().st_size
+    assert ranks[0]["hashed"] > 0.9 * weights and ranks[1]["hashed"] < 0.1 * weights, ranks
+
+
+# ---------------------------------------------------------------- memory
+
+FAULTS = """
+import resource, sys
+import torch
+from te_trainer.distributed import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+found = []
+for _ in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(256, 2**18)  # 256 MB: 65,536 pages, or 128 huge ones
+    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(found[1:]))  # a system that is short of memory takes pages back by itself
+"""
+
+
+def faults(how: str, **environment: str) -> int:
+    """Pages that had to be fetched from the system for a block as large as one that was just freed."""
+    command = [sys.executable, "-c", FAULTS, how]
+    done = subprocess.run(command, env=process_environment() | environment, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left alone")
+def test_freed_memory_is_used_again() -> None:
+    assert faults("keep") < 64 < 120 < faults("leave")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left alone")
+def test_what_the_environment_says_of_malloc_is_left_alone() -> None:
+    assert faults("keep", MALLOC_ARENA_MAX="2") > 120
