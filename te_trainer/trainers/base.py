@@ -39,7 +39,6 @@ from te_trainer.trainers.refusals import refuse_arguments, refuse_keywords, refu
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
 from te_trainer.trainers.strategies import decide_strategies
 from te_trainer.trainers.tokenise import column, is_tokenised, lengths
-from te_trainer.trainers.used_words import FitOptimizerToVocabulary, train_used_words
 from te_trainer.trainers.views import SentenceViews
 
 
@@ -134,7 +133,6 @@ class PairTrainer(EvaluatingTrainer):
             compute_loss_func=compute_loss_func,
             compute_metrics=compute_metrics,
             callbacks=[
-                FitOptimizerToVocabulary(),
                 *([EvaluateEachEpoch()] if each_epoch else []),
                 self.stop_on_nan,
                 *(callbacks or []),
@@ -335,7 +333,7 @@ class PairTrainer(EvaluatingTrainer):
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:
         """What surrounds a training of the encoder that is there."""
-        with self._used_words(), use_attention(self.encoder.model, self._attention()), self._dropout():
+        with use_attention(self.encoder.model, self._attention()), self._dropout():
             yield
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -386,14 +384,6 @@ class PairTrainer(EvaluatingTrainer):
     def _dropout(self) -> contextlib.AbstractContextManager[None]:
         fast = self.args.device.type == "cpu" and not self.args.torch_compile
         return cpu_dropout(self.encoder.model) if fast else contextlib.nullcontext()
-
-    def _used_words(self) -> contextlib.AbstractContextManager[None]:
-        # engines that take weights apart, and compilers, get the model as it is
-        whole = not (self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.torch_compile)
-        if whole and isinstance(self.train_dataset, Dataset):
-            padding = self.encoder.tokenizer.pad_token_id
-            return train_used_words(self.encoder.model, self.train_dataset, padding)
-        return contextlib.nullcontext()
 
     def _epoch(self) -> int:
         # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
