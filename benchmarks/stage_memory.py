@@ -21,7 +21,7 @@ from te_trainer.distil.cycle import distil
 from te_trainer.distil.preparation import check_models, load_gold_sets, prepare_pool
 from te_trainer.distil.settings import metric_of
 from te_trainer.distil.stages import StageRunner
-from te_trainer.distributed import keep_freed_memory, leave, process_state
+from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.runs.scoring import Scorer
@@ -53,7 +53,7 @@ def main() -> None:
     if state.is_main_process:
         # every second stage is a training
         print(json.dumps(memory[1::2]), flush=True)
-    leave()
+    shutdown_process_group()
 
 
 if __name__ == "__main__":

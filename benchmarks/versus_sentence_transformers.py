@@ -29,8 +29,8 @@ from typing import Any
 
 from te_trainer.data import load_gold
 from te_trainer.data.readers import read_rows
-from te_trainer.distil.results import versions
 from te_trainer.models.locate import locate
+from te_trainer.runs.environment import library_versions
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes" / "sample"
@@ -69,7 +69,7 @@ def main() -> None:
         report = {
             "arguments": {key: str(value) for key, value in vars(arguments).items()},
             "pairs": pairs,
-            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "versions": versions()},
+            "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "versions": library_versions()},
             "measured": measured,
         }
     if arguments.output:

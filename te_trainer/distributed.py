@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
-CONTINUES = "TE_TRAINER_CONTINUES"
+RESTARTED = "TE_TRAINER_RESTARTED"
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
@@ -60,14 +60,14 @@ def keep_freed_memory() -> None:
     mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
-def leave() -> None:
+def shutdown_process_group() -> None:
     """Leave the process group together."""
     state = process_state()
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
-def begin_anew() -> None:
+def restart_process() -> None:
     """Replace this process by a new one with the same command; all ranks do so together.
 
     The launcher takes it for the same process. What the old one held, in memory or on a device, is gone.
@@ -75,16 +75,16 @@ def begin_anew() -> None:
     # The launcher's store outlives its processes and would give the new ones the addresses of the old.
     port = broadcast_object_list([_free_port()])[0]
     os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
-    leave()
-    os.environ[CONTINUES] = "1"
+    shutdown_process_group()
+    os.environ[RESTARTED] = "1"
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def continues() -> bool:
-    """Whether this process was begun by `begin_anew`."""
-    return CONTINUES in os.environ
+def was_restarted() -> bool:
+    """Whether `restart_process` started this process."""
+    return RESTARTED in os.environ
 
 
 def _free_port() -> int:

@@ -37,8 +37,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from te_trainer.files.atomic import LOCK, PARTIAL
+from te_trainer.files.atomic import PARTIAL
 from te_trainer.runs.command import run_command
+from te_trainer.runs.folder import LOCK
 
 SHORT = ["--distillation.cycles", "1", "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32"]
 PAIRS = "sentence1\tsentence2\nmy router blinks red\tred light on the router\nno sound\tthe speaker is silent\n"

@@ -108,7 +108,7 @@ from pathlib import Path
 import torch
 
 import te_trainer.runs.training as training
-from te_trainer.runs.command import work_in_folder
+from te_trainer.runs.command import run_in_output_dir
 from te_trainer.config import parse
 
 arguments = sys.argv[2:]
@@ -149,7 +149,7 @@ def work(root, config):
     Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(found))
 
 
-work_in_folder(parse(arguments), work)
+run_in_output_dir(parse(arguments), work)
 """
 
 

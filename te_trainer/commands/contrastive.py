@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 
 from te_trainer.config import ContrastiveConfig, parse_contrastive
-from te_trainer.runs.command import work_in_folder
+from te_trainer.runs.command import run_in_output_dir
 
 
 def main() -> None:
-    work_in_folder(parse_contrastive(), train_in)
+    run_in_output_dir(parse_contrastive(), train_in)
 
 
 def train_in(root: Path, config: ContrastiveConfig) -> None:

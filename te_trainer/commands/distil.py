@@ -12,12 +12,12 @@ import json
 from pathlib import Path
 
 from te_trainer.config import RunConfig, parse
-from te_trainer.runs.command import work_in_folder
+from te_trainer.runs.command import run_in_output_dir
 
 
 def main() -> None:
     config = parse()
-    is_main_process = work_in_folder(config, distil_in)
+    is_main_process = run_in_output_dir(config, distil_in)
     # The ranks have parted: an upload may take longer than they wait for one another.
     if is_main_process and config.hub.repo_id is not None:
         from te_trainer.hub import publish
@@ -33,7 +33,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.distil.results import collect, label_statistics, overlap
     from te_trainer.distil.settings import kinds_of, metric_of
     from te_trainer.distil.stages import StageRunner
-    from te_trainer.distributed import begin_anew, continues, process_state
+    from te_trainer.distributed import process_state, restart_process, was_restarted
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json
     from te_trainer.hub import check_hub
@@ -76,7 +76,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     ################
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
-        if not continues():
+        if not was_restarted():
             cut = describe_run_truncation(run_truncation(root))
             for line in [*pool.describe(), *describe_gold(dev, tests), *cut]:
                 progress.say(line)
@@ -84,7 +84,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
 
         def restart() -> None:
             progress.close()
-            begin_anew()
+            restart_process()
 
         after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
         runner = StageRunner(config, root, pool, pairs, scorer, progress, **after_stage)

@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 
 from te_trainer.config import EvaluationConfig, parse_evaluation
-from te_trainer.runs.command import work_in_folder
+from te_trainer.runs.command import run_in_output_dir
 
 
 def main() -> None:
-    work_in_folder(parse_evaluation(), evaluate_in)
+    run_in_output_dir(parse_evaluation(), evaluate_in)
 
 
 def evaluate_in(root: Path, config: EvaluationConfig) -> None:

@@ -27,12 +27,13 @@ def main() -> None:
     ################
     config = parse_score()
     from te_trainer.config.score import check_output
-    from te_trainer.distributed import keep_freed_memory, leave, process_state
+    from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
     from te_trainer.errors import InputError
-    from te_trainer.files.atomic import PARTIAL, folder_for, lock_output_file, scratch_folder
+    from te_trainer.files.atomic import PARTIAL
     from te_trainer.files.disk_errors import disk_errors_as_input_error
     from te_trainer.models.trained import check_trained
     from te_trainer.runs.commits import pin_models, pin_sets
+    from te_trainer.runs.folder import lock_output_file, scratch_folder
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.quiet import quiet_libraries
 
@@ -63,7 +64,6 @@ def main() -> None:
     progress = RunProgress(enabled=state.is_main_process)
     with (
         disk_errors_as_input_error(output.parent, key="output"),
-        folder_for(output) if state.is_main_process else contextlib.nullcontext(),
         lock_output_file(output) if state.is_main_process else contextlib.nullcontext(),
         scratch_folder(scratch),
         progress,
@@ -75,7 +75,7 @@ def main() -> None:
         else:
             search(config, scratch, progress)
         progress.say(f"The scores are in {output}.")
-    leave()
+    shutdown_process_group()
 
 
 def score(config: ScoreConfig, source: str, scratch: Path, progress: RunProgress) -> None:

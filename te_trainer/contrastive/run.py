@@ -22,7 +22,6 @@ from te_trainer.distil.preparation import (
     refuse_changed,
     refuse_changed_gold,
 )
-from te_trainer.distil.results import environment, versions
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damaged_run_file_as_input_error, read_json, read_run_file
@@ -30,6 +29,7 @@ from te_trainer.models.checkpoint import load_config
 from te_trainer.report import lay_out, show
 from te_trainer.runs.commits import commits_of, pin_models, pin_sets, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
+from te_trainer.runs.environment import describe_environment, library_versions
 from te_trainer.runs.saved import check_encoder_files
 from te_trainer.runs.truncation import describe_contrastive_truncation
 
@@ -91,7 +91,7 @@ def prepare_sentences(
             "config": comparable(config),
             "processes": world_size,
             "resolved": settings.training(world_size) | settings.encoder,
-            "versions": versions(),
+            "versions": library_versions(),
             "sentences": {"number": found.sentences, "fingerprint": found.fingerprint},
             "model": checkpoint_fingerprint(config.model),
             **gold,
@@ -143,7 +143,7 @@ def collect(root: Path, training: dict[str, Any], precision: str) -> dict[str, A
         "final": {ENCODER: {"path": str((root / ENCODER).absolute()), **after["scores"]}},
         "training": {key: training.get(key) for key in ("steps", "loss")},
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
-        "environment": environment(precision),
+        "environment": describe_environment(precision),
     }
 
 

@@ -17,7 +17,6 @@ from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, RunConfig, Task
 from te_trainer.data import GoldSet, Pool, Sentences, build_pool, load_gold
 from te_trainer.data.pool import SourceCount, file_digest, source_file
-from te_trainer.distil.results import versions
 from te_trainer.distil.settings import (
     check_training_values,
     cycles_of,
@@ -39,6 +38,7 @@ from te_trainer.models.locate import commit_of
 from te_trainer.models.lora import adapted_on_meta, parameter_counts
 from te_trainer.runs.commits import commits_of, pin_models, pin_sets, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
+from te_trainer.runs.environment import library_versions
 
 LOGGER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -280,7 +280,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, m
         "resolved": _resolved(config, world_size)["resolved"],
         **more,
         "cycles": cycles_of(config),
-        "versions": versions(),
+        "versions": library_versions(),
         "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},
         "models": model_fingerprints(config),
         **commits_of(model_names(config)),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
@@ -16,18 +13,7 @@ from te_trainer.data import GoldSet, count_overlaps
 from te_trainer.distil.cycle import HALVES
 from te_trainer.distil.selection import agreement
 from te_trainer.distil.stages import StageRunner
-from te_trainer.distributed import process_state
-
-PACKAGES = (
-    "te_trainer",
-    "torch",
-    "transformers",
-    "accelerate",
-    "datasets",
-    "sentence-transformers",
-    "deepspeed",
-    "peft",
-)
+from te_trainer.runs.environment import describe_environment
 
 
 def collect(runner: StageRunner) -> dict[str, Any]:
@@ -68,7 +54,7 @@ def collect(runner: StageRunner) -> dict[str, Any]:
         **({"agreement": {name: runner.agreement(name) for name in names}} if agrees else {}),
         "seconds": _seconds(stages),
         "tokens": _tokens(stages),
-        "environment": environment(runner.precision),
+        "environment": describe_environment(runner.precision),
     }
 
 
@@ -120,34 +106,6 @@ def overlap(pool: Dataset, dev: GoldSet | None, tests: Sequence[GoldSet]) -> dic
     ]
     found: dict[str, Any] = {"dev": entries.pop(0)} if dev is not None else {}
     return found | {"test": {entry["name"]: entry for entry in entries}}
-
-
-def environment(precision: str) -> dict[str, Any]:
-    """Versions, device and arithmetic."""
-    state = process_state()
-    device_name = getattr(torch.get_device_module(state.device), "get_device_name", None)
-    device = device_name() if device_name is not None else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions(),
-        "device": f"{state.device.type} ({device})",
-        "threads": torch.get_num_threads(),
-        "processes": state.num_processes,
-        "distributed": str(state.distributed_type.value),
-        "precision": precision,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that make a run's numbers, where installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _stages(runner: StageRunner) -> dict[str, list[dict[str, Any]]]:

@@ -32,9 +32,9 @@ from te_trainer.distil.settings import (
     training_values,
 )
 from te_trainer.distil.step0 import started, step0_stage, step0_work
-from te_trainer.distributed import continues, process_state
+from te_trainer.distributed import process_state, was_restarted
 from te_trainer.errors import DivergedError, InputError
-from te_trainer.files.atomic import atomic_folder, scratch_folder, write_text
+from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import read_json
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
@@ -42,6 +42,7 @@ from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.fingerprint import fingerprint
 from te_trainer.models.layout import read_layout
 from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import (
     check_encoder_files,
@@ -365,7 +366,7 @@ class StageRunner:
         used = cycle <= self.cycles and all(self.record_path(cycle, each, student).exists() for each in self.models)
         path = self._teacher(cycle, name, teacher)
         gone = self._is_own(path) and not Path(path).exists()
-        if self.state.is_main_process and not (used or gone or continues()):
+        if self.state.is_main_process and not (used or gone or was_restarted()):
             given_by = self.label_record(cycle, name, teacher)["teacher"]
             if fingerprint(self._load(name, teacher, path)) != given_by:
                 folder = self.labels_path(cycle, name, teacher)

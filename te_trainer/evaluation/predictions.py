@@ -17,7 +17,6 @@ from te_trainer.config.schema import EvaluationConfig
 from te_trainer.data.pool import file_digest, source_file
 from te_trainer.distil.combine import combine
 from te_trainer.distil.preparation import checkpoint_fingerprint
-from te_trainer.distil.results import versions
 from te_trainer.distributed import process_state
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
@@ -28,6 +27,7 @@ from te_trainer.models.checkpoint import load_tokenizer
 from te_trainer.models.layout import saved_prompt
 from te_trainer.runs.commits import commits_of, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
+from te_trainer.runs.environment import library_versions
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import predict
 from te_trainer.runs.truncation import count_truncation, describe_truncation
@@ -44,7 +44,7 @@ def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], s
     path = root / "run.yaml"
     content = {
         "config": comparable(config),
-        "versions": versions(),
+        "versions": library_versions(),
         "models": {member.path: checkpoint_fingerprint(member.path) for member in checkpoints(entries)},
         **commits_of([member.path for member in checkpoints(entries)]),
         **set_commits_of((task.source, config.data.dir) for task in sets),

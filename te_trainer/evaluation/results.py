@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from te_trainer.config.schema import EvaluationConfig, Task
-from te_trainer.distil.results import environment
 from te_trainer.evaluation.models import Entry, papers_row
 from te_trainer.evaluation.predictions import predictions_of, truncations
 from te_trainer.evaluation.sets import METRICS, TaskSet
 from te_trainer.metrics.bootstrap import COVERED, RESAMPLES, interval, resampled
+from te_trainer.runs.environment import describe_environment
 
 MTEB_KEYS = {"average_precision": "ap"}
 
@@ -51,7 +51,7 @@ def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: li
         ],
         "truncation": truncations(root),
         "bootstrap": {"resamples": RESAMPLES, "interval": COVERED / 100, "seed": config.seed},
-        "environment": environment("float32"),
+        "environment": describe_environment("float32"),
     }
 
 

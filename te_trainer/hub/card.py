@@ -58,9 +58,9 @@ def model_card(run: FinishedRun, name: str, cycle: int | None, place: Place, lic
         name: the PLM.
         cycle: whose encoders these are; None stands for the kept ones.
     """
-    task = run.about["config"]["distillation"]["task"]
+    task = run.manifest["config"]["distillation"]["task"]
     starts = {kind: run.start(name, kind) for kind in place.kinds}
-    results = run.of(name)
+    results = run.results_for(name)
     evaluated = [result for kind in place.kinds for result in _eval_results(run, name, kind, cycle, place, task)]
     data = ModelCardData(
         base_model=list(dict.fromkeys(start for start, on_hub in starts.values() if on_hub)) or None,
@@ -101,11 +101,12 @@ def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict
     """What a person needs to know to use an encoder."""
     folder = str(run.encoder(name, kind, cycle))
     start, on_hub = run.start(name, kind)
+    section = run.manifest["config"][kind.replace("-", "_")]
     about = {
         "kind": kind,
         "start": markdown_code(start),
         "on_hub": on_hub,
-        "max_length": run.about["config"][kind.replace("-", "_")].get("max_length", 32 if kind == "bi-encoder" else 64),
+        "max_length": section.get("max_length", 32 if kind == "bi-encoder" else 64),
     }
     if kind == "bi-encoder":
         return about | {"pooling": saved_pooling(folder), "prompt": saved_prompt(folder)}
@@ -141,7 +142,7 @@ def _eval_results(
 
 def _benchmark(run: FinishedRun, test: str) -> Benchmark | None:
     """The benchmark that a test set is, where the run read it from the Hub; what a local file holds, nobody knows."""
-    data = run.about["config"]["data"]
+    data = run.manifest["config"]["data"]
     if test not in data["test"]:
         return None
     from_hub = data["dir"] is None and not Path(test).exists()

@@ -96,7 +96,7 @@ def write_page(root: Path) -> None:
         lstrip_blocks=True,
     )
     results = run.results
-    task = run.about["config"]["distillation"]["task"]
+    task = run.manifest["config"]["distillation"]["task"]
     points = min(POINTS_EACH, POINTS // max(1, len(run.names) * len(run.cycles)))
     page = environment.get_template("page.html").render(
         names=run.names,
@@ -129,7 +129,7 @@ def write_page(root: Path) -> None:
         ],
         environment=_flat(results["environment"]),
         configuration="\n".join(
-            map(printable, yaml.safe_dump(run.about, sort_keys=False, allow_unicode=True).splitlines())
+            map(printable, yaml.safe_dump(run.manifest, sort_keys=False, allow_unicode=True).splitlines())
         ),
     )
     write_text(root / PAGE, page)
@@ -207,7 +207,7 @@ def _model(run: FinishedRun, pairs: Dataset, number: int, points: int) -> dict[s
             for each in labellings
             for d in [each.distribution]
         ],
-        "scatters": _scatters(number, both, points, run.about["config"]["seed"]),
+        "scatters": _scatters(number, both, points, run.manifest["config"]["seed"]),
         "points": min(points, len(pairs)),
         "disagreements": _disagreements(both[-1], pairs) if both else [],
         "disagreed_in": both[-1][0].when if both else "",

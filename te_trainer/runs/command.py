@@ -49,7 +49,7 @@ def run_command(main: Callable[[], None], again: str = "continues") -> int:
     return 0
 
 
-def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool:
+def run_in_output_dir(config: Config, work: Callable[[Path, Config], None]) -> bool:
     """Let all ranks work in a configuration's output folder, which is this run's alone meanwhile; then they part.
 
     Returns:
@@ -59,10 +59,10 @@ def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool
         InputError: the folder is another run's, another process works in it, or the disk does not take it.
     """
     # here, so that --help and a wrong key answer at once
-    from te_trainer.distributed import keep_freed_memory, leave, process_state
-    from te_trainer.files.atomic import lock_run_dir
+    from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
     from te_trainer.files.disk_errors import disk_errors_as_input_error
     from te_trainer.runs.continuing import refuse_other_configuration
+    from te_trainer.runs.folder import lock_run_dir
     from te_trainer.runs.quiet import quiet_libraries
 
     quiet_libraries()
@@ -76,7 +76,7 @@ def work_in_folder(config: Config, work: Callable[[Path, Config], None]) -> bool
         state.wait_for_everyone()
         refuse_other_configuration(root, config, state.num_processes)
         work(root, config)
-    leave()
+    shutdown_process_group()
     return is_main_process
 
 

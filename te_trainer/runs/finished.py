@@ -21,13 +21,13 @@ class FinishedRun:
     Args:
         root: the folder.
         results: `results.json`.
-        about: `run.yaml`.
+        manifest: `run.yaml`.
         pool: its counts.
     """
 
     root: Path
     results: dict[str, Any]
-    about: dict[str, Any]
+    manifest: dict[str, Any]
     pool: Pool
 
     @staticmethod
@@ -44,8 +44,8 @@ class FinishedRun:
         results = read_json(root / "results.json", "start", "final")
         if "cycles" not in results:
             raise InputError(f"{root} holds no run of trans_encoder.py; name the output folder of one")
-        about = read_run_file(root, "models")
-        return FinishedRun(root, results, about, Pool.load(root / "pool")[0])
+        manifest = read_run_file(root, "models")
+        return FinishedRun(root, results, manifest, Pool.load(root / "pool")[0])
 
     @property
     def names(self) -> list[str]:
@@ -65,9 +65,9 @@ class FinishedRun:
     @property
     def distillation(self) -> DistillationConfig:
         """How it distilled."""
-        return DistillationConfig(**self.about["config"]["distillation"])
+        return DistillationConfig(**self.manifest["config"]["distillation"])
 
-    def of(self, name: str) -> dict[str, Any]:
+    def results_for(self, name: str) -> dict[str, Any]:
         """The results of one PLM."""
         return {
             "start": {name: self.results["start"][name]},
@@ -99,10 +99,10 @@ class FinishedRun:
 
     def start(self, name: str, kind: Kind) -> tuple[str, bool]:
         """The checkpoint that an encoder started from, without this machine's folders, and whether it is the Hub's."""
-        model = next(model for model in self.about["config"]["models"] if model["name"] == name)
+        model = next(model for model in self.manifest["config"]["models"] if model["name"] == name)
         key = kind.replace("-", "_")
         # a commit of the Hub is a whole SHA-1; of local weights there are shorter hashes
-        on_hub = len(self.about["models"][name][key]) == 40
+        on_hub = len(self.manifest["models"][name][key]) == 40
         return (split_revision(model[key])[0] if on_hub else Path(model[key].replace(":", "/")).name), on_hub
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from te_trainer.data import GoldSet
-from te_trainer.files.atomic import atomic_file, scratch_folder
+from te_trainer.files.atomic import atomic_file
 from te_trainer.files.records import damage_as_input_error
 from te_trainer.labelling import Progress, score_pairs
 from te_trainer.metrics import Metric
 from te_trainer.models import Encoder
+from te_trainer.runs.folder import scratch_folder
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A folder is one run's at a time; what others have there stays."""
+"""Files and folders appear whole, or not at all; what others have there stays."""
 
 from __future__ import annotations
 
@@ -10,66 +10,15 @@ import pytest
 import torch
 from conftest import labelled
 
-from te_trainer.errors import InputError
-from te_trainer.files.atomic import (
-    LOCK,
-    PARTIAL,
-    atomic_file,
-    atomic_folder,
-    folder_for,
-    lock_run_dir,
-    scratch_folder,
-    write_text,
-)
+from te_trainer.files.atomic import PARTIAL, atomic_file, atomic_folder, write_text
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.runs.folder import lock_run_dir, scratch_folder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 
 class Stopped(BaseException):
     """As an interruption."""
-
-
-def fails_in(root: Path, meanwhile: Path | None = None) -> None:
-    with pytest.raises(Stopped), lock_run_dir(root):
-        assert (root / LOCK).exists()
-        if meanwhile is not None:
-            write_text(meanwhile, "of another run")
-        raise Stopped
-
-
-def test_a_failed_start_leaves_nothing_that_it_made(tmp_path: Path) -> None:
-    fails_in(tmp_path / "runs" / "deep" / "a")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "other", ["runs/b/results.json", "runs/deep/b/results.json", "runs/deep/a/in0/.partial-pool/x"]
-)
-def test_a_failed_start_leaves_what_another_run_has_put_there(tmp_path: Path, other: str) -> None:
-    fails_in(tmp_path / "runs" / "deep" / "a", tmp_path / other)
-    assert (tmp_path / other).read_text() == "of another run"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / other]
-
-
-def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".lock" / "inner").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"\.lock is a folder; delete it"), lock_run_dir(tmp_path):
-        pass
-
-
-def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
-    root = tmp_path / "runs" / "a"
-    root.mkdir(parents=True)
-    fails_in(root)
-    assert root.is_dir() and list(root.iterdir()) == []
-
-
-def test_a_run_that_has_begun_stays(tmp_path: Path) -> None:
-    with pytest.raises(Stopped), lock_run_dir(tmp_path / "a"):
-        write_text(tmp_path / "a" / "run.yaml", "config: {}\n")
-        raise Stopped
-    assert (tmp_path / "a" / "run.yaml").exists()
 
 
 def test_a_run_leaves_alone_what_a_run_inside_of_it_writes(tmp_path: Path) -> None:
@@ -130,17 +79,6 @@ def test_a_killed_predecessors_leavings_go_when_the_same_is_written(tmp_path: Pa
     with atomic_folder(tmp_path / "pool") as folder:
         assert list(folder.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["pool"]
-
-
-def test_the_folder_of_an_output_goes_only_if_it_was_made_and_is_empty(tmp_path: Path) -> None:
-    with folder_for(tmp_path / "new" / "deep" / "scores.tsv"):
-        assert (tmp_path / "new" / "deep").is_dir()
-    assert list(tmp_path.iterdir()) == []
-    with folder_for(tmp_path / "new" / "deep" / "scores.tsv"):
-        write_text(tmp_path / "new" / "other.tsv", "of another process")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other.tsv"]
-    with pytest.raises(InputError, match=r"cannot be written to \(.*; name another folder"):
-        folder_for(tmp_path / "new" / "other.tsv" / "scores.tsv").__enter__()
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])

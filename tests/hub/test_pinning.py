@@ -348,12 +348,12 @@ os.environ |= {"HF_ENDPOINT": sys.argv[1], "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE"
 from pathlib import Path
 from te_trainer.models.locate import locate
 from te_trainer.runs.commits import pin_models
-from te_trainer.distributed import leave
+from te_trainer.distributed import shutdown_process_group
 
 pin_models(["owner/ranks"])
 folder = Path(locate("owner/ranks"))
 Path(sys.argv[2], f"commit-{rank}").write_text(f"{folder.name} {(folder / 'model.safetensors').is_file()}")
-leave()
+shutdown_process_group()
 """
 
 

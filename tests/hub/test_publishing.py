@@ -310,10 +310,10 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
     for part in (found["start"], found["final"], *found["cycles"]):
         part["other"] = part["tiny"]
     (twins / "results.json").write_text(json.dumps(found), encoding="utf-8")
-    about = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
-    about["config"]["models"].append({**about["config"]["models"][0], "name": "other"})
-    about["models"]["other"] = about["models"]["tiny"]
-    (twins / "run.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    manifest = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+    manifest["config"]["models"].append({**manifest["config"]["models"][0], "name": "other"})
+    manifest["models"]["other"] = manifest["models"]["tiny"]
+    (twins / "run.yaml").write_text(yaml.safe_dump(manifest), encoding="utf-8")
 
     hub.shelf.objects.clear()
     hub.resets["/lfs/"] = 1
@@ -396,17 +396,17 @@ def card_of(run: FinishedRun, license: str | None = None) -> ModelCard:
 
 def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
     found = FinishedRun.load(run)
-    about = json.loads(json.dumps(found.about))
-    about["config"]["models"][0] |= {"bi_encoder": "princeton-nlp/start", "cross_encoder": "bert-base-uncased"}
-    about["models"]["tiny"] = {"bi_encoder": "a" * 40, "cross_encoder": "b" * 40}
-    about["config"]["data"] |= {"test": ["stsb", "sts12"], "dev": "stsb", "pool": ["stsb", "owner/pairs:small"]}
+    manifest = json.loads(json.dumps(found.manifest))
+    manifest["config"]["models"][0] |= {"bi_encoder": "princeton-nlp/start", "cross_encoder": "bert-base-uncased"}
+    manifest["models"]["tiny"] = {"bi_encoder": "a" * 40, "cross_encoder": "b" * 40}
+    manifest["config"]["data"] |= {"test": ["stsb", "sts12"], "dev": "stsb", "pool": ["stsb", "owner/pairs:small"]}
     in_pool = [("stsb", 3), ("stsb", 9), ("sts12", 0)]
     entries = [{"name": name, "from_hub": True, "pairs": 9, "in_pool": count} for name, count in in_pool]
     overlap = {"dev": entries[0], "test": {entry["name"]: entry for entry in entries[1:]}}
     pool = replace(found.pool, sources=[SourceCount("stsb"), SourceCount("owner/pairs:small")])
     scores = {"stsb": 0.75, "sts12": 0.5, "avg": 0.625}
     found.results["final"]["tiny"]["bi-encoder"]["test"] = scores
-    card = card_of(replace(found, about=about, pool=pool, results=found.results | {"overlap": overlap}))
+    card = card_of(replace(found, manifest=manifest, pool=pool, results=found.results | {"overlap": overlap}))
     assert card.data.base_model == ["princeton-nlp/start"]
     assert card.data.datasets == ["mteb/stsbenchmark-sts", "owner/pairs"]
     described = [(result.dataset_type, result.dataset_split, result.metric_value) for result in card.data.eval_results]
@@ -420,17 +420,17 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
 def test_a_local_file_is_published_as_no_data_set_of_the_hub(run: Path, counted: bool) -> None:
     """A benchmark that was read from data.dir is what the user put there, in a pool and in a test set."""
     found = FinishedRun.load(run)
-    about = json.loads(json.dumps(found.about))
-    about["config"]["data"] |= {"test": ["sickr"], "dir": "/home/me/sets", "pool": ["sickr"]}
+    manifest = json.loads(json.dumps(found.manifest))
+    manifest["config"]["data"] |= {"test": ["sickr"], "dir": "/home/me/sets", "pool": ["sickr"]}
     pool = replace(found.pool, sources=[SourceCount("sickr", sha256="0" * 64)])
     found.results["final"]["tiny"]["bi-encoder"]["test"] = {"sickr": 0.75, "avg": 0.75}
     found.results.pop("overlap")
     if counted:
-        about["config"]["data"]["dir"] = None  # what was read counts, not what is there when the card is made
+        manifest["config"]["data"]["dir"] = None  # what was read counts, not what is there when the card is made
         found.results["overlap"] = {
             "test": {"sickr": {"name": "sickr", "from_hub": False, "pairs": 9, "in_pool": 0}},
         }
-    card = card_of(replace(found, about=about, pool=pool))
+    card = card_of(replace(found, manifest=manifest, pool=pool))
     assert "mteb/" not in str(card)
     (result,) = card.data.eval_results or []
     assert (result.dataset_type, result.dataset_name) == ("unknown", "sickr (local file)")
@@ -441,9 +441,9 @@ def test_a_local_file_is_published_as_no_data_set_of_the_hub(run: Path, counted:
 
 def test_names_neither_break_a_card_nor_mean_anything_in_it(run: Path) -> None:
     found = FinishedRun.load(run)
-    about = json.loads(json.dumps(found.about))
+    manifest = json.loads(json.dumps(found.manifest))
     test, other, start = 'a: "b" | #{{ 7 * 7 }} <b>', "*kept* [x](y) | `z`", "start`|<i>"
-    about["config"]["models"][0] |= {"bi_encoder": f"/home/{start}", "cross_encoder": f"/home/{start}"}
+    manifest["config"]["models"][0] |= {"bi_encoder": f"/home/{start}", "cross_encoder": f"/home/{start}"}
     results = found.results
     results["overlap"] = {"test": {test: {"name": test, "from_hub": False, "pairs": 9, "in_pool": 2}}}
     for part in (results["start"], results["final"], *results["cycles"]):
@@ -451,7 +451,7 @@ def test_names_neither_break_a_card_nor_mean_anything_in_it(run: Path) -> None:
             entry["test"] = {test: 0.5, "avg": 0.5}
         part[other] = part["tiny"]
     pool = replace(found.pool, sources=[SourceCount("/home/_me_/- | [p](q)\x1b.tsv", sha256="0" * 64)])
-    card = card_of(replace(found, about=about, pool=pool), "other: 'mine'\n---\n")
+    card = card_of(replace(found, manifest=manifest, pool=pool), "other: 'mine'\n---\n")
     (result,) = card.data.eval_results or []
     assert (result.dataset_name, card.data.license) == (test, "other: 'mine'\n---\n")
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(card.text)
@@ -487,15 +487,15 @@ def test_nothing_but_an_encoder_is_published(
 
 def test_a_card_calls_unsupervised_only_what_no_gold_score_chose(run: Path) -> None:
     found = FinishedRun.load(run)
-    about = json.loads(json.dumps(found.about))
-    about["config"]["distillation"]["selection"] = "last"
-    about["config"]["data"] |= {"test": [], "dev": None}
+    manifest = json.loads(json.dumps(found.manifest))
+    manifest["config"]["distillation"]["selection"] = "last"
+    manifest["config"]["data"] |= {"test": [], "dev": None}
     parts = [found.results["start"], found.results["final"], *found.results["cycles"]]
     for scores in (part["tiny"] for part in parts):
         for entry in scores.values():
             entry.pop("dev", None)
             entry.pop("test", None)
-    card = card_of(replace(found, about=about), "mit")
+    card = card_of(replace(found, manifest=manifest), "mit")
     assert "No gold score chose anything in this run, so the distillation was unsupervised" in card.text
     assert "How the starting checkpoints were trained is another matter." in card.text
     assert "No test set with gold scores was given to the run" in card.text

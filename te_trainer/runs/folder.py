@@ -1,0 +1,134 @@
+"""Who may write: one process locks an output folder or an output file; all ranks share a scratch folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from te_trainer.distributed import process_state
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import PARTIAL, remove
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def lock_run_dir(root: Path) -> Iterator[None]:
+    """Make an output folder if need be, and hold it for this process alone, which the system ends with the process.
+
+    After a failed start, one that leaves no `run.yaml`, the empty folders that this process made are removed again.
+
+    Raises:
+        InputError: The folder holds other things than a run, another process holds it, or it cannot be made.
+    """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"output_dir: {root} is a file; name a folder")
+    names = [path.name for path in root.iterdir()] if root.is_dir() else []
+    foreign = sorted(name for name in names if name != LOCK and not name.startswith(PARTIAL))
+    if foreign and not (root / "run.yaml").is_file():
+        raise InputError(
+            f"output_dir: {root} holds '{foreign[0]}' and no run.yaml, so it is not a run's folder; name another one"
+        )
+    made: list[Path] = []
+    lock = FileLock(root / LOCK)
+    try:
+        made += _make_folder(root)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"output_dir: another process works in {root}; wait for it, or name another folder") from None
+    except OSError as error:
+        _remove_empty(made)
+        if (root / LOCK).is_dir():
+            raise InputError(f"output_dir: {root / LOCK} is a folder; delete it, or name another folder") from None
+        raise InputError(f"output_dir: {root} cannot be made ({error.strerror}); name another folder") from None
+    try:
+        yield
+    except BaseException:
+        if not (root / "run.yaml").exists():
+            # It is removed while it is held: a process that opened it before sees that it is gone, and makes another.
+            (root / LOCK).unlink(missing_ok=True)
+            _remove_empty(made)
+        raise
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def lock_output_file(file: Path) -> Iterator[None]:
+    """Make the folder of an output file if need be, and hold the file for this process alone.
+
+    Folders that this process made and that stay empty are removed again.
+
+    Raises:
+        InputError: The folder cannot be made or written to, or another process writes the file.
+    """
+    folder = file.absolute().parent
+    made: list[Path] = []
+    try:
+        made += _make_folder(folder)
+        # a file without a name leaves nothing behind where it cannot be written
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _remove_empty(made)
+        raise InputError(f"output: {folder} cannot be written to ({error.strerror}); name another folder") from None
+    path = file.with_name(f"{PARTIAL}{file.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"output: another process writes {file}; wait for it, or name another file") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        _remove_empty(made)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder that all ranks see, and that is removed when the block ends."""
+    state = process_state()
+    if state.is_main_process:
+        remove(path)
+        path.mkdir(parents=True)
+    state.wait_for_everyone()
+    try:
+        yield path
+    finally:
+        if state.is_main_process:
+            shutil.rmtree(path, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and its parents; returns those that were not there before, the innermost first."""
+    made: list[Path] = []
+    folder = folder.absolute()
+    for path in [*reversed(folder.parents), folder]:
+        try:
+            path.mkdir()
+        except OSError:
+            # Of a folder that is there, the system may say many things, for example that its disk is read-only.
+            if not path.is_dir():
+                _remove_empty(made)
+                if os.path.lexists(path):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+                raise
+        else:
+            made.insert(0, path)
+    return made
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for path in folders:
+        with contextlib.suppress(OSError):
+            path.rmdir()

@@ -1,0 +1,75 @@
+"""A folder is one run's at a time, a file one process's; what others have there stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import write_text
+from te_trainer.runs.folder import LOCK, lock_output_file, lock_run_dir
+
+
+class Stopped(BaseException):
+    """As an interruption."""
+
+
+def fails_in(root: Path, meanwhile: Path | None = None) -> None:
+    with pytest.raises(Stopped), lock_run_dir(root):
+        assert (root / LOCK).exists()
+        if meanwhile is not None:
+            write_text(meanwhile, "of another run")
+        raise Stopped
+
+
+def test_a_failed_start_leaves_nothing_that_it_made(tmp_path: Path) -> None:
+    fails_in(tmp_path / "runs" / "deep" / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "other", ["runs/b/results.json", "runs/deep/b/results.json", "runs/deep/a/in0/.partial-pool/x"]
+)
+def test_a_failed_start_leaves_what_another_run_has_put_there(tmp_path: Path, other: str) -> None:
+    fails_in(tmp_path / "runs" / "deep" / "a", tmp_path / other)
+    assert (tmp_path / other).read_text() == "of another run"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / other]
+
+
+def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".lock" / "inner").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"\.lock is a folder; delete it"), lock_run_dir(tmp_path):
+        pass
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    root = tmp_path / "runs" / "a"
+    root.mkdir(parents=True)
+    fails_in(root)
+    assert root.is_dir() and list(root.iterdir()) == []
+
+
+def test_a_run_that_has_begun_stays(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), lock_run_dir(tmp_path / "a"):
+        write_text(tmp_path / "a" / "run.yaml", "config: {}\n")
+        raise Stopped
+    assert (tmp_path / "a" / "run.yaml").exists()
+
+
+def test_the_folder_of_an_output_is_removed_only_if_it_was_made_and_is_empty(tmp_path: Path) -> None:
+    with lock_output_file(tmp_path / "new" / "deep" / "scores.tsv"):
+        assert (tmp_path / "new" / "deep").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with lock_output_file(tmp_path / "new" / "deep" / "scores.tsv"):
+        write_text(tmp_path / "new" / "other.tsv", "of another process")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other.tsv"]
+    with pytest.raises(InputError, match=r"cannot be written to \(.*; name another folder"):
+        lock_output_file(tmp_path / "new" / "other.tsv" / "scores.tsv").__enter__()
+
+
+def test_an_output_file_is_written_by_one_process(tmp_path: Path) -> None:
+    file = tmp_path / "scores.tsv"
+    with lock_output_file(file), pytest.raises(InputError, match=r"another process writes .*scores\.tsv"):
+        lock_output_file(file).__enter__()
+    assert list(tmp_path.iterdir()) == []
