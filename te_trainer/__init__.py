@@ -1,6 +1,53 @@
-"""te_trainer: Trans-Encoder on the Hugging Face Trainer.
+"""Trans-Encoder (Liu et al., ICLR 2022) on the Hugging Face Trainer: sentence-pair models without labels.
 
-from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.trainers import BiEncoderTrainer, CrossEncoderTrainer
-from te_trainer.labelling import score_pairs
+The names below are imported when they are first used, so that `import te_trainer` loads no torch.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from te_trainer.labelling import embed_sentences, score_pairs
+    from te_trainer.models import BiEncoder, CrossEncoder
+    from te_trainer.trainers import (
+        BiEncoderTrainer,
+        BiEncoderTrainingArguments,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "BiEncoder": "te_trainer.models",
+    "BiEncoderTrainer": "te_trainer.trainers",
+    "BiEncoderTrainingArguments": "te_trainer.trainers",
+    "CrossEncoder": "te_trainer.models",
+    "CrossEncoderTrainer": "te_trainer.trainers",
+    "CrossEncoderTrainingArguments": "te_trainer.trainers",
+    "embed_sentences": "te_trainer.labelling",
+    "score_pairs": "te_trainer.labelling",
+}
+
+__all__ = [
+    "BiEncoder",
+    "BiEncoderTrainer",
+    "BiEncoderTrainingArguments",
+    "CrossEncoder",
+    "CrossEncoderTrainer",
+    "CrossEncoderTrainingArguments",
+    "embed_sentences",
+    "score_pairs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'te_trainer' has no attribute '{name}'")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

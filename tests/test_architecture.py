@@ -14,6 +14,7 @@ PACKAGE = ROOT / "te_trainer"
 
 # Each package or module may import those that stand after it.
 ORDER = [
+    "__main__",
     "cli",
     "commands",
     "evaluation",

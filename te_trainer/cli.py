@@ -1,0 +1,108 @@
+"""The command `te-trainer`: the same jobs as the scripts in `recipes/`, and the recipes of an installed package."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+from te_trainer.errors import InputError
+from te_trainer.runs.command import run_command
+
+JOBS = {
+    "distil": "from unlabelled sentence pairs to a bi-encoder and a cross-encoder",
+    "contrastive": "from a plain PLM and sentences to a bi-encoder (SimCSE, Mirror-BERT)",
+    "score": "scores of a file of pairs, or the nearest sentences of a file's sentences",
+    "evaluate": "scores of finished models on pairs with gold scores",
+    "push": "publish a finished run on the Hugging Face Hub",
+}
+
+USAGE = """usage: te-trainer COMMAND [--config FILE.yaml] [--section.key value ...]
+
+{jobs}
+  recipes ls     list the recipes and the accelerate configurations that come with the package
+  recipes cp     copy one of them: te-trainer recipes cp sts/bert_base my.yaml
+
+`te-trainer COMMAND --help` lists the keys of a command. `accelerate launch -m te_trainer COMMAND` runs it in several
+processes.
+""".format(jobs="\n".join(f"  {name:<14} {text}" for name, text in JOBS.items()))
+
+
+def main() -> int:
+    """Run one command; the exit statuses are those of `run_command`."""
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in {"-h", "--help"}:
+        print(USAGE, end="")
+        return 0
+    if command in JOBS:
+        # A job reads its keys from sys.argv, as the script of the same name does.
+        sys.argv = [f"te-trainer {command}", *arguments]
+        job = importlib.import_module(f"te_trainer.commands.{command}").main
+        return run_command(job, again="begins from the start" if command == "score" else "continues")
+    if command == "recipes":
+        return run_command(lambda: recipes(arguments))
+    return run_command(lambda: refuse_command(command))
+
+
+def refuse_command(command: str) -> None:
+    """Refuse a command that does not exist, with the nearest one that does."""
+    from te_trainer.config.parsing import nearest
+
+    raise InputError(nearest(f"unknown command '{command}'", command, [*JOBS, "recipes"]))
+
+
+def recipes(arguments: list[str]) -> None:
+    """List the recipes (`ls`), or copy one (`cp NAME TARGET`)."""
+    match arguments:
+        case ["ls"]:
+            print("\n".join(available_recipes()))
+        case ["cp", name, target]:
+            copy_recipe(name, Path(target))
+        case _:
+            raise InputError("recipes: write `te-trainer recipes ls` or `te-trainer recipes cp NAME TARGET`")
+
+
+def available_recipes() -> dict[str, Path]:
+    """Every recipe and accelerate configuration, and the folder of sample data, by name."""
+    folders = {"": resource_folder("recipes"), "accelerate_configs/": resource_folder("accelerate_configs")}
+    found = {
+        f"{prefix}{path.relative_to(folder).with_suffix('')}": path
+        for prefix, folder in folders.items()
+        for path in sorted(folder.rglob("*.yaml"))
+    }
+    return found | {"sample": folders[""] / "sample"}
+
+
+def resource_folder(name: str) -> Path:
+    """A folder of recipes: part of the package in a wheel, beside the package in a checkout."""
+    package = Path(__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+def copy_recipe(name: str, target: Path) -> None:
+    """Copy a recipe, or the folder of sample data.
+
+    Args:
+        name: Name of the recipe as `recipes ls` prints it. Leading folders may be left out where one recipe is meant;
+            self-distillation goes before mutual-distillation and ablations.
+
+    Raises:
+        InputError: No recipe has this name, or the target exists.
+    """
+    from te_trainer.config.parsing import nearest
+
+    known = available_recipes()
+    name = name.removesuffix(".yaml")
+    candidates = [name, f"self_distill/{name}", *(other for other in known if other.endswith(f"/{name}"))]
+    source = next((known[one] for one in candidates if one in known), None)
+    if source is None:
+        raise InputError(nearest(f"recipes: there is no recipe '{name}'", name, list(known)))
+    if target.exists():
+        raise InputError(f"recipes: {target} exists already; name another target, or delete it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+    print(f"Copied {name} to {target}.")

@@ -1,0 +1,138 @@
+"""The command `te-trainer`, the lazy names of the package, and what a wheel of it holds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, process_environment
+
+import te_trainer
+from te_trainer import cli
+from te_trainer.errors import InputError
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, env=process_environment(), capture_output=True, text=True, check=False)
+
+
+def test_the_package_and_its_help_load_no_torch() -> None:
+    code = """
+import sys, te_trainer.cli
+sys.argv = ["te-trainer", "--help"]
+status = te_trainer.cli.main()
+sys.exit(status or "torch" in sys.modules)
+"""
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    for command in (*cli.JOBS, "recipes ls", "recipes cp"):
+        assert f"\n  {command} " in result.stdout
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(te_trainer, name).__name__ == name for name in te_trainer.__all__)
+    assert set(te_trainer.__all__) <= set(dir(te_trainer))
+    with pytest.raises(AttributeError, match="BiEncoders"):
+        te_trainer.BiEncoders  # noqa: B018
+
+
+@pytest.mark.parametrize("command", cli.JOBS)
+def test_a_command_reads_its_own_keys(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["te-trainer", command, "--no_such_key", "1"])
+    assert cli.main() == 2
+    assert "no_such_key" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["te-trainer", "distill"])
+    assert cli.main() == 2
+    assert "'distil'" in capsys.readouterr().err
+
+
+def test_the_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.recipes(["ls"])
+    names = capsys.readouterr().out.split()
+    assert {"quickstart", "self_distill/sts/bert_base", "accelerate_configs/cpu", "sample"} <= set(names)
+    files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "accelerate_configs").rglob("*.yaml")]
+    assert len(names) == len(files) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("sts/bert_base", "recipes/self_distill/sts/bert_base.yaml"),
+        ("mutual_distill/sts/base.yaml", "recipes/mutual_distill/sts/base.yaml"),
+        ("fsdp2", "accelerate_configs/fsdp2.yaml"),
+    ],
+)
+def test_a_copy_is_the_recipe(name: str, source: str, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "my.yaml"
+    cli.recipes(["cp", name, str(target)])
+    assert target.read_bytes() == (ROOT / source).read_bytes()
+
+
+def test_a_copy_replaces_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "my.yaml"
+    target.write_text("mine")
+    with pytest.raises(InputError, match=r"my\.yaml exists"):
+        cli.recipes(["cp", "quickstart", str(target)])
+    assert target.read_text() == "mine"
+    with pytest.raises(InputError, match="self_distill/sts/bert_base"):
+        cli.recipes(["cp", "sts/bert_bas", str(tmp_path / "other.yaml")])
+    with pytest.raises(InputError, match="cp NAME TARGET"):
+        cli.recipes(["cp", "quickstart"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
+def test_an_installed_package_brings_its_recipes(editable: bool, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for path in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split("\n"):
+        if path and not path.startswith(("tests/", "docs/")) and (ROOT / path).is_file():
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / path, source / path)
+    # The environment sees the libraries of this one, and not its te_trainer: .pth files in them are not read.
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    libraries = sysconfig.get_path("purelib")
+    (next((tmp_path / "venv" / "lib").glob("python*/site-packages")) / "libraries.pth").write_text(libraries)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def succeed(*command: str | Path, **more: str) -> str:
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr + result.stdout
+        return result.stdout
+
+    flags = ("--no-deps", "--no-build-isolation", "--quiet")
+    if editable:
+        succeed(python, "-m", "pip", "install", *flags, "--editable", source, PYTHONPATH=libraries)
+    else:
+        succeed(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", tmp_path, source)
+        (wheel,) = tmp_path.glob("te_trainer-*.whl")
+        shutil.rmtree(source)
+        succeed(python, "-m", "pip", "install", "--no-deps", "--quiet", wheel)
+    command = python.with_name("te-trainer")
+    assert "distil" in succeed(command, "--help")
+    names = succeed(command, "recipes", "ls").split()
+    assert len(names) == len(cli.available_recipes())
+    succeed(command, "recipes", "cp", "sts/bert_base", "my.yaml")
+    expected = ROOT / "recipes" / "self_distill" / "sts" / "bert_base.yaml"
+    assert (tmp_path / "my.yaml").read_bytes() == expected.read_bytes()
+    succeed(command, "recipes", "cp", "sample", "sample")
+    assert (tmp_path / "sample" / "pool.tsv").is_file()
+    folder = succeed(
+        python, "-c", "import te_trainer, pathlib; print(pathlib.Path(te_trainer.__file__).parent)"
+    ).strip()
+    assert Path(folder).is_relative_to(tmp_path)
+    for data in ("py.typed", "hub/card.md", "report/page.html", "metrics/modules/spearman/spearman.py"):
+        assert (Path(folder) / data).is_file()
