@@ -42,7 +42,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "trainers": {"data", "files", "runs"},
     "losses": {"metrics"},
 }
-EXCEPTIONS = {("contrastive", "distil"), ("contrastive", "report"), ("runs", "distil"), ("runs", "contrastive")}
+EXCEPTIONS = {("contrastive", "distil"), ("runs", "distil"), ("runs", "contrastive")}
 
 
 def layer(path: Path) -> str:

@@ -25,7 +25,6 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
         collect,
         load_sentences,
         prepare_sentences,
-        print_table,
         record_path,
         refuse_missing_encoder,
     )
@@ -37,6 +36,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     from te_trainer.files.records import read_json
     from te_trainer.metrics import spearman
     from te_trainer.models.precision import resolve_precision
+    from te_trainer.report import print_contrastive_results
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.scoring import Scorer
     from te_trainer.runs.truncation import (
@@ -51,7 +51,7 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
         if state.is_main_process:
             results = read_json(results_file, "start", "final")
             refuse_missing_encoder(root)
-            print_table(results, spearman.__name__)
+            print_contrastive_results(results, spearman.__name__)
             print(f"The run in {root} is finished; there is nothing to do.")
         return
 
@@ -99,5 +99,5 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     if state.is_main_process:
         results = collect(root, stage.record, precision) | {"truncation": contrastive_truncation(root)}
         write_text(results_file, json.dumps(results, indent=2) + "\n")
-        print_table(results, spearman.__name__)
+        print_contrastive_results(results, spearman.__name__)
         print(f"The bi-encoder is in {stage.folder}.")

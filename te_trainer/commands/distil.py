@@ -37,7 +37,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json
     from te_trainer.hub import check_hub
-    from te_trainer.report import PAGE, print_table, write_page, write_report
+    from te_trainer.report import PAGE, print_results, write_page, write_report
     from te_trainer.runs.finished import refuse_missing_encoders
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.scoring import Scorer
@@ -50,7 +50,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
         if state.is_main_process:
             results = read_json(results_file, "start", "cycles", "final")
             refuse_missing_encoders(root, results)
-            print_table(results, metric.__name__)
+            print_results(results, metric.__name__)
             print(f"The run in {root} is finished; there is nothing to do.")
             if not (root / PAGE).exists():
                 write_page(root)
@@ -110,6 +110,6 @@ def distil_in(root: Path, config: RunConfig) -> None:
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         # the run is finished now, whatever becomes of its page; the same command writes one that is not there
         write_page(root)
-        print_table(results, metric.__name__)
+        print_results(results, metric.__name__)
         places = " and ".join(f"NAME/{kind}" for kind in runner.kinds)
         print(f"{root / PAGE} tells more; the encoders are in {root}/{places}.")

@@ -26,12 +26,10 @@ from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damaged_run_file_as_input_error, read_json, read_run_file
 from te_trainer.models.checkpoint import load_config
-from te_trainer.report import lay_out, show
 from te_trainer.runs.commits import commits_of, pin_models, pin_sets, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
 from te_trainer.runs.environment import describe_environment, library_versions
 from te_trainer.runs.saved import check_encoder_files
-from te_trainer.runs.truncation import describe_contrastive_truncation
 
 ENCODER = "bi-encoder"
 
@@ -161,19 +159,3 @@ def refuse_missing_encoder(root: Path) -> None:
 def record_path(root: Path, when: str) -> Path:
     """Scores of the encoder before ("start") or after ("final") the training."""
     return root / "scores" / f"{when}.json"
-
-
-def print_table(results: dict[str, Any], metric: str) -> None:
-    """Print the scores of the encoder before and after the training, or what is known without any."""
-    found = [("", when, ENCODER, results[part][ENCODER]) for when, part in (("start", "start"), ("kept", "final"))]
-    cut = describe_contrastive_truncation(results.get("truncation", {}))
-    if any("dev" in scores or "test" in scores for *_, scores in found):
-        show(*lay_out(found, with_model=False), metric, cut)
-        return
-    training = results.get("training", {})
-    told = [f"{training['steps']:,} steps"] if training.get("steps") is not None else []
-    told += [f"{results['seconds']['train']:,.1f} seconds"]
-    told += [f"last loss {training['loss']:.4f}"] if training.get("loss") is not None else []
-    print(f"There are no gold scores (data.dev, data.test), so nothing was scored. Training: {', '.join(told)}.")
-    for line in cut:
-        print(line)

@@ -14,7 +14,7 @@ from transformers.training_args import OptimizerNames
 from te_trainer.config.defaults import CYCLES, paper_arguments
 from te_trainer.config.schema import Kind, ModelConfig, RunConfig
 from te_trainer.errors import InputError
-from te_trainer.metrics import Metric, roc_auc, spearman
+from te_trainer.metrics import TASK_METRICS, Metric
 from te_trainer.models.checkpoint import load_config
 from te_trainer.trainers.official_adamw import OPTIMISERS, check_official_adamw
 
@@ -66,7 +66,7 @@ def keeps_all_cycles(config: RunConfig) -> bool:
 
 def metric_of(config: RunConfig) -> Metric:
     """The task's metric."""
-    return spearman if config.distillation.task == "sts" else roc_auc
+    return TASK_METRICS[config.distillation.task][0]
 
 
 def max_length_of(config: RunConfig, kind: Kind) -> int:

@@ -17,9 +17,10 @@ from te_trainer.config.schema import Kind
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark
 from te_trainer.data.pool import SourceCount
 from te_trainer.escaping import markdown_code, markdown_text
+from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.models.checkpoint import load_config
 from te_trainer.models.layout import saved_activation, saved_pooling, saved_prompt
-from te_trainer.report import markdown, remarks, rows, what_chose
+from te_trainer.report.tables import overlap_entries, score_table, selection_note
 from te_trainer.runs.finished import FinishedRun
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -29,8 +30,8 @@ TAGS: dict[Kind, list[str]] = {
     "bi-encoder": ["sentence-similarity", "feature-extraction"],
     "cross-encoder": ["cross-encoder"],
 }
-# Names of evaluate's metrics, and how people call them.
-METRICS = {"sts": ("spearmanr", "Spearman"), "binary": ("roc_auc", "ROC-AUC")}
+# What the Hub calls the metrics: the names of the library evaluate.
+EVALUATE_NAMES = {"spearman": "spearmanr", "roc_auc": "roc_auc"}
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
@@ -61,14 +62,16 @@ def model_card(run: FinishedRun, name: str, cycle: int | None, place: Place, lic
     task = run.manifest["config"]["distillation"]["task"]
     starts = {kind: run.start(name, kind) for kind in place.kinds}
     results = run.results_for(name)
-    evaluated = [result for kind in place.kinds for result in _eval_results(run, name, kind, cycle, place, task)]
+    metric = TASK_METRICS[task][0].__name__
+    table = score_table(results, metric)
+    evaluated = [result for kind in place.kinds for result in _eval_results(run, name, kind, cycle, place, metric)]
     data = ModelCardData(
         base_model=list(dict.fromkeys(start for start, on_hub in starts.values() if on_hub)) or None,
         datasets=_datasets(run) or None,
         license=license,
         library_name="sentence-transformers",
         pipeline_tag=PIPELINES[place.kinds[0]],
-        metrics=[METRICS[task][0]] if evaluated else None,
+        metrics=[EVALUATE_NAMES[metric]] if evaluated else None,
         tags=["sentence-transformers", *(tag for kind in place.kinds for tag in TAGS[kind]), "trans-encoder"],
         model_name=place.repository.partition("/")[2] if evaluated else None,
         eval_results=evaluated or None,
@@ -85,11 +88,11 @@ def model_card(run: FinishedRun, name: str, cycle: int | None, place: Place, lic
         both="cross-encoder" in run.kinds,
         pairs=run.pool.pairs,
         sources=[markdown_text(_source(count)) for count in run.pool.sources],
-        metric=METRICS[task][1],
-        table=markdown(*rows(results)),
+        metric=METRIC_TITLES[metric],
+        table=table.markdown(),
         title=markdown_text(place.repository.partition("/")[2]),
-        remarks=[markdown_text(line) for line in remarks(results)],
-        chose=what_chose(results, run.distillation),
+        remarks=list(map(markdown_text, table.notes)),
+        selection_note=selection_note(results, run.distillation),
         counted="overlap" in run.results,
         overlap=_overlaps(run),
         tested=bool(evaluated),
@@ -114,10 +117,10 @@ def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict
 
 
 def _eval_results(
-    run: FinishedRun, name: str, kind: Kind, cycle: int | None, place: Place, task: str
+    run: FinishedRun, name: str, kind: Kind, cycle: int | None, place: Place, metric: str
 ) -> list[EvalResult]:
     """The scores on test sets, as fractions."""
-    metric, title = METRICS[task]
+    title = METRIC_TITLES[metric]
     found = []
     for test, score in run.scores(name, kind, cycle).get("test", {}).items():
         if test == "avg":
@@ -132,7 +135,7 @@ def _eval_results(
                 dataset_config=benchmark.configuration if benchmark else test,
                 dataset_name=test if benchmark or test not in BENCHMARKS else f"{test} (local file)",
                 dataset_split=_split(benchmark) if benchmark else None,
-                metric_type=metric,
+                metric_type=EVALUATE_NAMES[metric],
                 metric_name=f"{title} ({kind})" if place.folders else title,
                 metric_value=score,
             )
@@ -180,11 +183,8 @@ def _on_hub(count: SourceCount) -> bool:
 
 def _overlaps(run: FinishedRun) -> list[str]:
     """How many pairs of which sets with gold scores are in the pool."""
-    found = run.results.get("overlap", {})
-    entries = [("test", entry) for entry in found.get("test", {}).values()]
-    entries += [("dev", found["dev"])] if "dev" in found else []
     return [
         f"{entry['in_pool']:,} of the {entry['pairs']:,} pairs of the {role} set {markdown_text(entry['name'])}"
-        for role, entry in entries
+        for role, entry in overlap_entries(run.results)
         if entry["in_pool"]
     ]

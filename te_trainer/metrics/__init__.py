@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import pearsonr, rankdata, spearmanr
 
+from te_trainer.config.schema import Task
+
 Metric = Callable[[np.ndarray, np.ndarray], float]
+METRIC_TITLES = {
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "Average precision",
+}
 
 
 def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
@@ -59,6 +67,13 @@ def average_precision(scores: np.ndarray, gold: np.ndarray) -> float:
     retrieved = np.bincount(place)
     hits = np.bincount(place, weights=positive)
     return float((hits * hits.cumsum() / retrieved.cumsum()).sum() / positive.sum())
+
+
+# The first metric of a task is the one that the paper's tables have, and that chooses checkpoints.
+TASK_METRICS: dict[Task, tuple[Metric, Metric]] = {
+    "sts": (spearman, pearson),
+    "binary": (roc_auc, average_precision),
+}
 
 
 def module_path(name: str) -> str:

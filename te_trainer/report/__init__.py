@@ -2,17 +2,7 @@
 
 from te_trainer.report.page import PAGE, write_page
 from te_trainer.report.summary import write_report
-from te_trainer.report.tables import lay_out, markdown, print_table, remarks, rows, show, what_chose
+from te_trainer.report.table import Table
+from te_trainer.report.tables import print_contrastive_results, print_results
 
-__all__ = [
-    "PAGE",
-    "lay_out",
-    "markdown",
-    "print_table",
-    "remarks",
-    "rows",
-    "show",
-    "what_chose",
-    "write_page",
-    "write_report",
-]
+__all__ = ["PAGE", "Table", "print_contrastive_results", "print_results", "write_page", "write_report"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -48,71 +47,70 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A score in the order of training.
 
     Args:
-        place: 0 for the start, then one after another.
-        value: times 100.
-        kept: whether this encoder was kept.
+        position: 0 for the start, then one after another.
+        value: The score times 100.
+        kept: Whether this encoder was kept.
+        when: The cycle, as the page names it.
     """
 
-    place: int
+    position: int
     value: float
     kind: Kind
     kept: bool
+    when: str
+
+
+# Arguments of all charts: `name` is unique in a page, `description` is the chart's text alternative.
 
 
 def score_chart(
     name: str,
-    title: str,
+    description: str,
     points: Sequence[Point],
-    groups: Sequence[tuple[float, str]],
+    ticks: Sequence[tuple[float, str]],
     metric: str,
     limits: Sequence[float],
 ) -> Markup:
     """Scores in the order of training: the start, then the encoders of each cycle; what was kept has a ring.
 
     Args:
-        name: of the chart, unique in a page.
-        groups: where along the axis which label stands.
-        limits: of the scores.
+        ticks: Positions and labels of the horizontal axis.
+        metric: Title of the metric.
+        limits: Limits of the vertical axis.
     """
 
     def draw(axes: Axes) -> None:
         axes.axhline(points[0].value, color=INK, linewidth=0.9, linestyle=":")
-        axes.plot([p.place for p in points], [p.value for p in points], color=FAINT, linewidth=0.9)
+        axes.plot([p.position for p in points], [p.value for p in points], color=FAINT, linewidth=0.9)
         for kind, colour in COLOURS.items():
-            chosen = [point for point in points if point.kind == kind]
-            places, values = [p.place for p in chosen], [p.value for p in chosen]
-            axes.plot(places, values, LINES[kind], marker=MARKERS[kind], color=colour, linewidth=1.8, markersize=6)
-            rings = [point for point in chosen if point.kept]
-            axes.plot(
-                [p.place for p in rings],
-                [p.value for p in rings],
-                "o",
-                markersize=13,
-                markerfacecolor="none",
-                markeredgecolor=colour,
-                markeredgewidth=1.5,
-            )
-        axes.set_xticks([place for place, _ in groups], [label for _, label in groups])
-        axes.set_xlim(-0.5, max(point.place for point in points) + 0.5)
+            chosen = [(p.position, p.value) for p in points if p.kind == kind]
+            rings = [(p.position, p.value) for p in points if p.kind == kind and p.kept]
+            look: dict[str, Any] = {"marker": MARKERS[kind], "color": colour, "linewidth": 1.8, "markersize": 6}
+            axes.plot(*_columns(chosen), LINES[kind], **look)
+            ring: dict[str, Any] = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            axes.plot(*_columns(rings), "o", markeredgecolor=colour, **ring)
+        axes.set_xticks(*_columns(ticks))
+        axes.set_xlim(-0.5, points[-1].position + 0.5)
         axes.set_ylim(*limits)
         axes.set_ylabel(f"{metric} × 100")
         axes.tick_params(axis="x", length=0)
 
-    return _drawn(name, title, draw, 3.0)
+    return _svg(name, description, draw, 3.0)
 
 
-def histogram_chart(name: str, title: str, edges: np.ndarray, shares: dict[Kind, np.ndarray], highest: float) -> Markup:
+def histogram_chart(
+    name: str, description: str, edges: np.ndarray, shares: dict[Kind, np.ndarray], highest: float
+) -> Markup:
     """Histograms of labels, the teachers over each other.
 
     Args:
-        edges: of the bins, shape (bins + 1,).
-        shares: of the pool in each bin, shape (bins,).
-        highest: upper end of the axis.
+        edges: Edges of the bins, shape (bins + 1,).
+        shares: Each teacher's fraction of the pool in each bin, shape (bins,).
+        highest: Upper end of the vertical axis.
     """
 
     def draw(axes: Axes) -> None:
@@ -125,17 +123,17 @@ def histogram_chart(name: str, title: str, edges: np.ndarray, shares: dict[Kind,
         axes.set_xlabel("label")
         axes.set_ylabel("share of the pool")
 
-    return _drawn(name, title, draw, 2.5)
+    return _svg(name, description, draw, 2.5)
 
 
 def scatter_chart(
-    name: str, title: str, bi: np.ndarray, cross: np.ndarray, limits: Sequence[tuple[float, float]]
+    name: str, description: str, bi: np.ndarray, cross: np.ndarray, limits: Sequence[tuple[float, float]]
 ) -> Markup:
     """The cross-encoder's labels over the bi-encoder's.
 
     Args:
-        bi, cross: labels of the same pairs, shape (n,).
-        limits: of both axes.
+        bi, cross: Labels of the same pairs, shape (n,).
+        limits: Limits of both axes.
     """
 
     def draw(axes: Axes) -> None:
@@ -146,17 +144,17 @@ def scatter_chart(
         axes.set_xlabel("bi-encoder's label")
         axes.set_ylabel("cross-encoder's label")
 
-    return _drawn(name, title, draw, 3.2)
+    return _svg(name, description, draw, 3.2)
 
 
 def movement_chart(
-    name: str, title: str, rows: Sequence[tuple[str, Sequence[float]]], kind: Kind, limits: Sequence[float]
+    name: str, description: str, rows: Sequence[tuple[str, Sequence[float]]], kind: Kind, limits: Sequence[float]
 ) -> Markup:
     """Changes of labels: the middle half thick, nine tenths thin, the median a mark.
 
     Args:
-        rows: a label, and the quantiles 0.05, 0.25, 0.5, 0.75, 0.95.
-        limits: of the changes.
+        rows: A label, and the quantiles 0.05, 0.25, 0.5, 0.75, 0.95 of the changes.
+        limits: Limits of the horizontal axis.
     """
 
     def draw(axes: Axes) -> None:
@@ -173,53 +171,54 @@ def movement_chart(
         axes.set_xlabel("change of the label")
         axes.tick_params(axis="y", length=0)
 
-    return _drawn(name, title, draw, 0.9 + 0.45 * len(rows))
+    return _svg(name, description, draw, 0.9 + 0.45 * len(rows))
 
 
-def _drawn(name: str, title: str, draw: Callable[[Axes], None], height: float) -> Markup:
-    """One pair of axes as SVG, 331 pixels wide: about what a phone has, so that text keeps its size there."""
+def _columns(pairs: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    return [one for one, _ in pairs], [two for _, two in pairs]
+
+
+def _svg(name: str, description: str, draw: Callable[[Axes], None], height: float) -> Markup:
+    """One pair of axes as a part of a page: a text alternative, names of its own, colours of the page, no metadata.
+
+    It is 331 pixels wide, about what a phone has, so that text keeps its size there.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.6, height), layout="constrained")
         draw(figure.add_subplot())
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _inline(file.getvalue(), name, title)
-
-
-def _inline(svg: bytes, name: str, title: str) -> Markup:
-    """An SVG document as a part of a page: a text alternative, names of its own, colours of the page, no metadata."""
-    root = ElementTree.fromstring(svg)
+    root = ElementTree.fromstring(file.getvalue())
     for node in root.iter():
-        # it would hold for the whole page, whose style sheet says the same of all charts
+        # a style sheet of a chart would hold for the whole page
         for style in [child for child in node if child.tag.endswith("}style")]:
             node.remove(style)
-    for node in root.iter():
         # a page has no namespaces
         node.tag = node.tag.rpartition("}")[2]
-        _share_style(node)
-        if "id" in node.attrib:
-            node.set("id", f"{name}-{node.get('id')}")
         if (link := node.attrib.pop(f"{{{XLINK}}}href", None)) is not None:
             node.set("href", f"#{name}-{link[1:]}")
+        if "id" in node.attrib:
+            node.set("id", f"{name}-{node.get('id')}")
         if "clip-path" in node.attrib:
             node.set("clip-path", node.attrib["clip-path"].replace("#", f"#{name}-"))
         for colour, variable in VARIABLES.items():
             if colour in node.get("style", ""):
                 node.set("style", node.attrib["style"].replace(colour, f"var(--{variable})"))
+    for group in root.iter():
+        _style_once(group)
     for size in ("width", "height", "version"):
         del root.attrib[size]
     root.set("role", "img")
-    root.set("aria-label", title)
+    root.set("aria-label", description)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _share_style(group: ElementTree.Element) -> None:
-    """Give marks of one look their style once."""
-    marks = [mark for mark in group if mark.tag.endswith("use")]
-    styles = {mark.get("style", "") for mark in marks}
-    if len(marks) > 1 and len(styles) == 1 and len(marks) == len(group):
+def _style_once(group: ElementTree.Element) -> None:
+    """Give the group the style that all its marks have in common: thousands of points need it once."""
+    styles = {mark.get("style", "") for mark in group}
+    if len(group) > 1 and len(styles) == 1 and all(mark.tag == "use" for mark in group):
         group.set("style", styles.pop())
-        for mark in marks:
+        for mark in group:
             del mark.attrib["style"]
             for axis in ("x", "y"):
                 mark.set(axis, f"{float(mark.attrib[axis]):.1f}")

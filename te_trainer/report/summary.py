@@ -2,113 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.escaping import markdown_code, markdown_text, printable
 from te_trainer.files.atomic import atomic_file, write_text
-from te_trainer.report.labels_table import EXPLANATION, has_scores, label_rows, write_label_curves
+from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.tables import (
-    AGREEMENT,
-    ENSEMBLE,
+    AGREEMENT_DESCRIPTION,
+    ENSEMBLE_DESCRIPTIONS,
+    LABELS_DESCRIPTION,
     agreement_table,
-    markdown,
+    encoders_by_cycle,
+    has_scores,
     model_names,
     overlap_lines,
-    remarks,
-    rows,
-    what_chose,
+    result_table,
+    score_of,
+    selection_note,
+    stage_table,
 )
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
 
 
+class Line(NamedTuple):
+    """A curve of one encoder.
+
+    Args:
+        points: Cycle and value; cycle 0 is the start.
+    """
+
+    label: str
+    kind: str
+    marker: str
+    style: str
+    points: list[tuple[int, float]]
+
+
 def write_report(
     root: Path, results: dict[str, Any], distillation: DistillationConfig, pool: list[str], metric: str
 ) -> None:
-    """Write `curves.png` and `report.md` into the output folder."""
+    """Write `curves.png` and `report.md` into the output folder.
+
+    Args:
+        pool: Lines that describe the pool.
+        metric: Name of the task's metric.
+    """
+    write_curves(root / "curves.png", results, metric)
     scored = has_scores(results)
-    if scored:
-        _curves(root / "curves.png", results, metric)
-    else:
-        write_label_curves(root / "curves.png", results)
-    header, body = rows(results) if scored else label_rows(results) or rows(results)
-    seconds = results["seconds"]
+    table, agreement = result_table(results, metric), agreement_table(results)
     environment = results["environment"]
-    lines = [
-        "# Trans-Encoder run",
-        "",
-        f"{metric + ' x 100' if scored else 'There are no gold scores'}. {what_chose(results, distillation)}",
-        "",
-        *([ENSEMBLE[distillation.combine] + "\n"] if "ensemble" in results["final"] else []),
-        markdown(header, body),
-        "",
-        *([] if scored else [EXPLANATION + "\n"]),
-        *[markdown_text(line) + "\n" for line in remarks(results)],
-        f"![{'Scores' if scored else 'Labels'} by cycle](curves.png)",
-        "",
-        *_agreement(results),
-        "## Pool",
-        "",
-        *[f"- {markdown_text(line.removeprefix('pool: '))}" for line in pool],
-        *[f"- {markdown_text(line)}" for line in overlap_lines(results)],
-        "",
-        "## Models",
-        "",
-        *[
-            f"- {markdown_text(name)}, {kind} of cycle {entry['cycle']}: {markdown_code(f'{name}/{kind}')}"
-            for name in model_names(results)
-            for kind, entry in results["final"][name].items()
-        ],
-        "",
-        "## Time",
-        "",
-        "| stage | seconds |",
-        "| --- | ---: |",
-        *[f"| {stage} | {value:.1f} |" for stage, value in seconds.items()],
-        "",
-        f"On {environment['device']}, {environment['processes']} process(es), {environment['precision']}.",
-        "",
+    unit = f"{table.title}." if scored else "There are no gold scores."
+    encoders = [
+        f"- {markdown_text(name)}, {kind} of cycle {entry['cycle']}: {markdown_code(f'{name}/{kind}')}"
+        for name in model_names(results)
+        for kind, entry in results["final"][name].items()
     ]
-    write_text(root / "report.md", "\n".join(lines))
+    paragraphs = [
+        "# Trans-Encoder run",
+        f"{unit} {selection_note(results, distillation)}",
+        ENSEMBLE_DESCRIPTIONS[distillation.combine] if "ensemble" in results["final"] else "",
+        table.markdown(),
+        "" if scored else LABELS_DESCRIPTION,
+        *map(markdown_text, table.notes),
+        f"![{'Scores' if scored else 'Labels'} by cycle](curves.png)",
+        *([] if agreement is None else ["## Agreement", AGREEMENT_DESCRIPTION, agreement.markdown()]),
+        "## Pool",
+        "\n".join(f"- {markdown_text(line.removeprefix('pool: '))}" for line in [*pool, *overlap_lines(results)]),
+        "## Models",
+        "\n".join(encoders),
+        "## Time",
+        stage_table(results).markdown(),
+        f"On {environment['device']}, {environment['processes']} process(es), {environment['precision']}.",
+    ]
+    write_text(root / "report.md", "\n\n".join(filter(None, paragraphs)) + "\n")
 
 
-def _curves(path: Path, results: dict[str, Any], metric: str) -> None:
+def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:
+    """Draw scores by cycle, or without gold scores the measures of labels, those without a point left out."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
     names = model_names(results)
-    for number, name in enumerate(names):
-        for kind, colour in COLOURS.items():
-            for line, part in (("-", "dev"), ("--", "test")):
-                points = [(0, score_of(results["start"][name].get(kind, {}), part))]
-                points += [(entry["cycle"], score_of(entry[name].get(kind, {}), part)) for entry in results["cycles"]]
-                drawn = [(cycle, 100 * value) for cycle, value in points if value is not None]
-                if drawn:
-                    # a label that begins with an underscore is left out, and dollar signs begin a formula
-                    label = f"{kind} {part}" + f", {printable(name)}".replace("$", r"\$") * (len(names) > 1)
-                    axes.plot(*zip(*drawn, strict=True), line, marker="os^v"[number % 4], color=colour, label=label)
-    axes.set_xlabel("cycle (0: start)")
-    axes.set_ylabel(f"{metric} x 100")
-    axes.set_xticks(range(len(results["cycles"]) + 1))
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend()
+    panels: dict[str, list[Line]] = {}
+    if has_scores(results):
+        dev = _lines(results, names, lambda scores: score_of(scores, "dev"), 100, " dev", "-")
+        test = _lines(results, names, lambda scores: score_of(scores, "test"), 100, " test", "--")
+        panels = {f"{METRIC_TITLES[metric]} x 100": dev + test}
+    elif "labels" in results:
+        std = _lines(results["labels"], names, lambda entry: entry.get("std"))
+        agreement = _lines(results["labels"], names, lambda entry: entry.get("agreement"), 100)
+        panels = {"standard deviation of labels": std, "agreement with the labels learnt x 100": agreement}
+    panels = {title: lines for title, lines in panels.items() if lines} or {"": []}
+    size = (6.4 if len(panels) == 1 else 4.8 * len(panels), 4)
+    figure, (row,) = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    for axes, (title, lines) in zip(row, panels.items(), strict=True):
+        for line in lines:
+            axes.plot(
+                *zip(*line.points, strict=True),
+                line.style,
+                marker=line.marker,
+                color=COLOURS[line.kind],
+                label=line.label,
+            )
+        axes.set_xlabel("cycle (0: start)")
+        axes.set_ylabel(title)
+        axes.set_xticks(range(len(results["cycles"]) + 1))
+        axes.grid(alpha=0.3)
+        if lines:
+            axes.legend()
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
     pyplot.close(figure)
 
 
-def _agreement(results: dict[str, Any]) -> list[str]:
-    """The section on agreement, where it chose the cycles."""
-    table = agreement_table(results)
-    return [] if table is None else ["## Agreement", "", AGREEMENT, "", markdown(*table), ""]
+def _lines(
+    source: dict[str, Any],
+    names: list[str],
+    value_of: Callable[[dict[str, Any]], float | None],
+    factor: int = 1,
+    suffix: str = "",
+    style: str = "-",
+) -> list[Line]:
+    """One line for each encoder that has a value in some cycle.
 
-
-def score_of(scores: dict[str, Any], part: str) -> float | None:
-    """An encoder's dev score, or its average over the test sets."""
-    return scores.get("dev") if part == "dev" else scores.get("test", {}).get("avg")
+    Args:
+        source: Results with the keys `start` and `cycles`.
+        value_of: Gives an encoder's value from what `source` knows of it.
+    """
+    lines = []
+    for index, name in enumerate(names):
+        for kind in COLOURS:
+            values = [(cycle, value_of(encoders.get(kind, {}))) for cycle, encoders in encoders_by_cycle(source, name)]
+            points = [(cycle, factor * value) for cycle, value in values if value is not None]
+            if points:
+                # a dollar sign would begin a formula
+                label = (f"{kind}{suffix}" + f", {printable(name)}" * (len(names) > 1)).replace("$", r"\$")
+                lines.append(Line(label, kind, "os^v"[index % 4], style, points))
+    return lines

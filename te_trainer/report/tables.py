@@ -1,131 +1,177 @@
-"""The closing table, on a terminal or in Markdown, and what is said with it."""
+"""The tables of a run's results, and the sentences that belong to them.
+
+`results` is always the content of `results.json`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.distil.selection import MEASURES
-from te_trainer.escaping import markdown_cell, printable
-from te_trainer.report.labels_table import TITLE, has_scores, label_rows
-from te_trainer.runs.truncation import describe_run_truncation
+from te_trainer.escaping import printable
+from te_trainer.metrics import METRIC_TITLES
+from te_trainer.report.table import Table, percent
+from te_trainer.runs.truncation import describe_contrastive_truncation, describe_run_truncation
 
-ENSEMBLE = {
+ENSEMBLE_DESCRIPTIONS = {
     "mean": "The ensemble's predictions are the mean of all models'.",
     "weighted": "The ensemble's predictions are the mean of all models', by their weights.",
     "rank": "The ensemble ranks by the mean of all models' ranks.",
 }
-AGREEMENT = (
-    "Spearman x 100 of scores of the pool: of an encoder and the labels that the first cycle learnt from (cross-first, "
-    "bi-first: these chose), of the two encoders of a cycle (cross-bi), or of one and its like of the cycle before "
-    "(cross-cross, bi-bi; in cycle 1 the start)."
+AGREEMENT_DESCRIPTION = (
+    "Spearman x 100 of scores of the pool. cross-first and bi-first compare an encoder with the labels that the first "
+    "cycle learnt from; they chose the cycles. cross-bi compares the two encoders of a cycle. cross-cross and bi-bi "
+    "compare an encoder with that of its kind of the cycle before; in cycle 1, bi-bi compares with the start."
 )
+LABELS_DESCRIPTION = (
+    "Mean, standard deviation and number of distinct values are those of the labels that an encoder gave to the pool. "
+    "Its agreement is Spearman's correlation x 100 of these labels and those that it learnt from: near 100, it learnt "
+    "nothing else. What stands empty is not known: the last bi-encoder labels the pool only where "
+    "distillation.selection is agreement. None of this says how good an encoder is."
+)
+STAGE_TITLES = {
+    "step0": "step 0: contrastive training",
+    "label_bi": "label with bi-encoders",
+    "train_cross": "train cross-encoders",
+    "label_cross": "label with cross-encoders",
+    "train_bi": "train bi-encoders",
+    "evaluate": "score on gold sets",
+}
 
 
-def rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The closing table: the start, each cycle, the best; dev and each test set; both encoders; all times 100.
-
-    Returns:
-        the header, and rows of the same length.
-    """
-    names = model_names(results)
-    found: list[tuple[str, str, str, dict[str, Any]]] = []
-    for name in names:
-        found.append((name, "start", "bi-encoder", results["start"][name]["bi-encoder"]))
-        for entry in results["cycles"]:
-            found += [(name, f"cycle {entry['cycle']}", kind, scores) for kind, scores in entry[name].items()]
-        final = results["final"][name]
-        found += [(name, f"kept: cycle {entry['cycle']}", kind, entry) for kind, entry in final.items()]
-    for when, part in (("start", "start"), ("kept", "final")):
-        found += [("ensemble", when, kind, scores) for kind, scores in results[part].get("ensemble", {}).items()]
-    return lay_out(found, len(names) > 1)
+def print_results(results: dict[str, Any], metric: str, console: Console | None = None) -> None:
+    """Print the closing table of a run, and what a reader should not overlook."""
+    result_table(results, metric).show(console)
 
 
-def lay_out(found: list[tuple[str, str, str, dict[str, Any]]], with_model: bool) -> tuple[list[str], list[list[str]]]:
-    """Scores as a table of strings: dev and each test set, times 100.
+def print_contrastive_results(results: dict[str, Any], metric: str) -> None:
+    """Print the scores of the encoder before and after contrastive training, or what is known without any."""
+    notes = describe_contrastive_truncation(results.get("truncation", {}))
+    encoders = [(when, results[part]["bi-encoder"]) for when, part in (("start", "start"), ("kept", "final"))]
+    if any("dev" in scores or "test" in scores for _, scores in encoders):
+        _score_table([("", when, "bi-encoder", scores) for when, scores in encoders], metric, notes).show()
+        return
+    training = results.get("training", {})
+    facts = [f"{results['seconds']['train']:,.1f} seconds"]
+    if training.get("steps") is not None:
+        facts.insert(0, f"{training['steps']:,} steps")
+    if training.get("loss") is not None:
+        facts.append(f"last loss {training['loss']:.4f}")
+    print(f"There are no gold scores (data.dev, data.test), so nothing was scored. Training: {', '.join(facts)}.")
+    for note in notes:
+        print(printable(note))
+
+
+def result_table(results: dict[str, Any], metric: str) -> Table:
+    """The closing table of a run: scores, or what is known of the labels where there are no gold scores."""
+    return score_table(results, metric) if has_scores(results) else label_table(results)
+
+
+def score_table(results: dict[str, Any], metric: str) -> Table:
+    """Scores of the start, of each cycle and of what was kept, for dev and each test set, times 100.
 
     Args:
-        found: model, when, kind of encoder, scores.
-        with_model: whether the model has a column.
-
-    Returns:
-        the header, and rows of the same length.
+        metric: Name of the metric, a key of `METRIC_TITLES`.
     """
-    with_dev = any("dev" in scores for *_, scores in found)
-    tasks = next((list(scores["test"]) for *_, scores in found if "test" in scores), [])
-    header = ["model"] * with_model + ["", "encoder"] + ["dev"] * with_dev + [_title(task) for task in tasks]
-    body = []
-    for name, when, kind, scores in found:
-        cells = [name] * with_model + [when, kind]
-        cells += [percent(scores.get("dev"))] * with_dev
-        cells += [percent(scores.get("test", {}).get(task)) for task in tasks]
-        body.append(cells)
-    return header, body
+    rows = []
+    for name in model_names(results):
+        rows.append((name, "start", "bi-encoder", results["start"][name]["bi-encoder"]))
+        for entry in results["cycles"]:
+            rows += [(name, f"cycle {entry['cycle']}", kind, scores) for kind, scores in entry[name].items()]
+        final = results["final"][name]
+        rows += [(name, f"kept: cycle {scores['cycle']}", kind, scores) for kind, scores in final.items()]
+    for when, part in (("start", "start"), ("kept", "final")):
+        rows += [("ensemble", when, kind, scores) for kind, scores in results[part].get("ensemble", {}).items()]
+    return _score_table(rows, metric, remarks(results))
 
 
-def markdown(header: list[str], body: list[list[str]]) -> str:
-    """A table of strings in Markdown."""
-    lines = [list(map(markdown_cell, cells)) for cells in (header, *body)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (lines[0], ["---"] * len(header), *lines[1:]))
+def _score_table(rows: list[tuple[str, str, str, dict[str, Any]]], metric: str, notes: Sequence[str]) -> Table:
+    """A table of scores, from (model, when, kind, scores)."""
+    with_dev = any("dev" in scores for *_, scores in rows)
+    tasks = next((list(scores["test"]) for *_, scores in rows if "test" in scores), [])
+    cells = []
+    for name, when, kind, scores in rows:
+        test = scores.get("test", {})
+        numbers = [scores.get("dev")] * with_dev + [test.get(task) for task in tasks]
+        cells.append([name, when, kind, *map(percent, numbers)])
+    # a test set may be called as the column of the dev set is
+    titles = [{"avg": "avg.", "dev": "dev (test)"}.get(task, task) for task in tasks]
+    columns = ["", "encoder", *["dev"] * with_dev, *titles]
+    return _encoder_table(columns, cells, f"{METRIC_TITLES[metric]} x 100", notes)
+
+
+def label_table(results: dict[str, Any]) -> Table:
+    """Each encoder's labels and its training."""
+    formats = {"mean": "{:.3f}", "std": "{:.3f}", "distinct": "{:,}", "agreement": "{:.2f}", "steps": "{:,}"}
+    formats["loss"] = "{:.4f}"
+    rows = []
+    for name in model_names(results):
+        for cycle, encoders in encoders_by_cycle(results["labels"], name):
+            for kind, entry in encoders.items():
+                kept = results["final"][name].get(kind, {}).get("cycle") == cycle
+                when = f"{'kept: ' * kept}cycle {cycle}" if cycle else "start"
+                scaled = {key: entry.get(key) for key in formats}
+                if scaled["agreement"] is not None:
+                    scaled["agreement"] *= 100
+                cells = ["" if scaled[key] is None else shape.format(scaled[key]) for key, shape in formats.items()]
+                rows.append([name, when, kind, *cells])
+    columns = ["", "encoder", "mean", "std. dev.", "distinct", "agreement", "steps", "loss"]
+    return _encoder_table(columns, rows, "labels of the pool (there are no gold scores)", remarks(results))
+
+
+def _encoder_table(columns: list[str], rows: list[list[str]], title: str, notes: Sequence[str]) -> Table:
+    """A table whose rows begin with model, when and kind; the model stands there only where there are several."""
+    bold = {index: "bold" for index, row in enumerate(rows) if row[1].startswith("kept")}
+    if len({row[0] for row in rows}) > 1:
+        return Table(["model", *columns], rows, title, 3, bold, notes)
+    return Table(columns, [row[1:] for row in rows], title, 2, bold, notes)
+
+
+def agreement_table(results: dict[str, Any]) -> Table | None:
+    """How well encoders agree on the pool, times 100, cycle by cycle; None where agreement did not choose."""
+    if "agreement" not in results:
+        return None
+    entries = [(name, entry) for name, measures in results["agreement"].items() for entry in measures]
+    columns = [key for key in MEASURES if any(key in entry for _, entry in entries)]
+    rows = [[name, str(entry["cycle"]), *(percent(entry.get(key)) for key in columns)] for name, entry in entries]
+    return Table(["model", "cycle", *columns], rows)
+
+
+def stage_table(results: dict[str, Any]) -> Table:
+    """Time of each stage, and where they were counted the tokens that encoders read in it."""
+    tokens = results.get("tokens", {})
+    total = results["seconds"]["total"] or 1
+    rows = []
+    for stage, seconds in results["seconds"].items():
+        row = [STAGE_TITLES.get(stage, stage), _duration(seconds), f"{100 * seconds / total:.0f} %"]
+        if tokens:
+            real, padding = (tokens.get(stage, {}).get(key, 0) for key in ("real", "padding"))
+            row += [f"{real:,}", f"{100 * padding / max(1, real + padding):.1f} %"]
+            row += [f"{real / seconds:,.0f}" if real and seconds else ""]
+        rows.append(row)
+    columns = ["stage", "time", "share", *["tokens", "padding", "tokens per second"] * bool(tokens)]
+    return Table(columns, rows, emphasis={len(rows) - 1: "bold"})
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
-    """What a reader of the table should not overlook."""
-    found = []
+    """What a reader of the scores should not overlook."""
+    lines = []
     for name in model_names(results):
-        before = results["start"][name]["bi-encoder"].get("dev")
-        for kind, entry in results["final"][name].items():
-            if before is not None and entry["dev"] < before:
-                found.append(
-                    f"{name}: the {kind} that was kept scores lower on dev ({percent(entry['dev'])}) than the start "
-                    f"({percent(before)}); distillation did not improve it."
+        start = results["start"][name]["bi-encoder"].get("dev")
+        for kind, scores in results["final"][name].items():
+            if start is not None and scores["dev"] < start:
+                lines.append(
+                    f"{name}: the {kind} that was kept scores lower on dev ({percent(scores['dev'])}) than the start "
+                    f"({percent(start)}); distillation did not improve it."
                 )
-    return found + describe_run_truncation(results.get("truncation", {}))
+    return lines + describe_run_truncation(results.get("truncation", {}))
 
 
-def print_table(results: dict[str, Any], metric: str, console: Console | None = None) -> None:
-    """Print the closing table: scores, or what is known without any."""
-    if has_scores(results):
-        show(*rows(results), metric, remarks(results), console)
-    else:
-        show(*(label_rows(results) or rows(results)), None, remarks(results), console)
-
-
-def show(
-    header: list[str],
-    body: list[list[str]],
-    metric: str | None,
-    lines: Sequence[str] = (),
-    console: Console | None = None,
-) -> None:
-    """Print a table of scores (of labels, where there is no metric), and lines below it; what is kept stands out."""
-    table = Table(title=TITLE if metric is None else f"{metric} x 100", title_justify="left")
-    for number, title in enumerate(header):
-        table.add_column(
-            Text(printable(title)), justify="left" if number < header.index("encoder") + 1 else "right", no_wrap=True
-        )
-    for cells in body:
-        kept = cells[header.index("encoder") - 1].startswith("kept")
-        table.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if kept else None)
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(width=400, file=console.file)
-    console.print(table)
-    for line in lines:
-        console.print(printable(line), highlight=False, markup=False, emoji=False)
-
-
-def model_names(results: dict[str, Any]) -> list[str]:
-    """The PLMs of a run."""
-    return [name for name in results["start"] if name != "ensemble"]
-
-
-def what_chose(results: dict[str, Any], distillation: DistillationConfig) -> str:
+def selection_note(results: dict[str, Any], distillation: DistillationConfig) -> str:
     """Which gold scores were used for what; a run may call itself unsupervised only where none of them chose."""
     if distillation.selection == "dev":
         return "Gold scores of the dev set chose checkpoints and cycles."
@@ -142,37 +188,50 @@ def what_chose(results: dict[str, Any], distillation: DistillationConfig) -> str
     )
 
 
+def overlap_entries(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Each set with gold scores whose pairs were looked for in the pool: its role, and what was counted."""
+    overlap = results.get("overlap", {})
+    entries = [("dev", overlap["dev"])] if "dev" in overlap else []
+    return entries + [("test", entry) for entry in overlap.get("test", {}).values()]
+
+
 def overlap_lines(results: dict[str, Any]) -> list[str]:
-    """How many pairs of the dev set and of each test set are in the pool, a line each; none where nobody counted."""
-    found = results.get("overlap", {})
-    entries = [("dev", found["dev"])] if "dev" in found else []
-    entries += [("test", entry) for entry in found.get("test", {}).values()]
+    """How many pairs of each set with gold scores are in the pool."""
     return [
         f"{role} set {entry['name']}: {entry['in_pool']:,} of its {entry['pairs']:,} pairs are in the pool, in either "
         "order" + (", without their gold scores" if entry["in_pool"] else "")
-        for role, entry in entries
+        for role, entry in overlap_entries(results)
     ]
 
 
-def agreement_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
-    """How well encoders agree on the pool, times 100, cycle by cycle; None where it did not choose.
+def model_names(results: dict[str, Any]) -> list[str]:
+    """The PLMs of a run."""
+    return [name for name in results["start"] if name != "ensemble"]
 
-    Returns:
-        the header, and rows of the same length.
+
+def has_scores(results: dict[str, Any]) -> bool:
+    """Whether anything was scored against gold."""
+    encoders = [each for name in model_names(results) for _, each in encoders_by_cycle(results, name)]
+    return any("dev" in scores or "test" in scores for each in encoders for scores in each.values())
+
+
+def encoders_by_cycle(part: dict[str, Any], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each cycle (0 is the start) and what is known of a PLM's encoders in it, by kind.
+
+    Args:
+        part: Results with the keys `start` and `cycles`: all, or their `labels`.
     """
-    if "agreement" not in results:
-        return None
-    entries = [(name, entry) for name, found in results["agreement"].items() for entry in found]
-    columns = [key for key in MEASURES if any(key in entry for _, entry in entries)]
-    body = [[name, str(entry["cycle"]), *(percent(entry.get(key)) for key in columns)] for name, entry in entries]
-    return ["model", "cycle", *columns], body
+    yield 0, part["start"][name]
+    for entry in part["cycles"]:
+        yield entry["cycle"], entry[name]
 
 
-def percent(value: float | None) -> str:
-    """A fraction times 100; nothing for None."""
-    return "" if value is None else f"{100 * value:.2f}"
+def score_of(scores: dict[str, Any], part: str) -> float | None:
+    """An encoder's dev score, or its average over the test sets."""
+    return scores.get("dev") if part == "dev" else scores.get("test", {}).get("avg")
 
 
-def _title(task: str) -> str:
-    # a test set may be called as the column of the dev set is
-    return {"avg": "avg.", "dev": "dev (test)"}.get(task, task)
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -19,7 +19,8 @@ from te_trainer.distil.preparation import load_gold_sets
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
 from te_trainer.evaluation import tables
-from te_trainer.report import markdown, print_table, rows, write_report
+from te_trainer.report import Table, print_results, write_report
+from te_trainer.report.tables import score_table
 from te_trainer.runs.command import run_command
 from te_trainer.runs.progress import RunProgress
 
@@ -180,7 +181,7 @@ def shown(text: str) -> list[str]:
 def test_markdown_shows_a_name_as_it_is(name: str) -> None:
     assert shown(markdown_text(name)) == [name]
     assert shown(f"- {markdown_text(name)}") == [name]
-    assert shown(markdown([name, "x"], [[name, "1"]])) == [name, "x", name, "1"]
+    assert shown(Table([name, "x"], [[name, "1"]]).markdown()) == [name, "x", name, "1"]
     assert shown(f"in {markdown_code(name)}.") == [f"in {name}."]
 
 
@@ -230,15 +231,15 @@ def test_a_model_named_like_a_key_of_the_results_is_refused(name: str) -> None:
 
 
 def test_a_test_set_may_be_called_dev() -> None:
-    header, body = rows(results_of(["one"], ["dev"]))
-    assert header[2:] == ["dev", "dev (test)", "avg."]
-    assert body[0][2:] == ["60.00", "50.00", "50.00"]
+    table = score_table(results_of(["one"], ["dev"]), "spearman")
+    assert table.columns[2:] == ["dev", "dev (test)", "avg."]
+    assert table.rows[0][2:] == ["60.00", "50.00", "50.00"]
 
 
 def test_a_terminal_shows_names_as_they_are_and_only_what_is_kept_in_bold() -> None:
     out = StringIO()
     console = Console(file=out, width=400, force_terminal=True, color_system="standard")
-    print_table(results_of(HOSTILE, ["[b]", ":smile:"]), "spearman", console)
+    print_results(results_of(HOSTILE, ["[b]", ":smile:"]), "spearman", console)
     lines = out.getvalue().splitlines()
     plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]
     assert "[b]" in plain[2] and ":smile:" in plain[2]

@@ -15,7 +15,8 @@ from forked import run_forked
 from matplotlib import image
 
 from te_trainer.metrics import spearman
-from te_trainer.report.labels_table import has_scores, label_rows, write_label_curves
+from te_trainer.report.summary import write_curves
+from te_trainer.report.tables import has_scores, label_table
 
 JOB = "trans_encoder.py"
 
@@ -86,17 +87,17 @@ def test_the_terminal_and_the_report_show_labels(
     for text in (finished.stdout, report, page):
         for word in ("std. dev.", "distinct", f"{results['labels']['start']['tiny']['bi-encoder']['mean']:.3f}"):
             assert word in text
-        assert "spearman x 100. " not in text
+        assert "Spearman x 100. " not in text
     assert "spearman" not in finished.stdout.lower()
     assert "Spearman × 100</p>" not in page
     assert "labels of the pool (there are no gold scores)" in finished.stdout
     assert "There are no gold scores." in report
     assert "| start | bi-encoder |" in report
     assert not has_scores(results)
-    header, body = label_rows(results) or ([], [])
-    assert len(body) == 5
-    assert all(len(row) == len(header) == 8 for row in body)
-    kept = {row[1]: row[0] for row in body if row[0].startswith("kept")}
+    table = label_table(results)
+    assert len(table.rows) == 5
+    assert all(len(row) == len(table.columns) == 8 for row in table.rows)
+    kept = {row[1]: row[0] for row in table.rows if row[0].startswith("kept")}
     assert kept == {kind: f"kept: cycle {entry['cycle']}" for kind, entry in results["final"]["tiny"].items()}
 
 
@@ -112,9 +113,10 @@ def test_what_has_no_points_has_no_axis(results: dict[str, Any], tmp_path: Path)
     start = results["labels"]["start"]
     labels = {"start": start, "cycles": [{"cycle": 1, "tiny": {"bi-encoder": {"steps": 3, "seconds": 1.0}}}]}
     few = {"start": results["start"], "cycles": results["cycles"][:1], "labels": labels}
-    write_label_curves(tmp_path / "few.png", few)
-    write_label_curves(tmp_path / "all.png", results)
-    assert image.imread(tmp_path / "few.png").shape[1] * 2 == image.imread(tmp_path / "all.png").shape[1]
+    write_curves(tmp_path / "few.png", few, "spearman")
+    write_curves(tmp_path / "all.png", results, "spearman")
+    widths = [image.imread(tmp_path / name).shape[1] for name in ("few.png", "all.png")]
+    assert widths == [960, 1440]
 
 
 def test_what_is_cut_is_said_before_work_starts(
