@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import yaml
+from datasets import Dataset
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from te_trainer.runs.quiet import quiet_libraries
 
@@ -43,12 +45,38 @@ def main() -> None:
     dtype = getattr(torch, results["environment"]["precision"])
     rate = product_rate(max(matrices, key=lambda matrix: matrix.numel()).shape, dtype)
     print(f"{weights / 1e6:.1f} M weights in matrices; {rate / 1e9:.0f} GFLOP/s in {dtype}\n")
+    counts = real_tokens(arguments.runs[0])
     print("| stage | real tokens | floor | measured | share |\n| --- | ---: | ---: | ---: | ---: |")
     for stage, operations in STAGES.items():
-        tokens = results["tokens"][stage]["real"]
+        tokens = counts[stage]
         seconds = median(run["seconds"][stage] for run in runs)
         floor = operations * weights * tokens / rate
         print(f"| {stage} | {tokens:,} | {floor:.1f} s | {seconds:.1f} s | {floor / seconds:.0%} |")
+
+
+def real_tokens(run: Path) -> dict[str, int]:
+    """Tokens without padding that encoders read in each stage of a finished run of one model, from the run's texts."""
+    config = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+    (resolved,) = config["resolved"].values()
+    (final,) = json.loads((run / "results.json").read_text(encoding="utf-8"))["final"].values()
+    pairs = Dataset.from_file(str(run / "pool" / "pairs.arrow"))
+    one, two = list(pairs["sentence1"]), list(pairs["sentence2"])
+
+    def count(kind: str, *texts: list[str]) -> int:
+        tokenizer = AutoTokenizer.from_pretrained(final[kind]["path"])
+        length = tokenizer.model_max_length
+        return sum(map(len, tokenizer(*texts, truncation="longest_first", max_length=length)["input_ids"]))
+
+    epochs = {kind: float(values["num_train_epochs"]) for kind, values in resolved.items()}
+    sentences = count("bi-encoder", one) + count("bi-encoder", two)
+    in_one_order, in_other_order = count("cross-encoder", one, two), count("cross-encoder", two, one)
+    once = {
+        "label_bi": count("bi-encoder", sorted({*one, *two})),
+        "train_cross": epochs["cross-encoder"] * (in_one_order + in_other_order),
+        "label_cross": in_one_order,
+        "train_bi": epochs["bi-encoder"] * sentences,
+    }
+    return {stage: round(config["cycles"] * tokens) for stage, tokens in once.items()}
 
 
 def product_rate(shape: Any, dtype: torch.dtype, seconds: float = 3) -> float:

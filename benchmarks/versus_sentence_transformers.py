@@ -27,6 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from floor import real_tokens
+
 from te_trainer.data import load_gold
 from te_trainer.data.readers import read_rows
 from te_trainer.models.locate import locate
@@ -163,7 +165,7 @@ def our_record(output: Path) -> dict[str, Any]:
     found = {"start": results["start"]["model"]["bi-encoder"], **results["final"]["model"]}
     return {
         "seconds": {stage: results["seconds"][stage] for stage in (*STAGES, "evaluate")},
-        "tokens": results["tokens"],
+        "tokens": real_tokens(output),
         "scores": {name: {"dev": entry["dev"], "test": entry["test"]["avg"]} for name, entry in found.items()},
     }
 
@@ -179,8 +181,8 @@ def tables(report: dict[str, Any]) -> list[str]:
         f"{pairs:,} pairs, {arguments['bi_epochs']} epochs of the bi-encoder, {arguments['cross_epochs']} of the "
         f"cross-encoder in both orders; medians of {arguments['repetitions']}; {report['machine']['cores']} cores",
         "",
-        "| stage | sentence-transformers | te_trainer | ratio (least to most) | pairs/s | real tokens/s | padding |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| stage | sentence-transformers | te_trainer | ratio (least to most) | pairs/s | real tokens/s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for stage in STAGES:
         ratios = [p["seconds"][stage] / o["seconds"][stage] for p, o in zip(peer, ours, strict=True)]
@@ -189,9 +191,7 @@ def tables(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {stage} | {theirs:.1f} s | {mine:.1f} s | {median(ratios):.2f} ({min(ratios):.2f} to "
             f"{max(ratios):.2f}) | {both(pairs * passes[stage] / theirs, pairs * passes[stage] / mine)} | "
-            f"{both(tokens[0]['real'] / theirs, tokens[1]['real'] / mine)} | "
-            + " / ".join(f"{each['padding'] / (each['real'] + each['padding']):.0%}" for each in tokens)
-            + " |"
+            f"{both(tokens[0]['real'] / theirs, tokens[1] / mine)} |"
         )
     for title, stages in (("cycle", STAGES), ("with evaluation", (*STAGES, "evaluate"))):
         sums = [[sum(run["seconds"][stage] for stage in stages) for run in side] for side in (peer, ours)]
@@ -199,10 +199,10 @@ def tables(report: dict[str, Any]) -> list[str]:
         theirs, mine = map(median, sums)
         lines.append(
             f"| {title} | {theirs:.1f} s | {mine:.1f} s | {median(ratios):.2f} ({min(ratios):.2f} to "
-            f"{max(ratios):.2f}) | | | |"
+            f"{max(ratios):.2f}) | | |"
         )
     memory = [median(run["peak_memory"] for run in side) / 2**20 for side in (peer, ours)]
-    lines += [f"| peak memory | {memory[0]:.0f} MB | {memory[1]:.0f} MB | {memory[0] / memory[1]:.2f} | | | |", ""]
+    lines += [f"| peak memory | {memory[0]:.0f} MB | {memory[1]:.0f} MB | {memory[0] / memory[1]:.2f} | | |", ""]
     lines += ["| Spearman x 100 | set | sentence-transformers | te_trainer |", "| --- | --- | ---: | ---: |"]
     for name in ("start", "cross-encoder", "bi-encoder"):
         for part in ("dev", "test"):

@@ -15,12 +15,15 @@ from te_trainer.distil.selection import agreement
 from te_trainer.distil.stages import StageRunner
 from te_trainer.runs.environment import describe_environment
 
+# What a training's record says that a reader of the results may want.
+MEASURED = ("steps", "seconds", "loss", "num_input_tokens_seen")
+
 
 def collect(runner: StageRunner) -> dict[str, Any]:
     """Put the records of all stages together.
 
     Returns:
-        `{"start", "cycles", "final", "seconds", "tokens", "environment"}`. Scores are `{"dev": f, "test": {task: f,
+        `{"start", "cycles", "final", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
         "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
         `final` hold an `ensemble` beside them. Tokens are `{"real": n, "padding": n}` of each stage, over all ranks.
         Where agreement chooses, `agreement` holds each PLM's measures by cycle.
@@ -53,7 +56,6 @@ def collect(runner: StageRunner) -> dict[str, Any]:
         "final": final,
         **({"agreement": {name: runner.agreement(name) for name in names}} if agrees else {}),
         "seconds": _seconds(stages),
-        "tokens": _tokens(stages),
         "environment": describe_environment(runner.precision),
     }
 
@@ -81,7 +83,7 @@ def label_statistics(runner: StageRunner) -> dict[str, Any]:
                     given = runner.labels(labelled_in, name, student)
                     found = _label_statistics(given) | {"agreement": agreement(given, learnt)}
                 training = runner.training_record(cycle, name, student)
-                found |= {key: training[key] for key in ("steps", "seconds", "loss") if training.get(key) is not None}
+                found |= {key: training[key] for key in MEASURED if training.get(key) is not None}
                 entry[name][student] = found
         cycles.append(entry)
     return {"start": start, "cycles": cycles}
@@ -133,15 +135,3 @@ def _seconds(stages: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
     seconds = {stage: sum(record["seconds"] for record in records) for stage, records in stages.items()}
     seconds["total"] = sum(seconds.values())
     return {key: round(value, 3) for key, value in seconds.items()}
-
-
-def _tokens(stages: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, int]]:
-    """Of the stages whose records know; those of an earlier version of the package do not."""
-    tokens = {
-        stage: {key: sum(record["tokens"][key] for record in records) for key in ("real", "padding")}
-        for stage, records in stages.items()
-        if all("tokens" in record for record in records)
-    }
-    if tokens.keys() == stages.keys():
-        tokens["total"] = {key: sum(stage[key] for stage in tokens.values()) for key in ("real", "padding")}
-    return tokens

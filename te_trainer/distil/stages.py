@@ -53,7 +53,6 @@ from te_trainer.runs.saved import (
     to_train_again,
 )
 from te_trainer.runs.scoring import Scorer, describe, load_predictions, save_predictions
-from te_trainer.runs.token_count import TokenCount
 from te_trainer.runs.training import Training
 
 FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward, and backward at twice that
@@ -121,7 +120,7 @@ class StageRunner:
         encoder = self._load(name, teacher, self._teacher(cycle, name, teacher))
         place = folder.with_name(f".scratch-{folder.name}")
         try:
-            with scratch_folder(place) as scratch, TokenCount().watch(encoder.model) as tokens:
+            with scratch_folder(place) as scratch:
                 scores = score_pairs(
                     encoder,
                     self.pairs,
@@ -140,7 +139,6 @@ class StageRunner:
             "precision": self.precision,
             "pool": self.pool.fingerprint,
             "seconds": round(time.monotonic() - began, 3),
-            "tokens": tokens.total(),
         }
 
         def write() -> None:
@@ -254,7 +252,7 @@ class StageRunner:
         return read_json(self._training(cycle, name, kind).record, "steps", "seconds", then=then)
 
     def label_record(self, cycle: int, name: str, teacher: Kind) -> dict[str, Any]:
-        """The teacher's fingerprint, seconds and tokens of a labelling."""
+        """The teacher's fingerprint, and the seconds of a labelling."""
         return read_label_record(self.labels_path(cycle, name, teacher), **self._label_again(cycle, name, teacher))
 
     # ------------------------------------------------------------ where things are
@@ -342,10 +340,9 @@ class StageRunner:
 
     def _score(self, encoder: Encoder, title: str, record: Path) -> None:
         began = time.monotonic()
-        with TokenCount().watch(encoder.model) as tokens:
-            predictions = self.scorer.predict(encoder)
+        predictions = self.scorer.predict(encoder)
         scores = self.scorer.scores(predictions)
-        entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3), "tokens": tokens.total()}
+        entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3)}
         if len(self.models) > 1:
             self._on_main(lambda: save_predictions(_predictions(record), predictions))
         self._on_main(lambda: write_text(record, json.dumps(entry, indent=2) + "\n"))

@@ -86,7 +86,6 @@ def write_page(root: Path) -> None:
         agreement_description=AGREEMENT_DESCRIPTION,
         models=[_label_section(run, index) for index in range(len(run.names))],
         stages=stage_table(results),
-        chosen_by_dev=run.distillation.selection == "dev",
         encoders=[(name, kind, each["cycle"]) for name in run.names for kind, each in results["final"][name].items()],
         pool_description=[
             *(printable(line.removeprefix("pool: ")) for line in run.pool.describe()),

@@ -142,19 +142,13 @@ def agreement_table(results: dict[str, Any]) -> Table | None:
 
 
 def stage_table(results: dict[str, Any]) -> Table:
-    """Time of each stage, and where they were counted the tokens that encoders read in it."""
-    tokens = results.get("tokens", {})
+    """Time of each stage."""
     total = results["seconds"]["total"] or 1
-    rows = []
-    for stage, seconds in results["seconds"].items():
-        row = [STAGE_TITLES.get(stage, stage), _duration(seconds), f"{100 * seconds / total:.0f} %"]
-        if tokens:
-            real, padding = (tokens.get(stage, {}).get(key, 0) for key in ("real", "padding"))
-            row += [f"{real:,}", f"{100 * padding / max(1, real + padding):.1f} %"]
-            row += [f"{real / seconds:,.0f}" if real and seconds else ""]
-        rows.append(row)
-    columns = ["stage", "time", "share", *["tokens", "padding", "tokens per second"] * bool(tokens)]
-    return Table(columns, rows, emphasis={len(rows) - 1: "bold"})
+    rows = [
+        [STAGE_TITLES.get(stage, stage), _duration(seconds), f"{100 * seconds / total:.0f} %"]
+        for stage, seconds in results["seconds"].items()
+    ]
+    return Table(["stage", "time", "share"], rows, emphasis={len(rows) - 1: "bold"})
 
 
 def remarks(results: dict[str, Any]) -> list[str]:

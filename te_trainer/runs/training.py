@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
@@ -26,11 +27,9 @@ from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.records import damage_as_input_error
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
-from te_trainer.models.lora import ADAPTER_FILES, merge_saved, peft_config
-from te_trainer.runs.footprint import Footprint
+from te_trainer.models.lora import ADAPTER_FILES, merge_saved, parameter_counts, peft_config
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
-from te_trainer.runs.token_count import SaveTokenCount, TokenCount
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
@@ -75,7 +74,7 @@ class Training:
 
     @property
     def record(self) -> Path:
-        """Steps, seconds, tokens and dev curve of a training that is done."""
+        """Steps, seconds and dev curve of a training that is done."""
         return self.folder.with_name(f"{self.folder.name}.training.json")
 
     @property
@@ -157,7 +156,6 @@ class Training:
         arguments = self._arguments(kind)
         encoder = load()
         checkpoint = last_whole_checkpoint(self.workshop)
-        tokens = TokenCount(checkpoint)
         make: Any = BiEncoderTrainer if kind == "bi-encoder" else CrossEncoderTrainer
         trainer = make(
             encoder,
@@ -165,20 +163,27 @@ class Training:
             pairs,
             self.dev and _dataset(self.dev),
             metric=self.metric,
-            callbacks=[_Reporter(self.progress, self.metric.__name__), clock, SaveTokenCount(tokens)],
+            callbacks=[_Reporter(self.progress, self.metric.__name__), clock],
             peft_config=peft_config(encoder.model, kind, self.lora) if self.lora.rank else None,
             # they are what a teacher said: logits, of a cross-encoder that learnt with mean squared error
             check_labels=False,
         )
         trainer.remove_callback(PrinterCallback)
-        footprint = Footprint.begin(encoder.model)
+        trainable, parameters = parameter_counts(encoder.model)
         batch = trainer.get_total_train_batch_size(trainer.args)
-        self.progress.say(f"{self.progress.stage}: {footprint.describe()}; batches of {batch} pairs")
-        with tokens.watch(trainer.model, training=True):
-            trainer.train(resume_from_checkpoint=checkpoint)
+        self.progress.say(
+            f"{self.progress.stage}: {trainable / 1e6:,.2f} M of {parameters / 1e6:,.2f} M parameters "
+            f"({100 * trainable / parameters:.2f} %) are trained; batches of {batch} pairs"
+        )
+        on_gpu = trainer.args.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
-        self.progress.say(f"{self.progress.stage}: {footprint.describe_memory()}")
-        record = self._record(trainer, clock) | footprint.record() | {"tokens": tokens.total()}
+        record = self._record(trainer, clock) | {"trainable": trainable, "parameters": parameters}
+        if on_gpu:
+            record["peak_memory"] = torch.cuda.max_memory_allocated()
+            self.progress.say(f"{self.progress.stage}: peak memory {record['peak_memory'] / 1e9:.2f} GB")
         _finish_loggers(arguments.report_to)
         trainer.accelerator.free_memory()
         return record
@@ -206,7 +211,7 @@ class Training:
 
     def _record(self, trainer: Any, clock: _Clock) -> dict[str, Any]:
         metric, state = f"eval_{self.metric.__name__}", trainer.state
-        return {
+        record = {
             "steps": state.global_step,
             "best_step": state.global_step if self.dev is None else state.best_global_step,
             "engine": type(trainer.model_wrapped).__name__,
@@ -215,6 +220,9 @@ class Training:
             "loss": next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None),
             "dev_curve": [[entry["step"], entry[metric]] for entry in state.log_history if metric in entry],
         }
+        if trainer.args.include_num_input_tokens_seen != "no":
+            record["num_input_tokens_seen"] = state.num_input_tokens_seen
+        return record
 
     def _merge(self, start: Encoder) -> None:
         """Make plain weights of the adapter in the partial result and of what its training started from."""

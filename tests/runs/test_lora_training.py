@@ -127,9 +127,7 @@ def test_what_a_training_costs_is_said_once_and_recorded(plm: str, tmp_path: Pat
     assert (lora["trainable"], lora["parameters"]) == (adapters, weights + adapters)
     for record, said in ((full, said_of_full), (lora, said_of_lora)):
         share = 100 * record["trainable"] / record["parameters"]
-        assert said.count("train bi-encoder: trainable: ") == said.count("train bi-encoder: peak memory ") == 1
-        assert f"parameters ({share:.2f} %)" in said
-        assert 1e7 < record["peak_memory"] < 1e11
+        assert said.count(f"parameters ({share:.2f} %) are trained; batches of 8 pairs") == 1
 
 
 @pytest.mark.slow
@@ -139,7 +137,7 @@ def test_a_run_with_a_decoder_carries_adapters_and_prompt_to_its_end(tmp_path: P
     short = ["--distillation.cycles", "1", "--bi_encoder.pooling", "last", "--data.max_pairs", "48"]
     finished = run_forked("trans_encoder.py", tiny_arguments(plm, tmp_path / "run", *short, *more))
     assert finished.returncode == 0, finished.stderr
-    assert finished.stderr.count("trainable: ") == 2
+    assert finished.stderr.count("are trained; batches of") == 2
     final = tmp_path / "run" / "tiny"
     for kind in KINDS:
         assert (final / kind / "adapter" / "adapter_model.safetensors").is_file()
