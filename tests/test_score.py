@@ -27,8 +27,8 @@ from transformers import set_seed
 
 from te_trainer import search
 from te_trainer.data import outputs
-from te_trainer.models import BiEncoder, CrossEncoder, load_trained
-from te_trainer.models.checkpoint import saved_max_length
+from te_trainer.models import BiEncoder, CrossEncoder, load_encoder
+from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.locate import locate
 from te_trainer.runs.command import run_command
 
@@ -172,9 +172,13 @@ def test_what_is_said_goes_before_the_checkpoint(
 
 def test_lengths_are_those_of_sentence_transformers(bi: str, cross: str, tiny: Path, tmp_path: Path) -> None:
     for name in (bi, str(tiny), MINILM):
-        assert saved_max_length(name) == SentenceTransformer(locate(name), device="cpu").max_seq_length
-    assert saved_max_length(cross) == sentence_transformers.CrossEncoder(cross, device="cpu").max_seq_length == 14
-    assert load_trained(cross).max_length == 14
+        assert resolve_checkpoint(name).max_length == SentenceTransformer(locate(name), device="cpu").max_seq_length
+    assert (
+        resolve_checkpoint(cross).max_length
+        == sentence_transformers.CrossEncoder(cross, device="cpu").max_seq_length
+        == 14
+    )
+    assert load_encoder(cross).max_length == 14
 
 
 # ---------------------------------------------------------------- nearest sentences
@@ -380,7 +384,7 @@ def test_what_is_cut_is_said(run: Run, bi: str, cross: str, pairs_file: Path, se
         arguments = ("--model", model, "--data.pairs", pairs_file, *columns, "--output", "scores.tsv")
         status, _, err = run(*arguments, "--overwrite", "true")
         assert status == 0, err
-        length = load_trained(model).max_length
+        length = load_encoder(model).max_length
         assert re.search(rf"pairs: \d+ of \d+ {texts} \([\d.]+ %\) have more than {length} tokens and are cut", err)
         status, _, err = run(*arguments, "--overwrite", "true", "--max_length", "100")
         assert (status, " are cut" in err) == (0, False)

@@ -31,7 +31,7 @@ def main() -> None:
     from te_trainer.errors import InputError
     from te_trainer.files.atomic import PARTIAL
     from te_trainer.files.disk_errors import disk_errors_as_input_error
-    from te_trainer.models.trained import check_trained
+    from te_trainer.models import check_encoder
     from te_trainer.runs.commits import pin_models, pin_sets
     from te_trainer.runs.folder import lock_output_file, scratch_folder
     from te_trainer.runs.progress import RunProgress
@@ -47,13 +47,13 @@ def main() -> None:
     pin_models([config.model, *([config.rerank] if config.rerank is not None else [])])
     data = config.data
     pin_sets([(source, data.dir) for source in (data.pairs, data.sentences, data.queries) if source is not None])
-    kind = check_trained(config.model, config.pooling, config.prompt, config.max_length)
+    kind = check_encoder(config.model, config.pooling, config.prompt, config.max_length)
     if config.data.sentences is not None and kind == "cross-encoder":
         raise InputError(
             f"model: {config.model} is a cross-encoder, which has no vectors to search by; name a bi-encoder, and this "
             "one as rerank"
         )
-    if config.rerank is not None and check_trained(config.rerank) != "cross-encoder":
+    if config.rerank is not None and check_encoder(config.rerank) != "cross-encoder":
         raise InputError(f"rerank: {config.rerank} is a bi-encoder; name a cross-encoder")
 
     ################
@@ -87,7 +87,7 @@ def score(config: ScoreConfig, source: str, scratch: Path, progress: RunProgress
     from te_trainer.data.outputs import PREDICTIONS, prediction_blocks, write_table
     from te_trainer.distributed import process_state
     from te_trainer.labelling import score_pairs
-    from te_trainer.models.trained import describe, load_trained
+    from te_trainer.models import describe_encoder, load_encoder
 
     state = process_state()
     file = scratch / "pairs.arrow"
@@ -103,8 +103,8 @@ def score(config: ScoreConfig, source: str, scratch: Path, progress: RunProgress
         f"pairs: {source}: {len(pairs):,} rows" + (f", {lacking:,} lack a sentence and get no score" if lacking else "")
     )
 
-    encoder = load_trained(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
-    progress.say(f"model: {config.model}: {describe(encoder)}")
+    encoder = load_encoder(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
+    progress.say(f"model: {config.model}: {describe_encoder(encoder)}")
     say_truncation(encoder, pairs, "max_length", progress)
     progress.begin("pairs", 1)
     predictions = np.full(len(pairs), np.nan, dtype=np.float32)
@@ -130,8 +130,7 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
     from te_trainer.distributed import process_state
     from te_trainer.errors import InputError
     from te_trainer.labelling import embed_sentences
-    from te_trainer.models import BiEncoder, CrossEncoder
-    from te_trainer.models.trained import describe, load_trained
+    from te_trainer.models import BiEncoder, CrossEncoder, describe_encoder, load_encoder
     from te_trainer.search import nearest, score_found
 
     ################
@@ -171,9 +170,9 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
     ################
     # Vectors, and the nearest of them
     ################
-    encoder = load_trained(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
+    encoder = load_encoder(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
     assert isinstance(encoder, BiEncoder)
-    progress.say(f"model: {config.model}: {describe(encoder)}")
+    progress.say(f"model: {config.model}: {describe_encoder(encoder)}")
     for name in sources:
         say_truncation(encoder, texts[name], "max_length", progress, name)
     progress.total = len(sources) + 1 + (config.rerank is not None)
@@ -193,9 +192,9 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
     # A cross-encoder's order of them
     ################
     if config.rerank is not None:
-        reranker = load_trained(config.rerank)
+        reranker = load_encoder(config.rerank)
         assert isinstance(reranker, CrossEncoder)
-        progress.say(f"rerank: {config.rerank}: {describe(reranker)}")
+        progress.say(f"rerank: {config.rerank}: {describe_encoder(reranker)}")
         progress.begin("rerank", 1)
         scores = score_found(reranker, queries, sentences, rows, scratch, progress.advance, **speed(config))
         progress.end()

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from datasets import Dataset
-from transformers import AutoModel
 
 from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.contrastive.stage import ContrastiveSettings
@@ -17,7 +15,6 @@ from te_trainer.data import GoldSet, Sentences, build_sentences
 from te_trainer.distil.preparation import (
     check_loggers,
     check_space,
-    checkpoint_fingerprint,
     gold_fingerprints,
     refuse_changed,
     refuse_changed_gold,
@@ -25,7 +22,7 @@ from te_trainer.distil.preparation import (
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damaged_run_file_as_input_error, read_json, read_run_file
-from te_trainer.models.checkpoint import load_config
+from te_trainer.models import resolve_checkpoint
 from te_trainer.runs.commits import commits_of, pin_models, pin_sets, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
 from te_trainer.runs.environment import describe_environment, library_versions
@@ -45,8 +42,7 @@ def check(config: ContrastiveConfig, root: Path) -> None:
     ContrastiveSettings(config.contrastive).check(config.model)
     check_loggers(config.report_to)
     if not (root / "run.yaml").exists():
-        with torch.device("meta"):
-            weights = 4 * AutoModel.from_config(load_config(config.model)).num_parameters()
+        weights = 4 * resolve_checkpoint(config.model).empty_model("bi-encoder").num_parameters()
         # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written
         check_space(root, weights + 3 * 3 * weights)
 
@@ -91,7 +87,7 @@ def prepare_sentences(
             "resolved": settings.training(world_size) | settings.encoder,
             "versions": library_versions(),
             "sentences": {"number": found.sentences, "fingerprint": found.fingerprint},
-            "model": checkpoint_fingerprint(config.model),
+            "model": resolve_checkpoint(config.model).fingerprint,
             **gold,
             **commits_of([config.model]),
             **set_commits_of(_sources(config)),
@@ -112,7 +108,7 @@ def _continue(config: ContrastiveConfig, root: Path, read_again: Sentences | Non
         same = read_again is None or begun["sentences"]["fingerprint"] == read_again.fingerprint
     if not same:
         raise InputError(f"data.sentences: they have changed since the run in {root} began; name another output_dir")
-    if begun["model"] != checkpoint_fingerprint(config.model):
+    if begun["model"] != resolve_checkpoint(config.model).fingerprint:
         raise InputError(
             f"model: the weights of {config.model} have changed since the run in {root} began; name another output_dir"
         )

@@ -19,10 +19,8 @@ from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
-from te_trainer.models import BiEncoder
+from te_trainer.models import BiEncoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.checkpoint import load_config, load_tokenizer
-from te_trainer.models.decoders import is_decoder
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_encoder_files
 from te_trainer.runs.scoring import Scorer, describe
@@ -63,24 +61,24 @@ class ContrastiveSettings:
             InputError: a wrong value, or a model that cannot start a bi-encoder, or that makes no two views.
         """
         check_section("contrastive", self.section)
+        checkpoint = resolve_checkpoint(model)
         check_bi_encoder(
-            model,
+            checkpoint,
             self.encoder["pooling"],
             key="contrastive.pooling",
             max_length=self.encoder["max_length"],
             length_key="contrastive.max_length",
             prompt=self.encoder["prompt"],
         )
-        config = load_config(model)
-        if is_decoder(config) and self.encoder["pooling"] == "cls":
+        if checkpoint.is_decoder and self.encoder["pooling"] == "cls":
             raise InputError(
                 f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "
                 "mlp_head to false"
             )
         if self.training(1)["span"]:
-            if load_tokenizer(model).mask_token is None:
+            if checkpoint.tokenizer.mask_token is None:
                 raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
-        elif not has_dropout(config):
+        elif not has_dropout(checkpoint.config):
             raise InputError(
                 f"model {model}: it has no dropout, so that both views of a sentence would be the same; set "
                 "contrastive.span, e.g. to 5"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from transformers import AutoModel
 
 from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, RunConfig, Task
@@ -30,11 +27,9 @@ from te_trainer.distil.step0 import check_step0, resolved_step0, step0_sentences
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damaged_run_file_as_input_error, read_run_file
+from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.checkpoint import load_config
 from te_trainer.models.cross_encoder import check_cross_encoder
-from te_trainer.models.layout import model_folder
-from te_trainer.models.locate import commit_of
 from te_trainer.models.lora import adapted_on_meta, parameter_counts
 from te_trainer.runs.commits import commits_of, pin_models, pin_sets, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
@@ -68,7 +63,7 @@ def check_models(config: RunConfig) -> None:
             )
         if config.lora.rank:
             for kind in kinds_of(config):
-                adapted_on_meta(start_of(model, kind), kind, config.lora)
+                adapted_on_meta(resolve_checkpoint(start_of(model, kind)), kind, config.lora)
     check_step0(config)
     check_loggers(config.report_to)
 
@@ -244,11 +239,11 @@ def check_disk(config: RunConfig, root: Path) -> None:
     encoders, trained = 0, 0
     for model in config.models:
         for kind in kinds:
-            with torch.device("meta"):
-                weights = 4 * AutoModel.from_config(load_config(start_of(model, kind))).num_parameters()
+            checkpoint = resolve_checkpoint(start_of(model, kind))
+            weights = 4 * checkpoint.empty_model(kind).num_parameters()
             encoders += (kept + 1 + (config.step0 is not None and kind == "bi-encoder")) * weights
             if config.lora.rank:
-                weights = 4 * parameter_counts(adapted_on_meta(start_of(model, kind), kind, config.lora))[0]
+                weights = 4 * parameter_counts(adapted_on_meta(checkpoint, kind, config.lora))[0]
             trained = max(trained, weights)
     check_space(root, encoders + 3 * 3 * trained)
 
@@ -315,17 +310,9 @@ def data_sources(config: RunConfig) -> list[tuple[str, str | None]]:
 
 def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:
     """Of each PLM, the fingerprints of the checkpoints that its encoders start from."""
-    once = functools.cache(checkpoint_fingerprint)
     return {
-        str(model.name): {kind.replace("-", "_"): once(start_of(model, kind)) for kind in kinds_of(config)}
+        str(model.name): {
+            kind.replace("-", "_"): resolve_checkpoint(start_of(model, kind)).fingerprint for kind in kinds_of(config)
+        }
         for model in config.models
     }
-
-
-def checkpoint_fingerprint(name: str) -> str:
-    """What tells a checkpoint from another of the same name: the Hub's commit, or a hash of a local weight file."""
-    if commit := commit_of(name):
-        return commit
-    path = Path(model_folder(name))
-    files = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
-    return " ".join(file_digest(file)[:16] for file in files)

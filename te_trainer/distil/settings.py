@@ -15,7 +15,7 @@ from te_trainer.config.defaults import CYCLES, paper_arguments
 from te_trainer.config.schema import Kind, ModelConfig, RunConfig
 from te_trainer.errors import InputError
 from te_trainer.metrics import TASK_METRICS, Metric
-from te_trainer.models.checkpoint import load_config
+from te_trainer.models import resolve_checkpoint
 from te_trainer.trainers.official_adamw import OPTIMISERS, check_official_adamw
 
 ENCODER_KEYS = {"pooling", "max_length", "prompt"}  # of a section, but of the encoder and not of its training
@@ -86,7 +86,7 @@ def training_values(config: RunConfig, model: ModelConfig, kind: Kind, world_siz
     """
     size = config.distillation.size
     if size == "auto":
-        size = "large" if getattr(load_config(model.bi_encoder), "hidden_size", 0) >= 1024 else "base"
+        size = "large" if getattr(resolve_checkpoint(model.bi_encoder).config, "hidden_size", 0) >= 1024 else "base"
     values = paper_arguments(kind, config.distillation.task, size)
     values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // world_size)
     values["precision"] = config.distillation.precision

@@ -37,10 +37,9 @@ from te_trainer.errors import DivergedError, InputError
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import read_json
 from te_trainer.labelling import score_pairs
-from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
-from te_trainer.models.fingerprint import fingerprint
-from te_trainer.models.layout import read_layout
+from te_trainer.models.encoder import weight_fingerprint
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.progress import RunProgress
@@ -143,7 +142,7 @@ class StageRunner:
 
         def write() -> None:
             # a pass over all weights, and nothing for the other ranks
-            record = {"teacher": fingerprint(encoder), **about}
+            record = {"teacher": weight_fingerprint(encoder), **about}
             with atomic_folder(folder) as place:
                 Dataset.from_dict({"score": scores}).save_to_disk(str(place))
                 write_text(place / "fingerprint.json", json.dumps(record, indent=2) + "\n")
@@ -309,7 +308,7 @@ class StageRunner:
             pooling=resolve_pooling(model.bi_encoder, model.pooling or section.get("pooling")),
             max_length=max_length_of(self.config, kind),
             prompt=section.get("prompt"),
-            layout=read_layout(model.bi_encoder),
+            layout=resolve_checkpoint(model.bi_encoder).layout,
             from_cross_encoder=self.config.distillation.init == "sequential",
         )
 
@@ -365,7 +364,7 @@ class StageRunner:
         gone = self._is_own(path) and not Path(path).exists()
         if self.state.is_main_process and not (used or gone or was_restarted()):
             given_by = self.label_record(cycle, name, teacher)["teacher"]
-            if fingerprint(self._load(name, teacher, path)) != given_by:
+            if weight_fingerprint(self._load(name, teacher, path)) != given_by:
                 folder = self.labels_path(cycle, name, teacher)
                 sentence = f"{folder}: its labels are not those of {path}; delete the folder {folder}"
                 raise InputError(f"{sentence}, and the run's command labels again")

@@ -15,11 +15,9 @@ from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.errors import InputError
 from te_trainer.evaluation.paper import PUBLISHED, STARTS, paper_row
-from te_trainer.models import Encoder
+from te_trainer.models import Encoder, load_encoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.checkpoint import checkpoint_kind, load_config, saved_max_length
 from te_trainer.models.cross_encoder import check_cross_encoder
-from te_trainer.models.trained import load_trained
 from te_trainer.runs.commits import pin_models
 
 LONGEST_ENSEMBLE = 240  # bytes of the name of its folder, which is written as .partial-NAME first
@@ -43,7 +41,7 @@ class Checkpoint:
 
     def load(self) -> Encoder:
         """The encoder, in float32."""
-        return load_trained(self.path, pooling=self.pooling, max_length=self.max_length)
+        return load_encoder(self.path, pooling=self.pooling, max_length=self.max_length)
 
     def describe(self) -> str:
         """What it was taken for, for people."""
@@ -114,11 +112,13 @@ def _members(entry: str) -> tuple[str, ...]:
 
 
 def _checkpoint(path: str, name: str, config: EvaluationConfig) -> Checkpoint:
-    if checkpoint_kind(load_config(path)) == "cross-encoder":
-        check_cross_encoder(path, config.max_length)
-        return Checkpoint(path, name, "cross-encoder", None, config.max_length or saved_max_length(path))
-    pooling = check_bi_encoder(path, config.pooling, max_length=config.max_length)
-    return Checkpoint(path, name, "bi-encoder", pooling, config.max_length or saved_max_length(path))
+    checkpoint = resolve_checkpoint(path)
+    pooling = None
+    if checkpoint.kind == "cross-encoder":
+        check_cross_encoder(checkpoint, config.max_length)
+    else:
+        pooling = check_bi_encoder(checkpoint, config.pooling, max_length=config.max_length)
+    return Checkpoint(path, name, checkpoint.kind, pooling, config.max_length or checkpoint.max_length)
 
 
 def _names(paths: list[str]) -> dict[str, str]:

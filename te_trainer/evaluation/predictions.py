@@ -16,15 +16,13 @@ from datasets import Dataset
 from te_trainer.config.schema import EvaluationConfig
 from te_trainer.data.pool import file_digest, source_file
 from te_trainer.distil.combine import combine
-from te_trainer.distil.preparation import checkpoint_fingerprint
 from te_trainer.distributed import process_state
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
 from te_trainer.evaluation.sets import TaskSet
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damage_as_input_error, read_run_file
-from te_trainer.models.checkpoint import load_tokenizer
-from te_trainer.models.layout import saved_prompt
+from te_trainer.models import resolve_checkpoint
 from te_trainer.runs.commits import commits_of, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
 from te_trainer.runs.environment import library_versions
@@ -45,7 +43,7 @@ def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], s
     content = {
         "config": comparable(config),
         "versions": library_versions(),
-        "models": {member.path: checkpoint_fingerprint(member.path) for member in checkpoints(entries)},
+        "models": {member.path: resolve_checkpoint(member.path).fingerprint for member in checkpoints(entries)},
         **commits_of([member.path for member in checkpoints(entries)]),
         **set_commits_of((task.source, config.data.dir) for task in sets),
         "tasks": {task.source: _digest(task, config) for task in sets},
@@ -93,8 +91,9 @@ def count_truncations(root: Path, entries: list[Entry], sets: list[TaskSet]) -> 
     columns = Dataset.from_dict({"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
     found = {}
     for member in checkpoints(entries):
-        prompt = saved_prompt(member.path) if member.kind == "bi-encoder" else ""
-        counted = count_truncation(columns, member.kind, load_tokenizer(member.path), member.max_length, prompt)
+        checkpoint = resolve_checkpoint(member.path)
+        prompt = checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
+        counted = count_truncation(columns, member.kind, checkpoint.tokenizer, member.max_length, prompt)
         found[member.name] = counted.record()
     write_text(root / TRUNCATION, json.dumps(found, indent=2) + "\n")
 

@@ -18,8 +18,7 @@ from te_trainer.data.benchmarks import BENCHMARKS, Benchmark
 from te_trainer.data.pool import SourceCount
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
-from te_trainer.models.checkpoint import load_config
-from te_trainer.models.layout import saved_activation, saved_pooling, saved_prompt
+from te_trainer.models import resolve_checkpoint
 from te_trainer.report.tables import overlap_entries, score_table, selection_note
 from te_trainer.runs.finished import FinishedRun
 
@@ -102,7 +101,6 @@ def model_card(run: FinishedRun, name: str, cycle: int | None, place: Place, lic
 
 def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:
     """What a person needs to know to use an encoder."""
-    folder = str(run.encoder(name, kind, cycle))
     start, on_hub = run.start(name, kind)
     section = run.manifest["config"][kind.replace("-", "_")]
     about = {
@@ -111,9 +109,10 @@ def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict
         "on_hub": on_hub,
         "max_length": section.get("max_length", 32 if kind == "bi-encoder" else 64),
     }
+    checkpoint = resolve_checkpoint(str(run.encoder(name, kind, cycle)))
     if kind == "bi-encoder":
-        return about | {"pooling": saved_pooling(folder), "prompt": saved_prompt(folder)}
-    return about | {"activation": saved_activation(folder, load_config(folder))}
+        return about | {"pooling": checkpoint.sentence_files.pooling_mode(), "prompt": checkpoint.layout.prompt}
+    return about | {"activation": checkpoint.sentence_files.activation(checkpoint.config)}
 
 
 def _eval_results(

@@ -1,9 +1,17 @@
 """The two encoders of the method, and how they are loaded and saved."""
 
 from te_trainer.models.bi_encoder import BiEncoder
+from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
 from te_trainer.models.cross_encoder import CrossEncoder
-from te_trainer.models.trained import check_trained, load_trained
+from te_trainer.models.encoder import Encoder, check_encoder, describe_encoder, load_encoder
 
-Encoder = BiEncoder | CrossEncoder
-
-__all__ = ["BiEncoder", "CrossEncoder", "Encoder", "check_trained", "load_trained"]
+__all__ = [
+    "BiEncoder",
+    "Checkpoint",
+    "CrossEncoder",
+    "Encoder",
+    "check_encoder",
+    "describe_encoder",
+    "load_encoder",
+    "resolve_checkpoint",
+]

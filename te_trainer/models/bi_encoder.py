@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,25 +10,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import MODEL_MAPPING, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from te_trainer.config.schema import Kind, Pooling
-from te_trainer.errors import InputError
 from te_trainer.files.atomic import give_umask_mode
-from te_trainer.models.checkpoint import (
-    PROBE,
-    checkpoint_kind,
-    load_config,
-    load_model,
-    load_tokenizer,
-    max_length_of_model,
-)
-from te_trainer.models.decoders import is_decoder, prepare_model
-from te_trainer.models.layout import SentenceLayout, model_folder, read_layout, saved_lower_case, saved_pooling
-from te_trainer.models.limits import check_length, check_vocabulary
+from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
 from te_trainer.models.locate import with_revision
-from te_trainer.models.weights import add_weights, check_weights
+from te_trainer.models.sentence_files import SentenceLayout
+from te_trainer.models.weights import add_weights
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -47,9 +36,9 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "mean":
         mask = attention_mask.unsqueeze(-1).float()
         return (hidden.float() * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-    # Of equals, argmax finds the first: padding may be on either side.
-    place = attention_mask.argmax(1) if pooling == "cls" else attention_mask.cumsum(1).argmax(1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), place].float()
+    # Of equals, argmax gives the first: padding may be on either side.
+    position = attention_mask.argmax(1) if pooling == "cls" else attention_mask.cumsum(1).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), position].float()
 
 
 @dataclass
@@ -80,7 +69,7 @@ class BiEncoder:
     @classmethod
     def from_pretrained(
         cls,
-        name: str,
+        name: str | Checkpoint,
         *,
         revision: str | None = None,
         pooling: Pooling | None = None,
@@ -92,32 +81,29 @@ class BiEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
 
         Args:
-            revision: of a Hub id, a branch, a tag or a commit; `owner/name@revision` says the same. Default: `main`, as
-                it is at the first load in this process.
+            name: The model's name, or its checkpoint.
+            revision: Branch, tag or commit of a Hub id; `owner/name@revision` says the same. Default: `main`, as it is
+                at the first load in this process.
             pooling: None takes what the checkpoint says, else `last` for decoders and `cls` for encoders.
+            max_length: Tokens of a sentence beyond this are cut.
             prompt: None takes what the checkpoint says, else no text.
-            from_cross_encoder: take the encoder below a cross-encoder's head (sequential distillation).
+            from_cross_encoder: Take the encoder below a cross-encoder's head (sequential distillation).
             layout: None takes what the checkpoint says.
 
         Raises:
-            InputError: no such model, a cross-encoder where none is expected, a tokenizer without padding, weights that
+            InputError: No such model, a cross-encoder where none is expected, a tokenizer without padding, weights that
                 are not there, a length that the model cannot read.
         """
-        name = with_revision(name, revision)
-        pooling = resolve_pooling(name, pooling, from_cross_encoder)
+        checkpoint = resolve_checkpoint(with_revision(name, revision))
+        pooling = resolve_pooling(checkpoint, pooling, from_cross_encoder)
         if layout is None:
-            layout = SentenceLayout() if from_cross_encoder else read_layout(name)
-        layout = replace(layout, lower_case=saved_lower_case(name))
+            layout = SentenceLayout() if from_cross_encoder else checkpoint.layout
+        layout = replace(layout, lower_case=checkpoint.sentence_files.lower_case)
         prompt = layout.prompt if prompt is None else prompt
-        _refuse_excluded_prompt(name, layout, pooling, prompt)
+        _refuse_excluded_prompt(checkpoint, layout, pooling, prompt)
         with _own_draws():
-            model = load_model(AutoModel, name)
-        tokenizer = load_tokenizer(name)
-        _refuse_token_types(name, tokenizer)
-        check_length(name, model, tokenizer, max_length, "max_length", sides=1)
-        check_vocabulary(name, model, tokenizer)
-        if is_decoder(model.config):
-            prepare_model(model, tokenizer)
+            model, tokenizer = checkpoint.load("bi-encoder", max_length)
+        _refuse_token_types(checkpoint, tokenizer)
         return cls(model, tokenizer, pooling, max_length, prompt, layout, _take_pooler(model))
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
@@ -163,15 +149,8 @@ class BiEncoder:
         )
 
 
-def without_pooler(config: PretrainedConfig) -> dict[str, Any]:
-    """What `AutoModel` must be told: BERT's own pooler is no part of a sentence's vector, and would stay unused."""
-    model_class: Any = MODEL_MAPPING[type(config)]
-    takes = inspect.signature(model_class).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
-
-
 def check_bi_encoder(
-    name: str,
+    name: str | Checkpoint,
     pooling: Pooling | None = None,
     key: str = "pooling",
     *,
@@ -182,56 +161,53 @@ def check_bi_encoder(
     """Refuse what cannot start a bi-encoder, before its weights are read; give the pooling it will have.
 
     Args:
-        key: of the configuration, that chooses the pooling.
-        max_length: tokens of a sentence; None for what the checkpoint says.
-        length_key: of the configuration, that chooses `max_length`.
+        name: The model's name, or its checkpoint.
+        pooling: None for what the checkpoint says.
+        key: Key of the configuration that chooses the pooling.
+        max_length: Tokens of a sentence; None for what the checkpoint says.
+        length_key: Key of the configuration that chooses `max_length`.
         prompt: None for what the checkpoint says.
     """
-    pooling = resolve_pooling(name, pooling, key=key)
-    layout = read_layout(name)
-    _refuse_excluded_prompt(name, layout, pooling, layout.prompt if prompt is None else prompt)
-    tokenizer = load_tokenizer(name)
-    _refuse_token_types(name, tokenizer)
-    # last: the weights of a Hub model are large, and may have to be downloaded first
-    model = check_weights(name, AutoModel, model_folder(name, weights=True), load_config(name), new_head=False)
-    check_vocabulary(name, model, tokenizer)
-    if max_length is None:
-        max_length = max_length_of_model(name, model, tokenizer)
-    check_length(name, model, tokenizer, max_length, length_key, sides=1)
+    checkpoint = resolve_checkpoint(name)
+    pooling = resolve_pooling(checkpoint, pooling, key=key)
+    layout = checkpoint.layout
+    _refuse_excluded_prompt(checkpoint, layout, pooling, layout.prompt if prompt is None else prompt)
+    _refuse_token_types(checkpoint, checkpoint.tokenizer)
+    checkpoint.check("bi-encoder", max_length, length_key)
     return pooling
 
 
 def resolve_pooling(
-    name: str, pooling: Pooling | None = None, from_cross_encoder: bool = False, key: str = "pooling"
+    name: str | Checkpoint, pooling: Pooling | None = None, from_cross_encoder: bool = False, key: str = "pooling"
 ) -> Pooling:
-    """The pooling of a bi-encoder that starts from a checkpoint: the given one, else what the checkpoint says.
+    """The pooling of a bi-encoder that starts from a checkpoint: the chosen one, else what the checkpoint says.
 
     Raises:
-        InputError: the checkpoint is a cross-encoder's, or it pools in a way of its own.
+        InputError: The checkpoint is a cross-encoder's, or it pools in a way of its own.
     """
-    config = load_config(name)
-    if checkpoint_kind(config) == "cross-encoder" and not from_cross_encoder:
-        raise InputError(
-            f"model {name}: a cross-encoder (it has a classification head) where a bi-encoder's start is expected; "
-            "its sentence vectors would mean nothing"
+    checkpoint = resolve_checkpoint(name)
+    if checkpoint.kind == "cross-encoder" and not from_cross_encoder:
+        raise checkpoint.files.refusal(
+            "a cross-encoder (it has a classification head) where a bi-encoder's start is expected; its sentence "
+            "vectors would mean nothing"
         )
-    default: Pooling = "last" if is_decoder(config) else "cls"
-    return pooling or (None if from_cross_encoder else saved_pooling(name, key)) or default
+    saved = None if pooling or from_cross_encoder else checkpoint.sentence_files.pooling_mode(key)
+    return pooling or saved or ("last" if checkpoint.is_decoder else "cls")
 
 
-def _refuse_excluded_prompt(name: str, layout: SentenceLayout, pooling: Pooling, prompt: str) -> None:
+def _refuse_excluded_prompt(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling, prompt: str) -> None:
     if prompt and not layout.include_prompt and pooling != "last":
-        raise InputError(
-            f"model {name}: include_prompt of its pooling is false: it pools no token of a prompt, and te_trainer "
-            "pools all; set prompt to '', or include_prompt to true in the pooling's config.json"
+        raise checkpoint.files.refusal(
+            "include_prompt of its pooling is false: it pools no token of a prompt, and te_trainer pools all; set "
+            "prompt to '', or include_prompt to true in the pooling's config.json"
         )
 
 
-def _refuse_token_types(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    if any(tokenizer(PROBE).get("token_type_ids") or []):
-        raise InputError(
-            f"model {name}: its tokenizer gives tokens of a single sentence another type than 0 (as XLNet's does), "
-            "which a bi-encoder here does not read; start from another model"
+def _refuse_token_types(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> None:
+    if any(tokenizer("a").get("token_type_ids") or []):
+        raise checkpoint.files.refusal(
+            "its tokenizer gives tokens of a single sentence another type than 0 (as XLNet's does), which a bi-encoder "
+            "here does not read; start from another model"
         )
 
 
@@ -249,7 +225,7 @@ def _own_draws() -> Iterator[None]:
 def _take_pooler(model: PreTrainedModel) -> dict[str, Tensor]:
     """Take BERT's own pooler off a model, because its weights would stay unused in training; give its weights."""
     pooler: Any = getattr(model, "pooler", None)
-    if pooler is None or not without_pooler(model.config):
+    if pooler is None or not has_pooler(model.config):
         return {}
     with _gathered(pooler):
         weights = {f"pooler.{key}": weight.detach().cpu().clone() for key, weight in pooler.state_dict().items()}

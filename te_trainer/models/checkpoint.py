@@ -1,18 +1,21 @@
-"""Telling what a checkpoint is, and loading its model and tokenizer, with one sentence for each way to fail."""
+"""A model's name, resolved once: where its files lie, at which commit, and what they say of the model."""
 
 from __future__ import annotations
 
-import importlib.util
+import copy
+import hashlib
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
-from tokenizers.normalizers import Lowercase, Sequence
 from transformers import (
     MODEL_MAPPING,
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
+    AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,204 +23,196 @@ from transformers import (
 
 from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import Kind
-from te_trainer.errors import InputError
-from te_trainer.models.decoders import is_decoder, prepare_tokenizer
-from te_trainer.models.families import check_family
-from te_trainer.models.json_files import read_json, value_of
-from te_trainer.models.layout import has_modules, model_folder, saved_lower_case, saved_max_seq_length
-from te_trainer.models.limits import check_sizes, position_limit, readable_columns
-from te_trainer.models.locate import commit_of
-from te_trainer.models.weights import refuse_misfits, refuse_stand_ins
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "sentencepiece.model",
-    "tokenizer.model",
-    "bpe.codes",
-    "tiktoken.model",
-    "tekken.json",
-)
-
-PROBE = "a"  # a text
-PADS_LEFT = {"xlnet"}  # its classifier reads the last column, its positions are relative
-
-CheckpointKind = Literal["encoder", "cross-encoder"]
+from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
+from te_trainer.models.decoders import is_decoder, prepare_model
+from te_trainer.models.limits import check_config, check_length, check_sizes, check_vocabulary, position_limit
+from te_trainer.models.locate import commit_of, locate
+from te_trainer.models.sentence_files import SentenceFiles, SentenceLayout
+from te_trainer.models.tokenizer import read_tokenizer
+from te_trainer.models.weights import check_weights, refuse_misfits, refuse_stand_ins
 
 
-def load_config(name: str) -> PretrainedConfig:
-    """The configuration of a checkpoint.
-
-    Raises:
-        InputError: there is no such model, or it is neither an encoder nor a decoder (but both, as T5 is), or it needs
-            code of its own.
-    """
-    path = model_folder(name)
-    refuse_stand_ins(name, path)
-    raw = read_json(name, path, "config.json", dict) or {}
-    check_sizes(name, raw)
-    architectures = value_of(name, "config.json", raw, "architectures", list) or []
-    if not all(isinstance(architecture, str) for architecture in architectures):
-        raise InputError(f"model {name}: architectures in config.json are no names; correct the file")
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # families raise many kinds for values that they cannot use
-        if "auto_map" in raw and "trust_remote_code" in str(error):
-            raise InputError(_own_code(name, "config.json")) from None
-        where = "repository" if commit_of(name) else "folder"
-        raise InputError(f"model {name}: no model in that {where} ({_reason(error)})") from None
-    architecture = (config.architectures or [""])[0]
-    if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
-        raise InputError(
-            f"model {name}: {architecture or config.model_type} is neither an encoder nor a decoder alone; start from "
-            "one such as bert-base-uncased"
-        )
-    check_family(name, config)
-    return config
-
-
-def load_model(auto: Any, name: str, new_head: bool = False, **arguments: Any) -> PreTrainedModel:
-    """`auto.from_pretrained`, in float32 whatever the checkpoint's dtype.
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model that can start an encoder; made by `resolve_checkpoint`.
 
     Args:
-        new_head: whether the model gets a head that its checkpoint never had.
+        name: Hub id (`owner/name@revision` where one is chosen), local folder or `package:folder`, as a user wrote it.
+        commit: Commit of a Hub model; None of a local folder.
+        files: The folder of the model's configuration, tokenizer and weights.
+        sentence_files: What sentence-transformers has written beside them.
+        config: The model's configuration; not to be changed.
+    """
+
+    name: str
+    commit: str | None
+    files: CheckpointFiles
+    sentence_files: SentenceFiles
+    config: PretrainedConfig
+
+    @property
+    def kind(self) -> Kind:
+        """`cross-encoder` where there is a classification head; else the model reads sentences one by one."""
+        architecture = (self.config.architectures or [""])[0]
+        return "cross-encoder" if architecture.endswith("ForSequenceClassification") else "bi-encoder"
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether the tokens of the model see only what comes before them."""
+        return is_decoder(self.config)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer, to look at; an encoder gets one of its own."""
+        return self.load_tokenizer()
+
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens of a text: as many as sentence-transformers or the tokenizer reads, if the model can."""
+        limit = position_limit(self.empty_model("bi-encoder"))
+        return int(min(self.sentence_files.transformer.get("max_seq_length") or self.tokenizer.model_max_length, limit))
+
+    @cached_property
+    def layout(self) -> SentenceLayout:
+        """What a bi-encoder that is saved again keeps; raises InputError where te_trainer does otherwise."""
+        return self.sentence_files.layout()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells the checkpoint from another of its name: the Hub's commit, or hashes of local weight files."""
+        if self.commit is not None:
+            return self.commit
+        digests = []
+        for path in sorted([*self.files.folder.glob("*.safetensors"), *self.files.folder.glob("*.bin")]):
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest()[:16])
+        return " ".join(digests)
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """A tokenizer of the checkpoint's, as `read_tokenizer` makes it."""
+        trained_as = self.kind if self.kind == "cross-encoder" or self.sentence_files.modules else None
+        return read_tokenizer(self.files, self.config, trained_as, self.sentence_files.lower_case)
+
+    def empty_model(self, kind: Kind) -> PreTrainedModel:
+        """The model of an encoder on the device `meta`, without weights, made in a moment."""
+        config = copy.deepcopy(self.config)
+        with torch.device("meta"):
+            if kind == "bi-encoder":
+                return AutoModel.from_config(config, **({"add_pooling_layer": False} if has_pooler(config) else {}))
+            config.num_labels = 1
+            return AutoModelForSequenceClassification.from_config(config)
+
+    def check(self, kind: Kind, max_length: int | None = None, length_key: str = "max_length") -> None:
+        """Refuse what cannot start an encoder of a kind, before its weights are read.
+
+        Args:
+            kind: Kind of the encoder; a cross-encoder may get a new head.
+            max_length: Tokens of a text; None for what the checkpoint says.
+            length_key: Key of the configuration that chooses `max_length`.
+
+        Raises:
+            InputError: The tokenizer, the weights, the vocabulary or the length do not fit.
+        """
+        tokenizer = self.tokenizer
+        # last: the weights of a Hub model are large, and may have to be downloaded first
+        locate(self.name, weights=True)
+        auto, arguments = _auto_class(kind)
+        model = check_weights(self.files, auto, self.config, self._gets_new_head(kind), **arguments)
+        check_vocabulary(self.files, model, tokenizer)
+        length = self.max_length if max_length is None else max_length
+        check_length(self.name, model, tokenizer, length, length_key, sides=1 if kind == "bi-encoder" else 2)
+
+    def load(self, kind: Kind, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model of an encoder, in float32 whatever the checkpoint's dtype, and its tokenizer.
+
+        Raises:
+            InputError: As `check`, or the weights cannot be loaded.
+        """
+        locate(self.name, weights=True)
+        auto, arguments = _auto_class(kind)
+        try:
+            model, info = auto.from_pretrained(
+                self.files.folder,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **arguments,
+            )
+        except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
+            raise self.files.refusal(f"its weights cannot be loaded ({first_line(error)})") from None
+        refuse_misfits(self.files, model, info, self._gets_new_head(kind))
+        tokenizer = self.load_tokenizer()
+        check_length(self.name, model, tokenizer, max_length, "max_length", sides=1 if kind == "bi-encoder" else 2)
+        check_vocabulary(self.files, model, tokenizer)
+        model.config.return_dict = True  # configurations made for TorchScript say otherwise
+        if self.commit is not None:
+            # what is saved of the model names its start so, and not by a folder of this machine
+            model.name_or_path = model.config.name_or_path = split_revision(self.name)[0]
+        if self.is_decoder:
+            prepare_model(model, tokenizer)
+        return model, tokenizer
+
+    def _gets_new_head(self, kind: Kind) -> bool:
+        return kind == "cross-encoder" and self.kind != "cross-encoder"
+
+
+_resolved: dict[str, tuple[Any, Checkpoint]] = {}  # by name, with what the folder held
+
+
+def resolve_checkpoint(name: str | Checkpoint) -> Checkpoint:
+    """The checkpoint of a name; its configuration is read once, and again where a file of a local folder has changed.
+
+    Args:
+        name: Hub id, local folder, `package:folder`, or a checkpoint, which is given back.
 
     Raises:
-        InputError: there are no weights, or they do not fit the configuration.
+        InputError: There is no such model, it is neither an encoder nor a decoder (but both, as T5 is), it needs code
+            of its own, or its configuration says what no model has.
     """
+    if isinstance(name, Checkpoint):
+        return name
+    folder = Path(locate(name, weights=False))
+    state = folder, *(_file_state(path) for path in sorted([*folder.glob("*"), *folder.glob("*/*")]))
+    if name not in _resolved or _resolved[name][0] != state:
+        _resolved[name] = state, _read(name, folder)
+    return _resolved[name][1]
+
+
+def has_pooler(config: PretrainedConfig) -> bool:
+    """Whether `AutoModel` makes BERT's own pooler, which is no part of a sentence's vector."""
+    model_class: Any = MODEL_MAPPING[type(config)]
+    return "add_pooling_layer" in inspect.signature(model_class).parameters
+
+
+def _read(name: str, folder: Path) -> Checkpoint:
+    sentence_files = SentenceFiles.read(CheckpointFiles(name, folder))
+    files = CheckpointFiles(name, sentence_files.transformer_folder)
+    commit = commit_of(name)
+    refuse_stand_ins(files)
+    content = files.read_json("config.json", dict) or {}
+    check_sizes(files, content)
+    architectures = content.get("architectures") or []
+    files.check_value("config.json", "architectures", architectures, list)
+    if not all(isinstance(architecture, str) for architecture in architectures):
+        raise files.refusal("architectures in config.json are no names; correct the file")
     try:
-        model, info = auto.from_pretrained(
-            model_folder(name, weights=True),
-            dtype=torch.float32,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **arguments,
-        )
-    except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
-        raise InputError(f"model {name}: its weights cannot be loaded ({_reason(error)})") from None
-    refuse_misfits(name, model, info, new_head)
-    model.config.return_dict = True  # configurations made for TorchScript say otherwise
-    if commit_of(name) is not None:
-        # What is saved of the model names its start so, and not by a folder of this machine.
-        model.name_or_path = model.config.name_or_path = split_revision(name)[0]
-    return model
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
+    except Exception as error:  # families raise many kinds for values that they cannot use
+        if "auto_map" in content and "trust_remote_code" in str(error):
+            raise files.refusal(
+                "it needs code of its own (auto_map in config.json), which te_trainer does not run; start from a model "
+                "that transformers knows"
+            ) from None
+        where = "repository" if commit else "folder"
+        raise files.refusal(f"no model in that {where} ({first_line(error)})") from None
+    check_config(files, config)
+    return Checkpoint(name, commit, files, sentence_files, config)
 
 
-def checkpoint_kind(config: PretrainedConfig) -> CheckpointKind:
-    """Whether a checkpoint has a classification head."""
-    architecture = (config.architectures or [""])[0]
-    return "cross-encoder" if architecture.endswith("ForSequenceClassification") else "encoder"
+def _file_state(path: Path) -> tuple[Path, int, int]:
+    state = path.stat()
+    return path, state.st_mtime_ns, state.st_size
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint; a decoder's is told how to pad, and to end sentences.
-
-    It lower-cases texts where sentence-transformers would, and gives no token types that the model does not have.
-
-    Raises:
-        InputError: there is none, or it cannot pad.
-    """
-    path = model_folder(name)
-    files = [file for file in TOKENIZER_FILES if Path(path, file).is_file()]
-    if not files:
-        # transformers would make an empty tokenizer of the model's type
-        raise InputError(f"model {name}: the folder holds no tokenizer (tokenizer.json); save the model's beside it")
-    _refuse_missing_package(name, path, files)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # files of strangers make transformers and tokenizers raise many kinds
-        if "trust_remote_code" in str(error):
-            raise InputError(_own_code(name, "tokenizer_config.json")) from None
-        raise InputError(f"model {name}: no tokenizer that can be loaded ({_reason(error)})") from None
-    config = load_config(name)
-    _probe(tokenizer, name)
-    if is_decoder(config):
-        trained_as: Kind | None = "bi-encoder" if has_modules(name) else None
-        prepare_tokenizer(
-            tokenizer, name, "cross-encoder" if checkpoint_kind(config) == "cross-encoder" else trained_as
-        )
-    elif tokenizer.num_special_tokens_to_add(pair=False) == 0:
-        raise InputError(
-            f"model {name}: its tokenizer puts no special tokens around a sentence, nor between two; save one with a "
-            "post-processor that does"
-        )
-    if tokenizer.pad_token_id is None:
-        raise InputError(f"model {name}: its tokenizer has no padding token, without which sentences cannot be batched")
-    if saved_lower_case(name):
-        lower_case(tokenizer, name)
-    tokenizer.model_input_names = readable_columns(config, tokenizer)
-    if config.model_type not in PADS_LEFT:
-        # positions may be absolute, and are counted from the first column
-        tokenizer.padding_side = "right"
-    return tokenizer
-
-
-def lower_case(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Let a tokenizer lower-case what it reads, as sentence-transformers does where `do_lower_case` is set.
-
-    Raises:
-        InputError: it is a slow one.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise InputError(f"model {name}: do_lower_case needs a fast tokenizer; save a tokenizer.json beside the model")
-    before = backend.normalizer
-    steps = list(cast(Any, before)) if isinstance(before, Sequence) else [before] if before is not None else []
-    if not any(isinstance(step, Lowercase) for step in steps):
-        backend.normalizer = Sequence([Lowercase(), *steps])
-
-
-def saved_max_length(name: str) -> int:
-    """Tokens that a checkpoint takes: as many as sentence-transformers or the tokenizer is told, if the model can."""
-    with torch.device("meta"):
-        model = AutoModel.from_config(load_config(name))
-    return max_length_of_model(name, model, load_tokenizer(name))
-
-
-def max_length_of_model(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens that a checkpoint takes, where its model and its tokenizer are there already."""
-    return int(min(saved_max_seq_length(name) or tokenizer.model_max_length, position_limit(model)))
-
-
-def _probe(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a tokenizer that cannot read a text, be it of characters that it has never seen."""
-    longest = tokenizer.model_max_length
-    # NaN is not 1 or more either
-    if not isinstance(longest, int | float) or isinstance(longest, bool) or not longest >= 1:
-        raise InputError(
-            f"model {name}: model_max_length in tokenizer_config.json is {str(longest)[:60]!r}, where a number from 1 "
-            "on is expected; correct the file"
-        )
-    try:
-        tokens = tokenizer(f"{PROBE} \N{SNOWMAN}", add_special_tokens=False)["input_ids"]
-    except Exception as error:  # tokenizers raises nothing more definite
-        raise InputError(f"model {name}: its tokenizer cannot read every text ({_reason(error)})") from None
-    if not tokens:
-        raise InputError(f"model {name}: its tokenizer makes no tokens of a text; save the model's own beside it")
-
-
-def _refuse_missing_package(name: str, folder: str, files: list[str]) -> None:
-    """Ask for the package that reads a vocabulary; transformers asks for another one where there is a choice."""
-    if not files or not all(file.endswith(".model") for file in files):
-        return
-    with Path(folder, files[0]).open("rb") as file:
-        # SentencePiece's files are protocol buffers, whose first field has this tag; tiktoken's are lines of text
-        package = "sentencepiece" if file.read(1) == b"\n" else "tiktoken"
-    if importlib.util.find_spec(package) is None:
-        raise InputError(f"model {name}: its tokenizer ({files[0]}) needs the package {package}; pip install {package}")
-
-
-def _own_code(name: str, file: str) -> str:
-    return (
-        f"model {name}: it needs code of its own (auto_map in {file}), which te_trainer does not run; start from a "
-        "model that transformers knows"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def _auto_class(kind: Kind) -> tuple[Any, dict[str, Any]]:
+    return (AutoModel, {}) if kind == "bi-encoder" else (AutoModelForSequenceClassification, {"num_labels": 1})

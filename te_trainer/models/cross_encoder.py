@@ -9,23 +9,12 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
 from te_trainer.config.schema import Kind
-from te_trainer.errors import InputError
 from te_trainer.files.atomic import give_umask_mode
-from te_trainer.models.checkpoint import checkpoint_kind, load_config, load_model, load_tokenizer, max_length_of_model
-from te_trainer.models.decoders import is_decoder, prepare_model
-from te_trainer.models.layout import model_folder, saved_activation
-from te_trainer.models.limits import check_length, check_vocabulary
+from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
 from te_trainer.models.locate import with_revision
-from te_trainer.models.packed.pack import can_pack
-from te_trainer.models.weights import check_weights
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -60,31 +49,26 @@ class CrossEncoder:
         self.activate_with(self.activation)
 
     @classmethod
-    def from_pretrained(cls, name: str, *, revision: str | None = None, max_length: int = 64) -> CrossEncoder:
+    def from_pretrained(
+        cls, name: str | Checkpoint, *, revision: str | None = None, max_length: int = 64
+    ) -> CrossEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
 
         A plain PLM gets a new head, drawn from torch's global generator: call `transformers.set_seed` first.
 
         Args:
-            revision: of a Hub id, a branch, a tag or a commit; `owner/name@revision` says the same. Default: `main`, as
-                it is at the first load in this process.
+            name: The model's name, or its checkpoint.
+            revision: Branch, tag or commit of a Hub id; `owner/name@revision` says the same. Default: `main`, as it is
+                at the first load in this process.
+            max_length: Tokens of a pair beyond this are cut.
 
         Raises:
-            InputError: no such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
+            InputError: No such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
                 tokenizer without padding, weights that are not there, a length that the model cannot read.
         """
-        name = with_revision(name, revision)
-        activation = resolve_activation(name)
-        new_head = checkpoint_kind(load_config(name)) != "cross-encoder"
-        model = load_model(AutoModelForSequenceClassification, name, new_head, num_labels=1)
-        tokenizer = load_tokenizer(name)
-        check_length(name, model, tokenizer, max_length, "max_length", sides=2)
-        check_vocabulary(name, model, tokenizer)
-        if is_decoder(model.config):
-            prepare_model(model, tokenizer)
-        if can_pack(model):
-            # the classifier reads the first column
-            tokenizer.padding_side = "right"
+        checkpoint = resolve_checkpoint(with_revision(name, revision))
+        activation = resolve_activation(checkpoint)
+        model, tokenizer = checkpoint.load("cross-encoder", max_length)
         return cls(model, tokenizer, max_length, activation)
 
     def activate_with(self, activation: Activation) -> None:
@@ -145,43 +129,36 @@ def _in_float32(head: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> 
         return F.linear(inputs[0].float(), head.weight.float(), None if head.bias is None else head.bias.float())
 
 
-def check_cross_encoder(name: str, max_length: int | None = None, length_key: str = "max_length") -> Activation:
+def check_cross_encoder(
+    name: str | Checkpoint, max_length: int | None = None, length_key: str = "max_length"
+) -> Activation:
     """Refuse what cannot start a cross-encoder, before its weights are read; give the activation it will have.
 
     Args:
-        max_length: tokens of a pair; None for what the checkpoint says.
-        length_key: of the configuration, that chooses `max_length`.
+        name: The model's name, or its checkpoint.
+        max_length: Tokens of a pair; None for what the checkpoint says.
+        length_key: Key of the configuration that chooses `max_length`.
     """
-    activation = resolve_activation(name)
-    config = load_config(name)
-    tokenizer = load_tokenizer(name)
-    new_head = checkpoint_kind(config) != "cross-encoder"
-    auto = AutoModelForSequenceClassification
-    # last: the weights of a Hub model are large, and may have to be downloaded first
-    model = check_weights(name, auto, model_folder(name, weights=True), config, new_head, num_labels=1)
-    check_vocabulary(name, model, tokenizer)
-    if max_length is None:
-        max_length = max_length_of_model(name, model, tokenizer)
-    check_length(name, model, tokenizer, max_length, length_key, sides=2)
+    checkpoint = resolve_checkpoint(name)
+    activation = resolve_activation(checkpoint)
+    checkpoint.check("cross-encoder", max_length, length_key)
     return activation
 
 
-def resolve_activation(name: str) -> Activation:
+def resolve_activation(checkpoint: Checkpoint) -> Activation:
     """How a cross-encoder that starts from a checkpoint makes scores of its logits.
 
     Raises:
-        InputError: the checkpoint can start no cross-encoder.
+        InputError: The checkpoint can start no cross-encoder.
     """
-    config = load_config(name)
-    trained = checkpoint_kind(config) == "cross-encoder"
+    config, trained = checkpoint.config, checkpoint.kind == "cross-encoder"
     if trained and config.num_labels != 1:
-        raise InputError(
-            f"model {name}: a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one "
-            "logit is expected"
+        raise checkpoint.files.refusal(
+            f"a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one logit is "
+            "expected"
         )
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise InputError(
-            f"model {name}: transformers has no classifier of type {config.model_type}; name another one in "
-            "models.cross_encoder"
+        raise checkpoint.files.refusal(
+            f"transformers has no classifier of type {config.model_type}; name another one in models.cross_encoder"
         )
-    return saved_activation(name, config) if trained else "sigmoid"
+    return checkpoint.sentence_files.activation(config) if trained else "sigmoid"

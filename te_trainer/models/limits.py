@@ -1,4 +1,4 @@
-"""What a model can hold: sizes that a configuration may name, tokens of a text, token types, the vocabulary."""
+"""What a model can read: families, sizes that a configuration may name, tokens of a text, token types, ids."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from te_trainer.errors import InputError
+from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder
 
 VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
@@ -20,9 +21,13 @@ SIZES = re.compile(
 )
 COUNTS = re.compile(r"(num_|n_)?(\w+_)?(layers?|heads?|groups?|group_num|blocks?|experts|labels)")
 MAX_SIZE, MAX_COUNT = 2**28, 10_000
+# Families whose vectors change with padding, whatever the attention mask says: they mix tokens by a convolution, a
+# Fourier transform, random hashes or pooling.
+READ_PADDING = {"canine", "convbert", "fnet", "funnel", "reformer", "yoso"}
+MORE_THAN_TEXT = {"bros", "layoutlmv2", "layoutlmv3", "lilt", "lxmert", "markuplm", "tapas"}
 
 
-def check_sizes(name: str, config: Mapping[str, Any]) -> None:
+def check_sizes(files: CheckpointFiles, config: Mapping[str, Any]) -> None:
     """Refuse sizes that no model has, before anything is made of them.
 
     Args:
@@ -34,10 +39,37 @@ def check_sizes(name: str, config: Mapping[str, Any]) -> None:
     for key, value in _numbers(config):
         most = MAX_SIZE if SIZES.fullmatch(key) else MAX_COUNT if COUNTS.fullmatch(key) else None
         if most is not None and (value != int(value) or not 0 <= value <= most):
-            raise InputError(
-                f"model {name}: {key} in config.json is {value:,}, where a whole number from 0 to {most:,} is "
-                "expected; correct the file"
+            raise files.refusal(
+                f"{key} in config.json is {value:,}, where a whole number from 0 to {most:,} is expected; correct the "
+                "file"
             )
+
+
+def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
+    """Refuse models that make no token vectors, whose scores depend on their batch, or that need more than text.
+
+    Raises:
+        InputError: names the architecture or the family.
+    """
+    if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
+        raise files.refusal(
+            f"{(config.architectures or [config.model_type])[0]} is neither an encoder nor a decoder alone; start from "
+            "one such as bert-base-uncased"
+        )
+    family = config.model_type
+    model_class: Any = MODEL_MAPPING[type(config)]
+    # Nystromformer's other attentions need padding to a multiple of their segments
+    whole_attention = getattr(config, "num_landmarks", 0) == getattr(config, "segment_means_seq_len", 0)
+    if family in READ_PADDING or not whole_attention:
+        raise files.refusal(
+            f"a {family} reads padding, so that the score of a pair would depend on its batch; start from another model"
+        )
+    if family == "xmod" and config.default_language is None:
+        raise files.refusal(
+            "an xmod reads texts of the language that default_language in config.json names, and it names none; set it"
+        )
+    if family in MORE_THAN_TEXT or model_class.main_input_name != "input_ids":
+        raise files.refusal(f"a {family} reads more or other things than text; start from another model")
 
 
 def position_limit(model: PreTrainedModel) -> int:
@@ -84,7 +116,7 @@ def check_length(
         )
 
 
-def check_vocabulary(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_vocabulary(files: CheckpointFiles, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer whose ids a model has no embeddings for.
 
     Raises:
@@ -94,10 +126,9 @@ def check_vocabulary(name: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     highest = max(tokenizer.get_vocab().values(), default=0)
     if rows is not None and highest >= rows:
         token = tokenizer.convert_ids_to_tokens(highest)
-        raise InputError(
-            f"model {name}: its tokenizer knows {highest + 1:,} tokens ('{token}' is the last), but the model has "
-            f"embeddings for {rows:,}; save the tokenizer that belongs to it, or resize_token_embeddings and save the "
-            "model again"
+        raise files.refusal(
+            f"its tokenizer knows {highest + 1:,} tokens ('{token}' is the last), but the model has embeddings for "
+            f"{rows:,}; save the tokenizer that belongs to it, or resize_token_embeddings and save the model again"
         )
 
 

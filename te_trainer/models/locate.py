@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from huggingface_hub import constants, get_cached_repo_tree, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -39,6 +40,8 @@ DECISIVE_FILES = ("modules.json", "sentence_*_config.json", "config_sentence_tra
 
 _commits: dict[tuple[str, str], str] = {}  # of a repository's revisions
 _folders: dict[tuple[str, bool], Path] = {}  # of models of the Hub, with and without their weights
+
+AnyName = TypeVar("AnyName")
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +92,16 @@ def pin(commits: dict[str, str]) -> None:
                 del _folders[name, weights]
 
 
-def with_revision(name: str, revision: str | None) -> str:
+def with_revision(name: AnyName, revision: str | None) -> AnyName | str:
     """A model's name with the revision behind it.
 
     Raises:
-        InputError: the name has one already, or can have none.
+        InputError: The name has one already, or can have none.
     """
     if revision is None:
         return name
+    if not isinstance(name, str):
+        raise InputError(f"revision: '{revision}' cannot be chosen for a checkpoint that is resolved; give a name")
     if is_folder(name) or ":" in name:
         raise InputError(f"model {name}: a local folder has no revisions; leave out revision='{revision}'")
     if "@" in name:

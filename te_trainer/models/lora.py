@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import peft
-import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from te_trainer.config.schema import Kind, LoraConfig
 from te_trainer.errors import InputError
 from te_trainer.models import Encoder
-from te_trainer.models.bi_encoder import without_pooler
-from te_trainer.models.checkpoint import load_config
+from te_trainer.models.checkpoint import Checkpoint
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -38,19 +36,13 @@ def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> pef
     )
 
 
-def adapted_on_meta(name: str, kind: Kind, settings: LoraConfig) -> peft.PeftModel:
-    """A checkpoint's model with adapters, without weights: what LoRA will find there, in a moment.
+def adapted_on_meta(checkpoint: Checkpoint, kind: Kind, settings: LoraConfig) -> peft.PeftModel:
+    """A checkpoint's model with adapters, without weights: what LoRA will meet there, in a moment.
 
     Raises:
-        InputError: no layer has a name among `target_modules`, or such a layer cannot have an adapter.
+        InputError: No layer has a name among `target_modules`, or such a layer cannot have an adapter.
     """
-    config = load_config(name)
-    with torch.device("meta"):
-        if kind == "cross-encoder":
-            config.num_labels = 1
-            model = AutoModelForSequenceClassification.from_config(config)
-        else:
-            model = AutoModel.from_config(config, **without_pooler(config))
+    model = checkpoint.empty_model(kind)
     linear = {
         path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)
     }
@@ -60,7 +52,7 @@ def adapted_on_meta(name: str, kind: Kind, settings: LoraConfig) -> peft.PeftMod
         wanted = settings.target_modules
         raise InputError(
             f"lora.target_modules: {wanted if isinstance(wanted, str) else ', '.join(wanted)} names no layer of model "
-            f"{name} that can have an adapter; take all-linear, or some of {', '.join(sorted(linear))}"
+            f"{checkpoint.name} that can have an adapter; take all-linear, or some of {', '.join(sorted(linear))}"
         ) from None
 
 

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from te_trainer.errors import InputError
-from te_trainer.models.json_files import read_json
+from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
 from te_trainer.models.locate import SMALL_FILES, WEIGHT_FILES
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -25,82 +24,63 @@ LFS_POINTER = b"version https://git-lfs"
 FEW_LAYERS = 64  # that are no reason to doubt a configuration, as in models whose layers share their weights
 # Of models' layers, what older versions of transformers saved although it follows from the configuration.
 BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|attn\.bias|attention\.bias|relative_position_index)$")
+LAYER_LIST = re.compile(r"(.*?\.)\d+\.")  # what stands before the first number in a weight's name
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def check_files(name: str, folder: str | Path) -> Shapes:
-    """Refuse a checkpoint whose weights are not there, or cannot be read.
-
-    Returns:
-        the weights' shapes, as their files' headers tell them.
-
-    Raises:
-        InputError: names the file.
-    """
-    folder = Path(folder)
-    file = next((file for file in WEIGHT_FILES if (folder / file).is_file()), None)
-    if file is None:
-        raise InputError(f"model {name}: the folder or repository holds no weights (model.safetensors)")
-    files = _shards(name, folder, file) if file.endswith(".json") else [file]
-    shapes: Shapes = {}
-    for file in files:
-        shapes |= _shapes(name, folder / file)
-    return shapes
-
-
-def refuse_stand_ins(name: str, folder: str | Path) -> None:
+def refuse_stand_ins(files: CheckpointFiles) -> None:
     """Refuse a folder that holds an adapter or pointers of git-lfs in place of a model.
 
     Raises:
-        InputError: names the file, and says what to do.
+        InputError: Names the file, and says what to do.
     """
-    if Path(folder, ADAPTER_CONFIG).is_file():
-        raise InputError(
-            f"model {name}: the folder holds a peft adapter ({ADAPTER_CONFIG}), not a model; merge it into its base "
-            "model (merge_and_unload) and save that"
+    if (files.folder / ADAPTER_CONFIG).is_file():
+        raise files.refusal(
+            f"the folder holds a peft adapter ({ADAPTER_CONFIG}), not a model; merge it into its base model "
+            "(merge_and_unload) and save that"
         )
     # of weights in several formats, and of pictures and the like, people leave what they do not need on the server
-    read = [path for pattern in SMALL_FILES for path in sorted(Path(folder).glob(pattern))]
-    weights = (Path(folder, file) for file in WEIGHT_FILES)
+    read = [path for pattern in SMALL_FILES for path in sorted(files.folder.glob(pattern))]
+    weights = (files.folder / file for file in WEIGHT_FILES)
     for path in [*read, *islice(filter(Path.is_file, weights), 1)]:
-        _refuse_pointer(name, path)
+        _refuse_pointer(files, path)
 
 
 def check_weights(
-    name: str, auto: Any, folder: str | Path, config: PretrainedConfig, new_head: bool, **arguments: Any
+    files: CheckpointFiles, auto: Any, config: PretrainedConfig, new_head: bool, **arguments: Any
 ) -> PreTrainedModel:
     """Refuse a checkpoint whose weights are not those of the model that its configuration describes.
 
     Args:
-        auto: the class that will load it, `AutoModel` or another one.
-        new_head: whether the model gets a head that its checkpoint never had.
-        arguments: for `auto.from_pretrained`.
+        files: The folder of configuration and weights.
+        auto: The class that will load it, `AutoModel` or another one.
+        config: The configuration.
+        new_head: Whether the model gets a head that its checkpoint never had.
+        arguments: For `auto.from_pretrained`.
 
     Returns:
-        the model, on the device `meta`.
+        The model, on the device `meta`.
 
     Raises:
-        InputError: names the file, or one of the weights.
+        InputError: Names the file, or one of the weights.
     """
-    shapes = check_files(name, folder)
-    layers = getattr(config, "num_hidden_layers", 0)
-    if isinstance(layers, int) and layers > max(FEW_LAYERS, len(shapes)):
-        raise InputError(
-            f"model {name}: num_hidden_layers in config.json is {layers:,}, but its file holds {len(shapes):,} "
-            "weights; correct config.json, or copy the file again"
-        )
+    shapes = _read_shapes(files)
     numbers = sum(map(prod, shapes.values()))
-    for key in ("vocab_size", "hidden_size", "intermediate_size"):
+    bounds = {"num_hidden_layers": (max(FEW_LAYERS, len(shapes)), f"{len(shapes):,} weights")}
+    bounds |= dict.fromkeys(
+        ("vocab_size", "hidden_size", "intermediate_size"), (numbers, f"{numbers:,} numbers in all")
+    )
+    for key, (most, content) in bounds.items():
         size = getattr(config, key, 0)
-        if isinstance(size, int) and size > numbers:
-            raise InputError(
-                f"model {name}: {key} in config.json is {size:,}, but its file holds {numbers:,} numbers in all; "
-                "correct config.json, or copy the file again"
+        if isinstance(size, int) and size > most:
+            raise files.refusal(
+                f"{key} in config.json is {size:,}, but its file holds {content}; correct config.json, or copy the "
+                "file again"
             )
     try:
         model, info = auto.from_pretrained(
-            folder,
+            files.folder,
             device_map="meta",
             dtype=torch.float32,
             trust_remote_code=False,
@@ -109,51 +89,57 @@ def check_weights(
             **arguments,
         )
     except Exception as error:  # models raise many kinds for configurations that cannot be
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"model {name}: its configuration and weights make no model ({reason})") from None
-    refuse_misfits(name, model, info, new_head)
+        raise files.refusal(f"its configuration and weights make no model ({first_line(error)})") from None
+    refuse_misfits(files, model, info, new_head)
     return model
 
 
-def refuse_misfits(name: str, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool) -> None:
+def refuse_misfits(files: CheckpointFiles, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool) -> None:
     """Refuse a model some of whose weights do not come from its checkpoint, or that lacks some of the checkpoint's.
 
     New may be a pooler, and a head where `new_head` says so.
 
     Args:
-        info: what `from_pretrained(..., output_loading_info=True)` says.
+        files: The folder of the weights.
+        model: The model that was loaded.
+        info: What `from_pretrained(..., output_loading_info=True)` says of it.
+        new_head: Whether the model gets a head that its checkpoint never had.
 
     Raises:
-        InputError: says how many weights, and names one.
+        InputError: Says how many weights, and names one.
     """
     kind = type(model).__name__
     if mismatched := sorted(info["mismatched_keys"]):
-        weight, found, expected = mismatched[0]
-        raise InputError(
-            f"model {name}: {weight} is {_size(found)} in its file, but {_size(expected)} in a {kind} of its "
-            "configuration; correct config.json, or copy the file again"
+        weight, saved, expected = mismatched[0]
+        raise files.refusal(
+            f"{weight} is {_size(saved)} in its file, but {_size(expected)} in a {kind} of its configuration; correct "
+            "config.json, or copy the file again"
         )
     weights = list(model.state_dict())
-    classifies = model.base_model is not model
-    left_over = sorted(info["unexpected_keys"])
-    missing = [
-        key
-        for key in weights
-        if key in info["missing_keys"] and not _may_be_new(key, model.base_model_prefix, classifies, new_head)
-    ]
-    if missing:
-        instead = f" (it holds {left_over[0]} and others that are not of this model)" if left_over else ""
-        raise InputError(
-            f"model {name}: its file lacks {len(missing):,} of the {len(weights):,} weights of a {kind}, {missing[0]} "
-            f"among them{instead}; save the whole model with save_pretrained, or name another checkpoint"
-        )
     prefix = f"{model.base_model_prefix}."
-    layers = {found for key in weights if (found := _layers(key.removeprefix(prefix)))}
-    extra = [key for key in left_over if _layers(key.removeprefix(prefix)) in layers and BUFFERS.search(key) is None]
-    if extra:
-        raise InputError(
-            f"model {name}: its file holds {len(extra):,} weights that a {kind} of its configuration does not have, "
-            f"{extra[0]} among them; correct config.json, or name another checkpoint"
+    classifies = model.base_model is not model
+
+    def may_be_new(key: str) -> bool:
+        in_base = not classifies or key.startswith(prefix)
+        pooler = in_base and key.removeprefix(prefix).startswith("pooler.")
+        return (new_head and not in_base) or (pooler and (new_head or not classifies))
+
+    def layer_list(key: str) -> str | None:
+        match = LAYER_LIST.match(key.removeprefix(prefix))
+        return match and match[1]
+
+    left_over = sorted(info["unexpected_keys"])
+    if missing := [key for key in weights if key in info["missing_keys"] and not may_be_new(key)]:
+        instead = f" (it holds {left_over[0]} and others that are not of this model)" if left_over else ""
+        raise files.refusal(
+            f"its file lacks {len(missing):,} of the {len(weights):,} weights of a {kind}, {missing[0]} among them"
+            f"{instead}; save the whole model with save_pretrained, or name another checkpoint"
+        )
+    layers = set(map(layer_list, weights)) - {None}
+    if extra := [key for key in left_over if layer_list(key) in layers and BUFFERS.search(key) is None]:
+        raise files.refusal(
+            f"its file holds {len(extra):,} weights that a {kind} of its configuration does not have, {extra[0]} among "
+            "them; correct config.json, or name another checkpoint"
         )
 
 
@@ -178,39 +164,38 @@ def add_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     index_file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _may_be_new(key: str, prefix: str, classifies: bool, new_head: bool) -> bool:
-    in_base = not classifies or key.startswith(f"{prefix}.")
-    pooler = in_base and key.removeprefix(f"{prefix}.").startswith("pooler.")
-    return (new_head and not in_base) or (pooler and (new_head or not classifies))
-
-
-def _layers(key: str) -> str | None:
-    """The list of layers that a weight belongs to: what stands before the first number in its name."""
-    found = re.match(r"(.*?\.)\d+\.", key)
-    return found and found[1]
-
-
 def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(f"{size:,}" for size in shape)
 
 
-def _shards(name: str, folder: Path, file: str) -> list[str]:
-    files = (read_json(name, folder, file, dict) or {}).get("weight_map")
-    if not isinstance(files, dict) or not files or not all(isinstance(shard, str) for shard in files.values()):
-        raise InputError(f"model {name}: {file} names no weight files (weight_map); copy it again")
-    for shard in sorted(set(files.values())):
-        if Path(shard).name != shard or not (folder / shard).is_file():
-            raise InputError(f"model {name}: {file} names {shard}, which the folder does not hold; copy it")
-    return sorted(set(files.values()))
+def _read_shapes(files: CheckpointFiles) -> Shapes:
+    """Shapes of all weights, as the files' headers tell them."""
+    file = next((file for file in WEIGHT_FILES if (files.folder / file).is_file()), None)
+    if file is None:
+        raise files.refusal("the folder or repository holds no weights (model.safetensors)")
+    shapes: Shapes = {}
+    for shard in _shards(files, file) if file.endswith(".json") else [file]:
+        shapes |= _read_shard_shapes(files, files.folder / shard)
+    return shapes
 
 
-def _refuse_pointer(name: str, path: Path) -> None:
+def _shards(files: CheckpointFiles, index: str) -> list[str]:
+    shards = files.read_mapping(index, {}).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
+        raise files.refusal(f"{index} names no weight files (weight_map); copy it again")
+    for shard in sorted(set(shards.values())):
+        if Path(shard).name != shard or not (files.folder / shard).is_file():
+            raise files.refusal(f"{index} names {shard}, which the folder does not hold; copy it")
+    return sorted(set(shards.values()))
+
+
+def _refuse_pointer(files: CheckpointFiles, path: Path) -> None:
     if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
-        raise InputError(f"model {name}: {path.name} is a git-lfs pointer to the file, not the file; run git lfs pull")
+        raise files.refusal(f"{path.name} is a git-lfs pointer to the file, not the file; run git lfs pull")
 
 
-def _shapes(name: str, path: Path) -> Shapes:
-    _refuse_pointer(name, path)
+def _read_shard_shapes(files: CheckpointFiles, path: Path) -> Shapes:
+    _refuse_pointer(files, path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -218,10 +203,9 @@ def _shapes(name: str, path: Path) -> Shapes:
         weights = torch.load(path, map_location="meta", weights_only=True)
         return {key: tuple(weight.shape) for key, weight in weights.items()}
     except (SafetensorError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"model {name}: {path.name} is broken ({reason}); copy it again") from None
+        raise files.refusal(f"{path.name} is broken ({first_line(error)}); copy it again") from None
     except Exception:  # unpickling what somebody else wrote raises anything
-        raise InputError(
-            f"model {name}: {path.name} is broken, or holds more than weights (a whole pickled module, which "
-            "te_trainer does not load); copy it again, or save the model with save_pretrained"
+        raise files.refusal(
+            f"{path.name} is broken, or holds more than weights (a whole pickled module, which te_trainer does not "
+            "load); copy it again, or save the model with save_pretrained"
         ) from None

@@ -16,7 +16,7 @@ from transformers import TrainerState
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import damage_as_input_error, read_json
-from te_trainer.models.checkpoint import TOKENIZER_FILES
+from te_trainer.models.tokenizer import TOKENIZER_FILES
 from te_trainer.trainers.callbacks import WHOLE
 
 

@@ -23,9 +23,7 @@ from te_trainer.data.pool import pair_digest
 from te_trainer.distil.settings import kinds_of, max_length_of, start_of
 from te_trainer.distil.step0 import step0_settings
 from te_trainer.files.atomic import write_text
-from te_trainer.models import BiEncoder, Encoder
-from te_trainer.models.checkpoint import load_tokenizer
-from te_trainer.models.layout import saved_prompt
+from te_trainer.models import BiEncoder, Encoder, resolve_checkpoint
 from te_trainer.models.tokenization import token_counts
 
 SAMPLE = 100_000  # rows that are tokenised at most; more of them are drawn from
@@ -96,7 +94,9 @@ def count_run_truncation(config: RunConfig, root: Path) -> None:
     @cache
     def counted(name: str, kind: Kind, max_length: int, prompt: str, of_step0: bool = False) -> dict[str, Any]:
         texts = Sentences.load(root / "sentences")[1] if of_step0 else pairs
-        return count_truncation(texts, kind, load_tokenizer(name), max_length, prompt, config.seed).record()
+        return count_truncation(
+            texts, kind, resolve_checkpoint(name).tokenizer, max_length, prompt, config.seed
+        ).record()
 
     found: dict[str, Truncations] = {}
     for model in config.models:
@@ -107,7 +107,7 @@ def count_run_truncation(config: RunConfig, root: Path) -> None:
         for kind in kinds_of(config):
             start, prompt = start_of(model, kind), ""
             if kind == "bi-encoder":
-                prompt = config.bi_encoder.get("prompt", saved_prompt(start))
+                prompt = config.bi_encoder.get("prompt", resolve_checkpoint(start).layout.prompt)
             entry[kind] = counted(start, kind, max_length_of(config, kind), prompt)
     write_text(file, json.dumps(found, indent=2) + "\n")
 
@@ -119,7 +119,9 @@ def count_contrastive_truncation(config: ContrastiveConfig, root: Path) -> None:
         return
     _, sentences = Sentences.load(root / "sentences")
     length, prompt = _step0_reads(ContrastiveSettings(config.contrastive), config.model)
-    found = count_truncation(sentences, "bi-encoder", load_tokenizer(config.model), length, prompt, config.seed)
+    found = count_truncation(
+        sentences, "bi-encoder", resolve_checkpoint(config.model).tokenizer, length, prompt, config.seed
+    )
     write_text(file, json.dumps({"bi-encoder": found.record()}, indent=2) + "\n")
 
 
@@ -173,7 +175,7 @@ def describe_truncation(title: str, kind: str, found: dict[str, Any], key: str) 
 def _step0_reads(settings: ContrastiveSettings, model: str) -> tuple[int, str]:
     """Length and prompt of contrastive training."""
     prompt = settings.encoder["prompt"]
-    return int(settings.encoder["max_length"]), saved_prompt(model) if prompt is None else prompt
+    return int(settings.encoder["max_length"]), resolve_checkpoint(model).layout.prompt if prompt is None else prompt
 
 
 def _sentences(pairs: Dataset, prompt: str) -> Iterator[tuple[list[str]]]:

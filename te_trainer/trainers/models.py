@@ -19,7 +19,7 @@ from transformers import (
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.decoders import is_decoder, prepare_model, prepare_tokenizer
-from te_trainer.models.layout import POOLING_BY_MODE, SentenceLayout
+from te_trainer.models.sentence_files import POOLING_BY_MODE, SentenceLayout
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 

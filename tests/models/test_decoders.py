@@ -29,9 +29,9 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import pool
-from te_trainer.models.checkpoint import load_tokenizer
+from te_trainer.models.checkpoint import resolve_checkpoint
+from te_trainer.models.encoder import load_encoder
 from te_trainer.models.lora import merge_saved, peft_config
-from te_trainer.models.trained import load_trained
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
@@ -62,7 +62,7 @@ def cross_encoder(folder: str) -> CrossEncoder:
 
 @pytest.mark.parametrize("plm", PLMS)
 def test_a_sentence_ends_with_eos_and_a_pair_has_two_of_them(plm: str, plms: dict[str, str]) -> None:
-    tokenizer = load_tokenizer(plms[plm])
+    tokenizer = resolve_checkpoint(plms[plm]).load_tokenizer()
     one, two = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("router", "printer"))
     eos, start = tokenizer.eos_token_id, [tokenizer.bos_token_id] if plm == "llama" else []
     assert tokenizer.eos_token == EOS[plm]
@@ -80,7 +80,7 @@ def test_a_saved_tokenizer_gives_the_same_ids_to_everybody(
 ) -> None:
     encoder = kind.from_pretrained(plms[plm])
     encoder.save_pretrained(tmp_path)
-    for again in (AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(str(tmp_path))):
+    for again in (AutoTokenizer.from_pretrained(tmp_path), resolve_checkpoint(str(tmp_path)).load_tokenizer()):
         for texts in zip(*PAIRS, strict=True):
             assert again(list(texts))["input_ids"] == encoder.tokenizer(list(texts))["input_ids"]
         columns = [COLUMNS["sentence1"], COLUMNS["sentence2"]]
@@ -89,9 +89,9 @@ def test_a_saved_tokenizer_gives_the_same_ids_to_everybody(
 
 
 def test_padding_is_a_token_that_ends_nothing_where_there_is_one(plms: dict[str, str]) -> None:
-    assert load_tokenizer(plms["llama"]).pad_token == "<unk>"
+    assert resolve_checkpoint(plms["llama"]).load_tokenizer().pad_token == "<unk>"
     for plm in ("gpt2", "qwen2"):
-        assert load_tokenizer(plms[plm]).pad_token == "<|endoftext|>"
+        assert resolve_checkpoint(plms[plm]).load_tokenizer().pad_token == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("pair", ["<s> $A </s> $B </s>", "<s> $A </s> <s> $B </s>", "<s> $A <sep> $B </s>"])
@@ -104,7 +104,7 @@ def test_a_tokenizer_that_separates_is_left_alone(pair: str, plms: dict[str, str
     plain = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     AutoModelForCausalLM.from_config(config_of("llama", len(plain))).save_pretrained(tmp_path)
     plain.save_pretrained(tmp_path)
-    tokenizer = load_tokenizer(str(tmp_path))
+    tokenizer = resolve_checkpoint(str(tmp_path)).load_tokenizer()
     for texts in (["router"], ["router", "printer"]):
         assert tokenizer(*texts)["input_ids"] == plain(*texts)["input_ids"]
 
@@ -117,14 +117,14 @@ def test_a_decoder_that_was_trained_reads_texts_as_it_learnt_to(
     transformer.tokenizer.pad_token = "<|endoftext|>"
     theirs = sentence_transformers.SentenceTransformer(modules=[transformer, Pooling(32, pooling)], device="cpu")
     theirs.save(str(tmp_path / "bi"))
-    ours = load_trained(str(tmp_path / "bi"))
+    ours = load_encoder(str(tmp_path / "bi"))
     assert ours.tokenizer("router")["input_ids"] == theirs.tokenizer("router")["input_ids"]
     one, two = (theirs.encode(texts) for texts in COLUMNS.values())
     cosines = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     np.testing.assert_allclose(score_pairs(ours, COLUMNS), cosines, rtol=0, atol=1e-5)
     # pairs, which it has not learnt to read, are separated
     eos = ours.tokenizer.eos_token_id
-    assert load_tokenizer(str(tmp_path / "bi"))("router", "printer")["input_ids"].count(eos) == 2
+    assert resolve_checkpoint(str(tmp_path / "bi")).load_tokenizer()("router", "printer")["input_ids"].count(eos) == 2
 
 
 def test_a_decoder_that_scores_pairs_reads_them_as_it_learnt_to(plms: dict[str, str], tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_decoder_that_scores_pairs_reads_them_as_it_learnt_to(plms: dict[str, 
     tokenizer.pad_token = "<|endoftext|>"
     tokenizer.save_pretrained(tmp_path)
     theirs = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu").predict(PAIRS)
-    np.testing.assert_allclose(score_pairs(load_trained(str(tmp_path)), COLUMNS), theirs, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(score_pairs(load_encoder(str(tmp_path)), COLUMNS), theirs, rtol=0, atol=1e-5)
 
 
 def test_a_tokenizer_without_eos_is_refused(plms: dict[str, str], tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.checkpoint import saved_max_length
+from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.cross_encoder import check_cross_encoder
-from te_trainer.models.trained import check_trained, load_trained
+from te_trainer.models.encoder import check_encoder, load_encoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 TEXTS = ["My Router blinks red", "my router blinks red", "no sound from the speaker today", "the speaker is silent"]
@@ -34,8 +34,8 @@ def theirs(folder: str | Path) -> np.ndarray:
 
 
 def ours(folder: str | Path, **values: Any) -> np.ndarray:
-    check_trained(str(folder))
-    return score_pairs(load_trained(str(folder), **values), PAIRS)
+    check_encoder(str(folder))
+    return score_pairs(load_encoder(str(folder), **values), PAIRS)
 
 
 def written(folder: Path, file: str, **values: Any) -> Any:
@@ -54,7 +54,7 @@ def saved(models: dict[str, str], tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *words: str) -> None:
-    for function in (check_bi_encoder, check_trained, BiEncoder.from_pretrained):
+    for function in (check_bi_encoder, check_encoder, BiEncoder.from_pretrained):
         with pytest.raises(InputError) as error:
             function(str(folder))
         sentence = str(error.value)
@@ -67,7 +67,7 @@ def agree(folder: Path, again: Path) -> None:
     """Both libraries score a folder alike, and also what is saved of it."""
     expected = theirs(folder)
     np.testing.assert_allclose(ours(folder), expected, rtol=0, atol=1e-5)
-    load_trained(str(folder)).save_pretrained(again)
+    load_encoder(str(folder)).save_pretrained(again)
     np.testing.assert_allclose(theirs(again), expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(ours(again), expected, rtol=0, atol=1e-5)
 
@@ -89,7 +89,7 @@ def test_texts_are_lower_cased_where_sentence_transformers_does_it(saved: Path, 
     agree(saved, tmp_path / "again")
     assert ours(saved)[0] == pytest.approx(1)
     # however often it is saved
-    load_trained(str(tmp_path / "again")).save_pretrained(tmp_path / "twice")
+    load_encoder(str(tmp_path / "again")).save_pretrained(tmp_path / "twice")
     tokenizer = json.loads((tmp_path / "twice" / "tokenizer.json").read_text(encoding="utf-8"))
     assert tokenizer["normalizer"]["normalizers"] == [{"type": "Lowercase"}]
     encoder = CrossEncoder.from_pretrained(str(saved))
@@ -106,7 +106,9 @@ def test_the_length_is_read_from_a_file_of_any_of_its_names(saved: Path, kind: s
     path = saved / "sentence_bert_config.json"
     path.write_text('{"max_seq_length": 5, "do_lower_case": false}')
     path.rename(saved / f"sentence_{kind}_config.json")
-    assert saved_max_length(str(saved)) == SentenceTransformer(str(saved), device="cpu").max_seq_length == 5
+    assert (
+        resolve_checkpoint(str(saved)).max_length == SentenceTransformer(str(saved), device="cpu").max_seq_length == 5
+    )
     np.testing.assert_allclose(ours(saved), theirs(saved), rtol=0, atol=1e-5)
 
 
@@ -169,11 +171,11 @@ def test_a_prompt_that_is_not_pooled_is_refused(saved: Path, tmp_path: Path) -> 
 
 
 def test_what_a_run_says_of_the_layout_stays_when_it_starts_from_a_cross_encoder(saved: Path, tmp_path: Path) -> None:
-    from te_trainer.models.layout import read_layout
+    from te_trainer.models.checkpoint import resolve_checkpoint
 
     written(saved, "config_sentence_transformers.json", prompts={"query": "the router "})
     CrossEncoder.from_pretrained(str(saved)).save_pretrained(tmp_path / "cross")
-    layout = read_layout(str(saved))
+    layout = resolve_checkpoint(str(saved)).layout
     encoder = BiEncoder.from_pretrained(str(tmp_path / "cross"), from_cross_encoder=True, layout=layout)
     encoder.save_pretrained(tmp_path / "bi")
     assert SentenceTransformer(str(tmp_path / "bi"), device="cpu").prompts["query"] == "the router "
@@ -272,7 +274,7 @@ def test_a_cross_encoders_prompt_is_refused(models: dict[str, str], tmp_path: Pa
     np.testing.assert_allclose(ours(tmp_path / "named", max_length=64), scores, rtol=0, atol=1e-5)
     model.default_prompt_name = "q"
     model.save_pretrained(str(tmp_path / "default"))
-    for function in (check_cross_encoder, check_trained, CrossEncoder.from_pretrained):
+    for function in (check_cross_encoder, check_encoder, CrossEncoder.from_pretrained):
         with pytest.raises(InputError, match="default_prompt_name"):
             function(str(tmp_path / "default"))
 

@@ -28,10 +28,10 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.checkpoint import load_tokenizer, saved_max_length
+from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.cross_encoder import check_cross_encoder
+from te_trainer.models.encoder import check_encoder
 from te_trainer.models.limits import position_limit
-from te_trainer.models.trained import check_trained
 
 LONG = " ".join(["the router blinks red"] * 60)
 
@@ -77,17 +77,17 @@ def with_length(start: Path, folder: Path, length: Any) -> Path:
 
 
 def test_texts_are_cut_to_what_a_roberta_can_read(roberta: Path, tmp_path: Path) -> None:
-    assert saved_max_length(str(roberta)) == 64
+    assert resolve_checkpoint(str(roberta)).max_length == 64
     (roberta / "sentence_bert_config.json").write_text('{"max_seq_length": 66, "do_lower_case": false}')
-    assert saved_max_length(str(roberta)) == 64
+    assert resolve_checkpoint(str(roberta)).max_length == 64
     (roberta / "sentence_bert_config.json").write_text('{"max_seq_length": 20, "do_lower_case": false}')
-    assert saved_max_length(str(roberta)) == 20
+    assert resolve_checkpoint(str(roberta)).max_length == 20
     pairs = {"sentence1": [LONG, "a router"], "sentence2": [LONG, "the light"]}
     for kind in (BiEncoder, CrossEncoder):
         encoder = kind.from_pretrained(str(roberta), max_length=64)
         assert np.isfinite(score_pairs(encoder, pairs)).all()
         encoder.save_pretrained(tmp_path / kind.__name__)
-        assert saved_max_length(str(tmp_path / kind.__name__)) == 64
+        assert resolve_checkpoint(str(tmp_path / kind.__name__)).max_length == 64
 
 
 @pytest.mark.parametrize("length", [65, 66, 4096])
@@ -96,7 +96,7 @@ def test_a_length_beyond_a_models_positions_is_refused_with_its_key(roberta: Pat
     for check in (check_bi_encoder, check_cross_encoder):
         assert refusals(roberta, check, max_length=length, length_key="some.key").startswith(f"some.key: {said}")
         check(str(roberta), max_length=64)
-    assert refusals(roberta, check_trained, max_length=length).startswith(f"max_length: {said}")
+    assert refusals(roberta, check_encoder, max_length=length).startswith(f"max_length: {said}")
     for kind in (BiEncoder, CrossEncoder):
         assert refusals(roberta, kind.from_pretrained, max_length=length).startswith(f"max_length: {said}")
 
@@ -116,7 +116,7 @@ def test_a_length_that_leaves_no_token_of_a_text_is_refused(tiny: Path, tmp_path
 @pytest.mark.parametrize("length", [0, -5, True, "512", float("nan")])
 def test_a_tokenizers_length_that_is_none_is_refused(tiny: Path, tmp_path: Path, length: Any) -> None:
     folder = with_length(tiny, tmp_path / "model", length)
-    assert "model_max_length in tokenizer_config.json is" in refusals(folder, check_trained)
+    assert "model_max_length in tokenizer_config.json is" in refusals(folder, check_encoder)
 
 
 # The positions that can be used of a table of 66, found by trying.
@@ -156,7 +156,7 @@ def test_the_limit_is_the_longest_input_that_a_model_reads(family: str) -> None:
 
 def test_token_types_that_a_model_lacks_are_left_out(roberta: Path, tmp_path: Path) -> None:
     assert max(AutoTokenizer.from_pretrained(roberta)("a", "b")["token_type_ids"]) == 1
-    assert "token_type_ids" not in load_tokenizer(str(roberta))("a", "b")
+    assert "token_type_ids" not in resolve_checkpoint(str(roberta)).load_tokenizer()("a", "b")
     check_cross_encoder(str(roberta))
     encoder = CrossEncoder.from_pretrained(str(roberta))
     pairs = {"sentence1": ["a router", "the red light"], "sentence2": ["no sound", "it blinks"]}
@@ -167,7 +167,7 @@ def test_token_types_that_a_model_lacks_are_left_out(roberta: Path, tmp_path: Pa
 
 
 def test_token_types_that_a_model_has_stay(tiny: Path) -> None:
-    assert max(load_tokenizer(str(tiny))("a", "b")["token_type_ids"]) == 1
+    assert max(resolve_checkpoint(str(tiny)).load_tokenizer()("a", "b")["token_type_ids"]) == 1
 
 
 # ---------------------------------------------------------------- vocabularies
@@ -179,7 +179,7 @@ def test_a_tokenizer_of_more_tokens_than_embeddings_is_refused(tiny: Path, tmp_p
     rows = len(tokenizer)
     tokenizer.add_tokens(["[USER]", "[AGENT]"])
     tokenizer.save_pretrained(folder)
-    for function in (check_bi_encoder, check_cross_encoder, check_trained, BiEncoder.from_pretrained):
+    for function in (check_bi_encoder, check_cross_encoder, check_encoder, BiEncoder.from_pretrained):
         sentence = refusals(folder, function)
         assert f"{rows + 2:,} tokens ('[agent]' is the last), but the model has embeddings for {rows:,}" in sentence
     model = AutoModel.from_pretrained(folder)

@@ -14,7 +14,7 @@ from conftest import MINILM, ROOT, build_tokenizer, process_environment, sample_
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from te_trainer.models import tokens
+from te_trainer.models import tokenization
 from te_trainer.models.locate import locate
 from te_trainer.models.tokenization import tokenise
 
@@ -89,7 +89,7 @@ def direct(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequence
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("max_length", [16, 31, 64])
 def test_ids_equal_those_of_the_tokenizer(name: str, max_length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "CHARACTERS", 3000)
+    monkeypatch.setattr(tokenization, "CHARACTERS", 3000)
     tokenizer = TOKENIZERS[name]()
     one, two = texts(100, seed=1), texts(100, seed=2)
     pairs = direct(tokenizer, max_length, one, two)
@@ -112,7 +112,7 @@ def test_pairs_about_the_limit_are_cut_where_the_tokenizer_cuts_them(name: str) 
 MEMORY = """
 import json, sys
 from conftest import build_tokenizer
-from te_trainer.models import tokens
+from te_trainer.models import tokenization
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
@@ -122,7 +122,7 @@ grown = {}
 for name, rows, words, sides in json.loads(sys.argv[1]):
     texts = ["router " * words] * rows
     before = peak()
-    tokens.tokenise(tokenizer, 64, *[texts] * sides)
+    tokenization.tokenise(tokenizer, 64, *[texts] * sides)
     grown[name] = peak() - before
 texts = ["router " * 800]
 before = peak()

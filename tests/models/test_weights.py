@@ -26,9 +26,9 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.checkpoint import load_config
+from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.cross_encoder import check_cross_encoder
-from te_trainer.models.trained import check_trained, load_trained
+from te_trainer.models.encoder import check_encoder, load_encoder
 
 Weights = dict[str, torch.Tensor]
 
@@ -114,22 +114,22 @@ def test_weights_that_do_not_fit_are_refused_in_preparation_and_when_loaded(
     folder = changed(tiny, tmp_path / "model", change)
     sentence = refusal(check_bi_encoder, folder)
     assert said in sentence and named in sentence and folder in sentence
-    assert refusal(check_trained, folder) == sentence
+    assert refusal(check_encoder, folder) == sentence
     refusal(check_cross_encoder, folder)
-    for load in (BiEncoder.from_pretrained, CrossEncoder.from_pretrained, load_trained):
+    for load in (BiEncoder.from_pretrained, CrossEncoder.from_pretrained, load_encoder):
         refusal(load, folder)
 
 
 def test_a_cross_encoder_without_its_head_or_its_pooler_is_refused(tmp_path: Path) -> None:
     whole = save(BertForSequenceClassification(BertConfig(**sizes(), num_labels=1)), tmp_path / "whole")
-    assert check_trained(str(whole)) == "cross-encoder"
+    assert check_encoder(str(whole)) == "cross-encoder"
     for part in ("classifier", "bert.pooler"):
 
         def without(weights: Weights, part: str = part) -> Weights:
             return {key: weight for key, weight in weights.items() if not key.startswith(part)}
 
         folder = changed(whole, tmp_path / part, without)
-        for function in (check_trained, check_cross_encoder, CrossEncoder.from_pretrained):
+        for function in (check_encoder, check_cross_encoder, CrossEncoder.from_pretrained):
             sentence = refusal(function, folder)
             assert "lacks 2 of the 41 weights of a BertForSequenceClassification" in sentence
             assert f"{part}." in sentence
@@ -234,7 +234,7 @@ def test_the_folder_of_an_adapter_is_named(tiny: Path, tmp_path: Path, config: b
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base", "peft_type": "LORA"}))
     if not config:
         (folder / "config.json").unlink()
-    for function in (check_bi_encoder, check_cross_encoder, check_trained, BiEncoder.from_pretrained):
+    for function in (check_bi_encoder, check_cross_encoder, check_encoder, BiEncoder.from_pretrained):
         assert "peft adapter (adapter_config.json)" in refusal(function, str(folder))
 
 
@@ -270,7 +270,7 @@ def test_the_folder_of_an_adapter_is_named(tiny: Path, tmp_path: Path, config: b
 def test_sizes_that_no_model_has_are_refused_in_a_moment(tiny: Path, tmp_path: Path, key: str, value: Any) -> None:
     folder = with_config(tiny, tmp_path / "model", **{key: value})
     # where something of such a size is made, this takes minutes, or all memory
-    for function in (check_bi_encoder, check_cross_encoder, check_trained):
+    for function in (check_bi_encoder, check_cross_encoder, check_encoder):
         assert refusal(function, folder).startswith(f"model {folder}: ")
 
 
@@ -286,14 +286,14 @@ def test_a_configuration_that_is_none_is_named(tiny: Path, tmp_path: Path, conte
 def test_a_tokenizer_that_is_none_is_named(tiny: Path, tmp_path: Path, file: str, content: str) -> None:
     folder = shutil.copytree(tiny, tmp_path / "model")
     (folder / file).write_text(content)
-    for function in (check_bi_encoder, check_cross_encoder, check_trained):
+    for function in (check_bi_encoder, check_cross_encoder, check_encoder):
         assert refusal(function, str(folder)).startswith(f"model {folder}: ")
 
 
 def test_code_of_its_own_is_never_asked_for(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     own = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
     folder = with_config(tiny, tmp_path / "unknown", model_type="own_bert", auto_map=own)
-    for function in (load_config, check_bi_encoder, check_trained):
+    for function in (resolve_checkpoint, check_bi_encoder, check_encoder):
         assert "needs code of its own (auto_map in config.json), which te_trainer does not run" in refusal(
             function, folder
         )

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from te_trainer.config import parse
 from te_trainer.distil.settings import max_length_of
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.models.checkpoint import load_tokenizer
+from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.locate import locate
 from te_trainer.models.tokenization import token_counts, tokenise
 from te_trainer.runs import truncation
@@ -102,8 +102,8 @@ def test_a_very_long_text_is_cut_and_costs_no_more(words: PreTrainedTokenizerBas
 
 def test_a_tokenizer_of_a_checkpoint_counts_its_own_tokens(tiny: Path, letters: Path) -> None:
     pairs = dataset([("my router", "no sound")])
-    assert count_truncation(pairs, "bi-encoder", load_tokenizer(str(tiny)), 5).cut == 0
-    assert count_truncation(pairs, "bi-encoder", load_tokenizer(str(letters)), 5).cut == 2
+    assert count_truncation(pairs, "bi-encoder", resolve_checkpoint(str(tiny)).load_tokenizer(), 5).cut == 0
+    assert count_truncation(pairs, "bi-encoder", resolve_checkpoint(str(letters)).load_tokenizer(), 5).cut == 2
 
 
 def test_a_run_reads_the_papers_lengths_unless_it_is_told_others() -> None:

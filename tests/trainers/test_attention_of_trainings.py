@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from te_trainer.labelling import embed_sentences, score_pairs
-from te_trainer.models import BiEncoder, CrossEncoder, Encoder, packing
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models.packed import pack as packing
 from te_trainer.models.packed.attention import fast_attention, use_attention
 from te_trainer.models.packed.dropout import CPUDropout
 from te_trainer.models.packed.pack import is_packed

@@ -19,7 +19,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceCl
 
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder
-from te_trainer.models.layout import SentenceLayout, read_layout
+from te_trainer.models.checkpoint import resolve_checkpoint
+from te_trainer.models.sentence_files import SentenceLayout
 
 
 def trained(kind: str, model: Any, output: Path, **more: Any) -> Any:
@@ -83,7 +84,7 @@ def test_what_a_sentence_transformer_says_of_itself_is_kept(models: dict[str, st
     file.write_text(file.read_text().replace('"do_lower_case": false', '"do_lower_case": true'))
     theirs = SentenceTransformer(str(tmp_path / "start"), device="cpu")
     make("bi-encoder", theirs, tmp_path).save_model(str(tmp_path / "saved"))
-    again = read_layout(str(tmp_path / "saved"))
+    again = resolve_checkpoint(str(tmp_path / "saved")).layout
     assert (again.normalize, again.similarity, again.lower_case) == (True, "dot", True)
 
 

@@ -14,7 +14,8 @@ import transformers
 from conftest import sample_pairs
 from torch import Tensor
 
-from te_trainer.models import BiEncoder, packing
+from te_trainer.models import BiEncoder
+from te_trainer.models.packed import pack as packing
 from te_trainer.models.packed.attention import use_attention
 from te_trainer.models.packed.batches import ROW
 from te_trainer.models.packed.dropout import cpu_dropout

@@ -1,0 +1,113 @@
+"""A checkpoint's tokenizer: loaded, refused where it cannot read texts, and set up for its model."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, cast
+
+from tokenizers.normalizers import Lowercase, Sequence
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from te_trainer.config.schema import Kind
+from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
+from te_trainer.models.decoders import is_decoder, prepare_tokenizer
+from te_trainer.models.limits import readable_columns
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "tokenizer.model",
+    "bpe.codes",
+    "tiktoken.model",
+    "tekken.json",
+)
+PADS_LEFT = {"xlnet"}  # its classifier reads the last column, its positions are relative
+
+
+def read_tokenizer(
+    files: CheckpointFiles, config: PretrainedConfig, trained_as: Kind | None, lower_case: bool
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that pads, and frames sentences and pairs as its model has learnt or can learn to read them.
+
+    Args:
+        files: The model's folder.
+        config: The model's configuration; token types that the model lacks are left out.
+        trained_as: What the checkpoint was trained as, for decoders; None for a plain PLM.
+        lower_case: Whether texts are lower-cased first (`do_lower_case` of sentence-transformers).
+
+    Raises:
+        InputError: There is no tokenizer, or it cannot read every text, frame sentences or pad.
+    """
+    present = [file for file in TOKENIZER_FILES if (files.folder / file).is_file()]
+    if not present:
+        # transformers would make an empty tokenizer of the model's type
+        raise files.refusal("the folder holds no tokenizer (tokenizer.json); save the model's beside it")
+    _refuse_missing_package(files, present)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
+    except Exception as error:  # files of strangers make transformers and tokenizers raise many kinds
+        if "trust_remote_code" in str(error):
+            raise files.refusal(
+                "it needs code of its own (auto_map in tokenizer_config.json), which te_trainer does not run; start "
+                "from a model that transformers knows"
+            ) from None
+        raise files.refusal(f"no tokenizer that can be loaded ({first_line(error)})") from None
+    _refuse_unreadable_texts(tokenizer, files)
+    if is_decoder(config):
+        prepare_tokenizer(tokenizer, files.name, trained_as)
+    elif tokenizer.num_special_tokens_to_add(pair=False) == 0:
+        raise files.refusal(
+            "its tokenizer puts no special tokens around a sentence, nor between two; save one with a post-processor "
+            "that does"
+        )
+    if tokenizer.pad_token_id is None:
+        raise files.refusal("its tokenizer has no padding token, without which sentences cannot be batched")
+    if lower_case:
+        _lower_case(tokenizer, files)
+    tokenizer.model_input_names = readable_columns(config, tokenizer)
+    if config.model_type not in PADS_LEFT:
+        # positions may be absolute, and are counted from the first column
+        tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _lower_case(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise files.refusal("do_lower_case needs a fast tokenizer; save a tokenizer.json beside the model")
+    before = backend.normalizer
+    steps = list(cast(Any, before)) if isinstance(before, Sequence) else [before] if before is not None else []
+    if not any(isinstance(step, Lowercase) for step in steps):
+        backend.normalizer = Sequence([Lowercase(), *steps])
+
+
+def _refuse_unreadable_texts(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> None:
+    longest = tokenizer.model_max_length
+    # NaN is not 1 or more either
+    if not isinstance(longest, int | float) or isinstance(longest, bool) or not longest >= 1:
+        raise files.refusal(
+            f"model_max_length in tokenizer_config.json is {str(longest)[:60]!r}, where a number from 1 on is "
+            "expected; correct the file"
+        )
+    try:
+        tokens = tokenizer("a \N{SNOWMAN}", add_special_tokens=False)["input_ids"]
+    except Exception as error:  # tokenizers raises nothing more definite
+        raise files.refusal(f"its tokenizer cannot read every text ({first_line(error)})") from None
+    if not tokens:
+        raise files.refusal("its tokenizer makes no tokens of a text; save the model's own beside it")
+
+
+def _refuse_missing_package(files: CheckpointFiles, present: list[str]) -> None:
+    """Ask for the package that reads a vocabulary; transformers asks for another one where there is a choice."""
+    if not all(file.endswith(".model") for file in present):
+        return
+    with (files.folder / present[0]).open("rb") as file:
+        # SentencePiece's files are protocol buffers, whose first field has this tag; tiktoken's are lines of text
+        package = "sentencepiece" if file.read(1) == b"\n" else "tiktoken"
+    if importlib.util.find_spec(package) is None:
+        raise files.refusal(f"its tokenizer ({present[0]}) needs the package {package}; pip install {package}")
