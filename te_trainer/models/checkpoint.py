@@ -210,7 +210,10 @@ def _read(name: str, folder: Path) -> Checkpoint:
 
 
 def _file_state(path: Path) -> tuple[Path, int, int]:
-    state = path.stat()
+    try:
+        state = path.stat()
+    except OSError:  # a link to nothing, or a file that is gone by now
+        return path, 0, 0
     return path, state.st_mtime_ns, state.st_size
 
 

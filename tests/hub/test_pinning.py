@@ -40,12 +40,11 @@ from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 from te_trainer.contrastive import run as contrastive_run
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
-from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.models.locate import commit_of, locate, pin
 from te_trainer.evaluation.models import find_models
-from te_trainer.distil.preparation import checkpoint_fingerprint
 from pathlib import Path
 
 def mark(name):
@@ -70,7 +69,7 @@ def cross(name):
     return CrossEncoder.from_pretrained(name).activation
 
 def fingerprint(name):
-    return checkpoint_fingerprint(name)
+    return resolve_checkpoint(name).fingerprint
 
 def files(name):
     folder = Path(locate(name))
