@@ -19,7 +19,7 @@ CORE = [
     "docstring-parser>=0.16,<1",
     "numpy>=2.0,<3",
     "scipy>=1.13,<2",
-    "rich>=13,<16",
+    "rich>=14,<16",
     "matplotlib>=3.9,<4",
     "filelock>=3.13,<5",
     "pyyaml>=6,<7",
@@ -42,7 +42,7 @@ TEST = [
     *ALL,
     "pytest>=8",
     "pytest-xdist>=3.5",  # the files of the suite side by side
-    "sentence-transformers>=5.2,<7",  # what labels, losses and saved encoders are compared with
+    "sentence-transformers>=6,<7",  # what labels, losses and saved encoders are compared with
     "scikit-learn>=1.5",
     "tensorboard>=2.17",
     "psutil>=5.9",

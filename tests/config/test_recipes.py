@@ -1,53 +1,85 @@
-"""Every recipe of the main job parses, and runs two steps a training with tiny models in place of the named ones."""
+"""Every recipe parses and repeats no default; those of the main job run two steps a training with tiny models."""
 
 from __future__ import annotations
 
 import json
-import re
 import runpy
 import sys
 from copy import deepcopy
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SAMPLE, save_tiny
+from recipe_index import RECIPES, read_header, recipe_index
 
-from te_trainer.config import parse
-from te_trainer.config.parsing import listed
+from te_trainer.config import parse, parse_contrastive
+from te_trainer.config.defaults import CYCLES, TRAINER_DEFAULTS, contrastive_arguments, paper_arguments
+from te_trainer.config.schema import DistillationConfig, LoraConfig, ModelConfig
 
-GIVEN = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "recipes").rglob("*.yaml"))}
-RECIPES = [path for path, given in GIVEN.items() if "models" in given]
+CONTENT = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(RECIPES.rglob("*.yaml"))}
+MAIN_JOB = [path for path, content in CONTENT.items() if "models" in content]
+ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+PAPER_ROWS = {
+    path
+    for pattern in ("self_distill/*/*", "mutual_distill/*/*", "ablations/*")
+    for path in RECIPES.glob(f"{pattern}.yaml")
+}
 
 
-def named(path: Path) -> str:
-    return str(path.relative_to(ROOT / "recipes").with_suffix(""))
+def recipe_name(path: Path) -> str:
+    return str(path.relative_to(RECIPES).with_suffix(""))
 
 
-def plm(entry: Any) -> str:
+def entries(models: Any) -> list[Any]:
+    return models if isinstance(models, list) else [models]
+
+
+def stand_in(entry: Any) -> str:
     """Which tiny model stands for one that a recipe names."""
     return "roberta" if "roberta" in json.dumps(entry).lower() else "bert"
 
 
 def different_runs() -> list[Path]:
-    """Recipes whose two steps differ: many tell only models and sources apart, in whose place all have the same."""
+    """Recipes whose two steps differ: many differ in models, pooling and sources only."""
     found: dict[str, Path] = {}
-    for path in RECIPES:
-        given = deepcopy(GIVEN[path])
-        given["models"] = [
-            (plm(entry), entry.get("pooling"), entry.get("weight")) if isinstance(entry, dict) else plm(entry)
-            for entry in listed(given["models"])
-        ]
-        data, distillation = given["data"], given["distillation"]
-        replaced = {key: data.pop(key, None) for key in ("pool", "max_pairs", "dev", "test")}
-        data["extra"] = "extra" in data
-        for key in ("cycles", "precision"):
-            distillation.pop(key, None)
-        given["has_dev"] = replaced["dev"] is not None
-        del given["output_dir"]
-        found.setdefault(json.dumps(given, sort_keys=True), path)
+    for path in MAIN_JOB:
+        content = deepcopy(CONTENT[path])
+        content["models"] = len(entries(content["models"]))
+        content["data"] = ["dev" in content["data"], "extra" in content["data"]]
+        content["distillation"] = {"task": "sts"} | content.get("distillation", {})
+        for section, key in (("distillation", "cycles"), ("bi_encoder", "pooling")):
+            content[section].pop(key, None)
+        del content["output_dir"]
+        found.setdefault(json.dumps(content, sort_keys=True), path)
     return list(found.values())
+
+
+def default_values(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The defaults of a recipe's sections, as the code has them."""
+
+    def of(section: type) -> dict[str, Any]:
+        return {item.name: item.default for item in fields(section) if item.default is not MISSING}
+
+    if "models" not in content:
+        section = content.get("contrastive", {})
+        return {"contrastive": TRAINER_DEFAULTS | contrastive_arguments(section.get("method", "simcse"))}
+    task = content.get("distillation", {}).get("task", "sts")
+    size = "large" if "large" in json.dumps(content["models"]) else "base"
+    rank = content.get("lora", {}).get("rank", 0)
+    return {
+        "distillation": of(DistillationConfig) | {"cycles": CYCLES[task]},
+        "lora": of(LoraConfig) | {"alpha": 2 * rank},
+        "cross_encoder": TRAINER_DEFAULTS
+        | paper_arguments("cross-encoder", task, size)
+        | {"loss": "bce", "both_orders": True, "official_adamw": False, "max_length": 64},
+        "bi_encoder": TRAINER_DEFAULTS
+        | paper_arguments("bi-encoder", task, size)
+        | {"loss": "mse", "official_adamw": False, "max_length": 32},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -66,40 +98,68 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_there_are_recipes() -> None:
-    assert len(RECIPES) > 50
+def test_every_row_of_the_papers_tables_has_a_recipe() -> None:
+    assert len(PAPER_ROWS) > 50
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=named)
-def test_the_header_launches_the_recipe_itself(path: Path) -> None:
-    comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    launch = " ".join(comments).replace("\\ #", "")
-    found = re.search(r"accelerate launch --config_file (\S+) +recipes/trans_encoder.py +--config (\S+)", launch)
-    assert found is not None
-    assert (ROOT / found[1]).is_file()
-    assert ROOT / found[2] == path
+def test_the_index_is_made_of_the_headers() -> None:
+    index = (RECIPES / "README.md").read_text(encoding="utf-8")
+    assert index == recipe_index(), "run `python tests/recipe_index.py`"
 
 
-def test_rows_of_the_papers_tables_have_the_official_optimiser() -> None:
-    folders = ("self_distill/*/*", "mutual_distill/*/*", "ablations/*")
-    rows = {path for folder in folders for path in (ROOT / "recipes").glob(f"{folder}.yaml")}
-    assert len(rows) > 50
-    for path in RECIPES:
-        sections = (GIVEN[path].get("bi_encoder", {}), GIVEN[path].get("cross_encoder", {}))
-        assert [bool(section.get("official_adamw")) for section in sections] == [path in rows] * 2, path
+@pytest.mark.parametrize("path", CONTENT, ids=recipe_name)
+def test_a_recipe_parses_and_its_header_launches_it(path: Path) -> None:
+    header = read_header(path)
+    assert (ROOT / "accelerate_configs" / f"{header.launched_with}.yaml").is_file()
+    if path in MAIN_JOB:
+        assert header.script == "trans_encoder.py"
         parse(["--config", str(path)])
+    elif "model" in CONTENT[path]:
+        assert header.script == "contrastive.py"
+        parse_contrastive(["--config", str(path)])
+    else:
+        assert header.script == "trans_encoder.py"
+        parse(["--models", "[m]", "--data.pool", "p.tsv", "--data.dev", "stsb", "--distillation.step0", str(path)])
+    if path in PAPER_ROWS:
+        assert "The paper's figures (" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", different_runs(), ids=named)
+@pytest.mark.parametrize("path", CONTENT, ids=recipe_name)
+def test_a_recipe_repeats_no_default(path: Path) -> None:
+    content = CONTENT[path]
+    for section, defaults in default_values(content).items():
+        repeated = {key for key, value in content.get(section, {}).items() if defaults.get(key, ...) == value}
+        # the file of a step 0 holds nothing else
+        assert repeated <= ({"method"} if set(content) == {"contrastive"} else set()), section
+    models = [ModelConfig(**entry) for entry in entries(content.get("models", [])) if isinstance(entry, dict)]
+    assert all(model.weight is None for model in models)
+
+
+@pytest.mark.parametrize("path", MAIN_JOB, ids=recipe_name)
+def test_rows_of_the_papers_tables_have_the_official_optimiser(path: Path) -> None:
+    sections = (CONTENT[path].get("bi_encoder", {}), CONTENT[path].get("cross_encoder", {}))
+    assert [bool(section.get("official_adamw")) for section in sections] == [path in PAPER_ROWS] * 2
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)
+def test_accelerate_reads_its_configurations(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# Take this ")
+    config = load_config_from_file(str(path))
+    assert config.use_cpu == path.stem.startswith("cpu")
+    assert config.mixed_precision in {None, "no"}, "precision is distillation.precision"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", different_runs(), ids=recipe_name)
 def test_two_steps_run(
     path: Path, plms: dict[str, Path], binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = parse(["--config", str(path)])
     models = []
-    for model, entry in zip(config.models, listed(GIVEN[path]["models"]), strict=True):
-        given = {"name": model.name, "bi_encoder": str(plms[plm(entry)])}
-        given |= {"pooling": model.pooling, "weight": model.weight}
-        models.append({key: value for key, value in given.items() if value is not None})
+    for model, entry in zip(config.models, entries(CONTENT[path]["models"]), strict=True):
+        values = {"name": model.name, "bi_encoder": str(plms[stand_in(entry)])}
+        values |= {"pooling": model.pooling, "weight": model.weight}
+        models.append({key: value for key, value in values.items() if value is not None})
     gold = str(binary if config.distillation.task == "binary" else SAMPLE / "dev.tsv")
     extra = ["--data.extra", f"[{SAMPLE / 'test.tsv'}]"] if config.data.extra else []
     output = tmp_path / "run"
@@ -114,11 +174,9 @@ def test_two_steps_run(
         runpy.run_path(str(ROOT / "recipes" / "trans_encoder.py"), run_name="__main__")
     assert end.value.code == 0
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    kinds = {"bi-encoder"} if config.distillation.students == "bi-encoder" else {"bi-encoder", "cross-encoder"}
     for model in config.models:
-        kept = set(results["final"][str(model.name)])
-        assert kept == (
-            {"bi-encoder"} if config.distillation.students == "bi-encoder" else {"bi-encoder", "cross-encoder"}
-        )
-        for kind in kept:
+        assert set(results["final"][str(model.name)]) == kinds
+        for kind in kinds:
             record = json.loads((output / "cycle-1" / str(model.name) / f"{kind}.training.json").read_text("utf-8"))
             assert record["steps"] == 2
