@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from conftest import ROOT, process_environment, tiny_arguments
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
-CONFIGURATIONS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
 
 FSDP_ON_CPU = """
@@ -45,16 +43,6 @@ def launch(script: str, configuration: Path, *arguments: str) -> str:
 
 def scores(output: Path) -> list[Any]:
     return json.loads((output / "results.json").read_text(encoding="utf-8"))["cycles"]
-
-
-@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
-def test_accelerate_knows_every_key(path: Path) -> None:
-    """`accelerate launch` refuses a file with a key that it does not know, before it starts anything."""
-    from accelerate.commands.config import load_config_from_file
-
-    config = load_config_from_file(str(path))
-    assert config.num_processes >= 1
-    assert yaml.safe_load(path.read_text(encoding="utf-8"))["mixed_precision"] == "no", "te_trainer asks the hardware"
 
 
 def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:
