@@ -21,11 +21,11 @@ def main() -> None:
 
 def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     from te_trainer.distributed import process_state
-    from te_trainer.evaluation import tables
     from te_trainer.evaluation.models import find_models
     from te_trainer.evaluation.predictions import count_truncations, predict_all, write_run_file
     from te_trainer.evaluation.results import collect
     from te_trainer.evaluation.sets import load_sets
+    from te_trainer.evaluation.tables import show_tables, write_tables
     from te_trainer.files.atomic import write_text
     from te_trainer.runs.progress import RunProgress
 
@@ -55,6 +55,6 @@ def evaluate_in(root: Path, config: EvaluationConfig) -> None:
         results_file = root / "results.json"
         results = collect(root, config, entries, sets)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
-        tables.write(root, results)
-        tables.show(results)
+        write_tables(root, results)
+        show_tables(results)
         print(f"The tables are in {root / 'table.md'} and table.tex, predictions in {root / 'predictions'}.")

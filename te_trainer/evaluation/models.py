@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import yaml
-
 from te_trainer.config.names import LONGEST_NAME, folded
 from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.errors import InputError
-from te_trainer.evaluation.paper import PUBLISHED, STARTS, paper_row
 from te_trainer.models import Encoder, load_encoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.cross_encoder import check_cross_encoder
@@ -94,15 +91,6 @@ def checkpoints(entries: list[Entry]) -> list[Checkpoint]:
     return list(dict.fromkeys(member for entry in entries for member in entry.members))
 
 
-def papers_row(entry: Entry) -> tuple[str, dict[str, float]] | None:
-    """What the paper reports on this model, if it is one of its starts, or if a run made it from such a start."""
-    origins = [_origin(member) for member in entry.members]
-    methods = {origin[1] for origin in origins if origin is not None}
-    if None in origins or len(methods) != 1:
-        return None
-    return paper_row([origin[0] for origin in origins if origin is not None], methods.pop())
-
-
 def _members(entry: str) -> tuple[str, ...]:
     members = (entry,) if Path(entry).is_dir() else tuple(part.strip() for part in entry.split("+"))
     for member in members:
@@ -154,28 +142,3 @@ def _parts(path: str) -> list[str]:
     if revision is not None:
         where = [*where[:-1], f"{where[-1]}@{revision.replace('/', '_')}"]
     return [part for part in where if part not in {"", ".."}]
-
-
-def _origin(checkpoint: Checkpoint) -> tuple[str, str] | None:
-    """The PLM and the method by the paper's names: of a start, of what its authors published, of a run's encoder."""
-    known = {start: (plm, "") for start, plm in STARTS.items()} | PUBLISHED
-    found = _by_name(checkpoint.path, known)
-    if found is not None or Path(checkpoint.path).name not in get_args(Kind):
-        return found
-    folder = Path(checkpoint.path).absolute().parent
-    run_file = folder.parent / "run.yaml"
-    if not run_file.is_file():
-        return None
-    run = yaml.safe_load(run_file.read_text(encoding="utf-8"))["config"]["models"]
-    starts = {model["name"]: _by_name(model["bi_encoder"], known) for model in run}
-    start = starts.get(folder.name)
-    # the paper's mutual runs have both PLMs of a size
-    if start is None or len(starts) > 2 or None in starts.values():
-        return None
-    return start[0], f"TEnc{'-mutual' * (len(starts) == 2)} ({checkpoint.kind.removesuffix('-encoder')})"
-
-
-def _by_name(path: str, known: dict[str, tuple[str, str]]) -> tuple[str, str] | None:
-    """By the Hub id, or by a local folder that is named like it."""
-    last = split_revision(path)[0].rstrip("/").rpartition("/")[2]
-    return next((value for name, value in known.items() if last == name.rpartition("/")[2]), None)

@@ -6,6 +6,13 @@ Of its SimCSE starts, base and large, and of what the paper made of them. Averag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import yaml
+
+from te_trainer.config.revision import split_revision
+from te_trainer.config.schema import Kind
 
 STS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")  # Table 1, Spearman x 100
 BINARY = ("qqp", "qnli", "mrpc")  # Table 11, ROC-AUC x 100
@@ -24,7 +31,7 @@ PUBLISHED = {
 }
 
 # By PLMs (two of them: their ensemble) and method ("" for the start), in the order of STS and of BINARY.
-_SCORES: dict[tuple[str, ...], dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
+SCORES: dict[tuple[str, ...], dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     ("BERT-base",): {
         "": ((68.64, 82.39, 74.30, 80.69, 78.71, 76.54, 72.22), (80.38, 71.38, 75.02)),
         "TEnc (bi)": ((72.17, 84.40, 76.69, 83.28, 80.91, 81.26, 71.84), (82.10, 75.30, 75.71)),
@@ -70,20 +77,49 @@ _SCORES: dict[tuple[str, ...], dict[str, tuple[tuple[float, ...], tuple[float, .
 }
 
 
-def paper_row(plms: Sequence[str], method: str) -> tuple[str, dict[str, float]] | None:
+def paper_reference(members: Sequence[tuple[str, Kind]]) -> tuple[str, dict[str, float]] | None:
     """What the paper reports on a model or an ensemble.
 
     Args:
-        plms: of SimCSE starts, e.g. `["BERT-base"]`; several are an ensemble, in any order.
-        method: empty for the start, else `TEnc (bi)`, `TEnc (cross)`, `TEnc-mutual (bi)` or `TEnc-mutual (cross)`.
+        members: Hub id or folder, and kind, of each encoder: one of the paper's starts, one that its authors
+            published, or one that a run made from such a start.
 
     Returns:
-        a title, and scores by task as fractions; None where the paper has no such row.
+        A title, and scores by task as fractions; None where the paper has no such row.
     """
-    key = next((known for known in _SCORES if sorted(known) == sorted(plms)), None)
-    if key is None or method not in _SCORES[key]:
+    origins = [_origin(path, kind) for path, kind in members]
+    plms = sorted(origin[0] for origin in origins if origin is not None)
+    methods = {origin[1] for origin in origins if origin is not None}
+    key = next((known for known in SCORES if sorted(known) == plms), None)
+    if None in origins or len(methods) != 1 or key is None:
         return None
-    sts, binary = _SCORES[key][method]
+    method = methods.pop()
+    sts, binary = SCORES[key][method]
     title = " + ".join(filter(None, [" and ".join(f"SimCSE-{plm}" for plm in key), method]))
     values = dict(zip((*STS, *BINARY), (*sts, *binary), strict=True))
     return f"paper: {title}", {task: value / 100 for task, value in values.items()}
+
+
+def _origin(path: str, kind: Kind) -> tuple[str, str] | None:
+    """The PLM and the method of an encoder, by the paper's names."""
+    known = _known_checkpoint(path)
+    if known is not None or Path(path).name not in get_args(Kind):
+        return known
+    folder = Path(path).absolute().parent
+    run_file = folder.parent / "run.yaml"
+    if not run_file.is_file():
+        return None
+    models = yaml.safe_load(run_file.read_text(encoding="utf-8"))["config"]["models"]
+    starts = {model["name"]: _known_checkpoint(model["bi_encoder"]) for model in models}
+    start = starts.get(folder.name)
+    # the paper's mutual runs have both PLMs of a size
+    if start is None or len(starts) > 2 or None in starts.values():
+        return None
+    return start[0], f"TEnc{'-mutual' * (len(starts) == 2)} ({kind.removesuffix('-encoder')})"
+
+
+def _known_checkpoint(path: str) -> tuple[str, str] | None:
+    """By the Hub id, or by a local folder that is named like it."""
+    known = {start: (plm, "") for start, plm in STARTS.items()} | PUBLISHED
+    last = split_revision(path)[0].rstrip("/").rpartition("/")[2]
+    return next((value for name, value in known.items() if last == name.rpartition("/")[2]), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,50 @@ from typing import Any
 import numpy as np
 
 from te_trainer.config.schema import EvaluationConfig, Task
-from te_trainer.evaluation.models import Entry, papers_row
+from te_trainer.evaluation.models import Entry
+from te_trainer.evaluation.paper import paper_reference
 from te_trainer.evaluation.predictions import predictions_of, truncations
-from te_trainer.evaluation.sets import METRICS, TaskSet
+from te_trainer.evaluation.sets import TaskSet
+from te_trainer.metrics import TASK_METRICS
 from te_trainer.metrics.bootstrap import COVERED, RESAMPLES, interval, resampled
 from te_trainer.runs.environment import describe_environment
 
+# What the metrics are called in MTEB's results, where that is something else than here.
 MTEB_KEYS = {"average_precision": "ap"}
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score and what it was in every resample, shape (RESAMPLES,); both fractions."""
+    """A score and what it was in every resample, shape (RESAMPLES,); all are fractions."""
 
     value: float
     resamples: np.ndarray
 
+    @staticmethod
+    def mean(scores: Sequence[Score]) -> Score:
+        """The unweighted mean over sets, each of which is resampled by itself."""
+        resamples = np.mean([score.resamples for score in scores], axis=0)
+        return Score(float(np.mean([score.value for score in scores])), resamples)
 
-Scores = dict[str, dict[str, Score]]  # by task and metric
+    def __sub__(self, other: Score) -> Score:
+        return Score(self.value - other.value, self.resamples - other.resamples)
+
+    @property
+    def interval(self) -> list[float]:
+        return list(interval(self.resamples))
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """What a model scores, by metric.
+
+    Args:
+        sets: Scores on each set.
+        averages: Mean scores of each family of sets.
+    """
+
+    sets: dict[str, dict[str, Score]]
+    averages: dict[Task, dict[str, Score]]
 
 
 def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: list[TaskSet]) -> dict[str, Any]:
@@ -40,11 +67,10 @@ def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: li
         or `binary`. `paper`, where asked for, holds the paper's figures for the same model. `truncation` says by
         checkpoint how many texts are longer than it reads.
     """
-    found = {entry.name: _scores(root, config, entry, sets) for entry in entries}
-    families = list(dict.fromkeys(task.family for task in sets))
+    scores = {entry.name: _score(root, config, entry, sets) for entry in entries}
     return {
-        "models": [_model(entry, found[entry.name], families, sets, config) for entry in entries],
-        "differences": [_difference(one, two, found, families, sets) for one, two in itertools.combinations(found, 2)],
+        "models": [_model(entry, scores[entry.name], sets, config) for entry in entries],
+        "differences": [_difference(one, two, scores) for one, two in itertools.combinations(scores, 2)],
         "columns": [
             {"task": task.gold.name, "title": task.title, "family": task.family, "pairs": len(task.gold)}
             for task in sets
@@ -55,33 +81,25 @@ def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: li
     }
 
 
-def _scores(root: Path, config: EvaluationConfig, entry: Entry, sets: list[TaskSet]) -> Scores:
-    found: Scores = {}
+def _score(root: Path, config: EvaluationConfig, entry: Entry, sets: list[TaskSet]) -> ModelScores:
+    scores: dict[str, dict[str, Score]] = {}
+    by_family: dict[Task, list[dict[str, Score]]] = {}
     for task, prediction in zip(sets, predictions_of(root, entry, sets), strict=True):
-        metrics, gold = METRICS[task.family], task.gold
+        metrics, gold = TASK_METRICS[task.family], task.gold
         draws = resampled(metrics, prediction, gold.scores, seed=config.seed, name=gold.name)
-        found[gold.name] = {
+        scores[gold.name] = {
             metric.__name__: Score(metric(prediction, gold.scores), drawn)
             for metric, drawn in zip(metrics, draws, strict=True)
         }
-    return found
+        by_family.setdefault(task.family, []).append(scores[gold.name])
+    averages = {
+        family: {metric: Score.mean([each[metric] for each in listed]) for metric in listed[0]}
+        for family, listed in by_family.items()
+    }
+    return ModelScores(scores, averages)
 
 
-def _average(scores: Scores, family: Task, sets: list[TaskSet]) -> dict[str, Score]:
-    """The unweighted mean over the sets of a family; each set is resampled by itself."""
-    names = [task.gold.name for task in sets if task.family == family]
-    averages = {}
-    for metric in METRICS[family]:
-        found = [scores[name][metric.__name__] for name in names]
-        averages[metric.__name__] = Score(
-            float(np.mean([score.value for score in found])), np.mean([score.resamples for score in found], axis=0)
-        )
-    return averages
-
-
-def _model(
-    entry: Entry, scores: Scores, families: list[Task], sets: list[TaskSet], config: EvaluationConfig
-) -> dict[str, Any]:
+def _model(entry: Entry, scores: ModelScores, sets: list[TaskSet], config: EvaluationConfig) -> dict[str, Any]:
     model: dict[str, Any] = {
         "name": entry.name,
         "kind": entry.kind,
@@ -94,38 +112,37 @@ def _model(
             }
             for member in entry.members
         ],
-        "tasks": [_task_result(task, scores[task.gold.name], entry, config.data.split) for task in sets],
-        "average": {family: _plain(_average(scores, family, sets)) for family in families},
+        "tasks": [_task_result(task, scores.sets[task.gold.name], entry, config.data.split) for task in sets],
+        "average": {family: _with_intervals(each) for family, each in scores.averages.items()},
     }
-    row = papers_row(entry) if config.compare == "paper" and config.data.split == "test" else None
-    if row is not None:
-        title, values = row
-        known = {task.gold.name: values[task.gold.name] for task in sets if task.source in values}
-        model["paper"] = {"title": title, "scores": known}
+    if config.compare == "paper" and config.data.split == "test":
+        reference = paper_reference([(member.path, member.kind) for member in entry.members])
+        if reference is not None:
+            title, values = reference
+            known = {task.gold.name: values[task.gold.name] for task in sets if task.source in values}
+            model["paper"] = {"title": title, "scores": known}
     return model
 
 
-def _plain(scores: dict[str, Score]) -> dict[str, Any]:
-    intervals = {name: list(interval(score.resamples)) for name, score in scores.items()}
-    return {**{name: score.value for name, score in scores.items()}, "intervals": intervals}
+def _with_intervals(scores: dict[str, Score]) -> dict[str, Any]:
+    values = {metric: score.value for metric, score in scores.items()}
+    return {**values, "intervals": {metric: score.interval for metric, score in scores.items()}}
 
 
 def _task_result(task: TaskSet, scores: dict[str, Score], entry: Entry, split: str) -> dict[str, Any]:
     """What MTEB's `TaskResult` holds; intervals and the number of pairs beside its keys."""
-    plain = _plain(scores)
-    intervals = plain.pop("intervals")
     values: dict[str, float] = {}
-    for metric, value in plain.items():
+    for metric, score in scores.items():
         key = MTEB_KEYS.get(metric, metric)
-        values["similarity_ap" if key == "ap" else key] = value
+        values["similarity_ap" if key == "ap" else key] = score.value
         if entry.kind == "bi-encoder":
-            values[f"cosine_{key}"] = value
+            values[f"cosine_{key}"] = score.value
     scored = {
         "hf_subset": "default",
         "languages": ["eng-Latn"] if task.mteb != task.gold.name else [],
-        "main_score": next(iter(plain.values())),
+        "main_score": next(iter(scores.values())).value,
         **values,
-        "intervals": intervals,
+        "intervals": {metric: score.interval for metric, score in scores.items()},
         "pairs": len(task.gold),
     }
     return {
@@ -137,24 +154,17 @@ def _task_result(task: TaskSet, scores: dict[str, Score], entry: Entry, split: s
     }
 
 
-def _difference(
-    one: str, two: str, found: dict[str, Scores], families: list[Task], sets: list[TaskSet]
-) -> dict[str, Any]:
+def _difference(one: str, two: str, scores: dict[str, ModelScores]) -> dict[str, Any]:
     """How much higher the first model scores, by the main metric, on the same resamples."""
 
-    def between(first: dict[str, Score], second: dict[str, Score], family: Task) -> dict[str, Any]:
-        metric = METRICS[family][0].__name__
-        low, high = interval(first[metric].resamples - second[metric].resamples)
-        return {"difference": first[metric].value - second[metric].value, "interval": [low, high]}
+    def between(first: dict[str, Score], second: dict[str, Score]) -> dict[str, Any]:
+        metric = next(iter(first))
+        difference = first[metric] - second[metric]
+        return {"difference": difference.value, "interval": difference.interval}
 
+    first, second = scores[one], scores[two]
     return {
         "models": [one, two],
-        "tasks": {
-            task.gold.name: between(found[one][task.gold.name], found[two][task.gold.name], task.family)
-            for task in sets
-        },
-        "average": {
-            family: between(_average(found[one], family, sets), _average(found[two], family, sets), family)
-            for family in families
-        },
+        "tasks": {name: between(first.sets[name], second.sets[name]) for name in first.sets},
+        "average": {family: between(first.averages[family], second.averages[family]) for family in first.averages},
     }

@@ -12,11 +12,8 @@ from te_trainer.data import GoldSet, load_gold
 from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
 from te_trainer.data.readers import FILE_SUFFIXES
 from te_trainer.errors import InputError
-from te_trainer.metrics import Metric, average_precision, pearson, roc_auc, spearman
+from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.runs.commits import pin_sets
-
-# The first is the one that the paper's tables have.
-METRICS: dict[Task, tuple[Metric, Metric]] = {"sts": (spearman, pearson), "binary": (roc_auc, average_precision)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class TaskSet:
 
     def describe(self) -> str:
         """The set's size and metrics, for people."""
-        one, two = (metric.__name__ for metric in METRICS[self.family])
+        one, two = (METRIC_TITLES[metric.__name__] for metric in TASK_METRICS[self.family])
         notes = "".join(f"; {note}" for note in self.gold.notes)
         size = f"{len(self.gold):,} pairs with gold scores, {self.gold.unscored:,} without"
         return f"{self.title}: {size}; {one}, {two}{notes}"

@@ -18,7 +18,7 @@ from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_model_n
 from te_trainer.distil.preparation import load_gold_sets
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
-from te_trainer.evaluation import tables
+from te_trainer.evaluation.tables import show_tables, write_tables
 from te_trainer.report import Table, print_results, write_report
 from te_trainer.report.tables import score_table
 from te_trainer.runs.command import run_command
@@ -271,12 +271,12 @@ def test_tables_of_an_evaluation_show_names_as_they_are(tmp_path: Path) -> None:
         "differences": [],
         "bootstrap": {"interval": 0.95},
     }
-    tables.write(tmp_path, results)
+    write_tables(tmp_path, results)
     cells = shown((tmp_path / "table.md").read_text(encoding="utf-8"))
     assert all(cells.count(name) == 4 for name in names) and "[40.00, 60.00]" in cells
     assert r"& [b]x & a\textbar{}b\_ &" in (tmp_path / "table.tex").read_text(encoding="utf-8")
     out = StringIO()
-    tables.show(results, Console(file=out, width=400))
+    show_tables(results, Console(file=out, width=400))
     assert out.getvalue().count("[b]x") == 4
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from te_trainer.evaluation.paper import BINARY, PUBLISHED, STARTS, STS, paper_row
+from te_trainer.evaluation.paper import BINARY, PUBLISHED, SCORES, STARTS, STS, paper_reference
 
 # Tables 1 and 11 of the paper: averages over the seven sets, and over the three.
 AVERAGES = {
@@ -42,17 +42,42 @@ AVERAGES = {
 }
 
 
+PUBLISHED_ROWS = {
+    "cambridgeltl/trans-encoder-bi-simcse-bert-base": "paper: SimCSE-BERT-base + TEnc-mutual (bi)",
+    "./trans-encoder-cross-simcse-roberta-large/": "paper: SimCSE-RoBERTa-large + TEnc-mutual (cross)",
+    "princeton-nlp/unsup-simcse-bert-base-uncased@main": "paper: SimCSE-BERT-base",
+}
+
+
 @pytest.mark.parametrize(("plm", "method"), AVERAGES)
 def test_averages_are_the_papers(plm: str, method: str) -> None:
-    plms = [plm] if "BERT" in plm else [f"RoBERTa-{plm}", f"BERT-{plm}"]
-    found = paper_row(plms, method)
-    assert found is not None
-    for tasks, average in zip((STS, BINARY), AVERAGES[plm, method], strict=True):
-        assert 100 * np.mean([found[1][task] for task in tasks]) == pytest.approx(average, abs=0.011)
+    plms = (plm,) if "BERT" in plm else (f"BERT-{plm}", f"RoBERTa-{plm}")
+    for scores, tasks, average in zip(SCORES[plms][method], (STS, BINARY), AVERAGES[plm, method], strict=True):
+        assert len(scores) == len(tasks)
+        assert np.mean(scores) == pytest.approx(average, abs=0.011)
+
+
+@pytest.mark.parametrize(("name", "title"), PUBLISHED_ROWS.items())
+def test_checkpoints_are_known_by_name(name: str, title: str) -> None:
+    kind = "cross-encoder" if "cross" in name else "bi-encoder"
+    found = paper_reference([(name, kind)])
+    assert found is not None and found[0] == title and set(found[1]) == {*STS, *BINARY}
+
+
+def test_an_ensemble_has_the_papers_row_whatever_its_order() -> None:
+    bert, roberta = (f"princeton-nlp/unsup-simcse-{name}" for name in ("bert-base-uncased", "roberta-base"))
+    found = [
+        paper_reference([(one, "bi-encoder"), (two, "bi-encoder")]) for one, two in ((bert, roberta), (roberta, bert))
+    ]
+    assert found[0] is not None and found[0] == found[1] and "BERT-base and SimCSE-RoBERTa-base" in found[0][0]
 
 
 def test_there_is_no_row_for_what_the_paper_did_not_do() -> None:
-    assert paper_row(["BERT-base", "BERT-large"], "") is None
-    assert paper_row(["BERT-base"], "TEnc (tri)") is None
+    small, large = (f"princeton-nlp/unsup-simcse-bert-{size}-uncased" for size in ("base", "large"))
+    assert paper_reference([(small, "bi-encoder"), (large, "bi-encoder")]) is None
+    assert (
+        paper_reference([(small, "bi-encoder"), ("cambridgeltl/trans-encoder-bi-simcse-roberta-base", "bi-encoder")])
+        is None
+    )
+    assert paper_reference([("owner/other", "bi-encoder")]) is None
     assert len(STARTS) == 4 and len(PUBLISHED) == 8
-    assert all(paper_row([plm], method) for plm, method in PUBLISHED.values())
