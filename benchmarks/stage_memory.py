@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from te_trainer.config import parse
-from te_trainer.data import Pool
+from te_trainer.data import PoolManifest
 from te_trainer.distil.cycle import distil
 from te_trainer.distil.preparation import check_models, load_gold_sets, prepare_pool
 from te_trainer.distil.settings import metric_of
@@ -38,7 +38,7 @@ def main() -> None:
     if state.is_main_process:
         prepare_pool(config, root, state.num_processes)
     state.wait_for_everyone()
-    pool, pairs = Pool.load(root / "pool")
+    pool, pairs = PoolManifest.load(root / "pool")
     memory: list[float] = []
 
     def measure() -> None:

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 
-from te_trainer.data.pool import pair_digest
+from te_trainer.data.digests import text_digest
 from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
@@ -136,7 +136,7 @@ def distinct_sentences(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     for start, block in _blocks(pairs, 0, total):
         for side, name in enumerate(("sentence1", "sentence2")):
             stop = start + len(block[name])
-            digests[2 * start + side : 2 * stop : 2] = [pair_digest(text) for text in block[name]]
+            digests[2 * start + side : 2 * stop : 2] = [text_digest(text) for text in block[name]]
     _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
     order = np.argsort(first)
     number = np.empty_like(order)

@@ -10,8 +10,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from te_trainer.data.arrow_io import PAIR_SCHEMA, write_arrow
 from te_trainer.data.outputs import neighbour_blocks
-from te_trainer.data.pool import SCHEMA, write_blocks
 from te_trainer.distributed import process_state
 from te_trainer.labelling import Progress, score_pairs
 from te_trainer.models import CrossEncoder
@@ -84,7 +84,9 @@ def score_found(
     file = scratch / "found.arrow"
     if state.is_main_process:
         blocks = neighbour_blocks(queries, sentences, rows, rows)
-        write_blocks(file, (pa.record_batch([block["query"], block["sentence"]], schema=SCHEMA) for block in blocks))
+        write_arrow(
+            file, (pa.record_batch([block["query"], block["sentence"]], schema=PAIR_SCHEMA) for block in blocks)
+        )
     state.wait_for_everyone()
     scores = score_pairs(
         encoder,

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def distil_in(root: Path, config: RunConfig) -> None:
-    from te_trainer.data import Pool
+    from te_trainer.data import PoolManifest
     from te_trainer.distil.cycle import distil
     from te_trainer.distil.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
     from te_trainer.distil.results import collect, label_statistics, overlap
@@ -69,7 +69,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
         prepare_pool(config, root, state.num_processes, dev, tests)
         count_run_truncation(config, root)
     state.wait_for_everyone()
-    pool, pairs = Pool.load(root / "pool")
+    pool, pairs = PoolManifest.load(root / "pool")
 
     ################
     # Cycles

@@ -125,7 +125,7 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
     import numpy as np
     from datasets import Dataset
 
-    from te_trainer.data import Sentences, build_sentences
+    from te_trainer.data import SentenceManifest, build_sentences
     from te_trainer.data.outputs import NEIGHBOURS, neighbour_blocks, write_table
     from te_trainer.distributed import process_state
     from te_trainer.errors import InputError
@@ -155,7 +155,7 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
     texts = {}
     lines = []
     for name in sources:
-        counts, texts[name] = Sentences.load(scratch / name)
+        counts, texts[name] = SentenceManifest.load(scratch / name)
         lines += counts.describe()
     sentences, queries = texts["sentences"], texts.get("queries", texts["sentences"])
     others = len(sentences) - (queries is sentences)

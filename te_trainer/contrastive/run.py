@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.contrastive.stage import ContrastiveSettings
-from te_trainer.data import GoldSet, Sentences, build_sentences
+from te_trainer.data import GoldSet, SentenceManifest, build_sentences
 from te_trainer.distil.preparation import (
     check_loggers,
     check_space,
@@ -62,7 +62,7 @@ def prepare_sentences(
         refuse_changed_gold(gold, root)
     settings = ContrastiveSettings(config.contrastive)
     if folder.exists():
-        refuse_changed(Sentences.load(folder)[0].sources, config.data.dir, root)
+        refuse_changed(SentenceManifest.load(folder)[0].sources, config.data.dir, root)
         _continue(config, root, None, world_size)
         return
     with atomic_folder(folder) as place:
@@ -77,7 +77,7 @@ def prepare_sentences(
             max_sentences=data.max_sentences,
             seed=config.seed,
         )
-        settings.check_batch(found.sentences, world_size)
+        settings.check_batch(found.num_rows, world_size)
         if (root / "run.yaml").exists():
             _continue(config, root, found, world_size)
             return
@@ -86,7 +86,7 @@ def prepare_sentences(
             "processes": world_size,
             "resolved": settings.training(world_size) | settings.encoder,
             "versions": library_versions(),
-            "sentences": {"number": found.sentences, "fingerprint": found.fingerprint},
+            "sentences": {"number": found.num_rows, "fingerprint": found.fingerprint},
             "model": resolve_checkpoint(config.model).fingerprint,
             **gold,
             **commits_of([config.model]),
@@ -101,7 +101,7 @@ def _sources(config: ContrastiveConfig) -> list[tuple[str, str | None]]:
     return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]
 
 
-def _continue(config: ContrastiveConfig, root: Path, read_again: Sentences | None, world_size: int) -> None:
+def _continue(config: ContrastiveConfig, root: Path, read_again: SentenceManifest | None, world_size: int) -> None:
     """See that a run goes on with the model and the sentences that it began with."""
     begun = read_run_file(root, "model", "sentences")
     with damaged_run_file_as_input_error(root):
@@ -116,9 +116,9 @@ def _continue(config: ContrastiveConfig, root: Path, read_again: Sentences | Non
     update_run_file(root, config, {"resolved": settings.training(world_size) | settings.encoder}, world_size)
 
 
-def load_sentences(root: Path) -> tuple[Sentences, Dataset]:
+def load_sentences(root: Path) -> tuple[SentenceManifest, Dataset]:
     """The sentences of a run."""
-    return Sentences.load(root / "sentences")
+    return SentenceManifest.load(root / "sentences")
 
 
 def collect(root: Path, training: dict[str, Any], precision: str) -> dict[str, Any]:

@@ -22,12 +22,15 @@ class Benchmark:
     """One set with gold scores.
 
     Args:
-        title: the paper's name for it.
-        mteb: MTEB's name for it, where it has one.
-        positive: the Hub's label that counts as 1 (the paper flips QNLI so that entailment is 1); None keeps scores.
-        hub_splits: the Hub's names of our splits, where they differ.
-        pool: the rows that belong to the paper's pool, of the splits that are there; none stands for all rows.
-        hub_pool: the same of the Hub's set, where they are others.
+        title: Name of the set in the paper's tables.
+        columns: Maps our columns to the Hub's, where they differ.
+        positive: Label on the Hub that counts as 1 (the paper flips QNLI, so that entailment is 1). None keeps scores.
+        dev: Rows that choose checkpoints. None: the set has none.
+        test: Rows that are reported.
+        hub_splits: Maps our names of splits to the Hub's, where they differ.
+        pool: Rows that belong to the paper's pool. Empty: all rows.
+        hub_pool: Rows of the Hub's set that belong to the paper's pool, where they differ from `pool`.
+        mteb: Name of the set in MTEB. None: MTEB does not have it.
     """
 
     name: str
@@ -38,7 +41,7 @@ class Benchmark:
     positive: int | None = None
     dev: Rows | None = None
     test: Rows = Rows("test")
-    hub_splits: dict[str, str] = field(default_factory=dict)
+    hub_splits: dict[str, str] = field(default_factory=lambda: {"dev": "validation"})
     pool: tuple[Rows, ...] = ()
     hub_pool: tuple[Rows, ...] = ()
     mteb: str | None = None
@@ -47,30 +50,13 @@ class Benchmark:
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in [
-        Benchmark("sts12", "STS12", "mteb/sts12-sts", hub_pool=(Rows("test"),), mteb="STS12"),
-        Benchmark("sts13", "STS13", "mteb/sts13-sts", hub_pool=(Rows("test"),), mteb="STS13"),
-        Benchmark("sts14", "STS14", "mteb/sts14-sts", hub_pool=(Rows("test"),), mteb="STS14"),
-        Benchmark("sts15", "STS15", "mteb/sts15-sts", hub_pool=(Rows("test"),), mteb="STS15"),
-        Benchmark("sts16", "STS16", "mteb/sts16-sts", hub_pool=(Rows("test"),), mteb="STS16"),
-        Benchmark(
-            "stsb",
-            "STS-B",
-            "mteb/stsbenchmark-sts",
-            dev=Rows("dev"),
-            hub_splits={"dev": "validation"},
-            mteb="STSBenchmark",
+        *(
+            Benchmark(f"sts{year}", f"STS{year}", f"mteb/sts{year}-sts", hub_pool=(Rows("test"),), mteb=f"STS{year}")
+            for year in range(12, 17)
         ),
+        Benchmark("stsb", "STS-B", "mteb/stsbenchmark-sts", dev=Rows("dev"), mteb="STSBenchmark"),
         Benchmark("sickr", "SICK-R", "mteb/sickr-sts", dev=Rows("trial"), mteb="SICK-R"),
-        Benchmark(
-            "mrpc",
-            "MRPC",
-            "nyu-mll/glue",
-            "mrpc",
-            columns={"score": "label"},
-            positive=1,
-            dev=Rows("dev"),
-            hub_splits={"dev": "validation"},
-        ),
+        Benchmark("mrpc", "MRPC", "nyu-mll/glue", "mrpc", columns={"score": "label"}, positive=1, dev=Rows("dev")),
         # The paper's split of the official dev set: its first thousand rows choose, the rest test (Table 15).
         Benchmark(
             "qnli",
@@ -82,7 +68,6 @@ BENCHMARKS = {
             dev=Rows("dev", 0, 1000),
             test=Rows("dev", 1000),
             pool=(Rows("train", 0, 10_000), Rows("dev")),
-            hub_splits={"dev": "validation"},
         ),
         # The paper took the first 10,000, 1,000 and 10,000 rows of train, dev and test of another split of these
         # questions. GLUE's test has no labels: its validation rows stand for dev and test, and are in the pool as both.
@@ -94,9 +79,9 @@ BENCHMARKS = {
             columns={"sentence1": "question1", "sentence2": "question2", "score": "label"},
             positive=1,
             dev=Rows("sample", 0, 1000),
-            test=Rows("sample", 1000, 11000),
-            pool=(Rows("train", 0, 10_000), Rows("dev", 0, 1000), Rows("test", 0, 10_000), Rows("sample", 0, 11_000)),
+            test=Rows("sample", 1000, 11_000),
             hub_splits={"sample": "validation"},
+            pool=(Rows("train", 0, 10_000), Rows("dev", 0, 1000), Rows("test", 0, 10_000), Rows("sample", 0, 11_000)),
             hub_pool=(Rows("train", 0, 10_000), Rows("sample", 0, 11_000)),
         ),
     ]

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from te_trainer.data.benchmarks import BENCHMARKS, Rows
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.data.benchmarks import Rows
+from te_trainer.data.digests import text_digest
 from te_trainer.data.hub_sets import split_set
-from te_trainer.data.pool import pair_digest
-from te_trainer.data.readers import FILE_SUFFIXES, read_rows
+from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows
 from te_trainer.errors import InputError
-
-BLANK = ["", "", ""]  # what a reader gives for a blank line
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,11 @@ class GoldSet:
     """Pairs with gold scores.
 
     Args:
-        name: the benchmark's name, the file's without its ending, or what stands behind the owner in a Hub id.
-        sentence1, sentence2: the pairs.
-        scores: float64, shape (n,).
-        unscored: rows left out because they have no score (the paper drops them too).
-        notes: what was done to the rows while they were read, for people.
-        from_hub: whether it was read from the Hub, and not from a local file or folder.
+        name: Name of the benchmark, of the file without its suffix, or of a Hub id without its owner.
+        scores: Gold scores, float64, shape (n,).
+        unscored: Number of rows that were dropped because they have no score (the paper drops them too).
+        notes: What the reader did to the rows, for people.
+        from_hub: Whether the set came from the Hub, and not from a local file or folder.
     """
 
     name: str
@@ -45,10 +42,10 @@ class GoldSet:
         return len(self.sentence1)
 
     def fingerprint(self) -> str:
-        """A hash of pairs and scores in their order."""
+        """Hash of pairs and scores in their order."""
         digest = hashlib.sha256(self.scores.tobytes())
         for pair in zip(self.sentence1, self.sentence2, strict=True):
-            digest.update(pair_digest(*pair).to_bytes(8, "little"))
+            digest.update(text_digest(*pair).to_bytes(8, "little"))
         return digest.hexdigest()[:16]
 
 
@@ -62,42 +59,28 @@ def load_gold(
     """Load a set with gold scores.
 
     Args:
-        role: which rows are wanted.
-        key: of the configuration that named the set, for errors. Default: `data.ROLE`.
+        role: Which rows to load: of a benchmark its dev or test rows, of others those of this split.
+        columns, folder: As for `read_rows`.
+        key: Configuration key that names the set, for errors. Default: `data.ROLE`.
 
     Raises:
-        InputError: a score is not a number, all scores are the same, fewer than two rows are scored.
+        InputError: A score is not a number, all scores are equal, or fewer than two rows have a score.
     """
     key = key or f"data.{role}"
-    benchmark = None if Path(source).exists() else BENCHMARKS.get(source)
-    rows = Rows(role)
-    if benchmark is not None:
-        chosen = benchmark.dev if role == "dev" else benchmark.test
-        if chosen is None:
-            raise InputError(f"{key}: {source} has no {role} rows; choose another set")
-        rows = chosen
-    sentence1, sentence2, scores = [], [], []
-    unscored = 0
+    benchmark = find_benchmark(source)
+    rows = Rows(role) if benchmark is None else benchmark.dev if role == "dev" else benchmark.test
+    if rows is None:
+        raise InputError(f"{key}: {source} has no {role} rows; choose another set")
     notes: list[str] = []
-    found = read_rows(source, ["sentence1", "sentence2", "score"], columns, folder, rows.split, notes)
-    written = ((place, values) for place, values in found if values != BLANK)
-    for place, (first, second, score) in islice(written, rows.start, rows.stop):
+    pairs, scores, unscored = [], [], 0
+    for place, (*sentences, score) in read_rows(source, [*SENTENCE_COLUMNS, "score"], columns, folder, rows, notes):
         if score is None or (isinstance(score, str) and not score.strip()):
-            unscored += 1
+            unscored += [*sentences, score] != ["", "", ""]  # as of a blank line, which is no row
             continue
-        try:
-            # float() takes the underscores of Python's own numbers, too
-            value = math.nan if isinstance(score, str) and "_" in score else float(score)
-        except (TypeError, ValueError, OverflowError):
-            value = math.nan
-        if not math.isfinite(value):
-            raise InputError(f"{place}: the gold score '{str(score)[:100]}' is not a number; mend or remove the row")
-        for sentence in (first, second):
-            if not isinstance(sentence, str) or not sentence.strip():
-                raise InputError(f"{place}: a sentence is missing or not text; mend or remove the row")
-        sentence1.append(first.strip())
-        sentence2.append(second.strip())
-        scores.append(value)
+        scores.append(_parse_score(place, score))
+        if not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
+            raise InputError(f"{place}: a sentence is missing or not text; correct or remove the row")
+        pairs.append([sentence.strip() for sentence in sentences])
     if len(scores) < 2:
         raise InputError(
             f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed (of a file with a "
@@ -105,16 +88,27 @@ def load_gold(
         )
     if min(scores) == max(scores):
         raise InputError(f"{key}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
-    from_hub = not Path(source).exists() and not (benchmark is not None and folder is not None)
+    sentence1, sentence2 = map(list, zip(*pairs, strict=True))
     return GoldSet(
         _name(source),
         sentence1,
         sentence2,
         np.array(scores, dtype=np.float64),
         unscored,
-        notes=tuple(notes),
-        from_hub=from_hub,
+        tuple(notes),
+        from_hub=not Path(source).exists() and (benchmark is None or folder is None),
     )
+
+
+def _parse_score(place: str, score: Any) -> float:
+    try:
+        # float() would accept the underscores of Python's own numbers
+        value = math.nan if isinstance(score, str) and "_" in score else float(score)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{place}: the gold score '{str(score)[:100]}' is not a number; correct or remove the row")
+    return value
 
 
 def _name(source: str) -> str:

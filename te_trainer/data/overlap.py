@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
+from te_trainer.data.arrow_io import BLOCK_ROWS
+from te_trainer.data.digests import text_digest
 from te_trainer.data.gold import GoldSet
-from te_trainer.data.pool import BLOCK, pair_digest
 
 
 def count_overlaps(pool: Dataset, sets: Sequence[GoldSet]) -> list[int]:
@@ -17,21 +18,20 @@ def count_overlaps(pool: Dataset, sets: Sequence[GoldSet]) -> list[int]:
     which a pool finds duplicates.
 
     Args:
-        pool: columns `sentence1` and `sentence2`, as `build_pool` writes them.
+        pool: Pairs with columns `sentence1` and `sentence2`, as `build_pool` writes them.
 
     Returns:
-        of each set, how many of its rows are in the pool.
+        Number of rows in the pool, for each set.
     """
-    rows = [
+    digests = [
         [
-            {pair_digest(one, two), pair_digest(two, one)}
+            {text_digest(one, two), text_digest(two, one)}
             for one, two in zip(gold.sentence1, gold.sentence2, strict=True)
         ]
         for gold in sets
     ]
-    wanted = {digest for digests in rows for row in digests for digest in row}
-    found: set[int] = set()
-    for block in pool.iter(batch_size=BLOCK) if wanted else ():
-        digests = map(pair_digest, block["sentence1"], block["sentence2"])
-        found.update(wanted.intersection(digests))
-    return [sum(not row.isdisjoint(found) for row in digests) for digests in rows]
+    wanted = {digest for rows in digests for row in rows for digest in row}
+    in_pool: set[int] = set()
+    for block in pool.iter(batch_size=BLOCK_ROWS) if wanted else ():
+        in_pool.update(wanted.intersection(map(text_digest, block["sentence1"], block["sentence2"])))
+    return [sum(not row.isdisjoint(in_pool) for row in rows) for rows in digests]

@@ -1,144 +1,186 @@
-"""Rows of every file format that a pool or a gold set may have, one at a time, each with the place it stands at.
+"""Rows of every source that a pool, sentences or a gold set may be read from, each with the place it stands at.
 
-A reader never holds a file: ten million pairs pass through it a row at a time.
+A reader never holds a file: ten million pairs pass through it block by block. A new file format is a function that
+gives rows, and an entry in `_READERS`.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark, Rows
 from te_trainer.data.hub_sets import load_set, split_set
 from te_trainer.data.quoting import count_csv_quoted, looks_quoted
 from te_trainer.errors import InputError
 
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
-
-Names = list[tuple[str, str]]  # of each wanted column: what it is mapped to, and its plain name
-
-Chosen = Callable[[str], bool]  # whether a row is wanted, by its split
-
-FILE_SUFFIXES = (".txt", ".tsv", ".csv", ".jsonl", ".parquet")
 
 
 def read_rows(
     source: str,
-    wanted: list[str],
-    columns: dict[str, str],
+    wanted: Sequence[str],
+    columns: Mapping[str, str] | None = None,
     folder: str | None = None,
-    split: str | None = None,
+    split: str | Rows | None = None,
     notes: list[str] | None = None,
     pool: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a source.
 
     Args:
-        source: a file, a saved Dataset folder, a benchmark's name, or a Hub id.
-        wanted: names of the columns to give, e.g. `["sentence1", "sentence2"]`.
-        columns: maps wanted names to the names that the source uses; where it has no such column, but one of the plain
-            name, that one is taken: one mapping serves a pool and gold sets that are named otherwise.
-        folder: where benchmark sets lie as `NAME.tsv`; without it they come from the Hub.
-        split: only rows of this split, where the source has splits.
-        notes: gets a line for what was done to the rows, once all are read.
-        pool: of a benchmark, only the rows that belong to the paper's pool.
+        source: A file, a saved Dataset folder, a benchmark's name, or a Hub id.
+        wanted: Names of the columns to give, e.g. `["sentence1", "sentence2"]`.
+        columns: Maps wanted names to the source's names. A source without the mapped column is read by the wanted name
+            itself, so that one mapping serves a pool and gold sets whose columns are named otherwise.
+        folder: Folder that holds benchmark sets as `NAME.tsv`; without it they come from the Hub.
+        split: Give only rows of this split, or of these rows of it, where the source has splits.
+        notes: Receives a line for each thing that was done to the rows, once all are read.
+        pool: Of a benchmark, give only the rows that belong to the paper's pool.
 
     Raises:
-        InputError: the source cannot be read, a column is missing, a row is broken.
+        InputError: The source cannot be read, a column is missing, or a row is broken.
     """
-    names = [(columns.get(name, name), name) for name in wanted]
+    if isinstance(split, str):
+        split = Rows(split)
+    request = _Request(tuple(wanted), columns or {}, (split,) if split else (), [] if notes is None else notes)
     path = Path(source)
-    if source in BENCHMARKS and not path.exists():
-        benchmark = BENCHMARKS[source]
-        if folder is not None:
-            yield from _benchmark_file(benchmark, folder, wanted, split, pool)
-        else:
-            yield from _hub_benchmark(benchmark, wanted, split, pool)
-    elif path.is_dir():
-        yield from _saved_dataset(path, names, split)
-    elif path.suffix.lower() in FILE_SUFFIXES:
+    if benchmark := find_benchmark(source):
+        return _benchmark(benchmark, request, folder, pool)
+    if path.is_dir():
+        return _saved_dataset(path, request)
+    if reader := _READERS.get(path.suffix.lower()):
         if not path.is_file():
             raise InputError(f"{source}: the file does not exist")
-        yield from _file(path, names, split, notes)
-    elif path.exists():
+        return reader(path, request)
+    if path.exists():
         raise InputError(f"{source}: the format '{path.suffix}' is not known; known are {', '.join(FILE_SUFFIXES)}")
-    elif (named := split_set(source)) is not None:
-        yield from _datasets(source, load_set(*named), names, split)
-    else:
-        raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
+    if hub_set := split_set(source):
+        return _datasets(source, load_set(*hub_set), request)
+    raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
 
 
-def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | None:
-    """The Hub's repository, and its revision, that `read_rows` would read a source from; None of what lies here."""
-    if Path(source).exists():
-        return None
-    if source in BENCHMARKS:
-        return (BENCHMARKS[source].repository, None) if folder is None else None
-    named = None if Path(source).suffix.lower() in FILE_SUFFIXES else split_set(source)
-    return (named[0], named[2]) if named is not None else None
-
-
-def read_lines(source: str, notes: list[str] | None = None) -> Iterator[Row]:
-    """Yield the lines of a .txt file, each with the sentences that `||` stands between.
+def read_texts(
+    source: str,
+    columns: Mapping[str, str] | None = None,
+    folder: str | None = None,
+    split: str | None = None,
+    notes: list[str] | None = None,
+    *,
+    wanted: Sequence[str] = SENTENCE_COLUMNS,
+    pool: bool = False,
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows of a source as texts without white space around them; a missing text is empty.
 
     Args:
-        notes: as for `read_rows`.
+        As for `read_rows`.
 
     Raises:
-        InputError: there is no such file, or a line is not UTF-8.
+        InputError: As for `read_rows`, or a value is not a text.
+    """
+    return _as_texts(read_rows(source, wanted, columns, folder, split, notes, pool))
+
+
+def read_lines(source: str, notes: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Yield the lines of a `.txt` file, each with the sentences that `||` separates.
+
+    Raises:
+        InputError: There is no such file, or a line is not UTF-8.
     """
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{source}: the file does not exist")
-    rows = (
-        (f"{path}, line {number}", list(line.rstrip("\r\n").split("||"))) for number, line in enumerate(_lines(path), 1)
-    )
-    return _quotes_noted(path, rows, notes)
+    return _as_texts(_note_quotes(path, _split_lines(path), [] if notes is None else notes))
 
 
-def _file(path: Path, names: Names, split: str | None, notes: list[str] | None) -> Iterator[Row]:
-    ending = path.suffix.lower()
-    if ending == ".txt":
-        return _quotes_noted(path, _txt(path, names), notes)
-    if ending == ".tsv":
-        quoted = count_csv_quoted(path)
-        if not quoted:
-            return _quotes_noted(path, _table(path, _unquoted(path), names, _of(split)), notes)
-        if notes is not None:
-            notes.append(f"{path}: {quoted:,} cells were quoted as CSV writers do; their quotes were taken off")
-        return _table(path, csv.reader(_lines(path), delimiter="\t", strict=True), names, _of(split))
-    if ending == ".csv":
-        return _table(path, csv.reader(_lines(path), strict=True), names, _of(split))
-    if ending == ".jsonl":
-        return _jsonl(path, names, split)
-    return _parquet(path, names, split)
+def find_benchmark(source: str) -> Benchmark | None:
+    """The benchmark that a source names; None for others, and where a file or folder has the name."""
+    return None if Path(source).exists() else BENCHMARKS.get(source)
 
 
-def _unquoted(path: Path) -> Any:
-    return csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+def source_file(source: str, folder: str | None) -> Path | None:
+    """The file that a source is, or that holds a benchmark in a folder; None for what is no file."""
+    path = Path(source)
+    if folder is not None and find_benchmark(source):
+        path = Path(folder, f"{source}.tsv")
+    return path if path.is_file() else None
 
 
-def _quotes_noted(path: Path, rows: Iterator[Row], notes: list[str] | None) -> Iterator[Row]:
-    """The rows, and at their end a note where cells look as if a CSV writer had quoted them."""
-    found = 0
+def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | None:
+    """The Hub's repository and the revision that `read_rows` reads a source from; None for a local source."""
+    if benchmark := find_benchmark(source):
+        return (benchmark.repository, None) if folder is None else None
+    path = Path(source)
+    hub_set = None if path.exists() or path.suffix.lower() in FILE_SUFFIXES else split_set(source)
+    return (hub_set[0], hub_set[2]) if hub_set else None
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a reader is asked for; no `rows` stands for all of them."""
+
+    wanted: tuple[str, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[Rows, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def find_columns(self, source: str, present: Iterable[str]) -> list[str]:
+        """The source's column for each wanted name."""
+        present = list(present)
+        found: list[str] = []
+        for name in self.wanted:
+            mapped = self.columns.get(name, name)
+            column = mapped if mapped in present else name
+            others = [self.columns.get(other, other) for other in self.wanted]
+            if column not in present or (column != mapped and column in others):
+                raise _no_column(source, mapped, present)
+            if present.count(column) > 1:
+                raise InputError(f"{source}: {present.count(column)} columns are named '{column}'; rename all but one")
+            if column in found:
+                raise InputError(
+                    f"{source}: {self.wanted[found.index(column)]} and {name} would both be read from the column "
+                    f"'{column}'; map each to a column of its own with data.columns"
+                )
+            found.append(column)
+        return found
+
+    def chooser(self) -> Callable[[str], bool]:
+        """A function that says whether a row is wanted by its split; it must see every row of a source in turn."""
+        rows = {each.split: each for each in self.rows}
+        seen: Counter[str] = Counter()
+
+        def is_wanted(split: str) -> bool:
+            number, each = seen[split], rows.get(split)
+            seen[split] += 1
+            return each is not None and each.start <= number and (each.stop is None or number < each.stop)
+
+        return is_wanted
+
+
+def _as_texts(rows: Iterator[Row]) -> Iterator[tuple[str, list[str]]]:
     for place, values in rows:
-        found += sum(map(looks_quoted, values))
-        yield place, values
-    if found and notes is not None:
-        notes.append(
-            f"{path}: {found:,} sentences begin and end with a quote and double those inside, as CSV writers do; they "
-            "were left as they stand"
-        )
+        texts = ["" if value is None else value for value in values]
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{place}: a sentence is not text; correct or remove the row")
+        yield place, [text.strip() for text in texts]
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Decoded lines with their ends, naming the line where the encoding breaks."""
+# ---------------------------------------------------------------- files of lines
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    """Decoded lines with their ends."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -152,64 +194,100 @@ def _lines(path: Path) -> Iterator[str]:
             yield line
 
 
-def _txt(path: Path, names: Names) -> Iterator[Row]:
-    if len(names) != 2:
-        raise InputError(
-            f"{path}: a .txt file has no column '{names[-1][0]}'; give gold scores as .tsv, .csv or .jsonl"
+def _note_quotes(path: Path, rows: Iterator[Row], notes: list[str]) -> Iterator[Row]:
+    """Pass rows on, and note at their end how many cells look as if a CSV writer had quoted them."""
+    quoted = 0
+    for place, values in rows:
+        quoted += sum(map(looks_quoted, values))
+        yield place, values
+    if quoted:
+        notes.append(
+            f"{path}: {quoted:,} sentences begin and end with a quote and double those inside, as CSV writers do; they "
+            "were left as they stand"
         )
-    for number, line in enumerate(_lines(path), 1):
-        line = line.rstrip("\r\n")
-        place = f"{path}, line {number}"
-        if not line.strip():
-            yield place, ["", ""]
-            continue
-        parts = line.split("||")
-        if len(parts) != 2:
-            found = "no second sentence" if len(parts) == 1 else f"{len(parts)} sentences"
-            raise InputError(f"{place}: {found}; a line is written sentence1||sentence2")
-        yield place, list(parts)
 
 
-def _table(path: Path, reader: Any, names: Names, chosen: Chosen | None) -> Iterator[Row]:
+def _split_lines(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_read_lines(path), 1):
+        yield f"{path}, line {number}", list(line.rstrip("\r\n").split("||"))
+
+
+def _txt(path: Path, request: _Request) -> Iterator[Row]:
+    if len(request.wanted) != 2:
+        name = request.columns.get(request.wanted[-1], request.wanted[-1])
+        raise InputError(f"{path}: a .txt file has no column '{name}'; give gold scores as .tsv, .csv or .jsonl")
+
+    def pairs() -> Iterator[Row]:
+        for place, values in _split_lines(path):
+            if not any(value.strip() for value in values) and len(values) == 1:
+                values = ["", ""]
+            if len(values) != 2:
+                found = "no second sentence" if len(values) == 1 else f"{len(values)} sentences"
+                raise InputError(f"{place}: {found}; a line is written sentence1||sentence2")
+            yield place, values
+
+    return _note_quotes(path, pairs(), request.notes)
+
+
+def _tsv(path: Path, request: _Request) -> Iterator[Row]:
+    quoted = count_csv_quoted(path)
+    if not quoted:
+        return _note_quotes(path, _unquoted_tsv(path, request), request.notes)
+    request.notes.append(f"{path}: {quoted:,} cells were quoted as CSV writers do; their quotes were taken off")
+    return _table(path, request, delimiter="\t", strict=True)
+
+
+def _unquoted_tsv(path: Path, request: _Request) -> Iterator[Row]:
+    return _table(path, request, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _csv(path: Path, request: _Request) -> Iterator[Row]:
+    return _table(path, request, delimiter=",", strict=True)
+
+
+def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> Iterator[Row]:
+    reader = csv.reader(_read_lines(path), delimiter=delimiter, **dialect)
+    is_wanted = request.chooser()
     try:
         header = next(reader, None)
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
         header = [name.strip() for name in header]
-        _refuse_other_separator(path, header, "\t" if path.suffix.lower() == ".tsv" else ",")
-        at = [header.index(name) for name in _columns(str(path), names, header)]
-        split_at = header.index("split") if chosen is not None and "split" in header else None
+        _refuse_other_delimiter(path, header, delimiter)
+        positions = [header.index(name) for name in request.find_columns(str(path), header)]
+        split = header.index("split") if request.rows and "split" in header else None
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if not any(cell.strip() for cell in row):
-                yield place, [""] * len(names)
+                yield place, [""] * len(positions)
                 continue
             if len(row) != len(header):
-                raise InputError(f"{place}: {len(row)} columns where the header has {len(header)}; mend the row")
-            if chosen is None or split_at is None or chosen(row[split_at]):
-                yield place, [row[position] for position in at]
+                raise InputError(f"{place}: {len(row)} columns where the header has {len(header)}; correct the row")
+            if split is None or is_wanted(row[split]):
+                yield place, [row[position] for position in positions]
     except csv.Error as error:
-        at_header = ", or save the file with commas between its columns" if reader.line_num == 1 else ""
-        raise InputError(f"{path}, line {reader.line_num}: {_fault(str(error))}; mend the row{at_header}") from None
+        in_header = ", or save the file with commas between its columns" if reader.line_num == 1 else ""
+        fault = _describe_csv_error(str(error))
+        raise InputError(f"{path}, line {reader.line_num}: {fault}; correct the row{in_header}") from None
 
 
-def _refuse_other_separator(path: Path, header: list[str], separator: str) -> None:
-    """Refuse a header that another character separates, such as Excel's semicolons, with what helps."""
+def _refuse_other_delimiter(path: Path, header: list[str], delimiter: str) -> None:
     line = header[0].casefold()
     excel = line.startswith("sep=")
-    for other, title in {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}.items():
-        if len(header) == 1 and other != separator and (other in line or (excel and line[4:5] == other)):
-            wanted = {",": "commas", "\t": "tabs"}[separator]
+    names = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+    for other, name in names.items():
+        if len(header) == 1 and other != delimiter and (other in line or (excel and line[4:5] == other)):
+            suffix = {"\t": ", or as .tsv", ",": ", or as .csv"}.get(other, "")
             raise InputError(
-                f"{path}: {title} separate the columns, where {wanted} are expected; save the file with {wanted}"
-                + (", or as .tsv" if other == "\t" else ", or as .csv" if other == "," else "")
+                f"{path}: {name} separate the columns, where {names[delimiter]} are expected; save the file with "
+                f"{names[delimiter]}{suffix}"
             )
     if excel:
         raise InputError(f"{path}: the first line is '{header[0]}', not the names of the columns; remove the line")
 
 
-def _fault(error: str) -> str:
-    """What the csv module means, which has one kind of error for all."""
+def _describe_csv_error(error: str) -> str:
+    """What the csv module means; it has one class of errors for all."""
     if error.startswith("new-line character"):
         return "a carriage return in the middle of the line"
     if error.startswith("field larger"):
@@ -217,70 +295,72 @@ def _fault(error: str) -> str:
     return f"broken quoting ({error})"
 
 
-def _columns(source: str, names: Names, present: Iterable[str]) -> list[str]:
-    """The column that each name stands for."""
-    present = list(present)
-    found: list[str] = []
-    for mapped, plain in names:
-        column = mapped if mapped in present else plain
-        if column not in present or (column != mapped and column in dict(names)):
-            raise _no_column(source, mapped, present)
-        if present.count(column) > 1:
-            raise InputError(f"{source}: {present.count(column)} columns are named '{column}'; rename all but one")
-        if column in found:
-            one, two = (names[found.index(column)][1], plain)
-            raise InputError(
-                f"{source}: {one} and {two} would both be read from the column '{column}'; map each to a column of its "
-                "own with data.columns"
-            )
-        found.append(column)
-    return found
-
-
 def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
-    listed = ", ".join(present)
-    shown = listed if len(listed) < 500 else f"{listed[:500]} …"
-    return InputError(f"{source}: no column '{name}' among {shown}; map it with data.columns")
+    names = ", ".join(present)
+    return InputError(
+        f"{source}: no column '{name}' among {names if len(names) < 500 else f'{names[:500]} …'}; map it with "
+        "data.columns"
+    )
 
 
-def _jsonl(path: Path, names: Names, split: str | None) -> Iterator[Row]:
+def _jsonl(path: Path, request: _Request) -> Iterator[Row]:
     columns: list[str] = []
-    for number, line in enumerate(_lines(path), 1):
+    is_wanted = request.chooser()
+    for number, line in enumerate(_read_lines(path), 1):
         place = f"{path}, line {number}"
         if not line.strip():
-            yield place, [""] * len(names)
+            yield place, [""] * len(request.wanted)
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{place}: not JSON ({error.msg}); a line is one object") from None
-        except RecursionError:
-            raise InputError(f"{place}: lists or objects too deep inside one another; mend or remove the row") from None
-        except ValueError:
-            most = sys.get_int_max_str_digits()
-            raise InputError(f"{place}: a number of more than {most:,} digits; mend or remove the row") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{place}: a {type(row).__name__} where an object is expected")
-        columns = columns or _columns(place, names, row)
+        row = _parse_json(place, line)
+        columns = columns or request.find_columns(place, row)
         for column in columns:
             if column not in row:
                 raise _no_column(place, column, row)
-        if split is None or row.get("split", split) == split:
-            values = [row[column] for column in columns]
-            if any(isinstance(value, str) and not value.isascii() and _cut(value) for value in values):
-                raise InputError(f"{place}: half a character (a lone surrogate); mend or remove the row")
-            yield place, values
+        if request.rows and "split" in row and not is_wanted(row["split"]):
+            continue
+        values = [row[column] for column in columns]
+        if any(isinstance(value, str) and LONE_SURROGATE.search(value) for value in values):
+            raise InputError(f"{place}: half a character (a lone surrogate); correct or remove the row")
+        yield place, values
 
 
-def _cut(text: str) -> bool:
+def _parse_json(place: str, line: str) -> dict[str, Any]:
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: not JSON ({error.msg}); a line is one object") from None
+    except RecursionError:
+        raise InputError(f"{place}: lists or objects too deep inside one another; correct or remove the row") from None
+    except ValueError:
+        most = sys.get_int_max_str_digits()
+        raise InputError(f"{place}: a number of more than {most:,} digits; correct or remove the row") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{place}: a {type(row).__name__} where an object is expected")
+    return row
 
 
-def _parquet(path: Path, names: Names, split: str | None) -> Iterator[Row]:
+# ---------------------------------------------------------------- Arrow: Parquet files, saved and Hub data sets
+
+
+def _arrow_rows(
+    where: str, blocks: Iterable[Any], request: _Request, columns: list[str], by_split: bool
+) -> Iterator[Row]:
+    """Rows of record batches or tables; `by_split` says whether they have a column `split` to choose by."""
+    is_wanted = request.chooser()
+    number = 0
+    for block in blocks:
+        try:
+            values = [block.column(name).to_pylist() for name in columns]
+        except UnicodeDecodeError:
+            raise InputError(f"{where}s {number + 1} to {number + len(block)}: not UTF-8; save them anew") from None
+        splits = block.column("split").to_pylist() if by_split else None
+        for offset, row in enumerate(zip(*values, strict=True)):
+            number += 1
+            if splits is None or is_wanted(splits[offset]):
+                yield f"{where} {number}", list(row)
+
+
+def _parquet(path: Path, request: _Request) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -288,27 +368,16 @@ def _parquet(path: Path, names: Names, split: str | None) -> Iterator[Row]:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a Parquet file ({_first_line(error)}); save it anew") from None
-    present = file.schema_arrow.names
-    chosen = _columns(str(path), names, present)
-    with_split = split is not None and "split" in present
-    number = 0
-    for batch in _batches(path, file, chosen + (["split"] if with_split else [])):
-        splits = batch.column("split").to_pylist() if with_split else None
+    columns = request.find_columns(str(path), file.schema_arrow.names)
+    by_split = bool(request.rows) and "split" in file.schema_arrow.names
+
+    def blocks() -> Iterator[Any]:
         try:
-            columns = [batch.column(name).to_pylist() for name in chosen]
-        except UnicodeDecodeError:
-            raise InputError(f"{path}, rows {number + 1} to {number + len(batch)}: not UTF-8; save them anew") from None
-        for offset, values in enumerate(zip(*columns, strict=True)):
-            number += 1
-            if splits is None or splits[offset] == split:
-                yield f"{path}, row {number}", list(values)
+            yield from file.iter_batches(columns=columns + ["split"] * by_split)
+        except OSError as error:  # pyarrow cannot decode a page
+            raise InputError(f"{path}: the file is damaged ({_first_line(error)}); save it anew") from None
 
-
-def _batches(path: Path, file: Any, columns: list[str]) -> Iterator[Any]:
-    try:
-        yield from file.iter_batches(columns=columns)
-    except OSError as error:  # what pyarrow raises where it cannot decode a page
-        raise InputError(f"{path}: the file is damaged ({_first_line(error)}); save it anew") from None
+    return _arrow_rows(f"{path}, row", blocks(), request, columns, by_split)
 
 
 def _first_line(error: Exception) -> str:
@@ -316,82 +385,78 @@ def _first_line(error: Exception) -> str:
     return "".join(character for character in line if character.isprintable()).rstrip(".: ")
 
 
-def _saved_dataset(path: Path, names: Names, split: str | None) -> Iterator[Row]:
+def _saved_dataset(path: Path, request: _Request) -> Iterator[Row]:
     from datasets import DatasetDict, load_from_disk
 
     try:
         loaded = load_from_disk(str(path))
     except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it") from None
-    yield from _datasets(str(path), loaded if isinstance(loaded, DatasetDict) else {"": loaded}, names, split)
+    return _datasets(str(path), loaded if isinstance(loaded, DatasetDict) else {"": loaded}, request)
 
 
-def _datasets(source: str, splits: Any, names: Names, split: str | None) -> Iterator[Row]:
-    if split == "dev" and "dev" not in splits and "validation" in splits:
-        split = "validation"
-    chosen = {name: rows for name, rows in splits.items() if split is None or name in {split, ""}}
-    if not chosen:
-        raise InputError(f"{source}: no split '{split}' among {', '.join(splits)}")
-    for split_name, dataset in chosen.items():
-        wanted = _columns(source, names, dataset.column_names)
-        number = 0
-        where = f"{source}, {split_name} row" if split_name else f"{source}, row"
-        with_split = split is not None and not split_name and "split" in dataset.column_names
-        for block in dataset.select_columns(wanted + (["split"] if with_split else [])).iter(batch_size=1000):
-            columns = [block[name] for name in wanted]
-            for offset, values in enumerate(zip(*columns, strict=True)):
-                number += 1
-                if not with_split or block["split"][offset] == split:
-                    yield f"{where} {number}", list(values)
+def _datasets(source: str, splits: Mapping[str, Any], request: _Request) -> Iterator[Row]:
+    """Rows of data sets by split; a data set without splits has the empty name."""
+    if "" in splits:
+        by_split = bool(request.rows) and "split" in splits[""].column_names
+        return _dataset(source, f"{source}, row", splits[""], request, by_split)
+    if not request.rows:
+        chosen = [Rows(name) for name in splits]
+    else:
+        dev = "dev" if "dev" in splits else "validation"
+        chosen = [replace(each, split=dev) if each.split == "dev" else each for each in request.rows]
+    present = [each for each in chosen if each.split in splits]
+    if not present:
+        raise InputError(f"{source}: no split '{request.rows[0].split}' among {', '.join(splits)}")
+    return chain.from_iterable(
+        islice(
+            _dataset(source, f"{source}, {each.split} row", splits[each.split], request, by_split=False),
+            each.start,
+            each.stop,
+        )
+        for each in present
+    )
 
 
-def _of(split: str | None) -> Chosen | None:
-    return None if split is None else split.__eq__
+def _dataset(source: str, where: str, dataset: Any, request: _Request, by_split: bool) -> Iterator[Row]:
+    columns = request.find_columns(source, dataset.column_names)
+    blocks = dataset.select_columns(columns + ["split"] * by_split).with_format("arrow").iter(batch_size=1000)
+    return _arrow_rows(where, blocks, request, columns, by_split)
 
 
-def _of_pool(rows: Iterable[Rows]) -> Chosen:
-    """A row is wanted if its number within its split is; called for every row in turn."""
-    wanted = {each.split: each for each in rows}
-    seen: Counter[str] = Counter()
-
-    def chosen(split: str) -> bool:
-        number, each = seen[split], wanted.get(split)
-        seen[split] += 1
-        return each is not None and each.start <= number and (each.stop is None or number < each.stop)
-
-    return chosen
-
-
-def _benchmark_file(
-    benchmark: Benchmark, folder: str, wanted: list[str], split: str | None, pool: bool
-) -> Iterator[Row]:
+def _benchmark(benchmark: Benchmark, request: _Request, folder: str | None, pool: bool) -> Iterator[Row]:
+    if folder is None:
+        return _hub_benchmark(benchmark, request, pool)
     path = Path(folder, f"{benchmark.name}.tsv")
     if not path.is_file():
         raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
-    chosen = _of_pool(benchmark.pool) if pool and benchmark.pool and split is None else _of(split)
-    return _table(path, _unquoted(path), [(name, name) for name in wanted], chosen)
+    rows = request.rows or (benchmark.pool if pool else ())
+    return _unquoted_tsv(path, replace(request, columns={}, rows=rows))
 
 
-def _hub_benchmark(benchmark: Benchmark, wanted: list[str], split: str | None, pool: bool) -> Iterator[Row]:
-    names = [(benchmark.columns.get(name, name), name) for name in wanted]
-    hub_split = benchmark.hub_splits.get(split, split) if split is not None else None
-    loaded = load_set(benchmark.repository, benchmark.configuration)
-    if benchmark.dev is not None and split == benchmark.dev.split and hub_split not in loaded:
+def _hub_benchmark(benchmark: Benchmark, request: _Request, pool: bool) -> Iterator[Row]:
+    splits = load_set(benchmark.repository, benchmark.configuration)
+    rows = request.rows or ((benchmark.hub_pool or benchmark.pool) if pool else ())
+    rows = tuple(replace(each, split=benchmark.hub_splits.get(each.split, each.split)) for each in rows)
+    if benchmark.dev is not None and request.rows == (benchmark.dev,) and rows[0].split not in splits:
         raise InputError(
             f"{benchmark.name}: the set on the Hub ({benchmark.repository}) has no dev rows; name a folder with "
             f"{benchmark.name}.tsv as data.dir, or choose another set as data.dev"
         )
-    rows = (benchmark.hub_pool or benchmark.pool) if pool and split is None else ()
-    chosen = [(benchmark.hub_splits.get(each.split, each.split), each) for each in rows]
-    if not chosen:
-        found = _datasets(benchmark.repository, loaded, names, hub_split)
-    else:
-        found = chain.from_iterable(
-            islice(_datasets(benchmark.repository, loaded, names, name), each.start, each.stop)
-            for name, each in chosen
-            if name in loaded
-        )
-    for place, values in found:
-        if len(values) == 3 and benchmark.positive is not None:
-            values[2] = float(values[2] == benchmark.positive)
+    for place, values in _datasets(
+        benchmark.repository, splits, replace(request, columns=benchmark.columns, rows=rows)
+    ):
+        if benchmark.positive is not None and "score" in request.wanted:
+            score = request.wanted.index("score")
+            values[score] = float(values[score] == benchmark.positive)
         yield place, values
+
+
+_READERS: dict[str, Callable[[Path, _Request], Iterator[Row]]] = {
+    ".txt": _txt,
+    ".tsv": _tsv,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}
+FILE_SUFFIXES = tuple(_READERS)

@@ -12,8 +12,9 @@ import yaml
 
 from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, RunConfig, Task
-from te_trainer.data import GoldSet, Pool, Sentences, build_pool, load_gold
-from te_trainer.data.pool import SourceCount, file_digest, source_file
+from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, SourceCount, build_pool, load_gold
+from te_trainer.data.digests import file_digest
+from te_trainer.data.readers import source_file
 from te_trainer.distil.settings import (
     check_training_values,
     cycles_of,
@@ -144,7 +145,7 @@ def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
 
 def prepare_pool(
     config: RunConfig, root: Path, world_size: int, dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
-) -> Pool:
+) -> PoolManifest:
     """Build the pool in the output folder and write `run.yaml`, or find the pool there.
 
     `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
@@ -160,10 +161,10 @@ def prepare_pool(
     if (root / "run.yaml").exists():
         refuse_changed_gold(gold, root)
     if folder.exists():
-        pool, _ = Pool.load(folder)
+        pool, _ = PoolManifest.load(folder)
         refuse_changed(pool.sources, config.data.dir, root)
         if config.step0 is not None:
-            sentences, _ = Sentences.load(root / "sentences", delete=root / "pool")
+            sentences, _ = SentenceManifest.load(root / "sentences", delete=root / "pool")
             refuse_changed(sentences.sources, config.step0.data.dir or config.data.dir, root)
         _refuse_changed_models(config, root)
         update_run_file(root, config, _resolved(config, world_size), world_size)
@@ -189,7 +190,7 @@ def prepare_pool(
     return pool
 
 
-def _refuse_other_texts(pool: Pool, step0: dict[str, Any], root: Path) -> None:
+def _refuse_other_texts(pool: PoolManifest, step0: dict[str, Any], root: Path) -> None:
     """Refuse a pool and sentences that were read again, where the run began with others."""
     begun = read_run_file(root, "pool", *step0)
     with damaged_run_file_as_input_error(root):
@@ -263,7 +264,7 @@ def check_space(root: Path, needed: int) -> None:
         )
 
 
-def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, more: dict[str, Any]) -> None:
+def write_run_file(config: RunConfig, root: Path, pool: PoolManifest, world_size: int, more: dict[str, Any]) -> None:
     """Write `run.yaml`: what was configured, what it became, and what it stood on.
 
     Args:
@@ -276,7 +277,7 @@ def write_run_file(config: RunConfig, root: Path, pool: Pool, world_size: int, m
         **more,
         "cycles": cycles_of(config),
         "versions": library_versions(),
-        "pool": {"pairs": pool.pairs, "fingerprint": pool.fingerprint},
+        "pool": {"pairs": pool.num_rows, "fingerprint": pool.fingerprint},
         "models": model_fingerprints(config),
         **commits_of(model_names(config)),
         **set_commits_of(data_sources(config)),

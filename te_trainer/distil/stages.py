@@ -18,7 +18,7 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind, RunConfig
-from te_trainer.data import Pool, Sentences
+from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.distil.combine import combine
 from te_trainer.distil.cycle import HALVES
 from te_trainer.distil.selection import measures, most_agreed_cycle
@@ -73,7 +73,7 @@ class StageRunner:
         self,
         config: RunConfig,
         root: Path,
-        pool: Pool,
+        pool: PoolManifest,
         pairs: Dataset,
         scorer: Scorer,
         progress: RunProgress,
@@ -238,7 +238,7 @@ class StageRunner:
         """Labels that were given in a cycle: float32, shape (n,); refused if they are damaged, or another pool's."""
         expected = {"pool": self.pool.fingerprint, "precision": self.precision, "kind": teacher}
         folder = self.labels_path(cycle, name, teacher)
-        return read_labels(folder, expected, self.pool.pairs, **self._label_again(cycle, name, teacher))
+        return read_labels(folder, expected, self.pool.num_rows, **self._label_again(cycle, name, teacher))
 
     def record(self, cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         """Scores, seconds and tokens of an encoder; cycle 0 is the start."""
@@ -331,7 +331,7 @@ class StageRunner:
         if self._training(0, name, "bi-encoder").is_done:
             self.progress.skip(self.step0_work)
             return
-        _, sentences = Sentences.load(self.root / "sentences", delete=self.root / "pool")
+        _, sentences = SentenceManifest.load(self.root / "sentences", delete=self.root / "pool")
         stage = step0_stage(self.config, self.root, self.models[name], self.scorer, self.progress)
         stage.run(sentences, self.step0_work)
         self.models[name] = started(self.config, self.root, self.models[name])

@@ -11,8 +11,7 @@ from typing import Any
 from te_trainer.config.parsing import given
 from te_trainer.config.schema import ModelConfig, RunConfig
 from te_trainer.contrastive.stage import ContrastiveSettings, ContrastiveStage
-from te_trainer.data import Pool, Sentences, build_sentences
-from te_trainer.data.sentences import sentences_of_pool
+from te_trainer.data import PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
 from te_trainer.distil.settings import stage_seed
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
@@ -76,10 +75,10 @@ def step0_sentences(config: RunConfig, root: Path, pool_folder: Path, world_size
                 **drawn,
             )
         else:
-            found = sentences_of_pool(Pool.load(pool_folder)[1], place, **drawn)
-        step0_settings(config).check_batch(found.sentences, world_size)
+            found = sentences_of_pool(PoolManifest.load(pool_folder)[1], place, **drawn)
+        step0_settings(config).check_batch(found.num_rows, world_size)
         resolved = resolved_step0(config, world_size)
-        yield {"step0": {**resolved, "sentences": found.sentences, "fingerprint": found.fingerprint}}
+        yield {"step0": {**resolved, "sentences": found.num_rows, "fingerprint": found.fingerprint}}
 
 
 def resolved_step0(config: RunConfig, world_size: int) -> dict[str, Any]:
@@ -104,8 +103,8 @@ def step0_work(config: RunConfig, root: Path, pairs: int) -> float:
     """Passes over the pool, backward ones included, that one PLM's step 0 is worth; a sentence is read twice."""
     if config.step0 is None:
         return 0.0
-    found, _ = Sentences.load(root / "sentences", delete=root / "pool")
-    return 3 * float(step0_settings(config).training(1)["num_train_epochs"]) * found.sentences / pairs
+    found, _ = SentenceManifest.load(root / "sentences", delete=root / "pool")
+    return 3 * float(step0_settings(config).training(1)["num_train_epochs"]) * found.num_rows / pairs
 
 
 def step0_stage(

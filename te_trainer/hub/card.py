@@ -14,8 +14,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from te_trainer.config.schema import Kind
+from te_trainer.data import SourceCount
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark
-from te_trainer.data.pool import SourceCount
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.models import resolve_checkpoint
@@ -85,7 +85,7 @@ def model_card(run: FinishedRun, name: str, cycle: int | None, place: Place, lic
         encoders=[_encoder(run, name, kind, cycle) for kind in place.kinds],
         kept={kind: run.results["final"][name][kind]["cycle"] for kind in place.kinds},
         both="cross-encoder" in run.kinds,
-        pairs=run.pool.pairs,
+        pairs=run.pool.num_rows,
         sources=[markdown_text(_source(count)) for count in run.pool.sources],
         metric=METRIC_TITLES[metric],
         table=table.markdown(),

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from te_trainer.config.flat import flat
 from te_trainer.config.schema import Kind
-from te_trainer.data import Pool
+from te_trainer.data import PoolManifest
 from te_trainer.distil.selection import agreement
 from te_trainer.escaping import printable
 from te_trainer.files.atomic import write_text
@@ -148,7 +148,7 @@ def _label_section(run: FinishedRun, index: int) -> dict[str, Any]:
     Args:
         index: Index of the PLM.
     """
-    pairs = Pool.load(run.root / "pool")[1]
+    pairs = PoolManifest.load(run.root / "pool")[1]
     labellings = _labellings(run, run.names[index])
     both = list(zip(labellings["bi-encoder"], labellings.get("cross-encoder", []), strict=False))
     points = min(POINTS_EACH, POINTS // max(1, len(run.names) * len(run.cycles)), len(pairs))
@@ -180,7 +180,7 @@ def _labellings(run: FinishedRun, name: str) -> Labellings:
     again = {"delete": "this folder", "then": "the run's command writes the page without these labels"}
     return {
         kind: [
-            Labelling(when, read_labels(folder / f"{kind}-labels", {}, run.pool.pairs, **again))
+            Labelling(when, read_labels(folder / f"{kind}-labels", {}, run.pool.num_rows, **again))
             for when, folder in folders.items()
             if (folder / f"{kind}-labels").is_dir()
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
-from te_trainer.data import Pool
+from te_trainer.data import PoolManifest
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json, read_run_file
 from te_trainer.runs.saved import check_encoder_files
@@ -28,7 +28,7 @@ class FinishedRun:
     root: Path
     results: dict[str, Any]
     manifest: dict[str, Any]
-    pool: Pool
+    pool: PoolManifest
 
     @staticmethod
     def load(root: Path) -> FinishedRun:
@@ -45,7 +45,7 @@ class FinishedRun:
         if "cycles" not in results:
             raise InputError(f"{root} holds no run of trans_encoder.py; name the output folder of one")
         manifest = read_run_file(root, "models")
-        return FinishedRun(root, results, manifest, Pool.load(root / "pool")[0])
+        return FinishedRun(root, results, manifest, PoolManifest.load(root / "pool")[0])
 
     @property
     def names(self) -> list[str]:

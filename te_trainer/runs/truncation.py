@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from te_trainer.config.schema import ContrastiveConfig, Kind, RunConfig
 from te_trainer.contrastive.stage import ContrastiveSettings
-from te_trainer.data import Pool, Sentences
-from te_trainer.data.pool import pair_digest
+from te_trainer.data import PoolManifest, SentenceManifest
+from te_trainer.data.digests import text_digest
 from te_trainer.distil.settings import kinds_of, max_length_of, start_of
 from te_trainer.distil.step0 import step0_settings
 from te_trainer.files.atomic import write_text
@@ -89,11 +89,11 @@ def count_run_truncation(config: RunConfig, root: Path) -> None:
     file = root / "pool" / FILE
     if _read(file) is not None:
         return
-    _, pairs = Pool.load(root / "pool")
+    _, pairs = PoolManifest.load(root / "pool")
 
     @cache
     def counted(name: str, kind: Kind, max_length: int, prompt: str, of_step0: bool = False) -> dict[str, Any]:
-        texts = Sentences.load(root / "sentences")[1] if of_step0 else pairs
+        texts = SentenceManifest.load(root / "sentences")[1] if of_step0 else pairs
         return count_truncation(
             texts, kind, resolve_checkpoint(name).tokenizer, max_length, prompt, config.seed
         ).record()
@@ -117,7 +117,7 @@ def count_contrastive_truncation(config: ContrastiveConfig, root: Path) -> None:
     file = root / "sentences" / FILE
     if _read(file) is not None:
         return
-    _, sentences = Sentences.load(root / "sentences")
+    _, sentences = SentenceManifest.load(root / "sentences")
     length, prompt = _step0_reads(ContrastiveSettings(config.contrastive), config.model)
     found = count_truncation(
         sentences, "bi-encoder", resolve_checkpoint(config.model).tokenizer, length, prompt, config.seed
@@ -182,7 +182,7 @@ def _sentences(pairs: Dataset, prompt: str) -> Iterator[tuple[list[str]]]:
     """Distinct sentences, block by block."""
     seen: set[int] = set()
     for block in pairs.iter(batch_size=BLOCK):
-        fresh = {pair_digest(text): text for name in ("sentence1", "sentence2") for text in block[name]}
+        fresh = {text_digest(text): text for name in ("sentence1", "sentence2") for text in block[name]}
         texts = [prompt + text for digest, text in fresh.items() if digest not in seen]
         seen |= fresh.keys()
         yield (texts,)

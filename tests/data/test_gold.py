@@ -195,5 +195,5 @@ def test_text_files_hold_no_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize("score", [10**4000, "1" * 10_000, float("nan"), float("inf"), "NaN"], ids=range(5))
 def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: Any) -> None:
     source = write_rows(tmp_path / "mine", "jsonl", gold_rows([0.5, score, 3.0]))
-    with pytest.raises(InputError, match=r"mine\.jsonl, line 2: the gold score '\w{3,100}' is not a number; mend"):
+    with pytest.raises(InputError, match=r"mine\.jsonl, line 2: the gold score '\w{3,100}' is not a number; correct"):
         load_gold(source, "test", {})

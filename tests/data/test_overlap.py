@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from te_trainer.data import GoldSet, Pool, build_pool, count_overlaps, load_gold
+from te_trainer.data import GoldSet, PoolManifest, build_pool, count_overlaps, load_gold
 from te_trainer.distil.results import overlap
 
 
@@ -33,7 +33,7 @@ def test_pairs_are_found_in_either_order_whatever_source_they_came_from(folder: 
         gold("none", ("a", "x"), ("ab", "")),
         gold("all", ("x", "y"), ("y", "x")),
     ]
-    pool = Pool.load(folder)[1]
+    pool = PoolManifest.load(folder)[1]
     assert count_overlaps(pool, sets) == [4, 0, 2]
     assert count_overlaps(pool, []) == []
     found = overlap(pool, sets[0], sets[1:])
@@ -46,7 +46,7 @@ def test_spaces_around_a_sentence_do_not_hide_it(folder: Path, tmp_path: Path) -
     (tmp_path / "gold.tsv").write_text("score\tsentence1\tsentence2\n1\t c\td \n2\tq\tr\n", encoding="utf-8")
     found = load_gold(str(tmp_path / "gold.tsv"), "test", {})
     assert not found.from_hub
-    assert count_overlaps(Pool.load(folder)[1], [found]) == [1]
+    assert count_overlaps(PoolManifest.load(folder)[1], [found]) == [1]
 
 
 def test_a_benchmark_read_from_a_folder_is_a_local_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from conftest import GOLD_FOLDER, SAMPLE, process_environment
 from datasets import Dataset
 from test_readers import FORMATS, PAIRS, as_rows, put_into_hub_cache, write_rows
 
-from te_trainer.data import Pool, build_pool, load_gold
+from te_trainer.data import PoolManifest, build_pool, load_gold
 from te_trainer.data.readers import read_rows
 from te_trainer.errors import InputError
 
@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 
 
 def pairs_of(folder: Path) -> list[Pair]:
-    _, pairs = Pool.load(folder)
+    _, pairs = PoolManifest.load(folder)
     return list(zip(pairs["sentence1"][:], pairs["sentence2"][:], strict=True))
 
 
@@ -35,7 +35,7 @@ def write_tsv(path: Path, pairs: list[Pair]) -> str:
 def test_every_format_becomes_the_same_pool(tmp_path: Path, kind: str) -> None:
     pool = build_pool([write_rows(tmp_path / "source", kind, as_rows(PAIRS))], tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == PAIRS
-    assert (pool.pairs, pool.sources[0].rows, pool.sources[0].empty, pool.duplicates) == (3, 3, 0, 0)
+    assert (pool.num_rows, pool.sources[0].rows, pool.sources[0].empty, pool.duplicates) == (3, 3, 0, 0)
     reference = build_pool([write_tsv(tmp_path / "reference", PAIRS)], tmp_path / "other")
     assert pool.fingerprint == reference.fingerprint
 
@@ -69,7 +69,7 @@ def test_a_duplicate_pair_is_kept_once_and_counted(tmp_path: Path) -> None:
     source = write_tsv(tmp_path / "source", [*kept, ("a", "b"), (" a ", "b"), ("ab", "c")])
     pool = build_pool([source], tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == kept
-    assert (pool.duplicates, pool.distinct, pool.pairs) == (3, 6, 6)
+    assert (pool.duplicates, pool.distinct, pool.num_rows) == (3, 6, 6)
     assert sorted(path.name for path in (tmp_path / "pool").iterdir()) == ["pairs.arrow", "pool.json"]
 
 
@@ -113,7 +113,7 @@ def test_a_subsample_follows_the_seed_and_keeps_the_order(tmp_path: Path) -> Non
     for name, seed in (("first", 5), ("again", 5), ("other", 6)):
         pool = build_pool([source], tmp_path / name, max_pairs=3000, seed=seed)
         drawn[name] = (pool.fingerprint, pairs_of(tmp_path / name))
-        assert (pool.pairs, pool.distinct, pool.duplicates) == (3000, 12_000, 12_000)
+        assert (pool.num_rows, pool.distinct, pool.duplicates) == (3000, 12_000, 12_000)
     assert drawn["first"] == drawn["again"]
     assert drawn["first"][0] != drawn["other"][0]
     chosen = drawn["first"][1]
@@ -142,7 +142,7 @@ def test_the_fingerprint_tells_pools_apart_and_no_path(tmp_path: Path) -> None:
 
 def test_a_pool_is_read_back_as_it_was_built_from_mapped_memory(tmp_path: Path) -> None:
     built = build_pool([write_tsv(tmp_path / "source", PAIRS)], tmp_path / "pool")
-    loaded, pairs = Pool.load(tmp_path / "pool")
+    loaded, pairs = PoolManifest.load(tmp_path / "pool")
     assert loaded == built
     assert isinstance(pairs, Dataset)
     assert [file["filename"] for file in pairs.cache_files] == [str(tmp_path / "pool" / "pairs.arrow")]
@@ -157,7 +157,7 @@ def test_benchmarks_are_pooled_by_name_with_all_their_splits(tmp_path: Path) -> 
         ]
         write_rows(tmp_path / name, "tsv", rows)
     pool = build_pool(["stsb", "qqp"], tmp_path / "pool", benchmark_folder=str(tmp_path))
-    assert pool.pairs == 8
+    assert pool.num_rows == 8
     assert pairs_of(tmp_path / "pool")[5] == ("qqp dev", "x")
 
 
@@ -180,7 +180,7 @@ def test_a_pool_holds_the_papers_rows(tmp_path: Path, name: str, size: int, extr
     write_rows(tmp_path / name, "tsv", rows)
     own = write_tsv(tmp_path / "source", PAIRS) if extra else name
     pool = build_pool([own], tmp_path / "pool", benchmark_folder=str(tmp_path), extra=[name] * extra)
-    assert (pool.extra if extra else pool.pairs) == size
+    assert (pool.extra if extra else pool.num_rows) == size
     expected = [(f"{split} {number}", "x") for split, (kept, _) in PAPERS_ROWS[name].items() for number in range(kept)]
     assert pairs_of(tmp_path / "pool")[-size:] == expected
 
@@ -208,7 +208,7 @@ def test_a_pool_of_the_hubs_rows_holds_the_test_pairs(tmp_path: Path, monkeypatc
     questions = {split: rows(split, count, "question1", "question2") for split, count in sizes.items()}
     put_into_hub_cache(tmp_path, "nyu-mll/glue", "qqp", questions)
     pool = build_pool(["qqp"], tmp_path / "qqp")
-    assert pool.pairs == 21_000
+    assert pool.num_rows == 21_000
     found = pairs_of(tmp_path / "qqp")
     assert [found[0], found[9_999], found[10_000], found[-1]] == [
         ("train 0", "x"),
@@ -223,7 +223,7 @@ def test_a_pool_of_the_hubs_rows_holds_the_test_pairs(tmp_path: Path, monkeypatc
     sizes = {"train": 10_050, "validation": 5463, "test": 20}
     answers = {split: rows(split, count, "question", "sentence") for split, count in sizes.items()}
     put_into_hub_cache(tmp_path, "nyu-mll/glue", "qnli", answers)
-    assert build_pool(["qnli"], tmp_path / "qnli").pairs == 15_463
+    assert build_pool(["qnli"], tmp_path / "qnli").num_rows == 15_463
 
     scored = {split: [{"sentence1": split, "sentence2": "x", "score": 1.0}] for split in ("train", "test")}
     put_into_hub_cache(tmp_path, "mteb/sts12-sts", None, scored)
@@ -249,7 +249,7 @@ def test_real_benchmarks_are_pooled_whole(tmp_path: Path) -> None:
 
 def test_the_sample_pool_is_whole(tmp_path: Path) -> None:
     pool = build_pool([str(SAMPLE / "pool.tsv")], tmp_path / "pool")
-    assert pool.pairs >= 600
+    assert pool.num_rows >= 600
     assert (pool.duplicates, pool.sources[0].empty) == (0, 0)
 
 
@@ -274,12 +274,12 @@ MEMORY = """
 import json, sys, threading, time
 from pathlib import Path
 import psutil
-from te_trainer.data import Pool, build_pool, load_gold
+from te_trainer.data import PoolManifest, build_pool, load_gold
 from te_trainer.data.readers import read_rows
 
 folder = Path(sys.argv[1])
 build_pool([str(folder / "small.tsv")], folder / "small")
-Pool.load(folder / "small")[1][0]
+PoolManifest.load(folder / "small")[1][0]
 process = psutil.Process()
 
 def private():
@@ -297,14 +297,14 @@ def watch():
 watcher = threading.Thread(target=watch)
 watcher.start()
 pool = build_pool([str(folder / "large.tsv")], folder / "large")
-pairs = Pool.load(folder / "large")[1]
+pairs = PoolManifest.load(folder / "large")[1]
 last = pairs[len(pairs) - 1]
 peak = max(peak, private())
 done.set()
 watcher.join()
 lists = pairs.to_dict()
 grown = private() - before
-print(json.dumps({"pairs": pool.pairs, "duplicates": pool.duplicates, "last": last, "peak": peak - before,
+print(json.dumps({"pairs": pool.num_rows, "duplicates": pool.duplicates, "last": last, "peak": peak - before,
                   "lists": grown, "file": (folder / "large" / "pairs.arrow").stat().st_size}))
 """
 
@@ -343,9 +343,9 @@ def test_extra_pairs_are_new_ones_drawn_by_the_seed_and_stand_last(tmp_path: Pat
     for name, seed in (("first", 5), ("again", 5), ("other", 6)):
         pool = build_pool([source], tmp_path / name, max_pairs=10, extra=extra, extra_pairs=25, seed=seed)
         drawn[name] = pairs_of(tmp_path / name)
-        assert (pool.pairs, pool.distinct, pool.extra_distinct, pool.extra) == (35, 40, 60, 25)
+        assert (pool.num_rows, pool.distinct, pool.extra_distinct, pool.extra) == (35, 40, 60, 25)
         assert pool.duplicates == 30 + 30
-        assert Pool.load(tmp_path / name)[0] == pool
+        assert PoolManifest.load(tmp_path / name)[0] == pool
     # the pairs that a subsample of the pool leaves out are not "extra" ones
     assert set(drawn["first"][:10]) <= set(own) and set(drawn["first"][10:]) <= set(new)
     assert len(set(drawn["first"])) == 35

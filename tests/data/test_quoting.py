@@ -117,7 +117,7 @@ def test_quotes_of_a_text_file_stay_and_are_counted(tmp_path: Path, name: str) -
     path = tmp_path / name
     path.write_text('"he said ""stop"" now"\n"Stop" he said "now"\n')
     found = build_sentences([str(path)], tmp_path / "sentences")
-    assert found.sentences == 2
+    assert found.num_rows == 2
     assert found.sources[0].notes == [
         f"{path}: 1 sentences begin and end with a quote and double those inside, as CSV writers do; they were left as "
         "they stand"

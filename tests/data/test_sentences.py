@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from te_trainer.data import Sentences, build_sentences
-from te_trainer.data.sentences import sentences_of_pool
+from te_trainer.data import SentenceManifest, build_sentences, sentences_of_pool
 from te_trainer.errors import InputError
 
 LINES = [
@@ -25,7 +24,7 @@ DISTINCT = ["my router blinks red", "no sound", "red light", "the speaker is sil
 
 def texts(folder: Path) -> list[str]:
     """The sentences in their order; both columns hold them."""
-    _, pairs = Sentences.load(folder)
+    _, pairs = SentenceManifest.load(folder)
     assert pairs["sentence1"][:] == pairs["sentence2"][:]
     return pairs["sentence1"][:]
 
@@ -41,7 +40,7 @@ def test_a_text_file_has_a_sentence_a_line(tmp_path: Path, name: str, column: st
     source = written(tmp_path / name, LINES)
     found = build_sentences([source], tmp_path / "out", column=column)
     assert texts(tmp_path / "out") == DISTINCT
-    assert (found.sources[0].rows, found.sources[0].empty, found.duplicates, found.sentences) == (7, 1, 2, 4)
+    assert (found.sources[0].rows, found.sources[0].empty, found.duplicates, found.num_rows) == (7, 1, 2, 4)
     assert found.describe() == [
         f"sentences: {source}: 7 read, 1 empty ones dropped",
         "sentences: 4 distinct ones (2 duplicates dropped)",
@@ -72,7 +71,7 @@ def test_a_sample_follows_from_the_seed_and_keeps_the_order(tmp_path: Path) -> N
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         found = build_sentences([source], tmp_path / name, max_sentences=10, seed=seed)
         drawn[name] = texts(tmp_path / name)
-        assert (found.distinct, found.sentences) == (50, 10)
+        assert (found.distinct, found.num_rows) == (50, 10)
         assert "drawn of 50" in found.describe()[-1]
     assert drawn["a"] == drawn["b"] != drawn["c"]
     assert drawn["a"] == sorted(drawn["a"], key=lambda text: int(text.split()[1]))
@@ -81,7 +80,7 @@ def test_a_sample_follows_from_the_seed_and_keeps_the_order(tmp_path: Path) -> N
 def test_more_sentences_than_a_block_stay_whole(tmp_path: Path) -> None:
     source = written(tmp_path / "s.txt", [f"sentence {number % 12_345}" for number in range(25_000)])
     found = build_sentences([source], tmp_path / "out")
-    assert (found.sentences, found.duplicates) == (12_345, 12_655)
+    assert (found.num_rows, found.duplicates) == (12_345, 12_655)
     assert texts(tmp_path / "out") == [f"sentence {number}" for number in range(12_345)]
 
 

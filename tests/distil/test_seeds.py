@@ -9,7 +9,7 @@ from conftest import SAMPLE, sample_pairs
 from datasets import Dataset
 
 from te_trainer.config import parse
-from te_trainer.data import Pool, build_pool
+from te_trainer.data import PoolManifest, build_pool
 from te_trainer.distil.settings import KINDS, stage_seed
 from te_trainer.distil.stages import StageRunner
 from te_trainer.metrics import spearman
@@ -37,7 +37,7 @@ def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[tuple[int, s
     )
     pairs = Dataset.from_list([{"sentence1": one, "sentence2": two} for one, two in sample_pairs(8)])
     scorer = Scorer(None, [], spearman, None, tmp_path)
-    assert isinstance(pool, Pool)
+    assert isinstance(pool, PoolManifest)
     runner = StageRunner(config, tmp_path, pool, pairs, scorer, RunProgress(enabled=False))
     return {
         (cycle, name, kind): runner._training(cycle, name, kind).seed

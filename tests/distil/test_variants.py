@@ -20,7 +20,7 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from test_bad_input import recipe_main
 from torch import nn
 
-from te_trainer.data import Pool, load_gold
+from te_trainer.data import PoolManifest, load_gold
 from te_trainer.distil.combine import combine
 from te_trainer.distil.settings import stage_seed
 from te_trainer.labelling import score_pairs
@@ -119,7 +119,7 @@ def test_two_plms_of_two_sizes_and_two_tokenizers_teach_each_other(
 def retrained(output: Path, labels: np.ndarray, start: Path) -> bytes:
     """Weights of the first PLM's first cross-encoder, trained on other labels."""
     config = run_file(output)
-    _, pairs = Pool.load(output / "pool")
+    _, pairs = PoolManifest.load(output / "pool")
     dev = load_gold(config["config"]["data"]["dev"], "dev", {})
     folder = output / "again"
     training = Training(
@@ -157,7 +157,7 @@ def test_bi_encoders_alone_teach_each_other(run: Run, tiny: Path, init: str) -> 
     first, second = (labels_of(output / f"cycle-{cycle}" / "tiny" / "bi-encoder-labels") for cycle in (1, 2))
     assert not np.array_equal(first, second)
     trained = BiEncoder.from_pretrained(str(output / "cycle-1" / "tiny" / "bi-encoder"), pooling="mean")
-    _, pairs = Pool.load(output / "pool")
+    _, pairs = PoolManifest.load(output / "pool")
     np.testing.assert_allclose(score_pairs(trained, pairs), second, rtol=0, atol=1e-6)
 
 
@@ -169,7 +169,7 @@ def test_a_cross_encoder_of_squared_errors_labels_with_its_logits(run: Run, more
     """Both ablations of Table 8 at once; what is kept scores elsewhere as it did in the run."""
     losses = ["--cross_encoder.loss", "mse", "--bi_encoder.loss", "bce"]
     output = run(*losses, "--distillation.cycles", "1", *more)
-    _, pairs = Pool.load(output / "pool")
+    _, pairs = PoolManifest.load(output / "pool")
     theirs = TheirCrossEncoder(str(output / "tiny" / "cross-encoder"), device="cpu")
     columns = list(zip(pairs["sentence1"][:], pairs["sentence2"][:], strict=True))
     labels = labels_of(output / "cycle-1" / "tiny" / "cross-encoder-labels")
@@ -207,7 +207,7 @@ def test_agreement_chooses_without_any_gold_score(run: Run) -> None:
     kept_cycles = {kind: entry["cycle"] for kind, entry in results["final"]["tiny"].items()}
     assert kept_cycles == {"bi-encoder": best, "cross-encoder": best_cross}
     kept = BiEncoder.from_pretrained(str(output / "tiny" / "bi-encoder"))
-    _, pairs = Pool.load(output / "pool")
+    _, pairs = PoolManifest.load(output / "pool")
     np.testing.assert_allclose(score_pairs(kept, pairs), bi[best], rtol=0, atol=1e-6)
     assert not list(output.glob("cycle-*/tiny/*/model.safetensors"))  # the others went when the choice was made
     report = (output / "report.md").read_text(encoding="utf-8")
@@ -254,8 +254,8 @@ def test_a_benchmark_of_its_own_pools_its_splits_and_chooses_by_its_dev_rows(run
     (tmp_path / "sickr.tsv").write_text(text, encoding="utf-8")
     sick = ["--data.dir", tmp_path, "--data.pool", "sickr", "--data.dev", "sickr", "--data.test", "sickr"]
     output = run(*sick, "--data.max_pairs", "60", "--distillation.cycles", "1")
-    pool, _ = Pool.load(output / "pool")
-    assert (pool.sources[0].rows, pool.pairs) == (60, 60)
+    pool, _ = PoolManifest.load(output / "pool")
+    assert (pool.sources[0].rows, pool.num_rows) == (60, 60)
     results = results_of(output)
     assert results["final"]["tiny"]["bi-encoder"]["test"].keys() == {"sickr", "avg"}
     kept = BiEncoder.from_pretrained(str(output / "tiny" / "bi-encoder"))
@@ -272,8 +272,8 @@ def test_extra_pairs_are_learnt_too(run: Run, tmp_path: Path) -> None:
     extra = tmp_path / "snli.tsv"
     extra.write_text("sentence1\tsentence2\n" + "".join(f"a dog {n}\ta cat {n}\n" for n in range(20)), encoding="utf-8")
     output = run("--data.extra", extra, "--data.extra_pairs", "8", "--distillation.cycles", "1")
-    pool, pairs = Pool.load(output / "pool")
-    assert (pool.pairs, pool.extra) == (40, 8)
+    pool, pairs = PoolManifest.load(output / "pool")
+    assert (pool.num_rows, pool.extra) == (40, 8)
     assert all(text.startswith("a dog") for text in pairs["sentence1"][32:])
     assert len(labels_of(output / "cycle-1" / "tiny" / "cross-encoder-labels")) == 40
     assert "8 of 20 extra ones added" in (output / "report.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from te_trainer.data import Pool
+from te_trainer.data import PoolManifest
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models import CrossEncoder as OurCrossEncoder
@@ -143,7 +143,7 @@ def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, model: Path) -
 
 def test_labels_are_those_of_one_process(whole: Path, single: Path) -> None:
     np.testing.assert_allclose(labels(whole, 1, "bi-encoder"), labels(single, 1, "bi-encoder"), rtol=0, atol=1e-6)
-    _, pairs = Pool.load(whole / "pool")
+    _, pairs = PoolManifest.load(whole / "pool")
     cross = OurCrossEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "cross-encoder"))
     bi = BiEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "bi-encoder"))
     np.testing.assert_allclose(labels(whole, 1, "cross-encoder"), score_pairs(cross, pairs), rtol=0, atol=1e-6)

@@ -30,15 +30,15 @@ def write_all(root: Path) -> None:
     from datasets import Dataset
     from safetensors.torch import save_file
 
-    from te_trainer.data.pool import SCHEMA, write_blocks
+    from te_trainer.data.arrow_io import PAIR_SCHEMA, write_arrow
     from te_trainer.files.atomic import atomic_file
     from te_trainer.shared_array import SharedArray
 
     numbers = np.random.default_rng(0).random(64_000)
-    text = pa.record_batch([["x" * 1000] * 250] * 2, schema=SCHEMA)
+    text = pa.record_batch([["x" * 1000] * 250] * 2, schema=PAIR_SCHEMA)
     writers = {
         "text": lambda path: path.write_text("x" * 512_000),
-        "arrow": lambda path: write_blocks(path, [text]),
+        "arrow": lambda path: write_arrow(path, [text]),
         "labels": lambda path: Dataset.from_dict({"score": numbers}).save_to_disk(str(path)),
         "numpy": lambda path: np.save(path, numbers),
         "npz": lambda path: np.savez(path, numbers),

@@ -37,7 +37,7 @@ from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 import torch
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.data import Pool, build_pool, load_gold
+from te_trainer.data import PoolManifest, build_pool, load_gold
 
 request = json.loads(sys.argv[1])
 answers = {}
@@ -57,7 +57,7 @@ def cross_encoder(name):
 def pool(name, columns=None):
     folder = Path(request["scratch"], f"pool-{len(answers)}")
     counts = build_pool([name], folder, columns=columns)
-    pairs = Pool.load(folder)[1]
+    pairs = PoolManifest.load(folder)[1]
     source = counts.sources[0]
     return {
         "rows": source.rows,

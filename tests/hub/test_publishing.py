@@ -25,7 +25,7 @@ from server import HubServer
 from writing import Account
 
 from te_trainer.config import HubConfig
-from te_trainer.data.pool import SourceCount
+from te_trainer.data import SourceCount
 from te_trainer.errors import InputError
 from te_trainer.hub import check_hub, publish
 from te_trainer.hub.card import Place, model_card

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from te_trainer.config import ContrastiveConfig, RunConfig, parse, parse_contrastive, parse_evaluation
 from te_trainer.contrastive.run import ContrastiveSettings
-from te_trainer.data import Pool, load_gold
+from te_trainer.data import PoolManifest, load_gold
 from te_trainer.distil.preparation import gold_fingerprints, refuse_changed_gold, write_run_file
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
@@ -28,7 +28,7 @@ SIMCSE = "--data.sentences", "pairs.txt", "--contrastive.per_device_train_batch_
 
 def begin(root: Path, config: RunConfig | ContrastiveConfig, processes: int = 1) -> None:
     if isinstance(config, RunConfig):
-        write_run_file(config, root, Pool(pairs=3, fingerprint="f"), processes, {})
+        write_run_file(config, root, PoolManifest(num_rows=3, fingerprint="f"), processes, {})
         return
     resolved = ContrastiveSettings(config.contrastive).training(processes)
     content = {"config": comparable(config), "versions": {"torch": "2"}, "processes": processes, "resolved": resolved}
@@ -173,7 +173,7 @@ def test_step0_follows_the_same_rules(tiny: Path, tmp_path: Path) -> None:
         return main_job(tiny, tmp_path / "run", "--distillation.step0", str(path))
 
     begun = config()
-    write_run_file(begun, tmp_path / "run", Pool(), 1, {"step0": {"per_device_train_batch_size": 8}})
+    write_run_file(begun, tmp_path / "run", PoolManifest(), 1, {"step0": {"per_device_train_batch_size": 8}})
     refuse_other_configuration(tmp_path / "run", config("dataloader_num_workers: 1"), 1)
     for line in ("gradient_accumulation_steps: 2", "learning_rate: 1.0e-4"):
         with pytest.raises(InputError, match=r"step0\.contrastive\."):
@@ -281,7 +281,7 @@ def test_gold_scores_may_not_change_while_a_run_lasts(tiny: Path, tmp_path: Path
     file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\n")
     config = main_job(tiny, tmp_path / "run", "--data.dev", str(file))
     found = gold_fingerprints(load_gold(str(file), "dev", {}), [])
-    write_run_file(config, tmp_path / "run", Pool(), 1, found)
+    write_run_file(config, tmp_path / "run", PoolManifest(), 1, found)
     refuse_changed_gold(found, tmp_path / "run")
     file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n3\tc\td\n")
     with pytest.raises(InputError, match=r"data\.dev: the rows of mine have changed since the run in .* began"):

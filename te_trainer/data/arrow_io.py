@@ -1,0 +1,64 @@
+"""Arrow files that are written block by block and mapped into memory when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from te_trainer.files.records import damage_as_input_error
+
+BLOCK_ROWS = 10_000  # rows of an Arrow record batch, and rows in memory while a file is written or read
+
+SENTENCE_COLUMNS = ("sentence1", "sentence2")
+PAIR_SCHEMA = pa.schema([(name, pa.string()) for name in SENTENCE_COLUMNS])
+
+
+def pair_blocks(pairs: Iterable[Sequence[str]]) -> Iterator[pa.RecordBatch]:
+    """Pairs of sentences as record batches of `PAIR_SCHEMA`."""
+    rows = iter(pairs)
+    while block := list(islice(rows, BLOCK_ROWS)):
+        yield pa.record_batch([list(column) for column in zip(*block, strict=True)], schema=PAIR_SCHEMA)
+
+
+def write_arrow(path: Path, blocks: Iterable[pa.RecordBatch]) -> None:
+    """Write record batches of `PAIR_SCHEMA` as one Arrow file."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, PAIR_SCHEMA) as writer:
+        for block in blocks:
+            writer.write_batch(block)
+
+
+def read_arrow_rows(path: Path, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """Read these rows of an Arrow file, block by block.
+
+    Args:
+        rows: Row numbers in ascending order.
+    """
+    start = 0
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+        for block in stream:
+            inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(block))]
+            if len(inside):
+                yield block.take(pa.array(inside - start))
+            start += len(block)
+
+
+def map_arrow(path: Path, num_rows: int, **how_to_fix: str) -> Dataset:
+    """Map an Arrow file into memory.
+
+    Args:
+        num_rows: Number of rows that it was written with.
+        how_to_fix: Arguments of `damage_as_input_error`.
+
+    Raises:
+        DamagedError: The file is missing or damaged.
+    """
+    with damage_as_input_error(path, **how_to_fix):
+        dataset = Dataset.from_file(str(path))
+        if len(dataset) != num_rows:
+            raise ValueError("the file was cut")
+        return dataset
