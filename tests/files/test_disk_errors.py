@@ -62,7 +62,8 @@ def write_all(root: Path) -> None:
 
 
 def outcomes(folder: Path, before: str, *prefix: str) -> dict[str, str]:
-    script = f"import sys; sys.path[:0] = {[str(ROOT / 'tests'), str(Path(__file__).parent)]!r}\nfrom pathlib import Path\n{before}\n"
+    folders = [str(ROOT / "tests"), str(Path(__file__).parent)]
+    script = f"import sys; sys.path[:0] = {folders!r}\nfrom pathlib import Path\n{before}\n"
     script += f"import test_disk_errors; test_disk_errors.write_all(Path({str(folder)!r}))"
     done = subprocess.run(
         [*prefix, sys.executable, "-c", script],
