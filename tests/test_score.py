@@ -412,7 +412,7 @@ def test_what_is_cut_is_said(run: Run, bi: str, cross: str, pairs_file: Path, se
         (["--data.pairs", "null"], "data: neither is given of data.pairs and data.sentences"),
         (["--top_k", "3"], "top_k: belongs to data.sentences"),
         (["--data.queries", "pairs.tsv"], "data.queries: belongs to data.sentences"),
-        (["--data.columns", "{score: x}"], "data.columns: unknown key 'score'"),
+        (["--data.columns", "{score: x}"], "data.columns: expected a mapping of sentence1, sentence2 to column names"),
         (["--batch_tokens", "0"], "batch_tokens: expected a number of 1 or more, got 0"),
         (["--data.pairs", "gone.tsv"], "gone.tsv: the file does not exist"),
         (["--data.pairs", "blank.txt"], "data.pairs: no pair of sentences in blank.txt"),

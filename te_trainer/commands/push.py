@@ -13,10 +13,10 @@ from te_trainer.config import parse_push
 
 
 def main() -> None:
-    run, hub = parse_push()
+    config = parse_push()
     from te_trainer.hub import publish
     from te_trainer.runs.quiet import quiet_libraries
 
     quiet_libraries()
-    for address in publish(Path(run), hub):
+    for address in publish(Path(config.run), config.hub):
         print(f"Published: {address}")

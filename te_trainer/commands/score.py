@@ -26,7 +26,7 @@ def main() -> None:
     # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
     ################
     config = parse_score()
-    from te_trainer.config.score import check_output
+    from te_trainer.config.commands import check_output
     from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
     from te_trainer.errors import InputError
     from te_trainer.files.atomic import PARTIAL

@@ -1,39 +1,55 @@
-"""Configuration of the recipes: one dataclass per YAML section, parsed from a file and dotted overrides."""
+"""Configuration of the commands: a dataclass each, parsed from a YAML file and dotted overrides."""
 
-from te_trainer.config.contrastive import parse_contrastive
-from te_trainer.config.distil import parse
-from te_trainer.config.evaluation import parse_evaluation
-from te_trainer.config.push import parse_push
+from te_trainer.config.commands import (
+    parse,
+    parse_contrastive,
+    parse_evaluation,
+    parse_push,
+    parse_score,
+    parse_step0,
+)
 from te_trainer.config.schema import (
+    BiEncoderConfig,
     ContrastiveConfig,
     ContrastiveDataConfig,
+    ContrastiveTrainingConfig,
+    CrossEncoderConfig,
     DataConfig,
     DistillationConfig,
     EvaluationConfig,
+    EvaluationDataConfig,
     HubConfig,
     LoraConfig,
+    MirrorBertConfig,
     ModelConfig,
+    PushConfig,
     RunConfig,
     ScoreConfig,
     ScoreDataConfig,
 )
-from te_trainer.config.score import parse_score
 
 __all__ = [
+    "BiEncoderConfig",
     "ContrastiveConfig",
     "ContrastiveDataConfig",
+    "ContrastiveTrainingConfig",
+    "CrossEncoderConfig",
     "DataConfig",
     "DistillationConfig",
-    "HubConfig",
     "EvaluationConfig",
+    "EvaluationDataConfig",
+    "HubConfig",
     "LoraConfig",
+    "MirrorBertConfig",
     "ModelConfig",
+    "PushConfig",
     "RunConfig",
     "ScoreConfig",
     "ScoreDataConfig",
     "parse",
     "parse_contrastive",
     "parse_evaluation",
-    "parse_score",
     "parse_push",
+    "parse_score",
+    "parse_step0",
 ]

@@ -1,19 +1,21 @@
-"""The paper's hyper-parameters (Trans-Encoder, Table 16, and the official code where the table is silent)."""
+"""Every default that is the paper's (Trans-Encoder, Table 16), of its code where the table is silent, or of step 0."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from te_trainer.config.schema import Kind, Method, Size, Task
+if TYPE_CHECKING:
+    from te_trainer.config.schema import Kind, Method, Size, Task
 
 CYCLES: dict[Task, int] = {"sts": 3, "binary": 5}
+# Tokens of a sentence, and of a pair, beyond which it is cut.
+BI_ENCODER_LENGTH, CROSS_ENCODER_LENGTH = 32, 64
 
 # Seconds that processes wait for one that works alone: twelve hours. The longest such work is tokenising a pool of ten
 # million pairs in both orders. One core of an x86 server tokenised 4,700 pairs a second with a tokenizer in Rust
 # (MiniLM's, 11 words a sentence), which makes 35 minutes, and building the pool one more; tokenizers in Python take
 # about ten times as long. Torch's own limits are 10 minutes on GPUs and 30 on CPUs.
 DDP_TIMEOUT = 43_200
-
 
 # Where our trainers differ from transformers, whatever the task.
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -49,36 +51,17 @@ def paper_arguments(kind: Kind, task: Task, size: Size = "base") -> dict[str, An
     }
 
 
-def contrastive_arguments(method: Method) -> dict[str, Any]:
-    """Training arguments of step 0, and the encoder's `pooling` and `max_length`, as the methods' authors have them.
-
-    SimCSE (Gao et al. 2021, unsupervised, BERT-base): batch size and learning rate from the table "Hyperparameters" of
-    the README of princeton-nlp/SimCSE, the rest from its run_unsup_example.sh (a million sentences of
-    Wikipedia, one epoch, no warm-up, no weight decay). Values for other PLMs are in recipes/contrastive.
-
-    Mirror-BERT (Liu et al. 2021, sentences): mirror_scripts/mirror_sentence_roberta.sh and train.py of
-    cambridgeltl/mirror-bert: 10,000 sentences, one epoch, a learning rate that stays, both views as anchors (NT-Xent),
-    five characters masked. Its drophead variant is not among these.
-
-    Batch sizes are global ones.
-    """
-    if method == "mirror_bert":
-        return {
-            "learning_rate": 2e-5,
-            "per_device_train_batch_size": 200,
-            "num_train_epochs": 1,
-            "warmup_steps": 0,
-            "weight_decay": 0.01,
-            "lr_scheduler_type": "constant",
-            "eval_steps": 125,
-            "temperature": 0.04,
-            "span": 5,
-            "mlp_head": False,
-            "both_views": True,
-            "pooling": "cls",
-            "max_length": 50,
-        }
-    return {
+# Training arguments of step 0 as the methods' authors have them. Batch sizes are global ones.
+#
+# SimCSE (Gao et al. 2021, unsupervised, BERT-base): batch size and learning rate from the table "Hyperparameters" of
+# the README of princeton-nlp/SimCSE, the rest from its run_unsup_example.sh (a million sentences of Wikipedia, one
+# epoch, no warm-up, no weight decay). Values for other PLMs are in recipes/contrastive.
+#
+# Mirror-BERT (Liu et al. 2021, sentences): mirror_scripts/mirror_sentence_roberta.sh and train.py of
+# cambridgeltl/mirror-bert: 10,000 sentences, one epoch, a constant learning rate, both views as anchors (NT-Xent),
+# five characters masked. Its drophead variant is not among these.
+CONTRASTIVE_ARGUMENTS: dict[Method, dict[str, Any]] = {
+    "simcse": {
         "learning_rate": 3e-5,
         "per_device_train_batch_size": 64,
         "num_train_epochs": 1,
@@ -86,10 +69,14 @@ def contrastive_arguments(method: Method) -> dict[str, Any]:
         "weight_decay": 0.0,
         "lr_scheduler_type": "linear",
         "eval_steps": 125,
-        "temperature": 0.05,
-        "span": 0,
-        "mlp_head": True,
-        "both_views": False,
-        "pooling": "cls",
-        "max_length": 32,
-    }
+    },
+    "mirror_bert": {
+        "learning_rate": 2e-5,
+        "per_device_train_batch_size": 200,
+        "num_train_epochs": 1,
+        "warmup_steps": 0,
+        "weight_decay": 0.01,
+        "lr_scheduler_type": "constant",
+        "eval_steps": 125,
+    },
+}

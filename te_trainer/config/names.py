@@ -110,19 +110,9 @@ def check_output_name(path: str, key: str) -> None:
         raise InputError(f"{key}: '{Path(path).name}' cannot name a file: {reason}; give another name")
 
 
-def check_sources(sources: Sequence[str | None], key: str) -> None:
-    """Refuse names of models, files or data sets that no file system and no Hub can hold, before they are looked for.
-
-    Raises:
-        InputError: names the key.
-    """
-    for source in sources:
-        parts = [] if source is None else source.encode("utf-8", "surrogateescape").split(b"/")
-        if any(len(part) > LONGEST_FILE_NAME for part in parts):
-            raise InputError(
-                f"{key}: no file, folder or repository can be named '{str(source)[:40]}…', of which a part has more "
-                f"than {LONGEST_FILE_NAME} bytes"
-            )
+def can_be_looked_up(source: str) -> bool:
+    """Whether a file system or the Hub could hold a model, a file or a data set of this name."""
+    return all(len(part) <= LONGEST_FILE_NAME for part in source.encode("utf-8", "surrogateescape").split(b"/"))
 
 
 def _fault(name: str) -> str | None:

@@ -1,203 +1,269 @@
-"""What the recipes' command lines share: a YAML file, dotted overrides, `--help`, and one sentence for each mistake."""
+"""How every command reads its keys: a YAML file, dotted overrides, and one sentence for each mistake.
+
+A command is a dataclass of `schema`. Its fields are keys; those that are dataclasses themselves are sections.
+"""
 
 from __future__ import annotations
 
 import difflib
-import itertools
 import re
 import sys
-from argparse import ArgumentError
+from argparse import SUPPRESS, ArgumentError
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
-from te_trainer.config.defaults import DDP_TIMEOUT
-from te_trainer.config.flat import flat
-from te_trainer.config.names import check_sources
+from te_trainer.config.schema import TRAINING_LIMITS, Limit, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, trainer_keys
 from te_trainer.config.yaml_text import MODE, RefusedYAMLError, check_yaml, load_yaml
 from te_trainer.errors import InputError
 
-Key = tuple[str, Any, Any, str]  # name, type, default, help
+Config = TypeVar("Config")
 
-DDP_TIMEOUT_KEY: Key = (
-    "ddp_timeout",
-    int,
-    DDP_TIMEOUT,
-    "Seconds that processes wait for one another before they fail; one of them reads and tokenises for all.",
-)
-
-# Keys whose values are looked for as files, folders or repositories.
-NAMES_OF_SOURCES = ("model", "rerank", "tasks", "data.")
+NO_VALUE = "\0"  # no command line can hold it
 
 
 @dataclass(frozen=True)
-class TrainingSection:
-    """A section with any key of `transformers.TrainingArguments`, and some of its own.
+class Key:
+    """A key of a configuration: its dotted name, the type that the parser reads, its default, and its meaning."""
 
-    Args:
-        title: what is trained.
-        own: keys beside those of TrainingArguments.
-        defaults: where they are not those of transformers.
-        origin: says in `--help` where these defaults come from; by key.
-        managed: why keys cannot be set, where the reason is another one than for the main job.
-    """
-
-    title: str
-    own: list[Key]
-    defaults: dict[str, Any]
-    origin: dict[str, str]
-    managed: dict[str, str] = field(default_factory=dict)
+    name: str
+    type: Any
+    default: Any
+    help: str
 
 
-@dataclass(frozen=True)
-class Form:
-    """What a recipe may be told.
-
-    Args:
-        prog, description: for `--help`.
-        keys: at the top.
-        sections: dataclasses, by name.
-        trainings: sections of training keys, by name.
-        never_empty: keys that a file may not leave empty.
-        entry: of the list `models`, a dataclass.
-    """
-
-    prog: str
-    description: str
-    keys: list[Key]
-    sections: dict[str, type]
-    trainings: dict[str, TrainingSection]
-    never_empty: frozenset[str]
-    entry: type | None = None
-
-    def known_keys(self) -> list[str]:
-        """Every dotted key, for suggestions."""
-        keys = [key[0] for key in self.keys] + ["config"]
-        keys += [f"{name}.{item.name}" for name, section in self.sections.items() for item in fields(section)]
-        for name, section in self.trainings.items():
-            keys += [f"{name}.{key}" for key in [own[0] for own in section.own] + list(trainer_keys())]
-        return keys
-
-
-def read(form: Form, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """The values of a command line; a training section holds None where the user gave nothing.
+def read(command: type[Config], argv: Sequence[str] | None = None) -> Config:
+    """A command line as the dataclass of its command.
 
     Raises:
-        InputError: an unknown key (with the nearest known one), a value of the wrong type, a missing section or file.
+        InputError: an unknown key (with the nearest known one), a value of another type or beyond its limits, a
+            configuration file that is none.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for path in _config_files(arguments):
-        _check_file(form, path)
-    _check_values(form, arguments)
+    if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):
+        # here, since nothing else needs it
+        from te_trainer.config.help_text import help_text
+
+        print(help_text(command, full="--help-all" in help_wanted))
+        raise SystemExit(0)
     try:
-        values = _parser(form).parse_args(_without_merging(arguments)).as_dict()
+        values = _parser(command).parse_args(list(_arguments(command, arguments))).as_dict()
     except (ArgumentError, TypeError, ValueError) as error:
-        raise InputError(_sentence(form, str(error))) from None
-    for section in (*form.sections, *form.trainings):
-        if not isinstance(values[section], dict):
-            raise _no_section(section, values[section])
-    for key, value in flat(values).items():
-        if key.startswith(NAMES_OF_SOURCES) and not key.endswith(".name"):
-            check_sources([one for one in listed(value) if isinstance(one, str)], key)
-    return values
+        raise InputError(_sentence(str(error))) from None
+    config: Config = build(command, values)
+    return config
 
 
-def given(section: dict[str, Any]) -> dict[str, Any]:
-    """What the user gave of a training section."""
-    return {key: value for key, value in section.items() if value is not None}
+def build(schema: Any, values: dict[str, Any], section: str = "") -> Any:
+    """Make a dataclass of `schema` from nested mappings, whose types the parser has checked.
+
+    Raises:
+        InputError: a value is beyond its limits.
+    """
+    arguments: dict[str, Any] = {}
+    for name, hint in key_types(schema).items():
+        value, path = values[name], f"{section}.{name}" if section else name
+        if _is_section(hint):
+            value = build(hint, value, path)
+        elif get_origin(hint) is list:
+            value = as_list(value)
+            if (entry := entry_type(hint)) is not None:
+                value = [_entry(entry, each, path) for each in value]
+        _check_limits(path, hint, value)
+        arguments[name] = value
+    if issubclass(schema, TrainingConfig):
+        training = {key: values.get(key) for key in trainer_keys()}
+        arguments["training"] = {key: value for key, value in training.items() if value is not None}
+        for key, value in arguments["training"].items():
+            _check_limits(f"{section}.{key}", TRAINING_LIMITS.get(key), value)
+    return schema(**arguments)
 
 
-def listed(value: Any) -> list[Any]:
+@cache
+def key_types(schema: Any, limits: bool = True) -> dict[str, Any]:
+    """The types of a dataclass's keys, in their order; with their limits, or as the parser takes them."""
+    hints = get_type_hints(schema, include_extras=limits)
+    return {item.name: hints[item.name] for item in fields(schema) if item.metadata.get("key", True)}
+
+
+@cache
+def keys_of(schema: Any, section: str = "") -> dict[str, Key]:
+    """All keys by their dotted names, those of TrainingArguments included."""
+    found: list[Key] = []
+    defaults, helps = schema(), key_helps(schema)
+    for name, hint in key_types(schema, limits=False).items():
+        path = f"{section}.{name}" if section else name
+        if _is_section(hint):
+            found += keys_of(hint, path).values()
+        else:
+            found.append(Key(path, _parsed_type(hint), getattr(defaults, name), helps[name]))
+    if issubclass(schema, TrainingConfig):
+        own = {key.name for key in found}
+        found += [
+            Key(path, key.type, schema.defaults.get(key.name, key.default), key.help)
+            for key in trainer_keys().values()
+            if (path := f"{section}.{key.name}") not in own
+        ]
+    return {key.name: key for key in found}
+
+
+@cache
+def sections_of(schema: Any) -> dict[str, type]:
+    """The sections of a command, by name."""
+    return {name: hint for name, hint in key_types(schema).items() if _is_section(hint)}
+
+
+def entry_type(hint: Any) -> Any:
+    """The dataclass of which a list holds entries; None of any other type."""
+    entry = get_args(hint)[0] if get_origin(hint) is list else None
+    return entry if is_dataclass(entry) else None
+
+
+def key_helps(schema: type) -> dict[str, str]:
+    """What the docstrings of a dataclass, and of those that it extends, say of its keys."""
+    docstrings = [docstring_parser.parse(each.__doc__ or "") for each in reversed(schema.__mro__)]
+    parameters = [parameter for docstring in docstrings for parameter in docstring.params]
+    return {each.arg_name: " ".join((each.description or "").split()) for each in parameters}
+
+
+def as_list(value: Any) -> list[Any]:
     """One entry may stand for a list of one."""
     return value if isinstance(value, list) else [value]
 
 
-def check_positive(values: dict[str, float | None]) -> None:
-    """Refuse numbers below 1, by their keys."""
-    for key, value in values.items():
-        if value is not None and value < 1:
-            raise InputError(f"{key}: expected a number of 1 or more, got {value}")
-
-
-def check_seed_and_loggers(seed: int, loggers: list[str]) -> None:
-    """Refuse a seed that no generator takes, and loggers that are not known."""
-    if not 0 <= seed < 2**31:
-        raise InputError(f"seed: expected a number from 0 to {2**31 - 1}, got {seed}")
-    known = {"tensorboard", "wandb", "trackio"}
-    for logger in loggers:
-        if logger not in known:
-            raise InputError(f"report_to: unknown logger '{logger}'; known are {', '.join(sorted(known))}")
-
-
-def check_ddp_timeout(seconds: int) -> None:
-    """Refuse a time that a process group does not take."""
-    if not 1 <= seconds < 2**31:
-        raise InputError(f"ddp_timeout: expected a number of seconds from 1 to {2**31 - 1}, got {seconds}")
-
-
-def nearest(what: str, key: str, known: list[str]) -> str:
+def nearest(what: str, key: str, known: Sequence[str]) -> str:
     """A sentence on what is unknown, with the known key that looks most like it."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not close:
         tails = {name.rpartition(".")[2]: name for name in known}
         close = [tails[tail] for tail in difflib.get_close_matches(key.rpartition(".")[2], tails, n=1)]
-    return f"{what}; did you mean '{close[0]}'?" if close else f"{what}; --help lists the known ones"
+    return f"{what}; did you mean '{close[0]}'?" if close else f"{what}; --help-all lists the known ones"
 
 
-def _parser(form: Form) -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=form.prog, description=form.description, exit_on_error=False, allow_abbrev=False, parser_mode=MODE
-    )
-    parser.add_argument("--config", action="config", help="YAML file with the keys below.")
-    for name, kind, default, text in form.keys:
-        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
-    for name, section in form.sections.items():
-        parser.add_class_arguments(section, name)
-    for name, training in form.trainings.items():
-        parser.add_class_arguments(_section(name, training), name)
-    return parser
+def flatten_keys(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+    if isinstance(values, dict):
+        parts: Any = values.items()
+    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        parts = enumerate(values)
+    else:
+        return {prefix: values}
+    result: dict[str, Any] = {}
+    for key, value in parts:
+        result.update(flatten_keys(value, f"{prefix}.{key}" if prefix else str(key)))
+    return result
 
 
-def _section(name: str, training: TrainingSection) -> type:
-    """A dataclass with a section's keys, all optional, so that what the user gave can be told from defaults."""
-    keys: list[Any] = []
-    lines = [f"Training of {training.title}, with any key of transformers.TrainingArguments.", "", "Args:"]
-    for key, kind, default, text in training.own:
-        keys.append((key, kind | None, field(default=None)))
-        lines.append(f"    {key}: {text}" + ("" if default is None else f" Default: {default}."))
-    for trainer_key in trainer_keys().values():
-        default = training.defaults.get(trainer_key.name, trainer_key.default)
-        origin = training.origin.get(trainer_key.name, "")
-        keys.append((trainer_key.name, trainer_key.type, field(default=None)))
-        lines.append(f"    {trainer_key.name}: {trainer_key.help} Default: {default}{origin}.")
-    section = make_dataclass("".join(part.title() for part in name.split("_")) + "Section", keys)
-    section.__doc__ = "\n".join(lines)
-    return section
-
-
-def _without_merging(arguments: list[str]) -> list[str]:
-    """Empty `models` before it is set: the parser would fill what an entry leaves out from a file's entry."""
-    found: list[str] = []
-    for argument in arguments:
-        found += ["--models", "[]"] if argument.partition("=")[0] == "--models" else []
-        found.append(argument)
+def as_mapping(config: Any) -> dict[str, Any]:
+    """A configuration as YAML holds it: keys of TrainingArguments stand beside those of their section."""
+    found: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            value = as_mapping(value)
+        elif isinstance(value, list):
+            value = [as_mapping(each) if is_dataclass(each) else each for each in value]
+        found |= value if item.name == "training" else {item.name: value}
     return found
 
 
-def _config_files(arguments: list[str]) -> list[Path]:
-    """The files that a command line names with --config."""
-    following = itertools.pairwise(arguments)
-    return [Path(value) for argument, value in following if argument == "--config"] + [
-        Path(argument.partition("=")[2]) for argument in arguments if argument.startswith("--config=")
-    ]
+def _is_section(hint: Any) -> bool:
+    return is_dataclass(hint)
 
 
-def _check_file(form: Form, path: Path) -> None:
+def _parsed_type(hint: Any) -> Any:
+    """The type that the parser takes: one entry may stand for a list, and a name for a model's mapping."""
+    if get_origin(hint) is not list:
+        return hint
+    entry = get_args(hint)[0]
+    return list[entry | str] | str if is_dataclass(entry) else hint | entry  # type: ignore[valid-type]
+
+
+def _entry(schema: type, value: Any, key: str) -> Any:
+    """An entry of a list of mappings, of which a text is the first key."""
+    if isinstance(value, str):
+        if value.strip()[:1] in {"[", "{", ""}:
+            raise InputError(f"{key}: '{value}' is neither a name nor a list of entries; check brackets and spaces")
+        value = {next(iter(key_types(schema))): value}
+    for name, hint in key_types(schema).items():
+        _check_limits(f"{key}.{name}", hint, value.get(name))
+    return schema(**value)
+
+
+def _check_limits(key: str, hint: Any, value: Any) -> None:
+    for limit in _limits(hint):
+        for one in as_list(value):
+            if one is not None and not limit.holds(one):
+                raise InputError(f"{key}: expected {limit.words}, got {str(one)[:80]}")
+
+
+def _limits(hint: Any) -> Iterator[Limit]:
+    """The limits of a type and of those that it is made of."""
+    yield from (each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Limit))
+    for part in get_args(hint):
+        yield from _limits(part) if not isinstance(part, Limit) else ()
+
+
+def _parser(command: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, parser_mode=MODE)
+    parser.add_argument("--config", action="config")
+    own = {name for name, section in sections_of(command).items() if issubclass(section, TrainingConfig)}
+    for key in keys_of(command).values():
+        section, _, name = key.name.rpartition(".")
+        training = section in own and name not in key_types(sections_of(command)[section])
+        # a key of TrainingArguments that is left out keeps the default of its trainer
+        parser.add_argument(f"--{key.name}", type=key.type, default=SUPPRESS if training else key.default)
+    return parser
+
+
+def _arguments(command: type, arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments of a command line as `--key=value`, each looked at before the parser reads it."""
+    rest = iter(arguments)
+    for argument in rest:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or key == "print_config":
+            yield argument
+            continue
+        value = value if equals else next(rest, NO_VALUE)
+        if value is NO_VALUE:
+            raise InputError(f"{key}: its value is missing; write --{key} VALUE")
+        if key == "config":
+            _check_file(command, Path(value))
+        elif key in sections_of(command):
+            if not value.lstrip().startswith("{"):
+                raise _no_section(key, value)
+            _check_value(command, key, value)
+            # the parser reads this as a file that holds the section alone
+            key, value = "config", f"{key}: {value}"
+        else:
+            _check_known(command, key)
+            _check_value(command, key, value)
+            if entry_type(key_types(command).get(key)) is not None:
+                # the parser would fill what an entry leaves out from a file's entry
+                yield f"--{key}=[]"
+        yield f"--{key}={value}"
+
+
+def _check_value(command: type, key: str, value: str) -> None:
+    """Refuse a list or a mapping of the command line that cannot be meant."""
+    if value.lstrip()[:1] in {"[", "{", "&"}:
+        try:
+            check_yaml(value)
+            _check_keys(command, {key: load_yaml(value)})
+        except RefusedYAMLError as error:
+            raise InputError(f"{key}: {error.problem}") from None
+        except yaml.YAMLError:
+            pass  # a text that only looks like YAML, or what the parser will complain about
+
+
+def _check_file(command: type, path: Path) -> None:
     """Refuse a configuration file that is none, by its name."""
     if not path.exists():
         raise InputError(f"--config: the file {path} does not exist")
@@ -214,79 +280,67 @@ def _check_file(form: Form, path: Path) -> None:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())[:200] or "broken"
-        raise InputError(f"--config: {path}{where} is not YAML ({problem}); mend the file") from None
+        raise InputError(f"--config: {path}{where} is not YAML ({problem}); correct the file") from None
     if not isinstance(content, dict):
-        example = "'models: [...]'" if form.entry else "'model: bert-base-uncased'"
-        raise InputError(f"--config: {path} holds no sections; write keys and values such as {example}")
+        raise InputError(f"--config: {path} holds no keys; write keys and values such as 'output_dir: runs/first'")
     if "config" in content:
         raise InputError(f"config: {path} names another file; name both on the command line, each with --config")
-    for section in (*form.sections, *form.trainings):
-        if content.get(section) is not None and not isinstance(content[section], dict):
-            raise _no_section(section, content[section])
-    for key, value in flat(content).items():
-        if value is None and (key in form.never_empty or "." not in key):
+    _check_keys(command, content)
+    types = {key.name: key.type for key in keys_of(command).values()}
+    for key, value in flatten_keys(content).items():
+        if value is None and (key in sections_of(command) or type(None) not in get_args(types.get(key, None | int))):
             raise InputError(f"{key} is empty in {path}; give a value, or remove the line")
 
 
-def _check_values(form: Form, arguments: list[str]) -> None:
-    """Refuse values of the command line that the parser would read as YAML and that cannot be meant.
-
-    The parser would take a section's value that is no mapping for the name of a file.
-    """
-    for key, value in _keys_and_values(arguments):
-        if key in {*form.sections, *form.trainings} and not value.lstrip().startswith("{"):
+def _check_keys(command: type, content: dict[Any, Any]) -> None:
+    """Refuse unknown keys, and values where sections stand."""
+    for key, value in content.items():
+        section = sections_of(command).get(key)
+        if section is None:
+            known = str(key) in keys_of(command)
+            _check_known(command, str(key) if known else next(iter(flatten_keys({str(key): value}))))
+            entry = entry_type(key_types(command).get(key))
+            for each in as_list(value) if entry is not None else ():
+                names = list(key_types(entry))
+                for name in each.keys() - set(names) if isinstance(each, dict) else ():
+                    raise InputError(nearest(f"{key}: unknown key '{name}'", str(name), names))
+        elif isinstance(value, dict):
+            for name in value:
+                _check_known(command, f"{key}.{name}")
+        elif value is not None:
             raise _no_section(key, value)
-        if value.lstrip()[:1] in {"[", "{", "&"}:
-            try:
-                check_yaml(value)
-            except RefusedYAMLError as error:
-                raise InputError(f"{key}: {error.problem}") from None
-            except yaml.YAMLError:
-                continue  # a text that only looks like YAML, or what the parser will complain about
 
 
-def _keys_and_values(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
-        key, equals, value = argument.partition("=")
-        if key.startswith("--") and (equals or following is not None):
-            yield key.removeprefix("--"), value if equals else following
+def _check_known(command: type, key: str) -> None:
+    section, _, name = key.rpartition(".")
+    if key in keys_of(command) or section in keys_of(command):  # the latter: --data.columns.sentence1
+        return
+    training = sections_of(command).get(section)
+    if training is not None and issubclass(training, TrainingConfig) and (name in MANAGED or name.startswith("hub_")):
+        reasons = MANAGED | training.managed
+        raise InputError(f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}")
+    raise InputError(nearest(f"unknown key '{key}'", key, ["config", *keys_of(command)]))
 
 
 def _no_section(section: str, value: Any) -> InputError:
     return InputError(f"{section}: expected a section of keys and values, got '{str(value)[:200]}'")
 
 
-def _sentence(form: Form, message: str) -> str:
+def _sentence(message: str) -> str:
     """One sentence out of the parser's report."""
-    entry = form.entry.__name__ if form.entry else "no entries"
-    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return _unknown(form, f"{match[1]}.{match[2]}")
-    if match := re.search(r"Option '([\w.]+)' is not accepted", message):
-        if form.entry and entry in message:
-            return nearest(f"models: unknown key '{match[1]}'", match[1], [item.name for item in fields(form.entry)])
-        return _unknown(form, match[1])
-    if match := re.search(r"[Uu]nrecognized arguments: (.+)", message):
-        first = match[1].split()[0]
-        if not first.startswith("--"):
-            return f"unexpected argument '{first}': write --section.key value"
-        return _unknown(form, first.removeprefix("--").split("=")[0])
-    if entry in message and (match := re.search(r"required[^']*'?(bi_encoder)", message)):
-        return "models: an entry lacks its key 'bi_encoder'"
-    if match := re.search(r'Parser key "([\w.]+)"', message):
-        expected = re.findall(r"Expected an? (?:<class '(\w+)'>|(.+?))(?:\.|$| but)", message, re.MULTILINE)
-        kinds = dict.fromkeys((one or other).strip() for one, other in expected)
-        kinds.pop("NoneType", None)
-        if literal := re.search(r"Literal\[(.+?)\]", message):
-            kinds = dict.fromkeys(["one of " + literal[1].replace("'", "")])
-        value = re.search(r"(?:Given value|Got value): (.*)", message)
-        wanted = " or ".join(kinds) or "another value"
-        return f"{match[1]}: expected {wanted}" + (f", got '{value[1].strip()}'" if value else "")
-    return " ".join(message.split())
-
-
-def _unknown(form: Form, key: str) -> str:
-    section, _, name = key.rpartition(".")
-    if section in form.trainings and (name in MANAGED or name.startswith("hub_")):
-        reasons = MANAGED | form.trainings[section].managed
-        return f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}"
-    return nearest(f"unknown key '{key}'", key, form.known_keys())
+    if match := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
+        return f"unexpected argument '{match[1]}': write --section.key value"
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    if missing := re.search(r"arguments are required: (\w+)", message):
+        return f"{key[1] if key else 'models'}: an entry lacks its key '{missing[1]}'"
+    if key is None:
+        return " ".join(message.split())
+    expected = re.findall(r"Expected an? (?:<class '(\w+)'>|(.+?))(?:\.|$| but)", message, re.MULTILINE)
+    kinds = dict.fromkeys((one or other).strip() for one, other in expected)
+    kinds.pop("NoneType", None)
+    if literal := re.search(r"Literal\[(.+?)\]", message):
+        kinds = dict.fromkeys(["one of " + literal[1].replace("'", "")])
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    return f"{key[1]}: expected {' or '.join(kinds) or 'another value'}" + (
+        f", got '{value[1].strip()}'" if value else ""
+    )

@@ -1,10 +1,24 @@
-"""The sections of a run's configuration. Nothing here imports torch, so that ``--help`` answers at once."""
+"""The sections of every command's configuration: each key's name, type, default, limits and help stand here once.
+
+Nothing here imports torch, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+from te_trainer.config.defaults import (
+    BI_ENCODER_LENGTH,
+    CONTRASTIVE_ARGUMENTS,
+    CROSS_ENCODER_LENGTH,
+    DDP_TIMEOUT,
+    TRAINER_DEFAULTS,
+    paper_arguments,
+)
+from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up
 from te_trainer.config.revision import split_revision
 
 Kind = Literal["bi-encoder", "cross-encoder"]
@@ -15,6 +29,47 @@ Students = Literal["both", "bi-encoder"]
 Combine = Literal["mean", "weighted", "rank"]
 Method = Literal["simcse", "mirror_bert"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+SamplingStrategy = Literal["auto", "random", "group_by_length"]
+
+
+LOGGERS = ("tensorboard", "trackio", "wandb")
+
+
+class Limit(NamedTuple):
+    """What a key's value must be beside its type, in words that follow "expected", and how to tell."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _columns(*names: str) -> Limit:
+    return Limit(f"a mapping of {', '.join(names)} to column names", lambda columns: columns.keys() <= set(names))
+
+
+PositiveInt = Annotated[int, Limit("a number of 1 or more", lambda value: value >= 1)]
+NonNegativeInt = Annotated[int, Limit("a number of 0 or more", lambda value: value >= 0)]
+PositiveFloat = Annotated[float, Limit("a number above 0", lambda value: 0 < value < math.inf)]
+DropoutRate = Annotated[float, Limit("a number from 0 to below 1", lambda value: 0 <= value < 1)]
+Seed = Annotated[int, Limit(f"a number from 0 to {2**31 - 1}", lambda value: 0 <= value < 2**31)]
+Seconds = Annotated[int, Limit(f"a number of seconds from 1 to {2**31 - 1}", lambda value: 1 <= value < 2**31)]
+Logger = Annotated[str, Limit(f"one of {', '.join(LOGGERS)}", LOGGERS.__contains__)]
+# A file, a folder, a repository or the name of a benchmark set.
+Source = Annotated[
+    str,
+    Limit(f"a name of which no part has more than {LONGEST_FILE_NAME} bytes", can_be_looked_up),
+]
+# Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
+TRAINING_LIMITS: dict[str, Any] = {
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), PositiveInt
+    ),
+    **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps"), PositiveFloat),
+}
+GoldColumns = Annotated[dict[str, str], _columns("sentence1", "sentence2", "score")]
+PairColumns = Annotated[dict[str, str], _columns("sentence1", "sentence2")]
+
+
+NOT_A_KEY = {"key": False}  # of a field that follows from others
 
 
 @dataclass
@@ -29,14 +84,14 @@ class ModelConfig:
         name: Name of the folder below the output folder. Default: the last part of `bi_encoder`, without a
             revision.
         pooling: Overrides `bi_encoder.pooling` for this PLM.
-        weight: Of this PLM's labels where `distillation.combine` is `weighted`; only ratios count. Default: 1.
+        weight: Weight of this PLM's labels where `distillation.combine` is `weighted`; only ratios count. Default: 1.
     """
 
-    bi_encoder: str
-    cross_encoder: str | None = None
-    name: str | None = None
+    bi_encoder: Source
+    cross_encoder: Source = ""
+    name: str = ""
     pooling: Pooling | None = None
-    weight: float | None = None
+    weight: PositiveFloat | None = None
 
     def __post_init__(self) -> None:
         self.cross_encoder = self.cross_encoder or self.bi_encoder
@@ -49,29 +104,29 @@ class DataConfig:
     """Where the unlabelled pairs and the gold scores are.
 
     Args:
-        pool: Sources of unlabelled pairs, one or several: a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`, `.jsonl`,
-            `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
+        pool: Sources of unlabelled pairs, one or several. Each is a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`,
+            `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
             `owner/name:config`, with `@revision` behind it or not). Labels in them are ignored; all splits are read.
-        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`;
-            where a file lacks the mapped column, the plain name is taken.
+        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`.
+            Where a file lacks the mapped column, its column of the plain name is read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
-        extra: Sources as in `pool` whose pairs are added to it, e.g. SNLI (the paper's Fig. 5).
+        extra: Sources as in `pool` whose pairs are added to it, such as SNLI (the paper's Fig. 5).
         extra_pairs: Add at most this many pairs of `extra`, drawn with `seed`.
-        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`); without it they come
+        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`). Without it they come
             from the Hub.
-        dev: Pairs with gold scores that choose checkpoints and cycles: a benchmark name, or a file as for `pool` with
-            a column `score`.
-        test: Pairs with gold scores to report on, named likewise; they choose nothing.
+        dev: Pairs with gold scores that choose checkpoints and cycles. It is a benchmark name, or a file as for `pool`
+            with a column `score`.
+        test: Pairs with gold scores to report on, named as `dev` is; they choose nothing.
     """
 
-    pool: list[str] | str = field(default_factory=list)
-    columns: dict[str, str] = field(default_factory=dict)
-    max_pairs: int | None = None
-    extra: list[str] | str = field(default_factory=list)
-    extra_pairs: int | None = None
-    dir: str | None = None
-    dev: str | None = None
-    test: list[str] | str = field(default_factory=list)
+    pool: list[Source] = field(default_factory=list)
+    columns: GoldColumns = field(default_factory=dict)
+    max_pairs: PositiveInt | None = None
+    extra: list[Source] = field(default_factory=list)
+    extra_pairs: PositiveInt | None = None
+    dir: Source | None = None
+    dev: Source | None = None
+    test: list[Source] = field(default_factory=list)
 
 
 @dataclass
@@ -89,9 +144,9 @@ class DistillationConfig:
             the bi-encoder before it, the paper's baseline (standard self-distillation, Table 14).
         combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
             `rank`, the mean of ranks mapped back to the quantiles of the mean, for teachers of different scale.
-        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`; `last` keeps the last ones;
-            `agreement` keeps the cycle whose encoder agrees best, on the pool, with the labels that the first cycle
-            learnt from; no gold score is needed.
+        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`, `last` the last ones,
+            `agreement` the cycle whose encoder agrees best, on the pool, with the labels that the first cycle learnt
+            from; `last` and `agreement` need no gold score.
         precision: Arithmetic of training and labelling: `auto` takes bfloat16 or float16 where the hardware is fast
             at it, float32 elsewhere. Weights, scores and reported results are float32 always.
         batch_tokens: Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.
@@ -103,16 +158,84 @@ class DistillationConfig:
 
     task: Task = "sts"
     size: Literal["auto", "base", "large"] = "auto"
-    cycles: int | None = None
+    cycles: PositiveInt | None = None
     init: Literal["refresh", "sequential"] = "refresh"
     students: Students = "both"
     combine: Combine = "mean"
     selection: Literal["dev", "last", "agreement"] = "dev"
     precision: Precision = "auto"
-    batch_tokens: int | None = None
+    batch_tokens: PositiveInt | None = None
     keep_cycles: bool = False
     isolate_stages: bool = False
     step0: str | None = None
+
+
+@dataclass
+class TrainingConfig:
+    """A section of keys of its own and of any key of `transformers.TrainingArguments`; `training` holds the latter.
+
+    Subclasses say where our defaults of those keys differ from transformers', where they come from, and why a key
+    cannot be set, where the reason is another one than in `training_keys.MANAGED`.
+    """
+
+    training: dict[str, Any] = field(default_factory=dict, metadata=NOT_A_KEY)
+
+    defaults: ClassVar[dict[str, Any]]
+    origin: ClassVar[str] = "the paper's, for task sts and size base"
+    managed: ClassVar[dict[str, str]] = {}
+
+
+@dataclass
+class StudentConfig(TrainingConfig):
+    """What the trainings of both kinds of encoders have in common.
+
+    Args:
+        train_sampling_strategy: How pairs become batches; auto is random, as in the paper, but on a CPU for models that
+            compute padding.
+        official_adamw: Train with AdamW as the official code has it (transformers 4.9). Its epsilon of 1e-6 is added
+            before the bias correction, which damps early steps; torch's is 1e-8, added after it. The recipes of the
+            paper's rows set it.
+    """
+
+    train_sampling_strategy: SamplingStrategy = "auto"
+    official_adamw: bool = False
+
+
+@dataclass
+class BiEncoderConfig(StudentConfig):
+    """Training of the bi-encoders.
+
+    Args:
+        pooling: How a sentence's token vectors become one vector. Default: what the checkpoint says, else last for
+            decoders and cls for encoders.
+        prompt: Text in front of every sentence, for PLMs that want one.
+        loss: mse is the paper's (Eq. 3); bce is its ablation (Table 8).
+        max_length: Tokens of a sentence beyond this are cut.
+    """
+
+    pooling: Pooling | None = None
+    prompt: str | None = None
+    loss: Literal["mse", "bce"] = "mse"
+    max_length: PositiveInt = BI_ENCODER_LENGTH
+
+    defaults = TRAINER_DEFAULTS | paper_arguments("bi-encoder", "sts")
+
+
+@dataclass
+class CrossEncoderConfig(StudentConfig):
+    """Training of the cross-encoders.
+
+    Args:
+        max_length: Tokens of a pair beyond this are cut.
+        loss: bce is the paper's (Eq. 2); mse is its ablation (Table 8).
+        both_orders: Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI.
+    """
+
+    max_length: PositiveInt = CROSS_ENCODER_LENGTH
+    loss: Literal["bce", "mse"] = "bce"
+    both_orders: bool = True
+
+    defaults = TRAINER_DEFAULTS | paper_arguments("cross-encoder", "sts")
 
 
 @dataclass
@@ -120,17 +243,17 @@ class LoraConfig:
     """Low-rank adapters instead of full training (peft); without `rank`, all weights are trained.
 
     Args:
-        rank: Of the adapters' matrices; setting it turns LoRA on, for both encoders. A cross-encoder's head is trained
-            in full.
+        rank: Rank of the adapters' matrices; setting it turns LoRA on, for both encoders. A cross-encoder's head is
+            trained in full.
         alpha: Scale of the adapters. Default: twice the rank.
-        dropout: In front of the adapters.
+        dropout: Dropout rate in front of the adapters.
         target_modules: Names of the linear layers that get adapters; `all-linear` takes every one but the head.
         keep_adapter: Keep the adapter beside the merged weights, in the folder `adapter`.
     """
 
-    rank: int | None = None
-    alpha: int | None = None
-    dropout: float = 0.05
+    rank: PositiveInt | None = None
+    alpha: PositiveInt | None = None
+    dropout: DropoutRate = 0.05
     target_modules: list[str] | str = "all-linear"
     keep_adapter: bool = False
 
@@ -144,9 +267,9 @@ class HubConfig:
             `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
         one_repository: Put both encoders of a PLM into one repository, `OWNER/NAME`, in folders of their own.
         private: Let only the owner see them; a public repository of that name is then refused.
-        branch_per_cycle: Publish the encoders of each cycle too, on branches `cycle-1`, `cycle-2`, …; wants
+        branch_per_cycle: Publish the encoders of each cycle too, on branches `cycle-1`, `cycle-2`, …; needs
             `distillation.keep_cycles`.
-        license: Named in the model cards, as the Hub writes it (`apache-2.0`, `mit`, `cc-by-4.0`, …).
+        license: License in the model cards, as the Hub writes it (`apache-2.0`, `mit`, `cc-by-4.0`, …).
     """
 
     repo_id: str | None = None
@@ -161,44 +284,114 @@ class ContrastiveDataConfig:
     """Where the sentences and the gold scores are.
 
     Args:
-        sentences: Sources of sentences, one or several: a `.txt` file (a sentence a line, or several with `||` between
-            them), or any source of pairs (`.tsv`, `.csv`, `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark
-            name, a Hub id), of which the distinct sentences are taken.
+        sentences: Sources of sentences, one or several. Each is a `.txt` file (a sentence a line, or several with `||`
+            between them), or any source of pairs (`.tsv`, `.csv`, `.jsonl`, `.parquet`, a saved Dataset folder, a
+            benchmark name, a Hub id), of which the distinct sentences are taken.
         column: Read this one column instead of `sentence1` and `sentence2`, e.g. `text` of a Hub dataset.
         split: Read this split only, of sources that have splits. Default: all of them.
         columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`.
         max_sentences: Keep at most this many sentences, drawn with `seed`.
-        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`); without it they come
+        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`). Without it they come
             from the Hub.
         dev: Pairs with gold scores that choose the checkpoint: a benchmark name, or a file as for `sentences` with a
             column `score`. Without it the last checkpoint is kept.
-        test: Pairs with gold scores to report on, named likewise; they choose nothing.
+        test: Pairs with gold scores to report on, named as `dev` is; they choose nothing.
     """
 
-    sentences: list[str] | str = field(default_factory=list)
+    sentences: list[Source] = field(default_factory=list)
     column: str | None = None
     split: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    max_sentences: int | None = None
-    dir: str | None = None
-    dev: str | None = None
-    test: list[str] | str = field(default_factory=list)
+    columns: GoldColumns = field(default_factory=dict)
+    max_sentences: PositiveInt | None = None
+    dir: Source | None = None
+    dev: Source | None = None
+    test: list[Source] = field(default_factory=list)
+
+
+DEV_CHOOSES = "the dev set chooses the checkpoint by Spearman's correlation; without data.dev the last one is kept"
+
+
+@dataclass
+class ContrastiveTrainingConfig(TrainingConfig):
+    """Training of the bi-encoder.
+
+    Args:
+        method: simcse takes two passes with dropout for two views of a sentence (Gao et al. 2021); mirror_bert masks a
+            span of one view's text as well (Liu et al. 2021). It gives the defaults of the other keys.
+        temperature: What cosines are divided by; mirror_bert: 0.04.
+        span: Characters of one view that a mask token replaces; mirror_bert: 5.
+        mlp_head: Train with a linear layer and tanh on [CLS], which is thrown away afterwards; mirror_bert: False.
+        both_views: Both views are anchors, and negatives of the views on their own side; mirror_bert: True.
+        pooling: How a sentence's token vectors become one.
+        max_length: Tokens of a sentence beyond this are cut; mirror_bert: 50.
+        prompt: Text in front of every sentence, for PLMs that want one. Default: what the checkpoint says; in a run's
+            step 0, the run's `bi_encoder.prompt`.
+        precision: Arithmetic of training. Default: auto, which takes what the hardware is fast at; in a run's step 0,
+            the run's `distillation.precision`.
+    """
+
+    method: Method = "simcse"
+    temperature: PositiveFloat = 0.05
+    span: NonNegativeInt = 0
+    mlp_head: bool = True
+    both_views: bool = False
+    pooling: Pooling = "cls"
+    max_length: PositiveInt = 32
+    prompt: str | None = None
+    precision: Precision | None = None
+
+    defaults = TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS["simcse"]
+    origin = "SimCSE's, for BERT-base"
+    managed: ClassVar[dict[str, str]] = {
+        "save_steps": "checkpoints come every eval_steps",
+        "save_strategy": "checkpoints come every eval_steps",
+        **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), DEV_CHOOSES),
+        "push_to_hub": "the run does not publish; `hf upload OWNER/NAME OUTPUT_DIR/bi-encoder` does",
+    }
 
 
 @dataclass
 class ContrastiveConfig:
-    """A run of contrastive training, from a plain PLM to a bi-encoder.
+    """From a plain PLM and sentences to a bi-encoder, by SimCSE or Mirror-BERT.
 
-    `contrastive` holds only the keys that the user gave; `contrastive_arguments` fills the rest.
+    Args:
+        model: The plain PLM: a Hub id (owner/name or owner/name@revision), a local folder, or package:folder.
+        output_dir: Where everything is written.
+        seed: Seed of everything random.
+        report_to: Loggers: tensorboard, wandb, trackio.
+        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads and tokenises for
+            all.
     """
 
-    model: str
-    data: ContrastiveDataConfig
-    contrastive: dict[str, Any]
-    report_to: list[str]
-    output_dir: str
-    seed: int
-    ddp_timeout: int
+    model: Source = ""
+    data: ContrastiveDataConfig = field(default_factory=ContrastiveDataConfig)
+    contrastive: ContrastiveTrainingConfig = field(default_factory=ContrastiveTrainingConfig)
+    output_dir: str = "runs/contrastive"
+    seed: Seed = 2021
+    report_to: list[Logger] = field(default_factory=list)
+    ddp_timeout: Seconds = DDP_TIMEOUT
+
+
+@dataclass
+class MirrorBertTrainingConfig(ContrastiveTrainingConfig):
+    """The defaults of `contrastive.method: mirror_bert`."""
+
+    method: Method = "mirror_bert"
+    temperature: PositiveFloat = 0.04
+    span: NonNegativeInt = 5
+    mlp_head: bool = False
+    both_views: bool = True
+    max_length: PositiveInt = 50
+
+    defaults = TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS["mirror_bert"]
+    origin = "Mirror-BERT's"
+
+
+@dataclass
+class MirrorBertConfig(ContrastiveConfig):
+    """A `ContrastiveConfig` with the defaults of `contrastive.method: mirror_bert`."""
+
+    contrastive: MirrorBertTrainingConfig = field(default_factory=MirrorBertTrainingConfig)
 
 
 @dataclass
@@ -210,39 +403,54 @@ class ScoreDataConfig:
             folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or `owner/name:config`). Every row is scored.
         sentences: Sentences to search among: a `.txt` file (a sentence a line, or several with `||` between them), or
             any source as for `pairs`, of which the distinct sentences are taken.
-        queries: Sentences, named likewise, whose nearest among `sentences` are looked for. Default: each sentence's
-            nearest other ones.
+        queries: Sentences, named as `sentences` are, whose nearest among `sentences` are looked for. Default: each
+            sentence's nearest other ones.
         column: Of `sentences` and `queries`, read this one column instead of `sentence1` and `sentence2`.
         split: Read this split only, of sources that have splits. Default: all of them.
         columns: Maps `sentence1` and `sentence2` to the files' names, e.g. `{sentence1: question1}`.
-        dir: Folder with benchmark sets as `NAME.tsv`; without it they come from the Hub.
+        dir: Folder with benchmark sets as `NAME.tsv`. Without it they come from the Hub.
     """
 
-    pairs: str | None = None
-    sentences: str | None = None
-    queries: str | None = None
+    pairs: Source | None = None
+    sentences: Source | None = None
+    queries: Source | None = None
     column: str | None = None
     split: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    dir: str | None = None
+    columns: PairColumns = field(default_factory=dict)
+    dir: Source | None = None
 
 
 @dataclass
 class ScoreConfig:
-    """What to score, with which model, and where to write it."""
+    """Scores of a file of pairs, or the nearest sentences of each sentence of a file.
 
-    model: str
-    data: ScoreDataConfig
-    output: str
-    overwrite: bool
-    top_k: int
-    rerank: str | None
-    precision: Precision
-    batch_tokens: int | None
-    pooling: Pooling | None
-    max_length: int | None
-    prompt: str | None
-    ddp_timeout: int
+    Args:
+        model: A bi-encoder or a cross-encoder: a Hub id (owner/name or owner/name@revision), a local folder, or
+            package:folder.
+        output: The file to write: .tsv (tabs and line breaks inside a sentence become spaces) or .parquet.
+        overwrite: Replace an output that is there already.
+        top_k: Number of nearest sentences of each, with data.sentences.
+        rerank: A cross-encoder that scores and orders these nearest sentences anew, with data.sentences.
+        precision: Arithmetic of the encoder; auto takes what the hardware is fast at. Cosines are float32.
+        batch_tokens: Tokens in a batch, padding included. Default: 4096 on a CPU, 32768 elsewhere.
+        pooling: How token vectors become one. Default: as the checkpoint says.
+        max_length: Tokens beyond this are cut. Default: as the checkpoint says.
+        prompt: Text in front of every sentence. Default: as the checkpoint says.
+        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads for all.
+    """
+
+    model: Source = ""
+    data: ScoreDataConfig = field(default_factory=ScoreDataConfig)
+    output: str = ""
+    overwrite: bool = False
+    top_k: PositiveInt = 10
+    rerank: Source | None = None
+    precision: Precision = "auto"
+    batch_tokens: PositiveInt | None = None
+    pooling: Pooling | None = None
+    max_length: PositiveInt | None = None
+    prompt: str | None = None
+    ddp_timeout: Seconds = DDP_TIMEOUT
 
 
 @dataclass
@@ -250,50 +458,85 @@ class EvaluationDataConfig:
     """Where the gold scores are.
 
     Args:
-        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`); without it they come
+        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`). Without it they come
             from the Hub.
         columns: Maps `sentence1`, `sentence2` and `score` to the names that a file of yours uses, e.g. `{sentence1:
             question1}`.
         split: Which rows of a set that has splits: `test`, or `dev` to choose between models.
     """
 
-    dir: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    dir: Source | None = None
+    columns: GoldColumns = field(default_factory=dict)
     split: Literal["dev", "test"] = "test"
 
 
 @dataclass
 class EvaluationConfig:
-    """An evaluation: models, and pairs with gold scores. `pooling` and `max_length` None are the checkpoints' own."""
+    """Scores of bi-encoders, cross-encoders and ensembles on pairs with gold scores.
 
-    models: list[str]
-    tasks: list[str]
-    data: EvaluationDataConfig
-    pooling: Pooling | None
-    max_length: int | None
-    compare: Literal["paper"] | None
-    output_dir: str
-    seed: int
-    ddp_timeout: int
+    Args:
+        models: The models, one or several: a Hub id (owner/name or owner/name@revision), a local folder,
+            package:folder, or an ensemble of them, written one+two, whose predictions are averaged. Whether a model is
+            a bi- or a cross-encoder, its checkpoint says.
+        tasks: What they are scored on, one or several: sts12 to sts16, stsb, sickr, qqp, qnli, mrpc; the groups sts,
+            sts_sickr (with sickr: the paper's seven) and binary; or a file with sentence1, sentence2 and score.
+            Default: with data.dir every set that lies there, else sts_sickr.
+        pooling: Pooling of bi-encoders. Default: what the checkpoint says, else cls.
+        max_length: Tokens of a sentence, or of a cross-encoder's pair, beyond this are cut. Default: the checkpoint's;
+            the paper's bi-encoders have 32.
+        compare: paper sets its figures below each model that is one of its starts, or a run's encoder from such a
+            start.
+        output_dir: Where everything is written.
+        seed: Seed of the bootstrap.
+        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads for all.
+    """
+
+    models: list[Source] = field(default_factory=list)
+    tasks: list[Source] = field(default_factory=list)
+    data: EvaluationDataConfig = field(default_factory=EvaluationDataConfig)
+    pooling: Pooling | None = None
+    max_length: PositiveInt | None = None
+    compare: Literal["paper"] | None = None
+    output_dir: str = "runs/evaluation"
+    seed: Seed = 2021
+    ddp_timeout: Seconds = DDP_TIMEOUT
+
+
+@dataclass
+class PushConfig:
+    """Publish a finished run: push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME.
+
+    Args:
+        run: Output folder of a finished run; may be given first, without --run.
+    """
+
+    run: str = ""
+    hub: HubConfig = field(default_factory=HubConfig)
 
 
 @dataclass
 class RunConfig:
-    """A whole run.
+    """Trans-Encoder: from unlabelled sentence pairs to a bi-encoder and a cross-encoder.
 
-    `bi_encoder` and `cross_encoder` hold only the keys that the user gave; the trainers' defaults fill the rest.
-    `step0` is what the file `distillation.step0` says. `hub` has no part in a run's numbers, and may change.
+    Args:
+        models: The PLMs: a name, or a list of names or of mappings.
+        output_dir: Where everything is written.
+        seed: Seed of everything random.
+        report_to: Loggers: tensorboard, wandb, trackio. One run a stage, grouped by output folder.
+        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads and tokenises for
+            all.
     """
 
-    models: list[ModelConfig]
-    data: DataConfig
-    distillation: DistillationConfig
-    bi_encoder: dict[str, Any]
-    cross_encoder: dict[str, Any]
-    lora: LoraConfig
-    hub: HubConfig
-    report_to: list[str]
-    output_dir: str
-    seed: int
-    ddp_timeout: int
-    step0: ContrastiveConfig | None = None
+    models: list[ModelConfig] = field(default_factory=list)
+    output_dir: str = "runs/trans-encoder"
+    seed: Seed = 2021
+    report_to: list[Logger] = field(default_factory=list)
+    ddp_timeout: Seconds = DDP_TIMEOUT
+    data: DataConfig = field(default_factory=DataConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    bi_encoder: BiEncoderConfig = field(default_factory=BiEncoderConfig)
+    cross_encoder: CrossEncoderConfig = field(default_factory=CrossEncoderConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
+    # what the file of `distillation.step0` says
+    step0: ContrastiveConfig | None = field(default=None, metadata=NOT_A_KEY)

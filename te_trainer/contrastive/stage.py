@@ -13,7 +13,8 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoModel, PretrainedConfig
 
-from te_trainer.config.defaults import contrastive_arguments
+from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS
+from te_trainer.config.schema import ContrastiveTrainingConfig
 from te_trainer.distil.settings import check_section
 from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError, InputError
@@ -32,27 +33,27 @@ class ContrastiveSettings:
     """What a section `contrastive` means.
 
     Args:
-        section: as the user gave it; the method's authors gave the rest.
+        section: The keys of the section.
     """
 
-    section: dict[str, Any]
+    section: ContrastiveTrainingConfig
 
     def training(self, world_size: int) -> dict[str, Any]:
         """Keyword arguments of the training arguments. The authors' batch size is divided among the ranks."""
-        values = contrastive_arguments(self.section.get("method", "simcse"))
+        section = self.section
+        values = dict(CONTRASTIVE_ARGUMENTS[section.method])
         values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // world_size)
-        values |= {"precision": "auto"} | self.section
+        values |= {"precision": section.precision or "auto"} | section.training
         if values.get("bf16") is False or values.get("fp16") is False:
             values["precision"] = "float32"
         # An epoch may take hours; what a kill may lose does not grow with it.
         values |= {"loss": "info_nce", "save_strategy": None, "save_steps": values["eval_steps"]}
-        return {key: value for key, value in values.items() if key not in {"method", "pooling", "max_length", "prompt"}}
+        return values | {name: getattr(section, name) for name in ("temperature", "span", "mlp_head", "both_views")}
 
     @property
     def encoder(self) -> dict[str, Any]:
         """Pooling, length and prompt of the encoder; no prompt is what the checkpoint says."""
-        values = contrastive_arguments(self.section.get("method", "simcse")) | self.section
-        return {key: values.get(key) for key in ("pooling", "max_length", "prompt")}
+        return {name: getattr(self.section, name) for name in ("pooling", "max_length", "prompt")}
 
     def check(self, model: str) -> None:
         """Refuse what cannot be trained.
@@ -75,7 +76,7 @@ class ContrastiveSettings:
                 f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "
                 "mlp_head to false"
             )
-        if self.training(1)["span"]:
+        if self.section.span:
             if checkpoint.tokenizer.mask_token is None:
                 raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
         elif not has_dropout(checkpoint.config):

@@ -49,14 +49,14 @@ def check_models(config: RunConfig) -> None:
     pin_models(model_names(config), Path(config.output_dir))
     pin_sets(data_sources(config), Path(config.output_dir))
     for model in config.models:
-        pooling = model.pooling or config.bi_encoder.get("pooling")
+        pooling = model.pooling or config.bi_encoder.pooling
         check_bi_encoder(
             model.bi_encoder,
             pooling,
             key="bi_encoder.pooling",
             max_length=max_length_of(config, "bi-encoder"),
             length_key="bi_encoder.max_length",
-            prompt=config.bi_encoder.get("prompt"),
+            prompt=config.bi_encoder.prompt,
         )
         if "cross-encoder" in kinds_of(config):
             check_cross_encoder(

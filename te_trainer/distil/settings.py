@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from enum import Enum
 from typing import Any
 
@@ -12,7 +11,16 @@ from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import OptimizerNames
 
 from te_trainer.config.defaults import CYCLES, paper_arguments
-from te_trainer.config.schema import Kind, ModelConfig, RunConfig
+from te_trainer.config.parsing import key_types
+from te_trainer.config.schema import (
+    BiEncoderConfig,
+    CrossEncoderConfig,
+    Kind,
+    ModelConfig,
+    RunConfig,
+    StudentConfig,
+    TrainingConfig,
+)
 from te_trainer.errors import InputError
 from te_trainer.metrics import TASK_METRICS, Metric
 from te_trainer.models import resolve_checkpoint
@@ -71,11 +79,11 @@ def metric_of(config: RunConfig) -> Metric:
 
 def max_length_of(config: RunConfig, kind: Kind) -> int:
     """Tokens of a sentence or of a pair beyond which it is cut: as configured, else the paper's (Table 16)."""
-    return section_of(config, kind).get("max_length", {"bi-encoder": 32, "cross-encoder": 64}[kind])
+    return section_of(config, kind).max_length
 
 
-def section_of(config: RunConfig, kind: Kind) -> dict[str, Any]:
-    """What the user gave for one kind of encoder."""
+def section_of(config: RunConfig, kind: Kind) -> BiEncoderConfig | CrossEncoderConfig:
+    """The section of one kind of encoder."""
     return config.bi_encoder if kind == "bi-encoder" else config.cross_encoder
 
 
@@ -90,10 +98,12 @@ def training_values(config: RunConfig, model: ModelConfig, kind: Kind, world_siz
     values = paper_arguments(kind, config.distillation.task, size)
     values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // world_size)
     values["precision"] = config.distillation.precision
-    given = {key: value for key, value in section_of(config, kind).items() if key not in ENCODER_KEYS}
-    if given.get("bf16") is False or given.get("fp16") is False:
+    section = section_of(config, kind)
+    if section.training.get("bf16") is False or section.training.get("fp16") is False:
         values["precision"] = "float32"
-    return values | given
+    schema: Any = type(section)
+    own = {name: getattr(section, name) for name in key_types(schema) if name not in ENCODER_KEYS}
+    return values | own | section.training
 
 
 def check_training_values(config: RunConfig) -> None:
@@ -106,23 +116,17 @@ def check_training_values(config: RunConfig) -> None:
         check_section(kind.replace("-", "_"), section_of(config, kind))
 
 
-def check_section(section: str, given: dict[str, Any]) -> None:
+def check_section(section: str, config: TrainingConfig) -> None:
     """Refuse values of one section's training keys.
 
     Raises:
         InputError: names the key.
     """
+    given = config.training
     for key, choices in CHOICES.items():
         known = [str(choice.value) for choice in list(choices)]
         if key in given and given[key] not in known:
             raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
-    if given.get("official_adamw"):
+    if isinstance(config, StudentConfig) and config.official_adamw:
         asked = given.get("optim", OPTIMISERS[0]), given.get("adam_epsilon")
         check_official_adamw(*asked, key=f"{section}.official_adamw")
-    for key in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if given.get(key, 1) < 1:
-            raise InputError(f"{section}.{key}: expected a number of 1 or more, got {given[key]}")
-    for key in ("learning_rate", "num_train_epochs", "eval_steps"):
-        value = float(given.get(key, 1))
-        if not math.isfinite(value) or value <= 0:
-            raise InputError(f"{section}.{key}: expected a number above 0, got {given[key]}")

@@ -305,9 +305,9 @@ class StageRunner:
         model, section = self.models[name], self.config.bi_encoder
         return BiEncoder.from_pretrained(
             path,
-            pooling=resolve_pooling(model.bi_encoder, model.pooling or section.get("pooling")),
+            pooling=resolve_pooling(model.bi_encoder, model.pooling or section.pooling),
             max_length=max_length_of(self.config, kind),
-            prompt=section.get("prompt"),
+            prompt=section.prompt,
             layout=resolve_checkpoint(model.bi_encoder).layout,
             from_cross_encoder=self.config.distillation.init == "sequential",
         )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from te_trainer.config.parsing import given
 from te_trainer.config.schema import ModelConfig, RunConfig
 from te_trainer.contrastive.stage import ContrastiveSettings, ContrastiveStage
 from te_trainer.data import PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
@@ -30,7 +29,7 @@ def check_step0(config: RunConfig) -> None:
     settings = step0_settings(config)
     for model in config.models:
         settings.check(model.bi_encoder)
-        wanted, made = model.pooling or config.bi_encoder.get("pooling"), settings.encoder["pooling"]
+        wanted, made = model.pooling or config.bi_encoder.pooling, settings.encoder["pooling"]
         if wanted not in {None, made}:
             raise InputError(
                 f"distillation.step0: contrastive.pooling is {made}, but {model.name}'s pooling is {wanted}; set "
@@ -41,8 +40,10 @@ def check_step0(config: RunConfig) -> None:
 def step0_settings(config: RunConfig) -> ContrastiveSettings:
     """What the file's section `contrastive` means; where it names no precision or prompt, the run's hold."""
     assert config.step0 is not None
-    run = {"precision": config.distillation.precision, "prompt": config.bi_encoder.get("prompt")}
-    return ContrastiveSettings(given(run) | config.step0.contrastive)
+    section = config.step0.contrastive
+    prompt = config.bi_encoder.prompt if section.prompt is None else section.prompt
+    precision = section.precision or config.distillation.precision
+    return ContrastiveSettings(replace(section, prompt=prompt, precision=precision))
 
 
 @contextlib.contextmanager

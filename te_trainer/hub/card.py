@@ -107,7 +107,7 @@ def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict
         "kind": kind,
         "start": markdown_code(start),
         "on_hub": on_hub,
-        "max_length": section.get("max_length", 32 if kind == "bi-encoder" else 64),
+        "max_length": section["max_length"],
     }
     checkpoint = resolve_checkpoint(str(run.encoder(name, kind, cycle)))
     if kind == "bi-encoder":

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from te_trainer.config.push import names_repository
+from te_trainer.config.commands import names_repository
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.escaping import printable

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from te_trainer.config.flat import flat
+from te_trainer.config.parsing import as_mapping, flatten_keys
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.contrastive.stage import ContrastiveSettings
 from te_trainer.distil.settings import kinds_of, training_values
@@ -68,7 +67,7 @@ class Split(NamedTuple):
 
 def comparable(config: Config) -> dict[str, Any]:
     """A configuration as `run.yaml` holds it: without its output folder, the Hub and time-outs."""
-    return {key: value for key, value in asdict(config).items() if key not in NEVER_COMPARED}
+    return {key: value for key, value in as_mapping(config).items() if key not in NEVER_COMPARED}
 
 
 def refuse_other_configuration(root: Path, config: Config, processes: int) -> None:
@@ -80,7 +79,7 @@ def refuse_other_configuration(root: Path, config: Config, processes: int) -> No
     if not (root / "run.yaml").is_file():
         return
     begun = read_run_file(root)
-    was, now = flat(begun["config"]), flat(yaml.safe_load(yaml.safe_dump(comparable(config))))
+    was, now = flatten_keys(begun["config"]), flatten_keys(yaml.safe_load(yaml.safe_dump(comparable(config))))
     differ = [key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)]
     # what a section means may depend on its model
     pin(begun.get(KEY) or {})

@@ -107,7 +107,8 @@ def count_run_truncation(config: RunConfig, root: Path) -> None:
         for kind in kinds_of(config):
             start, prompt = start_of(model, kind), ""
             if kind == "bi-encoder":
-                prompt = config.bi_encoder.get("prompt", resolve_checkpoint(start).layout.prompt)
+                given = config.bi_encoder.prompt
+                prompt = resolve_checkpoint(start).layout.prompt if given is None else given
             entry[kind] = counted(start, kind, max_length_of(config, kind), prompt)
     write_text(file, json.dumps(found, indent=2) + "\n")
 

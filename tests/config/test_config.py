@@ -18,20 +18,23 @@ from safetensors.torch import save_file
 from transformers import BertConfig, TrainingArguments
 
 from te_trainer.config import (
+    BiEncoderConfig,
+    CrossEncoderConfig,
     DataConfig,
     DistillationConfig,
     HubConfig,
     LoraConfig,
     ModelConfig,
+    PushConfig,
     RunConfig,
     parse,
     parse_contrastive,
     parse_evaluation,
     parse_push,
     parse_score,
-    trainer_keys,
+    parse_step0,
+    training_keys,
 )
-from te_trainer.config.contrastive import parse_step0
 from te_trainer.distil.preparation import comparable
 from te_trainer.distil.settings import check_training_values, cycles_of, training_values
 from te_trainer.errors import InputError
@@ -113,7 +116,7 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
     assert parse(["--config", str(file)]) == RunConfig(
         models=[
             ModelConfig("princeton-nlp/unsup-simcse-bert-base-uncased", "bert-base-uncased", "bert", "mean"),
-            ModelConfig("roberta-base", "roberta-base", "roberta-base", None),
+            ModelConfig("roberta-base"),
         ],
         data=DataConfig(
             pool=["a.tsv", "b.txt"],
@@ -139,8 +142,8 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
             isolate_stages=True,
             step0=SIMCSE,
         ),
-        bi_encoder={"learning_rate": 1e-4, "num_train_epochs": 2.0, "max_length": 48},
-        cross_encoder={"both_orders": False, "lr_scheduler_kwargs": {"num_cycles": 2}},
+        bi_encoder=BiEncoderConfig({"learning_rate": 1e-4, "num_train_epochs": 2.0}, max_length=48),
+        cross_encoder=CrossEncoderConfig({"lr_scheduler_kwargs": {"num_cycles": 2}}, both_orders=False),
         lora=LoraConfig(rank=8, target_modules=["query", "value"]),
         hub=HubConfig("me/tickets", branch_per_cycle=True, license="mit"),
         report_to=["tensorboard", "wandb"],
@@ -164,7 +167,7 @@ def test_an_override_changes_its_key_alone(file: Path) -> None:
     plain = parse(["--config", str(file)])
     overrides = ["--bi_encoder.learning_rate", "3e-5", "--distillation.cycles=2", "--data.test", "[sts16]"]
     changed = parse(["--config", str(file), *overrides, "--models", "[bert-base-uncased]"])
-    assert changed.bi_encoder == {**plain.bi_encoder, "learning_rate": 3e-5}
+    assert changed.bi_encoder.training == {**plain.bi_encoder.training, "learning_rate": 3e-5}
     assert (changed.distillation.cycles, changed.distillation.batch_tokens) == (2, 8192)
     assert (changed.data.test, changed.data.pool) == (["sts16"], ["a.tsv", "b.txt"])
     assert [model.name for model in changed.models] == ["bert-base-uncased"]
@@ -204,13 +207,13 @@ def test_a_model_is_named_after_its_start(start: str, name: str) -> None:
 def test_a_small_number_may_be_written_as_people_write_it(written: str, file: Path) -> None:
     """YAML 1.1 takes `2e-5` for a string."""
     file.write_text(f"bi_encoder:\n  learning_rate: {written}\n", encoding="utf-8")
-    assert least("--config", str(file)).bi_encoder == {"learning_rate": 2e-5}
-    assert least("--bi_encoder.learning_rate", written).bi_encoder == {"learning_rate": 2e-5}
+    assert least("--config", str(file)).bi_encoder.training == {"learning_rate": 2e-5}
+    assert least("--bi_encoder.learning_rate", written).bi_encoder.training == {"learning_rate": 2e-5}
 
 
 def test_sections_hold_only_what_was_given() -> None:
     config = least()
-    assert (config.bi_encoder, config.cross_encoder) == ({}, {})
+    assert (config.bi_encoder.training, config.cross_encoder.training) == ({}, {})
     assert (config.seed, config.report_to, config.distillation.init) == (2021, [], "refresh")
 
 
@@ -221,11 +224,11 @@ def test_every_other_key_of_training_arguments_is_accepted_at_its_default(sectio
     given = {name: value for name, value in values.items() if value not in (None, [], "")}
     assert len(given) > 40
     file.write_text(yaml.safe_dump({section: given}), encoding="utf-8")
-    assert getattr(least("--config", str(file)), section) == given
+    assert getattr(least("--config", str(file)), section).training == given
 
 
 def is_managed(name: str) -> bool:
-    return name in trainer_keys.MANAGED or name.startswith("hub_")
+    return name in training_keys.MANAGED or name.startswith("hub_")
 
 
 def default_of(key: Field[Any]) -> Any:
@@ -288,12 +291,12 @@ def test_a_model_without_its_start_is_refused(file: Path) -> None:
 
 def test_an_unknown_column_is_answered_with_the_known_ones() -> None:
     sentence = complaint("--data.columns", "{sentense1: question1}")
-    assert sentence.startswith("data.columns: unknown key 'sentense1'")
+    assert sentence.startswith("data.columns: ") and "sentense1" in sentence
     assert all(name in sentence for name in ("sentence1", "sentence2", "score"))
 
 
 def test_what_resembles_no_key_is_referred_to_help() -> None:
-    assert complaint("--zzzz", "3") == "unknown key 'zzzz'; --help lists the known ones"
+    assert complaint("--zzzz", "3") == "unknown key 'zzzz'; --help-all lists the known ones"
 
 
 @pytest.mark.parametrize("arguments", [["pairs.tsv"], ["--seed", "3", "4"]])
@@ -319,7 +322,7 @@ WRONG = [
     ("bi_encoder.pooling", "max", "expected one of cls, mean, last, got 'max'"),
     ("bi_encoder.max_length", "0", "expected a number of 1 or more, got 0"),
     ("cross_encoder.both_orders", "perhaps", "expected bool, got 'perhaps'"),
-    ("report_to", "tensorbord", "unknown logger 'tensorbord'; known are tensorboard, trackio, wandb"),
+    ("report_to", "tensorbord", "expected one of tensorboard, trackio, wandb, got tensorbord"),
 ]
 
 
@@ -353,7 +356,7 @@ def test_what_cannot_be_published_is_refused(arguments: list[str], sentence: str
 
 
 def test_a_run_is_published_by_its_folder() -> None:
-    wanted = ("runs/x", HubConfig("me/x", private=True))
+    wanted = PushConfig("runs/x", HubConfig("me/x", private=True))
     keys = ["--hub.repo_id", "me/x", "--hub.private", "true"]
     assert parse_push(["runs/x", *keys]) == parse_push([*keys, "--run", "runs/x"]) == wanted
 
@@ -473,7 +476,7 @@ def test_weights_want_a_weighted_combination() -> None:
 @pytest.mark.parametrize("weight", ["0", "-1", ".inf", ".nan"])
 def test_a_weight_that_is_none_is_refused(weight: str) -> None:
     sentence = complaint("--models", f"[{{bi_encoder: m, weight: {weight}}}]", "--distillation.combine", "weighted")
-    assert sentence.startswith("models: the weight of 'm' must be above 0, got ")
+    assert sentence.startswith("models.weight: expected a number above 0, got")
 
 
 def test_extra_pairs_want_an_extra_source() -> None:
@@ -533,7 +536,7 @@ def test_what_a_run_decides_is_refused_as_an_override_too() -> None:
 
 
 def test_every_managed_key_is_one_of_transformers() -> None:
-    assert not trainer_keys.MANAGED.keys() - {key.name for key in fields(TrainingArguments)}
+    assert not training_keys.MANAGED.keys() - {key.name for key in fields(TrainingArguments)}
 
 
 @pytest.mark.parametrize(
@@ -578,18 +581,12 @@ def test_a_training_value_that_fails_late_is_refused_early(key: str, value: str,
 @pytest.fixture(scope="module")
 def help_texts() -> dict[str, str]:
     """What `--help` says of each key, on one line."""
-    finished = run_recipe("--help", COLUMNS="100000")
+    finished = run_recipe("--help-all", COLUMNS="100000")
     assert (finished.returncode, finished.stderr) == (0, "")
     texts: dict[str, str] = {}
-    key = None
     for line in finished.stdout.splitlines():
-        if match := re.match(r"  --([\w.]+)(?:[ ,].*?)?(?:  +(.*))?$", line):
-            key = match[1]
-            texts[key] = match[2] or ""
-        elif key is not None and line.startswith(" " * 10):
-            texts[key] = f"{texts[key]} {line.strip()}".strip()
-        else:
-            key = None
+        if match := re.match(r"  --([\w.]+)  (.*)$", line):
+            texts[match[1]] = match[2]
     return texts
 
 
@@ -612,10 +609,9 @@ def test_help_lists_every_key_with_meaning_and_default(help_texts: dict[str, str
     assert len(expected) > 170
     assert not expected.keys() - help_texts.keys()
     for key in expected:
-        meaning = re.split(r"\(type: |Default: ", help_texts[key])[0]
+        meaning = re.split(r"\(\w+; default: |Default: ", help_texts[key])[0]
         assert len(meaning.split()) >= 3, f"{key}: {help_texts[key]}"
-        said = help_texts[key].split("(type: ")[0] if key.split(".")[0] in ARGUMENTS else help_texts[key]
-        assert re.search(r"[Dd]efault: ", said), key
+        assert re.search(r"[Dd]efault: ", help_texts[key]), key
 
 
 def test_help_names_the_defaults_that_hold(help_texts: dict[str, str]) -> None:
@@ -624,7 +620,7 @@ def test_help_names_the_defaults_that_hold(help_texts: dict[str, str]) -> None:
         if default in (None, [], {}, ""):
             continue
         said = [
-            text.strip(" `'") for text in re.findall(r"[Dd]efault: (.*?)(?:\. |\.$| \(the paper|\)$)", help_texts[key])
+            text.strip(" `'") for text in re.findall(r"[Dd]efault: (.*?)(?:\. |\.$|, the paper's|\)$)", help_texts[key])
         ]
         if str(default) not in said and not (isinstance(default, float) and default in map(number, said)):
             wrong[key] = (said, default)
@@ -650,7 +646,7 @@ def test_an_answer_at_once_imports_no_torch(arguments: list[str]) -> None:
     finished = run_recipe(*arguments, PYTHONPROFILEIMPORTTIME="1")
     assert finished.returncode == (0 if arguments == ["--help"] else 2)
     imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines() if "import time:" in line}
-    assert "te_trainer.config.distil" in imported
+    assert "te_trainer.config.commands" in imported
     assert not {name for name in imported if name.split(".")[0] in {"torch", "transformers", "accelerate", "datasets"}}
 
 

@@ -17,7 +17,7 @@ from conftest import ROOT, SAMPLE, save_tiny
 from recipe_index import RECIPES, read_header, recipe_index
 
 from te_trainer.config import parse, parse_contrastive
-from te_trainer.config.defaults import CYCLES, TRAINER_DEFAULTS, contrastive_arguments, paper_arguments
+from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, CYCLES, TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.schema import DistillationConfig, LoraConfig, ModelConfig
 
 CONTENT = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(RECIPES.rglob("*.yaml"))}
@@ -66,7 +66,7 @@ def default_values(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
     if "models" not in content:
         section = content.get("contrastive", {})
-        return {"contrastive": TRAINER_DEFAULTS | contrastive_arguments(section.get("method", "simcse"))}
+        return {"contrastive": TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS[section.get("method", "simcse")]}
     task = content.get("distillation", {}).get("task", "sts")
     size = "large" if "large" in json.dumps(content["models"]) else "base"
     rank = content.get("lora", {}).get("rank", 0)

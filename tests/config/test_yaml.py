@@ -57,9 +57,9 @@ def complaint(parser: object, *arguments: str) -> str:
 def test_a_text_that_yaml_would_read_as_nothing_or_as_something_else_stays(tmp_path: Path, text: str) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(BASE + f"bi_encoder: {{prompt: '{text}'}}\n")
-    assert parse(["--config", str(file)]).bi_encoder["prompt"] == text
+    assert parse(["--config", str(file)]).bi_encoder.prompt == text
     file.write_text(BASE)
-    assert parse(["--config", str(file), f"--bi_encoder.prompt={text}"]).bi_encoder["prompt"] == text
+    assert parse(["--config", str(file), f"--bi_encoder.prompt={text}"]).bi_encoder.prompt == text
 
 
 def test_no_value_is_written_without_quotes(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_an_alias_that_stands_for_something_is_read(tmp_path: Path) -> None:
     )
     config = parse(["--config", str(file)])
     assert config.data.pool == config.data.test == ["a.tsv", "b.tsv"]
-    assert config.cross_encoder == {"max_length": 48, "num_train_epochs": 2}
+    assert (config.cross_encoder.max_length, config.cross_encoder.training) == (48, {"num_train_epochs": 2})
 
 
 @pytest.mark.parametrize("case", ["twice", "itself", "laughs", "deep"])

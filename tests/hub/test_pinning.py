@@ -93,11 +93,11 @@ def fill(name, library):
 
 def contrastive(name, root):
     data = ContrastiveDataConfig(sentences=["sentences.txt"])
-    contrastive_run.check(ContrastiveConfig(name, data, {}, [], root, 0, 60), Path(root))
+    contrastive_run.check(ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60), Path(root))
     return commit_of(name)
 
 def evaluation(name, root):
-    find_models(EvaluationConfig([name], [], EvaluationDataConfig(), None, None, None, root, 0, 60))
+    find_models(EvaluationConfig([name], [], EvaluationDataConfig(), output_dir=root, seed=0, ddp_timeout=60))
     return commit_of(name)
 
 answers = {}

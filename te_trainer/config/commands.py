@@ -1,0 +1,198 @@
+"""The command line of each command: what it reads, and what all of its values together must fulfil."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from te_trainer.config.names import check_model_names, check_output_name, check_path
+from te_trainer.config.parsing import read
+from te_trainer.config.schema import (
+    ContrastiveConfig,
+    EvaluationConfig,
+    HubConfig,
+    MirrorBertConfig,
+    PushConfig,
+    RunConfig,
+    ScoreConfig,
+)
+from te_trainer.errors import InputError
+
+# What the Hub lets a repository be called.
+REPOSITORY = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)\w[\w.-]*/\w([\w.-]{0,94}\w)?", re.ASCII)
+OUTPUT_FORMATS = (".tsv", ".parquet")
+
+
+def parse(argv: Sequence[str] | None = None) -> RunConfig:
+    """The configuration of the main job.
+
+    Raises:
+        InputError: a key or a value that cannot be, or no model, pool or dev set where one is needed.
+    """
+    config = read(RunConfig, argv)
+    data, distillation = config.data, config.distillation
+    if distillation.step0 is not None:
+        config.step0 = parse_step0(distillation.step0)
+    if not config.models:
+        raise InputError("models is empty: name at least one model, e.g. --models '[bert-base-uncased]'")
+    if not data.pool:
+        raise InputError(
+            "data.pool is empty: name at least one source of sentence pairs, e.g. --data.pool '[pairs.tsv]'"
+        )
+    check_model_names([model.name for model in config.models])
+    check_path(config.output_dir, "output_dir")
+    if distillation.selection == "dev" and data.dev is None:
+        raise InputError(
+            "distillation.selection is 'dev' but data.dev names no set with gold scores; give one, or set "
+            "distillation.selection to 'last' or 'agreement'"
+        )
+    for model in config.models:
+        if model.weight is not None and distillation.combine != "weighted":
+            raise InputError(
+                f"models: '{model.name}' has a weight, but distillation.combine is '{distillation.combine}'; set it to "
+                "'weighted', or remove the weight"
+            )
+    if data.extra_pairs is not None and not data.extra:
+        raise InputError("data.extra_pairs is given but data.extra names no source; name one, or remove the key")
+    _check_hub(config.hub)
+    if config.hub.branch_per_cycle and not distillation.keep_cycles:
+        raise InputError(
+            "hub.branch_per_cycle is given but only the best encoders are kept; set distillation.keep_cycles to true"
+        )
+    return config
+
+
+def parse_contrastive(argv: Sequence[str] | None = None) -> ContrastiveConfig:
+    """The configuration of contrastive training alone.
+
+    Raises:
+        InputError: a key or a value that cannot be, or no model or source.
+    """
+    config = _contrastive(argv)
+    if not config.model:
+        raise InputError("model is empty: name a plain PLM, e.g. --model bert-base-uncased")
+    check_path(config.output_dir, "output_dir")
+    if not config.data.sentences:
+        raise InputError("data.sentences is empty: name at least one source, e.g. --data.sentences '[sentences.txt]'")
+    return config
+
+
+def parse_step0(path: str) -> ContrastiveConfig:
+    """The file that a run's `distillation.step0` names.
+
+    Only what the run itself does not decide is kept: the sources of sentences (none for the run's own pool) and the
+    section `contrastive`.
+
+    Raises:
+        InputError: as for a command line.
+    """
+    try:
+        config = _contrastive(["--config", path])
+    except InputError as error:
+        raise InputError(f"distillation.step0: {str(error).removeprefix('--config: ')}") from None
+    data = replace(config.data, dev=None, test=[])
+    return ContrastiveConfig(data=data, contrastive=config.contrastive, output_dir="", seed=0)
+
+
+def parse_evaluation(argv: Sequence[str] | None = None) -> EvaluationConfig:
+    """The configuration of an evaluation.
+
+    Raises:
+        InputError: a key or a value that cannot be, or no model.
+    """
+    config = read(EvaluationConfig, argv)
+    if not config.models:
+        raise InputError("models is empty: name at least one model, e.g. --models '[runs/sts/bert/bi-encoder]'")
+    check_path(config.output_dir, "output_dir")
+    return config
+
+
+def parse_score(argv: Sequence[str] | None = None) -> ScoreConfig:
+    """The configuration of scoring.
+
+    Raises:
+        InputError: a key or a value that cannot be, neither or both of pairs and sentences, an output of another
+            format, or one that is there already.
+    """
+    config = read(ScoreConfig, argv)
+    data = config.data
+    if not config.model:
+        raise InputError("model is empty: name a bi-encoder or a cross-encoder, e.g. --model runs/my/bert/bi-encoder")
+    if (data.pairs is None) == (data.sentences is None):
+        which = "neither is" if data.pairs is None else "both are"
+        raise InputError(f"data: {which} given of data.pairs and data.sentences; name one of them")
+    if data.pairs is not None:
+        of_search: dict[str, Any] = {
+            "top_k": config.top_k if config.top_k != ScoreConfig.top_k else None,
+            "rerank": config.rerank,
+            "data.queries": data.queries,
+            "data.column": data.column,
+        }
+        for key, value in of_search.items():
+            if value is not None:
+                raise InputError(f"{key}: belongs to data.sentences, but data.pairs is given; leave it out")
+    check_output(config.output, config.overwrite)
+    return config
+
+
+def parse_push(argv: Sequence[str] | None = None) -> PushConfig:
+    """Which run is published where.
+
+    Raises:
+        InputError: no folder, no repository, an unknown key.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--run", *arguments]
+    config = read(PushConfig, arguments)
+    for key, value in (("run", config.run), ("hub.repo_id", config.hub.repo_id)):
+        if not value:
+            raise InputError(f"{key} is missing: write push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME")
+    _check_hub(config.hub)
+    return config
+
+
+def check_output(output: str, overwrite: bool) -> None:
+    """Refuse a file of scores that cannot be written, or is there already.
+
+    Raises:
+        InputError: says which.
+    """
+    path = Path(output)
+    if path.suffix.lower() not in OUTPUT_FORMATS:
+        raise InputError(f"output: '{output}' does not end in {' or '.join(OUTPUT_FORMATS)}; name such a file")
+    check_output_name(output, "output")
+    if path.is_dir():
+        raise InputError(f"output: {output} is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"output: {output} is there already; name another file, or set --overwrite true")
+
+
+def names_repository(repository: str) -> bool:
+    """Whether the Hub lets a repository have this name, `OWNER/NAME`."""
+    return REPOSITORY.fullmatch(repository) is not None
+
+
+def _contrastive(argv: Sequence[str] | None) -> ContrastiveConfig:
+    config = read(ContrastiveConfig, argv)
+    if config.contrastive.method == "mirror_bert":
+        config = read(MirrorBertConfig, argv)
+    section = config.contrastive
+    if section.mlp_head and section.pooling != "cls":
+        raise InputError(
+            f"contrastive.mlp_head: the head stands on [CLS], but contrastive.pooling is {section.pooling}; set "
+            "mlp_head to false, or pooling to cls"
+        )
+    return config
+
+
+def _check_hub(hub: HubConfig) -> None:
+    if hub.repo_id is None:
+        if hub != HubConfig():
+            raise InputError("hub: its keys say how to publish, but hub.repo_id is not given; name OWNER/NAME")
+    elif not names_repository(hub.repo_id):
+        raise InputError(f"hub.repo_id: '{hub.repo_id}' cannot name a repository; write it as OWNER/NAME")
