@@ -144,7 +144,7 @@ def nearest(what: str, key: str, known: Sequence[str]) -> str:
     if not close:
         tails = {name.rpartition(".")[2]: name for name in known}
         close = [tails[tail] for tail in difflib.get_close_matches(key.rpartition(".")[2], tails, n=1)]
-    return f"{what}; did you mean '{close[0]}'?" if close else f"{what}; --help-all lists the known ones"
+    return f"{what}; did you mean '{close[0]}'?" if close else f"{what}; --help lists the known ones"
 
 
 def flatten_keys(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from datasets import Dataset
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from te_trainer.config.flat import flat
+from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest
 from te_trainer.distil.selection import agreement
@@ -91,7 +91,7 @@ def write_page(root: Path) -> None:
             *(printable(line.removeprefix("pool: ")) for line in run.pool.describe()),
             *overlap_lines(results),
         ],
-        environment=Table(["key", "value"], list(flat(results["environment"]).items()), text_columns=2),
+        environment=Table(["key", "value"], list(flatten_keys(results["environment"]).items()), text_columns=2),
         configuration="\n".join(map(printable, configuration.splitlines())),
     )
     write_text(root / PAGE, page)

@@ -296,7 +296,7 @@ def test_an_unknown_column_is_answered_with_the_known_ones() -> None:
 
 
 def test_what_resembles_no_key_is_referred_to_help() -> None:
-    assert complaint("--zzzz", "3") == "unknown key 'zzzz'; --help-all lists the known ones"
+    assert complaint("--zzzz", "3") == "unknown key 'zzzz'; --help lists the known ones"
 
 
 @pytest.mark.parametrize("arguments", [["pairs.tsv"], ["--seed", "3", "4"]])
