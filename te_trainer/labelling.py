@@ -21,10 +21,8 @@ from te_trainer.data.digests import text_digest
 from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
-from te_trainer.models.packed.attention import fast_attention, use_attention
-from te_trainer.models.packed.batches import packed_batches, token_batches
-from te_trainer.models.packed.pack import is_packed
-from te_trainer.models.padding import pad
+from te_trainer.models.collation import pad
+from te_trainer.models.packed import AttentionBackend, choose_backend, use_backend
 from te_trainer.models.precision import Precision, autocast
 from te_trainer.models.tokenization import Columns, tokenise
 from te_trainer.shared_array import SharedArray, share_of_rank
@@ -71,11 +69,11 @@ def score_pairs(
     budget = batch_tokens or _default_budget(device)
     encoder.model.to(device).eval()
     scores = SharedArray(scratch and scratch / "scores.f32", (total,), state)
-    with torch.inference_mode(), autocast(device, precision), _fast(encoder, device):
+    with torch.inference_mode(), autocast(device, precision), _fast(encoder, device) as backend:
         if isinstance(encoder, BiEncoder):
-            _score_bi(encoder, pairs, scores, budget, scratch, state, progress or _silent)
+            _score_bi(encoder, backend, pairs, scores, budget, scratch, state, progress or _silent)
         else:
-            _score_cross(encoder, pairs, scores, budget, state, progress or _silent)
+            _score_cross(encoder, backend, pairs, scores, budget, state, progress or _silent)
     state.wait_for_everyone()
     result = np.array(scores.array)
     if not np.isfinite(result).all():
@@ -109,9 +107,10 @@ def embed_sentences(
     state = process_state()
     encoder.model.to(state.device).eval()
     vectors = SharedArray(scratch / "vectors.f32", (len(sentences), encoder.model.config.hidden_size), state)
-    with torch.inference_mode(), autocast(state.device, precision), _fast(encoder, state.device):
+    with torch.inference_mode(), autocast(state.device, precision), _fast(encoder, state.device) as backend:
         _embed(
             encoder,
+            backend,
             lambda start, stop: sentences[start:stop]["sentence1"],
             vectors,
             batch_tokens or _default_budget(state.device),
@@ -146,6 +145,7 @@ def distinct_sentences(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
 
 def _score_bi(
     encoder: BiEncoder,
+    backend: AttentionBackend,
     pairs: Pairs,
     scores: SharedArray,
     budget: int,
@@ -155,7 +155,7 @@ def _score_bi(
 ) -> None:
     ids, first = distinct_sentences(pairs)
     vectors = SharedArray(scratch and scratch / "vectors.f32", (len(first), encoder.model.config.hidden_size), state)
-    _embed(encoder, lambda start, stop: _sentences(pairs, first[start:stop]), vectors, budget, state, progress)
+    _embed(encoder, backend, lambda start, stop: _sentences(pairs, first[start:stop]), vectors, budget, state, progress)
     begin, end = share_of_rank(len(ids), state)
     for start in range(begin, end, WINDOW):
         stop = min(start + WINDOW, end)
@@ -166,6 +166,7 @@ def _score_bi(
 
 def _embed(
     encoder: BiEncoder,
+    backend: AttentionBackend,
     sentences: Callable[[int, int], list[str]],
     vectors: SharedArray,
     budget: int,
@@ -179,7 +180,7 @@ def _embed(
         texts = [encoder.prompt + text for text in sentences(start, stop)]
         encoded = tokenise(encoder.tokenizer, encoder.max_length, texts)
         done = 0
-        for batch in _batches(encoder, encoded["input_ids"], budget):
+        for batch in _batches(backend, encoded["input_ids"], budget):
             inputs = _padded(encoder, {"input_ids": encoded["input_ids"]}, batch, state.device)
             vectors.array[start + batch] = encoder.embed(inputs["input_ids"], inputs["attention_mask"]).cpu().numpy()
             done += len(batch)
@@ -190,13 +191,19 @@ def _embed(
 
 
 def _score_cross(
-    encoder: CrossEncoder, pairs: Pairs, scores: SharedArray, budget: int, state: PartialState, progress: Progress
+    encoder: CrossEncoder,
+    backend: AttentionBackend,
+    pairs: Pairs,
+    scores: SharedArray,
+    budget: int,
+    state: PartialState,
+    progress: Progress,
 ) -> None:
     begin, end = share_of_rank(len(scores.array), state)
     for start, block in _blocks(pairs, begin, end):
         encoded = tokenise(encoder.tokenizer, encoder.max_length, block["sentence1"], block["sentence2"])
         done = 0
-        for batch in _batches(encoder, encoded["input_ids"], budget):
+        for batch in _batches(backend, encoded["input_ids"], budget):
             inputs = _padded(encoder, encoded, batch, state.device)
             scores.array[start + batch] = encoder.scores(**inputs).cpu().numpy()
             done += len(batch)
@@ -233,13 +240,12 @@ def _default_budget(device: torch.device) -> int:
     return 4096 if device.type == "cpu" else 32768
 
 
-def _fast(encoder: Encoder, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    return use_attention(encoder.model, fast_attention(encoder.model, encoder.max_length, device))
+def _fast(encoder: Encoder, device: torch.device) -> contextlib.AbstractContextManager[AttentionBackend]:
+    return use_backend(encoder.model, choose_backend(encoder.model, encoder.max_length, device))
 
 
-def _batches(encoder: Encoder, input_ids: list[list[int]], budget: int) -> Iterator[np.ndarray]:
-    lengths = np.fromiter((len(ids) for ids in input_ids), dtype=np.int64, count=len(input_ids))
-    return (packed_batches if is_packed(encoder.model) else token_batches)(lengths, budget)
+def _batches(backend: AttentionBackend, input_ids: list[list[int]], max_tokens: int) -> Iterator[np.ndarray]:
+    return backend.batches(np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids)), max_tokens)
 
 
 def _silent(share: float) -> None:

@@ -34,6 +34,7 @@ ORDER = [
     "shared_array",
     "distributed",
     "config",
+    "compat",
     "escaping",
     "errors",
 ]

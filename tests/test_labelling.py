@@ -28,8 +28,8 @@ from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import Pooling as PoolingName
 from te_trainer.models.locate import locate
-from te_trainer.models.packed import pack as packing
-from te_trainer.models.packed.batches import ITEMS, ROW, packed_batches, row_size, token_batches
+from te_trainer.models.packed import pack
+from te_trainer.models.packed.batches import BATCH_MULTIPLE, ROW_MULTIPLE, packed_batches, padded_batches, row_length
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
 
@@ -304,7 +304,7 @@ def test_95_of_100_tokens_of_a_batch_are_real(
     """With the budgets that a CPU and a GPU have by default."""
     encoder = real_tokens(kind)
     if not packed:
-        monkeypatch.setattr(packing, "POSITIONS", {})
+        monkeypatch.setattr(pack, "POSITION_IDS_BY_MODEL_TYPE", {})
     pairs: Any
     if source == "stsb dev":
         gold = load_gold("stsb", "dev", {}, str(GOLD_FOLDER))
@@ -316,7 +316,7 @@ def test_95_of_100_tokens_of_a_batch_are_real(
     with Watch(encoder.model) as watch:
         score_pairs(encoder, pairs, batch_tokens=budget)
     sizes = watch.sizes
-    positions = map(row_size, sizes) if packed else (rows * columns for rows, columns in watch.batches)
+    positions = map(row_length, sizes) if packed else (rows * columns for rows, columns in watch.batches)
     assert sum(sizes) >= 0.95 * sum(positions)
     # Not bought with many small batches.
     assert len(watch.batches) <= sum(sizes) / budget + encoder.max_length / 2
@@ -326,8 +326,8 @@ def test_batches_on_a_cpu_are_filled_up_to_4096_tokens(bi_encoder: BiEncoder, mo
     words = sorted({word for pair in sample_pairs(60) for word in pair[0].lower().split() if word.isalpha()})[:50]
     texts = [f"{one} {two}" for one in words for two in words]
     # texts of 4 tokens; a packed batch holds a multiple of 16, as far as there are so many left
-    for packs, sizes in ((packing.POSITIONS, [4032, 4032, 1920, 16]), ({}, [4096, 4096, 1808])):
-        monkeypatch.setattr(packing, "POSITIONS", packs)
+    for packs, sizes in ((pack.POSITION_IDS_BY_MODEL_TYPE, [4032, 4032, 1920, 16]), ({}, [4096, 4096, 1808])):
+        monkeypatch.setattr(pack, "POSITION_IDS_BY_MODEL_TYPE", packs)
         with Watch(bi_encoder.model) as watch:
             score_pairs(bi_encoder, {"sentence1": texts, "sentence2": texts})
         assert watch.sizes == sizes
@@ -348,19 +348,19 @@ def test_packed_batches_are_nearly_full_and_of_few_sizes(seed: int, budget: int)
     assert (np.diff(lengths[np.concatenate(batches)]) <= 0).all()
     ordered, stop = np.sort(lengths)[::-1], 0
     for batch in batches:
-        assert len(batch) == 1 or row_size(lengths[batch].sum()) <= max(budget, ROW)
-        assert len(batch) < ITEMS or len(batch) % ITEMS == 0
+        assert len(batch) == 1 or row_length(lengths[batch].sum()) <= max(budget, ROW_MULTIPLE)
+        assert len(batch) < BATCH_MULTIPLE or len(batch) % BATCH_MULTIPLE == 0
         stop += len(batch)
-        step = ITEMS if len(batch) >= ITEMS else 1
+        step = BATCH_MULTIPLE if len(batch) >= BATCH_MULTIPLE else 1
         more = ordered[stop : stop + step]
-        assert len(more) < step or row_size(lengths[batch].sum() + more.sum()) > budget - ROW
+        assert len(more) < step or row_length(lengths[batch].sum() + more.sum()) > budget - ROW_MULTIPLE
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("budget", [1, 16, 100, 4096])
 def test_token_batches_hold_every_item_once_within_the_budget(seed: int, budget: int) -> None:
     lengths = np.random.default_rng(seed).integers(2, 65, 333)
-    batches = list(token_batches(lengths, budget))
+    batches = list(padded_batches(lengths, budget))
     assert sorted(np.concatenate(batches).tolist()) == list(range(333))
     assert (np.diff(lengths[np.concatenate(batches)]) <= 0).all()
     for batch in batches:
@@ -369,7 +369,7 @@ def test_token_batches_hold_every_item_once_within_the_budget(seed: int, budget:
 
 
 def test_token_batches_of_nothing_are_none() -> None:
-    assert list(token_batches(np.array([], dtype=np.int64), 100)) == []
+    assert list(padded_batches(np.array([], dtype=np.int64), 100)) == []
     assert list(packed_batches(np.array([], dtype=np.int64), 100)) == []
 
 

@@ -25,9 +25,7 @@ from transformers import (
 
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
-from te_trainer.models.packed import pack
-from te_trainer.models.packed.attention import fast_attention, use_attention
-from te_trainer.models.packed.dropout import cpu_dropout
+from te_trainer.models.packed import AttentionBackend, choose_backend, use_backend
 from te_trainer.models.precision import autocast
 from te_trainer.trainers.arguments import as_arguments
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
@@ -333,7 +331,7 @@ class PairTrainer(EvaluatingTrainer):
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:
         """What surrounds a training of the encoder that is there."""
-        with use_attention(self.encoder.model, self._attention()), self._dropout():
+        with use_backend(self.encoder.model, self._backend(), training=True):
             yield
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -341,7 +339,7 @@ class PairTrainer(EvaluatingTrainer):
         if self.is_in_train:
             return super().evaluation_loop(*args, **kwargs)
         try:
-            with use_attention(self.encoder.model, self._attention()):
+            with use_backend(self.encoder.model, self._backend()):
                 return super().evaluation_loop(*args, **kwargs)
         finally:
             self._release()
@@ -370,20 +368,18 @@ class PairTrainer(EvaluatingTrainer):
 
     def _grouped(self) -> bool:
         strategy = self.args.train_sampling_strategy
-        pads = self.args.device.type == "cpu" and self._attention() != pack.NAME
+        pads = self.args.device.type == "cpu" and self._backend().computes_padding
         return strategy == "group_by_length" or (strategy == "auto" and pads)
 
-    def _attention(self) -> str | None:
-        if self.args.torch_compile:
-            # what a compiler makes of padded batches is its own affair
-            return None
-        name = fast_attention(self.encoder.model, self.encoder.max_length, self.args.device)
-        # noise by a sentence's length is nothing for a row of all sentences
-        return "eager" if name == pack.NAME and self.args.neftune_noise_alpha else name
-
-    def _dropout(self) -> contextlib.AbstractContextManager[None]:
-        fast = self.args.device.type == "cpu" and not self.args.torch_compile
-        return cpu_dropout(self.encoder.model) if fast else contextlib.nullcontext()
+    def _backend(self) -> AttentionBackend:
+        return choose_backend(
+            self.encoder.model,
+            self.encoder.max_length,
+            self.args.device,
+            compiled=self.args.torch_compile,
+            # its noise depends on a sentence's padded length
+            needs_padding=bool(self.args.neftune_noise_alpha),
+        )
 
     def _epoch(self) -> int:
         # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from te_trainer.errors import InputError
 from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity, info_nce
 from te_trainer.models import BiEncoder
+from te_trainer.models.collation import BiEncoderCollator
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
-from te_trainer.trainers.collators import BiEncoderCollator
 from te_trainer.trainers.datasets import PairCheck
 from te_trainer.trainers.gather import gather_with_gradient
 from te_trainer.trainers.projection_head import attach_head, detach_head, drop_saved_head

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from te_trainer.losses import logit_mse, soft_bce
 from te_trainer.models import CrossEncoder
+from te_trainer.models.collation import CrossEncoderCollator
 from te_trainer.models.cross_encoder import Activation
 from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
-from te_trainer.trainers.collators import CrossEncoderCollator
 from te_trainer.trainers.datasets import PairCheck
 from te_trainer.trainers.tokenise import tokenise_pairs
 

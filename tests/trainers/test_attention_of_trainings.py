@@ -22,10 +22,9 @@ from transformers import (
 
 from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
-from te_trainer.models.packed import pack as packing
-from te_trainer.models.packed.attention import fast_attention, use_attention
+from te_trainer.models.packed import choose_backend, use_backend
 from te_trainer.models.packed.dropout import CPUDropout
-from te_trainer.models.packed.pack import is_packed
+from te_trainer.models.packed.pack import ATTENTION_NAME, is_packing
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.sampler import LengthGroupedSampler
 
@@ -57,7 +56,7 @@ class Seen(TrainerCallback):
 
     def look(self, when: str, model: nn.Module) -> None:
         dropout = any(type(part) is CPUDropout for part in model.modules())
-        self.found.add((when, is_packed(model), dropout))
+        self.found.add((when, is_packing(model), dropout))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.look("step", kwargs["model"])
@@ -101,7 +100,7 @@ def test_an_encoder_is_left_as_it_came_by_what_fails(kind: str, models: dict[str
     assert state_of(encoder.model) == before
 
     def fail(share: float) -> None:
-        assert is_packed(encoder.model)
+        assert is_packing(encoder.model)
         raise Killed
 
     with pytest.raises(Killed):
@@ -139,7 +138,7 @@ def test_labelling_in_the_midst_of_a_training_changes_nothing(
         trainer_of(encoder, tmp_path, labelled(), callbacks=callbacks).train()
         assert seen.found == {("step", True, True)}
         weights.append(encoder.model.state_dict())
-        assert not is_packed(twin.model)
+        assert not is_packing(twin.model)
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -161,19 +160,23 @@ def test_each_model_that_a_training_makes_is_left_as_it_came(models: dict[str, s
 def test_models_that_cannot_pack_and_long_texts(models: dict[str, str], tmp_path: Path) -> None:
     encoder: Any = load("bi-encoder", models["bert"])
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert fast_attention(encoder.model, 128, cpu) == packing.NAME
-    assert fast_attention(encoder.model, 129, cpu) is None
-    assert fast_attention(encoder.model, 32, gpu) is None
+    assert choose_backend(encoder.model, 128, cpu).attention == ATTENTION_NAME
+    assert choose_backend(encoder.model, 128, cpu, needs_padding=True).attention == "eager"
+    assert choose_backend(encoder.model, 129, cpu).attention is None
+    assert choose_backend(encoder.model, 129, cpu).fast_dropout
+    for untouched in (choose_backend(encoder.model, 32, gpu), choose_backend(encoder.model, 32, cpu, compiled=True)):
+        assert untouched.attention is None and not untouched.fast_dropout
     adapted = peft.get_peft_model(encoder.model, peft.LoraConfig(task_type="FEATURE_EXTRACTION"))
-    assert fast_attention(adapted, 32, cpu) == packing.NAME
+    assert choose_backend(adapted, 32, cpu).attention == ATTENTION_NAME
     other = DistilBertModel(DistilBertConfig(dim=32, n_heads=4, n_layers=1, hidden_dim=64, vocab_size=99))
-    assert fast_attention(other, 32, cpu) == "eager"
-    with use_attention(other, "eager"):
+    backend = choose_backend(other, 32, cpu)
+    assert backend.attention == "eager"
+    with use_backend(other, backend):
         assert other.config._attn_implementation == "eager"
     assert other.config._attn_implementation == "sdpa"
     # somebody's own choice
     other.config._attn_implementation = "flex_attention"
-    assert fast_attention(other, 32, cpu) is None
+    assert choose_backend(other, 32, cpu).attention is None
 
 
 def test_scores_of_an_encoder_with_adapters_are_those_of_its_padded_batches(models: dict[str, str]) -> None:
@@ -183,7 +186,7 @@ def test_scores_of_an_encoder_with_adapters_are_those_of_its_padded_batches(mode
     packed = score_pairs(encoder, labelled())
     encoder.max_length = 129
     np.testing.assert_allclose(score_pairs(encoder, labelled()), packed, rtol=0, atol=1e-5)
-    assert not is_packed(encoder.model)
+    assert not is_packing(encoder.model)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,1 +1,8 @@
-"""Short texts on a CPU, without padding: the only place that knows of it. Trainings and labellings switch it on."""
+"""Short texts without padding, and dropout that is fast on a CPU: the only package that knows of either.
+
+An encoder is plain transformers. Trainings and labellings choose a backend for their device, and enter `use_backend`.
+"""
+
+from te_trainer.models.packed.backends import AttentionBackend, choose_backend, use_backend
+
+__all__ = ["AttentionBackend", "choose_backend", "use_backend"]

@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-BYTES = 8  # of a random word
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def dropout_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor | None:
     """What values on a CPU are multiplied with: 0 with probability `p`, else 1 / (1 - p).
 
-    It is made of whole random words of a generator that torch's seeds: 8 bits decide on one value. So a mask drops a
+    It is made of whole 64-bit numbers of a generator that torch's seeds: 8 bits decide on one value. So a mask drops a
     multiple of 1/256 of its values; which of the two that lie next to `p` is drawn too, and `p` is the mean.
 
     Returns:
-        shape `shape`; None where `p` is 0.
+        Shape `shape`; None where `p` is 0.
     """
     if not p:
         return None
@@ -29,8 +28,8 @@ def dropout_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor | No
     dropped = int(p * 256 + generator.random())
     if dropped == 256:
         return torch.zeros(shape, dtype=dtype)
-    words = generator.integers(2**64 - 1, size=-(-shape.numel() // BYTES), dtype=np.uint64, endpoint=True)
-    numbers = torch.from_numpy(words.view(np.uint8))[: shape.numel()].view(shape)
+    drawn = generator.integers(2**64 - 1, size=-(-shape.numel() // 8), dtype=np.uint64, endpoint=True)
+    numbers = torch.from_numpy(drawn.view(np.uint8))[: shape.numel()].view(shape)
     # 0 or 1, times the bits of a float, is 0 or this float: a third of the time of converting and scaling
     integer = INTEGERS[dtype.itemsize]
     scale = torch.tensor(1 / (1 - p), dtype=dtype).view(integer).item()

@@ -1,7 +1,7 @@
 """Padded batches whose tokens go through a model one behind another, so that a CPU computes no padding.
 
 Only attention looks at more than one token at a time. All else in a BERT sees one long row of tokens; attention takes
-sentences of similar length out of it, and puts what it found back.
+sentences of similar length out of it, and puts its outputs back.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -18,24 +19,32 @@ from transformers import MODEL_MAPPING, AttentionInterface, AttentionMaskInterfa
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from te_trainer.models.packed.batches import row_size, split_by_size
+from te_trainer.compat import softmax_backward
+from te_trainer.models.packed.batches import row_length, split_by_size
 from te_trainer.models.packed.dropout import dropout_mask
 
-NAME = "te_trainer_packed"  # of the attention, among those of transformers
+ATTENTION_NAME = "te_trainer_packed"  # among transformers' attentions
 
 # torch's softmax is slow over fewer than 16 values; sizes are rounded, because each is compiled on its own.
-SHORTEST = 16
-LENGTH = 8
-GROUP = 5_000  # products of a query and a key that cost as much as one more group of sentences
+MIN_SOFTMAX_WIDTH = 16
+LENGTH_MULTIPLE = 8
+GROUP_COST = 5_000  # products of a query and a key that cost as much as one more group of sentences
 
 
-class Sentences(NamedTuple):
-    """Sentences of similar length, of a packed row, as attention's heads see them."""
+class AttentionGroup(NamedTuple):
+    """Sentences of similar length, of a packed row, as attention's heads see them.
 
-    number: int
+    Args:
+        sentences: Number of sentences, padding ones included.
+        length: Tokens of the longest sentence, rounded up.
+        vectors: Indices of their vectors among those of all tokens' heads, shape (sentences * heads * length,).
+        bias: Added to scores: 0 for tokens, float32's least number for padding, shape (sentences, 1, 1, length).
+    """
+
+    sentences: int
     length: int
-    vectors: Tensor  # where vectors lie among all tokens' heads, shape (number * heads * length,)
-    mask: Tensor  # added to scores: 0 for tokens, float32's least number for padding, shape (number, 1, 1, length)
+    vectors: Tensor
+    bias: Tensor
 
 
 class Packing:
@@ -44,7 +53,7 @@ class Packing:
     The row ends with at least one filler, which is what padding is replaced by: no gradient reaches it.
 
     Args:
-        attention_mask: shape (n, length), 1 for real tokens; at most 128 of them a sentence.
+        attention_mask: Shape (n, length), 1 for real tokens; at most 128 of them a sentence.
     """
 
     def __init__(self, attention_mask: Tensor) -> None:
@@ -52,53 +61,53 @@ class Packing:
         self.shape = attention_mask.shape
         self.lengths = mask.sum(1)
         real = np.flatnonzero(mask)
-        self.real = len(real)
-        self.total = row_size(self.real)
-        tokens = np.zeros(self.total, dtype=np.int64)
-        tokens[: self.real] = real
-        self.tokens = torch.from_numpy(tokens)
-        places = np.full(mask.size, self.total - 1)
-        places[real] = np.arange(self.real)
-        self.places = torch.from_numpy(places)
-        self._heads: dict[int, tuple[list[Sentences], Tensor]] = {}
+        self.num_tokens = len(real)
+        self.row_length = row_length(self.num_tokens)
+        in_batch = np.zeros(self.row_length, dtype=np.int64)
+        in_batch[: self.num_tokens] = real
+        self.in_batch = torch.from_numpy(in_batch)  # index of each token of the row in the padded batch
+        in_row = np.full(mask.size, self.row_length - 1)
+        in_row[real] = np.arange(self.num_tokens)
+        self.in_row = torch.from_numpy(in_row)  # index of each token of the padded batch in the row
+        self._groups: dict[int, tuple[list[AttentionGroup], Tensor]] = {}
 
     def pack(self, batch: Tensor) -> Tensor:
-        """From shape (n, length) to (1, total)."""
-        return batch.reshape(-1)[self.tokens].unsqueeze(0)
+        """From shape (n, length) to (1, row length)."""
+        return batch.reshape(-1)[self.in_batch].unsqueeze(0)
 
     def unpack(self, row: Tensor) -> Tensor:
-        """From shape (1, total, hidden) to (n, length, hidden); padding becomes the filler's vector."""
+        """From shape (1, row length, hidden) to (n, length, hidden); padding becomes the filler's vector."""
         return _Unpack.apply(row.squeeze(0), self).view(*self.shape, -1)
 
-    def heads(self, heads: int) -> tuple[list[Sentences], Tensor]:
+    def attention_groups(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:
         """All sentences in groups, and where each token's heads lie behind one another in the groups' vectors.
 
         Returns:
-            groups, and an index of shape (total * heads,).
+            Groups, and an index of shape (row length * heads,).
         """
-        if heads not in self._heads:
-            self._heads[heads] = self._group(heads)
-        return self._heads[heads]
+        if num_heads not in self._groups:
+            self._groups[num_heads] = self._group(num_heads)
+        return self._groups[num_heads]
 
-    def _group(self, heads: int) -> tuple[list[Sentences], Tensor]:
+    def _group(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:
         starts = np.cumsum(self.lengths) - self.lengths
-        rounded = np.maximum(SHORTEST, -(-self.lengths // LENGTH) * LENGTH)
-        head = np.arange(heads)
+        rounded = np.maximum(MIN_SOFTMAX_WIDTH, -(-self.lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
+        head = np.arange(num_heads)
         groups, offset = [], 0
-        back = np.zeros((self.total, heads), dtype=np.int64)
-        for group in split_by_size(rounded**2, GROUP):
-            length, number = int(rounded[group[0]]), _round_up(len(group))
+        back = np.zeros((self.row_length, num_heads), dtype=np.int64)
+        for group in split_by_size(rounded**2, GROUP_COST):
+            length, sentences = int(rounded[group[0]]), _round_up(len(group))
             position = np.arange(length)
-            real = np.zeros((number, length), dtype=bool)
+            real = np.zeros((sentences, length), dtype=bool)
             real[: len(group)] = position < self.lengths[group][:, None]
-            places = np.full((number, length), self.total - 1)
-            places[real] = (starts[group][:, None] + position)[real[: len(group)]]
-            vectors = places[:, None] * heads + head[:, None]
+            tokens = np.full((sentences, length), self.row_length - 1)
+            tokens[real] = (starts[group][:, None] + position)[real[: len(group)]]
+            vectors = tokens[:, None] * num_heads + head[:, None]
             sentence, column = np.nonzero(real)
-            back[places[real]] = offset + (sentence[:, None] * heads + head) * length + column[:, None]
+            back[tokens[real]] = offset + (sentence[:, None] * num_heads + head) * length + column[:, None]
             offset += vectors.size
-            mask = np.where(real, np.float32(0), np.finfo(np.float32).min)[:, None, None]
-            groups.append(Sentences(number, length, torch.from_numpy(vectors.ravel()), torch.from_numpy(mask)))
+            bias = np.where(real, np.float32(0), np.finfo(np.float32).min)[:, None, None]
+            groups.append(AttentionGroup(sentences, length, torch.from_numpy(vectors.ravel()), torch.from_numpy(bias)))
         return groups, torch.from_numpy(back.ravel())
 
 
@@ -108,18 +117,18 @@ class _Unpack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, row: Tensor, packing: Packing) -> Tensor:
         ctx.packing = packing
-        return row.index_select(0, packing.places)
+        return row.index_select(0, packing.in_row)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         packing = ctx.packing
-        row = gradients[0].index_select(0, packing.tokens)
-        row[packing.real :] = 0
+        row = gradients[0].index_select(0, packing.in_batch)
+        row[packing.num_tokens :] = 0
         return row, None
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(Q K^T * scaling) V with dropout, sentence by sentence; query, key and value of shape (total, heads, d).
+    """softmax(Q K^T * scaling) V with dropout, sentence by sentence; query, key and value of shape (tokens, heads, d).
 
     Scores are normalised in float32: 16 bits take five times as long on a CPU.
     """
@@ -128,49 +137,48 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float, dropout: float
     ) -> Tensor:
-        total, heads, width = query.shape
-        groups, back = packing.heads(heads)
+        tokens, heads, width = query.shape
+        groups, back = packing.attention_groups(heads)
         rows = [each.reshape(-1, width) for each in (query, key, value)]
         outputs, kept = [], []
         for group in groups:
             q, k, v = (row.index_select(0, group.vectors).view(-1, group.length, width) for row in rows)
-            scores = torch.bmm(q, k.transpose(1, 2)).view(group.number, heads, group.length, group.length)
-            shares = torch.add(group.mask, scores, alpha=scaling).softmax(-1)
-            mask = dropout_mask(shares.shape, dropout, q.dtype)
-            kept += [q, k, v, shares, mask]
-            outputs.append(torch.bmm(_dropped(shares, mask, q.dtype), v).view(-1, width))
+            scores = torch.bmm(q, k.transpose(1, 2)).view(group.sentences, heads, group.length, group.length)
+            probabilities = torch.add(group.bias, scores, alpha=scaling).softmax(-1)
+            mask = dropout_mask(probabilities.shape, dropout, q.dtype)
+            kept += [q, k, v, probabilities, mask]
+            outputs.append(torch.bmm(_dropped(probabilities, mask, q.dtype), v).view(-1, width))
         ctx.packing, ctx.scaling = packing, scaling
         ctx.save_for_backward(*kept)
-        return torch.cat(outputs).index_select(0, back).view(total, heads, width)
+        return torch.cat(outputs).index_select(0, back).view(tokens, heads, width)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        total, heads, width = gradient.shape
-        groups, back = ctx.packing.heads(heads)
+        tokens, heads, width = gradient.shape
+        groups, back = ctx.packing.attention_groups(heads)
         rows, kept = gradient.reshape(-1, width), iter(ctx.saved_tensors)
-        found: tuple[list[Tensor], ...] = ([], [], [])
+        parts: tuple[list[Tensor], ...] = ([], [], [])  # of query, key and value
         for group in groups:
-            q, k, v, shares, mask = islice(kept, 5)
+            q, k, v, probabilities, mask = islice(kept, 5)
             g = rows.index_select(0, group.vectors).view(-1, group.length, width)
-            found[2].append(torch.bmm(_dropped(shares, mask, q.dtype).transpose(1, 2), g))
-            of_shares = torch.bmm(g, v.transpose(1, 2)).view(shares.shape)
+            parts[2].append(torch.bmm(_dropped(probabilities, mask, q.dtype).transpose(1, 2), g))
+            of_probabilities = torch.bmm(g, v.transpose(1, 2)).view(probabilities.shape)
             if mask is not None:
-                of_shares *= mask
-            of_shares = of_shares.to(shares.dtype)
-            of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype).mul_(ctx.scaling)
+                of_probabilities *= mask
+            of_scores = softmax_backward(of_probabilities.to(probabilities.dtype), probabilities).mul_(ctx.scaling)
             of_scores = of_scores.to(q.dtype).view(-1, group.length, group.length)
-            found[0].append(torch.bmm(of_scores, k))
-            found[1].append(torch.bmm(of_scores.transpose(1, 2), q))
-        packed = [torch.cat([part.view(-1, width) for part in parts]).index_select(0, back) for parts in found]
+            parts[0].append(torch.bmm(of_scores, k))
+            parts[1].append(torch.bmm(of_scores.transpose(1, 2), q))
+        packed = [torch.cat([part.view(-1, width) for part in each]).index_select(0, back) for each in parts]
         for each in packed:
-            each[ctx.packing.real * heads :] = 0
-        return (*(each.view(total, heads, width) for each in packed), None, None, None)
+            each[ctx.packing.num_tokens * heads :] = 0
+        return (*(each.view(tokens, heads, width) for each in packed), None, None, None)
 
 
-def _dropped(shares: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    shares = shares.to(dtype)
-    return (shares if mask is None else shares * mask).view(-1, *shares.shape[-2:])
+def _dropped(probabilities: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    probabilities = probabilities.to(dtype)
+    return (probabilities if mask is None else probabilities * mask).view(-1, *probabilities.shape[-2:])
 
 
 def packed_attention(
@@ -184,7 +192,7 @@ def packed_attention(
     dropout: float = 0.0,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """For `AttentionInterface`: shapes (1, heads, total, d) in, (1, total, heads, d) out; padded batches as ever."""
+    """For `AttentionInterface`: shapes (1, heads, tokens, d) in, (1, tokens, heads, d) out; padded batches as ever."""
     if packing is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
@@ -204,14 +212,39 @@ def _round_up(number: int) -> int:
     return -(-number // step) * step
 
 
-AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, _mask)
+AttentionInterface.register(ATTENTION_NAME, packed_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, _mask)
 
 
-# What all models of `POSITIONS` take, in their order.
-ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-# Who gives or asks for these sees every token of a padded batch.
-PADDED = ("inputs_embeds", "past_key_values", "encoder_hidden_states", "output_hidden_states", "output_attentions")
+def _column_positions(ids: Tensor, padding: int) -> Tensor:
+    return torch.arange(ids.shape[1]).expand_as(ids)
+
+
+def _counted_positions(ids: Tensor, padding: int) -> Tensor:
+    real = ids != padding
+    return real.cumsum(1) * real + padding
+
+
+# How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.
+POSITION_IDS_BY_MODEL_TYPE = {
+    "bert": _column_positions,
+    "electra": _column_positions,
+    "roberta": _counted_positions,
+    "xlm-roberta": _counted_positions,
+    "camembert": _counted_positions,
+}
+# What all of them take, in their order.
+FORWARD_ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+# With these, a caller gives or sees every token of a padded batch.
+PADDED_ARGUMENTS = (
+    "inputs_embeds",
+    "past_key_values",
+    "encoder_hidden_states",
+    "output_hidden_states",
+    "output_attentions",
+)
+
+_packing_models: WeakSet[nn.Module] = WeakSet()
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel | None:
@@ -220,26 +253,26 @@ def transformers_model(model: nn.Module) -> PreTrainedModel | None:
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Whether `packed` is made for a model."""
+    """Whether `pack_rows` is made for a model."""
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         # vectors in front of every sentence are nothing for a row of all sentences
         return False
     plain = transformers_model(model)
-    if plain is None or plain.config.model_type not in POSITIONS or getattr(plain.config, "is_decoder", False):
+    if plain is None or plain.config.model_type not in POSITION_IDS_BY_MODEL_TYPE:
         return False
     # a repository's own code may call itself by these names
     known: Any = MODEL_MAPPING.get(type(plain.config), ())
-    return isinstance(plain.base_model, known)
+    return isinstance(plain.base_model, known) and not getattr(plain.config, "is_decoder", False)
 
 
 @contextlib.contextmanager
-def packed(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, a model of which `can_pack` holds, and whose attention is `NAME`, computes packed rows.
+def pack_rows(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, a model of which `can_pack` holds, and whose attention is `ATTENTION_NAME`, packs its batches.
 
     It takes padded batches of `input_ids`, and gives what it gives of them otherwise. Passes that ask for more than
     the last layer, or give other inputs, are computed with their padding.
     """
-    if is_packed(model):
+    if is_packing(model):
         yield
         return
     base: Any = model.base_model
@@ -248,23 +281,26 @@ def packed(model: PreTrainedModel) -> Iterator[None]:
         base.encoder.register_forward_hook(_unpack, with_kwargs=True),
         *(layer.attention.self.register_forward_pre_hook(_cast_once) for layer in base.encoder.layer),
     ]
+    _packing_models.add(base)
     try:
         yield
     finally:
+        _packing_models.discard(base)
         for handle in handles:
             handle.remove()
 
 
-def is_packed(model: nn.Module) -> bool:
+def is_packing(model: nn.Module) -> bool:
     """Whether a model computes no padding at the moment."""
     plain = transformers_model(model)
-    return plain is not None and _pack in plain.base_model._forward_pre_hooks.values()
+    return plain is not None and plain.base_model in _packing_models
 
 
 def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
-    inputs = {**dict(zip(ARGUMENTS, args, strict=False)), **inputs}
+    inputs = {**dict(zip(FORWARD_ARGUMENTS, args, strict=False)), **inputs}
     ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
-    asked = [inputs.get(name) for name in PADDED] + [base.config.output_hidden_states, base.config.output_attentions]
+    asked = [inputs.get(name) for name in PADDED_ARGUMENTS]
+    asked += [base.config.output_hidden_states, base.config.output_attentions]
     if ids is None or any(value is not None and value is not False for value in asked):
         return None
     if mask is not None and mask.dim() != 2:
@@ -272,7 +308,7 @@ def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
     packing = Packing(torch.ones_like(ids) if mask is None else mask)
     packed = {name: inputs.get(name) for name in ("token_type_ids", "position_ids")}
     if packed["position_ids"] is None:
-        packed["position_ids"] = POSITIONS[base.config.model_type](ids, base.config.pad_token_id)
+        packed["position_ids"] = POSITION_IDS_BY_MODEL_TYPE[base.config.model_type](ids, base.config.pad_token_id)
     packed = {name: value if value is None else packing.pack(value) for name, value in packed.items()}
     rest = {name: value for name, value in inputs.items() if name not in {"input_ids", "attention_mask", *packed}}
     return (), {"input_ids": packing.pack(ids), **packed, **rest, "packing": packing}
@@ -291,22 +327,3 @@ def _cast_once(module: nn.Module, args: tuple[Any, ...]) -> Any:
         return None
     hidden, *rest = args
     return hidden.to(torch.get_autocast_dtype("cpu")), *rest
-
-
-def _columns(ids: Tensor, padding: int) -> Tensor:
-    return torch.arange(ids.shape[1]).expand_as(ids)
-
-
-def _counted(ids: Tensor, padding: int) -> Tensor:
-    real = ids != padding
-    return real.cumsum(1) * real + padding
-
-
-# How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.
-POSITIONS = {
-    "bert": _columns,
-    "electra": _columns,
-    "roberta": _counted,
-    "xlm-roberta": _counted,
-    "camembert": _counted,
-}

@@ -15,11 +15,11 @@ from conftest import sample_pairs
 from torch import Tensor
 
 from te_trainer.models import BiEncoder
-from te_trainer.models.packed import pack as packing
-from te_trainer.models.packed.attention import use_attention
-from te_trainer.models.packed.batches import ROW
+from te_trainer.models.packed import use_backend
+from te_trainer.models.packed.backends import PackedCPUBackend
+from te_trainer.models.packed.batches import ROW_MULTIPLE
 from te_trainer.models.packed.dropout import cpu_dropout
-from te_trainer.models.packed.pack import Packing
+from te_trainer.models.packed.pack import Packing, is_packing
 from te_trainer.models.precision import autocast
 
 LENGTH = 100
@@ -57,7 +57,7 @@ def two_of() -> Iterator[Two]:
             plain = auto._from_config(config(name, dropout), attn_implementation="eager")
             packed = auto._from_config(config(name, dropout))
             packed.load_state_dict(plain.state_dict())
-            stack.enter_context(use_attention(packed, packing.NAME))
+            stack.enter_context(use_backend(packed, PackedCPUBackend()))
             return plain, packed
 
         yield make
@@ -146,7 +146,7 @@ def test_a_model_with_the_same_configuration_object_is_computed_as_ever(two_of: 
     expected.set_attn_implementation("eager")
     inputs = batch("Bert", 9)
     torch.testing.assert_close(other(**inputs).logits, expected(**inputs).logits, atol=1e-5, rtol=1e-5)
-    assert not packing.is_packed(other)
+    assert not is_packing(other)
 
 
 def test_layers_that_are_computed_again_give_the_same_gradients(two_of: Two) -> None:
@@ -188,14 +188,14 @@ def test_padding_is_not_computed(two_of: Two) -> None:
     inputs = batch("Bert", 37)
     packed(**inputs)
     real = int(inputs["attention_mask"].sum())
-    assert real < seen[0] <= real + ROW < inputs["input_ids"].numel()
+    assert real < seen[0] <= real + ROW_MULTIPLE < inputs["input_ids"].numel()
 
 
 def test_rows_have_few_sizes() -> None:
     """Every size is compiled on its own, and what was compiled is kept."""
     masks = [batch("Bert", sentences)["attention_mask"] for sentences in range(1, 200)]
-    sizes = {Packing(mask).total for mask in masks if mask.sum() < 1000}
-    assert sizes <= set(range(ROW, 1000 + ROW, ROW))
+    sizes = {Packing(mask).row_length for mask in masks if mask.sum() < 1000}
+    assert sizes <= set(range(ROW_MULTIPLE, 1000 + ROW_MULTIPLE, ROW_MULTIPLE))
 
 
 def test_bfloat16_is_as_near_to_float32_as_the_plain_attention(two_of: Two) -> None:
@@ -259,6 +259,6 @@ def test_vectors_are_those_of_the_padded_batch(tiny: Path, pooling: Any) -> None
     texts = [text for pair in sample_pairs(20) for text in pair]
     inputs = encoder.tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")
     padded = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
-    with use_attention(encoder.model, packing.NAME):
+    with use_backend(encoder.model, PackedCPUBackend()):
         packed = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
     torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-5)

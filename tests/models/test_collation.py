@@ -10,7 +10,7 @@ import torch
 from conftest import sample_pairs
 from transformers import AutoTokenizer
 
-from te_trainer.models.padding import pad
+from te_trainer.models.collation import pad
 from te_trainer.models.tokenization import tokenise
 
 

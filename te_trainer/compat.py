@@ -1,0 +1,30 @@
+"""Private names of other libraries that the package cannot do without, each in one place.
+
+Tested with torch 2.13, transformers 5.23. Whoever raises an upper bound in `setup.py` looks at each of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+
+def attention_of(config: PretrainedConfig) -> str | None:
+    """Name of the attention that a model computes with; transformers has a public name for setting it alone."""
+    name: str | None = config._attn_implementation
+    return name
+
+
+def set_attention(config: PretrainedConfig, name: str | None) -> None:
+    """Set the attention of one configuration; the public `set_attn_implementation` sets those of all of a model."""
+    config._attn_implementation = name
+
+
+def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
+    """Gradient of a softmax over the last dimension, in one pass; what autograd calls itself."""
+    backward: Any = torch._softmax_backward_data
+    result: Tensor = backward(gradient, probabilities, -1, probabilities.dtype)
+    return result
