@@ -21,7 +21,7 @@ def main() -> None:
 
 def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     from te_trainer.distributed import process_state
-    from te_trainer.evaluation.models import find_models
+    from te_trainer.evaluation.models import resolve_models
     from te_trainer.evaluation.predictions import count_truncations, predict_all, write_run_file
     from te_trainer.evaluation.results import collect
     from te_trainer.evaluation.sets import load_sets
@@ -33,11 +33,11 @@ def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     # Models, sets with gold scores
     ################
     state = process_state()
-    entries = find_models(config)
+    models = resolve_models(config)
     sets = load_sets(config)
     if state.is_main_process:
-        write_run_file(root, config, entries, sets)
-        count_truncations(root, entries, sets)
+        write_run_file(root, config, models, sets)
+        count_truncations(root, models, sets)
     state.wait_for_everyone()
 
     ################
@@ -46,14 +46,14 @@ def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     with RunProgress(enabled=state.is_main_process) as progress:
         for task in sets:
             progress.say(task.describe())
-        predict_all(root, entries, sets, progress)
+        predict_all(root, models, sets, progress)
 
     ################
     # Scores
     ################
     if state.is_main_process:
         results_file = root / "results.json"
-        results = collect(root, config, entries, sets)
+        results = collect(root, config, models, sets)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         write_tables(root, results)
         show_tables(results)

@@ -1,4 +1,4 @@
-"""The models that are scored: found, told apart, named, loaded; one checkpoint each, or an ensemble."""
+"""The models that an evaluation scores: one encoder each, or an ensemble of several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from te_trainer.config.names import LONGEST_NAME, folded
 from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.errors import InputError
-from te_trainer.models import Encoder, load_encoder, resolve_checkpoint
+from te_trainer.models import Checkpoint, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.runs.commits import pin_models
@@ -21,37 +21,35 @@ LONGEST_ENSEMBLE = 240  # bytes of the name of its folder, which is written as .
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A model and how it reads sentences.
+class Member:
+    """An encoder, and how the evaluation reads texts with it.
 
     Args:
-        path: a Hub id, a local folder or `package:folder`.
-        name: of its folder of predictions.
+        name: Name of its folder of predictions.
         pooling: None for a cross-encoder.
     """
 
-    path: str
+    checkpoint: Checkpoint
     name: str
-    kind: Kind
     pooling: Pooling | None
     max_length: int
 
-    def load(self) -> Encoder:
-        """The encoder, in float32."""
-        return load_encoder(self.path, pooling=self.pooling, max_length=self.max_length)
+    @property
+    def kind(self) -> Kind:
+        return self.checkpoint.kind
 
     def describe(self) -> str:
-        """What it was taken for, for people."""
+        """What the encoder was taken for, as a line."""
         pooling = f"{self.pooling} pooling, " if self.pooling else ""
-        return f"{self.name}: {self.kind}, {pooling}up to {self.max_length:,} tokens ({self.path})"
+        return f"{self.name}: {self.kind}, {pooling}up to {self.max_length:,} tokens ({self.checkpoint.name})"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is scored as one: a checkpoint, or an ensemble of several, whose predictions are averaged."""
+class ScoredModel:
+    """What is scored as one: an encoder, or an ensemble of several, whose predictions are averaged."""
 
     name: str
-    members: tuple[Checkpoint, ...]
+    members: tuple[Member, ...]
 
     @property
     def kind(self) -> str:
@@ -60,67 +58,66 @@ class Entry:
         return kinds.pop() if len(kinds) == 1 else "ensemble"
 
 
-def find_models(config: EvaluationConfig) -> list[Entry]:
-    """The models of a configuration; nothing is loaded yet.
+def resolve_models(config: EvaluationConfig) -> list[ScoredModel]:
+    """The models of a configuration; no weights are loaded yet.
 
     Raises:
-        InputError: no such model, one that is neither a bi- nor a cross-encoder, one named twice.
+        InputError: There is no such model, it is neither a bi- nor a cross-encoder, or it is named twice.
     """
-    entries = [_members(entry) for entry in config.models]
-    same = [tuple(map(_identity, members)) for members in entries]
-    for members, written in zip(same, config.models, strict=True):
-        if same.count(members) > 1:
-            raise InputError(f"models: '{written}' is named twice; remove one of them")
-    paths = list(dict.fromkeys(path for members in entries for path in members))
+    ensembles = [_split_ensemble(entry) for entry in config.models]
+    identities = [tuple(map(_identity, paths)) for paths in ensembles]
+    for identity, entry in zip(identities, config.models, strict=True):
+        if identities.count(identity) > 1:
+            raise InputError(f"models: '{entry}' is named twice; remove one of them")
+    paths = list(dict.fromkeys(itertools.chain(*ensembles)))
     pin_models(paths, Path(config.output_dir))
-    names = _names(paths)
-    found = {path: _checkpoint(path, name, config) for path, name in names.items()}
-    ensembles = [tuple(found[path] for path in members) for members in entries]
-    listed = [Entry("+".join(member.name for member in members), members) for members in ensembles]
-    for entry, written in zip(listed, config.models, strict=True):
-        if len(entry.name.encode()) > LONGEST_ENSEMBLE:
+    members = {path: _member(path, name, config) for path, name in _folder_names(paths).items()}
+    models = []
+    for ensemble, entry in zip(ensembles, config.models, strict=True):
+        name = "+".join(members[path].name for path in ensemble)
+        if len(name.encode()) > LONGEST_ENSEMBLE:
             raise InputError(
-                f"models: the folder of '{written}' would have a name of {len(entry.name.encode())} bytes, more than "
+                f"models: the folder of '{entry}' would have a name of {len(name.encode())} bytes, more than "
                 f"{LONGEST_ENSEMBLE}; give its models' folders shorter names"
             )
-    return listed
+        models.append(ScoredModel(name, tuple(members[path] for path in ensemble)))
+    return models
 
 
-def checkpoints(entries: list[Entry]) -> list[Checkpoint]:
-    """Each checkpoint once, however many ensembles it is in."""
-    return list(dict.fromkeys(member for entry in entries for member in entry.members))
+def distinct_members(models: list[ScoredModel]) -> list[Member]:
+    """Each encoder once, however many ensembles it is in."""
+    return list(dict.fromkeys(member for model in models for member in model.members))
 
 
-def _members(entry: str) -> tuple[str, ...]:
-    members = (entry,) if Path(entry).is_dir() else tuple(part.strip() for part in entry.split("+"))
-    for member in members:
-        if not member or list(map(_identity, members)).count(_identity(member)) > 1:
-            raise InputError(f"models: '{entry}' is no ensemble; write one+two, two different models")
-    return members
+def _split_ensemble(entry: str) -> tuple[str, ...]:
+    paths = (entry,) if Path(entry).is_dir() else tuple(part.strip() for part in entry.split("+"))
+    if not all(paths) or len(set(map(_identity, paths))) < len(paths):
+        raise InputError(f"models: '{entry}' is no ensemble; write one+two, two different models")
+    return paths
 
 
-def _checkpoint(path: str, name: str, config: EvaluationConfig) -> Checkpoint:
+def _member(path: str, name: str, config: EvaluationConfig) -> Member:
     checkpoint = resolve_checkpoint(path)
     pooling = None
     if checkpoint.kind == "cross-encoder":
         check_cross_encoder(checkpoint, config.max_length)
     else:
         pooling = check_bi_encoder(checkpoint, config.pooling, max_length=config.max_length)
-    return Checkpoint(path, name, checkpoint.kind, pooling, config.max_length or checkpoint.max_length)
+    return Member(checkpoint, name, pooling, config.max_length or checkpoint.max_length)
 
 
-def _names(paths: list[str]) -> dict[str, str]:
-    """Of each model, as little of its path's end as tells it from the others, with the PLM's name before the kind.
+def _folder_names(paths: list[str]) -> dict[str, str]:
+    """For each model, as little of the end of its path as tells it from the others.
 
-    Where two such ends are alike once they are names of folders, all but the first get a number.
+    A folder that is named like a kind gets its PLM's name in front. Where two ends are alike once they are names of
+    folders, all but the first get a number.
     """
     parts = {path: _parts(path) for path in paths}
     lengths = {path: 1 + (parts[path][-1] in get_args(Kind)) for path in paths}
     for _ in range(max(map(len, parts.values()))):
         ends = {path: parts[path][-lengths[path] :] for path in paths}
         for path, end in ends.items():
-            if list(ends.values()).count(end) > 1:
-                lengths[path] += 1
+            lengths[path] += list(ends.values()).count(end) > 1
     names: dict[str, str] = {}
     for path in paths:
         name = re.sub(r"[^\w.-]+", "_", "_".join(parts[path][-lengths[path] :])).lstrip(".") or "model"
@@ -131,14 +128,14 @@ def _names(paths: list[str]) -> dict[str, str]:
     return names
 
 
+def _parts(path: str) -> list[str]:
+    model, revision = split_revision(path)
+    parts = list(Path(path).absolute().parts[1:]) if is_folder(path) else model.split("/")
+    if revision is not None:
+        parts[-1] += f"@{revision.replace('/', '_')}"
+    return [part for part in parts if part not in {"", ".."}]
+
+
 def _identity(path: str) -> str:
     """One text for one model, however a local folder is written."""
     return str(Path(path).resolve()) if is_folder(path) else path
-
-
-def _parts(path: str) -> list[str]:
-    model, revision = split_revision(path)
-    where = Path(path).absolute().parts[1:] if is_folder(path) else model.split("/")
-    if revision is not None:
-        where = [*where[:-1], f"{where[-1]}@{revision.replace('/', '_')}"]
-    return [part for part in where if part not in {"", ".."}]

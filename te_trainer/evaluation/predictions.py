@@ -19,11 +19,11 @@ from te_trainer.data.readers import source_file
 from te_trainer.distil.combine import combine
 from te_trainer.distributed import process_state
 from te_trainer.errors import InputError
-from te_trainer.evaluation.models import Checkpoint, Entry, checkpoints
+from te_trainer.evaluation.models import ScoredModel, distinct_members
 from te_trainer.evaluation.sets import TaskSet
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damage_as_input_error, read_run_file
-from te_trainer.models import resolve_checkpoint
+from te_trainer.models import load_encoder
 from te_trainer.runs.commits import commits_of, set_commits_of
 from te_trainer.runs.continuing import comparable, update_run_file
 from te_trainer.runs.environment import library_versions
@@ -34,7 +34,7 @@ from te_trainer.runs.truncation import count_truncation, describe_truncation
 TRUNCATION = "truncation.json"
 
 
-def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], sets: list[TaskSet]) -> None:
+def write_run_file(root: Path, config: EvaluationConfig, models: list[ScoredModel], sets: list[TaskSet]) -> None:
     """Write `run.yaml`: what is evaluated, or see that it is the same as when the evaluation began.
 
     Raises:
@@ -44,8 +44,8 @@ def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], s
     content = {
         "config": comparable(config),
         "versions": library_versions(),
-        "models": {member.path: resolve_checkpoint(member.path).fingerprint for member in checkpoints(entries)},
-        **commits_of([member.path for member in checkpoints(entries)]),
+        "models": {member.checkpoint.name: member.checkpoint.fingerprint for member in distinct_members(models)},
+        **commits_of([member.checkpoint.name for member in distinct_members(models)]),
         **set_commits_of((task.source, config.data.dir) for task in sets),
         "tasks": {task.source: _digest(task, config) for task in sets},
     }
@@ -62,72 +62,70 @@ def write_run_file(root: Path, config: EvaluationConfig, entries: list[Entry], s
     update_run_file(root, config, {}, process_state().num_processes)
 
 
-def predict_all(root: Path, entries: list[Entry], sets: list[TaskSet], progress: RunProgress) -> None:
+def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], progress: RunProgress) -> None:
     """Predictions of every checkpoint, on all ranks, unless an earlier process made them."""
-    wanted = checkpoints(entries)
-    progress.total = len(wanted)
+    members = distinct_members(models)
+    progress.total = len(members)
     state = process_state()
-    for member in wanted:
+    truncated = truncations(root)
+    for member in members:
         progress.say(member.describe())
-        cut = truncations(root).get(member.name, {})
-        if cut.get("cut"):
-            progress.say(describe_truncation(member.name, member.kind, cut, "max_length"))
+        if truncated.get(member.name, {}).get("cut"):
+            progress.say(describe_truncation(member.name, member.kind, truncated[member.name], "max_length"))
         folder = root / "predictions" / member.name
         if folder.exists():
             progress.skip(1)
             continue
         progress.begin(member.name, 1)
-        scores = _predict(member, sets, root, progress)
+        encoder = load_encoder(member.checkpoint, pooling=member.pooling, max_length=member.max_length)
+        golds = [task.gold for task in sets]
+        scores = predict(encoder, golds, None, root / ".scratch-gold", progress.advance)
         if state.is_main_process:
             _save(folder, sets, scores)
         progress.end()
         state.wait_for_everyone()
 
 
-def count_truncations(root: Path, entries: list[Entry], sets: list[TaskSet]) -> None:
+def count_truncations(root: Path, models: list[ScoredModel], sets: list[TaskSet]) -> None:
     """Count what each checkpoint cuts of all sets together, unless that is known."""
     if truncations(root):
         return
     pairs = dict.fromkeys(pair for task in sets for pair in zip(task.gold.sentence1, task.gold.sentence2, strict=True))
     columns = Dataset.from_dict({"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
-    found = {}
-    for member in checkpoints(entries):
-        checkpoint = resolve_checkpoint(member.path)
-        prompt = checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
-        counted = count_truncation(columns, member.kind, checkpoint.tokenizer, member.max_length, prompt)
-        found[member.name] = counted.record()
-    write_text(root / TRUNCATION, json.dumps(found, indent=2) + "\n")
+    counts = {}
+    for member in distinct_members(models):
+        prompt = member.checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
+        counted = count_truncation(columns, member.kind, member.checkpoint.tokenizer, member.max_length, prompt)
+        counts[member.name] = counted.record()
+    write_text(root / TRUNCATION, json.dumps(counts, indent=2) + "\n")
 
 
 def truncations(root: Path) -> dict[str, Any]:
     """What was counted of each checkpoint, by its name; nothing where it was not."""
     try:
-        found = json.loads((root / TRUNCATION).read_text(encoding="utf-8"))
+        counts = json.loads((root / TRUNCATION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return counts if isinstance(counts, dict) else {}
 
 
-def predictions_of(root: Path, entry: Entry, sets: list[TaskSet]) -> list[np.ndarray]:
-    """An entry's predictions for each set, float32, shape (n,); an ensemble's are the mean of its members'.
+def predictions_of(root: Path, model: ScoredModel, sets: list[TaskSet]) -> list[np.ndarray]:
+    """A model's predictions for each set, float32, shape (n,).
 
-    An ensemble's are written beside those of its members.
+    An ensemble's are the mean of its members', and are written beside theirs.
     """
-    ones = [1.0] * len(entry.members)
-    found = [combine((_load(root, member.name, task) for member in entry.members), "mean", ones) for task in sets]
-    folder = root / "predictions" / entry.name
+    weights = [1.0] * len(model.members)
+    predictions = [
+        combine((_load(root, member.name, task) for member in model.members), "mean", weights) for task in sets
+    ]
+    folder = root / "predictions" / model.name
     if not folder.exists():
-        _save(folder, sets, found)
-    return found
-
-
-def _predict(member: Checkpoint, sets: list[TaskSet], root: Path, progress: RunProgress) -> list[np.ndarray]:
-    golds = [task.gold for task in sets]
-    return predict(member.load(), golds, None, root / ".scratch-gold", progress.advance)
+        _save(folder, sets, predictions)
+    return predictions
 
 
 def _save(folder: Path, sets: list[TaskSet], predictions: Sequence[np.ndarray]) -> None:
-    with atomic_folder(folder) as place:
+    with atomic_folder(folder) as partial:
         for task, prediction in zip(sets, predictions, strict=True):
             columns = {
                 "sentence1": task.gold.sentence1,
@@ -135,17 +133,17 @@ def _save(folder: Path, sets: list[TaskSet], predictions: Sequence[np.ndarray]) 
                 "score": task.gold.scores,
                 "prediction": prediction,
             }
-            pyarrow.parquet.write_table(pyarrow.table(columns), place / f"{task.gold.name}.parquet")
+            pyarrow.parquet.write_table(pyarrow.table(columns), partial / f"{task.gold.name}.parquet")
 
 
 def _load(root: Path, name: str, task: TaskSet) -> np.ndarray:
     folder = root / "predictions" / name
     path = folder / f"{task.gold.name}.parquet"
     with damage_as_input_error(path, f"the folder {folder}", "the same command predicts again"):
-        found = pyarrow.parquet.read_table(path, columns=["prediction"])["prediction"].to_numpy()
-        if len(found) != len(task.gold):
+        predictions = pyarrow.parquet.read_table(path, columns=["prediction"])["prediction"].to_numpy()
+        if len(predictions) != len(task.gold):
             raise ValueError("other pairs")
-        return found
+        return predictions
 
 
 def _digest(task: TaskSet, config: EvaluationConfig) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from te_trainer.config.schema import EvaluationConfig, Task
-from te_trainer.evaluation.models import Entry
+from te_trainer.evaluation.models import ScoredModel
 from te_trainer.evaluation.paper import paper_reference
 from te_trainer.evaluation.predictions import predictions_of, truncations
 from te_trainer.evaluation.sets import TaskSet
@@ -57,7 +57,7 @@ class ModelScores:
     averages: dict[Task, dict[str, Score]]
 
 
-def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: list[TaskSet]) -> dict[str, Any]:
+def collect(root: Path, config: EvaluationConfig, models: list[ScoredModel], sets: list[TaskSet]) -> dict[str, Any]:
     """Score the predictions that lie in a folder.
 
     Returns:
@@ -67,9 +67,9 @@ def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: li
         or `binary`. `paper`, where asked for, holds the paper's figures for the same model. `truncation` says by
         checkpoint how many texts are longer than it reads.
     """
-    scores = {entry.name: _score(root, config, entry, sets) for entry in entries}
+    scores = {model.name: _score(root, config, model, sets) for model in models}
     return {
-        "models": [_model(entry, scores[entry.name], sets, config) for entry in entries],
+        "models": [_model_result(model, scores[model.name], sets, config) for model in models],
         "differences": [_difference(one, two, scores) for one, two in itertools.combinations(scores, 2)],
         "columns": [
             {"task": task.gold.name, "title": task.title, "family": task.family, "pairs": len(task.gold)}
@@ -81,10 +81,10 @@ def collect(root: Path, config: EvaluationConfig, entries: list[Entry], sets: li
     }
 
 
-def _score(root: Path, config: EvaluationConfig, entry: Entry, sets: list[TaskSet]) -> ModelScores:
+def _score(root: Path, config: EvaluationConfig, model: ScoredModel, sets: list[TaskSet]) -> ModelScores:
     scores: dict[str, dict[str, Score]] = {}
     by_family: dict[Task, list[dict[str, Score]]] = {}
-    for task, prediction in zip(sets, predictions_of(root, entry, sets), strict=True):
+    for task, prediction in zip(sets, predictions_of(root, model, sets), strict=True):
         metrics, gold = TASK_METRICS[task.family], task.gold
         draws = resampled(metrics, prediction, gold.scores, seed=config.seed, name=gold.name)
         scores[gold.name] = {
@@ -99,29 +99,31 @@ def _score(root: Path, config: EvaluationConfig, entry: Entry, sets: list[TaskSe
     return ModelScores(scores, averages)
 
 
-def _model(entry: Entry, scores: ModelScores, sets: list[TaskSet], config: EvaluationConfig) -> dict[str, Any]:
-    model: dict[str, Any] = {
-        "name": entry.name,
-        "kind": entry.kind,
+def _model_result(
+    model: ScoredModel, scores: ModelScores, sets: list[TaskSet], config: EvaluationConfig
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "name": model.name,
+        "kind": model.kind,
         "members": [
             {
-                "model": member.path,
+                "model": member.checkpoint.name,
                 "kind": member.kind,
                 **({"pooling": member.pooling} if member.pooling else {}),
                 "max_length": member.max_length,
             }
-            for member in entry.members
+            for member in model.members
         ],
-        "tasks": [_task_result(task, scores.sets[task.gold.name], entry, config.data.split) for task in sets],
+        "tasks": [_task_result(task, scores.sets[task.gold.name], model, config.data.split) for task in sets],
         "average": {family: _with_intervals(each) for family, each in scores.averages.items()},
     }
     if config.compare == "paper" and config.data.split == "test":
-        reference = paper_reference([(member.path, member.kind) for member in entry.members])
+        reference = paper_reference([(member.checkpoint.name, member.kind) for member in model.members])
         if reference is not None:
             title, values = reference
             known = {task.gold.name: values[task.gold.name] for task in sets if task.source in values}
-            model["paper"] = {"title": title, "scores": known}
-    return model
+            result["paper"] = {"title": title, "scores": known}
+    return result
 
 
 def _with_intervals(scores: dict[str, Score]) -> dict[str, Any]:
@@ -129,13 +131,13 @@ def _with_intervals(scores: dict[str, Score]) -> dict[str, Any]:
     return {**values, "intervals": {metric: score.interval for metric, score in scores.items()}}
 
 
-def _task_result(task: TaskSet, scores: dict[str, Score], entry: Entry, split: str) -> dict[str, Any]:
+def _task_result(task: TaskSet, scores: dict[str, Score], model: ScoredModel, split: str) -> dict[str, Any]:
     """What MTEB's `TaskResult` holds; intervals and the number of pairs beside its keys."""
     values: dict[str, float] = {}
     for metric, score in scores.items():
         key = MTEB_KEYS.get(metric, metric)
         values["similarity_ap" if key == "ap" else key] = score.value
-        if entry.kind == "bi-encoder":
+        if model.kind == "bi-encoder":
             values[f"cosine_{key}"] = score.value
     scored = {
         "hf_subset": "default",

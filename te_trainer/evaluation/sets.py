@@ -21,9 +21,9 @@ class TaskSet:
     """A set with gold scores, and what is measured on it.
 
     Args:
-        source: a benchmark's name, or what the user named.
-        title: heads the set's column.
-        mteb: the set's name in results: MTEB's, where it has one.
+        source: A benchmark's name, or the file or data set that the user named.
+        title: Title of the set's column.
+        mteb: The set's name in results: MTEB's, where it has one.
         family: `binary` where gold scores are 0 and 1.
     """
 
@@ -34,56 +34,59 @@ class TaskSet:
     family: Task
 
     def describe(self) -> str:
-        """The set's size and metrics, for people."""
-        one, two = (METRIC_TITLES[metric.__name__] for metric in TASK_METRICS[self.family])
+        """The set's size and metrics, as a line."""
+        metrics = ", ".join(METRIC_TITLES[metric.__name__] for metric in TASK_METRICS[self.family])
         notes = "".join(f"; {note}" for note in self.gold.notes)
-        size = f"{len(self.gold):,} pairs with gold scores, {self.gold.unscored:,} without"
-        return f"{self.title}: {size}; {one}, {two}{notes}"
+        return (
+            f"{self.title}: {len(self.gold):,} pairs with gold scores, {self.gold.unscored:,} without; {metrics}{notes}"
+        )
 
 
 def load_sets(config: EvaluationConfig) -> list[TaskSet]:
     """The sets of a configuration.
 
     Raises:
-        InputError: an unknown set (with the nearest known one), one that cannot be read or that has no gold scores, two
-            of one name.
+        InputError: A set is unknown (the nearest known one is named), cannot be read or has no gold scores, or two
+            have one name.
     """
     if config.data.dir is not None and not Path(config.data.dir).is_dir():
         raise InputError(f"data.dir: {config.data.dir} is no folder")
-    sources = task_sources(config)
+    sources = _sources(config)
     pin_sets([(source, config.data.dir) for source in sources], Path(config.output_dir))
     sets = [_load(source, config) for source in sources]
     # files, columns of the tables, and MTEB's keys
-    for names in ([found.gold.name for found in sets], [found.title for found in sets], [found.mteb for found in sets]):
+    for names in zip(*((each.gold.name, each.title, each.mteb) for each in sets), strict=True):
         check_set_names(names, "tasks")
     return sets
 
 
-def task_sources(config: EvaluationConfig) -> list[str]:
+def _sources(config: EvaluationConfig) -> list[str]:
     """The sets that a configuration names, groups written out."""
     sources: list[str] = []
-    for name in config.tasks or _default(config):
-        if Path(name).exists():
-            sources.append(name)
-        elif name in GROUPS:
+    for name in config.tasks or _default_sources(config):
+        if name in GROUPS and not Path(name).exists():
             sources += GROUPS[name]
-        elif name in BENCHMARKS or "/" in name or Path(name).suffix.lower() in FILE_SUFFIXES:
+        elif Path(name).exists() or name in BENCHMARKS or "/" in name or Path(name).suffix.lower() in FILE_SUFFIXES:
             sources.append(name)
         else:
             raise InputError(nearest(f"tasks: unknown set '{name}'", name, [*BENCHMARKS, *GROUPS]))
     return list(dict.fromkeys(sources))
 
 
-def _default(config: EvaluationConfig) -> list[str]:
+def _default_sources(config: EvaluationConfig) -> list[str]:
     """Every benchmark in the folder that has the wanted rows; without a folder the paper's seven."""
     folder = config.data.dir
     if folder is None:
         return ["sts_sickr"]
-    there = [name for name in BENCHMARKS if Path(folder, f"{name}.tsv").is_file()]
-    there = [name for name in there if config.data.split == "test" or BENCHMARKS[name].dev is not None]
-    if not there:
-        raise InputError(f"data.dir: {folder} holds no set with {config.data.split} rows, such as stsb.tsv")
-    return there
+    split = config.data.split
+    sources = [
+        name
+        for name, benchmark in BENCHMARKS.items()
+        if Path(folder, f"{name}.tsv").is_file() and (split == "test" or benchmark.dev is not None)
+    ]
+    if not sources:
+        raise InputError(f"data.dir: {folder} holds no set with {split} rows, such as stsb.tsv")
+    return sources
 
 
 def _load(source: str, config: EvaluationConfig) -> TaskSet:

@@ -44,7 +44,7 @@ from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.models.locate import commit_of, locate, pin
-from te_trainer.evaluation.models import find_models
+from te_trainer.evaluation.models import resolve_models
 from pathlib import Path
 
 def mark(name):
@@ -97,7 +97,7 @@ def contrastive(name, root):
     return commit_of(name)
 
 def evaluation(name, root):
-    find_models(EvaluationConfig([name], [], EvaluationDataConfig(), output_dir=root, seed=0, ddp_timeout=60))
+    resolve_models(EvaluationConfig([name], [], EvaluationDataConfig(), output_dir=root, seed=0, ddp_timeout=60))
     return commit_of(name)
 
 answers = {}
