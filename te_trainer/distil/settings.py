@@ -24,7 +24,7 @@ from te_trainer.config.schema import (
 from te_trainer.errors import InputError
 from te_trainer.metrics import TASK_METRICS, Metric
 from te_trainer.models import resolve_checkpoint
-from te_trainer.trainers.official_adamw import OPTIMISERS, check_official_adamw
+from te_trainer.trainers.official_adamw import TORCH_ADAMW, check_official_adamw
 
 ENCODER_KEYS = {"pooling", "max_length", "prompt"}  # of a section, but of the encoder and not of its training
 KINDS: tuple[Kind, Kind] = ("bi-encoder", "cross-encoder")
@@ -128,5 +128,5 @@ def check_section(section: str, config: TrainingConfig) -> None:
         if key in given and given[key] not in known:
             raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
     if isinstance(config, StudentConfig) and config.official_adamw:
-        asked = given.get("optim", OPTIMISERS[0]), given.get("adam_epsilon")
+        asked = given.get("optim", TORCH_ADAMW[0]), given.get("adam_epsilon")
         check_official_adamw(*asked, key=f"{section}.official_adamw")

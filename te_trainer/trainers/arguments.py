@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from typing import Any, TypeVar
@@ -18,12 +19,43 @@ from te_trainer.trainers.official_adamw import check_official_adamw
 
 CHOICES = {
     "precision": ("auto", "float32", "bfloat16", "float16"),
+    # the trainers' own samplers know no other strategy
     "train_sampling_strategy": ("auto", "random", "group_by_length"),
 }
-# What a trainer decides if it is left out: it knows whether there is an eval_dataset. Until then, `TrainingArguments`
-# checks these.
-LEFT_OPEN = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 500, "load_best_model_at_end": False}
+# Where these are left out, a trainer decides them, because it knows whether there is an eval_dataset; until then,
+# `TrainingArguments` checks these values.
+DECIDED_BY_TRAINER: dict[str, Any] = {
+    "eval_strategy": "no",
+    "save_strategy": "steps",
+    "save_steps": 500,
+    "load_best_model_at_end": False,
+}
 BI, CROSS = paper_arguments("bi-encoder", "sts"), paper_arguments("cross-encoder", "sts")
+# Arguments that would do nothing here, or something wrong: whether they are set, and the sentence that refuses them.
+REFUSED_ARGUMENTS: tuple[tuple[Callable[[Any], Any], str], ...] = (
+    (
+        lambda args: args.label_smoothing_factor,
+        "label_smoothing_factor: labels are scores here and no classes; smooth the labels themselves",
+    ),
+    (
+        lambda args: "inputs" in (args.include_for_metrics or []),
+        "include_for_metrics: 'inputs' cannot be had; predictions come in the order of the eval_dataset, so that "
+        "compute_metrics finds the texts there",
+    ),
+    (
+        lambda args: not args.eval_do_concat_batches,
+        "eval_do_concat_batches: predictions come in the order of the data set; leave it True",
+    ),
+    (
+        lambda args: args.push_to_hub and args.hub_strategy not in ("end", "every_save"),
+        "hub_strategy: only encoders are uploaded, no training states; set 'end' or 'every_save'",
+    ),
+)
+
+
+def argument(default: Any, help: str) -> Any:
+    """A field of a dataclass of arguments."""
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass
@@ -32,77 +64,59 @@ class PairTrainingArguments(TrainingArguments):
 
     With an `eval_dataset`, evaluation comes every `eval_steps` steps and at the end of each epoch, a checkpoint with
     each, and the best one by `metric_for_best_model` is loaded at the end (the official code's procedure). That is what
-    `eval_strategy`, `save_strategy`, `save_steps` and `load_best_model_at_end` mean when they are left out. What is set
-    is done: `eval_strategy="steps"` evaluates every `eval_steps` steps and no more, and the best checkpoint is loaded
-    by default only where each evaluation has one. Without an `eval_dataset`, a checkpoint comes every 500 steps and at
-    the end of each epoch.
+    `eval_strategy`, `save_strategy`, `save_steps` and `load_best_model_at_end` mean when they are left out. Values that
+    are set are taken as they are: `eval_strategy="steps"` evaluates every `eval_steps` steps and no more, and the best
+    checkpoint is loaded by default only where each evaluation has one. Without an `eval_dataset`, a checkpoint comes
+    every 500 steps and at the end of each epoch.
 
     A process trains on one GPU; for several, `accelerate launch` starts several processes.
     """
 
-    eval_strategy: str | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "no, steps or epoch; left out, steps and the end of each epoch."}
+    eval_strategy: str | None = argument(None, "no, steps or epoch; left out, steps and the end of each epoch.")  # type: ignore[assignment]
+    save_strategy: str | None = argument(None, "no, steps, epoch or best; left out, with each evaluation.")  # type: ignore[assignment]
+    save_steps: float | None = argument(  # type: ignore[assignment]
+        None, "Steps between two checkpoints; left out, eval_steps, or 500 without evaluation."
     )
-    save_strategy: str | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "no, steps, epoch or best; left out, with each evaluation."}
+    load_best_model_at_end: bool | None = argument(  # type: ignore[assignment]
+        None, "Left out, the best checkpoint is loaded where each evaluation has one."
     )
-    save_steps: float | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "Steps between two checkpoints; left out, eval_steps, or 500 without evaluation."},
+    precision: str = argument(
+        "auto",
+        "auto, float32, bfloat16 or float16: arithmetic of the forward and backward pass. auto takes what the hardware "
+        "is fast at. bf16 or fp16, if set, go before it.",
     )
-    load_best_model_at_end: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Left out, the best checkpoint is loaded where each evaluation has one."}
+    weight_decay: float = argument(BI["weight_decay"], "AdamW's weight decay, not on biases and norms.")
+    official_adamw: bool = argument(
+        False,
+        "AdamW as the official code has it (transformers 4.9): an epsilon of 1e-6, added before the bias correction, "
+        "which damps early steps. torch's is 1e-8, added after it.",
     )
-    precision: str = field(
-        default="auto",
-        metadata={
-            "help": "auto, float32, bfloat16 or float16: arithmetic of the forward and backward pass. auto takes what "
-            "the hardware is fast at. bf16 or fp16, if set, go before it."
-        },
+    eval_steps: float | None = argument(TRAINER_DEFAULTS["eval_steps"], "Steps between two evaluations.")
+    per_device_eval_batch_size: int = argument(
+        TRAINER_DEFAULTS["per_device_eval_batch_size"], "Pairs in a batch of evaluation."
     )
-    weight_decay: float = field(
-        default=BI["weight_decay"], metadata={"help": "AdamW's weight decay, not on biases and norms."}
+    save_total_limit: int | None = argument(
+        TRAINER_DEFAULTS["save_total_limit"], "Checkpoints kept: the best and the last."
     )
-    official_adamw: bool = field(
-        default=False,
-        metadata={
-            "help": "AdamW as the official code has it (transformers 4.9): an epsilon of 1e-6, added before the bias "
-            "correction, which damps early steps. torch's is 1e-8, added after it."
-        },
+    logging_steps: float = argument(TRAINER_DEFAULTS["logging_steps"], "Steps between two log entries.")
+    logging_nan_inf_filter: bool = argument(
+        TRAINER_DEFAULTS["logging_nan_inf_filter"], "Hide losses that are not finite."
     )
-    eval_steps: float | None = field(
-        default=TRAINER_DEFAULTS["eval_steps"], metadata={"help": "Steps between two evaluations."}
+    train_sampling_strategy: str = argument(
+        "auto",
+        "auto, random or group_by_length. auto is random, as in the paper, but on a CPU for models that compute "
+        "padding.",
     )
-    per_device_eval_batch_size: int = field(
-        default=TRAINER_DEFAULTS["per_device_eval_batch_size"], metadata={"help": "Pairs in a batch of evaluation."}
-    )
-    save_total_limit: int | None = field(
-        default=TRAINER_DEFAULTS["save_total_limit"], metadata={"help": "Checkpoints kept: the best and the last."}
-    )
-    logging_steps: float = field(
-        default=TRAINER_DEFAULTS["logging_steps"], metadata={"help": "Steps between two log entries."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=TRAINER_DEFAULTS["logging_nan_inf_filter"], metadata={"help": "Hide losses that are not finite."}
-    )
-    train_sampling_strategy: str = field(
-        default="auto",
-        metadata={
-            "help": "auto, random or group_by_length. auto is random, as in the paper, but on a CPU for models that "
-            "compute padding."
-        },
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The trainers choose their own columns."})
+    remove_unused_columns: bool = argument(False, "The trainers choose their own columns.")
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            # what transformers would do with its other sampling strategies, the trainers' own samplers do not
             if (value := getattr(self, name)) not in choices:
                 raise InputError(f"{name}: '{value}' is none of {', '.join(choices)}")
         device = "cpu" if self.use_cpu else device_type()
         self.use_cpu = device == "cpu"
         if self.use_cpu:
-            # TrainingArguments would give the process group of CPUs the default time-out, whatever was asked for
+            # TrainingArguments would give the process group of CPUs the default time-out, whatever ddp_timeout is
             PartialState(cpu=True, backend=self.ddp_backend, timeout=self.ddp_timeout_delta)
         self.autocast: Precision = "float32"
         if not (self.bf16 or self.fp16):
@@ -113,105 +127,170 @@ class PairTrainingArguments(TrainingArguments):
                 self.autocast = "bfloat16"
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
-        self._check_with_what_is_left_open()
+        as_set = {
+            name: getattr(self, name) for name in (*DECIDED_BY_TRAINER, "metric_for_best_model", "greater_is_better")
+        }
+        for name, value in DECIDED_BY_TRAINER.items():
+            if as_set[name] is None:
+                setattr(self, name, value)
+                # TrainingArguments would compare it with strategies that are not decided
+                self.load_best_model_at_end = False
+        super().__post_init__()  # type: ignore[no-untyped-call,unused-ignore]
+        for name, value in as_set.items():
+            if value is None or name == "load_best_model_at_end":
+                setattr(self, name, value)
         if self.official_adamw:
             check_official_adamw(
                 str(self.optim.value if isinstance(self.optim, Enum) else self.optim), self.adam_epsilon
             )
         if self.n_gpu > 1:
-            # nn.DataParallel would take a batch of the size asked for to each GPU, and one step of them all
+            # nn.DataParallel would give a whole batch to each GPU, and make one step of them all
             self._n_gpu = 1
         if not (self.bf16 or self.fp16):
-            # TrainingArguments would take what `accelerate launch --mixed_precision` says, whatever was asked for here.
+            # TrainingArguments would take what `accelerate launch --mixed_precision` says instead
             self.mixed_precision = "no"
-
-    def _check_with_what_is_left_open(self) -> None:
-        """`TrainingArguments.__post_init__`, which knows no value that is left open."""
-        names = (*LEFT_OPEN, "metric_for_best_model", "greater_is_better")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
-        for name, value in LEFT_OPEN.items():
-            if given[name] is None:
-                setattr(self, name, value)
-                # a trainer checks it
-                self.load_best_model_at_end = False
-        super().__post_init__()
-        for name in names:
-            if given[name] is None or name == "load_best_model_at_end":
-                setattr(self, name, given[name])
 
 
 AnyArguments = TypeVar("AnyArguments", bound=PairTrainingArguments)
-
-
-def as_arguments(args: TrainingArguments | None, kind: type[AnyArguments]) -> AnyArguments:
-    """A trainer's arguments out of what a user gave.
-
-    Args:
-        args: None for the defaults. Plain `TrainingArguments` cannot tell what was set from what was not: all of their
-            values are taken as they are (so `eval_strategy="no"` evaluates nothing while it trains, and without `bf16`
-            or `fp16` arithmetic is in float32), and what only `kind` has keeps its default.
-        kind: the arguments of the trainer.
-
-    Raises:
-        InputError: they are those of another trainer.
-    """
-    if args is None:
-        return kind()
-    if isinstance(args, kind):
-        return args
-    if not isinstance(args, TrainingArguments) or isinstance(args, PairTrainingArguments):
-        raise InputError(f"args: a {type(args).__name__} where {kind.__name__} are expected")
-    ours = {item.name for item in fields(TrainingArguments)}
-    for item in fields(args):
-        default = item.default if item.default_factory is MISSING else item.default_factory()
-        if item.name not in ours and getattr(args, item.name) != default:
-            raise InputError(f"args: {type(args).__name__}.{item.name} means nothing here; give {kind.__name__}")
-    values = {item.name: getattr(args, item.name) for item in fields(TrainingArguments) if item.init}
-    if not (args.bf16 or args.fp16):
-        values["precision"] = "float32"
-    return kind(**values | {"remove_unused_columns": False})
 
 
 @dataclass
 class BiEncoderTrainingArguments(PairTrainingArguments):
     """Arguments of [`BiEncoderTrainer`]; defaults of the paper's cross-to-bi step, STS, base size (Table 16)."""
 
-    learning_rate: float = field(default=BI["learning_rate"], metadata={"help": "Peak learning rate."})
-    per_device_train_batch_size: int = field(
-        default=BI["per_device_train_batch_size"], metadata={"help": "Pairs in a batch, on each device."}
+    learning_rate: float = argument(BI["learning_rate"], "Peak learning rate.")
+    per_device_train_batch_size: int = argument(BI["per_device_train_batch_size"], "Pairs in a batch, on each device.")
+    num_train_epochs: float = argument(BI["num_train_epochs"], "Passes over the pool.")
+    loss: str = argument("mse", "mse (the paper's, Eq. 3), bce (its ablation, Table 8) or info_nce (Eq. 1, no labels).")
+    temperature: float = argument(0.05, "info_nce: what cosines are divided by.")
+    both_views: bool = argument(
+        False, "info_nce: both sides of the batch are anchors, and each other's negatives (Mirror-BERT)."
     )
-    num_train_epochs: float = field(default=BI["num_train_epochs"], metadata={"help": "Passes over the pool."})
-    loss: str = field(
-        default="mse",
-        metadata={"help": "mse (the paper's, Eq. 3), bce (its ablation, Table 8) or info_nce (Eq. 1, no labels)."},
-    )
-    temperature: float = field(default=0.05, metadata={"help": "info_nce: what cosines are divided by."})
-    both_views: bool = field(
-        default=False,
-        metadata={"help": "info_nce: both sides of the batch are anchors, and each other's negatives (Mirror-BERT)."},
-    )
-    mlp_head: bool = field(
-        default=False, metadata={"help": "info_nce: train with a linear layer and tanh on [CLS] (SimCSE)."}
-    )
-    span: int = field(
-        default=0, metadata={"help": "info_nce: characters of sentence2 that a mask replaces (Mirror-BERT)."}
-    )
+    mlp_head: bool = argument(False, "info_nce: train with a linear layer and tanh on [CLS] (SimCSE).")
+    span: int = argument(0, "info_nce: characters of sentence2 that a mask replaces (Mirror-BERT).")
 
 
 @dataclass
 class CrossEncoderTrainingArguments(PairTrainingArguments):
     """Arguments of [`CrossEncoderTrainer`]; defaults of the paper's bi-to-cross step, STS (Table 16)."""
 
-    learning_rate: float = field(default=CROSS["learning_rate"], metadata={"help": "Peak learning rate."})
-    per_device_train_batch_size: int = field(
-        default=CROSS["per_device_train_batch_size"], metadata={"help": "Pairs in a batch, on each device."}
+    learning_rate: float = argument(CROSS["learning_rate"], "Peak learning rate.")
+    per_device_train_batch_size: int = argument(
+        CROSS["per_device_train_batch_size"], "Pairs in a batch, on each device."
     )
-    num_train_epochs: float = field(default=CROSS["num_train_epochs"], metadata={"help": "Passes over the pool."})
-    warmup_steps: float = field(
-        default=CROSS["warmup_steps"], metadata={"help": "Steps of warm-up; below 1, a share of all steps."}
+    num_train_epochs: float = argument(CROSS["num_train_epochs"], "Passes over the pool.")
+    warmup_steps: float = argument(CROSS["warmup_steps"], "Steps of warm-up; below 1, a share of all steps.")
+    loss: str = argument("bce", "bce (the paper's, Eq. 2) or mse (its ablation, Table 8).")
+    both_orders: bool = argument(
+        True, "Train on (s1, s2) and (s2, s1), as the official code does for every task except QNLI."
     )
-    loss: str = field(default="bce", metadata={"help": "bce (the paper's, Eq. 2) or mse (its ablation, Table 8)."})
-    both_orders: bool = field(
-        default=True,
-        metadata={"help": "Train on (s1, s2) and (s2, s1), as the official code does for every task except QNLI."},
-    )
+
+
+def as_arguments(args: TrainingArguments | None, kind: type[AnyArguments]) -> AnyArguments:
+    """A trainer's arguments out of what a user passed as `args`.
+
+    Args:
+        args: None for the defaults. Plain `TrainingArguments` cannot tell which values were set: all of them are taken
+            as they are (so `eval_strategy="no"` evaluates nothing while it trains, and without `bf16` or `fp16`
+            arithmetic is in float32), and arguments that only `kind` has keep their defaults.
+        kind: The trainer's class of arguments.
+
+    Raises:
+        InputError: `args` are those of another trainer.
+    """
+    if args is None or isinstance(args, kind):
+        return kind() if args is None else args
+    if not isinstance(args, TrainingArguments) or isinstance(args, PairTrainingArguments):
+        raise InputError(f"args: a {type(args).__name__} where {kind.__name__} are expected")
+    plain = {item.name: item.init for item in fields(TrainingArguments)}
+    for item in fields(args):
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if item.name not in plain and getattr(args, item.name) != default:
+            raise InputError(f"args: {type(args).__name__}.{item.name} means nothing here; give {kind.__name__}")
+    values = {name: getattr(args, name) for name, init in plain.items() if init}
+    precision = {} if args.bf16 or args.fp16 else {"precision": "float32"}
+    return kind(**values | precision | {"remove_unused_columns": False})
+
+
+def decide_strategies(
+    args: PairTrainingArguments, prefixes: Sequence[str] | None, metric: str | None, has_loss: bool
+) -> bool:
+    """Decide when a trainer evaluates and saves, and by which metric it chooses, where `args` leave that open.
+
+    Args:
+        args: Changed in place.
+        prefixes: What stands in front of the metrics of each evaluation set: "" for a single one, `NAME_` for each of
+            several. None without evaluation sets.
+        metric: Name of the metric of each set; None where the user's `compute_metrics` names metrics.
+        has_loss: Whether each evaluation set has a loss.
+
+    Returns:
+        whether evaluations and checkpoints come at the end of each epoch too.
+
+    Raises:
+        InputError: Values that were set do not go together.
+    """
+    evaluation, save = (getattr(value, "value", value) for value in (args.eval_strategy, args.save_strategy))
+    if prefixes is None:
+        if evaluation not in (None, "no"):
+            raise InputError(f"eval_strategy: '{evaluation}' needs an eval_dataset; give one, or set 'no'")
+        if args.load_best_model_at_end:
+            raise InputError("load_best_model_at_end: only an eval_dataset says which is best; give one")
+        each_epoch = save is None
+        evaluation = "no"
+    else:
+        args.eval_steps = args.eval_steps or TRAINER_DEFAULTS["eval_steps"]
+        each_epoch = evaluation is None and save in (None, "no", "best")
+        evaluation = evaluation or ("epoch" if save == "epoch" else "steps")
+    save = save or ("steps" if evaluation == "no" else evaluation)
+    args.eval_strategy, args.save_strategy = evaluation, save
+    both_in_steps = evaluation == save == "steps"
+    if args.save_steps is None:
+        args.save_steps = args.eval_steps if both_in_steps else DECIDED_BY_TRAINER["save_steps"]
+    if prefixes is None:
+        args.load_best_model_at_end = False
+        return each_epoch
+
+    _decide_metric(args, prefixes, metric, has_loss)
+    together = evaluation != "no" and save in ("best", evaluation)
+    if args.load_best_model_at_end is None:
+        each_saved = together and not (both_in_steps and args.save_steps != args.eval_steps)
+        args.load_best_model_at_end = each_saved and args.metric_for_best_model is not None
+    elif args.load_best_model_at_end and not together:
+        raise InputError(
+            f"load_best_model_at_end: evaluations and checkpoints must come together, but eval_strategy is "
+            f"'{evaluation}' and save_strategy '{save}'; set both to the same"
+        )
+    elif args.load_best_model_at_end and both_in_steps and (args.save_steps or 0) % (args.eval_steps or 1):
+        raise InputError(
+            f"load_best_model_at_end: save_steps ({args.save_steps:g}) must be a multiple of eval_steps "
+            f"({args.eval_steps:g})"
+        )
+    if args.metric_for_best_model is None and (args.load_best_model_at_end or save == "best"):
+        raise InputError("metric_for_best_model: name the one among those of compute_metrics that says which is best")
+    return each_epoch
+
+
+def _decide_metric(args: PairTrainingArguments, prefixes: Sequence[str], metric: str | None, has_loss: bool) -> None:
+    scores = [] if args.prediction_loss_only or metric is None else [prefix + metric for prefix in prefixes]
+    losses = [f"{prefix}loss" for prefix in prefixes] if has_loss else []
+    if args.prediction_loss_only and not losses:
+        raise InputError("prediction_loss_only: the labels of an eval_dataset lie outside [-1, 1]; set it to False")
+    best = args.metric_for_best_model
+    if best is None and (metric is not None or args.prediction_loss_only):
+        best = args.metric_for_best_model = (scores or losses)[0]
+    elif best is not None and args.eval_strategy != "no":
+        name = best.removeprefix("eval_")
+        is_loss = name == "loss" or name.endswith("_loss")
+        if name not in [*scores, *losses] and (metric is not None or is_loss):
+            raise InputError(
+                f"metric_for_best_model: '{best}' is not measured; "
+                + (
+                    "there is no loss on an eval_dataset whose labels lie outside [-1, 1], nor with info_nce; "
+                    if is_loss and not losses
+                    else ""
+                )
+                + f"choose one of {', '.join([*scores, *losses]) or 'those that compute_metrics gives'}"
+            )
+    if args.greater_is_better is None and best is not None:
+        args.greater_is_better = not best.endswith("loss")

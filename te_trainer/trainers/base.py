@@ -1,4 +1,4 @@
-"""What both trainers share: tokenised pairs, batches, evaluation by rank, checkpoints that load."""
+"""What both trainers share: tokenised pairs, batches, the loss of a step, checkpoints that load."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -27,24 +28,28 @@ from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
 from te_trainer.models.packed import AttentionBackend, choose_backend, use_backend
 from te_trainer.models.precision import autocast
-from te_trainer.trainers.arguments import as_arguments
+from te_trainer.trainers.arguments import REFUSED_ARGUMENTS, as_arguments, decide_strategies
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
-from te_trainer.trainers.datasets import TOLERANCE, PairCheck, as_dataset
-from te_trainer.trainers.evaluating import EvaluatingTrainer
-from te_trainer.trainers.models import as_encoder, same_tokenizer
-from te_trainer.trainers.official_adamw import make_official, refuse_optimizer_of_deepspeed
-from te_trainer.trainers.refusals import refuse_arguments, refuse_keywords, refuse_optimizer
+from te_trainer.trainers.contrastive import SentenceViews
+from te_trainer.trainers.datasets import LABEL_TOLERANCE, PairCheck, as_dataset, column_values, is_tokenised
+from te_trainer.trainers.encoders import as_encoder, same_tokenizer
+from te_trainer.trainers.evaluation import EvaluatingTrainer
+from te_trainer.trainers.official_adamw import follow_official_adamw, refuse_optimizer_of_deepspeed
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
-from te_trainer.trainers.strategies import decide_strategies
-from te_trainer.trainers.tokenise import column, is_tokenised, lengths
-from te_trainer.trainers.views import SentenceViews
+
+# Arguments of other trainers, and what stands for them here.
+OTHER_TRAINERS_ARGUMENTS = {
+    "tokenizer": "it is called processing_class",
+    "loss": "args.loss names one, and a function of your own is a compute_loss_func",
+    "evaluator": "give an eval_dataset, and a metric or compute_metrics",
+}
 
 
 class PairTrainer(EvaluatingTrainer):
-    """Base of the two trainers; says how pairs become batches, and leaves scores and loss to them.
+    """Base of the two trainers: a Trainer of an encoder on pairs of sentences.
 
-    Beside public methods of `transformers.Trainer`, two private ones are overridden, in the classes below this one:
-    `_get_eval_sampler` and `_push_from_checkpoint`.
+    It and its bases override public methods of `transformers.Trainer`, and the private ones that
+    `te_trainer.compat` lists.
     """
 
     # `scale_loss_for_step` weighs every micro-batch by its pairs; the Trainer would weigh a small last one as much as
@@ -53,12 +58,13 @@ class PairTrainer(EvaluatingTrainer):
 
     args: Any
     encoder: Any
-    # of the two trainers
     encoder_class: ClassVar[type[Any]]
     arguments_class: ClassVar[type[Any]]
     collator_class: ClassVar[Any]
     losses: ClassVar[Mapping[str, Any]]
-    bounded_losses: ClassVar[tuple[str, ...]]  # whose labels lie in [-1, 1]
+    bounded_losses: ClassVar[tuple[str, ...]]  # their labels lie in [-1, 1]
+    loss_inputs: ClassVar[tuple[str, ...]]  # keys of `outputs` that `loss_function` takes, in front of the labels
+    sequences_per_pair: ClassVar[int]  # in a batch
 
     def __init__(
         self,
@@ -79,51 +85,100 @@ class PairTrainer(EvaluatingTrainer):
         check_labels: bool = True,
         **kwargs: Any,
     ) -> None:
-        refuse_keywords(kwargs)
+        """Make a trainer; `docs/trainers.md` shows how it is used.
+
+        Args:
+            model: What is trained: an encoder of this library, a name or folder that its `from_pretrained` loads, an
+                object of sentence-transformers, or a `PreTrainedModel` together with `processing_class`.
+            args (`TrainingArguments`, *optional*): Defaults to the paper's. All values of plain `TrainingArguments` are
+                taken as they are.
+            train_dataset (`Dataset`, `IterableDataset` or `list[dict]`, *optional*): Columns `sentence1`, `sentence2`
+                and, if the loss takes labels, `label`. An `IterableDataset` needs `args.max_steps`.
+            eval_dataset (`Dataset`, `list[dict]` or a `dict` of these, *optional*): The same columns, gold scores on
+                any scale. With it the best checkpoint is loaded at the end. Of several sets the metrics are named
+                `eval_NAME_spearman`, and the first one chooses, unless `args.metric_for_best_model` does. Where all
+                labels of a set may be labels of the loss, there is an `eval_loss` too.
+            metric (`Callable`, *optional*, defaults to `spearman`): Scores and labels to a number; more is better
+                unless `args.greater_is_better` is False.
+            callbacks (`list`, *optional*): More callbacks.
+            peft_config (`peft.PeftConfig`, *optional*): Adapters that are trained instead of all weights. Checkpoints
+                and `save_model` then hold them alone, and `trainer.encoder.model.merge_and_unload()` gives plain
+                weights.
+            data_collator (`Callable`, *optional*): Makes batches of tokenised rows, as the collator of this trainer's
+                `collator_class` does.
+            processing_class (`PreTrainedTokenizerBase`, *optional*): The tokenizer of `model`.
+            model_init (`Callable`, *optional*): Gives the model anew for each training, instead of `model`.
+            compute_loss_func (`Callable`, *optional*): Called as `f(outputs, labels, num_items_in_batch=...)` instead
+                of `args.loss`. `outputs` are those of this trainer's method `outputs`; `num_items_in_batch` is the
+                number of pairs in the optimiser step, by which a sum is to be divided, and None in evaluation.
+            compute_metrics (`Callable`, *optional*): Called with an `EvalPrediction` of scores and labels, in the order
+                of the data set, instead of `metric`. With it the best checkpoint is loaded where
+                `args.metric_for_best_model` names one of its metrics.
+            optimizers (`tuple`, *optional*): An optimiser of the model's weights, and a scheduler.
+            check_labels (`bool`, *optional*, defaults to `True`): Refuse labels that `args.loss` cannot take.
+            kwargs: Other arguments of `transformers.Trainer`.
+
+        Raises:
+            InputError: A value cannot be used; the message names the argument, and the row and column.
+        """
+        for name in OTHER_TRAINERS_ARGUMENTS.keys() & kwargs:
+            raise InputError(f"{name}: there is no such argument here; {OTHER_TRAINERS_ARGUMENTS[name]}")
         if not callable(metric):
             raise InputError(f"metric: a {type(metric).__name__} where a function of scores and labels is expected")
-        # what is set below is of this training alone
-        ours: Any = copy.copy(as_arguments(args, self.arguments_class))
-        self.args = ours
-        ours.remove_unused_columns = False
-        # of a stream's batches for several processes accelerate would make one, which their lengths forbid
-        ours.accelerator_config = copy.copy(ours.accelerator_config)
-        ours.accelerator_config.dispatch_batches = False
-        refuse_arguments(ours, compute_metrics is not None)
-        if ours.loss not in self.losses:
-            raise InputError(f"loss: '{ours.loss}' is none of {', '.join(self.losses)}")
         if (model is None) == (model_init is None):
             raise InputError("model: give either a model or a model_init, and not both")
         if model_init is not None and optimizers != (None, None):
             raise InputError(
                 "optimizers: with a model_init each training has weights of its own; give optimizer_cls_and_kwargs"
             )
+        # a copy, because what is set below is of this training alone
+        settings: Any = copy.copy(as_arguments(args, self.arguments_class))
+        self.args = settings
+        settings.remove_unused_columns = False
+        # accelerate would make one batch of a stream's batches for several processes, which their lengths forbid
+        settings.accelerator_config = copy.copy(settings.accelerator_config)
+        settings.accelerator_config.dispatch_batches = False
+        for is_set, sentence in REFUSED_ARGUMENTS:
+            if is_set(settings):
+                raise InputError(sentence)
+        if settings.batch_eval_metrics and compute_metrics is None:
+            raise InputError(
+                "batch_eval_metrics: a rank correlation is no mean over batches; leave it out, or give compute_metrics"
+            )
+        if settings.loss not in self.losses:
+            raise InputError(f"loss: '{settings.loss}' is none of {', '.join(self.losses)}")
         self.metric = metric
         self.peft_config = peft_config
         self.check_labels = check_labels
         self.compute_loss_func = compute_loss_func
-        self._given_tokenizer = processing_class
+        self._user_tokenizer = processing_class
         self._training = contextlib.ExitStack()
         if model_init is not None:
             self.model_init = model_init
-            set_seed(ours.seed)
+            set_seed(settings.seed)
             model = super().call_model_init()
-        self.encoder = as_encoder(model, self.encoder_class, processing_class, ours.seed)
+        self.encoder = as_encoder(model, self.encoder_class, processing_class, settings.seed)
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         each_epoch = decide_strategies(
-            ours,
+            settings,
             None if self.eval_dataset is None else [name and f"{name}_" for name in sets],
             None if compute_metrics else self._metric_name,
             self.eval_dataset is not None and all(self.has_loss(rows) for rows in sets.values()),
         )
         self._prepare_encoder()
-        refuse_optimizer(optimizers[0], self.encoder.model)
+        if optimizers[0] is not None:
+            weights = {id(weight) for group in optimizers[0].param_groups for weight in group["params"]}
+            if not any(id(weight) in weights for weight in self.encoder.model.parameters() if weight.requires_grad):
+                raise InputError(
+                    "optimizers: the optimiser holds none of the encoder's weights that are trained; make it of those "
+                    "of the model that you give, or give optimizer_cls_and_kwargs"
+                )
         self.stop_on_nan = StopOnNaN()
         super().__init__(
             model=self.encoder.model,
-            args=ours,
+            args=settings,
             data_collator=data_collator or self.collator_class(self.encoder.tokenizer),
             train_dataset=self.train_dataset,
             eval_dataset=self.eval_dataset,
@@ -140,138 +195,107 @@ class PairTrainer(EvaluatingTrainer):
             **kwargs,
         )
         self.model_init = model_init  # type: ignore[assignment]
-        if ours.official_adamw and self.optimizer is not None:
-            make_official(self.optimizer)
-        if ours.official_adamw and self.is_deepspeed_enabled:
-            plugin: Any = self.accelerator.state.deepspeed_plugin
-            refuse_optimizer_of_deepspeed(plugin.deepspeed_config)
+        if settings.official_adamw:
+            if self.optimizer is not None:
+                follow_official_adamw(self.optimizer)
+            if self.is_deepspeed_enabled:
+                refuse_optimizer_of_deepspeed(self.accelerator.state.deepspeed_plugin.deepspeed_config)
 
     def _prepare_encoder(self) -> None:
-        """Make the encoder ready for this trainer, once it is there."""
-        args, encoder = self.args, self.encoder
+        """Make the encoder ready for this trainer."""
         if self.peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
-            set_seed(args.seed)
-            encoder.model = cast(PreTrainedModel, get_peft_model(encoder.model, copy.deepcopy(self.peft_config)))
+            set_seed(self.args.seed)
+            plain, config = self.encoder.model, copy.deepcopy(self.peft_config)
+            self.encoder.model = cast(PreTrainedModel, get_peft_model(plain, config))
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """The model of a new encoder, which is `self.encoder` from then on.
 
         Raises:
-            InputError: its tokenizer, `max_length` or `prompt` is not that of the first one, with which the data sets
+            InputError: Its tokenizer, `max_length` or `prompt` is not that of the first one, with which the data sets
                 were tokenised.
         """
-        encoder = as_encoder(super().call_model_init(trial), self.encoder_class, self._given_tokenizer, self.args.seed)
-        for name in ("max_length", "prompt"):
-            if getattr(encoder, name, None) != getattr(self.encoder, name, None):
+        encoder = as_encoder(super().call_model_init(trial), self.encoder_class, self._user_tokenizer, self.args.seed)
+        same = {
+            name: getattr(encoder, name, None) == getattr(self.encoder, name, None) for name in ("max_length", "prompt")
+        }
+        same["the tokenizer"] = same_tokenizer(encoder.tokenizer, self.encoder.tokenizer)
+        for name, is_same in same.items():
+            if not is_same:
                 raise InputError(
                     f"model_init: {name} must be the same at each call; the data sets are tokenised with it"
                 )
-        if not same_tokenizer(encoder.tokenizer, self.encoder.tokenizer):
-            raise InputError(
-                "model_init: the tokenizer must be the same at each call; the data sets are tokenised with it"
-            )
         self.encoder = encoder
         self._prepare_encoder()
         if self.is_in_train:
             self._training.enter_context(self.training_context())
         return cast(nn.Module, encoder.model)
 
-    def loss_function(self, *args: Any) -> Tensor:
-        """The mean loss of a batch."""
-        raise NotImplementedError
+    # ------------------------------------------------------------ pairs and batches
 
     @property
     def train_dataset(self) -> Any:
-        """Rows that are trained on; pairs that are assigned are tokenised as those given at first are."""
+        """Rows that are trained on; pairs that are assigned are tokenised."""
         return self._train_dataset
 
     @train_dataset.setter
     def train_dataset(self, pairs: Any) -> None:
-        if pairs is not None and pairs is not getattr(self, "_train_dataset", None):
-            pairs = self._train_rows(pairs)
-        self._train_dataset = pairs
-
-    def _train_rows(self, pairs: Any) -> Dataset | IterableDataset | SentenceViews:
-        name = "train_dataset"
-        if is_tokenised(pairs):
-            return cast(Dataset, pairs)
-        dataset = as_dataset(pairs, name, stream=True)
-        if isinstance(dataset, IterableDataset) and self.args.max_steps <= 0:
-            raise InputError("max_steps: an IterableDataset has no length; say how many steps to train")
-        check = PairCheck(name)
-        if self.check_labels and not self._unbounded():
-            reason = f"loss '{self.args.loss}' takes labels in [-1, 1]; scale them, or set check_labels=False"
-            check = PairCheck(name, low=-1, high=1, reason=reason)
-        with self.args.main_process_first(desc="tokenising"):
-            return cast(Dataset, self.tokenise(dataset, check, training=True))
-
-    def has_custom_loss(self) -> bool:
-        """Whether the loss is the user's: a `compute_loss_func`, or a method of a subclass."""
-        ours = all(
-            str(getattr(type(self), name).__module__).startswith("te_trainer.")
-            for name in ("loss_function", "compute_loss")
-        )
-        return self.compute_loss_func is not None or not ours
-
-    def _unbounded(self) -> bool:
-        """Whether any number may be a label."""
-        return self.has_custom_loss() or self.args.loss not in self.bounded_losses
-
-    def has_loss(self, rows: Dataset) -> bool:
-        """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
-        if "label" not in rows.column_names or (self.args.loss == "info_nce" and self.compute_loss_func is None):
-            return False
-        return self._unbounded() or bool(np.abs(column(rows, "label")).max() <= 1 + TOLERANCE)
+        if pairs is not None and pairs is not getattr(self, "_train_dataset", None) and not is_tokenised(pairs):
+            dataset = as_dataset(pairs, "train_dataset", stream=True)
+            if isinstance(dataset, IterableDataset) and self.args.max_steps <= 0:
+                raise InputError("max_steps: an IterableDataset has no length; say how many steps to train")
+            check = PairCheck("train_dataset")
+            if self.check_labels and not self._takes_any_label():
+                reason = f"loss '{self.args.loss}' takes labels in [-1, 1]; scale them, or set check_labels=False"
+                check = PairCheck("train_dataset", low=-1, high=1, reason=reason)
+            with self.args.main_process_first(desc="tokenising"):
+                pairs = self.tokenise(dataset, check, training=True)
+        self._train_dataset: Any = pairs
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches in random order, of similar length where that saves padding; it follows from seed and epoch alone.
+        """This rank's batches in random order, of similar length where that saves padding.
 
-        Global batches do not depend on the number of ranks, nor on gradient accumulation. The loader is already this
-        rank's, so accelerate has nothing to divide.
+        The order follows from seed and epoch alone, and global batches depend neither on the number of ranks nor on
+        gradient accumulation. A stream keeps its own order.
         """
-        dataset = self.train_dataset
-        args = self.args
-        seed = args.seed if args.data_seed is None else args.data_seed
-        size = self._train_batch_size  # what `auto_find_batch_size` has come to
-        batch = size * args.world_size
-        sampler: ShuffledSampler
-        if isinstance(dataset, SentenceViews):
-            sampler = ViewSampler(len(dataset), batch, seed, self._epoch)
-        elif isinstance(dataset, Dataset) and self._grouped():
-            sampler = LengthGroupedSampler(
-                lengths(dataset), batch * args.gradient_accumulation_steps, seed, self._epoch
-            )
-        elif isinstance(dataset, Dataset):
-            sampler = ShuffledSampler(len(dataset), seed, self._epoch)
-        else:
+        rows, args = self.train_dataset, self.args
+        if isinstance(rows, IterableDataset):
             return super().get_train_dataloader()
+        seed = args.seed if args.data_seed is None else args.data_seed
+        size = self._train_batch_size  # `auto_find_batch_size` may have changed it
+        batch_size = size * args.world_size
+        sampler: ShuffledSampler
+        if isinstance(rows, SentenceViews):
+            sampler = ViewSampler(len(rows), batch_size, seed, self._epoch)
+        elif self._groups_by_length():
+            batch_size *= args.gradient_accumulation_steps
+            sampler = LengthGroupedSampler(column_values(rows, "length"), batch_size, seed, self._epoch)
+        else:
+            sampler = ShuffledSampler(len(rows), seed, self._epoch)
+        batches = MicroBatches(
+            sampler,
+            size,
+            args.gradient_accumulation_steps,
+            args.process_index,
+            args.world_size,
+            args.dataloader_drop_last,
+        )
+        # accelerate does not divide it: it is this rank's already
         return DataLoader(
-            dataset,
-            batch_sampler=MicroBatches(
-                sampler,
-                size,
-                args.gradient_accumulation_steps,
-                args.process_index,
-                args.world_size,
-                args.dataloader_drop_last,
-            ),
-            collate_fn=self.data_collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory and args.device.type != "cpu",
+            rows,
+            batch_sampler=batches,
             persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            multiprocessing_context=args.dataloader_multiprocessing_context,
-            in_order=args.dataloader_in_order,
+            **self.worker_settings(),
         )
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's; with `args.official_adamw` it makes the official code's steps."""
-        made = self.optimizer is not None  # by an earlier training
-        optimizer = super().create_optimizer(model)
-        if self.args.official_adamw and not made:
-            make_official(optimizer)
-        return optimizer
+    def _epoch(self) -> int:
+        # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
+        return int(self.state.epoch or 0)
+
+    def pairs_in(self, batch: dict[str, Tensor]) -> int:
+        """Pairs of a collated batch."""
+        return len(batch["input_ids"]) // self.sequences_per_pair
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -281,42 +305,79 @@ class PairTrainer(EvaluatingTrainer):
         pairs = torch.tensor([sum(self.pairs_in(batch) for batch in batches)], device=device)
         return batches, self.accelerator.gather(pairs).sum()
 
-    def pairs_in(self, batch: dict[str, Tensor]) -> int:
-        """Pairs of a collated batch."""
-        return len(batch["labels"])
+    # ------------------------------------------------------------ loss and optimiser
+
+    def loss_function(self, *inputs: Any) -> Tensor:
+        """The mean loss of a batch; override it for a loss of your own."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a micro-batch, and with `return_outputs` its `outputs`.
+
+        It is `compute_loss_func`'s where there is one, else `loss_function`'s. Gradients are averaged over the ranks
+        afterwards, so that both are multiplied by the number of ranks.
+
+        Args:
+            num_items_in_batch: Pairs of the optimiser step, on all ranks; None in evaluation.
+        """
+        outputs, labels = self.outputs(model, inputs), inputs.get("labels")
+        if self.compute_loss_func is not None:
+            loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+            if num_items_in_batch is not None:
+                loss = loss * self.args.world_size
+        else:
+            loss = self.loss_function(*(outputs[name] for name in self.loss_inputs), labels)
+            loss = self.scale_loss_for_step(loss, self.pairs_in(inputs), num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def scale_loss_for_step(self, loss: Tensor, pairs: int, num_items_in_batch: Tensor | int | None) -> Tensor:
         """A micro-batch's part of the mean over all pairs of an optimiser step.
 
         Args:
-            loss: mean over the micro-batch.
-            pairs: in the micro-batch.
-            num_items_in_batch: pairs of the step, on all ranks; None where nothing is accumulated.
+            loss: Mean over the micro-batch.
+            pairs: Pairs in the micro-batch.
         """
         if num_items_in_batch is None:
             return loss
-        # gradients are averaged over the ranks afterwards
-        return loss * (pairs * self.args.world_size / num_items_in_batch)
+        scaled: Tensor = loss * (pairs * self.args.world_size / num_items_in_batch)
+        return scaled
 
-    def custom_loss(
-        self, outputs: dict[str, Tensor], labels: Tensor | None, num_items_in_batch: Tensor | int | None
-    ) -> Tensor:
-        """What the user's `compute_loss_func` gives, scaled as the Trainer does: gradients are averaged over ranks."""
-        assert self.compute_loss_func is not None
-        loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
-        return loss if num_items_in_batch is None else loss * self.args.world_size
+    def has_custom_loss(self) -> bool:
+        """Whether the loss is the user's: a `compute_loss_func`, or a method of a subclass."""
+        methods = (getattr(type(self), name) for name in ("loss_function", "compute_loss"))
+        ours = all(str(method.__module__).startswith("te_trainer.") for method in methods)
+        return self.compute_loss_func is not None or not ours
 
-    def compute_loss_context_manager(self) -> contextlib.ExitStack:
-        """The Trainer's autocast, or ours where an engine has none that leaves the weights alone."""
-        stack = contextlib.ExitStack()
-        stack.enter_context(super().compute_loss_context_manager())
-        stack.enter_context(autocast(self.args.device, self.args.autocast))
-        return stack
+    def _takes_any_label(self) -> bool:
+        return self.has_custom_loss() or self.args.loss not in self.bounded_losses
+
+    def has_loss(self, rows: Dataset) -> bool:
+        """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
+        if "label" not in rows.column_names or (self.args.loss == "info_nce" and self.compute_loss_func is None):
+            return False
+        largest = np.abs(column_values(rows, "label")).max()
+        return self._takes_any_label() or bool(largest <= 1 + LABEL_TOLERANCE)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's; with `args.official_adamw` it makes the official code's steps."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if self.args.official_adamw and is_new:
+            follow_official_adamw(optimizer)
+        return optimizer
+
+    # ------------------------------------------------------------ training
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, and leave the encoder as it came, whatever happens."""
+        """Train. Afterwards the encoder's model computes as before, also where the training fails."""
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            # what an earlier training wrapped
+            # an earlier training has wrapped it
             self.model_wrapped = cast(nn.Module, self.model)
         try:
             with contextlib.ExitStack() as self._training:
@@ -330,12 +391,27 @@ class PairTrainer(EvaluatingTrainer):
 
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:
-        """What surrounds a training of the encoder that is there."""
+        """The computation of a training, on the encoder that is trained."""
         with use_backend(self.encoder.model, self._backend(), training=True):
             yield
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor | Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One forward and backward pass; the loss is watched for NaN."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.stop_on_nan.watch(loss, self.state.global_step + 1)
+        return loss
+
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        """The Trainer's autocast, or ours where an engine has none that leaves the weights alone."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(super().compute_loss_context_manager())
+        stack.enter_context(autocast(self.args.device, self.args.autocast))
+        return stack
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate or predict; outside of a training, the encoder is left as it came."""
+        """Evaluate or predict. Outside of a training, the encoder's model computes as before afterwards."""
         if self.is_in_train:
             return super().evaluation_loop(*args, **kwargs)
         try:
@@ -344,19 +420,14 @@ class PairTrainer(EvaluatingTrainer):
         finally:
             self._release()
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Tensor | Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """One forward and backward pass; the loss is watched for NaN."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.stop_on_nan.watch(loss, self.state.global_step + 1)
-        return loss
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            self.encoder.save_layout(output_dir or self.args.output_dir or ".")
+            folder = Path(output_dir or self.args.output_dir or ".")
+            self.encoder.save_layout(folder)
+            if not _internal_call:
+                self.finish_saved(folder)
 
     def _release(self) -> None:
         # accelerate leaves its autocast around the forward pass, and never prepares again what it has marked: the next
@@ -366,10 +437,10 @@ class PairTrainer(EvaluatingTrainer):
             self.accelerator.free_memory()
             self.model.__dict__.pop("_is_accelerate_prepared", None)
 
-    def _grouped(self) -> bool:
+    def _groups_by_length(self) -> bool:
         strategy = self.args.train_sampling_strategy
-        pads = self.args.device.type == "cpu" and self._backend().computes_padding
-        return strategy == "group_by_length" or (strategy == "auto" and pads)
+        pads_on_cpu = self.args.device.type == "cpu" and self._backend().computes_padding
+        return strategy == "group_by_length" or (strategy == "auto" and pads_on_cpu)
 
     def _backend(self) -> AttentionBackend:
         return choose_backend(
@@ -380,7 +451,3 @@ class PairTrainer(EvaluatingTrainer):
             # its noise depends on a sentence's padded length
             needs_padding=bool(self.args.neftune_noise_alpha),
         )
-
-    def _epoch(self) -> int:
-        # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
-        return int(self.state.epoch or 0)

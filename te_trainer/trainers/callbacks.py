@@ -1,4 +1,4 @@
-"""When to evaluate, which checkpoints are whole, and when to give up."""
+"""Callbacks of both trainers: when to evaluate, which checkpoints are whole, and when to stop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError
 
 WHOLE = "checkpoint-is-whole"
-LOWER = "try a lower learning rate"
+LOWER_RATE_HINT = "try a lower learning rate"
 
 
 class EvaluateEachEpoch(TrainerCallback):
     """Evaluate and save at the end of each epoch too, beside every `eval_steps` steps."""
-
-    def __init__(self) -> None:
-        self.saved_at = self.evaluated_at = -1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -41,7 +38,7 @@ class EvaluateEachEpoch(TrainerCallback):
     ) -> None:
         if self.evaluated_at != state.global_step and state.global_step >= args.eval_delay:
             control.should_evaluate = args.eval_strategy != "no"
-        # with "best", the evaluation says whether it is saved
+        # with "best", the evaluation decides whether a checkpoint is saved
         if self.saved_at != state.global_step and args.save_strategy != "best":
             control.should_save = args.save_strategy != "no"
 
@@ -49,7 +46,7 @@ class EvaluateEachEpoch(TrainerCallback):
 class MarkWholeCheckpoints(TrainerCallback):
     """Mark a checkpoint once all of it is written: a run may be killed in the middle of one.
 
-    The mark lists the files with their sizes in bytes: a Trainer resumes without a word where a state is missing.
+    The mark lists the files with their sizes in bytes, because a Trainer resumes silently where a state is missing.
     """
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -67,12 +64,11 @@ class MarkWholeCheckpoints(TrainerCallback):
 class StopOnNaN(TrainerCallback):
     """Stop at the first loss that is NaN or infinite, before it is saved.
 
-    Losses are looked at on their device; the answer is fetched only when the trainer logs or saves anyway, because
+    Losses are checked on their device. The result is fetched only when the trainer logs or saves anyway, because
     fetching it makes a GPU wait.
     """
 
-    def __init__(self) -> None:
-        self.first_bad_step: Tensor | None = None
+    first_bad_step: Tensor | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -80,15 +76,15 @@ class StopOnNaN(TrainerCallback):
         self.first_bad_step = None
 
     def watch(self, loss: Tensor, step: int) -> None:
-        """Note the loss of step number `step` (the first is 1)."""
+        """Check the loss of step number `step` (the first is 1)."""
         if self.first_bad_step is None:
             self.first_bad_step = torch.zeros((), dtype=torch.long, device=loss.device)
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step == 0)
         self.first_bad_step = torch.where(bad, step, self.first_bad_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        looked_at = control.should_log or control.should_save or control.should_evaluate
-        if self.first_bad_step is not None and (looked_at or self.first_bad_step.device.type == "cpu"):
+        fetches_anyway = control.should_log or control.should_save or control.should_evaluate
+        if self.first_bad_step is not None and (fetches_anyway or self.first_bad_step.device.type == "cpu"):
             self._raise_if_bad()
 
     def on_epoch_end(
@@ -98,7 +94,7 @@ class StopOnNaN(TrainerCallback):
 
     def _raise_if_bad(self) -> None:
         if self.first_bad_step is not None and (step := int(self.first_bad_step)):
-            raise DivergedError(f"the loss is nan or infinite at step {step}; {LOWER}")
+            raise DivergedError(f"the loss is nan or infinite at step {step}; {LOWER_RATE_HINT}")
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

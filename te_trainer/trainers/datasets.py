@@ -1,34 +1,40 @@
-"""What may be given as a data set of pairs, and which rows of it can be meant."""
+"""The pairs of sentences that a trainer takes: which data sets, which rows, and how they become token ids."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from datasets import Dataset, IterableDataset
+import numpy as np
+from datasets import Dataset, IterableDataset, concatenate_datasets
+from datasets.fingerprint import Hasher
 from torch.utils.data import IterableDataset as TorchIterableDataset
+from transformers import PreTrainedTokenizerBase
 
 from te_trainer.errors import InputError
+from te_trainer.models.tokenization import tokenise
 
-TEXT = ("sentence1", "sentence2")
+SENTENCE_COLUMNS = ("sentence1", "sentence2")
 # Cosines in float32 exceed 1 by a few units in the last place.
-TOLERANCE = 1e-3
+LABEL_TOLERANCE = 1e-3
 
 Pairs: TypeAlias = Dataset | IterableDataset
+AnyPairs = TypeVar("AnyPairs", Dataset, IterableDataset)
+Columns: TypeAlias = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
 class PairCheck:
-    """Refuses rows that cannot be meant.
+    """Refuses rows that are no pair of sentences, and labels that the loss cannot take.
 
     Args:
-        name: Name of the argument that the data set was given as.
+        name: Name of the argument that holds the data set.
         label_needed: Whether a data set without the column `label` is refused.
         low, high: Labels outside of this interval are refused.
-        reason: Why such labels cannot be meant, and what works instead.
+        reason: Why such labels are refused, and what works instead.
     """
 
     name: str
@@ -41,49 +47,59 @@ class PairCheck:
         """The columns that are read.
 
         Raises:
-            InputError: the data set has no rows, or lacks a column.
+            InputError: The data set has no rows, or lacks a column.
         """
-        check_columns(dataset, (*TEXT, "label") if self.label_needed else TEXT, self.name)
-        return [name for name in (*TEXT, "label") if name in columns_of(dataset)]
+        needed = (*SENTENCE_COLUMNS, "label") if self.label_needed else SENTENCE_COLUMNS
+        # a stream may not know its columns before its first row is read
+        known = list(next(iter(dataset), {}) if dataset.column_names is None else dataset.column_names)
+        if not known or (isinstance(dataset, Dataset) and len(dataset) == 0):
+            raise InputError(f"{self.name}: the dataset has no rows; give at least one pair")
+        missing = [column for column in needed if column not in known]
+        if missing:
+            others = [column for column in known if column not in needed]
+            # in their order, as sentence-transformers reads columns
+            renamed = dict(zip(others, missing, strict=True)) if len(others) == len(missing) else "{old: new}"
+            hint = f"rename with Dataset.rename_columns({renamed})" if others else "add it"
+            raise InputError(f"{self.name}: the dataset has no column '{missing[0]}' among {', '.join(known)}; {hint}")
+        return [column for column in (*SENTENCE_COLUMNS, "label") if column in known]
 
     def rows(self, rows: Mapping[str, list[Any]], first: int) -> None:
-        """Look at some rows.
+        """Check the columns of some rows.
 
         Args:
-            rows: Their columns.
-            first: Index of the first of them in the data set.
+            first: Index in the data set of the first of these rows.
 
         Raises:
-            InputError: names the row and the column of the first value that cannot be meant.
+            InputError: Names the row and the column of the first value that is refused.
         """
-        for column in TEXT:
+        for column in SENTENCE_COLUMNS:
             for row, text in enumerate(rows[column], first + 1):
                 if type(text) is not str:
                     raise InputError(
-                        f"{self.name}: row {row}: {column} is {_shown(text)}, which is no text; leave the row out, or "
+                        f"{self.name}: row {row}: {column} is {_short(text)}, which is no text; leave the row out, or "
                         "give a string"
                     )
         for row, label in enumerate(rows.get("label", ()), first + 1):
             if not (isinstance(label, Real) and math.isfinite(label)):
-                hint = "leave the row out, or give a number"
-                if not self.label_needed:
-                    hint += "; without labels, leave the column out"
-                raise InputError(f"{self.name}: row {row}: label is {_shown(label)}, which is no finite number; {hint}")
-            if not self.low - TOLERANCE <= float(label) <= self.high + TOLERANCE:
+                hint = "" if self.label_needed else "; without labels, leave the column out"
+                raise InputError(
+                    f"{self.name}: row {row}: label is {_short(label)}, which is no finite number; leave the row out, "
+                    f"or give a number{hint}"
+                )
+            if not self.low - LABEL_TOLERANCE <= float(label) <= self.high + LABEL_TOLERANCE:
                 raise InputError(f"{self.name}: row {row}: label is {float(label):g}; {self.reason}")
 
 
 def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
-    """A data set out of what a user gave.
+    """Make a data set of what a user passes as one.
 
     Args:
-        data: A `Dataset`, an `IterableDataset`, or a sequence whose items are dicts (a list, a map-style data set of
-            torch).
+        data: A `Dataset`, an `IterableDataset`, or a sequence of dicts (a list, a map-style data set of torch).
         name: Name of the argument.
         stream: Whether an `IterableDataset` stays one; otherwise it is read to its end.
 
     Raises:
-        InputError: it is something else.
+        InputError: `data` is something else.
     """
     if isinstance(data, Dataset):
         # torch and numpy formats would give arrays where lists are read
@@ -97,7 +113,9 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
             f"{name}: a {type(data).__name__} with the {'splits' if splits else 'keys'} {', '.join(map(str, data))} "
             f"where one data set is expected; {hint if splits else 'make one of columns with Dataset.from_dict'}"
         )
-    if isinstance(data, (TorchIterableDataset, str)) or not _is_sequence(data):
+    # a table of pandas has a length and columns, but its items are no rows
+    is_sequence = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not hasattr(data, "columns")
+    if isinstance(data, (TorchIterableDataset, str)) or not is_sequence:
         raise InputError(
             f"{name}: a {type(data).__name__} where a datasets.Dataset or IterableDataset or a list of dicts "
             "is expected; convert it, for example with Dataset.from_pandas or IterableDataset.from_generator"
@@ -106,47 +124,129 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
     for row, values in enumerate(rows, 1):
         if not isinstance(values, Mapping):
             raise InputError(
-                f"{name}: row {row} is {_shown(values)} where a dict with {' and '.join(TEXT)} is expected"
+                f"{name}: row {row} is {_short(values)} where a dict with {' and '.join(SENTENCE_COLUMNS)} is expected"
             )
     try:
         return Dataset.from_list([dict(values) for values in rows])
-    except (ValueError, TypeError) as error:  # of Arrow: values of several types in one column
-        raise InputError(f"{name}: a column holds values of several types ({_first_line(error)})") from None
+    except (ValueError, TypeError) as error:  # of Arrow
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"{name}: a column holds values of several types ({reason})") from None
 
 
-def columns_of(dataset: Pairs) -> list[str]:
-    """Names of a data set's columns; a stream that does not know them is asked for its first row."""
-    if dataset.column_names is not None:
-        return list(dataset.column_names)
-    return list(next(iter(dataset), {}))
-
-
-def check_columns(dataset: Pairs, names: Sequence[str], name: str) -> None:
-    """Refuse a data set without rows or without one of these columns.
+def tokenise_sentences(
+    pairs: AnyPairs,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    prompt: str = "",
+    check: PairCheck | None = None,
+    with_row_numbers: bool = False,
+) -> AnyPairs:
+    """Token ids for a bi-encoder: `input_ids1`, `input_ids2`, `length` (tokens of the longer sentence), `label`.
 
     Args:
-        name: Name of the argument that the data set was given as.
+        prompt: Text in front of every sentence.
+        check: Refuses rows.
+        with_row_numbers: Whether a column `row` holds each row's index in `pairs`.
     """
-    found = columns_of(dataset)
-    if not found or (isinstance(dataset, Dataset) and len(dataset) == 0):
-        raise InputError(f"{name}: the dataset has no rows; give at least one pair")
-    missing = [column for column in names if column not in found]
-    if missing:
-        others = [column for column in found if column not in names]
-        # as many as are missing, and in their order, as sentence-transformers reads columns
-        renamed = dict(zip(others, missing, strict=True)) if len(others) == len(missing) else "{old: new}"
-        hint = f"rename with Dataset.rename_columns({renamed})" if others else "add it"
-        raise InputError(f"{name}: the dataset has no column '{missing[0]}' among {', '.join(found)}; {hint}")
+
+    def sentences(rows: Columns) -> Columns:
+        one, two = (
+            tokenise(tokenizer, max_length, [prompt + text for text in rows[column]])["input_ids"]
+            for column in SENTENCE_COLUMNS
+        )
+        return {
+            "input_ids1": one,
+            "input_ids2": two,
+            "length": [max(map(len, ids)) for ids in zip(one, two, strict=True)],
+        }
+
+    return _tokenised(pairs, [sentences], (tokenizer, max_length, prompt), check, with_row_numbers)
 
 
-def _is_sequence(data: Any) -> bool:
-    return hasattr(data, "__len__") and hasattr(data, "__getitem__") and not hasattr(data, "columns")
+def tokenise_pairs(
+    pairs: AnyPairs,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    both_orders: bool = False,
+    check: PairCheck | None = None,
+    with_row_numbers: bool = False,
+) -> AnyPairs:
+    """Token ids for a cross-encoder: the tokenizer's columns for a pair, `length`, `label`.
+
+    Args:
+        both_orders: Whether all pairs come once as they are and once swapped, with the same label. A stream gives a
+            thousand pairs as they are, then the same ones swapped.
+        check: Refuses rows.
+        with_row_numbers: Whether a column `row` holds each row's index in `pairs`.
+    """
+
+    def in_order(*sides: str) -> Callable[[Columns], Columns]:
+        def encode(rows: Columns) -> Columns:
+            encoded = tokenise(tokenizer, max_length, *(rows[side] for side in sides))
+            return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+        return encode
+
+    orders = [in_order(*SENTENCE_COLUMNS), *([in_order(*SENTENCE_COLUMNS[::-1])] if both_orders else [])]
+    return _tokenised(pairs, orders, (tokenizer, max_length), check, with_row_numbers)
 
 
-def _shown(value: Any) -> str:
+def is_tokenised(dataset: Any) -> bool:
+    """Whether these are rows that the functions above gave."""
+    if not isinstance(dataset, Dataset) or SENTENCE_COLUMNS[0] in dataset.column_names:
+        return False
+    return any(name.startswith("input_ids") for name in dataset.column_names)
+
+
+def column_values(dataset: Dataset, column: str) -> np.ndarray:
+    """A column of numbers, shape (n,)."""
+    return np.asarray(dataset.with_format("numpy")[column][:])
+
+
+def _tokenised(
+    pairs: AnyPairs,
+    orders: Sequence[Callable[[Columns], Columns]],
+    settings: tuple[Any, ...],
+    check: PairCheck | None,
+    with_row_numbers: bool,
+) -> AnyPairs:
+    """The rows of each order, one order after the other."""
+    check = check or PairCheck("dataset")
+    columns = check.columns(pairs)
+    pairs = pairs.select_columns(columns)
+    if isinstance(pairs, IterableDataset):
+
+        def encode_all(rows: Columns, indices: list[int]) -> Columns:
+            check.rows(rows, indices[0])
+            parts = [encode(rows) | ({"label": rows["label"]} if "label" in rows else {}) for encode in orders]
+            return {name: [value for part in parts for value in part[name]] for name in parts[0]}
+
+        return pairs.map(encode_all, batched=True, with_indices=True, remove_columns=columns)
+
+    def encode_one(rows: Columns, indices: list[int], order: int) -> Columns:
+        check.rows(rows, indices[0])
+        return orders[order](rows) | ({"row": indices} if with_row_numbers else {})
+
+    # The cache of `Dataset.map` would pickle the tokenizer for each call, which takes half a second.
+    tokenizer, *others = settings
+    key: list[Any] = []
+    if tokenizer.is_fast:
+        key = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side, *others]
+    return concatenate_datasets(
+        [
+            pairs.map(
+                encode_one,
+                batched=True,
+                with_indices=True,
+                remove_columns=list(SENTENCE_COLUMNS),
+                fn_kwargs={"order": order},
+                new_fingerprint=Hasher.hash([pairs._fingerprint, key, check, with_row_numbers, order]) if key else None,
+            )
+            for order in range(len(orders))
+        ]
+    )
+
+
+def _short(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

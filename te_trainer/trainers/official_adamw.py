@@ -11,31 +11,31 @@ import torch
 from te_trainer.errors import InputError
 
 EPSILON = 1e-6
-OPTIMISERS = ("adamw_torch", "adamw_torch_fused")  # that have torch's AdamW
+TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")  # values of `optim`
 
 
 def check_official_adamw(optim: str, epsilon: float | None, key: str = "official_adamw") -> None:
-    """Refuse what cannot go with it.
+    """Refuse what cannot go with `official_adamw`.
 
     Args:
-        optim: as in `TrainingArguments`.
-        epsilon: what was asked for; None or torch's own for nothing.
-        key: where it was asked for.
+        optim: As in `TrainingArguments`.
+        epsilon: The value of `adam_epsilon`; None where it is not set.
+        key: Name under which the user set `official_adamw`.
 
     Raises:
-        InputError: another optimiser, or an epsilon of one's own.
+        InputError: Another optimiser, or another epsilon.
     """
-    if optim not in OPTIMISERS:
+    if optim not in TORCH_ADAMW:
         raise InputError(f"{key}: it is a form of AdamW, and optim is {optim}; leave one of the two out")
     if epsilon not in {None, 1e-8}:
         raise InputError(f"{key}: its epsilon is {EPSILON}, and adam_epsilon is {epsilon}; leave one of the two out")
 
 
 def refuse_optimizer_of_deepspeed(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration of DeepSpeed that puts its own optimiser in the place of torch's AdamW.
+    """Refuse a configuration of DeepSpeed that replaces torch's AdamW by an optimiser of DeepSpeed.
 
     Raises:
-        InputError: it names an optimiser, or offloads it.
+        InputError: The configuration names an optimiser, or offloads it.
     """
     offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
     if "optimizer" in config or offload.get("device", "none") != "none":
@@ -45,7 +45,7 @@ def refuse_optimizer_of_deepspeed(config: Mapping[str, Any]) -> None:
         )
 
 
-def make_official(optimizer: torch.optim.Optimizer) -> None:
+def follow_official_adamw(optimizer: torch.optim.Optimizer) -> None:
     """Let torch's AdamW make the steps that transformers 4.9's made.
 
     That one added its epsilon to the root of the second moment before the bias correction. In torch's formula this is
@@ -53,7 +53,7 @@ def make_official(optimizer: torch.optim.Optimizer) -> None:
     decayed weights after a step and not before it, which differs by learning rate times decay (2e-7) of the step.
 
     Raises:
-        InputError: it is another optimiser.
+        InputError: The optimiser is another one.
     """
     if not isinstance(optimizer, torch.optim.AdamW):
         raise InputError(f"official_adamw: the optimiser is {type(optimizer).__name__}, and not torch's AdamW")
@@ -62,7 +62,7 @@ def make_official(optimizer: torch.optim.Optimizer) -> None:
 
 def _set_epsilon(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     for group in optimizer.param_groups:
-        # the state knows of steps before a resumption, and of those that a scaler skipped
+        # the state counts the steps before a resumption, and leaves out those that a gradient scaler skipped
         states = (optimizer.state.get(weight, {}) for weight in group["params"])
         done = next((int(state["step"]) for state in states if "step" in state), 0)
         group["eps"] = EPSILON / math.sqrt(1 - group["betas"][1] ** (done + 1))

@@ -1,19 +1,27 @@
-"""What a trainer tells of its encoder, and what of it goes to the Hub: the encoder, and nothing else."""
+"""A trainer's model card, and its uploads to the Hub, which hold the encoder alone."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
 from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
 
 from te_trainer.trainers.callbacks import WHOLE
-from te_trainer.trainers.card import CardFacts, trainer_card
 
-# Of a checkpoint, that a training goes on with and nobody else reads.
+TEMPLATE = Path(__file__).with_name("card.md")
+# As the Hub names them: https://huggingface.co/docs/hub/sentence-transformers
+PIPELINES = {"bi-encoder": "sentence-similarity", "cross-encoder": "text-ranking"}
+TAGS = {"bi-encoder": ["sentence-similarity", "feature-extraction"], "cross-encoder": ["cross-encoder", "text-ranking"]}
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+HUB_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/", re.ASCII)
+SPEED_METRICS = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")  # ends of their names
+# Files of a checkpoint that only a resumed training reads.
 TRAINING_FILES = (
     "optimizer*",
     "scheduler.pt",
@@ -32,43 +40,20 @@ TRAINING_FILES = (
 class PublishingTrainer(Trainer):
     """A Trainer with a card for sentence-transformers, whose uploads hold the encoder alone.
 
-    Beside public methods it overrides `_push_from_checkpoint`: the Trainer's uploads the whole of `output_dir`.
+    It overrides one private method, `_push_from_checkpoint`: the Trainer's uploads the whole of `output_dir`.
     """
 
     encoder: Any
 
     def finish_saved(self, folder: Path) -> None:
-        """Make a saved encoder one to be used: without what only training needed."""
+        """Take out of a saved encoder what only training needed."""
 
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """Write `README.md` into `args.output_dir`.
-
-        Args:
-            language, license, tags: of the model, for the card's metadata; nothing is asked of the Hub.
-            model_name: the card's title; defaults to the repository's or the folder's name.
-            finetuned_from: the base model; defaults to the one that the encoder was loaded from, if it is on the Hub.
-            tasks: replaces the pipeline tag.
-            dataset_tags, dataset: data sets on the Hub, and what the card calls them.
-            dataset_args: of the data sets, named in the card's text.
-        """
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write `README.md` into `args.output_dir`; arguments are those of `trainer_card`, in this order."""
         if self.is_world_process_zero():
-            facts = CardFacts(
-                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
-            )
             folder = Path(self.args.output_dir or ".")
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "README.md").write_text(trainer_card(self, facts), encoding="utf-8")
+            (folder / "README.md").write_text(trainer_card(self, *args, **kwargs), encoding="utf-8")
 
     def push_to_hub(
         self,
@@ -84,37 +69,36 @@ class PublishingTrainer(Trainer):
         Nothing else of `output_dir` goes along: no checkpoints, logs or training arguments.
 
         Args:
-            commit_message, blocking, token, revision, private: as for `Trainer.push_to_hub`.
-            kwargs: passed on to `create_model_card`'s card.
+            commit_message, blocking, token, revision, private: As for `Trainer.push_to_hub`.
+            kwargs: Arguments of `trainer_card`.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token if token is not None else self.args.hub_token
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
         folder = Path(tempfile.mkdtemp())
+        uploads = False
         try:
             self.save_model(str(folder), _internal_call=True)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if not self.is_world_process_zero():
-            shutil.rmtree(folder, ignore_errors=True)
+            uploads = self.is_world_process_zero()
+        finally:
+            if not uploads:
+                shutil.rmtree(folder, ignore_errors=True)
+        if not uploads:
             return None
         self._finish_current_push()
-        return self._upload(folder, commit_message, blocking, token, revision, CardFacts(**kwargs))
+        return self._upload(folder, commit_message, blocking, token, revision, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self.is_world_process_zero() or self.args.hub_strategy == "end":
-            return
         running = self.push_in_progress
-        if not self.args.hub_always_push and running is not None and not running.is_done():
+        busy = not self.args.hub_always_push and running is not None and not running.is_done()
+        if not self.is_world_process_zero() or self.args.hub_strategy == "end" or busy:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         # a copy: the checkpoint may be deleted while it is uploaded
         folder = Path(tempfile.mkdtemp())
         shutil.copytree(checkpoint_folder, folder, dirs_exist_ok=True)
-        message = f"Training in progress, step {self.state.global_step}"
-        job = self._upload(folder, message, False, self.args.hub_token, None, CardFacts())
+        job = self._upload(folder, f"Training in progress, step {self.state.global_step}", False, self.args.hub_token)
         self.push_in_progress: Any = PushInProgress([job])  # type: ignore[arg-type]
 
     def _upload(
@@ -123,17 +107,17 @@ class PublishingTrainer(Trainer):
         message: str | None,
         blocking: bool,
         token: str | None,
-        revision: str | None,
-        facts: CardFacts,
+        revision: str | None = None,
+        **card: Any,
     ) -> Any:
-        """Upload a folder that may be deleted afterwards."""
+        """Upload a temporary folder, and delete it afterwards."""
         job: Any = None
         try:
             for pattern in TRAINING_FILES:
                 for path in folder.glob(pattern):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.finish_saved(folder)
-            (folder / "README.md").write_text(trainer_card(self, facts), encoding="utf-8")
+            (folder / "README.md").write_text(trainer_card(self, **card), encoding="utf-8")
             job = hf_api().upload_folder(
                 repo_id=str(self.hub_model_id),
                 folder_path=folder,
@@ -148,3 +132,111 @@ class PublishingTrainer(Trainer):
         if not blocking:
             job.add_done_callback(lambda _: shutil.rmtree(folder, ignore_errors=True))
         return job
+
+
+def trainer_card(
+    trainer: Any,
+    language: str | None = None,
+    license: str | None = None,
+    tags: str | list[str] | None = None,
+    model_name: str | None = None,
+    finetuned_from: str | None = None,
+    tasks: str | list[str] | None = None,
+    dataset_tags: str | list[str] | None = None,
+    dataset: str | list[str] | None = None,
+    dataset_args: str | list[str] | None = None,
+) -> str:
+    """The model card of a trainer's encoder as it is now, with the metrics of the last evaluation.
+
+    Args:
+        trainer: A `BiEncoderTrainer` or a `CrossEncoderTrainer`.
+        language, license, tags: Metadata of the card; nothing is asked of the Hub.
+        model_name: Title of the card; defaults to the name of the repository or of the folder.
+        finetuned_from: The base model; defaults to the one that the encoder was loaded from, if it is on the Hub.
+        tasks: Replaces the pipeline tag.
+        dataset_tags: Names of data sets on the Hub, for the metadata.
+        dataset, dataset_args: Names of data sets, for the text.
+    """
+    encoder, args = trainer.encoder, trainer.args
+    base = finetuned_from or base_model(encoder.model)
+    repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name
+    metrics = last_metrics(trainer.state.log_history)
+    is_adapter = hasattr(encoder.model, "peft_config")
+    standard_tags = ["sentence-transformers", *TAGS[encoder.kind], "trans-encoder", "generated_from_trainer"]
+    data = ModelCardData(
+        language=language,
+        license=license,
+        library_name="peft" if is_adapter else "sentence-transformers",
+        pipeline_tag=(_as_list(tasks) or [PIPELINES[encoder.kind]])[0],
+        tags=list(dict.fromkeys([*standard_tags, *_as_list(tags)])),
+        base_model=base,
+        datasets=_as_list(dataset_tags) or None,
+        metrics=["spearmanr"] if any(name.endswith("spearman") for name in metrics) else None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        title=" ".join((model_name or repository.rpartition("/")[2]).split()),
+        repository=repository,
+        encoder=encoder,
+        is_adapter=is_adapter,
+        base=base,
+        pair_count=_pair_count(trainer),
+        datasets=[*_as_list(dataset), *_as_list(dataset_args)],
+        loss="a custom loss" if trainer.has_custom_loss() else f"the loss `{args.loss}`",
+        arguments=_arguments(trainer),
+        metrics=metrics,
+        steps=trainer.state.global_step,
+    )
+    return str(card)
+
+
+def base_model(model: Any) -> str | None:
+    """The Hub's name of what a model was loaded from; None for a local folder."""
+    name = str(getattr(model, "name_or_path", "") or getattr(model.config, "_name_or_path", ""))
+    if cached := HUB_CACHE.search(name):
+        return "/".join(part for part in cached.groups() if part)
+    return name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+
+
+def last_metrics(log_history: list[dict[str, Any]]) -> dict[str, float]:
+    """The metrics of the last evaluation, without those of speed."""
+    last: dict[str, float] = {}
+    step = None
+    for entry in log_history:
+        metrics = {
+            key: value for key, value in entry.items() if key.startswith("eval_") and not key.endswith(SPEED_METRICS)
+        }
+        if metrics:
+            # several sets are logged one after another
+            last = {**(last if entry["step"] == step else {}), **metrics}
+            step = entry["step"]
+    return last
+
+
+def _pair_count(trainer: Any) -> int | None:
+    try:
+        rows = len(trainer.train_dataset)
+    except TypeError:  # None, or a stream
+        return None
+    return rows // 2 if getattr(trainer.args, "both_orders", False) else rows
+
+
+def _arguments(trainer: Any) -> dict[str, Any]:
+    args = trainer.args
+    length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+    return {
+        "learning_rate": args.learning_rate,
+        "lr_scheduler_type": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+        "warmup_steps": args.warmup_steps,
+        "weight_decay": args.weight_decay,
+        "batch size (all processes, accumulated)": trainer.get_total_train_batch_size(args),
+        length: getattr(args, length),
+        "seed": args.seed,
+        "precision": "bfloat16" if args.bf16 or args.autocast == "bfloat16" else "float16" if args.fp16 else "float32",
+        "max_length": trainer.encoder.max_length,
+    }
+
+
+def _as_list(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])

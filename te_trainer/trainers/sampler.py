@@ -1,4 +1,4 @@
-"""The order of training examples, a function of (seed, epoch), and how it is divided among ranks."""
+"""The order of training examples, which follows from (seed, epoch) alone, and how ranks divide it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.utils.data import Sampler
 
 
 class ShuffledSampler(Sampler[int]):
-    """Every example in random order; an order depends on seed and epoch alone, so that a resumed epoch continues.
+    """Every example in random order. The order depends on seed and epoch alone, so that a resumed epoch continues.
 
     Args:
-        count: examples.
-        seed: of all orders.
-        epoch: gives the number of the epoch that begins.
+        count: Number of examples.
+        seed: Seed of the orders of all epochs.
+        epoch: Function that returns the number of the epoch that begins.
     """
 
     def __init__(self, count: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
@@ -30,22 +30,23 @@ class ShuffledSampler(Sampler[int]):
         return iter(self.order().tolist())
 
     def order(self) -> np.ndarray:
-        """All indices of the epoch that begins, shape (n,)."""
-        return self.generator().permutation(self.count)
+        """All indices of the epoch that begins, shape (len,)."""
+        return self._shuffled()[1]
 
-    def generator(self) -> np.random.Generator:
-        return np.random.default_rng((self.seed, self.epoch()))
+    def _shuffled(self) -> tuple[np.random.Generator, np.ndarray]:
+        generator = np.random.default_rng((self.seed, self.epoch()))
+        return generator, generator.permutation(self.count)
 
 
 class LengthGroupedSampler(ShuffledSampler):
-    """Indices whose consecutive runs of `batch_size` have similar lengths, while the runs come in random order.
+    """Batches of examples of similar length, in random order.
 
-    Every epoch draws a permutation, sorts stretches of `runs_per_stretch` runs by length, and shuffles the runs.
+    Every epoch draws a permutation, sorts each stretch of it by length, and shuffles the batches.
 
     Args:
-        lengths: tokens of each example, shape (n,).
-        batch_size: examples in a run: those of one optimiser step, over all ranks and micro-batches.
-        runs_per_stretch: runs that are sorted together; more of them waste less padding and shuffle less.
+        lengths: Tokens of each example, shape (n,).
+        batch_size: Examples of one optimiser step, over all ranks and micro-batches.
+        batches_per_stretch: Batches that are sorted together; more of them save more padding and shuffle less.
     """
 
     def __init__(
@@ -54,37 +55,34 @@ class LengthGroupedSampler(ShuffledSampler):
         batch_size: int,
         seed: int = 0,
         epoch: Callable[[], int] = lambda: 0,
-        runs_per_stretch: int = 100,
+        batches_per_stretch: int = 100,
     ) -> None:
         super().__init__(len(lengths), seed, epoch)
         self.lengths = lengths
         self.batch_size = batch_size
-        self.stretch = batch_size * runs_per_stretch
+        self.stretch = batch_size * batches_per_stretch
 
     def order(self) -> np.ndarray:
-        """All indices of the epoch that begins, shape (n,)."""
-        generator = self.generator()
-        order = generator.permutation(self.count)
+        """All indices of the epoch that begins, shape (len,)."""
+        generator, order = self._shuffled()
         for start in range(0, len(order), self.stretch):
             part = order[start : start + self.stretch]
             order[start : start + self.stretch] = part[np.argsort(self.lengths[part], kind="stable")]
-        # The rest that fills no run stays at the end: moved forward, it would shift every batch behind it.
+        # The examples that fill no batch stay at the end: moved forward, they would shift every batch behind them.
         whole = len(order) // self.batch_size * self.batch_size
-        runs = order[:whole].reshape(-1, self.batch_size)
-        generator.shuffle(runs)
+        generator.shuffle(order[:whole].reshape(-1, self.batch_size))
         return order
 
 
 class ViewSampler(ShuffledSampler):
-    """Every example in random order, in whole batches only, as `epoch * count + index`.
+    """Whole batches only, in random order, for losses with in-batch negatives; gives `epoch * count + index`.
 
-    For losses with in-batch negatives. Grouped by length, sentences would be told apart by less than they are in a
-    random batch. The rest that fills no batch over all ranks is left out, another one in each epoch: a smaller batch
-    would have fewer negatives, and one that is filled up with what it holds already would make a sentence its own
-    negative.
+    Grouped by length, sentences would be told apart by less than they are in a random batch. The examples that fill no
+    whole batch are left out, other ones in each epoch: a smaller batch would have fewer negatives, and one that repeats
+    an example would make a sentence its own negative.
 
     Args:
-        batch_size: examples whose vectors meet: those of a micro-batch, over all ranks.
+        batch_size: Examples whose vectors meet in the loss: those of a micro-batch, over all ranks.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
@@ -95,23 +93,23 @@ class ViewSampler(ShuffledSampler):
         return self.count // self.batch_size * self.batch_size
 
     def order(self) -> np.ndarray:
-        """Indices of the epoch that begins, shape (len,)."""
+        """All indices of the epoch that begins, shape (len,)."""
         return self.epoch() * self.count + super().order()[: len(self)]
 
 
 class MicroBatches(Sampler[list[int]]):
-    """A rank's share of every global batch, in micro-batches.
+    """One rank's micro-batches of every global batch.
 
-    Global batches are the same whatever the number of ranks and of accumulation steps, so that these change nothing in
-    what is learnt. The last, smaller one is divided evenly as well: every rank sees as many micro-batches, none of them
-    is empty, and no example is repeated (fewer examples than ranks may be left out).
+    Global batches do not depend on the number of ranks or of accumulation steps. The last, smaller one is divided
+    evenly too: every rank has as many micro-batches, none of them is empty, and no example is repeated. Fewer examples
+    than there are ranks may be left out.
 
     Args:
-        sampler: the order of all examples.
-        size: examples in a micro-batch of one rank.
-        accumulation: micro-batches of an optimiser step.
-        rank, ranks: this process among all.
-        drop_last: leave the last, smaller global batch out.
+        sampler: The order of all examples.
+        size: Examples in a micro-batch of one rank.
+        accumulation: Micro-batches of an optimiser step.
+        rank, ranks: This process, and how many there are.
+        drop_last: Whether the last, smaller global batch is left out.
     """
 
     def __init__(
@@ -124,32 +122,32 @@ class MicroBatches(Sampler[list[int]]):
         drop_last: bool = False,
     ) -> None:
         self.sampler = sampler
-        self.size = size
         self.accumulation = accumulation
         self.rank = rank
         self.ranks = ranks
-        self.whole, rest = divmod(len(sampler), size * accumulation * ranks)
-        # Share of each rank in the last global batch at the least; an uneven rest goes to the last ranks.
-        self.least, more = (0, 0) if drop_last else divmod(rest, ranks)
-        self.last = math.ceil((self.least + bool(more)) / size)
-        if self.last > self.least:
-            more = 0
-            self.last = math.ceil(self.least / size)
-        self.rest = self.least * ranks + more
+        self.global_size = size * accumulation * ranks
+        self.full_batches, remainder = divmod(len(sampler), self.global_size)
+        # The last global batch: each rank has at least `fewest` examples, the last ranks have one more.
+        fewest, uneven = (0, 0) if drop_last else divmod(remainder, ranks)
+        self.last_micro_batches = math.ceil((fewest + bool(uneven)) / size)
+        if self.last_micro_batches > fewest:
+            uneven = 0
+            self.last_micro_batches = math.ceil(fewest / size)
+        self.last_size = fewest * ranks + uneven
 
     def __len__(self) -> int:
         """Micro-batches of this rank in an epoch."""
-        return self.whole * self.accumulation + self.last
+        return self.full_batches * self.accumulation + self.last_micro_batches
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self.sampler.order()
-        step = self.size * self.accumulation * self.ranks
-        for start in range(0, self.whole * step, step):
-            yield from self._of_rank(order[start : start + step], self.accumulation)
-        if self.last:
-            yield from self._of_rank(order[self.whole * step :][: self.rest], self.last)
+        end = self.full_batches * self.global_size
+        for start in range(0, end, self.global_size):
+            yield from self._micro_batches(order[start : start + self.global_size], self.accumulation)
+        if self.last_micro_batches:
+            yield from self._micro_batches(order[end : end + self.last_size], self.last_micro_batches)
 
-    def _of_rank(self, examples: np.ndarray, count: int) -> Iterator[list[int]]:
+    def _micro_batches(self, examples: np.ndarray, count: int) -> Iterator[list[int]]:
         begin, end = (len(examples) * rank // self.ranks for rank in (self.rank, self.rank + 1))
         for part in np.array_split(examples[begin:end], count):
             yield part.tolist()

@@ -12,7 +12,7 @@ from server import HubServer
 from test_publishing import TOKENS, command, online
 
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-from te_trainer.trainers.card import base_model
+from te_trainer.trainers.publishing import base_model
 
 # Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
 PUSHING = """

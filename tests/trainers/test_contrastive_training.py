@@ -22,9 +22,8 @@ from te_trainer.losses import info_nce
 from te_trainer.models import BiEncoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.callbacks import last_whole_checkpoint
-from te_trainer.trainers.projection_head import NAME, ProjectionHead, drop_saved_head
+from te_trainer.trainers.contrastive import HEAD_NAME, ProjectionHead, SentenceViews, drop_saved_head, mask_span
 from te_trainer.trainers.sampler import ViewSampler
-from te_trainer.trainers.views import SentenceViews, mask_span
 
 COUNT, BATCH, EPOCH = 22, 4, 5  # sentences, sentences in a batch, whole batches in an epoch
 
@@ -66,6 +65,11 @@ def trainer_of(
     }
     encoder = BiEncoder.from_pretrained(str(encoder)) if isinstance(encoder, Path) else encoder
     return base(encoder, BiEncoderTrainingArguments(output_dir=str(output), **values), train, dev, callbacks=callbacks)
+
+
+def vectors(trainer: BiEncoderTrainer, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    outputs = trainer.outputs(trainer.encoder.model, batch)
+    return outputs["embeddings1"], outputs["embeddings2"]
 
 
 def weights(trainer: BiEncoderTrainer) -> dict[str, Tensor]:
@@ -178,10 +182,10 @@ def test_dropout_makes_two_views_of_one_sentence(tiny: Path, tmp_path: Path) -> 
     trainer.model.train()
     batch = next(iter(trainer.get_train_dataloader()))
     assert "labels" not in batch
-    one, two = trainer._embed(trainer.model, batch)
+    one, two = vectors(trainer, batch)
     assert (one - two).abs().max(dim=1).values.min() > 1e-3
     trainer.model.eval()
-    one, two = trainer._embed(trainer.model, batch)
+    one, two = vectors(trainer, batch)
     torch.testing.assert_close(one, two)
 
 
@@ -195,7 +199,7 @@ def test_the_loss_is_info_nce_of_the_batch(both_views: bool, tiny: Path, tmp_pat
     )
     trainer.model.eval()
     batch = next(iter(trainer.get_train_dataloader()))
-    one, two = trainer._embed(trainer.model, batch)
+    one, two = vectors(trainer, batch)
     expected = info_nce(one, two, 0.2)
     if both_views:
         expected = (info_nce(one, two, 0.2, others=one) + info_nce(two, one, 0.2, others=two)) / 2
@@ -246,7 +250,7 @@ def test_accumulated_batches_have_the_mean_of_their_gradients(tiny: Path, tmp_pa
     trainer.train()
     encoder.model.zero_grad()
     for batch in batches:
-        (info_nce(*trainer._embed(trainer.model, batch), 0.05) / 4).backward()
+        (info_nce(*vectors(trainer, batch), 0.05) / 4).backward()
     for name, weight in encoder.model.named_parameters():
         assert weight.grad is not None
         torch.testing.assert_close(gradients.found[name], weight.grad, rtol=1e-4, atol=1e-6)
@@ -263,7 +267,7 @@ def test_the_head_works_in_training_alone_and_learns(tiny: Path, tmp_path: Path)
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
         ) -> None:
             model = kwargs["model"]
-            head = getattr(model, NAME)
+            head = getattr(model, HEAD_NAME)
             found.setdefault("first", head.dense.weight.detach().clone())
             found["last"] = head.dense.weight.detach().clone()
             batch = {"input_ids": torch.tensor([[2, 7, 8, 3]]), "attention_mask": torch.ones(1, 4)}
@@ -293,7 +297,7 @@ def test_checkpoints_hold_the_head_and_the_saved_encoder_does_not(
     saved = set(load_file(tmp_path / "saved" / "model.safetensors"))
     in_checkpoint = set(load_file(tmp_path / f"checkpoint-{EPOCH}" / "model.safetensors"))
     assert saved == plain
-    assert in_checkpoint - saved == {f"{NAME}.dense.weight", f"{NAME}.dense.bias"}
+    assert in_checkpoint - saved == {f"{HEAD_NAME}.dense.weight", f"{HEAD_NAME}.dense.bias"}
 
     _, report = AutoModel.from_pretrained(tmp_path / "saved", output_loading_info=True)
     assert not report["unexpected_keys"]
@@ -309,9 +313,9 @@ def test_the_head_leaves_a_file_that_holds_it(tiny: Path, tmp_path: Path) -> Non
     """As an engine saves that cannot let go of the head (FSDP)."""
     encoder = BiEncoder.from_pretrained(str(tiny))
     encoder.save_pretrained(tmp_path / "plain")
-    encoder.model.add_module(NAME, ProjectionHead(32))
+    encoder.model.add_module(HEAD_NAME, ProjectionHead(32))
     encoder.save_pretrained(tmp_path / "with")
-    assert any(NAME in name for name in load_file(tmp_path / "with" / "model.safetensors"))
+    assert any(HEAD_NAME in name for name in load_file(tmp_path / "with" / "model.safetensors"))
     drop_saved_head(tmp_path / "with")
     plain, left = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "with"))
     assert same(plain, left)
@@ -328,7 +332,7 @@ def test_the_best_checkpoint_by_dev_is_kept(tiny: Path, tmp_path: Path) -> None:
     assert set(curve) == {3, 5, 6, 9, 10}
     best = max(curve, key=lambda step: curve[step])
     kept = load_file(tmp_path / f"checkpoint-{best}" / "model.safetensors")
-    assert same(weights(trainer), {name: weight for name, weight in kept.items() if NAME not in name})
+    assert same(weights(trainer), {name: weight for name, weight in kept.items() if HEAD_NAME not in name})
     labels = np.array(gold()["label"])
     assert trainer.metric(score_pairs(trainer.encoder, gold()), labels) == pytest.approx(curve[best], abs=1e-6)
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from te_trainer.losses import info_nce
-from te_trainer.trainers.gather import gather_with_gradient
+from te_trainer.trainers.contrastive import gather_with_gradient
 
 dist.init_process_group("gloo")
 torch.manual_seed(0)

@@ -16,7 +16,7 @@ from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, l
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import score_pairs
 from te_trainer.trainers import BiEncoderTrainingArguments
-from te_trainer.trainers.tokenise import tokenise_pairs
+from te_trainer.trainers.datasets import tokenise_pairs
 
 
 def arithmetic_of(encoder: Any) -> list[tuple[bool, torch.dtype]]:

@@ -26,10 +26,10 @@ def distinct_lengths(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100, 1003])
-@pytest.mark.parametrize("runs_per_stretch", [1, 3, 100])
-def test_every_example_comes_once_an_epoch(count: int, runs_per_stretch: int) -> None:
+@pytest.mark.parametrize("batches_per_stretch", [1, 3, 100])
+def test_every_example_comes_once_an_epoch(count: int, batches_per_stretch: int) -> None:
     lengths = np.random.default_rng(0).integers(3, 20, count)
-    sampler = LengthGroupedSampler(lengths, 8, runs_per_stretch=runs_per_stretch)
+    sampler = LengthGroupedSampler(lengths, 8, batches_per_stretch=batches_per_stretch)
     assert len(sampler) == count
     assert sorted(sampler) == list(range(count))
 

@@ -1,0 +1,205 @@
+"""Evaluation of pairs of sentences: scores in the order of the pairs, and their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput
+
+from te_trainer.errors import DivergedError, InputError
+from te_trainer.metrics import Metric
+from te_trainer.trainers.callbacks import LOWER_RATE_HINT
+from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, is_tokenised
+from te_trainer.trainers.publishing import SPEED_METRICS, PublishingTrainer
+
+
+class EvaluatingTrainer(PublishingTrainer):
+    """A Trainer whose evaluation sets are pairs of sentences.
+
+    They are tokenised when they are assigned, and sorted by length, so that batches hardly pad. Results come back in
+    the order of the pairs.
+    """
+
+    args: Any
+    metric: Metric
+    score_name: ClassVar[str]  # key of the scores in `outputs`
+    _user_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    _order: np.ndarray | None = None  # position of each pair among the rows that are evaluated; None for the same order
+    _measures_loss = False
+
+    def tokenise(self, pairs: Any, check: PairCheck, training: bool) -> Any:
+        """The rows that batches are made of."""
+        raise NotImplementedError
+
+    def outputs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a loss is computed of, among it the score of each pair (float32, shape (n,), higher for more alike)."""
+        raise NotImplementedError
+
+    def has_loss(self, rows: Dataset) -> bool:
+        """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
+        raise NotImplementedError
+
+    @property
+    def eval_dataset(self) -> Any:
+        """Rows of the evaluation set, or a dict of those of several; pairs that are assigned are tokenised."""
+        return self._eval_dataset
+
+    @eval_dataset.setter
+    def eval_dataset(self, pairs: Any) -> None:
+        if isinstance(pairs, Mapping):
+            sets = {str(name): self._eval_rows(rows, f"eval_dataset['{name}']") for name, rows in pairs.items()}
+            self._eval_dataset: Any = sets or None
+        else:
+            self._eval_dataset = None if pairs is None else self._eval_rows(pairs, "eval_dataset")
+
+    @property
+    def compute_metrics(self) -> Any:
+        """What the Trainer calls with scores and labels: the user's function, or `metric` where there is none."""
+        return self._user_metrics if self.args.batch_eval_metrics else self._metrics
+
+    @compute_metrics.setter
+    def compute_metrics(self, function: Callable[[EvalPrediction], dict[str, float]] | None) -> None:
+        self._user_metrics = function
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Batches of the trainer's evaluation set, of the one of that name among several, or of other pairs.
+
+        Raises:
+            InputError: There is no set of this name, or a row is refused.
+        """
+        sets = self.eval_dataset
+        if isinstance(eval_dataset, str):
+            if not isinstance(sets, dict) or eval_dataset not in sets:
+                known = ", ".join(sets) if isinstance(sets, dict) else "none"
+                raise InputError(f"eval_dataset: there is no set named '{eval_dataset}' (known: {known})")
+            rows = sets[eval_dataset]
+        else:
+            pairs = sets if eval_dataset is None else eval_dataset
+            if pairs is None:
+                raise InputError("eval_dataset: there is none; give pairs to the trainer, or to evaluate()")
+            rows = self._eval_rows(pairs, "eval_dataset")
+        return self._eval_loader(rows)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """Batches of pairs, which may have no labels."""
+        return self._eval_loader(self._eval_rows(test_dataset, "test_dataset", label_needed=False))
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Metrics of pairs, or of the trainer's own evaluation sets.
+
+        Raises:
+            InputError: The metric of these labels is NaN, or a training is to choose by a metric that is not measured.
+        """
+        due, own = self.control.should_evaluate, eval_dataset is None and metric_key_prefix == "eval"
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        # the Trainer takes what a callback evaluates for the evaluation that is due
+        self.control.should_evaluate = due and not own
+        if self._user_metrics is None and np.isnan(metrics.get(f"{metric_key_prefix}_{self._metric_name}", 0.0)):
+            # NaN is never the best, so that the last checkpoint would be kept silently
+            raise InputError(
+                f"eval_dataset: {self._metric_name} of its labels is nan; give labels that are not all the same"
+            )
+        best = self.args.metric_for_best_model
+        if self.is_in_train and own and best is not None and f"eval_{best.removeprefix('eval_')}" not in metrics:
+            known = [name for name in metrics if name.startswith("eval_") and not name.endswith(SPEED_METRICS)]
+            raise InputError(f"metric_for_best_model: '{best}' is not measured; choose one of {', '.join(known)}")
+        return metrics
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate or predict, with results in the order of the pairs."""
+        rows = cast(Dataset, dataloader.dataset)
+        self._order = np.argsort(column_values(rows, "row")) if "row" in rows.column_names else None
+        self._measures_loss = self.has_loss(rows)
+        loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
+        if loss_only and not self._measures_loss:
+            raise InputError(
+                f"prediction_loss_only: loss '{self.args.loss}' has no value here, for want of labels in [-1, 1]; "
+                "set it to False"
+            )
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        return output._replace(
+            predictions=self._in_order(output.predictions), label_ids=self._in_order(output.label_ids)
+        )
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Loss, scores and labels of a batch; the loss is None where labels are not on its scale."""
+        inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
+        labels = inputs.get("labels")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if not self._measures_loss:
+                return None, self.outputs(model, inputs)[self.score_name].detach(), labels
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+            if prediction_loss_only:
+                return loss.detach(), None, None
+            if not isinstance(outputs, dict) or self.score_name not in outputs:
+                # compute_loss is a subclass's
+                outputs = self.outputs(model, inputs)
+            return loss.detach(), outputs[self.score_name].detach(), labels
+
+    def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
+        if is_tokenised(pairs):
+            return cast(Dataset, pairs)
+        dataset = as_dataset(pairs, name)
+        with self.args.main_process_first(desc="tokenising"):
+            rows = self.tokenise(dataset, PairCheck(name, label_needed), training=False)
+        return cast(Dataset, rows.sort("length", reverse=True))
+
+    def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
+        """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
+        loader = DataLoader(rows, batch_size=self.args.eval_batch_size, **self.worker_settings())
+        return cast("DataLoader[Any]", self.accelerator.prepare(loader))
+
+    def worker_settings(self) -> dict[str, Any]:
+        """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""
+        args = self.args
+        return {
+            "collate_fn": self.data_collator,
+            "num_workers": args.dataloader_num_workers,
+            "pin_memory": args.dataloader_pin_memory and args.device.type != "cpu",
+            "prefetch_factor": args.dataloader_prefetch_factor,
+            "multiprocessing_context": args.dataloader_multiprocessing_context,
+            "in_order": args.dataloader_in_order,
+        }
+
+    @property
+    def _metric_name(self) -> str:
+        return getattr(self.metric, "__name__", type(self.metric).__name__)
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        scores, labels = prediction.predictions, prediction.label_ids
+        if isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and not np.isfinite(scores).all():
+            raise DivergedError(f"a score is nan or infinite at step {self.state.global_step}; {LOWER_RATE_HINT}")
+        if self._user_metrics is None:
+            return {self._metric_name: self.metric(np.asarray(scores), np.asarray(labels))}
+        in_order = EvalPrediction(self._in_order(scores), self._in_order(labels), prediction.inputs, prediction.losses)
+        return self._user_metrics(in_order)
+
+    def _in_order(self, values: Any) -> Any:
+        """The rows of arrays, alone or in a tuple, in the order of the pairs."""
+        if self._order is None or values is None:
+            return values
+        if isinstance(values, tuple):
+            return tuple(self._in_order(part) for part in values)
+        return values[self._order]
