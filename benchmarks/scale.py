@@ -167,10 +167,10 @@ def train(kind: str) -> Callable[[Path, Dataset, Path], None]:
             disable_tqdm=True,
             logging_strategy="no",
         )
-        from te_trainer.runs.training import forget_engine
+        from te_trainer.runs.training import release_engine
 
         getattr(trainers, f"{make}Trainer")(str(model), arguments, pairs.add_column("label", labels)).train()
-        forget_engine()
+        release_engine()
 
     return work
 

@@ -19,12 +19,15 @@ from te_trainer.config import parse
 from te_trainer.data import PoolManifest
 from te_trainer.distil.cycle import distil
 from te_trainer.distil.preparation import check_models, load_gold_sets, prepare_pool
-from te_trainer.distil.settings import metric_of
-from te_trainer.distil.stages import StageRunner
+from te_trainer.distil.settings import cycles_of, metric_of
+from te_trainer.distil.stages import DistillationStages
 from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
+from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.store import RunStore
 
 
 def main() -> None:
@@ -48,8 +51,16 @@ def main() -> None:
             print(f"stage {len(memory)}: {memory[-1]} MB", flush=True)
 
     scorer = Scorer(dev, tests, metric_of(config), config.distillation.batch_tokens, root / ".scratch-gold")
-    runner = StageRunner(config, root, pool, pairs, scorer, RunProgress(enabled=False), measure)
-    distil(runner, list(runner.models), runner.cycles)
+    store = RunStore(
+        RunLayout(root),
+        cycles=cycles_of(config),
+        trains_start=config.step0 is not None,
+        pairs=pool.num_rows,
+        pool=pool.fingerprint,
+        precision=resolve_precision(config.distillation.precision),
+    )
+    stages = DistillationStages(config, store, pairs, scorer, RunProgress(enabled=False), measure)
+    distil(stages, list(stages.models), store.cycles)
     if state.is_main_process:
         # every second stage is a training
         print(json.dumps(memory[1::2]), flush=True)

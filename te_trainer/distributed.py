@@ -6,6 +6,7 @@ import ctypes
 import os
 import socket
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -40,6 +41,14 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
     """
     timeout = {} if ddp_timeout is None else {"timeout": timedelta(seconds=ddp_timeout)}
     return PartialState(cpu=device_type() == "cpu", **timeout)
+
+
+def on_main_process(function: Callable[[], object]) -> None:
+    """Call a function on the first rank, while the others wait."""
+    state = process_state()
+    if state.is_main_process:
+        function()
+    state.wait_for_everyone()
 
 
 def keep_freed_memory() -> None:

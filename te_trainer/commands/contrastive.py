@@ -28,7 +28,12 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
         record_path,
         refuse_missing_encoder,
     )
-    from te_trainer.contrastive.stage import ContrastiveSettings, ContrastiveStage
+    from te_trainer.contrastive.stage import (
+        ContrastiveSettings,
+        contrastive_training,
+        count_contrastive_truncation,
+        score_once,
+    )
     from te_trainer.distil.preparation import describe_gold, load_gold_sets
     from te_trainer.distil.settings import stage_seed
     from te_trainer.distributed import process_state
@@ -37,13 +42,11 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     from te_trainer.metrics import spearman
     from te_trainer.models.precision import resolve_precision
     from te_trainer.report import print_contrastive_results
+    from te_trainer.runs.layout import RunLayout, truncation_record
     from te_trainer.runs.progress import RunProgress
+    from te_trainer.runs.saved import check_encoder_files
     from te_trainer.runs.scoring import Scorer
-    from te_trainer.runs.truncation import (
-        contrastive_truncation,
-        count_contrastive_truncation,
-        describe_contrastive_truncation,
-    )
+    from te_trainer.runs.truncation import describe_contrastive_truncation, read_truncations
 
     state = process_state()
     results_file = root / "results.json"
@@ -58,46 +61,50 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     ################
     # Model, gold scores, sentences
     ################
+    layout, settings = RunLayout(root), ContrastiveSettings(config.contrastive)
     check(config, root)
     dev, tests = load_gold_sets(config.data)
     if state.is_main_process:
         prepare_sentences(config, root, state.num_processes, dev, tests)
-        count_contrastive_truncation(config, root)
+        count_contrastive_truncation(settings, config.model, layout.sentences, config.seed)
     state.wait_for_everyone()
     counts, sentences = load_sentences(root)
+    truncations = read_truncations(truncation_record(layout.sentences))
 
     ################
     # Scores, training, scores
     ################
-    settings = ContrastiveSettings(config.contrastive)
     precision = resolve_precision(settings.training(state.num_processes)["precision"])
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
-        cut = describe_contrastive_truncation(contrastive_truncation(root))
+        cut = describe_contrastive_truncation(truncations)
         for line in [*counts.describe(), *describe_gold(dev, tests), *cut]:
             progress.say(line)
-        stage = ContrastiveStage(
+        scorer = Scorer(dev, tests, spearman, None, layout.gold_scratch)
+        training = contrastive_training(
             settings,
             config.model,
-            root / "bi-encoder",
-            Scorer(dev, tests, spearman, None, root / ".scratch-gold"),
-            progress,
-            seed=stage_seed(config.seed, 0, "bi-encoder", 0),
-            ddp_timeout=config.ddp_timeout,
             report_to=config.report_to,
-            run_name=root.resolve().name,
-            group=root.resolve().name,
-            log_folder=root / "logs",
+            ddp_timeout=config.ddp_timeout,
+            folder=layout.contrastive_encoder,
+            dev=dev,
+            metric=spearman,
+            seed=stage_seed(config.seed, 0, "bi-encoder", 0),
+            progress=progress,
+            run_dir=root,
         )
-        stage.score(config.model, "start", record_path(root, "start"))
-        stage.run(sentences, progress.total)
-        stage.score(str(stage.folder), "trained", record_path(root, "final"))
+        score_once(settings, config.model, "start", record_path(root, "start"), scorer, progress)
+        training.run("contrastive training", progress.total, sentences)
+        if not record_path(root, "final").exists():
+            delete = f"the folder {training.folder}"
+            check_encoder_files(training.folder, delete=delete, then="the same command trains the encoder again")
+        score_once(settings, str(training.folder), "trained", record_path(root, "final"), scorer, progress)
 
     ################
     # Results
     ################
     if state.is_main_process:
-        results = collect(root, stage.record, precision) | {"truncation": contrastive_truncation(root)}
+        results = collect(root, training.read_record(), precision) | {"truncation": truncations}
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         print_contrastive_results(results, spearman.__name__)
-        print(f"The bi-encoder is in {stage.folder}.")
+        print(f"The bi-encoder is in {training.folder}.")

@@ -30,21 +30,26 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.data import PoolManifest
     from te_trainer.distil.cycle import distil
     from te_trainer.distil.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
-    from te_trainer.distil.results import collect, label_statistics, overlap
-    from te_trainer.distil.settings import kinds_of, metric_of
-    from te_trainer.distil.stages import StageRunner
+    from te_trainer.distil.results import collect_results, count_gold_in_pool, label_statistics
+    from te_trainer.distil.settings import cycles_of, kinds_of, metric_of
+    from te_trainer.distil.stages import DistillationStages
+    from te_trainer.distil.truncation import count_run_truncation
     from te_trainer.distributed import process_state, restart_process, was_restarted
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json
     from te_trainer.hub import check_hub
+    from te_trainer.models.precision import resolve_precision
     from te_trainer.report import PAGE, print_results, write_page, write_report
     from te_trainer.runs.finished import refuse_missing_encoders
+    from te_trainer.runs.layout import RunLayout, truncation_record
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.scoring import Scorer
-    from te_trainer.runs.truncation import count_run_truncation, describe_run_truncation, run_truncation
+    from te_trainer.runs.store import RunStore
+    from te_trainer.runs.truncation import describe_run_truncation, read_truncations
 
     state = process_state()
     metric = metric_of(config)
+    layout = RunLayout(root)
     results_file = root / "results.json"
     if results_file.exists():
         if state.is_main_process:
@@ -67,9 +72,10 @@ def distil_in(root: Path, config: RunConfig) -> None:
         if begins:
             check_disk(config, root)
         prepare_pool(config, root, state.num_processes, dev, tests)
-        count_run_truncation(config, root)
+        count_run_truncation(config, layout)
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(root / "pool")
+    truncations = read_truncations(truncation_record(layout.pool))
 
     ################
     # Cycles
@@ -77,7 +83,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
         if not was_restarted():
-            cut = describe_run_truncation(run_truncation(root))
+            cut = describe_run_truncation(truncations)
             for line in [*pool.describe(), *describe_gold(dev, tests), *cut]:
                 progress.say(line)
         scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
@@ -87,11 +93,19 @@ def distil_in(root: Path, config: RunConfig) -> None:
             restart_process()
 
         after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
-        runner = StageRunner(config, root, pool, pairs, scorer, progress, **after_stage)
+        store = RunStore(
+            layout,
+            cycles=cycles_of(config),
+            trains_start=config.step0 is not None,
+            pairs=pool.num_rows,
+            pool=pool.fingerprint,
+            precision=resolve_precision(config.distillation.precision),
+        )
+        stages = DistillationStages(config, store, pairs, scorer, progress, **after_stage)
         distil(
-            runner,
-            list(runner.models),
-            runner.cycles,
+            stages,
+            list(stages.models),
+            store.cycles,
             config.distillation.students,
             label_at_end=config.distillation.selection == "agreement",
         )
@@ -99,17 +113,18 @@ def distil_in(root: Path, config: RunConfig) -> None:
     ################
     # Results
     ################
-    runner.finish()
+    stages.keep_best_encoders()
     if state.is_main_process:
-        results = collect(runner)
-    runner.remove_cycles()
+        results = collect_results(stages.selection, config.distillation.students, scorer)
+        results["truncation"] = truncations
+        results["labels"] = label_statistics(stages.selection, config.distillation.students)
+        results["overlap"] = count_gold_in_pool(pairs, dev, tests)
+    stages.remove_cycle_encoders()
     if state.is_main_process:
-        results |= {"truncation": run_truncation(root), "labels": label_statistics(runner)}
-        results["overlap"] = overlap(pairs, dev, tests)
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
         write_text(results_file, json.dumps(results, indent=2) + "\n")
         # the run is finished now, whatever becomes of its page; the same command writes one that is not there
         write_page(root)
         print_results(results, metric.__name__)
-        places = " and ".join(f"NAME/{kind}" for kind in runner.kinds)
+        places = " and ".join(f"NAME/{kind}" for kind in stages.kinds)
         print(f"{root / PAGE} tells more; the encoders are in {root}/{places}.")

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import nn
 from transformers import AutoModel, PretrainedConfig
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS
 from te_trainer.config.schema import ContrastiveTrainingConfig
+from te_trainer.data import SentenceManifest
 from te_trainer.distil.settings import check_section
-from te_trainer.distributed import process_state
-from te_trainer.errors import DivergedError, InputError
+from te_trainer.distributed import on_main_process, process_state
+from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
-from te_trainer.files.records import read_json
 from te_trainer.models import BiEncoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
+from te_trainer.runs.layout import truncation_record
 from te_trainer.runs.progress import RunProgress
-from te_trainer.runs.saved import check_encoder_files
 from te_trainer.runs.scoring import Scorer, describe
 from te_trainer.runs.training import Training
+from te_trainer.runs.truncation import count_truncation, read_truncations
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class ContrastiveSettings:
     def encoder(self) -> dict[str, Any]:
         """Pooling, length and prompt of the encoder; no prompt is what the checkpoint says."""
         return {name: getattr(self.section, name) for name in ("pooling", "max_length", "prompt")}
+
+    def reads(self, model: str) -> tuple[int, str]:
+        """How many tokens of a sentence are read, and the prompt in front of it."""
+        prompt = self.encoder["prompt"]
+        return int(self.encoder["max_length"]), resolve_checkpoint(model).layout.prompt if prompt is None else prompt
 
     def check(self, model: str) -> None:
         """Refuse what cannot be trained.
@@ -107,87 +112,49 @@ def has_dropout(config: PretrainedConfig) -> bool:
     return dropped or getattr(config, "attention_dropout", 0.0) > 0
 
 
-@dataclass
-class ContrastiveStage:
-    """One PLM's contrastive training and its scores; each is done once, and its result lies on the disk.
+def contrastive_training(
+    settings: ContrastiveSettings, model: str, *, report_to: list[str], ddp_timeout: int, **of_run: Any
+) -> Training:
+    """The training that makes a bi-encoder of a plain PLM.
 
     Args:
-        settings: how to train.
-        model: the plain PLM.
-        folder: where the bi-encoder goes.
-        scorer: its dev set chooses the checkpoint if `by_dev`, else the last one is kept.
-        title: of the stage, for people.
+        settings: How to train.
+        model: The plain PLM.
+        report_to: Loggers.
+        ddp_timeout: Seconds that processes wait for one another.
+        of_run: The other arguments of `Training`.
     """
+    values = settings.training(process_state().num_processes)
+    return Training(
+        kind="bi-encoder",
+        load=partial(BiEncoder.from_pretrained, model, **settings.encoder),
+        values={"report_to": report_to or "none", "ddp_timeout": ddp_timeout} | values,
+        section="contrastive",
+        **of_run,
+    )
 
-    settings: ContrastiveSettings
-    model: str
-    folder: Path
-    scorer: Scorer
-    progress: RunProgress
-    seed: int
-    ddp_timeout: int
-    report_to: list[str]
-    run_name: str
-    group: str
-    log_folder: Path
-    title: str = "contrastive training"
-    by_dev: bool = True
 
-    def run(self, sentences: Dataset, work: float) -> None:
-        """Train, if it is not done.
+def score_once(
+    settings: ContrastiveSettings, model: str, title: str, record: Path, scorer: Scorer, progress: RunProgress
+) -> None:
+    """Score a bi-encoder, unless its record is there."""
+    if record.exists():
+        return
+    entry, _ = scorer.score(BiEncoder.from_pretrained(model, **settings.encoder))
+    on_main_process(lambda: write_text(record, json.dumps(entry, indent=2) + "\n"))
+    if entry["scores"]:
+        progress.say(f"{title}: {describe(entry['scores'])}")
 
-        Args:
-            sentences: columns `sentence1` and `sentence2`.
-            work: of the whole training, for the display.
-        """
-        training = self._training()
-        if training.is_done:
-            self.progress.skip(work)
-            return
-        self.progress.begin(self.title, work, training.share_done())
-        try:
-            training.run("bi-encoder", lambda: self._load(self.model), sentences)
-        except DivergedError as error:
-            raise DivergedError(f"{self.title}: {error}") from None
-        self.progress.end()
 
-    def score(self, path: str, title: str, record: Path) -> None:
-        """Score the plain PLM or the trained encoder, if it is not done."""
-        if record.exists():
-            return
-        if Path(path) == self.folder:
-            then = "the same command trains the encoder again"
-            check_encoder_files(self.folder, delete=f"the folder {self.folder}", then=then)
-        began = time.monotonic()
-        scores = self.scorer.scores(self.scorer.predict(self._load(path)))
-        entry = {"scores": scores, "seconds": round(time.monotonic() - began, 3)}
-        state = process_state()
-        if state.is_main_process:
-            write_text(record, json.dumps(entry, indent=2) + "\n")
-        state.wait_for_everyone()
-        if scores:
-            self.progress.say(f"{title}: {describe(scores)}")
+def count_contrastive_truncation(settings: ContrastiveSettings, model: str, folder: Path, seed: int) -> None:
+    """Count what contrastive training cuts of its sentences, unless that is known.
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """Steps, seconds (over all processes that worked on it), last loss, tokens and dev curve of the training."""
-        then = "the same command trains the encoder again"
-        return read_json(self._training().record, "steps", "seconds", then=then)
-
-    def _load(self, path: str) -> BiEncoder:
-        return BiEncoder.from_pretrained(path, **self.settings.encoder)
-
-    def _training(self) -> Training:
-        values = self.settings.training(process_state().num_processes)
-        return Training(
-            folder=self.folder,
-            values={"report_to": self.report_to or "none", "ddp_timeout": self.ddp_timeout, **values},
-            dev=self.scorer.dev if self.by_dev else None,
-            metric=self.scorer.metric,
-            seed=self.seed,
-            progress=self.progress,
-            run_name=self.run_name,
-            group=self.group,
-            log_folder=self.log_folder,
-            section="contrastive",
-        )
+    Args:
+        folder: Folder of the sentences.
+    """
+    file = truncation_record(folder)
+    if not read_truncations(file):
+        _, sentences = SentenceManifest.load(folder)
+        tokenizer = resolve_checkpoint(model).tokenizer
+        count = count_truncation(sentences, "bi-encoder", tokenizer, *settings.reads(model), seed)
+        write_text(file, json.dumps({"bi-encoder": count.record()}, indent=2) + "\n")

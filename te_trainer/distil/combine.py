@@ -1,7 +1,4 @@
-"""How the labels of several teachers become one (mutual-distillation, Trans-Encoder, section 2.4).
-
-Labels come one teacher at a time and are let go of: memory holds a few arrays of a pool's size, however many PLMs.
-"""
+"""How the labels of several teachers become one (mutual-distillation, Trans-Encoder, section 2.4)."""
 
 from __future__ import annotations
 
@@ -17,28 +14,24 @@ def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]
     """One score for each pair out of every teacher's.
 
     Args:
-        labels: of each teacher, float32, shape (n,).
+        labels: Labels of each teacher, float32, shape (n,); one array is in memory at a time.
         how: `mean` is the paper's. `weighted` is the mean by `weights`. `rank` orders the pairs by the mean of their
-            ranks (equal scores share their average rank) and gives them the values of the plain mean in that order: no
-            monotone rescaling of a teacher changes the order, and a teacher whose scores spread widely counts no more
-            than another. Of equal mean ranks the earlier pair comes lower.
-        weights: of the teachers, positive; only their ratios count, and only where `how` is `weighted`.
+            ranks (equal scores share their average rank, of equal means the earlier pair comes lower) and gives them
+            the values of the plain mean in that order: no monotone rescaling of a teacher changes the order, and a
+            teacher whose scores spread widely counts no more than another.
+        weights: Weights of the teachers, positive, for `weighted`; only their ratios count.
 
     Returns:
         float32, shape (n,).
     """
-    total: np.ndarray | float = 0.0
+    mean: np.ndarray | float = 0.0
     ranks: np.ndarray | float = 0.0
-    whole = 0.0
-    for scores, given in zip(labels, weights, strict=True):
-        weight = given if how == "weighted" else 1.0
-        total = total + weight * scores.astype(np.float64)
-        whole += weight
+    total = sum(weights) if how == "weighted" else len(weights)
+    for scores, weight in zip(labels, weights, strict=True):
+        mean = mean + (weight if how == "weighted" else 1.0) * scores.astype(np.float64)
         if how == "rank":
             ranks = ranks + rankdata(scores)
-    mean = np.asarray(total / whole, dtype=np.float32)
-    if how != "rank":
-        return mean
-    result = np.empty_like(mean)
-    result[np.argsort(ranks, kind="stable")] = np.sort(mean)
-    return result
+    combined = np.asarray(mean / total, dtype=np.float32)
+    if how == "rank":
+        combined[np.argsort(ranks, kind="stable")] = np.sort(combined)
+    return combined

@@ -15,14 +15,14 @@ from te_trainer.config.schema import Kind, Students
 Labels = TypeVar("Labels")
 
 # Teacher and student of each half of a cycle.
-HALVES: dict[Students, tuple[tuple[Kind, Kind], ...]] = {
+HALF_CYCLES: dict[Students, tuple[tuple[Kind, Kind], ...]] = {
     "both": (("bi-encoder", "cross-encoder"), ("cross-encoder", "bi-encoder")),
     "bi-encoder": (("bi-encoder", "bi-encoder"),),
 }
 
 
 class Stages(Protocol[Labels]):
-    """What a cycle is made of."""
+    """The stages of a cycle."""
 
     def evaluate_start(self, name: str) -> None:
         """Score the bi-encoder that a PLM starts from."""
@@ -31,13 +31,13 @@ class Stages(Protocol[Labels]):
         """Score the pool with the current teacher of a PLM."""
 
     def combine(self, labels: Iterable[Labels]) -> Labels:
-        """Make one set of labels of every PLM's, one after another."""
+        """Make one set of labels of all PLMs'."""
 
     def train(self, cycle: int, name: str, student: Kind, labels: Labels) -> None:
         """Train an encoder of a PLM on labels, and score it."""
 
     def end_cycle(self, cycle: int) -> None:
-        """Let go of what later cycles do not need."""
+        """Remove what later cycles do not need."""
 
 
 def distil(
@@ -50,16 +50,18 @@ def distil(
     """Run all cycles.
 
     Args:
-        names: of the PLMs. Each labels, and each learns from the labels of all (self-distillation with one PLM,
+        stages: Does the work.
+        names: Names of the PLMs. Each labels, and each learns from the labels of all (self-distillation with one PLM,
             mutual-distillation with several; section 2.4).
-        cycles: 3 for STS and 5 for binary tasks in the paper.
-        students: without cross-encoders this is standard self-distillation, the paper's baseline (Table 14).
-        label_at_end: label the pool with the last bi-encoders too, as a further cycle would.
+        cycles: Number of cycles, in the paper 3 for STS and 5 for binary tasks.
+        students: Which encoders a cycle trains. `bi-encoder` alone is standard self-distillation, the paper's baseline
+            (Table 14).
+        label_at_end: Label the pool with the last bi-encoders too, as a further cycle would.
     """
     for name in names:
         stages.evaluate_start(name)
     for cycle in range(1, cycles + 1):
-        for teacher, student in HALVES[students]:
+        for teacher, student in HALF_CYCLES[students]:
             labels = stages.combine(stages.label(cycle, name, teacher) for name in names)
             for name in names:
                 stages.train(cycle, name, student, labels)

@@ -8,14 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from te_trainer.config.schema import ModelConfig, RunConfig
-from te_trainer.contrastive.stage import ContrastiveSettings, ContrastiveStage
-from te_trainer.data import PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
-from te_trainer.distil.settings import stage_seed
+from te_trainer.config.schema import RunConfig
+from te_trainer.contrastive.stage import ContrastiveSettings
+from te_trainer.data import PoolManifest, build_sentences, sentences_of_pool
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
-from te_trainer.runs.progress import RunProgress
-from te_trainer.runs.scoring import Scorer
 
 
 def check_step0(config: RunConfig) -> None:
@@ -86,45 +83,3 @@ def resolved_step0(config: RunConfig, world_size: int) -> dict[str, Any]:
     """What step 0's settings mean, as `run.yaml` holds them."""
     settings = step0_settings(config)
     return settings.training(world_size) | settings.encoder
-
-
-def start_path(root: Path, name: str) -> Path:
-    """Where step 0 puts a PLM's bi-encoder."""
-    return root / "start" / name / "bi-encoder"
-
-
-def started(config: RunConfig, root: Path, model: ModelConfig) -> ModelConfig:
-    """A PLM whose bi-encoder starts from what step 0 made, once that is there."""
-    path = start_path(root, str(model.name))
-    made = path.exists() and path.with_name(f"{path.name}.training.json").exists()
-    return replace(model, bi_encoder=str(path)) if config.step0 is not None and made else model
-
-
-def step0_work(config: RunConfig, root: Path, pairs: int) -> float:
-    """Passes over the pool, backward ones included, that one PLM's step 0 is worth; a sentence is read twice."""
-    if config.step0 is None:
-        return 0.0
-    found, _ = SentenceManifest.load(root / "sentences", delete=root / "pool")
-    return 3 * float(step0_settings(config).training(1)["num_train_epochs"]) * found.num_rows / pairs
-
-
-def step0_stage(
-    config: RunConfig, root: Path, model: ModelConfig, scorer: Scorer, progress: RunProgress
-) -> ContrastiveStage:
-    """The stage that makes a PLM's bi-encoder."""
-    name = str(model.name)
-    return ContrastiveStage(
-        step0_settings(config),
-        model.bi_encoder,
-        start_path(root, name),
-        scorer,
-        progress,
-        seed=stage_seed(config.seed, 0, "bi-encoder", [each.name for each in config.models].index(model.name)),
-        ddp_timeout=config.ddp_timeout,
-        report_to=config.report_to,
-        run_name=f"{root.resolve().name}-start-{name}",
-        group=root.resolve().name,
-        log_folder=root / "logs" / "start" / name,
-        title=f"step 0 {name}: contrastive training",
-        by_dev=config.distillation.selection == "dev",
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from safetensors import safe_open
 from transformers import TrainerState
 
 from te_trainer.errors import InputError
-from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.models.tokenizer import TOKENIZER_FILES
 from te_trainer.trainers.callbacks import WHOLE
@@ -54,8 +52,7 @@ def _check_sizes(checkpoint: Path, **again: str) -> None:
     """Refuse a checkpoint of which a file is gone, or has another size than when it was whole."""
     mark = checkpoint / WHOLE
     with damage_as_input_error(mark, **again):
-        # earlier versions marked without sizes
-        sizes: dict[str, int] = json.loads(mark.read_text(encoding="utf-8") or "{}")
+        sizes: dict[str, int] = json.loads(mark.read_text(encoding="utf-8"))
         found = [(checkpoint / name, size) for name, size in sizes.items()]
     for path, size in found:
         with damage_as_input_error(path, **again):
@@ -79,25 +76,13 @@ def check_encoder_files(folder: Path, **again: str) -> None:
     needed = {folder / "config.json", folder / "tokenizer_config.json"}
     if folder.name == "bi-encoder":
         needed |= {folder / "modules.json", folder / "1_Pooling" / "config.json"}
-    # an encoder whose tokenizer has no words loads, and knows none
+    # an encoder loads without these files too, with an empty vocabulary
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         needed.add(folder / TOKENIZER_FILES[0])
     for path in sorted(needed | set(folder.glob("*.json"))):
         with damage_as_input_error(path, **again):
             json.loads(path.read_text(encoding="utf-8"))
     check_weight_files(folder, **again)
-
-
-def keep_encoder(encoder: Path, final: Path) -> None:
-    """Copy an encoder of a cycle to where a run's encoders are, unless it is there.
-
-    Raises:
-        DamagedError: the encoder is not whole.
-    """
-    if not final.exists():
-        check_encoder_files(encoder, **to_train_again(encoder))
-        with atomic_folder(final) as folder:
-            shutil.copytree(encoder, folder, dirs_exist_ok=True)
 
 
 def check_weight_files(folder: Path, **again: str) -> None:
@@ -146,24 +131,3 @@ def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str
 def read_label_record(folder: Path, **again: str) -> dict[str, Any]:
     """Read the record that lies with labels; `again` as for `damage_as_input_error`."""
     return read_json(folder / "fingerprint.json", "teacher", "kind", "precision", "pool", "seconds", **again)
-
-
-def to_label_again(folder: Path, teacher: Path | None) -> dict[str, str]:
-    """What to delete so that labels are given again, for `damage_as_input_error`.
-
-    Args:
-        teacher: the encoder that gave them, if it is one that the run trained.
-    """
-    if teacher is None or teacher.exists():
-        return {"delete": f"the folder {folder}", "then": "the run's command labels again"}
-    return {
-        "delete": f"the folder {folder} and {to_train_again(teacher)['delete']}",
-        "then": "the run's command trains their teacher again, and labels with it",
-    }
-
-
-def to_train_again(encoder: Path) -> dict[str, str]:
-    """What to delete so that an encoder of a cycle is trained again, for `damage_as_input_error`."""
-    parts = {f"the folder {encoder}": encoder, f"the file {encoder}.json": encoder.with_name(f"{encoder.name}.json")}
-    there = [text for text, path in parts.items() if path.exists()]
-    return {"delete": " and ".join(there), "then": "the run's command trains it again"}

@@ -15,19 +15,20 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
 from te_trainer.config.schema import Kind, LoraConfig
 from te_trainer.data import GoldSet
-from te_trainer.distributed import process_state
-from te_trainer.errors import InputError
+from te_trainer.distributed import on_main_process, process_state
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.files.atomic import PARTIAL, remove, write_text
-from te_trainer.files.records import damage_as_input_error
+from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
 from te_trainer.models.lora import ADAPTER_FILES, merge_saved, parameter_counts, peft_config
+from te_trainer.runs.layout import checkpoint_dir, training_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
 from te_trainer.trainers import (
@@ -40,174 +41,183 @@ from te_trainer.trainers.callbacks import WHOLE, last_whole_checkpoint
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
 
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
+TRAINERS: dict[Kind, tuple[Any, Any]] = {
+    "bi-encoder": (BiEncoderTrainer, BiEncoderTrainingArguments),
+    "cross-encoder": (CrossEncoderTrainer, CrossEncoderTrainingArguments),
+}
 
 
 @dataclass
 class Training:
-    """One training stage.
+    """One training of a run, which is done once.
 
     Args:
-        folder: where the encoder goes; beside it `NAME.training.json` says how it came to be.
-        values: keyword arguments of the training arguments.
-        dev: if given, the best checkpoint by it is kept; else the last one.
-        run_name, group, log_folder: for the loggers.
-        section: of the configuration, where it is not the encoder's kind.
-        lora: with a rank, adapters are trained and merged into plain weights at the end.
+        folder: Where the encoder goes; `NAME.training.json` beside it says how it came to be.
+        kind: Kind of the encoder.
+        load: Loads the encoder as it starts. It is called once the training arguments are there: under ZeRO-3 they make
+            `from_pretrained` put a part of the weights on each rank, so that no rank ever holds all of them. With LoRA
+            it is called once more at the end.
+        values: Keyword arguments of the training arguments.
+        dev: The set by which the best checkpoint is kept; None keeps the last one.
+        metric: Metric of the dev set.
+        seed: Seed of a new head, of the order of the pairs and of dropout.
+        progress: The run's display.
+        run_dir: Output folder of the run; the loggers have their names from it.
+        log_name: Name of the training for the loggers, with slashes; empty where the run has no other.
+        section: Section of the configuration that holds the arguments.
+        lora: With a rank, adapters are trained, and merged into plain weights at the end.
     """
 
     folder: Path
+    kind: Kind
+    load: Callable[[], Encoder]
     values: dict[str, Any]
     dev: GoldSet | None
     metric: Metric
     seed: int
     progress: RunProgress
-    run_name: str
-    group: str
-    log_folder: Path
-    section: str | None = None
+    run_dir: Path
+    section: str
+    log_name: str = ""
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     @property
-    def workshop(self) -> Path:
-        """Where checkpoints live until the training is done."""
-        return self.folder.with_name(f".training-{self.folder.name}")
+    def checkpoint_dir(self) -> Path:
+        """Where checkpoints lie until the training is done."""
+        return checkpoint_dir(self.folder)
 
     @property
     def record(self) -> Path:
         """Steps, seconds and dev curve of a training that is done."""
-        return self.folder.with_name(f"{self.folder.name}.training.json")
+        return training_record(self.folder)
+
+    def read_record(self) -> dict[str, Any]:
+        """Read `record`; raises DamagedError."""
+        return read_json(self.record, "steps", "seconds", then="the same command trains the encoder again")
 
     @property
     def is_done(self) -> bool:
         """Whether the encoder and its record are there, so that nothing is left to train."""
         return self.folder.exists() and self.record.exists()
 
-    def share_done(self) -> float:
-        """How much of the training a last checkpoint holds, 0 to 1."""
-        checkpoint = last_whole_checkpoint(self.workshop)
+    def run(self, title: str, work: float, pairs: Dataset) -> None:
+        """Train unless it is done, from the last whole checkpoint if there is one, and save.
+
+        Args:
+            title: What the display and errors call the training.
+            work: Passes over the pool that the whole training is worth, for the display.
+            pairs: Columns `sentence1`, `sentence2`, `label`; positive pairs have no label.
+
+        Raises:
+            DamagedError: A checkpoint was whole, and is not any more.
+            DivergedError: A loss is NaN or infinite.
+            InputError: transformers refuses an argument.
+        """
+        if self.is_done:
+            # the process may have been killed before it removed them
+            on_main_process(lambda: shutil.rmtree(self.checkpoint_dir, ignore_errors=True))
+            self.progress.skip(work)
+            return
+        self.progress.begin(title, work, self._part_done())
+        on_main_process(self._clean)
+        try:
+            record = self._train(pairs)
+        except DivergedError as error:
+            raise DivergedError(f"{title}: {error}") from None
+        release_engine()
+        process_state().wait_for_everyone()
+        on_main_process(lambda: self._finish(record))
+        self.progress.end()
+
+    @property
+    def _partial(self) -> Path:
+        return self.folder.with_name(PARTIAL + self.folder.name)
+
+    def _part_done(self) -> float:
+        """How much of the training the last checkpoint holds, 0 to 1."""
+        checkpoint = last_whole_checkpoint(self.checkpoint_dir)
         if checkpoint is None:
             return 0.0
         check_checkpoint(Path(checkpoint))
         state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
         return state.global_step / max(1, state.max_steps)
 
-    def run(self, kind: Kind, load: Callable[[], Encoder], pairs: Dataset) -> None:
-        """Train, from the last whole checkpoint if there is one, and save.
+    def _clean(self) -> None:
+        """Remove what a killed process left, and follow a run that has been moved."""
+        remove(self._partial)
+        for path in self.checkpoint_dir.glob("checkpoint-*"):
+            if not (path / WHOLE).exists():
+                remove(path)
+        if (checkpoint := last_whole_checkpoint(self.checkpoint_dir)) is not None:
+            file = Path(checkpoint, "trainer_state.json")
+            state = json.loads(file.read_text(encoding="utf-8"))
+            # a Trainer that does not find the best checkpoint keeps the last weights without a word
+            if best := state.get("best_model_checkpoint"):
+                state["best_model_checkpoint"] = str(self.checkpoint_dir / Path(best).name)
+                write_text(file, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
-        Args:
-            kind: of the encoder.
-            load: gives the encoder as it starts. Called once the training arguments are there: under ZeRO-3 they make
-                `from_pretrained` put a share of the weights on each rank, so that no rank ever holds all of them.
-                With LoRA it is called once more at the end.
-            pairs: columns `sentence1`, `sentence2`, `label`; positive pairs have no label.
+    def _start(self) -> Encoder:
+        # The head of a new cross-encoder is drawn before a Trainer seeds anything.
+        set_seed(self.seed)
+        return self.load()
 
-        Raises:
-            DivergedError: a loss is NaN or infinite.
-            InputError: transformers refuses an argument.
-        """
-        state = process_state()
-        if state.is_main_process:
-            remove(self._partial)
-            for path in self.workshop.glob("checkpoint-*"):
-                if not (path / WHOLE).exists():
-                    remove(path)
-            self._follow_move()
-        state.wait_for_everyone()
-
-        def start() -> Encoder:
-            # The head of a new cross-encoder is drawn before a Trainer seeds anything.
-            set_seed(self.seed)
-            return load()
-
-        record = self._train(kind, start, pairs)
-        forget_engine()
-        state.wait_for_everyone()
-        if state.is_main_process:
-            (self._partial / "training_args.bin").unlink(missing_ok=True)
-            if self.lora.rank:
-                self._merge(start())
-            write_text(self.record, json.dumps(record, indent=2) + "\n")
-            # an encoder without its record was not done
-            remove(self.folder)
-            self._partial.replace(self.folder)
-            shutil.rmtree(self.workshop, ignore_errors=True)
-        state.wait_for_everyone()
-
-    def _follow_move(self) -> None:
-        """Let the last checkpoint name the best one where it lies now, also after the run's folder has moved."""
-        if (checkpoint := last_whole_checkpoint(self.workshop)) is None:
-            return
-        file = Path(checkpoint, "trainer_state.json")
-        state = json.loads(file.read_text(encoding="utf-8"))
-        if best := state.get("best_model_checkpoint"):
-            here = str(self.workshop / Path(best).name)
-            if here != best:
-                write_text(file, json.dumps(state | {"best_model_checkpoint": here}, indent=2, sort_keys=True) + "\n")
-
-    @property
-    def _partial(self) -> Path:
-        return self.folder.with_name(PARTIAL + self.folder.name)
-
-    def _train(self, kind: Kind, load: Callable[[], Encoder], pairs: Dataset) -> dict[str, Any]:
-        """Train and save, on all ranks (a sharded model needs them); gives what `record` will hold."""
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.log_folder)
-        os.environ["WANDB_RUN_GROUP"] = self.group
-        clock = _Clock(self.workshop / "seconds")
-        arguments = self._arguments(kind)
-        encoder = load()
-        checkpoint = last_whole_checkpoint(self.workshop)
-        make: Any = BiEncoderTrainer if kind == "bi-encoder" else CrossEncoderTrainer
-        trainer = make(
+    def _train(self, pairs: Dataset) -> dict[str, Any]:
+        """Train and save on all ranks, since each may hold a part of the model; returns what `record` will hold."""
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.run_dir / "logs" / self.log_name)
+        os.environ["WANDB_RUN_GROUP"] = self.run_dir.resolve().name
+        clock = _Clock(self.checkpoint_dir / "seconds")
+        arguments = self._arguments()
+        encoder = self._start()
+        trainer = TRAINERS[self.kind][0](
             encoder,
             arguments,
             pairs,
             self.dev and _dataset(self.dev),
             metric=self.metric,
             callbacks=[_Reporter(self.progress, self.metric.__name__), clock],
-            peft_config=peft_config(encoder.model, kind, self.lora) if self.lora.rank else None,
-            # they are what a teacher said: logits, of a cross-encoder that learnt with mean squared error
+            peft_config=peft_config(encoder.model, self.kind, self.lora) if self.lora.rank else None,
+            # a teacher gave them: those of a cross-encoder that learnt with mean squared error are logits
             check_labels=False,
         )
         trainer.remove_callback(PrinterCallback)
+        stage = self.progress.stage
         trainable, parameters = parameter_counts(encoder.model)
-        batch = trainer.get_total_train_batch_size(trainer.args)
         self.progress.say(
-            f"{self.progress.stage}: {trainable / 1e6:,.2f} M of {parameters / 1e6:,.2f} M parameters "
-            f"({100 * trainable / parameters:.2f} %) are trained; batches of {batch} pairs"
+            f"{stage}: {trainable / 1e6:,.2f} M of {parameters / 1e6:,.2f} M parameters "
+            f"({100 * trainable / parameters:.2f} %) are trained; batches of "
+            f"{trainer.get_total_train_batch_size(trainer.args)} pairs"
         )
         on_gpu = trainer.args.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.checkpoint_dir))
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
         record = self._record(trainer, clock) | {"trainable": trainable, "parameters": parameters}
         if on_gpu:
             record["peak_memory"] = torch.cuda.max_memory_allocated()
-            self.progress.say(f"{self.progress.stage}: peak memory {record['peak_memory'] / 1e9:.2f} GB")
+            self.progress.say(f"{stage}: peak memory {record['peak_memory'] / 1e9:.2f} GB")
         _finish_loggers(arguments.report_to)
         trainer.accelerator.free_memory()
         return record
 
-    def _arguments(self, kind: Kind) -> TrainingArguments:
-        make: Any = BiEncoderTrainingArguments if kind == "bi-encoder" else CrossEncoderTrainingArguments
+    def _arguments(self) -> TrainingArguments:
+        log_parts = [self.run_dir.resolve().name, *filter(None, self.log_name.split("/"))]
+        values = {
+            "output_dir": str(self.checkpoint_dir),
+            "seed": self.seed,
+            "run_name": "-".join(log_parts),
+            "disable_tqdm": True,
+            # a Trainer turns the libraries' messages up again, on every rank but the first by default
+            "log_level": "error",
+            "log_level_replica": "error",
+            # Without a dev set the trainer would save every 500 steps; a killed training loses at most an epoch.
+            "save_strategy": "epoch" if self.dev is None else None,
+        }
         try:
-            return make(
-                output_dir=str(self.workshop),
-                seed=self.seed,
-                run_name=self.run_name,
-                disable_tqdm=True,
-                **{
-                    # a Trainer turns the libraries' messages up again, on every rank but the first by default
-                    "log_level": "error",
-                    "log_level_replica": "error",
-                    # Without a dev set the trainer would save every 500 steps; a killed stage loses at most an epoch.
-                    "save_strategy": "epoch" if self.dev is None else None,
-                    **self.values,
-                },
-            )
+            return TRAINERS[self.kind][1](**values | self.values)
         except (ValueError, ImportError) as error:
-            section = self.section or kind.replace("-", "_")
-            raise InputError(f"{section}: transformers refuses its arguments: {' '.join(str(error).split())}") from None
+            sentence = " ".join(str(error).split())
+            raise InputError(f"{self.section}: transformers refuses its arguments: {sentence}") from None
 
     def _record(self, trainer: Any, clock: _Clock) -> dict[str, Any]:
         metric, state = f"eval_{self.metric.__name__}", trainer.state
@@ -224,6 +234,17 @@ class Training:
             record["num_input_tokens_seen"] = state.num_input_tokens_seen
         return record
 
+    def _finish(self, record: dict[str, Any]) -> None:
+        """Put the encoder and its record in their place."""
+        (self._partial / "training_args.bin").unlink(missing_ok=True)
+        if self.lora.rank:
+            self._merge(self._start())
+        write_text(self.record, json.dumps(record, indent=2) + "\n")
+        # an encoder without its record was not done
+        remove(self.folder)
+        self._partial.replace(self.folder)
+        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+
     def _merge(self, start: Encoder) -> None:
         """Make plain weights of the adapter in the partial result and of what its training started from."""
         adapter = self._partial / ADAPTER
@@ -239,22 +260,16 @@ class Training:
 
 
 class _Reporter(TrainerCallback):
-    """Hands a training's progress to the run's display."""
+    """Shows a training's progress in the run's display."""
 
     def __init__(self, progress: RunProgress, metric: str) -> None:
         self.progress = progress
         self.metric = f"eval_{metric}"
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.progress.advance(state.global_step / max(1, state.max_steps))
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.progress.score(f"last dev {100 * kwargs['metrics'][self.metric]:.2f}")
 
 
@@ -270,7 +285,7 @@ class _Clock(TrainerCallback):
     def total(self) -> float:
         return self.before + time.monotonic() - self.began
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             write_text(self.path, str(self.total()))
 
@@ -279,8 +294,8 @@ def _dataset(gold: GoldSet) -> Dataset:
     return Dataset.from_dict({"sentence1": gold.sentence1, "sentence2": gold.sentence2, "label": gold.scores})
 
 
-def forget_engine() -> None:
-    """Let go of what a Trainer leaves behind in accelerate, transformers and DeepSpeed.
+def release_engine() -> None:
+    """Release what a Trainer leaves behind in accelerate, transformers and DeepSpeed.
 
     As long as it is there, `from_pretrained` under ZeRO-3 gives empty weights, and a second Trainer is refused.
     """
@@ -290,7 +305,7 @@ def forget_engine() -> None:
 
 
 def _finish_loggers(report_to: list[str] | str | None) -> None:
-    """End the loggers' run, so that the next stage begins one of its own."""
+    """End the loggers' run, so that the next training begins one of its own."""
     if "wandb" in (report_to or []):
         import wandb
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-from conftest import SAMPLE, sample_pairs
+from conftest import sample_pairs
 from datasets import Dataset
 
 from te_trainer.config import parse
-from te_trainer.data import PoolManifest, build_pool
 from te_trainer.distil.settings import KINDS, stage_seed
-from te_trainer.distil.stages import StageRunner
+from te_trainer.distil.stages import DistillationStages
 from te_trainer.metrics import spearman
+from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.store import RunStore
 from te_trainer.trainers.sampler import ShuffledSampler
 
 
@@ -28,21 +29,18 @@ def test_seeds_of_all_trainings_differ_and_fit_every_generator() -> None:
     assert max(seeds) > 2**30
 
 
-def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[tuple[int, str, str], int]:
+def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[EncoderKey, int]:
     """The seeds that a run gives its trainings, by cycle, PLM and kind."""
-    pool = build_pool([str(SAMPLE / "pool.tsv")], tmp_path / f"pool-{seed}-{len(models)}", max_pairs=8)
     entries = ", ".join(f"{{bi_encoder: {model}, name: plm{number}}}" for number, model in enumerate(models))
     config = parse(
         ["--models", f"[{entries}]", "--data.pool", "x.tsv", "--seed", str(seed), "--distillation.selection", "last"]
     )
     pairs = Dataset.from_list([{"sentence1": one, "sentence2": two} for one, two in sample_pairs(8)])
     scorer = Scorer(None, [], spearman, None, tmp_path)
-    assert isinstance(pool, PoolManifest)
-    runner = StageRunner(config, tmp_path, pool, pairs, scorer, RunProgress(enabled=False))
-    return {
-        (cycle, name, kind): runner._training(cycle, name, kind).seed
-        for cycle, name, kind in product(range(1, 4), runner.models, KINDS)
-    }
+    store = RunStore(RunLayout(tmp_path), 3, trains_start=False, pairs=8, pool="", precision="float32")
+    stages = DistillationStages(config, store, pairs, scorer, RunProgress(enabled=False))
+    keys = [EncoderKey(*key) for key in product(range(1, 4), stages.models, KINDS)]
+    return {key: stages._training(key).seed for key in keys}
 
 
 def test_runs_and_plms_share_no_order(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:

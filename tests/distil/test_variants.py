@@ -124,16 +124,17 @@ def retrained(output: Path, labels: np.ndarray, start: Path) -> bytes:
     folder = output / "again"
     training = Training(
         folder=folder,
+        kind="cross-encoder",
+        load=partial(CrossEncoder.from_pretrained, str(start)),
         values=config["resolved"]["one"]["cross-encoder"],
         dev=dev,
         metric=spearman,
         seed=stage_seed(config["config"]["seed"], 1, "cross-encoder", 0),
         progress=RunProgress(enabled=False),
-        run_name="again",
-        group="again",
-        log_folder=output / "logs",
+        run_dir=output,
+        section="cross_encoder",
     )
-    training.run("cross-encoder", partial(CrossEncoder.from_pretrained, str(start)), pairs.add_column("label", labels))
+    training.run("again", 1, pairs.add_column("label", labels))
     return (folder / "model.safetensors").read_bytes()
 
 

@@ -53,9 +53,10 @@ def train(kind: Any, plm: str, folder: Path, lora: LoraConfig) -> tuple[dict[str
     """A stage of two epochs, and what it said."""
     said = io.StringIO()
     progress = RunProgress(console=Console(file=said, soft_wrap=True, width=200))
-    progress.begin(f"train {kind}", 1)
     training = Training(
         folder=folder,
+        kind=kind,
+        load=lambda: load(kind, plm),
         values={
             "precision": "float32",
             "num_train_epochs": 2,
@@ -67,13 +68,12 @@ def train(kind: Any, plm: str, folder: Path, lora: LoraConfig) -> tuple[dict[str
         metric=spearman,
         seed=5,
         progress=progress,
-        run_name="",
-        group="",
-        log_folder=folder.parent / "logs",
+        run_dir=folder.parent,
+        section=kind.replace("-", "_"),
         lora=lora,
     )
-    training.run(kind, lambda: load(kind, plm), pairs())
-    assert not training.workshop.exists()
+    training.run(f"train {kind}", 1, pairs())
+    assert not training.checkpoint_dir.exists()
     return json.loads(training.record.read_text(encoding="utf-8")), said.getvalue()
 
 

@@ -1,0 +1,176 @@
+"""What the stages of a run leave on the disk: labels, encoders, scores; written once, and checked when they are read.
+
+A stage whose result is here is done. Every rank calls every method: the first rank writes while the others wait.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from te_trainer.distributed import on_main_process
+from te_trainer.files.atomic import atomic_file, atomic_folder, write_text
+from te_trainer.files.records import damage_as_input_error, read_json
+from te_trainer.models.precision import Precision
+from te_trainer.runs.layout import EncoderKey, RunLayout, training_record
+from te_trainer.runs.saved import check_encoder_files, read_label_record, read_labels
+
+SCORES_AGAIN = "the run's command scores the encoder again"
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """Labels, encoders and scores of one run.
+
+    Args:
+        layout: Paths of the run.
+        cycles: Number of cycles.
+        trains_start: Whether the run itself trains the bi-encoders that its PLMs start from.
+        pairs: Number of pairs in the pool.
+        pool: Fingerprint of the pool.
+        precision: Arithmetic in which labels are computed.
+    """
+
+    layout: RunLayout
+    cycles: int
+    trains_start: bool
+    pairs: int
+    pool: str
+    precision: Precision
+
+    # ------------------------------------------------------------ encoders
+
+    def encoder_path(self, key: EncoderKey) -> Path:
+        """Folder of an encoder that the run trains."""
+        return self.layout.encoder(*key)
+
+    def trains(self, key: EncoderKey) -> bool:
+        """Whether the run trains an encoder, instead of taking it from elsewhere."""
+        return key.cycle > 0 or (self.trains_start and key.kind == "bi-encoder")
+
+    def check_encoder(self, key: EncoderKey) -> None:
+        """Refuse an encoder of the run of which something is gone or cut; raises DamagedError."""
+        check_encoder_files(self.encoder_path(key), **self.how_to_train_again(key))
+
+    def keep_encoder(self, key: EncoderKey) -> None:
+        """Copy an encoder of a cycle to where a run's encoders are, unless it is there; raises DamagedError."""
+        final = self.layout.kept_encoder(key.name, key.kind)
+        if not final.exists():
+            self.check_encoder(key)
+            with atomic_folder(final) as folder:
+                shutil.copytree(self.encoder_path(key), folder, dirs_exist_ok=True)
+
+    def remove_encoder(self, key: EncoderKey) -> None:
+        """Remove an encoder of a cycle; its scores and its labels stay."""
+        on_main_process(lambda: shutil.rmtree(self.encoder_path(key), ignore_errors=True))
+
+    def training_record(self, key: EncoderKey) -> dict[str, Any]:
+        """Steps, seconds (over all processes that worked on it), last loss and dev curve of a training."""
+        file = training_record(self.encoder_path(key))
+        return read_json(file, "steps", "seconds", then="the run's command trains the encoder again")
+
+    # ------------------------------------------------------------ labels
+
+    def labels_path(self, key: EncoderKey) -> Path:
+        """Folder of the labels that an encoder gives the pool.
+
+        Labels of a bi-encoder lie in the cycle that learns from them. No cycle learns from those of the last
+        bi-encoder, which are computed for their agreement alone.
+        """
+        cycle = key.cycle + (key.kind == "bi-encoder")
+        if cycle > self.cycles:
+            return self.layout.agreement_labels(key.name)
+        return self.layout.labels(cycle, key.name, key.kind)
+
+    def has_labels(self, key: EncoderKey) -> bool:
+        return self.labels_path(key).exists()
+
+    def save_labels(self, key: EncoderKey, labels: np.ndarray, record: dict[str, Any]) -> None:
+        """Write labels, float32 of shape (pairs,), and what is known of their teacher, in one step."""
+
+        def write() -> None:
+            mine = {"kind": key.kind, "precision": self.precision, "pool": self.pool}
+            with atomic_folder(self.labels_path(key)) as folder:
+                Dataset.from_dict({"score": labels}).save_to_disk(str(folder))
+                write_text(folder / "fingerprint.json", json.dumps(record | mine, indent=2) + "\n")
+
+        on_main_process(write)
+
+    def labels(self, key: EncoderKey) -> np.ndarray:
+        """Labels that an encoder gave the pool, float32 of shape (pairs,).
+
+        Raises:
+            DamagedError: A file of theirs is missing or damaged.
+            InputError: They are of another pool, precision or kind.
+        """
+        expected = {"pool": self.pool, "precision": self.precision, "kind": key.kind}
+        return read_labels(self.labels_path(key), expected, self.pairs, **self._how_to_label_again(key))
+
+    def label_record(self, key: EncoderKey) -> dict[str, Any]:
+        """The teacher's fingerprint, and the seconds of a labelling."""
+        return read_label_record(self.labels_path(key), **self._how_to_label_again(key))
+
+    def remove_token_caches(self) -> None:
+        """Remove token ids that `Dataset.map` kept beside the pool; every training makes its own."""
+
+        def remove() -> None:
+            for path in self.layout.pool.glob("cache-*.arrow"):
+                path.unlink()
+
+        on_main_process(remove)
+
+    # ------------------------------------------------------------ scores
+
+    def scores_path(self, key: EncoderKey) -> Path:
+        """Scores of an encoder against gold; the file is there only when the encoder's stage is done."""
+        return self.layout.scores(*key)
+
+    def predictions_path(self, key: EncoderKey) -> Path:
+        """What an encoder predicts for the sets with gold scores; written before the scores."""
+        return self.layout.predictions(*key)
+
+    def save_scores(self, key: EncoderKey, record: dict[str, Any], predictions: Sequence[np.ndarray] = ()) -> None:
+        """Write `{"scores": SCORES, "seconds": s}`, and predictions if there are any."""
+
+        def write() -> None:
+            if predictions:
+                self.predictions_path(key).parent.mkdir(parents=True, exist_ok=True)
+                with atomic_file(self.predictions_path(key)) as partial:
+                    np.savez(partial, *predictions)
+            write_text(self.scores_path(key), json.dumps(record, indent=2) + "\n")
+
+        on_main_process(write)
+
+    def scores(self, key: EncoderKey) -> dict[str, Any]:
+        """`{"scores": SCORES, "seconds": s}` of an encoder."""
+        return read_json(self.scores_path(key), "scores", "seconds", then=SCORES_AGAIN)
+
+    def predictions(self, key: EncoderKey) -> list[np.ndarray]:
+        """Predictions of an encoder for each set, each of shape (n,)."""
+        path = self.predictions_path(key)
+        with damage_as_input_error(path, then=SCORES_AGAIN), np.load(path) as saved:
+            return [saved[f"arr_{number}"] for number in range(len(saved))]
+
+    # ------------------------------------------------------------ how to fix it, for `damage_as_input_error`
+
+    def how_to_train_again(self, key: EncoderKey) -> dict[str, str]:
+        encoder, scores = self.encoder_path(key), self.scores_path(key)
+        parts = {f"the folder {encoder}": encoder, f"the file {scores}": scores}
+        delete = " and ".join(text for text, path in parts.items() if path.exists())
+        return {"delete": delete, "then": "the run's command trains it again"}
+
+    def _how_to_label_again(self, key: EncoderKey) -> dict[str, str]:
+        folder = f"the folder {self.labels_path(key)}"
+        if not self.trains(key) or self.encoder_path(key).exists():
+            return {"delete": folder, "then": "the run's command labels again"}
+        return {
+            "delete": f"{folder} and {self.how_to_train_again(key)['delete']}",
+            "then": "the run's command trains their teacher again, and labels with it",
+        }
