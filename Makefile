@@ -1,24 +1,39 @@
 # Everything on a fresh machine: virtual environment, install, run. A second call installs nothing.
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 PYTHON ?= python3
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST = -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 QUICKSTART_OUTPUT ?= runs/quickstart
 # Where stsb.tsv lies; without it, benchmarks take the project's own sample.
 DATA ?= ../shared/data
 REPETITIONS ?= 3
 SCALE_REPETITIONS ?= 1
 
-.PHONY: quickstart test test-distributed benchmark lint types check clean
+.PHONY: quickstart test test-distributed test-gpu test-lowest chromium benchmark lint types check index clean
 
 quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/trans_encoder.py \
 		--config recipes/quickstart.yaml --output_dir $(QUICKSTART_OUTPUT)
 
-test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.dev chromium
+	$(VENV)/bin/python $(PYTEST) -m "not serial"
+	$(VENV)/bin/python -m pytest tests -m serial
 
 test-distributed: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest tests/distributed
+	$(VENV)/bin/python -m pytest tests -m distributed
+
+# On a machine with a GPU; elsewhere these tests are skipped.
+test-gpu: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest tests -m gpu
+
+# The whole suite with the oldest versions that setup.py allows.
+test-lowest: $(LOWEST)/.installed chromium
+	PYTHONPATH=. $(LOWEST)/bin/python $(PYTEST)
+
+# The tests of report.html open it in Debian's Chromium.
+chromium:
+	tests/install_chromium.sh
 
 benchmark: $(VENV)/.dev
 	rm -rf runs/benchmark
@@ -36,8 +51,12 @@ types: $(VENV)/.dev
 
 check: lint types test
 
+# recipes/README.md, from the headers of the recipes
+index:
+	$(PYTHON) tests/recipe_index.py
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -48,4 +67,11 @@ $(VENV)/.quickstart: $(VENV)/bin/pip setup.py constraints.txt
 
 $(VENV)/.dev: $(VENV)/bin/pip setup.py constraints.txt
 	$(PIP) -e '.[dev]'
+	touch $@
+
+$(LOWEST)/.installed: setup.py
+	$(PYTHON) -m venv $(LOWEST)
+	grep -o '"[a-z0-9-]*>=[0-9.]*' setup.py | tr -d '"' | sed 's/>=/==/' > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt '.[test]'
+	$(LOWEST)/bin/pip uninstall --quiet --yes te_trainer
 	touch $@
