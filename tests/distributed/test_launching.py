@@ -74,6 +74,7 @@ def test_isolated_stages_change_nothing(configuration: str, tiny: Path, tmp_path
     assert said.count("kept: cycle") == 2  # the table is printed once, by the last process
 
 
+@pytest.mark.serial
 def test_memory_does_not_grow_with_stages(tiny: Path, tmp_path: Path) -> None:
     """Six trainings in one process leave no more behind than two."""
     cycles = ["--distillation.cycles", "3"]

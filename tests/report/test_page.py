@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from te_trainer.report import PAGE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 HOSTILE = [

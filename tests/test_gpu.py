@@ -1,0 +1,34 @@
+"""What a GPU computes is what a CPU computes. Skipped where there is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, process_environment, tiny_arguments
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+]
+
+
+def test_a_run_starts_with_the_scores_of_the_cpu(tiny: Path, tmp_path: Path) -> None:
+    starts = {}
+    for device in ("single_gpu", "cpu"):
+        launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+        launch += ["--config_file", str(ROOT / "accelerate_configs" / f"{device}.yaml")]
+        recipe = [str(ROOT / "recipes" / "trans_encoder.py"), *tiny_arguments(tiny, tmp_path / device)]
+        finished = subprocess.run(
+            [*launch, *recipe], env=process_environment(), capture_output=True, text=True, timeout=600, check=False
+        )
+        assert finished.returncode == 0, finished.stderr[-4000:]
+        results = json.loads((tmp_path / device / "results.json").read_text(encoding="utf-8"))
+        starts[device] = results["start"]["tiny"]["bi-encoder"]["dev"]
+        assert len(results["cycles"]) == 2
+    assert starts["single_gpu"] == pytest.approx(starts["cpu"], abs=1e-4)
