@@ -5,11 +5,13 @@ Each metric is a function here and, for the library evaluate, a module in `modul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import pearsonr, rankdata, spearmanr
+from scipy.stats import ConstantInputWarning, pearsonr, rankdata, spearmanr
 
 from te_trainer.config.schema import Task
 
@@ -22,6 +24,14 @@ METRIC_TITLES = {
 }
 
 
+@contextlib.contextmanager
+def _constant_gold_is_nan() -> Iterator[None]:
+    """Callers refuse gold scores that are all the same by the NaN, so scipy need not warn of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        yield
+
+
 def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
     """Spearman's rank correlation, a fraction; both of shape (n,).
 
@@ -30,7 +40,8 @@ def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
     scores = np.asarray(scores, dtype=np.float64)
     if (scores == scores[0]).all():
         return 0.0
-    return float(spearmanr(scores, np.asarray(gold, dtype=np.float64)).statistic)
+    with _constant_gold_is_nan():
+        return float(spearmanr(scores, np.asarray(gold, dtype=np.float64)).statistic)
 
 
 def pearson(scores: np.ndarray, gold: np.ndarray) -> float:
@@ -38,7 +49,8 @@ def pearson(scores: np.ndarray, gold: np.ndarray) -> float:
     scores = np.asarray(scores, dtype=np.float64)
     if (scores == scores[0]).all():
         return 0.0
-    return float(pearsonr(scores, np.asarray(gold, dtype=np.float64)).statistic)
+    with _constant_gold_is_nan():
+        return float(pearsonr(scores, np.asarray(gold, dtype=np.float64)).statistic)
 
 
 def roc_auc(scores: np.ndarray, gold: np.ndarray) -> float:
