@@ -112,7 +112,7 @@ from te_trainer.runs.command import run_in_output_dir
 from te_trainer.config import parse
 
 arguments = sys.argv[2:]
-from te_trainer.commands.distil import distil_in
+from te_trainer.commands.distil import distil, resolve_sections
 told, hashed = [], [0]
 make = training.BiEncoderTrainingArguments
 
@@ -141,15 +141,15 @@ class Sha256:
 sha256, hashlib.sha256 = hashlib.sha256, Sha256
 
 
-def work(root, config):
-    distil_in(root, config)
+def work(manifest):
+    distil(manifest)
     group = torch.distributed.distributed_c10d._get_default_group()
     seconds = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
     found = {"group": seconds, "trainings": told, "hashed": hashed[0]}
     Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(found))
 
 
-run_in_output_dir(parse(arguments), work)
+run_in_output_dir(parse(arguments), work, resolve_sections)
 """
 
 

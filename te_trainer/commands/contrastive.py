@@ -9,31 +9,38 @@ after an interruption, continues.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from te_trainer.config import ContrastiveConfig, parse_contrastive
 from te_trainer.runs.command import run_in_output_dir
 
+if TYPE_CHECKING:
+    from te_trainer.data import GoldSet
+    from te_trainer.runs.layout import RunLayout
+    from te_trainer.runs.manifest import Manifest
 
-def main() -> None:
-    run_in_output_dir(parse_contrastive(), train_in)
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_in_output_dir(parse_contrastive(argv), train_contrastively, resolve_section)
 
 
-def train_in(root: Path, config: ContrastiveConfig) -> None:
-    from te_trainer.contrastive.run import (
-        check,
-        collect,
-        load_sentences,
-        prepare_sentences,
-        record_path,
-        refuse_missing_encoder,
-    )
+def resolve_section(config: ContrastiveConfig, processes: int) -> dict[str, Any]:
+    """What the section `contrastive` means, as `run.yaml` holds it."""
+    from te_trainer.contrastive.stage import ContrastiveSettings
+
+    settings = ContrastiveSettings(config.contrastive)
+    return {"resolved": settings.training(processes) | settings.encoder}
+
+
+def train_contrastively(manifest: Manifest[ContrastiveConfig]) -> None:
     from te_trainer.contrastive.stage import (
         ContrastiveSettings,
         contrastive_training,
         count_contrastive_truncation,
         score_once,
     )
+    from te_trainer.data import SentenceManifest
     from te_trainer.distil.preparation import describe_gold, load_gold_sets
     from te_trainer.distil.settings import stage_seed
     from te_trainer.distributed import process_state
@@ -42,33 +49,35 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
     from te_trainer.metrics import spearman
     from te_trainer.models.precision import resolve_precision
     from te_trainer.report import print_contrastive_results
-    from te_trainer.runs.layout import RunLayout, truncation_record
+    from te_trainer.runs.layout import truncation_record
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.saved import check_encoder_files
     from te_trainer.runs.scoring import Scorer
     from te_trainer.runs.truncation import describe_contrastive_truncation, read_truncations
 
+    config, layout = manifest.config, manifest.layout
     state = process_state()
-    results_file = root / "results.json"
-    if results_file.exists():
+    encoder = layout.contrastive_encoder
+    if layout.results.exists():
         if state.is_main_process:
-            results = read_json(results_file, "start", "final")
-            refuse_missing_encoder(root)
+            results = read_json(layout.results, "start", "final")
+            delete = f"{layout.results}" + (f" and the folder {encoder}" if encoder.exists() else "")
+            check_encoder_files(encoder, delete=delete, then="the same command trains it again")
             print_contrastive_results(results, spearman.__name__)
-            print(f"The run in {root} is finished; there is nothing to do.")
+            print(f"The run in {layout.root} is finished; there is nothing to do.")
         return
 
     ################
     # Model, gold scores, sentences
     ################
-    layout, settings = RunLayout(root), ContrastiveSettings(config.contrastive)
-    check(config, root)
+    settings = ContrastiveSettings(config.contrastive)
+    check(manifest)
     dev, tests = load_gold_sets(config.data)
     if state.is_main_process:
-        prepare_sentences(config, root, state.num_processes, dev, tests)
+        prepare_sentences(manifest, dev, tests)
         count_contrastive_truncation(settings, config.model, layout.sentences, config.seed)
     state.wait_for_everyone()
-    counts, sentences = load_sentences(root)
+    counts, sentences = SentenceManifest.load(layout.sentences)
     truncations = read_truncations(truncation_record(layout.sentences))
 
     ################
@@ -86,25 +95,127 @@ def train_in(root: Path, config: ContrastiveConfig) -> None:
             config.model,
             report_to=config.report_to,
             ddp_timeout=config.ddp_timeout,
-            folder=layout.contrastive_encoder,
+            folder=encoder,
             dev=dev,
             metric=spearman,
             seed=stage_seed(config.seed, 0, "bi-encoder", 0),
             progress=progress,
-            run_dir=root,
+            run_dir=layout.root,
         )
-        score_once(settings, config.model, "start", record_path(root, "start"), scorer, progress)
+        score_once(settings, config.model, "start", layout.contrastive_scores("start"), scorer, progress)
         training.run("contrastive training", progress.total, sentences)
-        if not record_path(root, "final").exists():
-            delete = f"the folder {training.folder}"
-            check_encoder_files(training.folder, delete=delete, then="the same command trains the encoder again")
-        score_once(settings, str(training.folder), "trained", record_path(root, "final"), scorer, progress)
+        final_scores = layout.contrastive_scores("final")
+        if not final_scores.exists():
+            then = "the same command trains the encoder again"
+            check_encoder_files(encoder, delete=f"the folder {encoder}", then=then)
+        score_once(settings, str(encoder), "trained", final_scores, scorer, progress)
 
     ################
     # Results
     ################
     if state.is_main_process:
-        results = collect(root, training.read_record(), precision) | {"truncation": truncations}
-        write_text(results_file, json.dumps(results, indent=2) + "\n")
+        results = collect(layout, training.read_record(), precision) | {"truncation": truncations}
+        write_text(layout.results, json.dumps(results, indent=2) + "\n")
         print_contrastive_results(results, spearman.__name__)
-        print(f"The bi-encoder is in {training.folder}.")
+        print(f"The bi-encoder is in {encoder}.")
+
+
+def check(manifest: Manifest[ContrastiveConfig]) -> None:
+    """Refuse models, values, loggers and disks that cannot be used.
+
+    Raises:
+        InputError: Names the key, the model or the folder.
+    """
+    from te_trainer.contrastive.stage import ContrastiveSettings
+    from te_trainer.distil.preparation import check_loggers, check_space
+    from te_trainer.models import resolve_checkpoint
+    from te_trainer.runs.commits import pin_commits
+
+    config = manifest.config
+    pin_commits([config.model], data_sources(config))
+    ContrastiveSettings(config.contrastive).check(config.model)
+    check_loggers(config.report_to)
+    if manifest.begun is None:
+        weights = 4 * resolve_checkpoint(config.model).empty_model("bi-encoder").num_parameters()
+        # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written
+        check_space(manifest.root, weights + 3 * 3 * weights)
+
+
+def prepare_sentences(
+    manifest: Manifest[ContrastiveConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
+) -> None:
+    """Write the sentences and `run.yaml` into the output folder, or see that they are what the run began with.
+
+    `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
+
+    Raises:
+        InputError: A source cannot be read, or it, the model or a gold score has changed since the run began, or there
+            are too few sentences.
+    """
+    from te_trainer.contrastive.stage import ContrastiveSettings
+    from te_trainer.data import SentenceManifest, build_sentences
+    from te_trainer.distil.preparation import gold_fingerprints, refuse_changed
+    from te_trainer.files.atomic import atomic_folder
+    from te_trainer.models import resolve_checkpoint
+    from te_trainer.runs.commits import hub_commits
+    from te_trainer.runs.manifest import Fingerprint
+
+    config, folder, data = manifest.config, manifest.layout.sentences, manifest.config.data
+    weights = f"model: the weights of {config.model} have"
+    model = Fingerprint(("model",), resolve_checkpoint(config.model).fingerprint, weights)
+    fixed = [*gold_fingerprints(dev, tests), model]
+    commits = hub_commits([config.model], data_sources(config))
+
+    def begin_or_continue(sentences: SentenceManifest) -> None:
+        texts = Fingerprint(("sentences", "fingerprint"), sentences.fingerprint, "data.sentences: they have")
+        manifest.begin_or_continue([texts, *fixed], sentences={"number": sentences.num_rows}, **commits)
+
+    manifest.refuse_changes(fixed)
+    if folder.exists():
+        sentences, _ = SentenceManifest.load(folder)
+        refuse_changed(sentences.sources, data.dir, manifest.root)
+        begin_or_continue(sentences)
+        return
+    with atomic_folder(folder) as partial:
+        sentences = build_sentences(
+            data.sentences,
+            partial,
+            column=data.column,
+            columns=data.columns,
+            split=data.split,
+            benchmark_folder=data.dir,
+            max_sentences=data.max_sentences,
+            seed=config.seed,
+        )
+        ContrastiveSettings(config.contrastive).check_batch(sentences.num_rows, manifest.processes)
+        begin_or_continue(sentences)
+
+
+def data_sources(config: ContrastiveConfig) -> list[tuple[str, str | None]]:
+    """What a run reads sentences and gold scores from, each with the folder that benchmark sets would lie in."""
+    data = config.data
+    return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]
+
+
+def collect(layout: RunLayout, training: dict[str, Any], precision: str) -> dict[str, Any]:
+    """`{"start": {"bi-encoder": SCORES}, "final": {"bi-encoder": SCORES}, "training", "seconds", "environment"}`.
+
+    Scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`, absent where there is no gold. The training
+    has its `steps` and the last `loss` that was logged.
+    """
+    from te_trainer.files.records import read_json
+    from te_trainer.runs.environment import describe_environment
+
+    then = "the same command scores the encoder again"
+    start, final = (
+        read_json(layout.contrastive_scores(part), "scores", "seconds", then=then) for part in ("start", "final")
+    )
+    seconds = {"train": float(training["seconds"]), "evaluate": start["seconds"] + final["seconds"]}
+    seconds["total"] = sum(seconds.values())
+    return {
+        "start": {"bi-encoder": start["scores"]},
+        "final": {"bi-encoder": {"path": str(layout.contrastive_encoder.absolute()), **final["scores"]}},
+        "training": {key: training.get(key) for key in ("steps", "loss")},
+        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+        "environment": describe_environment(precision),
+    }

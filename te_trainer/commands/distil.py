@@ -9,16 +9,21 @@ after an interruption, continues.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from te_trainer.config import RunConfig, parse
 from te_trainer.runs.command import run_in_output_dir
 
+if TYPE_CHECKING:
+    from te_trainer.runs.manifest import Manifest
 
-def main() -> None:
-    config = parse()
-    is_main_process = run_in_output_dir(config, distil_in)
-    # The ranks have parted: an upload may take longer than they wait for one another.
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(argv)
+    is_main_process = run_in_output_dir(config, distil, resolve_sections)
+    # The process group has ended, because an upload may take longer than the ranks wait for one another.
     if is_main_process and config.hub.repo_id is not None:
         from te_trainer.hub import publish
 
@@ -26,9 +31,16 @@ def main() -> None:
             print(f"Published: {address}")
 
 
-def distil_in(root: Path, config: RunConfig) -> None:
+def resolve_sections(config: RunConfig, processes: int) -> dict[str, Any]:
+    """What the sections that train mean, as `run.yaml` holds it."""
+    from te_trainer.distil import preparation
+
+    return preparation.resolve_sections(config, processes)
+
+
+def distil(manifest: Manifest[RunConfig]) -> None:
     from te_trainer.data import PoolManifest
-    from te_trainer.distil.cycle import distil
+    from te_trainer.distil.cycle import distil as run_cycles
     from te_trainer.distil.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
     from te_trainer.distil.results import collect_results, count_gold_in_pool, label_statistics
     from te_trainer.distil.settings import cycles_of, kinds_of, metric_of
@@ -39,25 +51,24 @@ def distil_in(root: Path, config: RunConfig) -> None:
     from te_trainer.files.records import read_json
     from te_trainer.hub import check_hub
     from te_trainer.models.precision import resolve_precision
-    from te_trainer.report import PAGE, print_results, write_page, write_report
+    from te_trainer.report import print_results, write_page, write_report
     from te_trainer.runs.finished import refuse_missing_encoders
-    from te_trainer.runs.layout import RunLayout, truncation_record
+    from te_trainer.runs.layout import truncation_record
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.scoring import Scorer
     from te_trainer.runs.store import RunStore
     from te_trainer.runs.truncation import describe_run_truncation, read_truncations
 
+    config, root, layout = manifest.config, manifest.root, manifest.layout
     state = process_state()
     metric = metric_of(config)
-    layout = RunLayout(root)
-    results_file = root / "results.json"
-    if results_file.exists():
+    if layout.results.exists():
         if state.is_main_process:
-            results = read_json(results_file, "start", "cycles", "final")
+            results = read_json(layout.results, "start", "cycles", "final")
             refuse_missing_encoders(root, results)
             print_results(results, metric.__name__)
             print(f"The run in {root} is finished; there is nothing to do.")
-            if not (root / PAGE).exists():
+            if not layout.page.exists():
                 write_page(root)
         return
 
@@ -67,14 +78,14 @@ def distil_in(root: Path, config: RunConfig) -> None:
     check_models(config)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
-        begins = not (root / "run.yaml").exists()
+        begins = manifest.begun is None
         check_hub(config.hub, [str(model.name) for model in config.models], kinds_of(config), ask=begins)
         if begins:
             check_disk(config, root)
-        prepare_pool(config, root, state.num_processes, dev, tests)
+        prepare_pool(manifest, dev, tests)
         count_run_truncation(config, layout)
     state.wait_for_everyone()
-    pool, pairs = PoolManifest.load(root / "pool")
+    pool, pairs = PoolManifest.load(layout.pool)
     truncations = read_truncations(truncation_record(layout.pool))
 
     ################
@@ -86,7 +97,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
             cut = describe_run_truncation(truncations)
             for line in [*pool.describe(), *describe_gold(dev, tests), *cut]:
                 progress.say(line)
-        scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, root / ".scratch-gold")
+        scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, layout.gold_scratch)
 
         def restart() -> None:
             progress.close()
@@ -102,7 +113,7 @@ def distil_in(root: Path, config: RunConfig) -> None:
             precision=resolve_precision(config.distillation.precision),
         )
         stages = DistillationStages(config, store, pairs, scorer, progress, **after_stage)
-        distil(
+        run_cycles(
             stages,
             list(stages.models),
             store.cycles,
@@ -122,9 +133,9 @@ def distil_in(root: Path, config: RunConfig) -> None:
     stages.remove_cycle_encoders()
     if state.is_main_process:
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
-        write_text(results_file, json.dumps(results, indent=2) + "\n")
-        # the run is finished now, whatever becomes of its page; the same command writes one that is not there
+        write_text(layout.results, json.dumps(results, indent=2) + "\n")
+        # the run is finished now, whatever becomes of its page; the same command writes a page that is missing
         write_page(root)
         print_results(results, metric.__name__)
-        places = " and ".join(f"NAME/{kind}" for kind in stages.kinds)
-        print(f"{root / PAGE} tells more; the encoders are in {root}/{places}.")
+        folders = " and ".join(f"NAME/{kind}" for kind in stages.kinds)
+        print(f"{layout.page} tells more; the encoders are in {root}/{folders}.")

@@ -9,20 +9,24 @@ interruption, continues.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from te_trainer.config import EvaluationConfig, parse_evaluation
 from te_trainer.runs.command import run_in_output_dir
 
+if TYPE_CHECKING:
+    from te_trainer.runs.manifest import Manifest
 
-def main() -> None:
-    run_in_output_dir(parse_evaluation(), evaluate_in)
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_in_output_dir(parse_evaluation(argv), evaluate)
 
 
-def evaluate_in(root: Path, config: EvaluationConfig) -> None:
+def evaluate(manifest: Manifest[EvaluationConfig]) -> None:
     from te_trainer.distributed import process_state
     from te_trainer.evaluation.models import resolve_models
-    from te_trainer.evaluation.predictions import count_truncations, predict_all, write_run_file
+    from te_trainer.evaluation.predictions import begin_or_continue, count_truncations, predict_all
     from te_trainer.evaluation.results import collect
     from te_trainer.evaluation.sets import load_sets
     from te_trainer.evaluation.tables import show_tables, write_tables
@@ -32,11 +36,12 @@ def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     ################
     # Models, sets with gold scores
     ################
+    config, root, layout = manifest.config, manifest.root, manifest.layout
     state = process_state()
     models = resolve_models(config)
     sets = load_sets(config)
     if state.is_main_process:
-        write_run_file(root, config, models, sets)
+        begin_or_continue(manifest, models, sets)
         count_truncations(root, models, sets)
     state.wait_for_everyone()
 
@@ -52,9 +57,9 @@ def evaluate_in(root: Path, config: EvaluationConfig) -> None:
     # Scores
     ################
     if state.is_main_process:
-        results_file = root / "results.json"
         results = collect(root, config, models, sets)
-        write_text(results_file, json.dumps(results, indent=2) + "\n")
+        write_text(layout.results, json.dumps(results, indent=2) + "\n")
         write_tables(root, results)
         show_tables(results)
-        print(f"The tables are in {root / 'table.md'} and table.tex, predictions in {root / 'predictions'}.")
+        tables = f"{layout.markdown_table} and {layout.latex_table.name}"
+        print(f"The tables are in {tables}, predictions in {layout.model_predictions('').parent}.")

@@ -7,13 +7,14 @@ It can be repeated: what the Hub has already is not sent again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from te_trainer.config import parse_push
 
 
-def main() -> None:
-    config = parse_push()
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_push(argv)
     from te_trainer.hub import publish
     from te_trainer.runs.quiet import quiet_libraries
 

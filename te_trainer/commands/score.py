@@ -32,7 +32,7 @@ def main() -> None:
     from te_trainer.files.atomic import PARTIAL
     from te_trainer.files.disk_errors import disk_errors_as_input_error
     from te_trainer.models import check_encoder
-    from te_trainer.runs.commits import pin_models, pin_sets
+    from te_trainer.runs.commits import pin_commits
     from te_trainer.runs.folder import lock_output_file, scratch_folder
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.quiet import quiet_libraries
@@ -44,9 +44,11 @@ def main() -> None:
     ################
     # Models
     ################
-    pin_models([config.model, *([config.rerank] if config.rerank is not None else [])])
     data = config.data
-    pin_sets([(source, data.dir) for source in (data.pairs, data.sentences, data.queries) if source is not None])
+    pin_commits(
+        [name for name in (config.model, config.rerank) if name is not None],
+        [(source, data.dir) for source in (data.pairs, data.sentences, data.queries) if source is not None],
+    )
     kind = check_encoder(config.model, config.pooling, config.prompt, config.max_length)
     if config.data.sentences is not None and kind == "cross-encoder":
         raise InputError(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, RunConfig, Task
@@ -26,15 +25,14 @@ from te_trainer.distil.settings import (
 )
 from te_trainer.distil.step0 import check_step0, resolved_step0, step0_sentences
 from te_trainer.errors import InputError
-from te_trainer.files.atomic import atomic_folder, write_text
-from te_trainer.files.records import damaged_run_file_as_input_error, read_run_file
+from te_trainer.files.atomic import atomic_folder
 from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.models.lora import adapted_on_meta, parameter_counts
-from te_trainer.runs.commits import commits_of, pin_models, pin_sets, set_commits_of
-from te_trainer.runs.continuing import comparable, update_run_file
-from te_trainer.runs.environment import library_versions
+from te_trainer.runs.commits import hub_commits, pin_commits
+from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.manifest import Fingerprint, Manifest
 
 LOGGER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -46,8 +44,7 @@ def check_models(config: RunConfig) -> None:
         InputError: an unknown model, a checkpoint of the wrong kind, a tokenizer without padding, a wrong value.
     """
     check_training_values(config)
-    pin_models(model_names(config), Path(config.output_dir))
-    pin_sets(data_sources(config), Path(config.output_dir))
+    pin_commits(model_names(config), data_sources(config))
     for model in config.models:
         pooling = model.pooling or config.bi_encoder.pooling
         check_bi_encoder(
@@ -103,30 +100,13 @@ def load_gold_sets(
     return dev, tests
 
 
-def gold_fingerprints(dev: GoldSet | None, tests: list[GoldSet]) -> dict[str, Any]:
-    """What `run.yaml` says of the sets with gold scores: a hash of each one's rows, by role and name."""
-    found = {"dev": [dev] if dev is not None else [], "test": tests}
-    return {"gold": {role: {gold.name: gold.fingerprint() for gold in sets} for role, sets in found.items()}}
-
-
-def refuse_changed_gold(found: dict[str, Any], root: Path) -> None:
-    """Refuse to go on with gold scores that are not those a run began with.
-
-    Raises:
-        InputError: names the set.
-    """
-    begun = read_run_file(root).get("gold")
-    if begun is None:  # runs of earlier versions
-        return
-    for role, sets in found["gold"].items():
-        for name, digest in sets.items():
-            with damaged_run_file_as_input_error(root):
-                before = begun[role][name]
-            if before != digest:
-                raise InputError(
-                    f"data.{role}: the rows of {name} have changed since the run in {root} began; name another "
-                    "output_dir"
-                )
+def gold_fingerprints(dev: GoldSet | None, tests: Sequence[GoldSet]) -> list[Fingerprint]:
+    """A hash of the rows of each set with gold scores."""
+    sets = [*([("dev", dev)] if dev is not None else []), *(("test", gold) for gold in tests)]
+    return [
+        Fingerprint(("gold", role, gold.name), gold.fingerprint(), f"data.{role}: the rows of {gold.name} have")
+        for role, gold in sets
+    ]
 
 
 def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
@@ -143,74 +123,58 @@ def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
     ]
 
 
-def prepare_pool(
-    config: RunConfig, root: Path, world_size: int, dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
-) -> PoolManifest:
-    """Build the pool in the output folder and write `run.yaml`, or find the pool there.
+def prepare_pool(manifest: Manifest[RunConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()) -> None:
+    """Build the pool in the output folder and write `run.yaml`, or see that they are still what the run began with.
 
     `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
 
     Args:
-        dev, tests: what the run is scored on, which may not change while it lasts.
+        dev: Set that chooses checkpoints and cycles.
+        tests: Sets that are reported on.
 
     Raises:
-        InputError: a source cannot be read, or a source, a model or a gold score has changed since the run began.
+        InputError: A source cannot be read, or a source, a model or a gold score has changed since the run began.
     """
-    folder = root / "pool"
-    gold = gold_fingerprints(dev, list(tests))
-    if (root / "run.yaml").exists():
-        refuse_changed_gold(gold, root)
-    if folder.exists():
-        pool, _ = PoolManifest.load(folder)
-        refuse_changed(pool.sources, config.data.dir, root)
+    config = manifest.config
+    fixed = [*gold_fingerprints(dev, tests), *model_fingerprints(config)]
+    manifest.refuse_changes(fixed)
+    with _texts(config, manifest.layout, manifest.processes) as (pool, sentences):
+        texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
+        entries: dict[str, Any] = {"pool": {"pairs": pool.num_rows}, "cycles": cycles_of(config)}
+        if sentences is not None:
+            texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))
+            entries["step0"] = {"sentences": sentences.num_rows}
+        entries |= hub_commits(model_names(config), data_sources(config))
+        manifest.begin_or_continue([*texts, *fixed], **entries)
+
+
+@contextlib.contextmanager
+def _texts(
+    config: RunConfig, layout: RunLayout, processes: int
+) -> Iterator[tuple[PoolManifest, SentenceManifest | None]]:
+    """Give the pool, and the sentences of step 0; what is built is in its place when the block ends well."""
+    root, data = layout.root, config.data
+    if layout.pool.exists():
+        pool, sentences = PoolManifest.load(layout.pool)[0], None
+        refuse_changed(pool.sources, data.dir, root)
         if config.step0 is not None:
-            sentences, _ = SentenceManifest.load(root / "sentences", delete=root / "pool")
-            refuse_changed(sentences.sources, config.step0.data.dir or config.data.dir, root)
-        _refuse_changed_models(config, root)
-        update_run_file(root, config, _resolved(config, world_size), world_size)
-        return pool
-    with atomic_folder(folder) as place:
+            sentences, _ = SentenceManifest.load(layout.sentences, delete=layout.pool)
+            refuse_changed(sentences.sources, config.step0.data.dir or data.dir, root)
+        yield pool, sentences
+        return
+    with atomic_folder(layout.pool) as folder:
         pool = build_pool(
-            config.data.pool,
-            place,
-            columns=config.data.columns,
-            benchmark_folder=config.data.dir,
-            max_pairs=config.data.max_pairs,
-            extra=config.data.extra,
-            extra_pairs=config.data.extra_pairs,
+            data.pool,
+            folder,
+            columns=data.columns,
+            benchmark_folder=data.dir,
+            max_pairs=data.max_pairs,
+            extra=data.extra,
+            extra_pairs=data.extra_pairs,
             seed=config.seed,
         )
-        with step0_sentences(config, root, place, world_size) as step0:
-            if (root / "run.yaml").exists():
-                _refuse_other_texts(pool, step0, root)
-                _refuse_changed_models(config, root)
-                update_run_file(root, config, _resolved(config, world_size), world_size)
-            else:
-                write_run_file(config, root, pool, world_size, step0 | gold)
-    return pool
-
-
-def _refuse_other_texts(pool: PoolManifest, step0: dict[str, Any], root: Path) -> None:
-    """Refuse a pool and sentences that were read again, where the run began with others."""
-    begun = read_run_file(root, "pool", *step0)
-    with damaged_run_file_as_input_error(root):
-        same = begun["pool"]["fingerprint"] == pool.fingerprint
-        same &= all(begun[key]["fingerprint"] == found["fingerprint"] for key, found in step0.items())
-    if not same:
-        raise InputError(f"data: the texts have changed since the run in {root} began; name another output_dir")
-
-
-def _refuse_changed_models(config: RunConfig, root: Path) -> None:
-    begun = read_run_file(root, "models")["models"]
-    for name, kinds in model_fingerprints(config).items():
-        for kind, found in kinds.items():
-            with damaged_run_file_as_input_error(root):
-                before = begun[name][kind]
-            if found != before:
-                raise InputError(
-                    f"models: the weights of {name}'s {kind} have changed since the run in {root} began; name another "
-                    "output_dir"
-                )
+        with step0_sentences(config, layout.sentences, folder, processes) as sentences:
+            yield pool, sentences
 
 
 def refuse_changed(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
@@ -264,34 +228,13 @@ def check_space(root: Path, needed: int) -> None:
         )
 
 
-def write_run_file(config: RunConfig, root: Path, pool: PoolManifest, world_size: int, more: dict[str, Any]) -> None:
-    """Write `run.yaml`: what was configured, what it became, and what it stood on.
-
-    Args:
-        more: entries on step 0 and on gold scores.
-    """
-    content: dict[str, Any] = {
-        "config": comparable(config),
-        "processes": world_size,
-        "resolved": _resolved(config, world_size)["resolved"],
-        **more,
-        "cycles": cycles_of(config),
-        "versions": library_versions(),
-        "pool": {"pairs": pool.num_rows, "fingerprint": pool.fingerprint},
-        "models": model_fingerprints(config),
-        **commits_of(model_names(config)),
-        **set_commits_of(data_sources(config)),
-    }
-    write_text(root / "run.yaml", yaml.safe_dump(content, sort_keys=False))
-
-
-def _resolved(config: RunConfig, world_size: int) -> dict[str, Any]:
+def resolve_sections(config: RunConfig, processes: int) -> dict[str, Any]:
     """What the sections that train mean, as entries of `run.yaml`."""
-    of_models = {
-        str(model.name): {kind: training_values(config, model, kind, world_size) for kind in kinds_of(config)}
+    resolved = {
+        str(model.name): {kind: training_values(config, model, kind, processes) for kind in kinds_of(config)}
         for model in config.models
     }
-    return {"resolved": of_models} | ({} if config.step0 is None else {"step0": resolved_step0(config, world_size)})
+    return {"resolved": resolved} | ({} if config.step0 is None else {"step0": resolved_step0(config, processes)})
 
 
 def model_names(config: RunConfig) -> list[str]:
@@ -309,11 +252,14 @@ def data_sources(config: RunConfig) -> list[tuple[str, str | None]]:
     return found
 
 
-def model_fingerprints(config: RunConfig) -> dict[str, dict[str, str]]:
+def model_fingerprints(config: RunConfig) -> list[Fingerprint]:
     """Of each PLM, the fingerprints of the checkpoints that its encoders start from."""
-    return {
-        str(model.name): {
-            kind.replace("-", "_"): resolve_checkpoint(start_of(model, kind)).fingerprint for kind in kinds_of(config)
-        }
+    return [
+        Fingerprint(
+            ("models", str(model.name), kind.replace("-", "_")),
+            resolve_checkpoint(start_of(model, kind)).fingerprint,
+            f"models: the weights of {model.name}'s {kind.replace('-', '_')} have",
+        )
         for model in config.models
-    }
+        for kind in kinds_of(config)
+    ]

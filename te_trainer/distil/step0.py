@@ -10,7 +10,7 @@ from typing import Any
 
 from te_trainer.config.schema import RunConfig
 from te_trainer.contrastive.stage import ContrastiveSettings
-from te_trainer.data import PoolManifest, build_sentences, sentences_of_pool
+from te_trainer.data import PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 
@@ -44,28 +44,27 @@ def step0_settings(config: RunConfig) -> ContrastiveSettings:
 
 
 @contextlib.contextmanager
-def step0_sentences(config: RunConfig, root: Path, pool_folder: Path, world_size: int) -> Iterator[dict[str, Any]]:
-    """Read the sentences of step 0; they are in their place when the block ends well.
+def step0_sentences(
+    config: RunConfig, final: Path, pool_folder: Path, processes: int
+) -> Iterator[SentenceManifest | None]:
+    """Read the sentences of step 0, if the run has one; they are in the folder `final` when the block ends well.
 
     Args:
-        pool_folder: where the run's pool is at this moment; without sources of its own, step 0 takes its sentences.
-
-    Returns:
-        what `run.yaml` says of them; empty for a run without step 0.
+        pool_folder: Where the run's pool is at this moment; without sources of its own, step 0 takes its sentences.
 
     Raises:
-        InputError: a source cannot be read, or there are fewer sentences than one batch holds.
+        InputError: A source cannot be read, or there are fewer sentences than one batch holds.
     """
     if config.step0 is None:
-        yield {}
+        yield None
         return
     data = config.step0.data
     drawn: dict[str, Any] = {"max_sentences": data.max_sentences, "seed": config.seed}
-    with atomic_folder(root / "sentences") as place:
+    with atomic_folder(final) as folder:
         if data.sentences:
-            found = build_sentences(
+            sentences = build_sentences(
                 data.sentences,
-                place,
+                folder,
                 column=data.column,
                 columns=data.columns,
                 split=data.split,
@@ -73,10 +72,9 @@ def step0_sentences(config: RunConfig, root: Path, pool_folder: Path, world_size
                 **drawn,
             )
         else:
-            found = sentences_of_pool(PoolManifest.load(pool_folder)[1], place, **drawn)
-        step0_settings(config).check_batch(found.num_rows, world_size)
-        resolved = resolved_step0(config, world_size)
-        yield {"step0": {**resolved, "sentences": found.num_rows, "fingerprint": found.fingerprint}}
+            sentences = sentences_of_pool(PoolManifest.load(pool_folder)[1], folder, **drawn)
+        step0_settings(config).check_batch(sentences.num_rows, processes)
+        yield sentences
 
 
 def resolved_step0(config: RunConfig, world_size: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from te_trainer.errors import InputError
 from te_trainer.models import Checkpoint, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.cross_encoder import check_cross_encoder
-from te_trainer.runs.commits import pin_models
+from te_trainer.runs.commits import pin_commits
 
 LONGEST_ENSEMBLE = 240  # bytes of the name of its folder, which is written as .partial-NAME first
 
@@ -70,7 +70,7 @@ def resolve_models(config: EvaluationConfig) -> list[ScoredModel]:
         if identities.count(identity) > 1:
             raise InputError(f"models: '{entry}' is named twice; remove one of them")
     paths = list(dict.fromkeys(itertools.chain(*ensembles)))
-    pin_models(paths, Path(config.output_dir))
+    pin_commits(paths)
     members = {path: _member(path, name, config) for path, name in _folder_names(paths).items()}
     models = []
     for ensemble, entry in zip(ensembles, config.models, strict=True):

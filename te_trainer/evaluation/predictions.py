@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-import yaml
 from datasets import Dataset
 
 from te_trainer.config.schema import EvaluationConfig
@@ -18,15 +17,13 @@ from te_trainer.data.digests import file_digest
 from te_trainer.data.readers import source_file
 from te_trainer.distil.combine import combine
 from te_trainer.distributed import process_state
-from te_trainer.errors import InputError
 from te_trainer.evaluation.models import ScoredModel, distinct_members
 from te_trainer.evaluation.sets import TaskSet
 from te_trainer.files.atomic import atomic_folder, write_text
-from te_trainer.files.records import damage_as_input_error, read_run_file
+from te_trainer.files.records import damage_as_input_error
 from te_trainer.models import load_encoder
-from te_trainer.runs.commits import commits_of, set_commits_of
-from te_trainer.runs.continuing import comparable, update_run_file
-from te_trainer.runs.environment import library_versions
+from te_trainer.runs.commits import hub_commits
+from te_trainer.runs.manifest import Fingerprint, Manifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import predict
 from te_trainer.runs.truncation import count_truncation, describe_truncation
@@ -34,32 +31,23 @@ from te_trainer.runs.truncation import count_truncation, describe_truncation
 TRUNCATION = "truncation.json"
 
 
-def write_run_file(root: Path, config: EvaluationConfig, models: list[ScoredModel], sets: list[TaskSet]) -> None:
+def begin_or_continue(manifest: Manifest[EvaluationConfig], models: list[ScoredModel], sets: list[TaskSet]) -> None:
     """Write `run.yaml`: what is evaluated, or see that it is the same as when the evaluation began.
 
     Raises:
-        InputError: a model or a file has changed since.
+        InputError: A model or a file has changed since.
     """
-    path = root / "run.yaml"
-    content = {
-        "config": comparable(config),
-        "versions": library_versions(),
-        "models": {member.checkpoint.name: member.checkpoint.fingerprint for member in distinct_members(models)},
-        **commits_of([member.checkpoint.name for member in distinct_members(models)]),
-        **set_commits_of((task.source, config.data.dir) for task in sets),
-        "tasks": {task.source: _digest(task, config) for task in sets},
-    }
-    if not path.exists():
-        write_text(path, yaml.safe_dump(content, sort_keys=False))
-        return
-    begun = read_run_file(root, "models", "tasks")
-    for part, what in (("models", "the weights of"), ("tasks", "the scored pairs of")):
-        for name, found in content[part].items():
-            if begun[part].get(name) != found:
-                raise InputError(
-                    f"{part}: {what} {name} have changed since the evaluation in {root} began; name another output_dir"
-                )
-    update_run_file(root, config, {}, process_state().num_processes)
+    checkpoints = {member.checkpoint.name: member.checkpoint for member in distinct_members(models)}
+    sources = [(task.source, manifest.config.data.dir) for task in sets]
+    fingerprints = [
+        Fingerprint(("models", name), checkpoint.fingerprint, f"models: the weights of {name} have")
+        for name, checkpoint in checkpoints.items()
+    ]
+    fingerprints += [
+        Fingerprint(("tasks", source), _digest(source, folder), f"tasks: the scored pairs of {source} have")
+        for source, folder in sources
+    ]
+    manifest.begin_or_continue(fingerprints, **hub_commits(list(checkpoints), sources))
 
 
 def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], progress: RunProgress) -> None:
@@ -146,7 +134,7 @@ def _load(root: Path, name: str, task: TaskSet) -> np.ndarray:
         return predictions
 
 
-def _digest(task: TaskSet, config: EvaluationConfig) -> str | None:
-    """Of the file that a set was read from; the Hub's sets have none."""
-    file = source_file(task.source, config.data.dir)
+def _digest(source: str, folder: str | None) -> str | None:
+    """A hash of the file that a set was read from; the Hub's sets have none."""
+    file = source_file(source, folder)
     return file_digest(file) if file is not None else None

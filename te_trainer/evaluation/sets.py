@@ -13,7 +13,7 @@ from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
 from te_trainer.data.readers import FILE_SUFFIXES
 from te_trainer.errors import InputError
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
-from te_trainer.runs.commits import pin_sets
+from te_trainer.runs.commits import pin_commits
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def load_sets(config: EvaluationConfig) -> list[TaskSet]:
     if config.data.dir is not None and not Path(config.data.dir).is_dir():
         raise InputError(f"data.dir: {config.data.dir} is no folder")
     sources = _sources(config)
-    pin_sets([(source, config.data.dir) for source in sources], Path(config.output_dir))
+    pin_commits(sources=[(source, config.data.dir) for source in sources])
     sets = [_load(source, config) for source in sources]
     # files, columns of the tables, and MTEB's keys
     for names in zip(*((each.gold.name, each.title, each.mteb) for each in sets), strict=True):

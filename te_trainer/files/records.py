@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from te_trainer.config.yaml_text import check_yaml
 from te_trainer.errors import InputError
 from te_trainer.files.disk_errors import DISK_ERRORS
 
@@ -59,40 +56,3 @@ def read_json(path: Path, *keys: str, delete: str | None = None, then: str = AGA
         for key in keys:
             content[key]
         return content
-
-
-def read_run_file(root: Path, *keys: str) -> dict[str, Any]:
-    """Read a run's `run.yaml`.
-
-    Args:
-        keys: that it must hold, beside those that every run's has.
-
-    Raises:
-        InputError: it is damaged, or another program's.
-    """
-    path = root / "run.yaml"
-    with damaged_run_file_as_input_error(root):
-        text = path.read_text(encoding="utf-8")
-        check_yaml(text, by_hand=False)
-        content: dict[str, Any] = yaml.safe_load(text)
-        mappings = [content[key] for key in ("config", "versions")]
-        if not all(isinstance(each, dict) for each in mappings) or not all(content[key] for key in keys):
-            raise ValueError("a key has no value")
-        if not text.endswith("\n"):
-            raise ValueError("the last line was cut")
-        return content
-
-
-@contextlib.contextmanager
-def damaged_run_file_as_input_error(root: Path) -> Iterator[None]:
-    """Say in one sentence that a `run.yaml`, which is read in this block, lacks something."""
-    path = root / "run.yaml"
-    try:
-        with damage_as_input_error(path):
-            yield
-    except DamagedError:
-        # it may be another program's folder, so that nobody is told to delete it
-        raise InputError(
-            f"output_dir: {root} holds a run.yaml that is damaged, or that no run wrote; name another folder, or, if "
-            f"{root} is a run's, delete it, and the same command begins from the start"
-        ) from None

@@ -1,20 +1,26 @@
-"""The frame of every recipe: exit statuses, one sentence instead of a stack trace where a person can mend it, and the
-ranks that work in an output folder together."""
+"""The frame of every command: its exit status, one sentence instead of a stack trace where the user can fix the cause,
+and the one life of an output folder.
+
+A command holds its folder, refuses to continue there with another configuration, writes `run.yaml` before it works and
+`results.json` when it is done. In between, what is done is what lies on the disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from te_trainer.config import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.escaping import printable
+
+if TYPE_CHECKING:
+    from te_trainer.runs.manifest import Manifest
 
 PATIENCE = 2.0  # seconds that a process which failed waits for the first one to fail in the same way
 
@@ -49,35 +55,44 @@ def run_command(main: Callable[[], None], again: str = "continues") -> int:
     return 0
 
 
-def run_in_output_dir(config: Config, work: Callable[[Path, Config], None]) -> bool:
-    """Let all ranks work in a configuration's output folder, which is this run's alone meanwhile; then they part.
+def run_in_output_dir(
+    config: Config,
+    work: Callable[[Manifest[Config]], None],
+    resolve: Callable[[Config, int], dict[str, Any]] = lambda config, processes: {},
+) -> bool:
+    """Let all ranks work in a configuration's output folder, which this run holds meanwhile; then they part.
+
+    Args:
+        work: Does the command's work, or what of it earlier processes have not done.
+        resolve: As for `Manifest`.
 
     Returns:
-        whether this is the main process.
+        Whether this is the main process.
 
     Raises:
-        InputError: the folder is another run's, another process works in it, or the disk does not take it.
+        InputError: The folder is another run's, another process works in it, or the disk does not take it.
     """
-    # here, so that --help and a wrong key answer at once
+    # imported here, so that --help and a wrong key answer at once
     from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
     from te_trainer.files.disk_errors import disk_errors_as_input_error
-    from te_trainer.runs.continuing import refuse_other_configuration
+    from te_trainer.runs.commits import pin_begun
     from te_trainer.runs.folder import lock_run_dir
+    from te_trainer.runs.manifest import Manifest
     from te_trainer.runs.quiet import quiet_libraries
 
     quiet_libraries()
     keep_freed_memory()
-    # Searches for garbage, several a training, would go through all that was imported: a quarter of a second each.
-    gc.freeze()
     root = Path(config.output_dir)
     state = process_state(config.ddp_timeout)
-    is_main_process = state.is_main_process
-    with disk_errors_as_input_error(root), lock_run_dir(root) if is_main_process else contextlib.nullcontext():
+    with disk_errors_as_input_error(root), lock_run_dir(root) if state.is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()
-        refuse_other_configuration(root, config, state.num_processes)
-        work(root, config)
+        manifest = Manifest(root, config, state.num_processes, resolve)
+        # what a section means may depend on its model
+        pin_begun(manifest.begun or {})
+        manifest.refuse_other_configuration()
+        work(manifest)
     shutdown_process_group()
-    return is_main_process
+    return state.is_main_process
 
 
 def _complain(sentence: str, status: int, by_name: bool = True) -> int:

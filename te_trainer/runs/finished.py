@@ -10,7 +10,8 @@ from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
 from te_trainer.data import PoolManifest
 from te_trainer.errors import InputError
-from te_trainer.files.records import DamagedError, read_json, read_run_file
+from te_trainer.files.records import DamagedError, read_json
+from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
 
@@ -44,7 +45,7 @@ class FinishedRun:
         results = read_json(root / "results.json", "start", "final")
         if "cycles" not in results:
             raise InputError(f"{root} holds no run of trans_encoder.py; name the output folder of one")
-        manifest = read_run_file(root, "models")
+        manifest = read_manifest(root, "models")
         return FinishedRun(root, results, manifest, PoolManifest.load(root / "pool")[0])
 
     @property

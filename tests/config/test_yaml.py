@@ -8,7 +8,7 @@ import pytest
 
 from te_trainer.config import parse, parse_contrastive, parse_evaluation
 from te_trainer.errors import InputError
-from te_trainer.files.records import read_run_file
+from te_trainer.runs.manifest import read_manifest
 
 BASE = "models: [bert]\ndata: {pool: [a.tsv]}\ndistillation: {selection: last}\n"
 LAUGHS = "".join(
@@ -131,9 +131,9 @@ def test_an_alias_that_stands_for_something_is_read(tmp_path: Path) -> None:
 def test_a_run_file_that_no_run_wrote_is_refused(tmp_path: Path, case: str) -> None:
     (tmp_path / "run.yaml").write_text(REFUSED[case][0])
     with pytest.raises(InputError, match=r"holds a run\.yaml that is damaged, or that no run wrote"):
-        read_run_file(tmp_path)
+        read_manifest(tmp_path)
 
 
 def test_a_run_file_may_hold_the_text_null(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("config: {name: 'null'}\nversions: {torch: '2'}\n")
-    assert read_run_file(tmp_path)["config"] == {"name": "null"}
+    assert read_manifest(tmp_path)["config"] == {"name": "null"}

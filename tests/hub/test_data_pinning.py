@@ -23,21 +23,23 @@ from pathlib import Path
 from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 import yaml
-from te_trainer.runs.commits import pin_sets, set_commits_of
+from te_trainer.runs.commits import hub_commits, pin_begun, pin_commits
 from te_trainer.data import load_gold
 
 root = Path(sys.argv[1])
 sources = [(name, None) for name in json.loads(sys.argv[2])]
 answers = {}
-pin_sets(sources, root)
+if (root / "run.yaml").exists():
+    pin_begun(yaml.safe_load((root / "run.yaml").read_text()))
+pin_commits(sources=sources)
 for name, _ in sources:
     try:
         gold = load_gold(name, "test", {})
         answers[name] = [gold.name, gold.sentence1[0]]
     except Exception as error:
         answers[name] = f"{type(error).__name__}: {error}"
-answers |= set_commits_of(sources)
-(root / "run.yaml").write_text(yaml.safe_dump({"config": {}, "versions": {}, **set_commits_of(sources)}))
+answers |= hub_commits(sources=sources)
+(root / "run.yaml").write_text(yaml.safe_dump({"config": {}, "versions": {}, **hub_commits(sources=sources)}))
 print(json.dumps(answers))
 """
 

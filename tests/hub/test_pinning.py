@@ -38,7 +38,8 @@ from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
-from te_trainer.contrastive import run as contrastive_run
+from te_trainer.commands import contrastive as contrastive_command
+from te_trainer.runs.manifest import Manifest
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
 from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
@@ -93,7 +94,8 @@ def fill(name, library):
 
 def contrastive(name, root):
     data = ContrastiveDataConfig(sentences=["sentences.txt"])
-    contrastive_run.check(ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60), Path(root))
+    config = ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60)
+    contrastive_command.check(Manifest(Path(root), config))
     return commit_of(name)
 
 def evaluation(name, root):
@@ -346,10 +348,10 @@ rank = os.environ["RANK"]
 os.environ |= {"HF_ENDPOINT": sys.argv[1], "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": f"{sys.argv[2]}/cache-{rank}"}
 from pathlib import Path
 from te_trainer.models.locate import locate
-from te_trainer.runs.commits import pin_models
+from te_trainer.runs.commits import pin_commits
 from te_trainer.distributed import shutdown_process_group
 
-pin_models(["owner/ranks"])
+pin_commits(["owner/ranks"])
 folder = Path(locate("owner/ranks"))
 Path(sys.argv[2], f"commit-{rank}").write_text(f"{folder.name} {(folder / 'model.safetensors').is_file()}")
 shutdown_process_group()

@@ -14,25 +14,37 @@ from conftest import run_recipe, tiny_arguments
 from forked import Forked, run_forked
 from safetensors.numpy import load_file
 
-from te_trainer.config import ContrastiveConfig, RunConfig, parse, parse_contrastive, parse_evaluation
-from te_trainer.contrastive.run import ContrastiveSettings
-from te_trainer.data import PoolManifest, load_gold
-from te_trainer.distil.preparation import gold_fingerprints, refuse_changed_gold, write_run_file
+from te_trainer.commands.contrastive import resolve_section
+from te_trainer.config import (
+    ContrastiveConfig,
+    EvaluationConfig,
+    RunConfig,
+    parse,
+    parse_contrastive,
+    parse_evaluation,
+)
+from te_trainer.data import load_gold
+from te_trainer.distil.preparation import gold_fingerprints, resolve_sections
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
-from te_trainer.runs.continuing import comparable, refuse_other_configuration, update_run_file
+from te_trainer.runs.manifest import Fingerprint, Manifest
 
 JOB = "trans_encoder.py"
 SIMCSE = "--data.sentences", "pairs.txt", "--contrastive.per_device_train_batch_size"
 
 
-def begin(root: Path, config: RunConfig | ContrastiveConfig, processes: int = 1) -> None:
-    if isinstance(config, RunConfig):
-        write_run_file(config, root, PoolManifest(num_rows=3, fingerprint="f"), processes, {})
-        return
-    resolved = ContrastiveSettings(config.contrastive).training(processes)
-    content = {"config": comparable(config), "versions": {"torch": "2"}, "processes": processes, "resolved": resolved}
-    write_text(root / "run.yaml", yaml.safe_dump(content))
+def begin(root: Path, config: RunConfig | ContrastiveConfig | EvaluationConfig, processes: int = 1) -> None:
+    """As a run begins that stands on nothing."""
+    manifest(root, config, processes).begin_or_continue([])
+
+
+def manifest(root: Path, config: Any, processes: int = 1) -> Manifest[Any]:
+    resolve: Any = resolve_section if isinstance(config, ContrastiveConfig) else resolve_sections
+    return Manifest(root, config, processes, resolve if not isinstance(config, EvaluationConfig) else lambda *_: {})
+
+
+def refuse_other_configuration(root: Path, config: Any, processes: int) -> None:
+    manifest(root, config, processes).refuse_other_configuration()
 
 
 def main_job(tiny: Path, root: Path, *more: str) -> RunConfig:
@@ -172,8 +184,7 @@ def test_step0_follows_the_same_rules(tiny: Path, tmp_path: Path) -> None:
         path.write_text("contrastive:\n  per_device_train_batch_size: 8\n" + "".join(f"  {line}\n" for line in values))
         return main_job(tiny, tmp_path / "run", "--distillation.step0", str(path))
 
-    begun = config()
-    write_run_file(begun, tmp_path / "run", PoolManifest(), 1, {"step0": {"per_device_train_batch_size": 8}})
+    begin(tmp_path / "run", config())
     refuse_other_configuration(tmp_path / "run", config("dataloader_num_workers: 1"), 1)
     for line in ("gradient_accumulation_steps: 2", "learning_rate: 1.0e-4"):
         with pytest.raises(InputError, match=r"step0\.contrastive\."):
@@ -182,8 +193,7 @@ def test_step0_follows_the_same_rules(tiny: Path, tmp_path: Path) -> None:
 
 def test_the_tables_of_an_evaluation_may_be_compared_later(tiny: Path, tmp_path: Path) -> None:
     given = ["--models", f"[{tiny}]", "--output_dir", str(tmp_path)]
-    content = {"config": comparable(parse_evaluation(given)), "versions": {}}
-    write_text(tmp_path / "run.yaml", yaml.safe_dump(content))
+    begin(tmp_path, parse_evaluation(given))
     refuse_other_configuration(tmp_path, parse_evaluation([*given, "--compare", "paper"]), 1)
     with pytest.raises(InputError, match=r"seed .*change nothing but output_dir, ddp_timeout and compare"):
         refuse_other_configuration(tmp_path, parse_evaluation([*given, "--seed", "3"]), 1)
@@ -203,17 +213,30 @@ def test_cycles_that_were_removed_cannot_be_kept(tiny: Path, tmp_path: Path) -> 
     refuse_other_configuration(tmp_path, main_job(tiny, tmp_path), 1)
 
 
-def test_the_run_file_says_what_the_run_goes_on_with(tiny: Path, tmp_path: Path) -> None:
-    begin(tmp_path, main_job(tiny, tmp_path), 2)
+def test_the_run_file_says_what_the_run_continues_with(tiny: Path, tmp_path: Path) -> None:
+    manifest(tmp_path, main_job(tiny, tmp_path), 2).begin_or_continue([], cycles=2)
     begun = (tmp_path / "run.yaml").read_bytes()
-    update_run_file(tmp_path, main_job(tiny, tmp_path), {}, 1)
+    manifest(tmp_path, main_job(tiny, tmp_path)).begin_or_continue([])
     assert (tmp_path / "run.yaml").read_bytes() == begun
-    config = main_job(tiny, tmp_path, "--distillation.batch_tokens", "512")
-    update_run_file(tmp_path, config, {"resolved": {"tiny": {"bi-encoder": {"seed": 1}}}}, 1)
+    split = ["--bi_encoder.per_device_train_batch_size", "32", "--distillation.batch_tokens", "512"]
+    manifest(tmp_path, main_job(tiny, tmp_path, *split)).begin_or_continue([])
     after = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8"))
-    assert after["config"]["distillation"]["batch_tokens"] == 512
-    assert after["processes"] == 1 and after["resolved"]["tiny"] == {"bi-encoder": {"seed": 1}}
-    assert after["models"] == yaml.safe_load(begun)["models"]
+    assert after["config"]["distillation"]["batch_tokens"] == 512 and after["processes"] == 1
+    assert after["resolved"]["tiny"]["bi-encoder"]["per_device_train_batch_size"] == 32
+    assert after["cycles"] == 2
+
+
+def test_what_a_run_stands_on_may_not_change(tiny: Path, tmp_path: Path) -> None:
+    def weights(value: str | None, name: str = "tiny") -> list[Fingerprint]:
+        return [Fingerprint(("models", name, "bi_encoder"), value, f"models: the weights of {name} have")]
+
+    manifest(tmp_path, main_job(tiny, tmp_path)).begin_or_continue(weights("one"))
+    continued = manifest(tmp_path, main_job(tiny, tmp_path))
+    continued.begin_or_continue(weights("one"))
+    with pytest.raises(InputError, match=r"^models: the weights of tiny have changed since the run in .* began; name"):
+        continued.begin_or_continue(weights("two"))
+    with pytest.raises(InputError, match=r"run\.yaml that is damaged"):
+        continued.refuse_changes(weights("one", "other"))
 
 
 @pytest.fixture(scope="module")
@@ -280,9 +303,9 @@ def test_gold_scores_may_not_change_while_a_run_lasts(tiny: Path, tmp_path: Path
     file = tmp_path / "mine.tsv"
     file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\n")
     config = main_job(tiny, tmp_path / "run", "--data.dev", str(file))
-    found = gold_fingerprints(load_gold(str(file), "dev", {}), [])
-    write_run_file(config, tmp_path / "run", PoolManifest(), 1, found)
-    refuse_changed_gold(found, tmp_path / "run")
+    manifest(tmp_path / "run", config).begin_or_continue(gold_fingerprints(load_gold(str(file), "dev", {}), []))
+    continued = manifest(tmp_path / "run", config)
+    continued.refuse_changes(gold_fingerprints(load_gold(str(file), "dev", {}), []))
     file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n3\tc\td\n")
     with pytest.raises(InputError, match=r"data\.dev: the rows of mine have changed since the run in .* began"):
-        refuse_changed_gold(gold_fingerprints(load_gold(str(file), "dev", {}), []), tmp_path / "run")
+        continued.refuse_changes(gold_fingerprints(load_gold(str(file), "dev", {}), []))

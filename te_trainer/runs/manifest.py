@@ -1,0 +1,292 @@
+"""`run.yaml` of every command: what a run was begun with and stands on, and what may change while it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import yaml
+
+from te_trainer.config.parsing import as_mapping, flatten_keys
+from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.config.yaml_text import check_yaml
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import write_text
+from te_trainer.files.records import DamagedError, damage_as_input_error
+from te_trainer.runs.environment import library_versions
+from te_trainer.runs.layout import RunLayout
+
+Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
+
+NEVER_COMPARED = ("output_dir", "hub", "ddp_timeout")
+# They change speed, memory, logs, or what is kept beside the results.
+RUN_KEYS = (
+    "report_to",
+    "compare",
+    "distillation.batch_tokens",
+    "distillation.isolate_stages",
+    "distillation.keep_cycles",
+)
+# The same of a section that trains.
+TRAINING_KEYS = (
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "dataloader_prefetch_factor",
+    "log_*",
+    "logging_*",
+    "per_device_eval_batch_size",
+    "project",
+    "save_total_limit",
+    "torch_empty_cache_steps",
+    "trackio_*",
+)
+SPLIT_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
+TRAINING_SECTIONS = ("bi_encoder", "cross_encoder", "contrastive", "step0.contrastive")
+
+
+class Fingerprint(NamedTuple):
+    """Something that a run stands on and that may not change while the run lasts.
+
+    Args:
+        keys: Where `run.yaml` holds the fingerprint.
+        value: The fingerprint as it is now.
+        subject: Subject of the sentence "... changed since the run began", with its verb's auxiliary.
+    """
+
+    keys: tuple[str, ...]
+    value: str | None
+    subject: str
+
+
+class BatchSplit(NamedTuple):
+    """How the batch of an optimiser step is split."""
+
+    per_device: int
+    accumulation: int
+    processes: int
+    in_batch_negatives: bool
+
+    @property
+    def learnt(self) -> tuple[int, int]:
+        """What a training depends on: negatives come from one micro-batch of all devices."""
+        micro_batch = self.per_device * self.processes
+        return (micro_batch, self.accumulation) if self.in_batch_negatives else (micro_batch * self.accumulation, 1)
+
+
+@dataclass
+class Manifest(Generic[Config]):
+    """The manifest of an output folder, which this process holds.
+
+    Args:
+        root: Output folder.
+        config: Configuration of the command that runs now.
+        processes: Number of processes that run it.
+        resolve: Returns the entries of `run.yaml` that say what the sections that train mean (`resolved`, `step0`).
+            It is called where these are needed, since it may read a model's configuration.
+
+    Attributes:
+        begun: Content of `run.yaml` as the run was begun or last continued; None where it has not begun.
+    """
+
+    root: Path
+    config: Config
+    processes: int = 1
+    resolve: Callable[[Config, int], dict[str, Any]] = lambda config, processes: {}
+    begun: dict[str, Any] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begun = read_manifest(self.root) if self.layout.manifest.is_file() else None
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.root)
+
+    def refuse_other_configuration(self) -> None:
+        """Refuse to continue with a configuration that leads to other results than the one the run was begun with.
+
+        Raises:
+            InputError: Names every key that may not change, with both values, and the keys that may.
+        """
+        if self.begun is None:
+            return
+        before, now = flatten_keys(self.begun["config"]), flatten_keys(compared_values(self.config))
+        changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        refused = [key for key in changed if not self._may_change(key)]
+        if refused:
+            changes = ", ".join(f"{key} (was {before.get(key)}, is {now.get(key)})" for key in refused)
+            raise InputError(
+                f"output_dir: {self.root} was begun with another configuration: {changes}; name another folder, or "
+                f"change nothing but {self._changeable()}"
+            )
+        if not self.layout.results.exists():
+            self._refuse_other_batches()
+        if "distillation.keep_cycles" in changed and now["distillation.keep_cycles"]:
+            self._refuse_removed_cycles()
+
+    def refuse_changes(self, fingerprints: Sequence[Fingerprint]) -> None:
+        """Refuse to continue on something else than what the run was begun on.
+
+        Raises:
+            InputError: Names what has changed.
+        """
+        for keys, value, subject in fingerprints if self.begun is not None else ():
+            with _damaged_manifest(self.root):
+                entry: Any = self.begun
+                for key in keys[:-1]:
+                    entry = entry[key]
+                before = entry.get(keys[-1])
+            if before != value:
+                raise InputError(f"{subject} changed since the run in {self.root} began; name another output_dir")
+
+    def begin_or_continue(self, fingerprints: Sequence[Fingerprint], **entries: Any) -> None:
+        """Write `run.yaml`, or see that the run continues on what it was begun on.
+
+        A run that continues with other values of keys that may change has them in its `run.yaml` from then on.
+
+        Args:
+            entries: What `run.yaml` says beside configuration, resolved values, versions and fingerprints.
+
+        Raises:
+            InputError: Something that the run stands on has changed.
+        """
+        config = compared_values(self.config)
+        if self.begun is None:
+            content = {"config": config, "processes": self.processes, "versions": library_versions()}
+            for more in (self.resolve(self.config, self.processes), entries, *map(_nested, fingerprints)):
+                content = _merge(content, more)
+        else:
+            self.refuse_changes(fingerprints)
+            if self.begun["config"] == config:
+                return
+            content = self.begun | {"config": config, "processes": self.processes}
+            content = _merge(content, self.resolve(self.config, self.processes))
+        write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
+        self.begun = content
+
+    def _may_change(self, key: str) -> bool:
+        section, _, name = key.rpartition(".")
+        if section in TRAINING_SECTIONS and name in SPLIT_KEYS:
+            splits = [(before, now) for at, before, now in self._splits() if at == section]
+            return bool(splits) and all(before is not None and before.learnt == now.learnt for before, now in splits)
+        in_training = section in TRAINING_SECTIONS and any(fnmatch(name, pattern) for pattern in TRAINING_KEYS)
+        return key in RUN_KEYS or in_training
+
+    def _splits(self) -> Iterator[tuple[str, BatchSplit | None, BatchSplit]]:
+        """Of each training section (once for each PLM): its name, how its batch was split, how it is split now."""
+        assert self.begun is not None
+        with _damaged_manifest(self.root):
+            before = dict(_batch_splits(self.begun, int(self.begun["processes"])))
+        for (section, name), split in _batch_splits(self.resolve(self.config, self.processes), self.processes):
+            yield section, before.get((section, name)), split
+
+    def _refuse_other_batches(self) -> None:
+        """Refuse another number of processes where it changes the batch of an optimiser step, with no key changed."""
+        for section, before, now in self._splits():
+            if before is None or before.learnt == now.learnt:
+                continue
+            batch = math.prod(before.learnt)
+            per_device, rest = divmod(batch, self.processes * now.accumulation)
+            fix = "" if rest else f", set {section}.per_device_train_batch_size to {per_device}"
+            raise InputError(
+                f"output_dir: {self.root} was begun with another number of processes ({before.processes}, now "
+                f"{self.processes}), which would make batches of {math.prod(now.learnt)} in {section} instead of "
+                f"{batch}; start as many as before{fix}, or name another folder"
+            )
+
+    def _refuse_removed_cycles(self) -> None:
+        for scores in self.layout.all_scores():
+            if not scores.with_suffix("").is_dir():
+                raise InputError(
+                    f"distillation.keep_cycles: {scores.with_suffix('')} was removed when its cycle was over, so not "
+                    "all cycles can be kept any more; leave it at false, or name another output_dir"
+                )
+
+    def _changeable(self) -> str:
+        if isinstance(self.config, EvaluationConfig):
+            return "output_dir, ddp_timeout and compare"
+        keys = ["output_dir", "ddp_timeout", "report_to"]
+        if isinstance(self.config, RunConfig):
+            keys += ["hub", *(key for key in RUN_KEYS if key.startswith("distillation."))]
+        return (
+            f"{', '.join(keys)}, and of a section that trains {', '.join(TRAINING_KEYS)}, and "
+            f"{' with '.join(SPLIT_KEYS)} where the batch of an optimiser step stays the same"
+        )
+
+
+def read_manifest(root: Path, *keys: str) -> dict[str, Any]:
+    """Read a run's `run.yaml`.
+
+    Args:
+        keys: Keys that it must hold beside those that every run's has.
+
+    Raises:
+        InputError: The file is damaged, or another program's.
+    """
+    with _damaged_manifest(root):
+        text = RunLayout(root).manifest.read_text(encoding="utf-8")
+        check_yaml(text, by_hand=False)
+        content: dict[str, Any] = yaml.safe_load(text)
+        mappings = [content[key] for key in ("config", "versions")]
+        if not all(isinstance(each, dict) for each in mappings) or not all(content[key] for key in keys):
+            raise ValueError("a key has no value")
+        if not text.endswith("\n"):
+            raise ValueError("the last line was cut")
+        return content
+
+
+@contextlib.contextmanager
+def _damaged_manifest(root: Path) -> Iterator[None]:
+    """Say in one sentence that a `run.yaml`, which is read in this block, lacks something."""
+    try:
+        with damage_as_input_error(RunLayout(root).manifest):
+            yield
+    except DamagedError:
+        # nobody is told to delete it without a condition, since the folder may be another program's
+        raise InputError(
+            f"output_dir: {root} holds a run.yaml that is damaged, or that no run wrote; name another folder, or, if "
+            f"{root} is a run's, delete it, and the same command begins from the start"
+        ) from None
+
+
+def compared_values(config: Any) -> dict[str, Any]:
+    """A configuration as `run.yaml` holds it and gives it back: without output folder, Hub and time-out."""
+    values = {key: value for key, value in as_mapping(config).items() if key not in NEVER_COMPARED}
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
+    return plain
+
+
+def _batch_splits(content: dict[str, Any], processes: int) -> Iterator[tuple[tuple[str, str], BatchSplit]]:
+    """The batch splits of the resolved entries of `run.yaml`, by section and PLM."""
+    resolved, step0 = content.get("resolved", {}), content.get("step0")
+    trainings: list[tuple[tuple[str, str], dict[str, Any]]] = [(("step0.contrastive", ""), step0)] if step0 else []
+    if any(not isinstance(kinds, dict) for kinds in resolved.values()):
+        trainings += [(("contrastive", ""), resolved)]
+    else:
+        for name, kinds in resolved.items():
+            trainings += [((kind.replace("-", "_"), name), values) for kind, values in kinds.items()]
+    for where, values in trainings:
+        per_device, accumulation = (values.get(key) or 1 for key in SPLIT_KEYS)
+        yield where, BatchSplit(per_device, accumulation, processes, values.get("loss") == "info_nce")
+
+
+def _nested(fingerprint: Fingerprint) -> dict[str, Any]:
+    nested: Any = fingerprint.value
+    for key in reversed(fingerprint.keys):
+        nested = {key: nested}
+    result: dict[str, Any] = nested
+    return result
+
+
+def _merge(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; values of the second count."""
+    both = dict(one)
+    for key, value in two.items():
+        nested = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = _merge(both[key], value) if nested else value
+    return both
