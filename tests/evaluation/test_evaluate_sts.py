@@ -300,7 +300,7 @@ def test_a_killed_evaluation_goes_on_and_a_changed_one_is_refused(
     assert status == 2 and "out was begun with another configuration: models" in err
     own.write_text(own.read_text(encoding="utf-8") + "1\tone more\tpair\n", encoding="utf-8")
     status, _, err = run([encoders["bi"], encoders["start"]], "--tasks", own)
-    assert status == 2 and "the scored pairs of" in err and "have changed since the evaluation in out began" in err
+    assert status == 2 and "the scored pairs of" in err and "have changed since the run in out began" in err
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "removed", "other pairs"])
@@ -340,7 +340,7 @@ def test_a_retrained_model_is_refused(run: Run, encoders: dict[str, Path], model
     assert run([model], "--tasks", TEST)[0] == 0
     BiEncoder.from_pretrained(models["roberta"]).save_pretrained(model)
     status, _, err = run([model], "--tasks", TEST)
-    assert status == 2 and "the weights of model have changed since the evaluation in out began" in err
+    assert status == 2 and "the weights of model have changed since the run in out began" in err
 
 
 @pytest.mark.distributed
