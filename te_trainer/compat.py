@@ -1,6 +1,7 @@
 """Private names of other libraries that the package cannot do without, each in one place.
 
-Tested with torch 2.13, transformers 5.23. Whoever raises an upper bound in `setup.py` looks at each of them.
+Tested with torch 2.13, transformers 5.23, accelerate 1.15. Whoever raises an upper bound in `setup.py` looks at each of
+them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -21,6 +23,11 @@ def attention_of(config: PretrainedConfig) -> str | None:
 def set_attention(config: PretrainedConfig, name: str | None) -> None:
     """Set the attention of one configuration; the public `set_attn_implementation` sets those of all of a model."""
     config._attn_implementation = name
+
+
+def reset_accelerator_state() -> None:
+    """Reset what accelerate holds of the last Trainer, and not the process group; the public ways reset both."""
+    AcceleratorState._reset_state(reset_partial_state=False)
 
 
 def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:

@@ -211,12 +211,13 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
 
 def say_truncation(encoder: Encoder, pairs: Dataset, key: str, progress: RunProgress, title: str = "pairs") -> None:
     """Say how many texts are longer than the encoder reads, if there are any."""
-    from te_trainer.runs.truncation import describe_truncation, truncation_of
+    from te_trainer.runs.truncation import count_truncation, describe_truncation
 
     if progress.enabled:
-        found = truncation_of(encoder, pairs)
-        if found.cut:
-            progress.say(describe_truncation(title, encoder.kind, found.record(), key))
+        prompt = getattr(encoder, "prompt", "")
+        counts = count_truncation(pairs, encoder.kind, encoder.tokenizer, encoder.max_length, prompt)
+        if counts["cut"]:
+            progress.say(describe_truncation(title, encoder.kind, counts, key))
 
 
 def speed(config: ScoreConfig) -> dict[str, Any]:

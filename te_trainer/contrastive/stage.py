@@ -157,4 +157,4 @@ def count_contrastive_truncation(settings: ContrastiveSettings, model: str, fold
         _, sentences = SentenceManifest.load(folder)
         tokenizer = resolve_checkpoint(model).tokenizer
         count = count_truncation(sentences, "bi-encoder", tokenizer, *settings.reads(model), seed)
-        write_text(file, json.dumps({"bi-encoder": count.record()}, indent=2) + "\n")
+        write_text(file, json.dumps({"bi-encoder": count}, indent=2) + "\n")

@@ -37,7 +37,7 @@ def collect_results(selection: Selection, students: Students, scorer: Scorer) ->
     kinds: list[Kind] = [student for _, student in HALF_CYCLES[students]]
 
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
-        return store.scores(EncoderKey(cycle, name, kind))["scores"]
+        return dict(store.scores(EncoderKey(cycle, name, kind))["scores"])
 
     def final_entry(name: str, kind: Kind) -> dict[str, Any]:
         cycle = selection.best_cycle(name, kind, store.cycles)

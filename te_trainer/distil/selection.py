@@ -63,7 +63,7 @@ class Selection:
             return most_agreed_cycle(self.agreement(name), kind)
 
         def dev(cycle: int) -> float:
-            return self.store.scores(EncoderKey(cycle, name, kind))["scores"]["dev"]
+            return float(self.store.scores(EncoderKey(cycle, name, kind))["scores"]["dev"])
 
         return max(range(1, cycles + 1), key=lambda cycle: (dev(cycle), -cycle))
 

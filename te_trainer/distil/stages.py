@@ -74,6 +74,7 @@ class DistillationStages:
         self.progress = progress
         self.after_stage = after_stage
         self.models = {str(model.name): model for model in config.models}
+        self.has_ensemble = len(self.models) > 1
         self.cycles, self.kinds = cycles_of(config), kinds_of(config)
         self.selection = Selection(config.distillation.selection, store, list(self.models), self.kinds, self.combine)
         self.sentences: Dataset | None = None
@@ -92,7 +93,7 @@ class DistillationStages:
             training.run(f"step 0 {name}: contrastive training", self._step0_work(), self.sentences)
             if is_new:
                 self.after_stage()
-        if not self._is_scored(start):
+        if not self.store.is_scored(start, self.has_ensemble):
             self._score(start, f"{name}: start")
 
     def label(self, cycle: int, name: str, teacher: Kind) -> np.ndarray:
@@ -143,7 +144,7 @@ class DistillationStages:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it."""
         key = EncoderKey(cycle, name, student)
         training = self._training(key)
-        if self._is_scored(key) and training.record.exists():
+        if self.store.is_scored(key, self.has_ensemble) and training.record.exists():
             self.progress.skip(self._training_work(name, student))
             return
         title = f"cycle {cycle}/{self.cycles} {name}: train {student}"
@@ -265,23 +266,17 @@ class DistillationStages:
             "run_dir": self.store.layout.root,
         }
 
-    def _is_scored(self, key: EncoderKey) -> bool:
-        """Whether an encoder's scores are there, and what an ensemble needs of it."""
-        return self.store.scores_path(key).exists() and (
-            len(self.models) == 1 or self.store.predictions_path(key).exists()
-        )
-
     def _score(self, key: EncoderKey, title: str) -> None:
         encoder = self._load(key, key.kind)
         record, predictions = self.scorer.score(encoder)
-        self.store.save_scores(key, record, predictions if len(self.models) > 1 else ())
+        self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         if record["scores"]:
             self.progress.say(f"{title}: {describe(record['scores'])}")
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""
         student = dict(HALF_CYCLES[self.config.distillation.students])[teacher]
-        return any(not self.store.scores_path(EncoderKey(cycle, name, student)).exists() for name in self.models)
+        return not all(self.store.is_scored(EncoderKey(cycle, name, student)) for name in self.models)
 
     # ------------------------------------------------------------ passes over the pool, for the display
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
 
 from te_trainer.config.schema import Kind, RunConfig
 from te_trainer.data import PoolManifest, SentenceManifest
@@ -13,7 +12,7 @@ from te_trainer.distil.step0 import step0_settings
 from te_trainer.files.atomic import write_text
 from te_trainer.models import resolve_checkpoint
 from te_trainer.runs.layout import RunLayout, truncation_record
-from te_trainer.runs.truncation import Truncations, count_truncation, read_truncations
+from te_trainer.runs.truncation import Truncation, count_truncation, read_truncations
 
 
 def count_run_truncation(config: RunConfig, layout: RunLayout) -> None:
@@ -27,12 +26,12 @@ def count_run_truncation(config: RunConfig, layout: RunLayout) -> None:
     _, pairs = PoolManifest.load(layout.pool)
 
     @cache
-    def count(name: str, kind: Kind, max_length: int, prompt: str, of_step0: bool = False) -> dict[str, Any]:
+    def count(name: str, kind: Kind, max_length: int, prompt: str, of_step0: bool = False) -> Truncation:
         texts = SentenceManifest.load(layout.sentences)[1] if of_step0 else pairs
         tokenizer = resolve_checkpoint(name).tokenizer
-        return count_truncation(texts, kind, tokenizer, max_length, prompt, config.seed).record()
+        return count_truncation(texts, kind, tokenizer, max_length, prompt, config.seed)
 
-    truncations: dict[str, Truncations] = {}
+    truncations: dict[str, dict[str, Truncation]] = {}
     for model in config.models:
         truncations[str(model.name)] = entry = {}
         if config.step0 is not None:

@@ -26,7 +26,7 @@ from te_trainer.runs.commits import hub_commits
 from te_trainer.runs.manifest import Fingerprint, Manifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import predict
-from te_trainer.runs.truncation import count_truncation, describe_truncation
+from te_trainer.runs.truncation import count_truncation, describe_truncation, read_truncations
 
 TRUNCATION = "truncation.json"
 
@@ -83,18 +83,14 @@ def count_truncations(root: Path, models: list[ScoredModel], sets: list[TaskSet]
     counts = {}
     for member in distinct_members(models):
         prompt = member.checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
-        counted = count_truncation(columns, member.kind, member.checkpoint.tokenizer, member.max_length, prompt)
-        counts[member.name] = counted.record()
+        tokenizer = member.checkpoint.tokenizer
+        counts[member.name] = count_truncation(columns, member.kind, tokenizer, member.max_length, prompt)
     write_text(root / TRUNCATION, json.dumps(counts, indent=2) + "\n")
 
 
 def truncations(root: Path) -> dict[str, Any]:
     """What was counted of each checkpoint, by its name; nothing where it was not."""
-    try:
-        counts = json.loads((root / TRUNCATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return counts if isinstance(counts, dict) else {}
+    return read_truncations(root / TRUNCATION)
 
 
 def predictions_of(root: Path, model: ScoredModel, sets: list[TaskSet]) -> list[np.ndarray]:

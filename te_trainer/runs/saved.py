@@ -1,9 +1,8 @@
-"""What stages have left on the disk, looked at before anything is made of it."""
+"""What stages have left on the disk, checked before anything is made of it."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ def check_checkpoint(folder: Path) -> None:
     """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has.
 
     Raises:
-        DamagedError: names the file.
+        DamagedError: Names the file.
     """
     again = {
         "delete": f"the folder {folder}",
@@ -34,29 +33,22 @@ def check_checkpoint(folder: Path) -> None:
         loaded.global_step.bit_length()
         best = loaded.best_model_checkpoint and folder.with_name(Path(loaded.best_model_checkpoint).name)
     _check_sizes(folder, **again)
-    check_weight_files(folder, **again)
-    # what torch saves ends with the list of what is in it
-    for path in sorted([*folder.rglob("*.pt"), *folder.rglob("*.pth")]):
-        with damage_as_input_error(path, **again):
-            zipfile.ZipFile(path).close()
     if best and best != folder:
         # a Trainer that does not find it keeps the last weights without a word
         anew = {"delete": f"the folder {folder.parent}", "then": "the run's command begins this training anew"}
         with damage_as_input_error(best, **anew):
             best.joinpath(WHOLE).stat()
         _check_sizes(best, **anew)
-        check_weight_files(best, **anew)
 
 
 def _check_sizes(checkpoint: Path, **again: str) -> None:
     """Refuse a checkpoint of which a file is gone, or has another size than when it was whole."""
-    mark = checkpoint / WHOLE
-    with damage_as_input_error(mark, **again):
-        sizes: dict[str, int] = json.loads(mark.read_text(encoding="utf-8"))
-        found = [(checkpoint / name, size) for name, size in sizes.items()]
-    for path, size in found:
+    with damage_as_input_error(checkpoint / WHOLE, **again):
+        sizes: dict[str, int] = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+        files = [(checkpoint / name, size) for name, size in sizes.items()]
+    for path, size in files:
         with damage_as_input_error(path, **again):
-            # which folder is the best one's is written anew where a run has moved
+            # a run that has moved writes this file again
             if path.stat().st_size != size and path.name != "trainer_state.json":
                 raise ValueError("it was cut")
 
@@ -65,10 +57,11 @@ def check_encoder_files(folder: Path, **again: str) -> None:
     """Refuse a saved encoder that was whole, and of which something is gone or cut.
 
     Args:
-        again: as for `damage_as_input_error`.
+        folder: Folder of the encoder.
+        again: Arguments of `damage_as_input_error`: how to make the encoder again.
 
     Raises:
-        DamagedError: names the file.
+        DamagedError: Names the file.
     """
     if not list(folder.glob("*.safetensors")):
         with damage_as_input_error(folder, **again):
@@ -82,19 +75,8 @@ def check_encoder_files(folder: Path, **again: str) -> None:
     for path in sorted(needed | set(folder.glob("*.json"))):
         with damage_as_input_error(path, **again):
             json.loads(path.read_text(encoding="utf-8"))
-    check_weight_files(folder, **again)
-
-
-def check_weight_files(folder: Path, **again: str) -> None:
-    """Refuse weights that are shorter than they say.
-
-    Args:
-        again: as for `damage_as_input_error`.
-
-    Raises:
-        DamagedError: names the file.
-    """
     for path in sorted(folder.glob("*.safetensors")):
+        # opening them compares their size with what their header says
         with damage_as_input_error(path, **again), safe_open(path, framework="pt"):
             pass
 
@@ -103,16 +85,17 @@ def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str
     """Read the labels that an encoder gave a pool.
 
     Args:
-        expected: of the record that lies with the labels.
-        pairs: in the pool.
-        again: as for `damage_as_input_error`.
+        folder: Folder of the labels.
+        expected: What their record must hold.
+        pairs: Number of pairs in the pool.
+        again: Arguments of `damage_as_input_error`: how to label again.
 
     Returns:
         float32, shape (pairs,).
 
     Raises:
-        DamagedError: a file of theirs is missing or damaged.
-        InputError: their record says something else than what is expected.
+        DamagedError: One of their files is missing or damaged.
+        InputError: Their record holds something else than what is expected.
     """
     with damage_as_input_error(folder, **again):
         labels = np.asarray(load_from_disk(str(folder)).with_format("numpy")["score"][:], dtype=np.float32)
@@ -129,5 +112,5 @@ def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str
 
 
 def read_label_record(folder: Path, **again: str) -> dict[str, Any]:
-    """Read the record that lies with labels; `again` as for `damage_as_input_error`."""
+    """Read the record that lies with labels."""
     return read_json(folder / "fingerprint.json", "teacher", "kind", "precision", "pool", "seconds", **again)

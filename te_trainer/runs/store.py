@@ -128,40 +128,37 @@ class RunStore:
 
     # ------------------------------------------------------------ scores
 
-    def scores_path(self, key: EncoderKey) -> Path:
-        """Scores of an encoder against gold; the file is there only when the encoder's stage is done."""
-        return self.layout.scores(*key)
-
-    def predictions_path(self, key: EncoderKey) -> Path:
-        """What an encoder predicts for the sets with gold scores; written before the scores."""
-        return self.layout.predictions(*key)
+    def is_scored(self, key: EncoderKey, with_predictions: bool = False) -> bool:
+        """Whether the stage of an encoder is done: its scores are there, and if asked for the predictions too."""
+        return self.layout.scores(*key).exists() and (not with_predictions or self.layout.predictions(*key).exists())
 
     def save_scores(self, key: EncoderKey, record: dict[str, Any], predictions: Sequence[np.ndarray] = ()) -> None:
-        """Write `{"scores": SCORES, "seconds": s}`, and predictions if there are any."""
+        """Write `{"scores": SCORES, "seconds": s}`, and first the predictions for the sets with gold scores, if any."""
 
         def write() -> None:
             if predictions:
-                self.predictions_path(key).parent.mkdir(parents=True, exist_ok=True)
-                with atomic_file(self.predictions_path(key)) as partial:
+                file = self.layout.predictions(*key)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_file(file) as partial:
                     np.savez(partial, *predictions)
-            write_text(self.scores_path(key), json.dumps(record, indent=2) + "\n")
+            write_text(self.layout.scores(*key), json.dumps(record, indent=2) + "\n")
 
         on_main_process(write)
 
     def scores(self, key: EncoderKey) -> dict[str, Any]:
         """`{"scores": SCORES, "seconds": s}` of an encoder."""
-        return read_json(self.scores_path(key), "scores", "seconds", then=SCORES_AGAIN)
+        return read_json(self.layout.scores(*key), "scores", "seconds", then=SCORES_AGAIN)
 
     def predictions(self, key: EncoderKey) -> list[np.ndarray]:
         """Predictions of an encoder for each set, each of shape (n,)."""
-        path = self.predictions_path(key)
+        path = self.layout.predictions(*key)
         with damage_as_input_error(path, then=SCORES_AGAIN), np.load(path) as saved:
             return [saved[f"arr_{number}"] for number in range(len(saved))]
 
     # ------------------------------------------------------------ how to fix it, for `damage_as_input_error`
 
     def how_to_train_again(self, key: EncoderKey) -> dict[str, str]:
-        encoder, scores = self.encoder_path(key), self.scores_path(key)
+        encoder, scores = self.encoder_path(key), self.layout.scores(*key)
         parts = {f"the folder {encoder}": encoder, f"the file {scores}": scores}
         delete = " and ".join(text for text, path in parts.items() if path.exists())
         return {"delete": delete, "then": "the run's command trains it again"}

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
+from te_trainer.compat import reset_accelerator_state
 from te_trainer.config.schema import Kind, LoraConfig
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
@@ -140,7 +140,7 @@ class Training:
             return 0.0
         check_checkpoint(Path(checkpoint))
         state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
-        return state.global_step / max(1, state.max_steps)
+        return float(state.global_step / max(1, state.max_steps))
 
     def _clean(self) -> None:
         """Remove what a killed process left, and follow a run that has been moved."""
@@ -165,7 +165,7 @@ class Training:
         """Train and save on all ranks, since each may hold a part of the model; returns what `record` will hold."""
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.run_dir / "logs" / self.log_name)
         os.environ["WANDB_RUN_GROUP"] = self.run_dir.resolve().name
-        clock = _Clock(self.checkpoint_dir / "seconds")
+        watch = _Watch(self.progress, self.metric.__name__, self.checkpoint_dir / "seconds")
         arguments = self._arguments()
         encoder = self._start()
         trainer = TRAINERS[self.kind][0](
@@ -174,7 +174,7 @@ class Training:
             pairs,
             self.dev and _dataset(self.dev),
             metric=self.metric,
-            callbacks=[_Reporter(self.progress, self.metric.__name__), clock],
+            callbacks=[watch],
             peft_config=peft_config(encoder.model, self.kind, self.lora) if self.lora.rank else None,
             # a teacher gave them: those of a cross-encoder that learnt with mean squared error are logits
             check_labels=False,
@@ -192,7 +192,7 @@ class Training:
             torch.cuda.reset_peak_memory_stats()
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.checkpoint_dir))
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
-        record = self._record(trainer, clock) | {"trainable": trainable, "parameters": parameters}
+        record = self._record(trainer, watch) | {"trainable": trainable, "parameters": parameters}
         if on_gpu:
             record["peak_memory"] = torch.cuda.max_memory_allocated()
             self.progress.say(f"{stage}: peak memory {record['peak_memory'] / 1e9:.2f} GB")
@@ -214,18 +214,19 @@ class Training:
             "save_strategy": "epoch" if self.dev is None else None,
         }
         try:
-            return TRAINERS[self.kind][1](**values | self.values)
+            arguments: TrainingArguments = TRAINERS[self.kind][1](**values | self.values)
         except (ValueError, ImportError) as error:
             sentence = " ".join(str(error).split())
             raise InputError(f"{self.section}: transformers refuses its arguments: {sentence}") from None
+        return arguments
 
-    def _record(self, trainer: Any, clock: _Clock) -> dict[str, Any]:
+    def _record(self, trainer: Any, watch: _Watch) -> dict[str, Any]:
         metric, state = f"eval_{self.metric.__name__}", trainer.state
         record = {
             "steps": state.global_step,
             "best_step": state.global_step if self.dev is None else state.best_global_step,
             "engine": type(trainer.model_wrapped).__name__,
-            "seconds": round(clock.total(), 3),
+            "seconds": round(watch.seconds(), 3),
             # the mean over the steps since the log before; None where the training ended before the first
             "loss": next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None),
             "dev_curve": [[entry["step"], entry[metric]] for entry in state.log_history if metric in entry],
@@ -259,12 +260,24 @@ class Training:
             adapter.rmdir()
 
 
-class _Reporter(TrainerCallback):
-    """Shows a training's progress in the run's display."""
+class _Watch(TrainerCallback):
+    """Shows a training's progress, and counts its seconds over all processes that worked on it.
 
-    def __init__(self, progress: RunProgress, metric: str) -> None:
+    Args:
+        progress: The run's display.
+        metric: Name of the dev set's metric.
+        file: Holds the seconds up to the last checkpoint.
+    """
+
+    def __init__(self, progress: RunProgress, metric: str, file: Path) -> None:
         self.progress = progress
         self.metric = f"eval_{metric}"
+        self.file = file
+        with damage_as_input_error(file, then="the run's command continues, and counts this training's seconds anew"):
+            self.began = time.monotonic() - (float(file.read_text()) if file.exists() else 0.0)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.progress.advance(state.global_step / max(1, state.max_steps))
@@ -272,22 +285,9 @@ class _Reporter(TrainerCallback):
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.progress.score(f"last dev {100 * kwargs['metrics'][self.metric]:.2f}")
 
-
-class _Clock(TrainerCallback):
-    """Seconds of a training over all processes that worked on it, as far as their checkpoints tell."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with damage_as_input_error(path, then="the run's command continues, and counts this training's seconds anew"):
-            self.before = float(path.read_text()) if path.exists() else 0.0
-        self.began = time.monotonic()
-
-    def total(self) -> float:
-        return self.before + time.monotonic() - self.began
-
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            write_text(self.path, str(self.total()))
+            write_text(self.file, str(self.seconds()))
 
 
 def _dataset(gold: GoldSet) -> Dataset:
@@ -300,7 +300,7 @@ def release_engine() -> None:
     As long as it is there, `from_pretrained` under ZeRO-3 gives empty weights, and a second Trainer is refused.
     """
     gc.collect()
-    AcceleratorState._reset_state(reset_partial_state=False)
+    reset_accelerator_state()
     unset_hf_deepspeed_config()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 
 from te_trainer.config.schema import Kind
 from te_trainer.data.digests import text_digest
-from te_trainer.models import BiEncoder, Encoder
 from te_trainer.models.tokenization import token_counts
 
 SAMPLE = 100_000  # rows that are tokenised at most; of more, so many are drawn
@@ -25,28 +23,7 @@ BLOCK = 10_000  # rows in memory at a time
 LONGEST_TOKEN = 100  # characters of a text that are tokenised for each token that is read
 TEXTS = {"bi-encoder": "distinct sentences", "cross-encoder": "pairs"}
 
-Truncations = dict[str, dict[str, Any]]  # `Truncation.record` by what reads the texts
-
-
-@dataclass(frozen=True)
-class Truncation:
-    """What an encoder cuts.
-
-    Args:
-        max_length: Tokens that the encoder reads of a text, special ones and those of a prompt included.
-        texts: Number of texts that were counted: distinct sentences for a bi-encoder, pairs for a cross-encoder.
-        cut: How many of them have more tokens.
-        sampled: Whether the texts are a sample.
-    """
-
-    max_length: int
-    texts: int
-    cut: int
-    sampled: bool
-
-    def record(self) -> dict[str, Any]:
-        """For `results.json`; `share` is the part of the texts that is cut, 0 to 1."""
-        return {**asdict(self), "share": self.cut / max(1, self.texts)}
+Truncation = dict[str, Any]  # what `count_truncation` returns
 
 
 def count_truncation(
@@ -56,11 +33,15 @@ def count_truncation(
 
     Args:
         pairs: Columns `sentence1` and `sentence2`.
-        kind: Kind of the encoder.
+        kind: Kind of the encoder: a bi-encoder reads distinct sentences, a cross-encoder pairs.
         tokenizer: Tokenizer of the encoder.
-        max_length: Tokens that the encoder reads of a text.
+        max_length: Tokens that the encoder reads of a text, special ones and those of the prompt included.
         prompt: Text in front of every sentence of a bi-encoder.
         seed: Draws the sample.
+
+    Returns:
+        `{"max_length": n, "texts": n, "cut": n, "sampled": b, "share": f}`: how many texts were counted, how many of
+        them have more tokens, whether they are a sample, and the part that is cut, 0 to 1.
     """
     sampled = len(pairs) > SAMPLE
     if sampled:
@@ -72,13 +53,7 @@ def count_truncation(
         counts = token_counts(tokenizer, *([text[:longest] for text in side] for side in sides))
         texts += len(counts)
         cut += sum(count > max_length for count in counts)
-    return Truncation(max_length, texts, cut, sampled)
-
-
-def truncation_of(encoder: Encoder, pairs: Dataset) -> Truncation:
-    """Count the texts that an encoder cuts."""
-    prompt = encoder.prompt if isinstance(encoder, BiEncoder) else ""
-    return count_truncation(pairs, encoder.kind, encoder.tokenizer, encoder.max_length, prompt)
+    return {"max_length": max_length, "texts": texts, "cut": cut, "sampled": sampled, "share": cut / max(1, texts)}
 
 
 def read_truncations(file: Path) -> dict[str, Any]:
@@ -90,8 +65,12 @@ def read_truncations(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def describe_run_truncation(truncations: dict[str, Truncations]) -> list[str]:
-    """A line for each encoder that cuts something, with the key that helps."""
+def describe_run_truncation(truncations: dict[str, dict[str, Truncation]]) -> list[str]:
+    """A line for each encoder of a run that cuts something, with the key that helps.
+
+    Args:
+        truncations: By PLM, and by kind of encoder or `step0`.
+    """
     keys = {"step0": "contrastive.max_length in the file of distillation.step0"}
     return [
         describe_truncation(f"{name}: {kind}", kind, entry, keys.get(kind, f"{kind.replace('-', '_')}.max_length"))
@@ -101,7 +80,7 @@ def describe_run_truncation(truncations: dict[str, Truncations]) -> list[str]:
     ]
 
 
-def describe_contrastive_truncation(truncations: Truncations) -> list[str]:
+def describe_contrastive_truncation(truncations: dict[str, Truncation]) -> list[str]:
     """A line if contrastive training cuts something, with the key that helps."""
     return [
         describe_truncation("contrastive training", kind, entry, "contrastive.max_length")
@@ -110,20 +89,20 @@ def describe_contrastive_truncation(truncations: Truncations) -> list[str]:
     ]
 
 
-def describe_truncation(title: str, kind: str, record: dict[str, Any], key: str) -> str:
+def describe_truncation(title: str, kind: str, counts: Truncation, key: str) -> str:
     """What is cut, in a line.
 
     Args:
         title: What reads the texts.
         kind: Kind of the encoder.
-        record: What `Truncation.record` gave.
+        counts: What `count_truncation` returned.
         key: Key of the configuration that sets the length.
     """
     texts = TEXTS.get(kind, TEXTS["bi-encoder"])
-    share, numbers = f"{100 * record['share']:.1f} %", f"{record['cut']:,} of {record['texts']:,}"
-    counted = f"about {share} of the {texts} ({numbers} drawn)" if record["sampled"] else f"{numbers} {texts} ({share})"
+    share, numbers = f"{100 * counts['share']:.1f} %", f"{counts['cut']:,} of {counts['texts']:,}"
+    counted = f"about {share} of the {texts} ({numbers} drawn)" if counts["sampled"] else f"{numbers} {texts} ({share})"
     return (
-        f"{title}: {counted} have more than {record['max_length']:,} tokens and are cut; a larger {key} reads more, as "
+        f"{title}: {counted} have more than {counts['max_length']:,} tokens and are cut; a larger {key} reads more, as "
         "far as the model can"
     )
 

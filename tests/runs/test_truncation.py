@@ -9,14 +9,12 @@ from conftest import MINILM, build_tokenizer, sample_pairs
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from te_trainer.config import parse
-from te_trainer.distil.settings import max_length_of
-from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.locate import locate
 from te_trainer.models.tokenization import token_counts, tokenise
 from te_trainer.runs import truncation
-from te_trainer.runs.truncation import count_truncation, describe_truncation, truncation_of
+from te_trainer.runs.truncation import count_truncation, describe_truncation
 
 PAIRS = [
     ("one two three", "one two"),
@@ -44,13 +42,13 @@ def test_distinct_sentences_are_counted_once_with_their_prompt(
     words: PreTrainedTokenizerBase, max_length: int, prompt: str, cut: int
 ) -> None:
     found = count_truncation(dataset(PAIRS), "bi-encoder", words, max_length, prompt)
-    assert found.record() == {"max_length": max_length, "texts": 5, "cut": cut, "sampled": False, "share": cut / 5}
+    assert found == {"max_length": max_length, "texts": 5, "cut": cut, "sampled": False, "share": cut / 5}
 
 
 @pytest.mark.parametrize(("max_length", "cut"), [(10, 0), (9, 1), (8, 1), (7, 3), (5, 3), (4, 4)])
 def test_pairs_are_counted_whole(words: PreTrainedTokenizerBase, max_length: int, cut: int) -> None:
     found = count_truncation(dataset(PAIRS), "cross-encoder", words, max_length)
-    assert (found.texts, found.cut) == (4, cut)
+    assert (found["texts"], found["cut"]) == (4, cut)
 
 
 @pytest.mark.parametrize("slow", [False, True])
@@ -69,15 +67,20 @@ def test_counts_are_what_the_tokenizer_gives_without_a_length(slow: bool, sides:
     assert token_counts(tokenizer, *texts) == expected
 
 
+def count(encoder: Encoder, pairs: Dataset) -> int:
+    prompt = getattr(encoder, "prompt", "")
+    return count_truncation(pairs, encoder.kind, encoder.tokenizer, encoder.max_length, prompt)["cut"]
+
+
 def test_an_encoder_cuts_what_is_counted(models: dict[str, str]) -> None:
     pairs = dataset(sample_pairs(60))
     bi = BiEncoder.from_pretrained(models["bert"], max_length=9, prompt="router ")
     cross = CrossEncoder.from_pretrained(models["roberta"], max_length=24)
     texts = {text for name in ("sentence1", "sentence2") for text in pairs[name]}
-    full = {text: len(bi.tokenizer("router " + text)["input_ids"]) for text in texts}
-    assert 0 < truncation_of(bi, pairs).cut == sum(count > 9 for count in full.values()) < len(texts)
+    lengths = {text: len(bi.tokenizer("router " + text)["input_ids"]) for text in texts}
+    assert 0 < count(bi, pairs) == sum(length > 9 for length in lengths.values()) < len(texts)
     rows = cross.tokenizer(pairs["sentence1"][:], pairs["sentence2"][:])["input_ids"]
-    assert 0 < truncation_of(cross, pairs).cut == sum(len(row) > 24 for row in rows) < 60
+    assert 0 < count(cross, pairs) == sum(len(row) > 24 for row in rows) < 60
 
 
 def test_large_pools_are_drawn_from(words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,29 +88,22 @@ def test_large_pools_are_drawn_from(words: PreTrainedTokenizerBase, monkeypatch:
     monkeypatch.setattr(truncation, "BLOCK", 64)
     rows = [(f"one {'two ' * (4 * (number % 4 == 0))}", f"three {number}") for number in range(2000)]
     found = count_truncation(dataset(rows), "cross-encoder", words, 8, seed=3)
-    assert (found.texts, found.sampled) == (500, True)
-    assert found.cut / 500 == pytest.approx(0.25, abs=0.08)
+    assert (found["texts"], found["sampled"]) == (500, True)
+    assert found["cut"] / 500 == pytest.approx(0.25, abs=0.08)
     assert found == count_truncation(dataset(rows), "cross-encoder", words, 8, seed=3)
-    said = describe_truncation("bert: cross-encoder", "cross-encoder", found.record(), "cross_encoder.max_length")
+    said = describe_truncation("bert: cross-encoder", "cross-encoder", found, "cross_encoder.max_length")
     assert said == (
-        f"bert: cross-encoder: about {found.cut / 5:.1f} % of the pairs ({found.cut} of 500 drawn) have more than 8 "
-        "tokens and are cut; a larger cross_encoder.max_length reads more, as far as the model can"
+        f"bert: cross-encoder: about {found['cut'] / 5:.1f} % of the pairs ({found['cut']} of 500 drawn) have more "
+        "than 8 tokens and are cut; a larger cross_encoder.max_length reads more, as far as the model can"
     )
 
 
 def test_a_very_long_text_is_cut_and_costs_no_more(words: PreTrainedTokenizerBase) -> None:
     found = count_truncation(dataset([("word " * 500_000, "one")]), "bi-encoder", words, 32)
-    assert (found.texts, found.cut) == (2, 1)
+    assert (found["texts"], found["cut"]) == (2, 1)
 
 
 def test_a_tokenizer_of_a_checkpoint_counts_its_own_tokens(tiny: Path, letters: Path) -> None:
     pairs = dataset([("my router", "no sound")])
-    assert count_truncation(pairs, "bi-encoder", resolve_checkpoint(str(tiny)).load_tokenizer(), 5).cut == 0
-    assert count_truncation(pairs, "bi-encoder", resolve_checkpoint(str(letters)).load_tokenizer(), 5).cut == 2
-
-
-def test_a_run_reads_the_papers_lengths_unless_it_is_told_others() -> None:
-    common = ["--models", "[plm]", "--data.pool", "[pairs.tsv]", "--distillation.selection", "last"]
-    plain, longer = parse(common), parse([*common, "--cross_encoder.max_length", "100"])
-    assert [max_length_of(plain, kind) for kind in ("bi-encoder", "cross-encoder")] == [32, 64]
-    assert [max_length_of(longer, kind) for kind in ("bi-encoder", "cross-encoder")] == [32, 100]
+    assert count_truncation(pairs, "bi-encoder", resolve_checkpoint(str(tiny)).tokenizer, 5)["cut"] == 0
+    assert count_truncation(pairs, "bi-encoder", resolve_checkpoint(str(letters)).tokenizer, 5)["cut"] == 2
