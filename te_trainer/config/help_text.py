@@ -25,18 +25,15 @@ def help_text(command: type, full: bool) -> str:
             TrainingArguments too.
     """
     sections = sections_of(command)
-    lines = [_summary(command), "", f"usage: {Path(sys.argv[0]).name} [--config FILE] [--key value ...]", ""]
+    lines = [_summary(command), f"usage: {Path(sys.argv[0]).name} [--config FILE] [--key value ...]", ""]
     lines += _entry("config", "YAML file with the keys below.")
-    keys = {name: key for name, key in keys_of(command).items() if name not in sections}
-    lines += _keys([key for name, key in keys.items() if "." not in name], command, full)
+    keys = list(keys_of(command).values())
+    lines += _keys([key for key in keys if "." not in key.name], command, full)
     for section, schema in sections.items():
         lines += ["", *_wrapped(f"{section}: {_summary(schema)}", "", "  ")]
-        own = [keys[f"{section}.{name}"] for name in key_types(schema)]
-        lines += _keys(own, schema, full)
-        if issubclass(schema, TrainingConfig) and full:
-            others = [key for name, key in keys.items() if name.startswith(f"{section}.") and key not in own]
-            lines += _keys(others, schema, full)
-        elif issubclass(schema, TrainingConfig):
+        of_section = [key for key in keys if key.name.startswith(f"{section}.")]
+        lines += _keys([key for key in of_section if full or not key.of_trainer], schema, full)
+        if issubclass(schema, TrainingConfig) and not full:
             ours = ", ".join(f"{name} {value}" for name, value in schema.defaults.items())
             lines += _wrapped(
                 f"Besides these, any key of transformers.TrainingArguments. Defaults ({schema.origin}): {ours}.", "  "
@@ -53,7 +50,7 @@ def _keys(keys: list[Key], schema: type, full: bool) -> list[str]:
         text = key.help
         if (entry := entry_type(key_types(schema).get(key.name))) is not None:
             meanings = " ".join(f"{name}: {meaning}" for name, meaning in key_helps(entry).items())
-            text += f" Keys of a mapping: {meanings if full else ', '.join(key_types(entry))}"
+            text += f" Keys of a mapping: {meanings if full else ', '.join(key_types(entry)) + '.'}"
         elif not full:
             text = re.split(r"\. (?=[A-Z])", text)[0].rstrip(".") + "."
         lines += _entry(key.name, f"{text} {_details(key, schema, full)}".rstrip())
@@ -84,11 +81,11 @@ def _type_name(hint: Any) -> str:
 
 
 def _entry(name: str, text: str) -> list[str]:
-    return _wrapped(f"  --{name}  {text}", "", "      ")
+    return _wrapped(f"  --{name}  {text}", "", "    ")
 
 
 def _wrapped(text: str, first: str, others: str | None = None) -> list[str]:
-    width = max(60, shutil.get_terminal_size().columns - 1)
+    width = max(60, shutil.get_terminal_size().columns)
     others = first if others is None else others
     return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
 

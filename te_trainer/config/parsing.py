@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser
 
 from te_trainer.config.schema import TRAINING_LIMITS, Limit, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, trainer_keys
-from te_trainer.config.yaml_text import MODE, RefusedYAMLError, check_yaml, load_yaml
+from te_trainer.config.yaml_text import MODE, RefusedYAMLError, describe_error, load_yaml
 from te_trainer.errors import InputError
 
 Config = TypeVar("Config")
@@ -37,6 +37,7 @@ class Key:
     type: Any
     default: Any
     help: str
+    of_trainer: bool = False  # a key of TrainingArguments
 
 
 def read(command: type[Config], argv: Sequence[str] | None = None) -> Config:
@@ -105,12 +106,9 @@ def keys_of(schema: Any, section: str = "") -> dict[str, Key]:
         else:
             found.append(Key(path, _parsed_type(hint), getattr(defaults, name), helps[name]))
     if issubclass(schema, TrainingConfig):
-        own = {key.name for key in found}
-        found += [
-            Key(path, key.type, schema.defaults.get(key.name, key.default), key.help)
-            for key in trainer_keys().values()
-            if (path := f"{section}.{key.name}") not in own
-        ]
+        for key in trainer_keys().values():
+            default = schema.defaults.get(key.name, key.default)
+            found.append(Key(f"{section}.{key.name}", key.type, default, key.help, of_trainer=True))
     return {key.name: key for key in found}
 
 
@@ -214,12 +212,9 @@ def _limits(hint: Any) -> Iterator[Limit]:
 def _parser(command: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, parser_mode=MODE)
     parser.add_argument("--config", action="config")
-    own = {name for name, section in sections_of(command).items() if issubclass(section, TrainingConfig)}
     for key in keys_of(command).values():
-        section, _, name = key.name.rpartition(".")
-        training = section in own and name not in key_types(sections_of(command)[section])
         # a key of TrainingArguments that is left out keeps the default of its trainer
-        parser.add_argument(f"--{key.name}", type=key.type, default=SUPPRESS if training else key.default)
+        parser.add_argument(f"--{key.name}", type=key.type, default=SUPPRESS if key.of_trainer else key.default)
     return parser
 
 
@@ -255,7 +250,6 @@ def _check_value(command: type, key: str, value: str) -> None:
     """Refuse a list or a mapping of the command line that cannot be meant."""
     if value.lstrip()[:1] in {"[", "{", "&"}:
         try:
-            check_yaml(value)
             _check_keys(command, {key: load_yaml(value)})
         except RefusedYAMLError as error:
             raise InputError(f"{key}: {error.problem}") from None
@@ -265,56 +259,46 @@ def _check_value(command: type, key: str, value: str) -> None:
 
 def _check_file(command: type, path: Path) -> None:
     """Refuse a configuration file that is none, by its name."""
-    if not path.exists():
-        raise InputError(f"--config: the file {path} does not exist")
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config: the file {path} does not exist") from None
     except OSError as error:
         raise InputError(f"--config: {path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"--config: {path} is not UTF-8; save the file as UTF-8") from None
-    except RefusedYAMLError as error:
-        assert error.problem_mark is not None
-        raise InputError(f"--config: {path}, line {error.problem_mark.line + 1}: {error.problem}") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())[:200] or "broken"
-        raise InputError(f"--config: {path}{where} is not YAML ({problem}); correct the file") from None
+        raise InputError(f"--config: {path}{describe_error(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"--config: {path} holds no keys; write keys and values such as 'output_dir: runs/first'")
     if "config" in content:
         raise InputError(f"config: {path} names another file; name both on the command line, each with --config")
     _check_keys(command, content)
-    types = {key.name: key.type for key in keys_of(command).values()}
     for key, value in flatten_keys(content).items():
-        if value is None and (key in sections_of(command) or type(None) not in get_args(types.get(key, None | int))):
+        known = keys_of(command).get(key)
+        if value is None and (known is None or type(None) not in get_args(known.type)):
             raise InputError(f"{key} is empty in {path}; give a value, or remove the line")
 
 
 def _check_keys(command: type, content: dict[Any, Any]) -> None:
     """Refuse unknown keys, and values where sections stand."""
     for key, value in content.items():
-        section = sections_of(command).get(key)
-        if section is None:
-            known = str(key) in keys_of(command)
-            _check_known(command, str(key) if known else next(iter(flatten_keys({str(key): value}))))
-            entry = entry_type(key_types(command).get(key))
-            for each in as_list(value) if entry is not None else ():
-                names = list(key_types(entry))
-                for name in each.keys() - set(names) if isinstance(each, dict) else ():
-                    raise InputError(nearest(f"{key}: unknown key '{name}'", str(name), names))
-        elif isinstance(value, dict):
-            for name in value:
-                _check_known(command, f"{key}.{name}")
-        elif value is not None:
+        if key in sections_of(command) and not isinstance(value, dict | None):
             raise _no_section(key, value)
+        if (entry := entry_type(key_types(command).get(key))) is not None:
+            known = list(key_types(entry))
+            for name in (name for each in as_list(value) if isinstance(each, dict) for name in each):
+                if name not in known:
+                    raise InputError(nearest(f"{key}: unknown key '{name}'", str(name), known))
+    for key in flatten_keys(content):
+        if key not in sections_of(command):
+            _check_known(command, key)
 
 
 def _check_known(command: type, key: str) -> None:
+    if any(f"{key}.".startswith(f"{known}.") for known in keys_of(command)):
+        return  # as it is, or with a key of its value, such as data.columns.sentence1
     section, _, name = key.rpartition(".")
-    if key in keys_of(command) or section in keys_of(command):  # the latter: --data.columns.sentence1
-        return
     training = sections_of(command).get(section)
     if training is not None and issubclass(training, TrainingConfig) and (name in MANAGED or name.startswith("hub_")):
         reasons = MANAGED | training.managed

@@ -111,9 +111,9 @@ class DataConfig:
             Where a file lacks the mapped column, its column of the plain name is read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
         extra: Sources as in `pool` whose pairs are added to it, such as SNLI (the paper's Fig. 5).
-        extra_pairs: Add at most this many pairs of `extra`, drawn with `seed`.
-        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`). Without it they come
-            from the Hub.
+        extra_pairs: Add at most this many pairs of `extra`, drawn likewise.
+        dir: Folder with benchmark sets as `NAME.tsv`, with the header `split score sentence1 sentence2`. Without it
+            they come from the Hub.
         dev: Pairs with gold scores that choose checkpoints and cycles. It is a benchmark name, or a file as for `pool`
             with a column `score`.
         test: Pairs with gold scores to report on, named as `dev` is; they choose nothing.
@@ -134,26 +134,29 @@ class DistillationConfig:
     """The alternation of labelling and training (paper section 2).
 
     Args:
-        task: Which of the paper's hyper-parameter sets (Table 16) gives the defaults, and which metric scores: `sts`
+        task: What the PLMs learn, which chooses the paper's hyper-parameters (Table 16) and the metric: `sts`
             (Spearman) or `binary` (ROC-AUC).
-        size: Which column of Table 16; `auto` takes `large` from a hidden size of 1024 on.
+        size: Column of Table 16: `base`, `large`, or `auto`, which is `large` from a hidden size of 1024 on.
         cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`.
         init: `refresh` starts every training from the original checkpoints (the paper's choice); `sequential` starts
             each encoder from the weights of its teacher.
-        students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains each bi-encoder on the labels of
-            the bi-encoder before it, the paper's baseline (standard self-distillation, Table 14).
+        students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each of these
+            learns from the labels of the bi-encoder before it, the paper's baseline (standard self-distillation,
+            Table 14).
         combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
-            `rank`, the mean of ranks mapped back to the quantiles of the mean, for teachers of different scale.
-        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`, `last` the last ones,
-            `agreement` the cycle whose encoder agrees best, on the pool, with the labels that the first cycle learnt
-            from; `last` and `agreement` need no gold score.
-        precision: Arithmetic of training and labelling: `auto` takes bfloat16 or float16 where the hardware is fast
-            at it, float32 elsewhere. Weights, scores and reported results are float32 always.
+            `rank`. The latter takes the mean of ranks and maps it back to the quantiles of the mean, for teachers of
+            different scale.
+        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`, `last` the last ones, and
+            `agreement` the cycle that agrees best with the first labels. This is the cycle whose encoder's scores of
+            the pool correlate best with the labels that the first cycle learnt from. `last` and `agreement` need no
+            gold score.
+        precision: Arithmetic of training and labelling: `float32`, `bfloat16`, `float16`, or what the hardware is fast
+            at (`auto`). Weights, scores and reported results are float32 always.
         batch_tokens: Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.
         keep_cycles: Keep the encoders of all cycles instead of the best ones only.
-        isolate_stages: Run each stage in a process of its own, which begins with no memory of the stages before.
-        step0: YAML file of `recipes/contrastive.py` that first makes a bi-encoder of each plain PLM (the paper's step
-            0). Only its sources of sentences (without any, the run's own pool) and its section `contrastive` count.
+        isolate_stages: Run each stage in a process of its own, whose memory holds nothing of earlier stages.
+        step0: YAML file of `recipes/contrastive.py` that makes a bi-encoder of each plain PLM first (step 0).
+            Only its sources of sentences (without any, the run's own pool) and its section `contrastive` count.
     """
 
     task: Task = "sts"
@@ -190,8 +193,8 @@ class StudentConfig(TrainingConfig):
     """What the trainings of both kinds of encoders have in common.
 
     Args:
-        train_sampling_strategy: How pairs become batches; auto is random, as in the paper, but on a CPU for models that
-            compute padding.
+        train_sampling_strategy: How pairs become batches: random, group_by_length, or auto. The latter is random, as in
+            the paper, but on a CPU for models that compute padding.
         official_adamw: Train with AdamW as the official code has it (transformers 4.9). Its epsilon of 1e-6 is added
             before the bias correction, which damps early steps; torch's is 1e-8, added after it. The recipes of the
             paper's rows set it.
@@ -206,11 +209,11 @@ class BiEncoderConfig(StudentConfig):
     """Training of the bi-encoders.
 
     Args:
-        pooling: How a sentence's token vectors become one vector. Default: what the checkpoint says, else last for
-            decoders and cls for encoders.
+        pooling: How a sentence's token vectors become one. Default: the checkpoint's, else last for decoders and cls
+            for encoders.
         prompt: Text in front of every sentence, for PLMs that want one.
-        loss: mse is the paper's (Eq. 3); bce is its ablation (Table 8).
-        max_length: Tokens of a sentence beyond this are cut.
+        loss: mse (the paper's, Eq. 3) or bce (its Table 8).
+        max_length: Tokens after which a sentence is cut.
     """
 
     pooling: Pooling | None = None
@@ -226,8 +229,8 @@ class CrossEncoderConfig(StudentConfig):
     """Training of the cross-encoders.
 
     Args:
-        max_length: Tokens of a pair beyond this are cut.
-        loss: bce is the paper's (Eq. 2); mse is its ablation (Table 8).
+        max_length: Tokens after which a pair is cut.
+        loss: bce (the paper's, Eq. 2) or mse (its Table 8).
         both_orders: Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI.
     """
 
@@ -243,7 +246,7 @@ class LoraConfig:
     """Low-rank adapters instead of full training (peft); without `rank`, all weights are trained.
 
     Args:
-        rank: Rank of the adapters' matrices; setting it turns LoRA on, for both encoders. A cross-encoder's head is
+        rank: Rank of the adapters' matrices, which turns LoRA on for both kinds of encoders. A cross-encoder's head is
             trained in full.
         alpha: Scale of the adapters. Default: twice the rank.
         dropout: Dropout rate in front of the adapters.
@@ -263,13 +266,13 @@ class HubConfig:
     """Publishing a finished run on the Hugging Face Hub; without `repo_id`, nothing is published.
 
     Args:
-        repo_id: `OWNER/NAME`, from which the repositories have their names: `OWNER/NAME-bi-encoder` and
+        repo_id: `OWNER/NAME`, which gives the repositories' names. These are `OWNER/NAME-bi-encoder` and
             `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
-        one_repository: Put both encoders of a PLM into one repository, `OWNER/NAME`, in folders of their own.
-        private: Let only the owner see them; a public repository of that name is then refused.
-        branch_per_cycle: Publish the encoders of each cycle too, on branches `cycle-1`, `cycle-2`, …; needs
-            `distillation.keep_cycles`.
-        license: License in the model cards, as the Hub writes it (`apache-2.0`, `mit`, `cc-by-4.0`, …).
+        one_repository: Put both encoders of a PLM into folders of one repository, `OWNER/NAME`.
+        private: Let only the owner see them. A public repository of that name is then refused.
+        branch_per_cycle: Publish the encoders of each cycle too, on branches `cycle-1`, `cycle-2` and
+            so on. This needs `distillation.keep_cycles`.
+        license: License in the model cards, as the Hub writes it (`apache-2.0`, `mit`, …).
     """
 
     repo_id: str | None = None
@@ -323,7 +326,7 @@ class ContrastiveTrainingConfig(TrainingConfig):
         mlp_head: Train with a linear layer and tanh on [CLS], which is thrown away afterwards; mirror_bert: False.
         both_views: Both views are anchors, and negatives of the views on their own side; mirror_bert: True.
         pooling: How a sentence's token vectors become one.
-        max_length: Tokens of a sentence beyond this are cut; mirror_bert: 50.
+        max_length: Tokens after which a sentence is cut; mirror_bert: 50.
         prompt: Text in front of every sentence, for PLMs that want one. Default: what the checkpoint says; in a run's
             step 0, the run's `bi_encoder.prompt`.
         precision: Arithmetic of training. Default: auto, which takes what the hardware is fast at; in a run's step 0,
@@ -359,8 +362,7 @@ class ContrastiveConfig:
         output_dir: Where everything is written.
         seed: Seed of everything random.
         report_to: Loggers: tensorboard, wandb, trackio.
-        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads and tokenises for
-            all.
+        ddp_timeout: Seconds that processes wait for one another. One of them reads and tokenises for all.
     """
 
     model: Source = ""
@@ -436,7 +438,7 @@ class ScoreConfig:
         pooling: How token vectors become one. Default: as the checkpoint says.
         max_length: Tokens beyond this are cut. Default: as the checkpoint says.
         prompt: Text in front of every sentence. Default: as the checkpoint says.
-        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads for all.
+        ddp_timeout: Seconds that processes wait for one another. One of them reads for all.
     """
 
     model: Source = ""
@@ -488,7 +490,7 @@ class EvaluationConfig:
             start.
         output_dir: Where everything is written.
         seed: Seed of the bootstrap.
-        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads for all.
+        ddp_timeout: Seconds that processes wait for one another. One of them reads for all.
     """
 
     models: list[Source] = field(default_factory=list)
@@ -519,12 +521,11 @@ class RunConfig:
     """Trans-Encoder: from unlabelled sentence pairs to a bi-encoder and a cross-encoder.
 
     Args:
-        models: The PLMs: a name, or a list of names or of mappings.
+        models: The PLMs: a name, or a list of names or mappings.
         output_dir: Where everything is written.
         seed: Seed of everything random.
         report_to: Loggers: tensorboard, wandb, trackio. One run a stage, grouped by output folder.
-        ddp_timeout: Seconds that processes wait for one another before they fail; one of them reads and tokenises for
-            all.
+        ddp_timeout: Seconds that processes wait for one another. One of them reads and tokenises for all.
     """
 
     models: list[ModelConfig] = field(default_factory=list)

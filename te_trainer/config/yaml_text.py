@@ -48,6 +48,15 @@ def load_yaml(text: str) -> Any:
         raise yaml.YAMLError(str(error)) from None
 
 
+def describe_error(error: yaml.YAMLError) -> str:
+    """Where in a text what is wrong, and how to fix it; to stand behind the name of a file."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    line = f", line {mark.line + 1}" if mark else ""
+    if isinstance(error, RefusedYAMLError):
+        return f"{line}: {problem}"
+    return f"{line} is not YAML ({problem or ' '.join(str(error).split())[:200] or 'broken'}); correct the file"
+
+
 def load_value(text: str) -> Any:
     """Read a single value as YAML; a text of which YAML leaves nothing, such as `# x` or `&x`, is that text."""
     value = get_loader("yaml")(text)
