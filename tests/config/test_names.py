@@ -98,6 +98,7 @@ def test_a_default_name_is_checked_as_well() -> None:
 @pytest.mark.parametrize(("one", "two"), [("A", "a"), ("é", "e\u0301"), ("x²", "x2"), ("straße", "STRASSE")])
 def test_names_that_a_file_system_may_take_for_one_another_are_refused(one: str, two: str) -> None:
     assert f"'{one}' and '{two}' differ only in case or in the form of characters" in refusal(*models(one, two))
+    assert f"two entries are named '{one}'" in refusal(*models(one, one))
 
 
 @pytest.mark.parametrize(
