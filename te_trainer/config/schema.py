@@ -272,7 +272,7 @@ class HubConfig:
         private: Let only the owner see them. A public repository of that name is then refused.
         branch_per_cycle: Publish the encoders of each cycle too, on branches `cycle-1`, `cycle-2` and
             so on. This needs `distillation.keep_cycles`.
-        license: License in the model cards, as the Hub writes it, such as `mit`.
+        license: License in the model cards, as the Hub writes it (`mit`).
     """
 
     repo_id: str | None = None
