@@ -246,7 +246,7 @@ class LoraConfig:
     """Low-rank adapters instead of full training (peft); without `rank`, all weights are trained.
 
     Args:
-        rank: Rank of the adapters' matrices, which turns LoRA on for both kinds of encoders. A cross-encoder's head is
+        rank: Rank of the adapters; it turns LoRA on for both kinds of encoders. A cross-encoder's head is
             trained in full.
         alpha: Scale of the adapters. Default: twice the rank.
         dropout: Dropout rate in front of the adapters.
@@ -521,7 +521,7 @@ class RunConfig:
     """Trans-Encoder: from unlabelled sentence pairs to a bi-encoder and a cross-encoder.
 
     Args:
-        models: The PLMs: a name, or a list of names or mappings.
+        models: The PLMs: one name, or a list of names and mappings.
         output_dir: Where everything is written.
         seed: Seed of everything random.
         report_to: Loggers: tensorboard, wandb, trackio. One run a stage, grouped by output folder.
