@@ -18,13 +18,14 @@ import psutil
 from te_trainer.config import parse
 from te_trainer.data import PoolManifest
 from te_trainer.distil.cycle import distil
-from te_trainer.distil.preparation import check_models, load_gold_sets, prepare_pool, resolve_sections
+from te_trainer.distil.preparation import check_models, prepare_pool, resolve_sections
 from te_trainer.distil.settings import cycles_of, metric_of
 from te_trainer.distil.stages import DistillationStages
 from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
 from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.checks import load_gold_sets
 from te_trainer.runs.layout import RunLayout
-from te_trainer.runs.manifest import Manifest
+from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.runs.scoring import Scorer
@@ -40,7 +41,7 @@ def main() -> None:
     check_models(config)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
-        prepare_pool(Manifest(root, config, state.num_processes, resolve_sections))
+        prepare_pool(RunManifest(root, config, state.num_processes, resolve_sections))
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(root / "pool")
     memory: list[float] = []

@@ -16,9 +16,8 @@ from te_trainer.config import ContrastiveConfig, parse_contrastive
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:
-    from te_trainer.data import GoldSet
     from te_trainer.runs.layout import RunLayout
-    from te_trainer.runs.manifest import Manifest
+    from te_trainer.runs.manifest import RunManifest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +32,8 @@ def resolve_section(config: ContrastiveConfig, processes: int) -> dict[str, Any]
     return {"resolved": settings.training(processes) | settings.encoder}
 
 
-def train_contrastively(manifest: Manifest[ContrastiveConfig]) -> None:
+def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
+    from te_trainer.contrastive.preparation import check_run, prepare_sentences
     from te_trainer.contrastive.stage import (
         ContrastiveSettings,
         contrastive_training,
@@ -41,7 +41,6 @@ def train_contrastively(manifest: Manifest[ContrastiveConfig]) -> None:
         score_once,
     )
     from te_trainer.data import SentenceManifest
-    from te_trainer.distil.preparation import describe_gold, load_gold_sets
     from te_trainer.distil.settings import stage_seed
     from te_trainer.distributed import process_state
     from te_trainer.files.atomic import write_text
@@ -49,6 +48,7 @@ def train_contrastively(manifest: Manifest[ContrastiveConfig]) -> None:
     from te_trainer.metrics import spearman
     from te_trainer.models.precision import resolve_precision
     from te_trainer.report import print_contrastive_results
+    from te_trainer.runs.checks import describe_gold, load_gold_sets
     from te_trainer.runs.layout import truncation_record
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.saved import check_encoder_files
@@ -71,7 +71,7 @@ def train_contrastively(manifest: Manifest[ContrastiveConfig]) -> None:
     # Model, gold scores, sentences
     ################
     settings = ContrastiveSettings(config.contrastive)
-    check(manifest)
+    check_run(manifest)
     dev, tests = load_gold_sets(config.data)
     if state.is_main_process:
         prepare_sentences(manifest, dev, tests)
@@ -118,83 +118,6 @@ def train_contrastively(manifest: Manifest[ContrastiveConfig]) -> None:
         write_text(layout.results, json.dumps(results, indent=2) + "\n")
         print_contrastive_results(results, spearman.__name__)
         print(f"The bi-encoder is in {encoder}.")
-
-
-def check(manifest: Manifest[ContrastiveConfig]) -> None:
-    """Refuse models, values, loggers and disks that cannot be used.
-
-    Raises:
-        InputError: Names the key, the model or the folder.
-    """
-    from te_trainer.contrastive.stage import ContrastiveSettings
-    from te_trainer.distil.preparation import check_loggers, check_space
-    from te_trainer.models import resolve_checkpoint
-    from te_trainer.runs.commits import pin_commits
-
-    config = manifest.config
-    pin_commits([config.model], data_sources(config))
-    ContrastiveSettings(config.contrastive).check(config.model)
-    check_loggers(config.report_to)
-    if manifest.begun is None:
-        weights = 4 * resolve_checkpoint(config.model).empty_model("bi-encoder").num_parameters()
-        # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written
-        check_space(manifest.root, weights + 3 * 3 * weights)
-
-
-def prepare_sentences(
-    manifest: Manifest[ContrastiveConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
-) -> None:
-    """Write the sentences and `run.yaml` into the output folder, or see that they are what the run began with.
-
-    `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
-
-    Raises:
-        InputError: A source cannot be read, or it, the model or a gold score has changed since the run began, or there
-            are too few sentences.
-    """
-    from te_trainer.contrastive.stage import ContrastiveSettings
-    from te_trainer.data import SentenceManifest, build_sentences
-    from te_trainer.distil.preparation import gold_fingerprints, refuse_changed
-    from te_trainer.files.atomic import atomic_folder
-    from te_trainer.models import resolve_checkpoint
-    from te_trainer.runs.commits import hub_commits
-    from te_trainer.runs.manifest import Fingerprint
-
-    config, folder, data = manifest.config, manifest.layout.sentences, manifest.config.data
-    weights = f"model: the weights of {config.model} have"
-    model = Fingerprint(("model",), resolve_checkpoint(config.model).fingerprint, weights)
-    fixed = [*gold_fingerprints(dev, tests), model]
-    commits = hub_commits([config.model], data_sources(config))
-
-    def begin_or_continue(sentences: SentenceManifest) -> None:
-        texts = Fingerprint(("sentences", "fingerprint"), sentences.fingerprint, "data.sentences: they have")
-        manifest.begin_or_continue([texts, *fixed], sentences={"number": sentences.num_rows}, **commits)
-
-    manifest.refuse_changes(fixed)
-    if folder.exists():
-        sentences, _ = SentenceManifest.load(folder)
-        refuse_changed(sentences.sources, data.dir, manifest.root)
-        begin_or_continue(sentences)
-        return
-    with atomic_folder(folder) as partial:
-        sentences = build_sentences(
-            data.sentences,
-            partial,
-            column=data.column,
-            columns=data.columns,
-            split=data.split,
-            benchmark_folder=data.dir,
-            max_sentences=data.max_sentences,
-            seed=config.seed,
-        )
-        ContrastiveSettings(config.contrastive).check_batch(sentences.num_rows, manifest.processes)
-        begin_or_continue(sentences)
-
-
-def data_sources(config: ContrastiveConfig) -> list[tuple[str, str | None]]:
-    """What a run reads sentences and gold scores from, each with the folder that benchmark sets would lie in."""
-    data = config.data
-    return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]
 
 
 def collect(layout: RunLayout, training: dict[str, Any], precision: str) -> dict[str, Any]:

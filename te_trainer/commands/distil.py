@@ -17,7 +17,7 @@ from te_trainer.config import RunConfig, parse
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:
-    from te_trainer.runs.manifest import Manifest
+    from te_trainer.runs.manifest import RunManifest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,10 +38,10 @@ def resolve_sections(config: RunConfig, processes: int) -> dict[str, Any]:
     return preparation.resolve_sections(config, processes)
 
 
-def distil(manifest: Manifest[RunConfig]) -> None:
+def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.data import PoolManifest
     from te_trainer.distil.cycle import distil as run_cycles
-    from te_trainer.distil.preparation import check_disk, check_models, describe_gold, load_gold_sets, prepare_pool
+    from te_trainer.distil.preparation import check_disk, check_models, prepare_pool
     from te_trainer.distil.results import collect_results, count_gold_in_pool, label_statistics
     from te_trainer.distil.settings import cycles_of, kinds_of, metric_of
     from te_trainer.distil.stages import DistillationStages
@@ -52,6 +52,7 @@ def distil(manifest: Manifest[RunConfig]) -> None:
     from te_trainer.hub import check_hub
     from te_trainer.models.precision import resolve_precision
     from te_trainer.report import print_results, write_page, write_report
+    from te_trainer.runs.checks import describe_gold, load_gold_sets
     from te_trainer.runs.finished import refuse_missing_encoders
     from te_trainer.runs.layout import truncation_record
     from te_trainer.runs.progress import RunProgress

@@ -16,14 +16,14 @@ from te_trainer.config import EvaluationConfig, parse_evaluation
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:
-    from te_trainer.runs.manifest import Manifest
+    from te_trainer.runs.manifest import RunManifest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     run_in_output_dir(parse_evaluation(argv), evaluate)
 
 
-def evaluate(manifest: Manifest[EvaluationConfig]) -> None:
+def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
     from te_trainer.distributed import process_state
     from te_trainer.evaluation.models import resolve_models
     from te_trainer.evaluation.predictions import begin_or_continue, count_truncations, predict_all

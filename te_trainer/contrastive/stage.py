@@ -15,12 +15,12 @@ from transformers import AutoModel, PretrainedConfig
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS
 from te_trainer.config.schema import ContrastiveTrainingConfig
 from te_trainer.data import SentenceManifest
-from te_trainer.distil.settings import check_section
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.models import BiEncoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
+from te_trainer.runs.checks import check_section
 from te_trainer.runs.layout import truncation_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any
 
 import numpy as np
-from transformers import SchedulerType
-from transformers.trainer_utils import IntervalStrategy
-from transformers.training_args import OptimizerNames
 
 from te_trainer.config.defaults import CYCLES, paper_arguments
 from te_trainer.config.parsing import key_types
@@ -18,21 +14,13 @@ from te_trainer.config.schema import (
     Kind,
     ModelConfig,
     RunConfig,
-    StudentConfig,
-    TrainingConfig,
 )
-from te_trainer.errors import InputError
 from te_trainer.metrics import TASK_METRICS, Metric
 from te_trainer.models import resolve_checkpoint
-from te_trainer.trainers.official_adamw import TORCH_ADAMW, check_official_adamw
+from te_trainer.runs.checks import check_section
 
 ENCODER_KEYS = {"pooling", "max_length", "prompt"}  # of a section, but of the encoder and not of its training
 KINDS: tuple[Kind, Kind] = ("bi-encoder", "cross-encoder")
-CHOICES: dict[str, type[Enum]] = {
-    "optim": OptimizerNames,
-    "lr_scheduler_type": SchedulerType,
-    "logging_strategy": IntervalStrategy,
-}
 
 
 def cycles_of(config: RunConfig) -> int:
@@ -114,19 +102,3 @@ def check_training_values(config: RunConfig) -> None:
     """
     for kind in KINDS:
         check_section(kind.replace("-", "_"), section_of(config, kind))
-
-
-def check_section(section: str, config: TrainingConfig) -> None:
-    """Refuse values of one section's training keys.
-
-    Raises:
-        InputError: names the key.
-    """
-    given = config.training
-    for key, choices in CHOICES.items():
-        known = [str(choice.value) for choice in list(choices)]
-        if key in given and given[key] not in known:
-            raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
-    if isinstance(config, StudentConfig) and config.official_adamw:
-        asked = given.get("optim", TORCH_ADAMW[0]), given.get("adam_epsilon")
-        check_official_adamw(*asked, key=f"{section}.official_adamw")

@@ -79,7 +79,7 @@ class DistillationStages:
         self.selection = Selection(config.distillation.selection, store, list(self.models), self.kinds, self.combine)
         self.sentences: Dataset | None = None
         if config.step0 is not None:
-            _, self.sentences = SentenceManifest.load(store.layout.sentences, delete=store.layout.pool)
+            _, self.sentences = SentenceManifest.load(store.layout.sentences)
         progress.total = self._total_work()
 
     # ------------------------------------------------------------ what `distil` calls

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config.schema import RunConfig
+from te_trainer.contrastive.preparation import read_sentences
 from te_trainer.contrastive.stage import ContrastiveSettings
-from te_trainer.data import PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
+from te_trainer.data import SentenceManifest
 from te_trainer.errors import InputError
-from te_trainer.files.atomic import atomic_folder
 
 
 def check_step0(config: RunConfig) -> None:
@@ -47,32 +47,19 @@ def step0_settings(config: RunConfig) -> ContrastiveSettings:
 def step0_sentences(
     config: RunConfig, final: Path, pool_folder: Path, processes: int
 ) -> Iterator[SentenceManifest | None]:
-    """Read the sentences of step 0, if the run has one; they are in the folder `final` when the block ends well.
+    """Give the sentences of step 0, if the run has one, as `read_sentences` does.
 
     Args:
         pool_folder: Where the run's pool is at this moment; without sources of its own, step 0 takes its sentences.
 
     Raises:
-        InputError: A source cannot be read, or there are fewer sentences than one batch holds.
+        InputError: A source cannot be read or has changed, or there are fewer sentences than one batch holds.
     """
     if config.step0 is None:
         yield None
         return
     data = config.step0.data
-    drawn: dict[str, Any] = {"max_sentences": data.max_sentences, "seed": config.seed}
-    with atomic_folder(final) as folder:
-        if data.sentences:
-            sentences = build_sentences(
-                data.sentences,
-                folder,
-                column=data.column,
-                columns=data.columns,
-                split=data.split,
-                benchmark_folder=data.dir or config.data.dir,
-                **drawn,
-            )
-        else:
-            sentences = sentences_of_pool(PoolManifest.load(pool_folder)[1], folder, **drawn)
+    with read_sentences(data, final, data.dir or config.data.dir, config.seed, pool_folder) as sentences:
         step0_settings(config).check_batch(sentences.num_rows, processes)
         yield sentences
 

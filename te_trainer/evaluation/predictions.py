@@ -23,7 +23,7 @@ from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damage_as_input_error
 from te_trainer.models import load_encoder
 from te_trainer.runs.commits import hub_commits
-from te_trainer.runs.manifest import Fingerprint, Manifest
+from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import predict
 from te_trainer.runs.truncation import count_truncation, describe_truncation, read_truncations
@@ -31,7 +31,7 @@ from te_trainer.runs.truncation import count_truncation, describe_truncation, re
 TRUNCATION = "truncation.json"
 
 
-def begin_or_continue(manifest: Manifest[EvaluationConfig], models: list[ScoredModel], sets: list[TaskSet]) -> None:
+def begin_or_continue(manifest: RunManifest[EvaluationConfig], models: list[ScoredModel], sets: list[TaskSet]) -> None:
     """Write `run.yaml`: what is evaluated, or see that it is the same as when the evaluation began.
 
     Raises:

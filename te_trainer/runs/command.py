@@ -20,7 +20,7 @@ from te_trainer.errors import DivergedError, InputError
 from te_trainer.escaping import printable
 
 if TYPE_CHECKING:
-    from te_trainer.runs.manifest import Manifest
+    from te_trainer.runs.manifest import RunManifest
 
 PATIENCE = 2.0  # seconds that a process which failed waits for the first one to fail in the same way
 
@@ -57,14 +57,14 @@ def run_command(main: Callable[[], None], again: str = "continues") -> int:
 
 def run_in_output_dir(
     config: Config,
-    work: Callable[[Manifest[Config]], None],
+    work: Callable[[RunManifest[Config]], None],
     resolve: Callable[[Config, int], dict[str, Any]] = lambda config, processes: {},
 ) -> bool:
     """Let all ranks work in a configuration's output folder, which this run holds meanwhile; then they part.
 
     Args:
         work: Does the command's work, or what of it earlier processes have not done.
-        resolve: As for `Manifest`.
+        resolve: As for `RunManifest`.
 
     Returns:
         Whether this is the main process.
@@ -77,7 +77,7 @@ def run_in_output_dir(
     from te_trainer.files.disk_errors import disk_errors_as_input_error
     from te_trainer.runs.commits import pin_begun
     from te_trainer.runs.folder import lock_run_dir
-    from te_trainer.runs.manifest import Manifest
+    from te_trainer.runs.manifest import RunManifest
     from te_trainer.runs.quiet import quiet_libraries
 
     quiet_libraries()
@@ -86,7 +86,7 @@ def run_in_output_dir(
     state = process_state(config.ddp_timeout)
     with disk_errors_as_input_error(root), lock_run_dir(root) if state.is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()
-        manifest = Manifest(root, config, state.num_processes, resolve)
+        manifest = RunManifest(root, config, state.num_processes, resolve)
         # what a section means may depend on its model
         pin_begun(manifest.begun or {})
         manifest.refuse_other_configuration()

@@ -80,7 +80,7 @@ class BatchSplit(NamedTuple):
 
 
 @dataclass
-class Manifest(Generic[Config]):
+class RunManifest(Generic[Config]):
     """The manifest of an output folder, which this process holds.
 
     Args:

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from te_trainer.config import DataConfig, DistillationConfig, parse, parse_evaluation, parse_score
 from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_model_names, check_path, check_set_names
-from te_trainer.distil.preparation import load_gold_sets
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
 from te_trainer.evaluation.tables import show_tables, write_tables
 from te_trainer.report import Table, print_results, write_report
 from te_trainer.report.tables import score_table
+from te_trainer.runs.checks import load_gold_sets
 from te_trainer.runs.command import run_command
 from te_trainer.runs.progress import RunProgress
 

@@ -38,8 +38,8 @@ from te_trainer.runs.quiet import quiet_libraries
 quiet_libraries()
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
-from te_trainer.commands import contrastive as contrastive_command
-from te_trainer.runs.manifest import Manifest
+from te_trainer.contrastive.preparation import check_run
+from te_trainer.runs.manifest import RunManifest
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
 from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import check_bi_encoder
@@ -95,7 +95,7 @@ def fill(name, library):
 def contrastive(name, root):
     data = ContrastiveDataConfig(sentences=["sentences.txt"])
     config = ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60)
-    contrastive_command.check(Manifest(Path(root), config))
+    check_run(RunManifest(Path(root), config))
     return commit_of(name)
 
 def evaluation(name, root):

@@ -24,10 +24,11 @@ from te_trainer.config import (
     parse_evaluation,
 )
 from te_trainer.data import load_gold
-from te_trainer.distil.preparation import gold_fingerprints, resolve_sections
+from te_trainer.distil.preparation import resolve_sections
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
-from te_trainer.runs.manifest import Fingerprint, Manifest
+from te_trainer.runs.checks import gold_fingerprints
+from te_trainer.runs.manifest import Fingerprint, RunManifest
 
 JOB = "trans_encoder.py"
 SIMCSE = "--data.sentences", "pairs.txt", "--contrastive.per_device_train_batch_size"
@@ -38,9 +39,9 @@ def begin(root: Path, config: RunConfig | ContrastiveConfig | EvaluationConfig, 
     manifest(root, config, processes).begin_or_continue([])
 
 
-def manifest(root: Path, config: Any, processes: int = 1) -> Manifest[Any]:
+def manifest(root: Path, config: Any, processes: int = 1) -> RunManifest[Any]:
     resolve: Any = resolve_section if isinstance(config, ContrastiveConfig) else resolve_sections
-    return Manifest(root, config, processes, resolve if not isinstance(config, EvaluationConfig) else lambda *_: {})
+    return RunManifest(root, config, processes, resolve if not isinstance(config, EvaluationConfig) else lambda *_: {})
 
 
 def refuse_other_configuration(root: Path, config: Any, processes: int) -> None:

@@ -16,8 +16,8 @@ from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, l
 from torch import Tensor
 from transformers import TrainerCallback
 
-from te_trainer.distil.settings import check_section
 from te_trainer.errors import InputError
+from te_trainer.runs.checks import check_section
 from te_trainer.trainers import CrossEncoderTrainingArguments
 from te_trainer.trainers.callbacks import last_whole_checkpoint
 

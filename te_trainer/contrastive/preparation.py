@@ -1,0 +1,91 @@
+"""What contrastive training looks at and writes before it begins."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig
+from te_trainer.contrastive.stage import ContrastiveSettings
+from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
+from te_trainer.files.atomic import atomic_folder
+from te_trainer.models import resolve_checkpoint
+from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
+from te_trainer.runs.commits import Source, hub_commits, pin_commits
+from te_trainer.runs.manifest import Fingerprint, RunManifest
+
+
+def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
+    """Refuse models, values, loggers and disks that cannot be used.
+
+    Raises:
+        InputError: Names the key, the model or the folder.
+    """
+    config = manifest.config
+    pin_commits([config.model], data_sources(config))
+    ContrastiveSettings(config.contrastive).check(config.model)
+    check_loggers(config.report_to)
+    if manifest.begun is None:
+        weights = 4 * resolve_checkpoint(config.model).empty_model("bi-encoder").num_parameters()
+        # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written
+        check_space(manifest.root, weights + 3 * 3 * weights)
+
+
+def prepare_sentences(
+    manifest: RunManifest[ContrastiveConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
+) -> None:
+    """Write the sentences and `run.yaml` into the output folder, or see that they are what the run began with.
+
+    `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
+
+    Raises:
+        InputError: A source cannot be read, or it, the model or a gold score has changed since the run began, or there
+            are too few sentences.
+    """
+    config = manifest.config
+    weights = f"model: the weights of {config.model} have"
+    model = Fingerprint(("model",), resolve_checkpoint(config.model).fingerprint, weights)
+    fixed = [model, *gold_fingerprints(dev, tests)]
+    manifest.refuse_changes(fixed)
+    settings = ContrastiveSettings(config.contrastive)
+    reading = read_sentences(config.data, manifest.layout.sentences, config.data.dir, config.seed)
+    with reading as sentences:
+        settings.check_batch(sentences.num_rows, manifest.processes)
+        texts = Fingerprint(("sentences", "fingerprint"), sentences.fingerprint, "data.sentences: they have")
+        commits = hub_commits([config.model], data_sources(config))
+        manifest.begin_or_continue([texts, *fixed], sentences={"number": sentences.num_rows}, **commits)
+
+
+@contextlib.contextmanager
+def read_sentences(
+    data: ContrastiveDataConfig, final: Path, benchmark_folder: str | None, seed: int, pool: Path | None = None
+) -> Iterator[SentenceManifest]:
+    """Give the sentences that lie in the folder `final`; sentences that are read are there when the block ends well.
+
+    Args:
+        benchmark_folder: Folder with benchmark sets.
+        pool: Folder of the pool whose sentences are taken where `data` names no sources.
+
+    Raises:
+        InputError: A source cannot be read, or has changed since the sentences were read.
+    """
+    if final.exists():
+        sentences, _ = SentenceManifest.load(final)
+        refuse_changed_files(sentences.sources, benchmark_folder, final.parent)
+        yield sentences
+        return
+    drawn: dict[str, Any] = {"max_sentences": data.max_sentences, "seed": seed}
+    with atomic_folder(final) as folder:
+        if data.sentences or pool is None:
+            reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split}
+            yield build_sentences(data.sentences, folder, benchmark_folder=benchmark_folder, **reading, **drawn)
+        else:
+            yield sentences_of_pool(PoolManifest.load(pool)[1], folder, **drawn)
+
+
+def data_sources(config: ContrastiveConfig) -> list[Source]:
+    """What a run reads sentences and gold scores from."""
+    data = config.data
+    return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]

@@ -1,0 +1,128 @@
+"""What is looked at before a run begins, so that a mistake costs a second and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+
+from transformers import SchedulerType
+from transformers.trainer_utils import IntervalStrategy
+from transformers.training_args import OptimizerNames
+
+from te_trainer.config.names import check_set_names
+from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, Task, TrainingConfig
+from te_trainer.data import GoldSet, SourceCount, load_gold
+from te_trainer.data.digests import file_digest
+from te_trainer.data.readers import source_file
+from te_trainer.errors import InputError
+from te_trainer.runs.manifest import Fingerprint
+from te_trainer.trainers.official_adamw import TORCH_ADAMW, check_official_adamw
+
+CHOICES: dict[str, type[Enum]] = {
+    "optim": OptimizerNames,
+    "lr_scheduler_type": SchedulerType,
+    "logging_strategy": IntervalStrategy,
+}
+
+
+def check_section(section: str, config: TrainingConfig) -> None:
+    """Refuse values of one section's training keys.
+
+    Raises:
+        InputError: names the key.
+    """
+    given = config.training
+    for key, choices in CHOICES.items():
+        known = [str(choice.value) for choice in list(choices)]
+        if key in given and given[key] not in known:
+            raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
+    if isinstance(config, StudentConfig) and config.official_adamw:
+        asked = given.get("optim", TORCH_ADAMW[0]), given.get("adam_epsilon")
+        check_official_adamw(*asked, key=f"{section}.official_adamw")
+
+
+def check_loggers(loggers: Sequence[str]) -> None:
+    """Refuse loggers that are not installed.
+
+    Raises:
+        InputError: names the package.
+    """
+    for logger in loggers:
+        if importlib.util.find_spec(logger) is None:
+            raise InputError(f"report_to: {logger} is not installed; pip install {logger}")
+
+
+def check_space(root: Path, needed: int) -> None:
+    """Refuse to begin where so many bytes are not free.
+
+    Raises:
+        InputError: says how much is needed and how much is free.
+    """
+    place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"output_dir: {root} needs about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, or name "
+            "a folder on another disk"
+        )
+
+
+def load_gold_sets(
+    data: DataConfig | ContrastiveDataConfig, task: Task = "sts"
+) -> tuple[GoldSet | None, list[GoldSet]]:
+    """The dev set and the test sets.
+
+    Raises:
+        InputError: a set cannot be read or its scores cannot rank, or a set has a name that it cannot have.
+    """
+    if data.dir is not None and not Path(data.dir).is_dir():
+        raise InputError(f"data.dir: {data.dir} is no folder")
+    dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
+    tests = [load_gold(source, "test", data.columns, data.dir) for source in data.test]
+    check_set_names([gold.name for gold in [dev] if gold is not None], "data.dev", taken=())
+    check_set_names([gold.name for gold in tests], "data.test")
+    if task == "binary":
+        for gold in [*([dev] if dev else []), *tests]:
+            if not set(gold.scores) <= {0.0, 1.0}:
+                raise InputError(
+                    f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it"
+                )
+    return dev, tests
+
+
+def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
+    """The sets' sizes, a line each, to print before work starts."""
+    named = [("dev", dev)] * (dev is not None) + [("test", gold) for gold in tests]
+    return [
+        line
+        for role, gold in named
+        if gold is not None
+        for line in (
+            f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped",
+            *(f"{role}: {note}" for note in gold.notes),
+        )
+    ]
+
+
+def gold_fingerprints(dev: GoldSet | None, tests: Sequence[GoldSet]) -> list[Fingerprint]:
+    """A hash of the rows of each set with gold scores."""
+    sets = [*([("dev", dev)] if dev is not None else []), *(("test", gold) for gold in tests)]
+    return [
+        Fingerprint(("gold", role, gold.name), gold.fingerprint(), f"data.{role}: the rows of {gold.name} have")
+        for role, gold in sets
+    ]
+
+
+def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
+    """Refuse to go on with files that are not those a run began with.
+
+    Raises:
+        InputError: names the file.
+    """
+    for count in sources:
+        file = source_file(count.source, folder)
+        if file is not None and file_digest(file) != count.sha256:
+            raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
