@@ -118,16 +118,13 @@ class Manifest:
         (folder / self.json_file).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, delete: Path | None = None) -> tuple[Self, Dataset]:
+    def load(cls, folder: Path) -> tuple[Self, Dataset]:
         """Read a manifest and map its rows, with columns `sentence1` and `sentence2`, into memory.
-
-        Args:
-            delete: The folder whose absence makes a run read its sources again. Default: `folder`.
 
         Raises:
             DamagedError: A file is missing or damaged.
         """
-        fix = {"delete": f"the folder {delete or folder}", "then": "the run's command reads the sources again"}
+        fix = {"delete": f"the folder {folder}", "then": "the run's command reads the sources again"}
         path = folder / cls.json_file
         values = read_json(path, **fix)
         with damage_as_input_error(path, **fix):
