@@ -19,7 +19,6 @@ from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.models import BiEncoder, resolve_checkpoint
-from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.layout import truncation_record
 from te_trainer.runs.progress import RunProgress
@@ -68,13 +67,12 @@ class ContrastiveSettings:
         """
         check_section("contrastive", self.section)
         checkpoint = resolve_checkpoint(model)
-        check_bi_encoder(
+        BiEncoder.check(
             checkpoint,
             self.encoder["pooling"],
-            key="contrastive.pooling",
             max_length=self.encoder["max_length"],
-            length_key="contrastive.max_length",
             prompt=self.encoder["prompt"],
+            section="contrastive.",
         )
         if checkpoint.is_decoder and self.encoder["pooling"] == "cls":
             raise InputError(

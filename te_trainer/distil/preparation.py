@@ -20,9 +20,7 @@ from te_trainer.distil.settings import (
 )
 from te_trainer.distil.step0 import check_step0, resolved_step0, step0_sentences
 from te_trainer.files.atomic import atomic_folder
-from te_trainer.models import resolve_checkpoint
-from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.cross_encoder import check_cross_encoder
+from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
 from te_trainer.models.lora import adapted_on_meta, parameter_counts
 from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
 from te_trainer.runs.commits import Source, hub_commits, pin_commits
@@ -40,18 +38,15 @@ def check_models(config: RunConfig) -> None:
     pin_commits(model_names(config), data_sources(config))
     for model in config.models:
         pooling = model.pooling or config.bi_encoder.pooling
-        check_bi_encoder(
+        BiEncoder.check(
             model.bi_encoder,
             pooling,
-            key="bi_encoder.pooling",
             max_length=max_length_of(config, "bi-encoder"),
-            length_key="bi_encoder.max_length",
             prompt=config.bi_encoder.prompt,
+            section="bi_encoder.",
         )
         if "cross-encoder" in kinds_of(config):
-            check_cross_encoder(
-                str(model.cross_encoder), max_length_of(config, "cross-encoder"), "cross_encoder.max_length"
-            )
+            CrossEncoder.check(str(model.cross_encoder), max_length_of(config, "cross-encoder"), "cross_encoder.")
         if config.lora.rank:
             for kind in kinds_of(config):
                 adapted_on_meta(resolve_checkpoint(start_of(model, kind)), kind, config.lora)

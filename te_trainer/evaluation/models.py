@@ -12,9 +12,7 @@ from te_trainer.config.names import LONGEST_NAME, folded
 from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.errors import InputError
-from te_trainer.models import Checkpoint, resolve_checkpoint
-from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.cross_encoder import check_cross_encoder
+from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, resolve_checkpoint
 from te_trainer.runs.commits import pin_commits
 
 LONGEST_ENSEMBLE = 240  # bytes of the name of its folder, which is written as .partial-NAME first
@@ -100,9 +98,9 @@ def _member(path: str, name: str, config: EvaluationConfig) -> Member:
     checkpoint = resolve_checkpoint(path)
     pooling = None
     if checkpoint.kind == "cross-encoder":
-        check_cross_encoder(checkpoint, config.max_length)
+        CrossEncoder.check(checkpoint, config.max_length)
     else:
-        pooling = check_bi_encoder(checkpoint, config.pooling, max_length=config.max_length)
+        pooling = BiEncoder.check(checkpoint, config.pooling, max_length=config.max_length)
     return Member(checkpoint, name, pooling, config.max_length or checkpoint.max_length)
 
 

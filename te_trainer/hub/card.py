@@ -19,6 +19,8 @@ from te_trainer.data.benchmarks import BENCHMARKS, Benchmark
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.models import resolve_checkpoint
+from te_trainer.models.bi_encoder import resolve_pooling
+from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.report.tables import overlap_entries, score_table, selection_note
 from te_trainer.runs.finished import FinishedRun
 
@@ -111,8 +113,8 @@ def _encoder(run: FinishedRun, name: str, kind: Kind, cycle: int | None) -> dict
     }
     checkpoint = resolve_checkpoint(str(run.encoder(name, kind, cycle)))
     if kind == "bi-encoder":
-        return about | {"pooling": checkpoint.sentence_files.pooling_mode(), "prompt": checkpoint.layout.prompt}
-    return about | {"activation": checkpoint.sentence_files.activation(checkpoint.config)}
+        return about | {"pooling": resolve_pooling(checkpoint), "prompt": checkpoint.layout.prompt}
+    return about | {"activation": resolve_activation(checkpoint)}
 
 
 def _eval_results(

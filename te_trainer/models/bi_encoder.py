@@ -17,7 +17,7 @@ from te_trainer.config.schema import Kind, Pooling
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
 from te_trainer.models.locate import with_revision
-from te_trainer.models.sentence_files import SentenceLayout
+from te_trainer.models.sentence_files import SentenceLayout, check_vectors, saved_pooling
 from te_trainer.models.weights import add_weights
 
 
@@ -98,13 +98,36 @@ class BiEncoder:
         pooling = resolve_pooling(checkpoint, pooling, from_cross_encoder)
         if layout is None:
             layout = SentenceLayout() if from_cross_encoder else checkpoint.layout
-        layout = replace(layout, lower_case=checkpoint.sentence_files.lower_case)
+        lower_case = {"do_lower_case": checkpoint.layout.lower_case}
+        layout = replace(layout, transformer=layout.transformer | lower_case)
         prompt = layout.prompt if prompt is None else prompt
-        _refuse_excluded_prompt(checkpoint, layout, pooling, prompt)
+        _check_texts(checkpoint, layout, pooling, prompt)
         with _own_draws():
             model, tokenizer = checkpoint.load("bi-encoder", max_length)
-        _refuse_token_types(checkpoint, tokenizer)
         return cls(model, tokenizer, pooling, max_length, prompt, layout, _take_pooler(model))
+
+    @staticmethod
+    def check(
+        name: str | Checkpoint,
+        pooling: Pooling | None = None,
+        *,
+        max_length: int | None = None,
+        prompt: str | None = None,
+        section: str = "",
+    ) -> Pooling:
+        """Refuse what `from_pretrained` could not load, before any weights are read; give the pooling it will have.
+
+        Args:
+            name: The model's name, or its checkpoint.
+            pooling, max_length, prompt: None for what the checkpoint says.
+            section: Of the configuration, whose keys choose them, for refusals; ends with a dot.
+        """
+        checkpoint = resolve_checkpoint(name)
+        pooling = resolve_pooling(checkpoint, pooling, section=section)
+        layout = checkpoint.layout
+        _check_texts(checkpoint, layout, pooling, layout.prompt if prompt is None else prompt)
+        checkpoint.check("bi-encoder", max_length, section)
+        return pooling
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
         """Vectors of a batch of tokenised sentences.
@@ -149,62 +172,35 @@ class BiEncoder:
         )
 
 
-def check_bi_encoder(
-    name: str | Checkpoint,
-    pooling: Pooling | None = None,
-    key: str = "pooling",
-    *,
-    max_length: int | None = None,
-    length_key: str = "max_length",
-    prompt: str | None = None,
-) -> Pooling:
-    """Refuse what cannot start a bi-encoder, before its weights are read; give the pooling it will have.
-
-    Args:
-        name: The model's name, or its checkpoint.
-        pooling: None for what the checkpoint says.
-        key: Key of the configuration that chooses the pooling.
-        max_length: Tokens of a sentence; None for what the checkpoint says.
-        length_key: Key of the configuration that chooses `max_length`.
-        prompt: None for what the checkpoint says.
-    """
-    checkpoint = resolve_checkpoint(name)
-    pooling = resolve_pooling(checkpoint, pooling, key=key)
-    layout = checkpoint.layout
-    _refuse_excluded_prompt(checkpoint, layout, pooling, layout.prompt if prompt is None else prompt)
-    _refuse_token_types(checkpoint, checkpoint.tokenizer)
-    checkpoint.check("bi-encoder", max_length, length_key)
-    return pooling
-
-
 def resolve_pooling(
-    name: str | Checkpoint, pooling: Pooling | None = None, from_cross_encoder: bool = False, key: str = "pooling"
+    name: str | Checkpoint, pooling: Pooling | None = None, from_cross_encoder: bool = False, section: str = ""
 ) -> Pooling:
     """The pooling of a bi-encoder that starts from a checkpoint: the chosen one, else what the checkpoint says.
 
     Raises:
-        InputError: The checkpoint is a cross-encoder's, or it pools in a way of its own.
+        InputError: The checkpoint is a cross-encoder's, or a bi-encoder's that makes vectors in a way of its own.
     """
     checkpoint = resolve_checkpoint(name)
-    if checkpoint.kind == "cross-encoder" and not from_cross_encoder:
+    default: Pooling = "last" if checkpoint.is_decoder else "cls"
+    if from_cross_encoder:
+        return pooling or default
+    if checkpoint.kind == "cross-encoder":
         raise checkpoint.files.refusal(
             "a cross-encoder (it has a classification head) where a bi-encoder's start is expected; its sentence "
             "vectors would mean nothing"
         )
-    saved = None if pooling or from_cross_encoder else checkpoint.sentence_files.pooling_mode(key)
-    return pooling or saved or ("last" if checkpoint.is_decoder else "cls")
+    check_vectors(checkpoint.files, checkpoint.layout)
+    return pooling or saved_pooling(checkpoint.files, checkpoint.layout, section) or default
 
 
-def _refuse_excluded_prompt(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling, prompt: str) -> None:
+def _check_texts(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling, prompt: str) -> None:
+    """Refuse sentences that the checkpoint reads in a way that a bi-encoder here does not."""
     if prompt and not layout.include_prompt and pooling != "last":
         raise checkpoint.files.refusal(
             "include_prompt of its pooling is false: it pools no token of a prompt, and te_trainer pools all; set "
             "prompt to '', or include_prompt to true in the pooling's config.json"
         )
-
-
-def _refuse_token_types(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> None:
-    if any(tokenizer("a").get("token_type_ids") or []):
+    if any(checkpoint.tokenizer("a").get("token_type_ids") or []):
         raise checkpoint.files.refusal(
             "its tokenizer gives tokens of a single sentence another type than 0 (as XLNet's does), which a bi-encoder "
             "here does not read; start from another model"

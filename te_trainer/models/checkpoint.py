@@ -8,7 +8,7 @@ import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -27,9 +27,9 @@ from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_sizes, check_vocabulary, position_limit
 from te_trainer.models.locate import commit_of, locate
-from te_trainer.models.sentence_files import SentenceFiles, SentenceLayout
+from te_trainer.models.sentence_files import SentenceLayout, read_layout
 from te_trainer.models.tokenizer import read_tokenizer
-from te_trainer.models.weights import check_weights, refuse_misfits, refuse_stand_ins
+from te_trainer.models.weights import check_weight_files, refuse_misfits, refuse_stand_ins
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +40,14 @@ class Checkpoint:
         name: Hub id (`owner/name@revision` where one is chosen), local folder or `package:folder`, as a user wrote it.
         commit: Commit of a Hub model; None of a local folder.
         files: The folder of the model's configuration, tokenizer and weights.
-        sentence_files: What sentence-transformers has written beside them.
+        layout: What sentence-transformers has written beside them.
         config: The model's configuration; not to be changed.
     """
 
     name: str
     commit: str | None
     files: CheckpointFiles
-    sentence_files: SentenceFiles
+    layout: SentenceLayout
     config: PretrainedConfig
 
     @property
@@ -69,13 +69,8 @@ class Checkpoint:
     @cached_property
     def max_length(self) -> int:
         """Tokens of a text: as many as sentence-transformers or the tokenizer reads, if the model can."""
-        limit = position_limit(self.empty_model("bi-encoder"))
-        return int(min(self.sentence_files.transformer.get("max_seq_length") or self.tokenizer.model_max_length, limit))
-
-    @cached_property
-    def layout(self) -> SentenceLayout:
-        """What a bi-encoder that is saved again keeps; raises InputError where te_trainer does otherwise."""
-        return self.sentence_files.layout()
+        longest = self.layout.transformer.get("max_seq_length") or self.tokenizer.model_max_length
+        return int(min(longest, position_limit(self.empty_model("bi-encoder"))))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,8 +85,8 @@ class Checkpoint:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """A tokenizer of the checkpoint's, as `read_tokenizer` makes it."""
-        trained_as = self.kind if self.kind == "cross-encoder" or self.sentence_files.modules else None
-        return read_tokenizer(self.files, self.config, trained_as, self.sentence_files.lower_case)
+        trained_as = self.kind if self.kind == "cross-encoder" or self.layout.modules else None
+        return read_tokenizer(self.files, self.config, trained_as, self.layout.lower_case)
 
     def empty_model(self, kind: Kind) -> PreTrainedModel:
         """The model of an encoder on the device `meta`, without weights, made in a moment."""
@@ -102,34 +97,45 @@ class Checkpoint:
             config.num_labels = 1
             return AutoModelForSequenceClassification.from_config(config)
 
-    def check(self, kind: Kind, max_length: int | None = None, length_key: str = "max_length") -> None:
+    def check(self, kind: Kind, max_length: int | None = None, section: str = "") -> None:
         """Refuse what cannot start an encoder of a kind, before its weights are read.
 
         Args:
             kind: Kind of the encoder; a cross-encoder may get a new head.
             max_length: Tokens of a text; None for what the checkpoint says.
-            length_key: Key of the configuration that chooses `max_length`.
+            section: Of the configuration, whose key `max_length` chooses it; ends with a dot.
 
         Raises:
             InputError: The tokenizer, the weights, the vocabulary or the length do not fit.
         """
         tokenizer = self.tokenizer
         # last: the weights of a Hub model are large, and may have to be downloaded first
-        locate(self.name, weights=True)
-        auto, arguments = _auto_class(kind)
-        model = check_weights(self.files, auto, self.config, self._gets_new_head(kind), **arguments)
-        check_vocabulary(self.files, model, tokenizer)
-        length = self.max_length if max_length is None else max_length
-        check_length(self.name, model, tokenizer, length, length_key, sides=1 if kind == "bi-encoder" else 2)
+        model = self._from_pretrained(kind, device_map="meta", ignore_mismatched_sizes=True)
+        self._check_fit(kind, model, tokenizer, self.max_length if max_length is None else max_length, section)
 
     def load(self, kind: Kind, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The model of an encoder, in float32 whatever the checkpoint's dtype, and its tokenizer.
 
         Raises:
-            InputError: As `check`, or the weights cannot be loaded.
+            InputError: As `check`.
         """
+        tokenizer = self.load_tokenizer()
+        model = self._from_pretrained(kind)
+        self._check_fit(kind, model, tokenizer, max_length)
+        model.config.return_dict = True  # configurations made for TorchScript say otherwise
+        if self.commit is not None:
+            # what is saved of the model names its start so, and not by a folder of this machine
+            model.name_or_path = model.config.name_or_path = split_revision(self.name)[0]
+        if self.is_decoder:
+            prepare_model(model, tokenizer)
+        return model, tokenizer
+
+    def _from_pretrained(self, kind: Kind, **arguments: Any) -> PreTrainedModel:
         locate(self.name, weights=True)
-        auto, arguments = _auto_class(kind)
+        check_weight_files(self.files, self.config)
+        auto: Any = AutoModel
+        if kind == "cross-encoder":
+            auto, arguments = AutoModelForSequenceClassification, arguments | {"num_labels": 1}
         try:
             model, info = auto.from_pretrained(
                 self.files.folder,
@@ -139,21 +145,22 @@ class Checkpoint:
                 **arguments,
             )
         except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
-            raise self.files.refusal(f"its weights cannot be loaded ({first_line(error)})") from None
-        refuse_misfits(self.files, model, info, self._gets_new_head(kind))
-        tokenizer = self.load_tokenizer()
-        check_length(self.name, model, tokenizer, max_length, "max_length", sides=1 if kind == "bi-encoder" else 2)
-        check_vocabulary(self.files, model, tokenizer)
-        model.config.return_dict = True  # configurations made for TorchScript say otherwise
-        if self.commit is not None:
-            # what is saved of the model names its start so, and not by a folder of this machine
-            model.name_or_path = model.config.name_or_path = split_revision(self.name)[0]
-        if self.is_decoder:
-            prepare_model(model, tokenizer)
-        return model, tokenizer
+            reason = first_line(error)
+            raise self.files.refusal(f"its configuration and weights make no model ({reason})") from None
+        refuse_misfits(self.files, model, info, new_head=kind == "cross-encoder" and self.kind != "cross-encoder")
+        return cast(PreTrainedModel, model)
 
-    def _gets_new_head(self, kind: Kind) -> bool:
-        return kind == "cross-encoder" and self.kind != "cross-encoder"
+    def _check_fit(
+        self,
+        kind: Kind,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        section: str = "",
+    ) -> None:
+        check_vocabulary(self.files, model, tokenizer)
+        sides = 1 if kind == "bi-encoder" else 2
+        check_length(self.name, model, tokenizer, max_length, f"{section}max_length", sides)
 
 
 _resolved: dict[str, tuple[Any, Checkpoint]] = {}  # by name, with what the folder held
@@ -185,8 +192,8 @@ def has_pooler(config: PretrainedConfig) -> bool:
 
 
 def _read(name: str, folder: Path) -> Checkpoint:
-    sentence_files = SentenceFiles.read(CheckpointFiles(name, folder))
-    files = CheckpointFiles(name, sentence_files.transformer_folder)
+    layout = read_layout(CheckpointFiles(name, folder))
+    files = CheckpointFiles(name, folder / layout.modules.get("Transformer", ""))
     commit = commit_of(name)
     refuse_stand_ins(files)
     content = files.read_json("config.json", dict) or {}
@@ -206,7 +213,7 @@ def _read(name: str, folder: Path) -> Checkpoint:
         where = "repository" if commit else "folder"
         raise files.refusal(f"no model in that {where} ({first_line(error)})") from None
     check_config(files, config)
-    return Checkpoint(name, commit, files, sentence_files, config)
+    return Checkpoint(name, commit, files, layout, config)
 
 
 def _file_state(path: Path) -> tuple[Path, int, int]:
@@ -215,7 +222,3 @@ def _file_state(path: Path) -> tuple[Path, int, int]:
     except OSError:  # a link to nothing, or a file that is gone by now
         return path, 0, 0
     return path, state.st_mtime_ns, state.st_size
-
-
-def _auto_class(kind: Kind) -> tuple[Any, dict[str, Any]]:
-    return (AutoModel, {}) if kind == "bi-encoder" else (AutoModelForSequenceClassification, {"num_labels": 1})

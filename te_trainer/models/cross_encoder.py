@@ -15,6 +15,7 @@ from te_trainer.config.schema import Kind
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
 from te_trainer.models.locate import with_revision
+from te_trainer.models.sentence_files import saved_activation
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -70,6 +71,20 @@ class CrossEncoder:
         activation = resolve_activation(checkpoint)
         model, tokenizer = checkpoint.load("cross-encoder", max_length)
         return cls(model, tokenizer, max_length, activation)
+
+    @staticmethod
+    def check(name: str | Checkpoint, max_length: int | None = None, section: str = "") -> Activation:
+        """Refuse what `from_pretrained` could not load, before any weights are read; give the activation it will have.
+
+        Args:
+            name: The model's name, or its checkpoint.
+            max_length: Tokens of a pair; None for what the checkpoint says.
+            section: Of the configuration, whose key `max_length` chooses it, for refusals; ends with a dot.
+        """
+        checkpoint = resolve_checkpoint(name)
+        activation = resolve_activation(checkpoint)
+        checkpoint.check("cross-encoder", max_length, section)
+        return activation
 
     def activate_with(self, activation: Activation) -> None:
         """Say how logits become scores, in this encoder and in what is saved of it."""
@@ -129,22 +144,6 @@ def _in_float32(head: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> 
         return F.linear(inputs[0].float(), head.weight.float(), None if head.bias is None else head.bias.float())
 
 
-def check_cross_encoder(
-    name: str | Checkpoint, max_length: int | None = None, length_key: str = "max_length"
-) -> Activation:
-    """Refuse what cannot start a cross-encoder, before its weights are read; give the activation it will have.
-
-    Args:
-        name: The model's name, or its checkpoint.
-        max_length: Tokens of a pair; None for what the checkpoint says.
-        length_key: Key of the configuration that chooses `max_length`.
-    """
-    checkpoint = resolve_checkpoint(name)
-    activation = resolve_activation(checkpoint)
-    checkpoint.check("cross-encoder", max_length, length_key)
-    return activation
-
-
 def resolve_activation(checkpoint: Checkpoint) -> Activation:
     """How a cross-encoder that starts from a checkpoint makes scores of its logits.
 
@@ -161,4 +160,4 @@ def resolve_activation(checkpoint: Checkpoint) -> Activation:
         raise checkpoint.files.refusal(
             f"transformers has no classifier of type {config.model_type}; name another one in models.cross_encoder"
         )
-    return checkpoint.sentence_files.activation(config) if trained else "sigmoid"
+    return saved_activation(checkpoint.files, checkpoint.layout, config) if trained else "sigmoid"

@@ -8,9 +8,9 @@ import torch
 
 from te_trainer.config.schema import Kind, Pooling
 from te_trainer.errors import InputError
-from te_trainer.models.bi_encoder import BiEncoder, check_bi_encoder
+from te_trainer.models.bi_encoder import BiEncoder
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
-from te_trainer.models.cross_encoder import CrossEncoder, check_cross_encoder
+from te_trainer.models.cross_encoder import CrossEncoder
 
 Encoder = BiEncoder | CrossEncoder
 
@@ -25,12 +25,12 @@ def check_encoder(
     """
     checkpoint = resolve_checkpoint(model)
     if checkpoint.kind == "bi-encoder":
-        check_bi_encoder(checkpoint, pooling, max_length=max_length, prompt=prompt)
+        BiEncoder.check(checkpoint, pooling, max_length=max_length, prompt=prompt)
         return "bi-encoder"
     for key, value in (("pooling", pooling), ("prompt", prompt)):
         if value is not None:
             raise InputError(f"{key}: {checkpoint.name} is a cross-encoder, which has none; leave it out")
-    check_cross_encoder(checkpoint, max_length)
+    CrossEncoder.check(checkpoint, max_length)
     return "cross-encoder"
 
 

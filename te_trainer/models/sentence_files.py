@@ -1,4 +1,4 @@
-"""What sentence-transformers writes beside a model: read, refused by name where it would be lost, and written again."""
+"""What sentence-transformers writes beside a model: read, refused where it would be lost, and written again."""
 
 from __future__ import annotations
 
@@ -62,42 +62,55 @@ IS_KEPT: dict[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True)
 class SentenceLayout:
-    """What a checkpoint's files say of sentence-transformers, as far as it is not the model's or the tokenizer's.
+    """What the files of sentence-transformers say; keys whose value is null are left out.
 
     Args:
-        prompts: texts by their names.
-        default_prompt_name: of the prompt that stands in front of every sentence; None for none.
-        include_prompt: whether a prompt's tokens are pooled.
-        normalize: whether vectors are normalised after pooling.
-        similarity: the name of the function that compares vectors.
-        lower_case: whether texts are lower-cased before they are tokenised.
-        transformer: other keys of `sentence_bert_config.json`.
+        model: Content of `config_sentence_transformers.json`.
+        transformer: Content of `sentence_bert_config.json`, under any of its names.
+        pooling: Content of the module Pooling's `config.json`.
+        modules: Folders of the modules by their kinds, in their order; empty where there is no `modules.json`.
     """
 
-    prompts: dict[str, str] = field(default_factory=dict)
-    default_prompt_name: str | None = None
-    include_prompt: bool = True
-    normalize: bool = False
-    similarity: str = "cosine"
-    lower_case: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
     transformer: dict[str, Any] = field(default_factory=dict)
+    pooling: dict[str, Any] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts by their names."""
+        return {key: text for key, text in self.model.get("prompts", {}).items() if text is not None}
 
     @property
     def prompt(self) -> str:
         """The text in front of every sentence."""
-        return self.prompts.get(self.default_prompt_name or "", "")
+        return self.prompts.get(self.model.get("default_prompt_name", ""), "")
+
+    @property
+    def include_prompt(self) -> bool:
+        """Whether a prompt's tokens are pooled."""
+        return bool(self.pooling.get("include_prompt", True))
+
+    @property
+    def lower_case(self) -> bool:
+        """Whether texts are lower-cased before they are tokenised."""
+        return bool(self.transformer.get("do_lower_case"))
 
     def write(self, folder: Path, *, pooling: Pooling, max_length: int, prompt: str, hidden_size: int) -> None:
         """Write the files in the layout that sentence-transformers has read since version 2.
 
         Args:
-            prompt: the text in front of every sentence, if it is another than what was read.
+            folder: The model's folder.
+            pooling: How sentence vectors are made.
+            max_length: Tokens of a sentence.
+            prompt: The text in front of every sentence, if it is another than what was read.
+            hidden_size: Size of a vector.
         """
-        prompts, default = dict(self.prompts), self.default_prompt_name
+        prompts, default = self.prompts, self.model.get("default_prompt_name")
         if prompt != self.prompt:
             default = "default" if prompt else None
             prompts |= {"default": prompt} if prompt else {}
-        modules = ["Transformer", "Pooling", *(["Normalize"] if self.normalize else [])]
+        modules = ["Transformer", "Pooling", *(["Normalize"] if "Normalize" in self.modules else [])]
         files: dict[str, Any] = {
             MODULES: [
                 {
@@ -111,10 +124,10 @@ class SentenceLayout:
             TRANSFORMER_CONFIGS[0]: {
                 "max_seq_length": max_length,
                 "do_lower_case": self.lower_case,
-                **self.transformer,
+                **{key: self.transformer[key] for key in KEPT_KEYS if key in self.transformer},
             },
             MODEL_CONFIG: {
-                "similarity_fn_name": self.similarity,
+                "similarity_fn_name": self.model.get("similarity_fn_name", "cosine"),
                 "prompts": prompts,
                 "default_prompt_name": default,
             },
@@ -128,7 +141,7 @@ class SentenceLayout:
                 **({} if self.include_prompt else {"include_prompt": False}),
             },
         }
-        if self.normalize:
+        if "Normalize" in modules:
             files["2_Normalize/config.json"] = {"module_input_name": "sentence_embedding"}
         for name, content in files.items():
             path = folder / name
@@ -136,151 +149,112 @@ class SentenceLayout:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class SentenceFiles:
-    """The files of sentence-transformers in a checkpoint's folder; keys whose value is null are left out.
+def read_layout(files: CheckpointFiles) -> SentenceLayout:
+    """Read the files of a checkpoint's folder.
+
+    Raises:
+        InputError: A file is broken, holds a value of another type, or says what te_trainer would lose.
+    """
+    modules = _read_modules(files)
+    model = files.read_mapping(MODEL_CONFIG, MODEL_KEYS)
+    for key, text in model.get("prompts", {}).items():
+        files.check_value(f"prompts of {MODEL_CONFIG}", key, text, str)
+    pooling = {}
+    if "Pooling" in modules:
+        file = f"{modules['Pooling']}/config.json"
+        if not (files.folder / file).is_file():
+            raise files.refusal(f"{MODULES} names a pooling, but {file} is missing; copy it again")
+        pooling = files.read_mapping(file, {"include_prompt": bool})
+    layout = SentenceLayout(model, _read_transformer(files, modules.get("Transformer", "")), pooling, modules)
+    default = model.get("default_prompt_name")
+    if default is not None and default not in layout.prompts:
+        raise files.refusal(
+            f"default_prompt_name in {MODEL_CONFIG} is '{default}', which is none of its prompts; correct the file"
+        )
+    return layout
+
+
+def check_vectors(files: CheckpointFiles, layout: SentenceLayout) -> None:
+    """Refuse a bi-encoder whose vectors te_trainer would make or compare in another way.
+
+    Raises:
+        InputError: Names the key.
+    """
+    similarity = layout.model.get("similarity_fn_name", "cosine")
+    if similarity != "cosine" and not (similarity == "dot" and "Normalize" in layout.modules):
+        raise files.refusal(
+            f"similarity_fn_name in {MODEL_CONFIG} is '{similarity}', but te_trainer compares vectors by their cosine; "
+            "set it to cosine there if cosines are wanted"
+        )
+    if "truncate_dim" in layout.model:
+        raise files.refusal(
+            f"truncate_dim in {MODEL_CONFIG} shortens vectors, which te_trainer does not; remove the key if whole "
+            "vectors are wanted"
+        )
+    kind = layout.model.get("model_type", "SentenceTransformer")
+    if kind not in {"SentenceTransformer", "CrossEncoder"}:
+        raise files.refusal(f"a {kind!s:.40} of sentence-transformers; start from a SentenceTransformer")
+
+
+def saved_pooling(files: CheckpointFiles, layout: SentenceLayout, section: str = "") -> Pooling | None:
+    """The pooling that the files name; None where they name none.
 
     Args:
         files: The checkpoint's folder.
-        modules: Kinds and folders of the modules, in their order; empty where there is no `modules.json`.
-        transformer: Content of `sentence_bert_config.json`, under any of its names.
-        model: Content of `config_sentence_transformers.json`.
-        pooling: Content of the module Pooling's `config.json`; None where there is no such module.
+        layout: What its files say.
+        section: Of the configuration, whose key `pooling` would choose another one; ends with a dot.
+
+    Raises:
+        InputError: They name another than `cls`, `mean` and `last`, or several.
     """
+    if "Pooling" not in layout.modules:
+        return None
+    # sentence-transformers 6 writes one name or several; earlier versions a flag for each kind
+    modes = layout.pooling.get("pooling_mode") or [
+        mode.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
+        for mode, flag in layout.pooling.items()
+        if mode.startswith("pooling_mode_") and flag
+    ]
+    modes = [modes] if isinstance(modes, str) else modes
+    if isinstance(modes, list) and len(modes) == 1 and isinstance(modes[0], str) and modes[0] in POOLING_BY_MODE:
+        return POOLING_BY_MODE[modes[0]]
+    raise files.refusal(f"its pooling is none of cls, mean and last; choose one with the key {section}pooling")
 
-    files: CheckpointFiles
-    modules: list[tuple[str, str]]
-    transformer: dict[str, Any]
-    model: dict[str, Any]
-    pooling: dict[str, Any] | None
 
-    @classmethod
-    def read(cls, files: CheckpointFiles) -> SentenceFiles:
-        """Read the files of a folder.
+def saved_activation(
+    files: CheckpointFiles, layout: SentenceLayout, config: PretrainedConfig
+) -> Literal["sigmoid", "identity"]:
+    """How sentence-transformers makes scores of a cross-encoder's logits; sigmoid where nothing says otherwise.
 
-        Raises:
-            InputError: A file is broken, holds a value of another type, or says what te_trainer would lose.
-        """
-        modules = _read_modules(files)
-        folders = dict(modules)
-        model = files.read_mapping(MODEL_CONFIG, MODEL_KEYS)
-        for key, text in model.get("prompts", {}).items():
-            files.check_value(f"prompts of {MODEL_CONFIG}", key, text, str)
-        pooling = None
-        if "Pooling" in folders:
-            file = f"{folders['Pooling']}/config.json"
-            if not (files.folder / file).is_file():
-                raise files.refusal(f"{MODULES} names a pooling, but {file} is missing; copy it again")
-            pooling = files.read_mapping(file, {"include_prompt": bool})
-        return cls(files, modules, _read_transformer(files, folders.get("Transformer", "")), model, pooling)
-
-    @property
-    def transformer_folder(self) -> Path:
-        """The folder of the model's configuration, tokenizer and weights."""
-        return self.files.folder / dict(self.modules).get("Transformer", "")
-
-    @property
-    def lower_case(self) -> bool:
-        """Whether texts are lower-cased before they are tokenised."""
-        return bool(self.transformer.get("do_lower_case"))
-
-    @property
-    def prompts(self) -> dict[str, str]:
-        """Texts by their names."""
-        return {key: text for key, text in self.model.get("prompts", {}).items() if text is not None}
-
-    def layout(self) -> SentenceLayout:
-        """What a bi-encoder that is saved again keeps of the files.
-
-        Raises:
-            InputError: They say what te_trainer does not do.
-        """
-        normalize = "Normalize" in dict(self.modules)
-        similarity = self.model.get("similarity_fn_name") or "cosine"
-        if similarity != "cosine" and not (similarity == "dot" and normalize):
-            raise self.files.refusal(
-                f"similarity_fn_name in {MODEL_CONFIG} is '{similarity}', but te_trainer compares vectors by their "
-                "cosine; set it to cosine there if cosines are wanted"
-            )
-        if "truncate_dim" in self.model:
-            raise self.files.refusal(
-                f"truncate_dim in {MODEL_CONFIG} shortens vectors, which te_trainer does not; remove the key if whole "
-                "vectors are wanted"
-            )
-        kind = self.model.get("model_type", "SentenceTransformer")
-        if kind not in {"SentenceTransformer", "CrossEncoder"}:
-            raise self.files.refusal(f"a {kind!s:.40} of sentence-transformers; start from a SentenceTransformer")
-        return SentenceLayout(
-            prompts=self.prompts,
-            default_prompt_name=self._default_prompt_name(),
-            include_prompt=(self.pooling or {}).get("include_prompt", True),
-            normalize=normalize,
-            similarity=similarity,
-            lower_case=self.lower_case,
-            transformer={key: self.transformer[key] for key in KEPT_KEYS if key in self.transformer},
+    Raises:
+        InputError: In another way than those two, or of other texts than the pair alone.
+    """
+    if layout.prompt:
+        raise files.refusal(
+            f"default_prompt_name in {MODEL_CONFIG} puts a text in front of its pairs, which te_trainer does not; set "
+            "it to null if scores without it are wanted"
         )
-
-    def pooling_mode(self, key: str = "pooling") -> Pooling | None:
-        """The pooling that the files name; None where they name none.
-
-        Args:
-            key: Key of the configuration that would choose another pooling.
-
-        Raises:
-            InputError: They name another than `cls`, `mean` and `last`, or several.
-        """
-        if self.pooling is None:
-            return None
-        # sentence-transformers 6 writes one name or several; earlier versions a flag for each kind
-        modes = self.pooling.get("pooling_mode") or [
-            mode.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
-            for mode, flag in self.pooling.items()
-            if mode.startswith("pooling_mode_") and flag
-        ]
-        modes = [modes] if isinstance(modes, str) else modes
-        if isinstance(modes, list) and len(modes) == 1 and isinstance(modes[0], str) and modes[0] in POOLING_BY_MODE:
-            return POOLING_BY_MODE[modes[0]]
-        raise self.files.refusal(f"its pooling is none of cls, mean and last; choose one with the key {key}")
-
-    def activation(self, config: PretrainedConfig) -> Literal["sigmoid", "identity"]:
-        """How sentence-transformers makes scores of a cross-encoder's logits; sigmoid where nothing says otherwise.
-
-        Raises:
-            InputError: In another way than those two, or of other texts than the pair alone.
-        """
-        if self.prompts.get(self._default_prompt_name() or ""):
-            raise self.files.refusal(
-                f"default_prompt_name in {MODEL_CONFIG} puts a text in front of its pairs, which te_trainer does not; "
-                "set it to null if scores without it are wanted"
-            )
-        # version 6 has a file of its own for it; earlier ones wrote it into the model's configuration
-        in_config = getattr(config, "sentence_transformers", None)
-        path = (
-            self.model.get("activation_fn")
-            or (in_config.get("activation_fn") if isinstance(in_config, dict) else None)
-            or getattr(config, "sbert_ce_default_activation_function", None)
-            or "Sigmoid"
-        )
-        activation = str(path).rpartition(".")[2].lower()
-        if activation == "sigmoid":
-            return "sigmoid"
-        if activation == "identity":
-            return "identity"
-        raise self.files.refusal(
-            f"its scores are the {path} of its logits; start from a cross-encoder whose scores are sigmoids or logits"
-        )
-
-    def _default_prompt_name(self) -> str | None:
-        default: str | None = self.model.get("default_prompt_name")
-        if default is not None and default not in self.prompts:
-            raise self.files.refusal(
-                f"default_prompt_name in {MODEL_CONFIG} is '{default}', which is none of its prompts; correct the file"
-            )
-        return default
+    # version 6 has a file of its own for it; earlier ones wrote it into the model's configuration
+    in_config = getattr(config, "sentence_transformers", None)
+    path = (
+        layout.model.get("activation_fn")
+        or (in_config.get("activation_fn") if isinstance(in_config, dict) else None)
+        or getattr(config, "sbert_ce_default_activation_function", None)
+        or "Sigmoid"
+    )
+    activation = str(path).rpartition(".")[2].lower()
+    if activation == "sigmoid":
+        return "sigmoid"
+    if activation == "identity":
+        return "identity"
+    raise files.refusal(
+        f"its scores are the {path} of its logits; start from a cross-encoder whose scores are sigmoids or logits"
+    )
 
 
-def _read_modules(files: CheckpointFiles) -> list[tuple[str, str]]:
-    modules = []
+def _read_modules(files: CheckpointFiles) -> dict[str, str]:
+    modules: dict[str, str] = {}
+    kinds: list[str] = []
     for module in files.read_json(MODULES, list) or []:
         kind, path = (module.get(key) if isinstance(module, dict) else None for key in ("type", "path"))
         if not isinstance(kind, str) or not isinstance(path, str):
@@ -296,15 +270,15 @@ def _read_modules(files: CheckpointFiles) -> list[tuple[str, str]]:
             )
         if module.get("kwargs"):
             raise files.refusal(f"the kwargs of its module {name} in {MODULES} would be lost; remove them")
-        modules.append((name, path))
-    kinds = [kind for kind, _ in modules]
+        kinds.append(name)
+        modules[name] = path
     if kinds != SUPPORTED_MODULES[: len(kinds)]:
         raise files.refusal(
             f"its modules are {', '.join(kinds)}, where Transformer, Pooling and at most a Normalize are expected, in "
             "this order; start from another checkpoint"
         )
-    if "Normalize" in kinds:
-        file = f"{dict(modules)['Normalize']}/config.json"
+    if "Normalize" in modules:
+        file = f"{modules['Normalize']}/config.json"
         normalize = files.read_mapping(file, {})
         for key in ("module_input_name", "module_output_name"):
             if normalize.get(key, "sentence_embedding") != "sentence_embedding":

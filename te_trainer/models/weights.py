@@ -47,23 +47,11 @@ def refuse_stand_ins(files: CheckpointFiles) -> None:
         _refuse_pointer(files, path)
 
 
-def check_weights(
-    files: CheckpointFiles, auto: Any, config: PretrainedConfig, new_head: bool, **arguments: Any
-) -> PreTrainedModel:
-    """Refuse a checkpoint whose weights are not those of the model that its configuration describes.
-
-    Args:
-        files: The folder of configuration and weights.
-        auto: The class that will load it, `AutoModel` or another one.
-        config: The configuration.
-        new_head: Whether the model gets a head that its checkpoint never had.
-        arguments: For `auto.from_pretrained`.
-
-    Returns:
-        The model, on the device `meta`.
+def check_weight_files(files: CheckpointFiles, config: PretrainedConfig) -> None:
+    """Refuse weight files that are missing or broken, and a configuration of more weights than they hold.
 
     Raises:
-        InputError: Names the file, or one of the weights.
+        InputError: Names the file or the key.
     """
     shapes = _read_shapes(files)
     numbers = sum(map(prod, shapes.values()))
@@ -78,20 +66,6 @@ def check_weights(
                 f"{key} in config.json is {size:,}, but its file holds {content}; correct config.json, or copy the "
                 "file again"
             )
-    try:
-        model, info = auto.from_pretrained(
-            files.folder,
-            device_map="meta",
-            dtype=torch.float32,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **arguments,
-        )
-    except Exception as error:  # models raise many kinds for configurations that cannot be
-        raise files.refusal(f"its configuration and weights make no model ({first_line(error)})") from None
-    refuse_misfits(files, model, info, new_head)
-    return model
 
 
 def refuse_misfits(files: CheckpointFiles, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool) -> None:

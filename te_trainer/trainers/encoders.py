@@ -89,11 +89,13 @@ def _bi_encoder(model: Any) -> BiEncoder:
             "wanted"
         )
     layout = SentenceLayout(
-        prompts=dict(model.prompts or {}),
-        default_prompt_name=model.default_prompt_name,
-        normalize=normalize,
-        similarity=similarity,
-        lower_case=bool(getattr(model[0], "do_lower_case", False)),
+        model={
+            "prompts": dict(model.prompts or {}),
+            "default_prompt_name": model.default_prompt_name,
+            "similarity_fn_name": similarity,
+        },
+        transformer={"do_lower_case": bool(getattr(model[0], "do_lower_case", False))},
+        modules={"Normalize": ""} if normalize else {},
     )
     pooling_name = POOLING_BY_MODE[pooling.pooling_mode]
     return BiEncoder(

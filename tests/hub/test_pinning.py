@@ -42,8 +42,6 @@ from te_trainer.contrastive.preparation import check_run
 from te_trainer.runs.manifest import RunManifest
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
 from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
-from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.models.locate import commit_of, locate, pin
 from te_trainer.evaluation.models import resolve_models
 from pathlib import Path
@@ -53,10 +51,10 @@ def mark(name):
         urllib.request.urlopen(f"{constants.ENDPOINT}/mark/{name}")
 
 def check_bi(name):
-    return check_bi_encoder(name)
+    return BiEncoder.check(name)
 
 def check_cross(name):
-    return check_cross_encoder(name)
+    return CrossEncoder.check(name)
 
 def bi(name, **arguments):
     encoder = BiEncoder.from_pretrained(name, **arguments)

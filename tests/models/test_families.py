@@ -16,8 +16,6 @@ from transformers import AutoConfig, AutoModel, set_seed
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.models.bi_encoder import check_bi_encoder
-from te_trainer.models.cross_encoder import check_cross_encoder
 
 SIZES = {
     "hidden_size": 16,
@@ -64,8 +62,8 @@ def plm(folder: Path, family: str, **values: Any) -> str:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, family: str) -> None:
     start = plm(tmp_path / "start", family, **FAMILIES[family])
-    check_bi_encoder(start)
-    check_cross_encoder(start)
+    BiEncoder.check(start)
+    CrossEncoder.check(start)
     pairs = sample_pairs(8)
     columns = {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]}
     bi = BiEncoder.from_pretrained(start)
@@ -105,6 +103,6 @@ def test_families_whose_scores_would_be_wrong_are_refused(
     tmp_path: Path, family: str, values: dict[str, Any], words: str
 ) -> None:
     start = plm(tmp_path / "start", family, **values)
-    for function in (check_bi_encoder, check_cross_encoder, BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
+    for function in (BiEncoder.check, CrossEncoder.check, BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
         with pytest.raises(InputError, match=words):
             function(start)

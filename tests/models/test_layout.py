@@ -17,9 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
-from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.models.encoder import check_encoder, load_encoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
@@ -54,7 +52,7 @@ def saved(models: dict[str, str], tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *words: str) -> None:
-    for function in (check_bi_encoder, check_encoder, BiEncoder.from_pretrained):
+    for function in (BiEncoder.check, check_encoder, BiEncoder.from_pretrained):
         with pytest.raises(InputError) as error:
             function(str(folder))
         sentence = str(error.value)
@@ -125,7 +123,7 @@ def test_a_transformer_in_a_folder_of_its_own_is_read(saved: Path, tmp_path: Pat
     (saved / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     agree(saved, tmp_path / "again")
     assert (tmp_path / "again" / "config.json").is_file()
-    check_cross_encoder(str(saved))
+    CrossEncoder.check(str(saved))
     CrossEncoder.from_pretrained(str(saved))
 
 
@@ -167,7 +165,7 @@ def test_a_prompt_that_is_not_pooled_is_refused(saved: Path, tmp_path: Path) -> 
     written(saved, "config_sentence_transformers.json", prompts={"query": "q: "}, default_prompt_name="query")
     refused(saved, "include_prompt")
     BiEncoder.from_pretrained(str(saved), prompt="")
-    check_bi_encoder(str(saved), prompt="")
+    BiEncoder.check(str(saved), prompt="")
 
 
 def test_what_a_run_says_of_the_layout_stays_when_it_starts_from_a_cross_encoder(saved: Path, tmp_path: Path) -> None:
@@ -274,7 +272,7 @@ def test_a_cross_encoders_prompt_is_refused(models: dict[str, str], tmp_path: Pa
     np.testing.assert_allclose(ours(tmp_path / "named", max_length=64), scores, rtol=0, atol=1e-5)
     model.default_prompt_name = "q"
     model.save_pretrained(str(tmp_path / "default"))
-    for function in (check_cross_encoder, check_encoder, CrossEncoder.from_pretrained):
+    for function in (CrossEncoder.check, check_encoder, CrossEncoder.from_pretrained):
         with pytest.raises(InputError, match="default_prompt_name"):
             function(str(tmp_path / "default"))
 

@@ -27,9 +27,7 @@ from transformers import (
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
-from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.models.encoder import check_encoder
 from te_trainer.models.limits import position_limit
 
@@ -93,8 +91,8 @@ def test_texts_are_cut_to_what_a_roberta_can_read(roberta: Path, tmp_path: Path)
 @pytest.mark.parametrize("length", [65, 66, 4096])
 def test_a_length_beyond_a_models_positions_is_refused_with_its_key(roberta: Path, length: int) -> None:
     said = f"{length:,} tokens, but model {roberta} has 64 positions"
-    for check in (check_bi_encoder, check_cross_encoder):
-        assert refusals(roberta, check, max_length=length, length_key="some.key").startswith(f"some.key: {said}")
+    for check in (BiEncoder.check, CrossEncoder.check):
+        assert refusals(roberta, check, max_length=length, section="some.").startswith(f"some.max_length: {said}")
         check(str(roberta), max_length=64)
     assert refusals(roberta, check_encoder, max_length=length).startswith(f"max_length: {said}")
     for kind in (BiEncoder, CrossEncoder):
@@ -103,10 +101,10 @@ def test_a_length_beyond_a_models_positions_is_refused_with_its_key(roberta: Pat
 
 @pytest.mark.parametrize("kind", [BiEncoder, CrossEncoder])
 def test_a_length_that_leaves_no_token_of_a_text_is_refused(tiny: Path, tmp_path: Path, kind: type) -> None:
-    check, fewest = (check_bi_encoder, 3) if kind is BiEncoder else (check_cross_encoder, 5)
+    check, fewest = (BiEncoder.check, 3) if kind is BiEncoder else (CrossEncoder.check, 5)
     for length in (1, 2, fewest - 1):
         said = f"{length} tokens leave none of a text beside the {2 if kind is BiEncoder else 3} special ones"
-        assert refusals(tiny, check, max_length=length, length_key="some.key").startswith(f"some.key: {said}")
+        assert refusals(tiny, check, max_length=length, section="some.").startswith(f"some.max_length: {said}")
         assert said in refusals(tiny, kind.from_pretrained, max_length=length)
     check(str(tiny), max_length=fewest)
     kind.from_pretrained(str(tiny), max_length=fewest)
@@ -157,7 +155,7 @@ def test_the_limit_is_the_longest_input_that_a_model_reads(family: str) -> None:
 def test_token_types_that_a_model_lacks_are_left_out(roberta: Path, tmp_path: Path) -> None:
     assert max(AutoTokenizer.from_pretrained(roberta)("a", "b")["token_type_ids"]) == 1
     assert "token_type_ids" not in resolve_checkpoint(str(roberta)).load_tokenizer()("a", "b")
-    check_cross_encoder(str(roberta))
+    CrossEncoder.check(str(roberta))
     encoder = CrossEncoder.from_pretrained(str(roberta))
     pairs = {"sentence1": ["a router", "the red light"], "sentence2": ["no sound", "it blinks"]}
     scores = score_pairs(encoder, pairs)
@@ -179,13 +177,13 @@ def test_a_tokenizer_of_more_tokens_than_embeddings_is_refused(tiny: Path, tmp_p
     rows = len(tokenizer)
     tokenizer.add_tokens(["[USER]", "[AGENT]"])
     tokenizer.save_pretrained(folder)
-    for function in (check_bi_encoder, check_cross_encoder, check_encoder, BiEncoder.from_pretrained):
+    for function in (BiEncoder.check, CrossEncoder.check, check_encoder, BiEncoder.from_pretrained):
         sentence = refusals(folder, function)
         assert f"{rows + 2:,} tokens ('[agent]' is the last), but the model has embeddings for {rows:,}" in sentence
     model = AutoModel.from_pretrained(folder)
     model.resize_token_embeddings(rows + 2)
     model.save_pretrained(folder)
-    check_bi_encoder(str(folder))
+    BiEncoder.check(str(folder))
 
 
 def tokenizer_without(part: str) -> PreTrainedTokenizerFast:
@@ -209,7 +207,7 @@ def test_a_tokenizer_that_lacks_tokens_is_refused(tiny: Path, tmp_path: Path, pa
     for path in folder.glob("token*"):
         path.unlink()
     tokenizer_without(part).save_pretrained(folder)
-    for function in (check_bi_encoder, check_cross_encoder, BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
+    for function in (BiEncoder.check, CrossEncoder.check, BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
         assert words in refusals(folder, function)
 
 
@@ -232,5 +230,5 @@ def test_the_package_that_reads_a_vocabulary_is_asked_for(
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "DebertaV2Tokenizer"}))
     # neither is among the project's requirements, but may be installed
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    for function in (check_bi_encoder, check_cross_encoder):
+    for function in (BiEncoder.check, CrossEncoder.check):
         assert f"({file}) needs the package {package}; pip install {package}" in refusals(folder, function)

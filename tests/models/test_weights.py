@@ -25,9 +25,7 @@ from transformers import (
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.models.bi_encoder import check_bi_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
-from te_trainer.models.cross_encoder import check_cross_encoder
 from te_trainer.models.encoder import check_encoder, load_encoder
 
 Weights = dict[str, torch.Tensor]
@@ -112,10 +110,10 @@ def test_weights_that_do_not_fit_are_refused_in_preparation_and_when_loaded(
 ) -> None:
     change, said, named = WAYS[way]
     folder = changed(tiny, tmp_path / "model", change)
-    sentence = refusal(check_bi_encoder, folder)
+    sentence = refusal(BiEncoder.check, folder)
     assert said in sentence and named in sentence and folder in sentence
     assert refusal(check_encoder, folder) == sentence
-    refusal(check_cross_encoder, folder)
+    refusal(CrossEncoder.check, folder)
     for load in (BiEncoder.from_pretrained, CrossEncoder.from_pretrained, load_encoder):
         refusal(load, folder)
 
@@ -129,7 +127,7 @@ def test_a_cross_encoder_without_its_head_or_its_pooler_is_refused(tmp_path: Pat
             return {key: weight for key, weight in weights.items() if not key.startswith(part)}
 
         folder = changed(whole, tmp_path / part, without)
-        for function in (check_encoder, check_cross_encoder, CrossEncoder.from_pretrained):
+        for function in (check_encoder, CrossEncoder.check, CrossEncoder.from_pretrained):
             sentence = refusal(function, folder)
             assert "lacks 2 of the 41 weights of a BertForSequenceClassification" in sentence
             assert f"{part}." in sentence
@@ -145,8 +143,8 @@ def test_a_plain_plm_may_get_a_head_and_a_pooler(tmp_path: Path) -> None:
         ),
     }.items():
         folder = str(save(model, tmp_path / name))
-        check_bi_encoder(folder)
-        check_cross_encoder(folder)
+        BiEncoder.check(folder)
+        CrossEncoder.check(folder)
         BiEncoder.from_pretrained(folder)
         CrossEncoder.from_pretrained(folder)
 
@@ -167,7 +165,7 @@ def test_a_pointer_of_git_lfs_is_named(tiny: Path, tmp_path: Path, file: str) ->
     if file.endswith(".bin"):
         (folder / "model.safetensors").unlink()
     (folder / file).write_text(LFS)
-    for function in (check_bi_encoder, check_cross_encoder):
+    for function in (BiEncoder.check, CrossEncoder.check):
         sentence = refusal(function, str(folder))
         assert f"{file} is a git-lfs pointer" in sentence and "git lfs pull" in sentence
 
@@ -176,7 +174,7 @@ def test_a_pointer_of_git_lfs_is_named(tiny: Path, tmp_path: Path, file: str) ->
 def test_a_pointer_to_what_nobody_reads_is_no_reason_to_refuse(tiny: Path, tmp_path: Path, file: str) -> None:
     folder = shutil.copytree(tiny, tmp_path / "model")
     (folder / file).write_text(LFS)
-    check_bi_encoder(str(folder))
+    BiEncoder.check(str(folder))
     BiEncoder.from_pretrained(str(folder))
 
 
@@ -185,7 +183,7 @@ def test_a_pointer_in_place_of_a_shard_is_named(tiny: Path, tmp_path: Path) -> N
     build_tokenizer().save_pretrained(tmp_path)
     shard = sorted(tmp_path.glob("model-*.safetensors"))[-1]
     shard.write_text(LFS)
-    assert f"{shard.name} is a git-lfs pointer" in refusal(check_bi_encoder, str(tmp_path))
+    assert f"{shard.name} is a git-lfs pointer" in refusal(BiEncoder.check, str(tmp_path))
 
 
 def test_a_configuration_that_asks_for_tuples_is_read(tiny: Path, tmp_path: Path) -> None:
@@ -202,29 +200,29 @@ def test_pickles_are_read_where_they_hold_weights_alone(tiny: Path, tmp_path: Pa
     # what a Trainer leaves beside a model is no weight file
     torch.save(Stub(), folder / "training_args.bin")
     torch.save(weights, folder / "pytorch_model.bin")
-    check_bi_encoder(str(folder))
+    BiEncoder.check(str(folder))
     for content in (Stub(), AutoModel.from_pretrained(tiny)):
         torch.save(content, folder / "pytorch_model.bin")
-        for function in (check_bi_encoder, check_cross_encoder, BiEncoder.from_pretrained):
+        for function in (BiEncoder.check, CrossEncoder.check, BiEncoder.from_pretrained):
             sentence = refusal(function, str(folder))
             assert "weights_only" not in sentence
-        assert "pytorch_model.bin is broken, or holds more than weights" in refusal(check_bi_encoder, str(folder))
+        assert "pytorch_model.bin is broken, or holds more than weights" in refusal(BiEncoder.check, str(folder))
 
 
 def test_shards_are_all_looked_at(tiny: Path, tmp_path: Path) -> None:
     AutoModel.from_pretrained(tiny).save_pretrained(tmp_path, max_shard_size="20KB")
     build_tokenizer().save_pretrained(tmp_path)
-    check_bi_encoder(str(tmp_path))
+    BiEncoder.check(str(tmp_path))
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 1
     content = shards[-1].read_bytes()
     shards[-1].write_bytes(content[:-10])
-    assert f"{shards[-1].name} is broken" in refusal(check_bi_encoder, str(tmp_path))
+    assert f"{shards[-1].name} is broken" in refusal(BiEncoder.check, str(tmp_path))
     shards[-1].unlink()
-    assert f"names {shards[-1].name}, which the folder does not hold" in refusal(check_bi_encoder, str(tmp_path))
+    assert f"names {shards[-1].name}, which the folder does not hold" in refusal(BiEncoder.check, str(tmp_path))
     for broken in ("{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../x"}}'):
         (tmp_path / "model.safetensors.index.json").write_text(broken)
-        assert "model.safetensors.index.json" in refusal(check_bi_encoder, str(tmp_path))
+        assert "model.safetensors.index.json" in refusal(BiEncoder.check, str(tmp_path))
 
 
 @pytest.mark.parametrize("config", [True, False])
@@ -234,7 +232,7 @@ def test_the_folder_of_an_adapter_is_named(tiny: Path, tmp_path: Path, config: b
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base", "peft_type": "LORA"}))
     if not config:
         (folder / "config.json").unlink()
-    for function in (check_bi_encoder, check_cross_encoder, check_encoder, BiEncoder.from_pretrained):
+    for function in (BiEncoder.check, CrossEncoder.check, check_encoder, BiEncoder.from_pretrained):
         assert "peft adapter (adapter_config.json)" in refusal(function, str(folder))
 
 
@@ -270,7 +268,7 @@ def test_the_folder_of_an_adapter_is_named(tiny: Path, tmp_path: Path, config: b
 def test_sizes_that_no_model_has_are_refused_in_a_moment(tiny: Path, tmp_path: Path, key: str, value: Any) -> None:
     folder = with_config(tiny, tmp_path / "model", **{key: value})
     # where something of such a size is made, this takes minutes, or all memory
-    for function in (check_bi_encoder, check_cross_encoder, check_encoder):
+    for function in (BiEncoder.check, CrossEncoder.check, check_encoder):
         assert refusal(function, folder).startswith(f"model {folder}: ")
 
 
@@ -278,7 +276,7 @@ def test_sizes_that_no_model_has_are_refused_in_a_moment(tiny: Path, tmp_path: P
 def test_a_configuration_that_is_none_is_named(tiny: Path, tmp_path: Path, content: str) -> None:
     folder = shutil.copytree(tiny, tmp_path / "model")
     (folder / "config.json").write_text(content, encoding="latin-1")
-    assert refusal(check_bi_encoder, str(folder)).startswith(f"model {folder}: ")
+    assert refusal(BiEncoder.check, str(folder)).startswith(f"model {folder}: ")
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
@@ -286,27 +284,27 @@ def test_a_configuration_that_is_none_is_named(tiny: Path, tmp_path: Path, conte
 def test_a_tokenizer_that_is_none_is_named(tiny: Path, tmp_path: Path, file: str, content: str) -> None:
     folder = shutil.copytree(tiny, tmp_path / "model")
     (folder / file).write_text(content)
-    for function in (check_bi_encoder, check_cross_encoder, check_encoder):
+    for function in (BiEncoder.check, CrossEncoder.check, check_encoder):
         assert refusal(function, str(folder)).startswith(f"model {folder}: ")
 
 
 def test_code_of_its_own_is_never_asked_for(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     own = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
     folder = with_config(tiny, tmp_path / "unknown", model_type="own_bert", auto_map=own)
-    for function in (resolve_checkpoint, check_bi_encoder, check_encoder):
+    for function in (resolve_checkpoint, BiEncoder.check, check_encoder):
         assert "needs code of its own (auto_map in config.json), which te_trainer does not run" in refusal(
             function, folder
         )
     known = with_config(tiny, tmp_path / "known", auto_map=own)
-    check_bi_encoder(known)
-    check_cross_encoder(known)
+    BiEncoder.check(known)
+    CrossEncoder.check(known)
     tokens = shutil.copytree(tiny, tmp_path / "tokens")
     path = tokens / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
     path.write_text(json.dumps(content), encoding="utf-8")
     # tokenizer.json says it all
-    check_bi_encoder(str(tokens))
+    BiEncoder.check(str(tokens))
     (tokens / "tokenizer.json").rename(tokens / "own.model")
-    assert "holds no tokenizer" in refusal(check_bi_encoder, str(tokens))
+    assert "holds no tokenizer" in refusal(BiEncoder.check, str(tokens))
     assert "y/N" not in "".join(capfd.readouterr())
