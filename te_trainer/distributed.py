@@ -1,4 +1,4 @@
-"""The processes of a run."""
+"""The processes of a run: who they are, how long they wait, what they share, and which of them says why it failed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import ctypes
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+import numpy as np
+
+# torch and accelerate are imported where they are used: a command that is refused at once asks `is_first_to_fail`
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 RESTARTED = "TE_TRAINER_RESTARTED"
+FAILURE_WAIT = 2.0  # seconds that a failed process waits for the first one to fail in the same way
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
@@ -24,6 +30,9 @@ def device_type() -> str:
     What accelerate was told (`accelerate launch --cpu`, or `use_cpu: true` in its configuration) goes before the
     hardware. Labelling and training ask here alone, so that they always choose the same device.
     """
+    import torch
+    from accelerate.utils import parse_flag_from_env
+
     if parse_flag_from_env("ACCELERATE_USE_CPU"):
         return "cpu"
     if told := os.environ.get("ACCELERATE_TORCH_DEVICE"):
@@ -39,6 +48,8 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
         ddp_timeout: Seconds that a rank waits for the others before it fails. It holds for the process group, so only
             the first call in a process can set it. Default: torch's, 10 minutes on GPUs and 30 on CPUs.
     """
+    from accelerate import PartialState
+
     timeout = {} if ddp_timeout is None else {"timeout": timedelta(seconds=ddp_timeout)}
     return PartialState(cpu=device_type() == "cpu", **timeout)
 
@@ -49,6 +60,34 @@ def on_main_process(function: Callable[[], object]) -> None:
     if state.is_main_process:
         function()
     state.wait_for_everyone()
+
+
+def rows_of_rank(total: int) -> range:
+    """The rows, of so many, that this rank works on."""
+    state = process_state()
+    rank, ranks = state.process_index, state.num_processes
+    return range(total * rank // ranks, total * (rank + 1) // ranks)
+
+
+def shared_array(path: Path | None, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    """An array that all ranks fill together: a file that each of them maps into memory.
+
+    Args:
+        path: File on a disk that all ranks see. None, for one rank: the array lives in memory.
+    """
+    if path is None:
+        return np.empty(shape, dtype=dtype)
+    state = process_state()
+    if state.is_main_process:
+        with path.open("wb") as file:
+            # A mapped file that meets a full disk while it is written to kills the process: take the space before.
+            size = np.dtype(dtype).itemsize * int(np.prod(shape))
+            if hasattr(os, "posix_fallocate") and size:
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                os.ftruncate(file.fileno(), size)
+    state.wait_for_everyone()
+    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
 
 def keep_freed_memory() -> None:
@@ -81,6 +120,8 @@ def restart_process() -> None:
 
     The launcher takes it for the same process. What the old one held, in memory or on a device, is gone.
     """
+    from accelerate.utils import broadcast_object_list
+
     # The launcher's store outlives its processes and would give the new ones the addresses of the old.
     port = broadcast_object_list([_free_port()])[0]
     os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
@@ -94,6 +135,32 @@ def restart_process() -> None:
 def was_restarted() -> bool:
     """Whether `restart_process` started this process."""
     return RESTARTED in os.environ
+
+
+def is_first_to_fail() -> bool:
+    """Whether no other process that the same launcher started on this machine has failed before.
+
+    The processes of `accelerate launch` and `torchrun` find out by a file in the folder that the launcher makes for
+    their errors, anew at each start and on each machine. Processes of other launchers share no such folder; each of
+    them counts as the first.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not error_file:
+        return True
+    # a command that such a process starts inherits the variable, but not the parent
+    failed = Path(error_file).parents[1] / f"te_trainer-failed-{os.getppid()}"
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # the first process reports what fails on all of them, without naming a rank
+        deadline = time.monotonic() + FAILURE_WAIT
+        while not failed.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    try:
+        failed.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _free_port() -> int:

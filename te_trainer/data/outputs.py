@@ -1,4 +1,4 @@
-"""Predictions as files: block by block into `.tsv` or `.parquet`, there when they are whole."""
+"""Predictions as files: a `.tsv` or `.parquet` that is written block by block and appears when it is whole."""
 
 from __future__ import annotations
 
@@ -12,74 +12,74 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
 from te_trainer.files.atomic import atomic_file
 
-BLOCK = 10_000  # rows in memory while a file is written
 
-PREDICTIONS = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string()), ("prediction", pa.float32())])
-NEIGHBOURS = pa.schema(
-    [("query", pa.string()), ("rank", pa.int32()), ("sentence", pa.string()), ("score", pa.float32())]
-)
-
-
-def prediction_blocks(pairs: Dataset, predictions: np.ndarray) -> Iterator[pa.RecordBatch]:
-    """Rows of `sentence1`, `sentence2`, `prediction`.
+def prediction_blocks(pairs: Dataset, predictions: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Columns `sentence1`, `sentence2`, `prediction`, block by block.
 
     Args:
-        pairs: columns `sentence1` and `sentence2`.
         predictions: float32, shape (n,); NaN becomes null.
     """
-    for start in range(0, len(pairs), BLOCK):
-        block = pairs[start : start + BLOCK]
-        values = predictions[start : start + BLOCK]
-        columns = [block["sentence1"], block["sentence2"], pa.array(values, mask=np.isnan(values))]
-        yield pa.record_batch(columns, schema=PREDICTIONS)
+    for start in range(0, len(pairs), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        block = pairs[rows]
+        values = pa.array(predictions[rows], mask=np.isnan(predictions[rows]))
+        yield {**{name: block[name] for name in SENTENCE_COLUMNS}, "prediction": values}
 
 
 def neighbour_blocks(
     queries: Dataset, sentences: Dataset, rows: np.ndarray, scores: np.ndarray
-) -> Iterator[pa.RecordBatch]:
-    """Rows of `query`, `rank` (from 1), `sentence`, `score`, the queries in their order.
+) -> Iterator[dict[str, Any]]:
+    """Columns `query`, `rank` (from 1), `sentence`, `score`, block by block, the queries in their order.
 
     Args:
-        queries, sentences: column `sentence1`.
-        rows: int64, shape (q, k), which of `sentences` each query found, the nearest first.
+        queries, sentences: Column `sentence1`.
+        rows: Rows of `sentences` that each query found, the nearest first, int64, shape (q, k).
         scores: float32, shape (q, k).
     """
     top_k = rows.shape[1]
-    step = max(1, BLOCK // top_k)
+    step = max(1, BLOCK_ROWS // top_k)
     for start in range(0, len(queries), step):
-        asked = queries[start : start + step]["sentence1"]
-        found, places = np.unique(rows[start : start + step], return_inverse=True)
-        texts = pa.array(sentences[found.tolist()]["sentence1"]).take(pa.array(places.ravel()))
-        yield pa.record_batch(
-            [
-                [query for query in asked for _ in range(top_k)],
-                np.tile(np.arange(1, top_k + 1, dtype=np.int32), len(asked)),
-                texts,
-                np.asarray(scores[start : start + step], dtype=np.float32).ravel(),
-            ],
-            schema=NEIGHBOURS,
-        )
+        block = slice(start, start + step)
+        texts = queries[block]["sentence1"]
+        distinct, index = np.unique(rows[block], return_inverse=True)
+        yield {
+            "query": [query for query in texts for _ in range(top_k)],
+            "rank": np.tile(np.arange(1, top_k + 1, dtype=np.int32), len(texts)),
+            "sentence": pa.array(sentences[distinct.tolist()]["sentence1"]).take(pa.array(index.ravel())),
+            "score": np.asarray(scores[block], dtype=np.float32).ravel(),
+        }
 
 
-def write_table(path: Path, schema: pa.Schema, blocks: Iterable[pa.RecordBatch]) -> None:
-    """Write blocks of rows as a file that is there when it is whole.
+def write_table(path: Path, blocks: Iterable[dict[str, Any]]) -> None:
+    """Write blocks of columns as one file, in the format that its suffix names.
 
-    In a `.tsv`, tabs and line breaks inside a text become spaces, null an empty cell, and numbers have nine digits, as
-    many as float32 needs.
+    In a `.tsv`, tabs and line breaks inside a text become spaces, null becomes an empty cell, and numbers have nine
+    digits, as many as float32 needs.
     """
+    tables = map(pa.table, blocks)
+    write = _write_parquet if path.suffix.lower() == ".parquet" else _write_tsv
     with atomic_file(path) as partial:
-        if path.suffix.lower() == ".parquet":
-            with pq.ParquetWriter(partial, schema) as writer:
-                for block in blocks:
-                    writer.write_batch(block)
-            return
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("\t".join(schema.names) + "\n")
-            for block in blocks:
-                columns = [map(_cell, column.to_pylist()) for column in block]
-                file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+        write(partial, tables)
+
+
+def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> None:
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_tsv(path: Path, tables: Iterator[pa.Table]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number, table in enumerate(tables):
+            if number == 0:
+                file.write("\t".join(table.column_names) + "\n")
+            columns = [map(_cell, column.to_pylist()) for column in table.columns]
+            file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
 
 
 def _cell(value: Any) -> str:

@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from te_trainer.config import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.distributed import is_first_to_fail
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.escaping import printable
 
 if TYPE_CHECKING:
     from te_trainer.runs.manifest import RunManifest
-
-PATIENCE = 2.0  # seconds that a process which failed waits for the first one to fail in the same way
 
 Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
 
@@ -49,7 +47,7 @@ def run_command(main: Callable[[], None], again: str = "continues") -> int:
     except KeyboardInterrupt:
         return _complain(f"interrupted; the same command {again}", 130, by_name=False)
     except Exception:
-        if _is_first_to_fail():
+        if is_first_to_fail():
             raise
         return 1
     return 0
@@ -96,34 +94,8 @@ def run_in_output_dir(
 
 
 def _complain(sentence: str, status: int, by_name: bool = True) -> int:
-    if _is_first_to_fail():
+    if is_first_to_fail():
         rank = os.environ.get("RANK", "0")
         where = f"rank {rank}: " if by_name and rank != "0" else ""
         print(f"error: {where}{printable(sentence)}", file=sys.stderr)
     return status
-
-
-def _is_first_to_fail() -> bool:
-    """Whether no other process has failed that the same launcher started on this machine.
-
-    The processes of `accelerate launch` and `torchrun` find out by a file in the folder that the launcher makes for
-    their errors, anew at each start and on each machine. Processes of other launchers share no such folder; each of
-    them then counts as the first.
-    """
-    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not error_file:
-        return True
-    # a command that such a process starts inherits the variable, but not the parent
-    failed = Path(error_file).parents[1] / f"te_trainer-failed-{os.getppid()}"
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        # what fails on all of them is told by the first, without naming a rank
-        patience = time.monotonic() + PATIENCE
-        while not failed.exists() and time.monotonic() < patience:
-            time.sleep(0.05)
-    try:
-        failed.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError:
-        return True
-    return True
