@@ -31,7 +31,6 @@ ORDER = [
     "losses",
     "metrics",
     "files",
-    "shared_array",
     "distributed",
     "config",
     "compat",

@@ -374,7 +374,7 @@ def test_token_batches_of_nothing_are_none() -> None:
 
 
 def test_distinct_sentences_are_numbered_as_they_first_occur() -> None:
-    ids, first = distinct_sentences(columns([("b", "a"), ("a", "c"), ("b", "b"), ("c", "d")]))
+    ids, first = distinct_sentences(Dataset.from_dict(columns([("b", "a"), ("a", "c"), ("b", "b"), ("c", "d")])))
     assert ids.tolist() == [[0, 1], [1, 2], [0, 0], [2, 3]]
     assert first.tolist() == [0, 1, 3, 7]
 

@@ -189,7 +189,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were many more sentences than fit into one product, and more rows than into one written block."""
     monkeypatch.setattr(search, "QUERIES", 7)
     monkeypatch.setattr(search, "VECTORS", 13)
-    monkeypatch.setattr(outputs, "BLOCK", 24)
+    monkeypatch.setattr(outputs, "BLOCK_ROWS", 24)
 
 
 def expected_neighbours(model: str, queries: list[str], texts: list[str], count: int) -> list[list[dict[str, Any]]]:

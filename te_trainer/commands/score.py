@@ -3,12 +3,13 @@
     accelerate launch recipes/score.py --model MODEL --data.pairs pairs.csv --output scores.tsv
     accelerate launch recipes/score.py --model MODEL --data.sentences sentences.txt --top_k 5 --output nearest.tsv
 
-Whether the model is a bi-encoder or a cross-encoder is found out from its checkpoint. `--help` lists all keys.
+The checkpoint says whether the model is a bi-encoder or a cross-encoder. `--help` lists all keys.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from te_trainer.config import ScoreConfig, parse_score
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from te_trainer.models import Encoder
     from te_trainer.runs.progress import RunProgress
+
+Blocks = Iterator[dict[str, Any]]  # of the output's columns
 
 
 def main() -> None:
@@ -27,6 +29,7 @@ def main() -> None:
     ################
     config = parse_score()
     from te_trainer.config.commands import check_output
+    from te_trainer.data.outputs import write_table
     from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
     from te_trainer.errors import InputError
     from te_trainer.files.atomic import PARTIAL
@@ -50,7 +53,7 @@ def main() -> None:
         [(source, data.dir) for source in (data.pairs, data.sentences, data.queries) if source is not None],
     )
     kind = check_encoder(config.model, config.pooling, config.prompt, config.max_length)
-    if config.data.sentences is not None and kind == "cross-encoder":
+    if data.sentences is not None and kind == "cross-encoder":
         raise InputError(
             f"model: {config.model} is a cross-encoder, which has no vectors to search by; name a bi-encoder, and this "
             "one as rerank"
@@ -59,7 +62,7 @@ def main() -> None:
         raise InputError(f"rerank: {config.rerank} is a bi-encoder; name a cross-encoder")
 
     ################
-    # Scores, in a folder that goes when they are written
+    # Scores; what lies in the scratch folder meanwhile is removed with it
     ################
     output = Path(config.output)
     scratch = output.with_name(f"{PARTIAL}{output.name}.scratch")
@@ -70,158 +73,132 @@ def main() -> None:
         scratch_folder(scratch),
         progress,
     ):
-        # another process may have written it since the command line was read
+        # another process may have written the output since the command line was read
         check_output(config.output, config.overwrite)
-        if config.data.pairs is not None:
-            score(config, config.data.pairs, scratch, progress)
-        else:
-            search(config, scratch, progress)
+        blocks = (score if data.pairs is not None else search)(config, scratch, progress)
+        if state.is_main_process:
+            write_table(output, blocks)
         progress.say(f"The scores are in {output}.")
     shutdown_process_group()
 
 
-def score(config: ScoreConfig, source: str, scratch: Path, progress: RunProgress) -> None:
+def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     """Score every pair of a source."""
     import numpy as np
     from datasets import Dataset
 
     from te_trainer.data import rows_with_both, write_rows
-    from te_trainer.data.outputs import PREDICTIONS, prediction_blocks, write_table
+    from te_trainer.data.outputs import prediction_blocks
     from te_trainer.distributed import process_state
     from te_trainer.labelling import score_pairs
-    from te_trainer.models import describe_encoder, load_encoder
 
-    state = process_state()
-    file = scratch / "pairs.arrow"
-    data = config.data
-    if state.is_main_process:
-        for note in write_rows(source, file, columns=data.columns, benchmark_folder=data.dir, split=data.split):
+    file, data = scratch / "pairs.arrow", config.data
+    assert data.pairs is not None
+    if progress.enabled:
+        for note in write_rows(data.pairs, file, columns=data.columns, benchmark_folder=data.dir, split=data.split):
             progress.say(f"pairs: {note}")
-    state.wait_for_everyone()
+    process_state().wait_for_everyone()
     pairs = Dataset.from_file(str(file))
-    filled = rows_with_both(pairs)
-    lacking = len(pairs) - len(filled)
-    progress.say(
-        f"pairs: {source}: {len(pairs):,} rows" + (f", {lacking:,} lack a sentence and get no score" if lacking else "")
-    )
+    whole = rows_with_both(pairs)
+    lacking = len(pairs) - len(whole)
+    note = f", {lacking:,} lack a sentence and get no score" if lacking else ""
+    progress.say(f"pairs: {data.pairs}: {len(pairs):,} rows{note}")
 
-    encoder = load_encoder(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
-    progress.say(f"model: {config.model}: {describe_encoder(encoder)}")
-    say_truncation(encoder, pairs, "max_length", progress)
-    progress.begin("pairs", 1)
+    encoder = load(config, "model", {"pairs": pairs}, progress)
     predictions = np.full(len(pairs), np.nan, dtype=np.float32)
-    predictions[filled] = score_pairs(
-        encoder,
-        pairs.select(filled) if lacking else pairs,
-        scratch=scratch,
-        progress=progress.advance,
-        **speed(config),
-    )
-    progress.end()
-    if state.is_main_process:
-        write_table(Path(config.output), PREDICTIONS, prediction_blocks(pairs, predictions))
+    chosen = pairs.select(whole) if lacking else pairs
+    with stage("pairs", config, progress) as arguments:
+        predictions[whole] = score_pairs(encoder, chosen, scratch=scratch, **arguments)
+    return prediction_blocks(pairs, predictions)
 
 
-def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> None:
+def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     """Find the nearest sentences of each sentence, or of each query."""
     import numpy as np
-    from datasets import Dataset
 
     from te_trainer.data import SentenceManifest, build_sentences
-    from te_trainer.data.outputs import NEIGHBOURS, neighbour_blocks, write_table
+    from te_trainer.data.outputs import neighbour_blocks
     from te_trainer.distributed import process_state
     from te_trainer.errors import InputError
-    from te_trainer.labelling import embed_sentences
-    from te_trainer.models import BiEncoder, CrossEncoder, describe_encoder, load_encoder
-    from te_trainer.search import nearest, score_found
+    from te_trainer.labelling import embed_sentences, score_pairs
+    from te_trainer.search import nearest, write_neighbour_pairs
 
     ################
     # Sentences and queries
     ################
-    state = process_state()
     data = config.data
     named = {"sentences": data.sentences, "queries": data.queries}
     sources = {name: source for name, source in named.items() if source is not None}
-    if state.is_main_process:
+    reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split}
+    if progress.enabled:
         for name, source in sources.items():
-            build_sentences(
-                [source],
-                scratch / name,
-                column=data.column,
-                columns=data.columns,
-                split=data.split,
-                benchmark_folder=data.dir,
-                key=f"data.{name}",
-            )
-    state.wait_for_everyone()
-    texts = {}
-    lines = []
-    for name in sources:
-        counts, texts[name] = SentenceManifest.load(scratch / name)
-        lines += counts.describe()
+            build_sentences([source], scratch / name, **reading, benchmark_folder=data.dir, key=f"data.{name}")
+    process_state().wait_for_everyone()
+    loaded = {name: SentenceManifest.load(scratch / name) for name in sources}
+    texts = {name: dataset for name, (_, dataset) in loaded.items()}
     sentences, queries = texts["sentences"], texts.get("queries", texts["sentences"])
-    others = len(sentences) - (queries is sentences)
-    if not others:
+    candidates = len(sentences) - (queries is sentences)
+    if not candidates:
         raise InputError(f"data.sentences: one distinct sentence in {data.sentences}; at least two are needed")
-    for line in lines:
-        progress.say(line)
-    top_k = min(config.top_k, others)
+    for manifest, _ in loaded.values():
+        for line in manifest.describe():
+            progress.say(line)
+    top_k = min(config.top_k, candidates)
     if top_k < config.top_k:
         progress.say(f"top_k: {top_k:,}, because there are no more")
 
     ################
     # Vectors, and the nearest of them
     ################
-    encoder = load_encoder(config.model, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
-    assert isinstance(encoder, BiEncoder)
-    progress.say(f"model: {config.model}: {describe_encoder(encoder)}")
-    for name in sources:
-        say_truncation(encoder, texts[name], "max_length", progress, name)
+    encoder = load(config, "model", texts, progress)
     progress.total = len(sources) + 1 + (config.rerank is not None)
-    vectors: dict[str, np.ndarray] = {}
-    for name in sources:
-        progress.begin(name, 1)
-        vectors[name] = embed_sentences(
-            encoder, texts[name], scratch / name, progress=progress.advance, **speed(config)
-        )
-        progress.end()
+    vectors = {}
+    for name, dataset in texts.items():
+        with stage(name, config, progress) as arguments:
+            vectors[name] = embed_sentences(encoder, dataset, scratch / name, **arguments)
     del encoder
-    progress.begin("nearest", 1)
-    rows, scores = nearest(vectors["sentences"], vectors.get("queries"), top_k, scratch, progress.advance)
-    progress.end()
+    with stage("nearest", config, progress):
+        rows, scores = nearest(vectors["sentences"], vectors.get("queries"), top_k, scratch, progress.advance)
 
     ################
     # A cross-encoder's order of them
     ################
     if config.rerank is not None:
-        reranker = load_encoder(config.rerank)
-        assert isinstance(reranker, CrossEncoder)
-        progress.say(f"rerank: {config.rerank}: {describe_encoder(reranker)}")
-        progress.begin("rerank", 1)
-        scores = score_found(reranker, queries, sentences, rows, scratch, progress.advance, **speed(config))
-        progress.end()
-        found = Dataset.from_file(str(scratch / "found.arrow"))
-        say_truncation(reranker, found, "max_length in its training", progress, "rerank")
+        pairs = write_neighbour_pairs(queries, sentences, rows, scratch / "pairs.arrow")
+        reranker = load(config, "rerank", {"rerank": pairs}, progress)
+        with stage("rerank", config, progress) as arguments:
+            scores = score_pairs(reranker, pairs, scratch=scratch, **arguments).reshape(rows.shape)
         order = np.argsort(-scores, axis=1, kind="stable")
         rows, scores = (np.take_along_axis(array, order, axis=1) for array in (rows, scores))
-
-    if state.is_main_process:
-        write_table(Path(config.output), NEIGHBOURS, neighbour_blocks(queries, sentences, rows, scores))
+    return neighbour_blocks(queries, sentences, rows, scores)
 
 
-def say_truncation(encoder: Encoder, pairs: Dataset, key: str, progress: RunProgress, title: str = "pairs") -> None:
-    """Say how many texts are longer than the encoder reads, if there are any."""
+def load(config: ScoreConfig, key: str, texts: dict[str, Dataset], progress: RunProgress) -> Any:
+    """Load the encoder that a key names; say what it is, and how many of the texts are longer than it reads."""
+    from te_trainer.models import describe_encoder, load_encoder
     from te_trainer.runs.truncation import count_truncation, describe_truncation
 
-    if progress.enabled:
+    if key == "model":
+        name, length_key = config.model, "max_length"
+        encoder = load_encoder(name, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
+    else:
+        name, length_key = str(config.rerank), "max_length in its training"
+        encoder = load_encoder(name)
+    progress.say(f"{key}: {name}: {describe_encoder(encoder)}")
+    for title, pairs in texts.items() if progress.enabled else ():
         prompt = getattr(encoder, "prompt", "")
         counts = count_truncation(pairs, encoder.kind, encoder.tokenizer, encoder.max_length, prompt)
         if counts["cut"]:
-            progress.say(describe_truncation(title, encoder.kind, counts, key))
+            progress.say(describe_truncation(title, encoder.kind, counts, length_key))
+    return encoder
 
 
-def speed(config: ScoreConfig) -> dict[str, Any]:
-    """What changes how fast an encoder is, and next to nothing of what it says."""
+@contextlib.contextmanager
+def stage(title: str, config: ScoreConfig, progress: RunProgress) -> Iterator[dict[str, Any]]:
+    """Show a stage's progress; give the arguments that all functions of labelling take."""
     from te_trainer.models.precision import resolve_precision
 
-    return {"precision": resolve_precision(config.precision), "batch_tokens": config.batch_tokens}
+    progress.begin(title, 1)
+    precision = resolve_precision(config.precision)
+    yield {"precision": precision, "batch_tokens": config.batch_tokens, "progress": progress.advance}
+    progress.end()

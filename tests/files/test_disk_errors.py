@@ -26,13 +26,12 @@ def write_all(root: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
-    from accelerate import PartialState
     from datasets import Dataset
     from safetensors.torch import save_file
 
     from te_trainer.data.arrow_io import PAIR_SCHEMA, write_arrow
+    from te_trainer.distributed import shared_array
     from te_trainer.files.atomic import atomic_file
-    from te_trainer.shared_array import SharedArray
 
     numbers = np.random.default_rng(0).random(64_000)
     text = pa.record_batch([["x" * 1000] * 250] * 2, schema=PAIR_SCHEMA)
@@ -42,7 +41,7 @@ def write_all(root: Path) -> None:
         "labels": lambda path: Dataset.from_dict({"score": numbers}).save_to_disk(str(path)),
         "numpy": lambda path: np.save(path, numbers),
         "npz": lambda path: np.savez(path, numbers),
-        "shared array": lambda path: SharedArray(path, (128_000,), PartialState(cpu=True)),
+        "shared array": lambda path: shared_array(path, (128_000,)),
         "safetensors": lambda path: save_file({"a": torch.from_numpy(numbers)}, path),
         "torch": lambda path: torch.save({"a": torch.from_numpy(numbers)}, path),
         "parquet": lambda path: pq.write_table(pa.table({"a": numbers}), path),
