@@ -19,7 +19,7 @@ def make_metric(name: str) -> type[evaluate.Metric]:
     """
     function: metrics.Metric = getattr(metrics, name)
 
-    class PairMetric(evaluate.Metric):
+    class PairMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
         def _info(self) -> evaluate.MetricInfo:
             value = datasets.Value("float64")
             return evaluate.MetricInfo(
