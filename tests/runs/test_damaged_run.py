@@ -347,12 +347,12 @@ def test_a_best_checkpoint_that_is_gone_is_named(
     run: Callable[..., Outcome], interrupted: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(interrupted, tmp_path / "run")
-    workshop = root / "cycle-1" / "tiny" / ".training-cross-encoder"
-    (checkpoint,) = workshop.glob("checkpoint-*")
-    best = workshop / "checkpoint-0"
+    checkpoints = root / "cycle-1" / "tiny" / ".training-cross-encoder"
+    (checkpoint,) = checkpoints.glob("checkpoint-*")
+    best = checkpoints / "checkpoint-0"
     write_state(checkpoint, best_model_checkpoint=str(best))
     sentence = sentence_of_last(run(root, "--cross_encoder.eval_steps", "1"))
-    assert sentence.startswith(f"{best} is not there any more; delete the folder {workshop}, and ")
+    assert sentence.startswith(f"{best} is not there any more; delete the folder {checkpoints}, and ")
 
 
 @pytest.mark.parametrize("damage", [cut, remove])

@@ -118,16 +118,13 @@ def test_an_adapter_that_is_kept_gives_the_same_scores_through_peft(kind: str, p
     np.testing.assert_allclose(score_pairs(encoder, pairs()), merged, rtol=0, atol=1e-5)
 
 
-def test_what_a_training_costs_is_said_once_and_recorded(plm: str, tmp_path: Path) -> None:
-    full, said_of_full = train("bi-encoder", plm, tmp_path / "full", LoraConfig())
-    lora, said_of_lora = train("bi-encoder", plm, tmp_path / "lora", LoraConfig(rank=2))
+def test_a_training_says_and_records_how_much_it_trains(plm: str, tmp_path: Path) -> None:
     weights = BiEncoder.from_pretrained(plm).model.num_parameters()
     adapters = 2 * (4 * 2 * (32 + 32) + 2 * 2 * (32 + 64))
-    assert (full["trainable"], full["parameters"]) == (weights, weights)
-    assert (lora["trainable"], lora["parameters"]) == (adapters, weights + adapters)
-    for record, said in ((full, said_of_full), (lora, said_of_lora)):
-        share = 100 * record["trainable"] / record["parameters"]
-        assert said.count(f"parameters ({share:.2f} %) are trained; batches of 8 pairs") == 1
+    for lora, trained, all_of_them in ((None, weights, weights), (2, adapters, weights + adapters)):
+        record, said = train("bi-encoder", plm, tmp_path / f"rank-{lora}", LoraConfig(rank=lora))
+        assert (record["trainable"], record["parameters"]) == (trained, all_of_them)
+        assert said.count(f"parameters ({100 * trained / all_of_them:.2f} %) are trained; batches of 8 pairs") == 1
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, l
 from torch import Tensor
 from transformers import TrainerCallback
 
+from te_trainer.config.schema import CrossEncoderConfig
 from te_trainer.errors import InputError
 from te_trainer.runs.checks import check_section
 from te_trainer.trainers import CrossEncoderTrainingArguments
@@ -181,7 +182,7 @@ def test_what_cannot_go_with_it_is_refused(models: dict[str, str], tmp_path: Pat
         with pytest.raises(InputError, match=about):
             CrossEncoderTrainingArguments(output_dir=str(tmp_path), official_adamw=True, **values)
         with pytest.raises(InputError, match=f"cross_encoder.official_adamw: .*{about}"):
-            check_section("cross_encoder", {"official_adamw": True, **values})
+            check_section("cross_encoder", CrossEncoderConfig(official_adamw=True, training=values))
     encoder: Any = load("cross-encoder", models["bert"])
     plain = trainer_of(encoder, tmp_path, labelled())
     args = CrossEncoderTrainingArguments(output_dir=str(tmp_path), official_adamw=True)
