@@ -1,7 +1,13 @@
 """Private names of other libraries that the package cannot do without, each in one place.
 
-Tested with torch 2.13, transformers 5.23, accelerate 1.15. Whoever raises an upper bound in `setup.py` looks at each of
-them.
+Tested with torch 2.13, transformers 5.23, accelerate 1.15, datasets 5.2. Whoever raises an upper bound in `setup.py`
+looks at each of them.
+
+Attributes of objects are used where the objects are:
+
+- trainers/publishing.py: `Trainer._push_from_checkpoint` (overridden), `Trainer._finish_current_push`
+- trainers/base.py: `Trainer._train_batch_size`, and `_is_accelerate_prepared` of a model
+- trainers/arguments.py: `TrainingArguments._n_gpu`
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from datasets import Dataset
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -35,3 +42,8 @@ def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
     backward: Any = torch._softmax_backward_data
     result: Tensor = backward(gradient, probabilities, -1, probabilities.dtype)
     return result
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """Fingerprint of a data set's rows, which `Dataset.map` builds its own on."""
+    return dataset._fingerprint

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from enum import Enum
 from typing import Any, TypeVar
 
 from accelerate import PartialState
@@ -127,9 +126,8 @@ class PairTrainingArguments(TrainingArguments):
                 self.autocast = "bfloat16"
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
-        as_set = {
-            name: getattr(self, name) for name in (*DECIDED_BY_TRAINER, "metric_for_best_model", "greater_is_better")
-        }
+        undecided = (*DECIDED_BY_TRAINER, "metric_for_best_model", "greater_is_better")
+        as_set = {name: getattr(self, name) for name in undecided}
         for name, value in DECIDED_BY_TRAINER.items():
             if as_set[name] is None:
                 setattr(self, name, value)
@@ -140,9 +138,7 @@ class PairTrainingArguments(TrainingArguments):
             if value is None or name == "load_best_model_at_end":
                 setattr(self, name, value)
         if self.official_adamw:
-            check_official_adamw(
-                str(self.optim.value if isinstance(self.optim, Enum) else self.optim), self.adam_epsilon
-            )
+            check_official_adamw(str(getattr(self.optim, "value", self.optim)), self.adam_epsilon)
         if self.n_gpu > 1:
             # nn.DataParallel would give a whole batch to each GPU, and make one step of them all
             self._n_gpu = 1

@@ -48,8 +48,8 @@ OTHER_TRAINERS_ARGUMENTS = {
 class PairTrainer(EvaluatingTrainer):
     """Base of the two trainers: a Trainer of an encoder on pairs of sentences.
 
-    It and its bases override public methods of `transformers.Trainer`, and the private ones that
-    `te_trainer.compat` lists.
+    It and its bases override public methods of `transformers.Trainer`, and one private one that `te_trainer.compat`
+    lists.
     """
 
     # `scale_loss_for_step` weighs every micro-batch by its pairs; the Trainer would weigh a small last one as much as
@@ -245,10 +245,9 @@ class PairTrainer(EvaluatingTrainer):
             dataset = as_dataset(pairs, "train_dataset", stream=True)
             if isinstance(dataset, IterableDataset) and self.args.max_steps <= 0:
                 raise InputError("max_steps: an IterableDataset has no length; say how many steps to train")
-            check = PairCheck("train_dataset")
-            if self.check_labels and not self._takes_any_label():
-                reason = f"loss '{self.args.loss}' takes labels in [-1, 1]; scale them, or set check_labels=False"
-                check = PairCheck("train_dataset", low=-1, high=1, reason=reason)
+            reason = f"loss '{self.args.loss}' takes labels in [-1, 1]; scale them, or set check_labels=False"
+            takes_any = self._takes_any_label() or not self.check_labels
+            check = PairCheck("train_dataset", label_range_reason=None if takes_any else reason)
             with self.args.main_process_first(desc="tokenising"):
                 pairs = self.tokenise(dataset, check, training=True)
         self._train_dataset: Any = pairs

@@ -17,7 +17,7 @@ from te_trainer.models.collation import BiEncoderCollator
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.contrastive import SentenceViews, attach_head, detach_head, drop_saved_head, in_batch_loss
-from te_trainer.trainers.datasets import PairCheck, tokenise_sentences
+from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, token_ids, tokenised
 
 # The losses of vectors of both sides and of labels, by name; info_nce takes no labels.
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor] | None] = {
@@ -68,9 +68,8 @@ class BiEncoderTrainer(PairTrainer):
         """Token ids of both sentences; for info_nce, views that are tokenised when their turn comes."""
         encoder, args = self.encoder, self.args
         if not (training and args.loss == "info_nce"):
-            return tokenise_sentences(
-                pairs, encoder.tokenizer, encoder.max_length, encoder.prompt, check, with_row_numbers=not training
-            )
+            key = (encoder.tokenizer, encoder.max_length, encoder.prompt)
+            return tokenised(pairs, [self._encode], check, key, with_row_numbers=not training)
         if isinstance(pairs, IterableDataset):
             raise InputError(
                 "train_dataset: info_nce draws its batches from the whole of it; give a Dataset instead of a stream"
@@ -80,7 +79,7 @@ class BiEncoderTrainer(PairTrainer):
                 f"mlp_head: the head stands on [CLS], but pooling is {encoder.pooling}; set one or the other"
             )
         seed = args.seed if args.data_seed is None else args.data_seed
-        views = SentenceViews(pairs, encoder.tokenizer, encoder.max_length, args.span, seed, encoder.prompt)
+        views = SentenceViews(pairs, encoder, args.span, seed)
         batch = args.train_batch_size * args.world_size
         if len(views) < batch:
             raise InputError(
@@ -88,6 +87,11 @@ class BiEncoderTrainer(PairTrainer):
                 "per_device_train_batch_size"
             )
         return views
+
+    def _encode(self, rows: Columns) -> Columns:
+        one, two = (token_ids(self.encoder, rows[column]) for column in SENTENCE_COLUMNS)
+        lengths = [max(len(first), len(second)) for first, second in zip(one, two, strict=True)]
+        return {"input_ids1": one, "input_ids2": two, "length": lengths}
 
     def outputs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """`scores` (cosines, shape (n,)), and `embeddings1` and `embeddings2` (shape (n, hidden))."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError
@@ -20,22 +20,18 @@ LOWER_RATE_HINT = "try a lower learning rate"
 class EvaluateEachEpoch(TrainerCallback):
     """Evaluate and save at the end of each epoch too, beside every `eval_steps` steps."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = self.evaluated_at = -1
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = state.global_step
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # not in on_evaluate: another callback may evaluate something else
         if control.should_evaluate:
             self.evaluated_at = state.global_step
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.evaluated_at != state.global_step and state.global_step >= args.eval_delay:
             control.should_evaluate = args.eval_strategy != "no"
         # with "best", the evaluation decides whether a checkpoint is saved
@@ -49,7 +45,7 @@ class MarkWholeCheckpoints(TrainerCallback):
     The mark lists the files with their sizes in bytes, because a Trainer resumes silently where a state is missing.
     """
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         process_state().wait_for_everyone()
         folder = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         # a trial of a hyper-parameter search saves in a folder of its own
@@ -70,9 +66,7 @@ class StopOnNaN(TrainerCallback):
 
     first_bad_step: Tensor | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.first_bad_step = None
 
     def watch(self, loss: Tensor, step: int) -> None:
@@ -82,14 +76,12 @@ class StopOnNaN(TrainerCallback):
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step == 0)
         self.first_bad_step = torch.where(bad, step, self.first_bad_step)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         fetches_anyway = control.should_log or control.should_save or control.should_evaluate
         if self.first_bad_step is not None and (fetches_anyway or self.first_bad_step.device.type == "cpu"):
             self._raise_if_bad()
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._raise_if_bad()
 
     def _raise_if_bad(self) -> None:

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils import data
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from te_trainer.errors import InputError
 from te_trainer.losses import info_nce
-from te_trainer.models.tokenization import tokenise
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck
+from te_trainer.models import BiEncoder
+from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck, token_ids
 
 CHECKED_TOGETHER = 10_000  # rows
 MIN_MASKED_LENGTH = 30  # characters (Mirror-BERT's code, src/data_loader.py)
@@ -33,7 +33,6 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
             where dropout makes the views).
         span: Characters of `sentence2` that a mask token replaces (Mirror-BERT); 0 for none.
         seed: The position of a mask follows from (seed, epoch, row) alone.
-        prompt: Text in front of every sentence, never masked.
 
     Raises:
         InputError: A column is missing, there are no rows, or the tokenizer has no mask token.
@@ -42,24 +41,20 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
     def __init__(
         self,
         pairs: Dataset,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
+        encoder: BiEncoder,
         span: int = 0,
         seed: int = 0,
-        prompt: str = "",
     ) -> None:
         check = PairCheck("train_dataset", label_needed=False)
         check.columns(pairs)
-        if span and tokenizer.mask_token is None:
+        if span and encoder.tokenizer.mask_token is None:
             raise InputError("span: the model's tokenizer has no mask token to replace a span with; set span to 0")
         self.pairs = pairs.select_columns(list(SENTENCE_COLUMNS))
         for start in range(0, len(pairs), CHECKED_TOGETHER):
             check.rows(self.pairs[start : start + CHECKED_TOGETHER], start)
-        self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.encoder = encoder
         self.span = span
         self.seed = seed
-        self.prompt = prompt
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -71,16 +66,13 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         epochs_and_rows = [divmod(index, len(self)) for index in indices]
         one, two = (self.pairs[[row for _, row in epochs_and_rows]][column] for column in SENTENCE_COLUMNS)
         if self.span:
-            mask = str(self.tokenizer.mask_token)
+            mask = str(self.encoder.tokenizer.mask_token)
             two = [
                 mask_span(text, self.span, mask, np.random.default_rng((self.seed, epoch, row, 1)))
                 for text, (epoch, row) in zip(two, epochs_and_rows, strict=True)
             ]
-        first, second = (
-            tokenise(self.tokenizer, self.max_length, [self.prompt + text for text in texts])["input_ids"]
-            for texts in (one, two)
-        )
-        return [{"input_ids1": ids1, "input_ids2": ids2} for ids1, ids2 in zip(first, second, strict=True)]
+        ids = (token_ids(self.encoder, texts) for texts in (one, two))
+        return [{"input_ids1": first, "input_ids2": second} for first, second in zip(*ids, strict=True)]
 
 
 def mask_span(text: str, span: int, mask: str, generator: np.random.Generator) -> str:

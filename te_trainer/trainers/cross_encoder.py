@@ -11,9 +11,10 @@ from te_trainer.losses import logit_mse, soft_bce
 from te_trainer.models import CrossEncoder
 from te_trainer.models.collation import CrossEncoderCollator
 from te_trainer.models.cross_encoder import Activation
+from te_trainer.models.tokenization import tokenise
 from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
-from te_trainer.trainers.datasets import PairCheck, tokenise_pairs
+from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, tokenised
 
 # The losses of logits and labels, by name, and the activation that makes scores of logits trained with them.
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bce": soft_bce, "mse": logit_mse}
@@ -59,10 +60,19 @@ class CrossEncoderTrainer(PairTrainer):
 
     def tokenise(self, pairs: Any, check: PairCheck, training: bool) -> Any:
         """Token ids of pairs; in both orders for training, if `args.both_orders`."""
-        encoder, both_orders = self.encoder, training and self.args.both_orders
-        return tokenise_pairs(
-            pairs, encoder.tokenizer, encoder.max_length, both_orders, check, with_row_numbers=not training
-        )
+        tokenizer, max_length = self.encoder.tokenizer, self.encoder.max_length
+
+        def in_order(*sides: str) -> Callable[[Columns], Columns]:
+            def encode(rows: Columns) -> Columns:
+                encoded = tokenise(tokenizer, max_length, *(rows[side] for side in sides))
+                return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+            return encode
+
+        orders = [in_order(*SENTENCE_COLUMNS)]
+        if training and self.args.both_orders:
+            orders.append(in_order(*SENTENCE_COLUMNS[::-1]))
+        return tokenised(pairs, orders, check, (tokenizer, max_length), with_row_numbers=not training)
 
     def _prepare_encoder(self) -> None:
         self.encoder.activate_with(ACTIVATIONS[self.args.loss])

@@ -12,9 +12,10 @@ import numpy as np
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from torch.utils.data import IterableDataset as TorchIterableDataset
-from transformers import PreTrainedTokenizerBase
 
+from te_trainer.compat import dataset_fingerprint
 from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder
 from te_trainer.models.tokenization import tokenise
 
 SENTENCE_COLUMNS = ("sentence1", "sentence2")
@@ -33,15 +34,12 @@ class PairCheck:
     Args:
         name: Name of the argument that holds the data set.
         label_needed: Whether a data set without the column `label` is refused.
-        low, high: Labels outside of this interval are refused.
-        reason: Why such labels are refused, and what works instead.
+        label_range_reason: Why labels outside of [-1, 1] are refused, and how to fix it; None where they are not.
     """
 
     name: str
     label_needed: bool = True
-    low: float = -math.inf
-    high: float = math.inf
-    reason: str = ""
+    label_range_reason: str | None = None
 
     def columns(self, dataset: Pairs) -> list[str]:
         """The columns that are read.
@@ -86,8 +84,8 @@ class PairCheck:
                     f"{self.name}: row {row}: label is {_short(label)}, which is no finite number; leave the row out, "
                     f"or give a number{hint}"
                 )
-            if not self.low - LABEL_TOLERANCE <= float(label) <= self.high + LABEL_TOLERANCE:
-                raise InputError(f"{self.name}: row {row}: label is {float(label):g}; {self.reason}")
+            if self.label_range_reason is not None and abs(float(label)) > 1 + LABEL_TOLERANCE:
+                raise InputError(f"{self.name}: row {row}: label is {float(label):g}; {self.label_range_reason}")
 
 
 def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
@@ -133,85 +131,23 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
         raise InputError(f"{name}: a column holds values of several types ({reason})") from None
 
 
-def tokenise_sentences(
-    pairs: AnyPairs,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    prompt: str = "",
-    check: PairCheck | None = None,
-    with_row_numbers: bool = False,
-) -> AnyPairs:
-    """Token ids for a bi-encoder: `input_ids1`, `input_ids2`, `length` (tokens of the longer sentence), `label`.
-
-    Args:
-        prompt: Text in front of every sentence.
-        check: Refuses rows.
-        with_row_numbers: Whether a column `row` holds each row's index in `pairs`.
-    """
-
-    def sentences(rows: Columns) -> Columns:
-        one, two = (
-            tokenise(tokenizer, max_length, [prompt + text for text in rows[column]])["input_ids"]
-            for column in SENTENCE_COLUMNS
-        )
-        return {
-            "input_ids1": one,
-            "input_ids2": two,
-            "length": [max(map(len, ids)) for ids in zip(one, two, strict=True)],
-        }
-
-    return _tokenised(pairs, [sentences], (tokenizer, max_length, prompt), check, with_row_numbers)
-
-
-def tokenise_pairs(
-    pairs: AnyPairs,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    both_orders: bool = False,
-    check: PairCheck | None = None,
-    with_row_numbers: bool = False,
-) -> AnyPairs:
-    """Token ids for a cross-encoder: the tokenizer's columns for a pair, `length`, `label`.
-
-    Args:
-        both_orders: Whether all pairs come once as they are and once swapped, with the same label. A stream gives a
-            thousand pairs as they are, then the same ones swapped.
-        check: Refuses rows.
-        with_row_numbers: Whether a column `row` holds each row's index in `pairs`.
-    """
-
-    def in_order(*sides: str) -> Callable[[Columns], Columns]:
-        def encode(rows: Columns) -> Columns:
-            encoded = tokenise(tokenizer, max_length, *(rows[side] for side in sides))
-            return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
-
-        return encode
-
-    orders = [in_order(*SENTENCE_COLUMNS), *([in_order(*SENTENCE_COLUMNS[::-1])] if both_orders else [])]
-    return _tokenised(pairs, orders, (tokenizer, max_length), check, with_row_numbers)
-
-
-def is_tokenised(dataset: Any) -> bool:
-    """Whether these are rows that the functions above gave."""
-    if not isinstance(dataset, Dataset) or SENTENCE_COLUMNS[0] in dataset.column_names:
-        return False
-    return any(name.startswith("input_ids") for name in dataset.column_names)
-
-
-def column_values(dataset: Dataset, column: str) -> np.ndarray:
-    """A column of numbers, shape (n,)."""
-    return np.asarray(dataset.with_format("numpy")[column][:])
-
-
-def _tokenised(
+def tokenised(
     pairs: AnyPairs,
     orders: Sequence[Callable[[Columns], Columns]],
-    settings: tuple[Any, ...],
-    check: PairCheck | None,
+    check: PairCheck,
+    key: tuple[Any, ...],
     with_row_numbers: bool,
 ) -> AnyPairs:
-    """The rows of each order, one order after the other."""
-    check = check or PairCheck("dataset")
+    """Rows of token ids: columns of the encoder, `length` (of what pads the row), and `label` where pairs have one.
+
+    Args:
+        pairs: A stream stays a stream.
+        orders: Functions from columns of text to columns of the encoder. All pairs come once for each of them: of a
+            `Dataset` all pairs of the first one stand in front, of a stream a thousand.
+        check: Refuses rows.
+        key: The tokenizer, and whatever else the result depends on.
+        with_row_numbers: Whether a column `row` holds each row's index in `pairs`.
+    """
     columns = check.columns(pairs)
     pairs = pairs.select_columns(columns)
     if isinstance(pairs, IterableDataset):
@@ -227,24 +163,40 @@ def _tokenised(
         check.rows(rows, indices[0])
         return orders[order](rows) | ({"row": indices} if with_row_numbers else {})
 
-    # The cache of `Dataset.map` would pickle the tokenizer for each call, which takes half a second.
-    tokenizer, *others = settings
-    key: list[Any] = []
+    tokenizer, *others = key
     if tokenizer.is_fast:
-        key = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side, *others]
-    return concatenate_datasets(
-        [
-            pairs.map(
-                encode_one,
-                batched=True,
-                with_indices=True,
-                remove_columns=list(SENTENCE_COLUMNS),
-                fn_kwargs={"order": order},
-                new_fingerprint=Hasher.hash([pairs._fingerprint, key, check, with_row_numbers, order]) if key else None,
-            )
-            for order in range(len(orders))
-        ]
-    )
+        # pickled for each call, as `Dataset.map` would, it takes half a second
+        tokenizer = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side]
+    cache_key: list[Any] = [dataset_fingerprint(pairs), tokenizer, others, check, with_row_numbers]
+    parts = [
+        pairs.map(
+            encode_one,
+            batched=True,
+            with_indices=True,
+            remove_columns=list(SENTENCE_COLUMNS),
+            fn_kwargs={"order": order},
+            new_fingerprint=Hasher.hash([*cache_key, order]),
+        )
+        for order in range(len(orders))
+    ]
+    return concatenate_datasets(parts)
+
+
+def token_ids(encoder: BiEncoder, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of sentences as a bi-encoder reads them: behind its prompt, and cut to its length."""
+    return tokenise(encoder.tokenizer, encoder.max_length, [encoder.prompt + text for text in texts])["input_ids"]
+
+
+def is_tokenised(dataset: Any) -> bool:
+    """Whether these are rows that `tokenised` gave."""
+    if not isinstance(dataset, Dataset) or SENTENCE_COLUMNS[0] in dataset.column_names:
+        return False
+    return any(name.startswith("input_ids") for name in dataset.column_names)
+
+
+def column_values(dataset: Dataset, column: str) -> np.ndarray:
+    """A column of numbers, shape (n,)."""
+    return np.asarray(dataset.with_format("numpy")[column][:])
 
 
 def _short(value: Any) -> str:

@@ -150,11 +150,11 @@ def test_a_span_of_characters_becomes_a_mask() -> None:
 
 
 def test_masks_follow_from_seed_epoch_and_row(tiny: Path) -> None:
-    tokenizer = BiEncoder.from_pretrained(str(tiny)).tokenizer
-    pairs = sentences(8)
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    tokenizer, pairs = encoder.tokenizer, sentences(8)
 
     def second(seed: int, epoch: int) -> list[list[int]]:
-        views = SentenceViews(pairs, tokenizer, 32, span=5, seed=seed)
+        views = SentenceViews(pairs, encoder, span=5, seed=seed)
         rows = views.__getitems__([8 * epoch + row for row in range(8)])
         assert [row["input_ids1"] for row in rows] == [tokenizer(text)["input_ids"] for text in pairs["sentence1"]]
         assert rows[3] == views[8 * epoch + 3]
@@ -168,10 +168,9 @@ def test_masks_follow_from_seed_epoch_and_row(tiny: Path) -> None:
 
 
 def test_a_prompt_is_in_front_of_both_views_and_never_masked(tiny: Path) -> None:
-    tokenizer = BiEncoder.from_pretrained(str(tiny)).tokenizer
-    pairs = sentences(8)
-    plain, prompted = (SentenceViews(pairs, tokenizer, 32, span=5, prompt=prompt) for prompt in ("", "router router "))
-    router = tokenizer.convert_tokens_to_ids("router")
+    encoders = [BiEncoder.from_pretrained(str(tiny), prompt=prompt) for prompt in ("", "router router ")]
+    plain, prompted = (SentenceViews(sentences(8), encoder, span=5) for encoder in encoders)
+    router = encoders[0].tokenizer.convert_tokens_to_ids("router")
     for row in range(8):
         for side in ("input_ids1", "input_ids2"):
             assert prompted[row][side] == [plain[row][side][0], router, router, *plain[row][side][1:]]

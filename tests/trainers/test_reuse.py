@@ -16,7 +16,7 @@ from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, l
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import score_pairs
 from te_trainer.trainers import BiEncoderTrainingArguments
-from te_trainer.trainers.datasets import tokenise_pairs
+from te_trainer.trainers.datasets import PairCheck
 
 
 def arithmetic_of(encoder: Any) -> list[tuple[bool, torch.dtype]]:
@@ -140,11 +140,14 @@ def test_a_batch_that_is_too_large_is_made_smaller(models: dict[str, str], tmp_p
 def test_the_other_end_is_cut_off_when_it_is_asked_for(models: dict[str, str], tmp_path: Path) -> None:
     """What was tokenised before is found again on the disk."""
     labelled().save_to_disk(tmp_path)
-    tokenizer = load("cross-encoder", models["bert"]).tokenizer
+    encoder: Any = load("cross-encoder", models["bert"])
+    encoder.max_length = 8
+    trainer = trainer_of(encoder, tmp_path / "output", None)
     found = []
     for side in ("right", "left", "right"):
-        tokenizer.truncation_side = side
-        found.append(tokenise_pairs(load_from_disk(tmp_path), tokenizer, 8)["input_ids"][:])
+        encoder.tokenizer.truncation_side = side
+        rows = trainer.tokenise(load_from_disk(tmp_path), PairCheck("pairs"), training=False)
+        found.append(rows["input_ids"][:])
     assert found[0] == found[2] != found[1]
 
 
