@@ -132,18 +132,18 @@ def info_nce_by_hand(anchors: Tensor, positives: Tensor, temperature: float, oth
 def test_info_nce_is_its_formula(both_views: bool) -> None:
     one, two = embeddings(count=8)
     others = one if both_views else None
-    loss = info_nce(one, two, 0.5, others=others)
+    loss = info_nce(one, two, 0.5, anchor_side=others)
     assert_equal_to_hand(loss, info_nce_by_hand(one, two, 0.5, others), [one, two])
 
 
 def test_anchors_of_a_part_of_the_batch_meet_all_of_it() -> None:
     one, two = embeddings(count=8)
-    halves = [info_nce(one[:4], two, 0.5, others=one), info_nce(one[4:], two, 0.5, own=4, others=one)]
+    halves = [info_nce(one[:4], two, 0.5, anchor_side=one), info_nce(one[4:], two, 0.5, offset=4, anchor_side=one)]
     assert_equal_to_hand(sum(halves) / 2, info_nce_by_hand(one, two, 0.5, one), [one, two])  # type: ignore[arg-type]
 
 
 def test_info_nce_under_autocast_is_computed_in_float32() -> None:
     one, two = embeddings(count=8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = info_nce(one, two, 0.05, others=one)
+        loss = info_nce(one, two, 0.05, anchor_side=one)
     assert loss.item() == pytest.approx(info_nce_by_hand(one, two, 0.05, one).item(), abs=1e-6)

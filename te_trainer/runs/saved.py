@@ -14,7 +14,7 @@ from transformers import TrainerState
 from te_trainer.errors import InputError
 from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.models.tokenizer import TOKENIZER_FILES
-from te_trainer.trainers.callbacks import WHOLE
+from te_trainer.trainers.callbacks import WHOLE_MARK
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -37,14 +37,14 @@ def check_checkpoint(folder: Path) -> None:
         # a Trainer that does not find it keeps the last weights without a word
         anew = {"delete": f"the folder {folder.parent}", "then": "the run's command begins this training anew"}
         with damage_as_input_error(best, **anew):
-            best.joinpath(WHOLE).stat()
+            best.joinpath(WHOLE_MARK).stat()
         _check_sizes(best, **anew)
 
 
 def _check_sizes(checkpoint: Path, **again: str) -> None:
     """Refuse a checkpoint of which a file is gone, or has another size than when it was whole."""
-    with damage_as_input_error(checkpoint / WHOLE, **again):
-        sizes: dict[str, int] = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+    with damage_as_input_error(checkpoint / WHOLE_MARK, **again):
+        sizes: dict[str, int] = json.loads((checkpoint / WHOLE_MARK).read_text(encoding="utf-8"))
         files = [(checkpoint / name, size) for name, size in sizes.items()]
     for path, size in files:
         with damage_as_input_error(path, **again):

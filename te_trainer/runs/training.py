@@ -37,7 +37,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.callbacks import WHOLE, last_whole_checkpoint
+from te_trainer.trainers.callbacks import WHOLE_MARK, last_whole_checkpoint
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
 
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
@@ -146,7 +146,7 @@ class Training:
         """Remove what a killed process left, and follow a run that has been moved."""
         remove(self._partial)
         for path in self.checkpoint_dir.glob("checkpoint-*"):
-            if not (path / WHOLE).exists():
+            if not (path / WHOLE_MARK).exists():
                 remove(path)
         if (checkpoint := last_whole_checkpoint(self.checkpoint_dir)) is not None:
             file = Path(checkpoint, "trainer_state.json")

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError
 
-WHOLE = "checkpoint-is-whole"
+WHOLE_MARK = "checkpoint-is-whole"
 LOWER_RATE_HINT = "try a lower learning rate"
 
 
@@ -50,11 +50,11 @@ class MarkWholeCheckpoints(TrainerCallback):
         folder = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         # a trial of a hyper-parameter search saves in a folder of its own
         if state.is_world_process_zero and folder.is_dir():
-            files = [path for path in sorted(folder.rglob("*")) if path.is_file() and WHOLE not in path.name]
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file() and WHOLE_MARK not in path.name]
             sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
-            partial = folder / f".{WHOLE}"
+            partial = folder / f".{WHOLE_MARK}"
             partial.write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
-            partial.replace(folder / WHOLE)
+            partial.replace(folder / WHOLE_MARK)
 
 
 class StopOnNaN(TrainerCallback):
@@ -91,5 +91,5 @@ class StopOnNaN(TrainerCallback):
 
 def last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint in a folder that was written to its end; None where there is none."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE_MARK}")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None

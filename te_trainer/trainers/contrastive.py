@@ -98,8 +98,8 @@ def in_batch_loss(embeddings1: Tensor, embeddings2: Tensor, temperature: float, 
     if not both_views:
         return info_nce(embeddings1, all_two, temperature, start)
     all_one, _ = gather_with_gradient(embeddings1)
-    forward = info_nce(embeddings1, all_two, temperature, start, others=all_one)
-    backward = info_nce(embeddings2, all_one, temperature, start, others=all_two)
+    forward = info_nce(embeddings1, all_two, temperature, start, anchor_side=all_one)
+    backward = info_nce(embeddings2, all_one, temperature, start, anchor_side=all_two)
     return (forward + backward) / 2
 
 

@@ -48,9 +48,9 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
     elif isinstance(model, kind):
         encoder = model
     elif isinstance(model, theirs):
-        encoder = _bi_encoder(model) if kind is BiEncoder else _cross_encoder(model)
+        encoder = _from_sentence_transformer(model) if kind is BiEncoder else _from_their_cross_encoder(model)
     elif isinstance(model, PreTrainedModel):
-        return cast(AnyEncoder, _of_transformers(model, kind, tokenizer))
+        return cast(AnyEncoder, _from_transformers(model, kind, tokenizer))
     else:
         raise InputError(
             f"model: a {type(model).__name__} where a {kind.__name__} is expected, or a Hub id, a folder, "
@@ -69,7 +69,7 @@ def same_tokenizer(one: Any, other: PreTrainedTokenizerBase) -> bool:
     return one is other or (isinstance(one, PreTrainedTokenizerBase) and one.get_vocab() == other.get_vocab())
 
 
-def _bi_encoder(model: Any) -> BiEncoder:
+def _from_sentence_transformer(model: Any) -> BiEncoder:
     parts = _part_names(model, {"Pooling", "Normalize"}, ", Pooling and perhaps Normalize")
     pooling, normalize = model[1], "Normalize" in parts
     similarity = str(model.similarity_fn_name or "cosine")
@@ -104,7 +104,7 @@ def _bi_encoder(model: Any) -> BiEncoder:
     )  # fmt: skip
 
 
-def _cross_encoder(model: Any) -> CrossEncoder:
+def _from_their_cross_encoder(model: Any) -> CrossEncoder:
     _part_names(model, set(), "")
     plm, activation = model[0].auto_model, ACTIVATIONS.get(type(model.activation_fn))
     if plm.config.num_labels != 1 or activation is None:
@@ -141,7 +141,7 @@ def _max_length(model: Any) -> dict[str, Any]:
     return {} if model.max_seq_length is None else {"max_length": model.max_seq_length}
 
 
-def _of_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) -> Any:
+def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) -> Any:
     mapping: Any
     if kind is BiEncoder:
         mapping, auto_class = MODEL_MAPPING, "AutoModel"

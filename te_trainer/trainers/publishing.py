@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
 
-from te_trainer.trainers.callbacks import WHOLE
+from te_trainer.trainers.callbacks import WHOLE_MARK
 
 TEMPLATE = Path(__file__).with_name("card.md")
 # As the Hub names them: https://huggingface.co/docs/hub/sentence-transformers
@@ -33,7 +33,7 @@ TRAINING_FILES = (
     "pytorch_model_fsdp*",
     "latest",
     "zero_to_fp32.py",
-    WHOLE,
+    WHOLE_MARK,
 )
 
 

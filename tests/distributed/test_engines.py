@@ -26,7 +26,7 @@ from te_trainer.data import PoolManifest
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models import CrossEncoder as OurCrossEncoder
-from te_trainer.trainers.callbacks import WHOLE
+from te_trainer.trainers.callbacks import WHOLE_MARK
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -194,7 +194,7 @@ def test_a_kill_changes_nothing(killed: str, stage: str, engine: str, whole: Pat
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while not list((output / stage).glob(f"checkpoint-*/{WHOLE}")):
+    while not list((output / stage).glob(f"checkpoint-*/{WHOLE_MARK}")):
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)

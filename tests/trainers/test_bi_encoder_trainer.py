@@ -12,9 +12,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 
-from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
-from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder
 from te_trainer.models.bi_encoder import Pooling
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
@@ -87,24 +85,6 @@ def test_the_prompt_stands_in_front_of_every_sentence(models: dict[str, str], tm
     assert BiEncoder.from_pretrained(str(tmp_path / "saved")).prompt == "the router says "
 
 
-def test_training_in_bfloat16_scores_in_float32(models: dict[str, str], tmp_path: Path) -> None:
-    """The encoder's forward pass is autocast; cosines of pairs must still differ from one another."""
-    trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path, bf16=True), labelled(64), labelled(64))
-    predicted = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
-    assert predicted.predictions.dtype == np.float32
-    assert len(np.unique(predicted.predictions)) == 64
-    exact = score_pairs(trainer.encoder, labelled(64))
-    assert not np.array_equal(np.sort(predicted.predictions), np.sort(exact)), "nothing was autocast"
-    np.testing.assert_allclose(np.sort(predicted.predictions), np.sort(exact), atol=0.02)
-
-
-def test_the_evaluation_metric_is_that_of_the_labels(models: dict[str, str], tmp_path: Path) -> None:
-    dev = labelled(100)
-    trainer = BiEncoderTrainer(models["bert"], arguments(tmp_path, per_device_eval_batch_size=16), None, dev)
-    scores = score_pairs(trainer.encoder, dev)
-    assert trainer.evaluate()["eval_spearman"] == pytest.approx(spearman(scores, np.array(dev["label"])), abs=1e-4)
-
-
 def test_the_evaluation_metric_can_be_chosen(models: dict[str, str], tmp_path: Path) -> None:
     def share_above_half(scores: np.ndarray, gold: np.ndarray) -> float:
         return float(np.mean((scores > 0.5) == (gold > 0.5)))
@@ -142,18 +122,6 @@ def test_the_default_arguments_are_the_papers() -> None:
     assert args.lr_scheduler_type == "linear"
 
 
-@pytest.mark.parametrize("missing", ["sentence1", "sentence2", "label"])
-@pytest.mark.parametrize("role", ["train_dataset", "eval_dataset"])
-def test_a_missing_column_is_named_in_one_sentence(
-    missing: str, role: str, models: dict[str, str], tmp_path: Path
-) -> None:
-    wrong = labelled(4).rename_column(missing, "other")
-    with pytest.raises(InputError, match=f"no column '{missing}'") as caught:
-        BiEncoderTrainer(models["bert"], arguments(tmp_path), **{role: wrong})  # type: ignore[arg-type]
-    assert "other" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("loss", ["mse", "bce"])
 def test_the_loss_decides_what_is_learnt(loss: str, models: dict[str, str], tmp_path: Path) -> None:
     """Gradients are those of the formula by the cosine, carried down by autograd."""
@@ -169,8 +137,3 @@ def test_the_loss_decides_what_is_learnt(loss: str, models: dict[str, str], tmp_
     distance = (2 * (cosines - labels) if loss == "mse" else torch.sigmoid(cosines) - labels).detach() / 16
     (theirs,) = torch.autograd.grad(cosines, weight, grad_outputs=distance)
     torch.testing.assert_close(weight.grad, theirs, rtol=1e-4, atol=1e-6)
-
-
-def test_an_unknown_loss_is_refused_in_one_sentence(models: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^loss: 'mae' is none of mse, bce"):
-        BiEncoderTrainer(models["bert"], arguments(tmp_path, loss="mae"), labelled(4))

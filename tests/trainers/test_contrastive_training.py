@@ -12,6 +12,7 @@ from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from test_training_loop import At, Killed, kill, labelled, same, weights
 from torch import Tensor
 from transformers import AutoModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
@@ -32,14 +33,6 @@ def sentences(count: int = COUNT) -> Dataset:
     """The same sentence on both sides, no two pairs alike."""
     texts = list(dict.fromkeys(text for pair in sample_pairs(200) for text in pair))[:count]
     return Dataset.from_dict({"sentence1": texts, "sentence2": texts})
-
-
-def gold(count: int = 12) -> Dataset:
-    pairs = sample_pairs(count)
-    labels = np.random.default_rng(0).permutation(count) / count
-    return Dataset.from_dict(
-        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
-    )
 
 
 def trainer_of(
@@ -72,14 +65,6 @@ def vectors(trainer: BiEncoderTrainer, batch: dict[str, Tensor]) -> tuple[Tensor
     return outputs["embeddings1"], outputs["embeddings2"]
 
 
-def weights(trainer: BiEncoderTrainer) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in trainer.encoder.model.state_dict().items()}
-
-
-def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
 class Recording(BiEncoderTrainer):
     """Notes the token ids of each batch, without padding."""
 
@@ -87,21 +72,6 @@ class Recording(BiEncoderTrainer):
         rows = [tuple(ids[ids != 0].tolist()) for ids in inputs["input_ids"]]
         self.__dict__.setdefault("seen", []).append(rows)
         return super().compute_loss(model, inputs, *args, **kwargs)
-
-
-class Killed(BaseException):
-    """As a kill: nothing in a trainer catches it."""
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step + 1 == self.step:
-            raise Killed
 
 
 # ------------------------------------------------------------ order and views
@@ -201,7 +171,7 @@ def test_the_loss_is_info_nce_of_the_batch(both_views: bool, tiny: Path, tmp_pat
     one, two = vectors(trainer, batch)
     expected = info_nce(one, two, 0.2)
     if both_views:
-        expected = (info_nce(one, two, 0.2, others=one) + info_nce(two, one, 0.2, others=two)) / 2
+        expected = (info_nce(one, two, 0.2, anchor_side=one) + info_nce(two, one, 0.2, anchor_side=two)) / 2
     assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected.item())
 
 
@@ -325,15 +295,15 @@ def test_the_head_leaves_a_file_that_holds_it(tiny: Path, tmp_path: Path) -> Non
 
 
 def test_the_best_checkpoint_by_dev_is_kept(tiny: Path, tmp_path: Path) -> None:
-    trainer = trainer_of(tiny, tmp_path, sentences(), gold(), eval_steps=3, mlp_head=True)
+    trainer = trainer_of(tiny, tmp_path, sentences(), labelled(12), eval_steps=3, mlp_head=True)
     trainer.train()
     curve = {entry["step"]: entry["eval_spearman"] for entry in trainer.state.log_history if "eval_spearman" in entry}
     assert set(curve) == {3, 5, 6, 9, 10}
     best = max(curve, key=lambda step: curve[step])
     kept = load_file(tmp_path / f"checkpoint-{best}" / "model.safetensors")
     assert same(weights(trainer), {name: weight for name, weight in kept.items() if HEAD_NAME not in name})
-    labels = np.array(gold()["label"])
-    assert trainer.metric(score_pairs(trainer.encoder, gold()), labels) == pytest.approx(curve[best], abs=1e-6)
+    labels = np.array(labelled(12)["label"])
+    assert trainer.metric(score_pairs(trainer.encoder, labelled(12)), labels) == pytest.approx(curve[best], abs=1e-6)
 
 
 @pytest.mark.parametrize("values", [{"mlp_head": True}, {"span": 5, "both_views": True}], ids=["simcse", "mirror"])
@@ -343,7 +313,7 @@ def test_resuming_within_the_second_epoch_changes_no_bit(values: dict[str, Any],
             tiny,
             tmp_path / name,
             sentences(),
-            gold(),
+            labelled(12),
             eval_steps=4,
             callbacks=list(callbacks),
             base=Recording,
@@ -352,7 +322,7 @@ def test_resuming_within_the_second_epoch_changes_no_bit(values: dict[str, Any],
 
     whole = make("whole")
     whole.train()
-    killed = make("killed", KillAt(9))
+    killed = make("killed", At(9, kill))
     with pytest.raises(Killed):
         killed.train()
     assert not killed.encoder.model._forward_hooks

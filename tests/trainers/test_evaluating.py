@@ -299,3 +299,21 @@ def test_no_row_is_left_out_where_trainings_drop_the_last_batch(
     assert trainer.evaluate()["eval_spearman"] == trainer.evaluate(pairs)["eval_spearman"]
     assert trainer.args.dataloader_drop_last
     assert len(trainer.get_train_dataloader()) == len(trainer.train_dataset) // 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_in_bfloat16_scores_in_float32(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    """The encoder's forward pass is autocast; scores of pairs must still differ from one another."""
+    trainer = make(kind, models["bert"], tmp_path, precision="bfloat16")
+    scores = trainer.predict(labelled(200)).predictions
+    assert scores.dtype == np.float32
+    assert len(np.unique(scores)) > 195
+    exact = expected(trainer, labelled(200))
+    assert not np.allclose(scores, exact, rtol=0, atol=1e-5), "nothing was autocast"
+    np.testing.assert_allclose(scores, exact, rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_loss_is_refused(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^loss: 'mae' is none of "):
+        make(kind, models["bert"], tmp_path, loss="mae")

@@ -33,7 +33,7 @@ for both_views in (False, True):
         all_one, own = gather_with_gradient(one) if ranks == 2 else (one, 0)
         all_two, _ = gather_with_gradient(two) if ranks == 2 else (two, 0)
         assert len(all_two) == 8 and own == (dist.get_rank() * 4 if ranks == 2 else 0)
-        info_nce(one, all_two, 0.1, own, others=all_one if both_views else None).backward()
+        info_nce(one, all_two, 0.1, own, anchor_side=all_one if both_views else None).backward()
         found[both_views, ranks] = [weight.grad.clone() for weight in model.parameters()]
 torch.save(found, Path(sys.argv[1], str(dist.get_rank())))
 dist.destroy_process_group()

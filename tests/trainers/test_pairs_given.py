@@ -108,6 +108,9 @@ def test_what_cannot_be_trained_on_is_named(
 
 def test_rows_are_looked_at_wherever_pairs_are_given(models: dict[str, str], tmp_path: Path) -> None:
     trainer = make("bi-encoder", models["bert"], tmp_path)
+    for column in ("sentence1", "sentence2", "label"):
+        with pytest.raises(InputError, match=f"^eval_dataset: the dataset has no column '{column}' among .*other"):
+            trainer.evaluate(labelled(4).rename_column(column, "other"))
     with pytest.raises(InputError, match=r"^eval_dataset: row 3: sentence1 is None"):
         trainer.evaluate(rows(sentence1=None))
     with pytest.raises(InputError, match=r"^eval_dataset\['b'\]: row 3: label is nan"):

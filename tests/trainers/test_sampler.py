@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import GOLD_FOLDER, MINILM
 from datasets import Dataset
+from test_evaluating import make
 from transformers import set_seed
 
 from te_trainer.errors import InputError
-from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models import CrossEncoder
 from te_trainer.trainers import (
     BiEncoderTrainer,
-    BiEncoderTrainingArguments,
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
@@ -115,26 +116,20 @@ def real_tokens(trainer: BiEncoderTrainer | CrossEncoderTrainer) -> float:
 
 
 @pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="no folder with gold sets")
-@pytest.mark.parametrize("batch_size", [128, 64], ids=["base", "large"])
-def test_nine_tenths_of_a_bi_encoders_batches_are_real_tokens(batch_size: int, stsb: Dataset, tmp_path: Path) -> None:
-    args = BiEncoderTrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=batch_size, train_sampling_strategy="group_by_length"
-    )
-    assert real_tokens(BiEncoderTrainer(BiEncoder.from_pretrained(MINILM), args, stsb)) >= 0.9
-
-
-@pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="no folder with gold sets")
-@pytest.mark.parametrize("both_orders", [True, False])
-def test_nine_tenths_of_a_cross_encoders_batches_are_real_tokens(
-    both_orders: bool, stsb: Dataset, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("bi-encoder", {"per_device_train_batch_size": 128}),
+        ("bi-encoder", {"per_device_train_batch_size": 64}),
+        ("cross-encoder", {"both_orders": True}),
+        ("cross-encoder", {"both_orders": False}),
+    ],
+)
+def test_nine_tenths_of_what_is_computed_are_real_tokens(
+    kind: str, values: dict[str, Any], stsb: Dataset, tmp_path: Path
 ) -> None:
-    args = CrossEncoderTrainingArguments(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=32,
-        both_orders=both_orders,
-        train_sampling_strategy="group_by_length",
-    )
-    assert real_tokens(CrossEncoderTrainer(CrossEncoder.from_pretrained(MINILM), args, stsb)) >= 0.9
+    settings = {"per_device_train_batch_size": 32, "train_sampling_strategy": "group_by_length", **values}
+    assert real_tokens(make(kind, MINILM, tmp_path, stsb, **settings)) >= 0.9
 
 
 # ------------------------------------------------------------ which order

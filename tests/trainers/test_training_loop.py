@@ -33,7 +33,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.callbacks import WHOLE, last_whole_checkpoint
+from te_trainer.trainers.callbacks import WHOLE_MARK, last_whole_checkpoint
 
 KINDS = ["bi-encoder", "cross-encoder"]
 PAIRS, BATCH, EPOCH = 20, 4, 5  # examples, examples in a batch, steps in an epoch
@@ -348,7 +348,7 @@ def test_without_a_dev_set_nothing_is_evaluated(strategy: str, expected: list[in
     trainer_of(encoder, tmp_path, labelled(), callbacks=[diary], save_strategy=strategy, save_steps=4).train()
     assert diary.evaluated == []
     assert diary.saved == checkpoints(tmp_path) == expected
-    assert all(Path(tmp_path, f"checkpoint-{step}", WHOLE).is_file() for step in expected)
+    assert all(Path(tmp_path, f"checkpoint-{step}", WHOLE_MARK).is_file() for step in expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
