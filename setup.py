@@ -10,12 +10,12 @@ ROOT = Path(__file__).parent
 # Each range begins with the oldest version that the tests passed with and ends behind the newest one. Libraries that
 # are subclassed, or whose internals are relied on, are bounded by the minor version (torch to jsonargparse).
 CORE = [
-    "torch>=2.8,<2.14",
+    "torch>=2.11,<2.14",
     "transformers>=5.19,<5.24",
     "datasets>=4.0,<5.3",
     "accelerate>=1.10,<1.16",
     "peft>=0.18,<0.22",
-    "jsonargparse>=4.40,<4.54",
+    "jsonargparse>=4.47,<4.54",
     "docstring-parser>=0.16,<1",
     "numpy>=2.0,<3",
     "scipy>=1.13,<2",
@@ -44,7 +44,7 @@ TEST = [
     "pytest-xdist>=3.5",  # the files of the suite side by side
     "sentence-transformers>=6,<7",  # what labels, losses and saved encoders are compared with
     "scikit-learn>=1.5",
-    "tensorboard>=2.17",
+    "tensorboard>=2.18",
     "psutil>=5.9",
     "playwright>=1.50",  # drives Debian's chromium, which opens a run's page
 ]
