@@ -17,11 +17,11 @@ def teachers(count: int = 500, how_many: int = 3) -> list[np.ndarray]:
     """Teachers that agree in part, on scales of their own, each with ties."""
     generator = np.random.default_rng(0)
     truth = generator.random(count)
-    found = []
+    labels = []
     for number in range(how_many):
         scores = (truth + generator.normal(0, 0.3, count)) * 10.0**-number + number
-        found.append(np.round(scores, 2 + number).astype(np.float32))
-    return found
+        labels.append(np.round(scores, 2 + number).astype(np.float32))
+    return labels
 
 
 def test_mean_is_the_plain_mean() -> None:
@@ -77,8 +77,7 @@ def test_of_equal_mean_ranks_the_earlier_pair_comes_lower() -> None:
     assert result.tolist() == pytest.approx([0.25, 0.5, 0.9])
 
 
-def test_teachers_are_let_go_of_one_after_another() -> None:
-    """However many they are, memory holds a few arrays."""
+def test_memory_does_not_grow_with_the_number_of_teachers() -> None:
     import tracemalloc
 
     count = 200_000

@@ -64,9 +64,9 @@ def test_sentence_transformers_scores_as_results_say(output: Path, results: dict
     predicted = CrossEncoder(str(output / "tiny" / "cross-encoder"), device="cpu").predict(
         list(zip(one, two, strict=True))
     )
-    for kind, found in (("bi-encoder", cosines), ("cross-encoder", predicted)):
-        said = final[kind]["dev"] if split == "dev" else final[kind]["test"]["test"]
-        assert spearmanr(found, scores).statistic == pytest.approx(said, abs=1e-4), kind
+    for kind, predictions in (("bi-encoder", cosines), ("cross-encoder", predicted)):
+        expected = final[kind]["dev"] if split == "dev" else final[kind]["test"]["test"]
+        assert spearmanr(predictions, scores).statistic == pytest.approx(expected, abs=1e-4), kind
 
 
 def test_transformers_loads_both(output: Path) -> None:
@@ -120,14 +120,14 @@ def test_the_folder_holds_what_the_contract_names_and_nothing_half_done(output: 
     assert not list(output.rglob("training_args.bin"))
 
 
-def test_what_is_said_is_plain_lines_without_a_terminal(output: Path) -> None:
-    said = (output / "stderr").read_text(encoding="utf-8")
-    said = said[said.index("pool: ") :]  # before it, accelerate tells which defaults it took
-    lines = said.splitlines()
+def test_the_log_is_plain_lines_without_a_terminal(output: Path) -> None:
+    log = (output / "stderr").read_text(encoding="utf-8")
+    log = log[log.index("pool: ") :]  # before it, accelerate lists which defaults it took
+    lines = log.splitlines()
     assert "96 pairs" in lines[1]
     assert any("cycle 2/2 tiny: train bi-encoder | done | run 100%" in line for line in lines)
-    assert "Warning" not in said
-    assert "\x1b" not in said
+    assert "Warning" not in log
+    assert "\x1b" not in log
     closing = (output / "stdout").read_text(encoding="utf-8")
     assert "kept: cycle" in closing
     assert "start" in closing
@@ -169,7 +169,7 @@ def test_two_plms_share_labels_and_nothing_gold_is_needed(tiny: Path, tiny_rober
     assert pooling["pooling_mode_mean_tokens"] is True
 
 
-def test_encoders_that_tell_nothing_apart_are_told_as_such(tiny: Path, tmp_path: Path) -> None:
+def test_encoders_that_give_one_score_to_all_pairs_are_scored_zero(tiny: Path, tmp_path: Path) -> None:
     flat = AutoModel.from_pretrained(tiny)
     with torch.no_grad():
         for weight in flat.parameters():

@@ -22,7 +22,7 @@ def scores(cycle: int, kind: Kind) -> np.ndarray:
 
 
 def test_measures_are_spearmans_of_the_encoders_they_name() -> None:
-    found = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
+    entries = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
     expected = {
         "cross-first": lambda cycle: (scores(cycle, "cross-encoder"), START),
         "bi-first": lambda cycle: (scores(cycle, "bi-encoder"), START),
@@ -30,8 +30,8 @@ def test_measures_are_spearmans_of_the_encoders_they_name() -> None:
         "cross-cross": lambda cycle: (scores(cycle, "cross-encoder"), scores(cycle - 1, "cross-encoder")),
         "bi-bi": lambda cycle: (scores(cycle, "bi-encoder"), scores(cycle - 1, "bi-encoder")),
     }
-    assert [entry["cycle"] for entry in found] == [1, 2, 3]
-    for entry in found:
+    assert [entry["cycle"] for entry in entries] == [1, 2, 3]
+    for entry in entries:
         for name, pair in expected.items():
             if (name, entry["cycle"]) == ("cross-cross", 1):
                 assert name not in entry  # there is no cross-encoder before the first one
@@ -40,16 +40,16 @@ def test_measures_are_spearmans_of_the_encoders_they_name() -> None:
 
 
 def test_the_cycle_of_the_highest_agreement_is_kept() -> None:
-    found = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
-    assert most_agreed_cycle(found, "bi-encoder") == most_agreed_cycle(found, "cross-encoder") == 2
+    entries = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
+    assert most_agreed_cycle(entries, "bi-encoder") == most_agreed_cycle(entries, "cross-encoder") == 2
     equal: list[dict[str, Any]] = [{"cycle": 1, "bi-first": 0.5}, {"cycle": 2, "bi-first": 0.5}]
     assert most_agreed_cycle(equal, "bi-encoder") == 1
 
 
 def test_without_cross_encoders_bi_encoders_are_measured_alone() -> None:
-    found = measures(scores, START, 3, ("bi-encoder",))
-    assert all(entry.keys() == {"cycle", "bi-first", "bi-bi"} for entry in found)
-    assert most_agreed_cycle(found, "bi-encoder") == max(found, key=lambda entry: entry["bi-first"])["cycle"]
+    entries = measures(scores, START, 3, ("bi-encoder",))
+    assert all(entry.keys() == {"cycle", "bi-first", "bi-bi"} for entry in entries)
+    assert most_agreed_cycle(entries, "bi-encoder") == max(entries, key=lambda entry: entry["bi-first"])["cycle"]
 
 
 def test_scores_that_rank_nothing_agree_with_nothing() -> None:

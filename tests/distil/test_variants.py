@@ -48,7 +48,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def run(
     tiny: Path, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Run:
-    """The main job in this process, to its end; gives the output folder."""
+    """The main job in this process, to its end; returns the output folder."""
 
     def start(*more: str | Path) -> Path:
         arguments = [*tiny_arguments(tiny, tmp_path / "run", *short), *map(str, more)]
@@ -143,7 +143,7 @@ def retrained(output: Path, labels: np.ndarray, start: Path) -> bytes:
 
 @pytest.mark.parametrize("init", ["refresh", "sequential"])
 def test_bi_encoders_alone_teach_each_other(run: Run, tiny: Path, init: str) -> None:
-    """The paper's baseline: nothing of a cross-encoder is asked for, made, kept or told."""
+    """The paper's baseline: no cross-encoder is loaded, trained, kept or reported."""
     entry = f"[{{bi_encoder: {tiny}, cross_encoder: /no/such/model, name: tiny}}]"
     options = ["--distillation.init", init, "--distillation.keep_cycles", "true"]
     output = run("--models", entry, "--distillation.students", "bi-encoder", *options)
@@ -228,7 +228,7 @@ def test_bi_encoders_alone_are_chosen_by_their_own_agreement(run: Run) -> None:
 
 @pytest.mark.parametrize("selection", ["dev", "last", "agreement"])
 def test_a_run_calls_itself_unsupervised_only_where_no_gold_score_chose(run: Run, selection: str) -> None:
-    """A dev set is given each time; only `dev` lets it choose, and the report says so."""
+    """Each run has a dev set; it chooses in `dev` alone, and the report says so."""
     output = run("--distillation.selection", selection, "--distillation.cycles", "1")
     records = list(output.glob("cycle-1/tiny/*.training.json"))
     assert len(records) == 2
@@ -263,10 +263,10 @@ def test_a_benchmark_of_its_own_pools_its_splits_and_chooses_by_its_dev_rows(run
     for role, count in (("dev", 18), ("test", 22)):
         gold = load_gold("sickr", role, {}, str(tmp_path))  # type: ignore[arg-type]
         assert len(gold) == count
-        found = results["final"]["tiny"]["bi-encoder"]
-        said = found["dev"] if role == "dev" else found["test"]["sickr"]
+        final = results["final"]["tiny"]["bi-encoder"]
+        expected = final["dev"] if role == "dev" else final["test"]["sickr"]
         scores = score_pairs(kept, {"sentence1": gold.sentence1, "sentence2": gold.sentence2})
-        assert spearman(scores, gold.scores) == pytest.approx(said, abs=1e-6)
+        assert spearman(scores, gold.scores) == pytest.approx(expected, abs=1e-6)
 
 
 def test_extra_pairs_are_learnt_too(run: Run, tmp_path: Path) -> None:

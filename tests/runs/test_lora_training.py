@@ -50,9 +50,9 @@ def load(kind: str, folder: str) -> Encoder:
 
 
 def train(kind: Any, plm: str, folder: Path, lora: LoraConfig) -> tuple[dict[str, Any], str]:
-    """A stage of two epochs, and what it said."""
-    said = io.StringIO()
-    progress = RunProgress(console=Console(file=said, soft_wrap=True, width=200))
+    """The record and the log of a training of two epochs."""
+    log = io.StringIO()
+    progress = RunProgress(console=Console(file=log, soft_wrap=True, width=200))
     training = Training(
         folder=folder,
         kind=kind,
@@ -74,7 +74,7 @@ def train(kind: Any, plm: str, folder: Path, lora: LoraConfig) -> tuple[dict[str
     )
     training.run(f"train {kind}", 1, pairs())
     assert not training.checkpoint_dir.exists()
-    return json.loads(training.record.read_text(encoding="utf-8")), said.getvalue()
+    return json.loads(training.record.read_text(encoding="utf-8")), log.getvalue()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,9 +122,9 @@ def test_a_training_says_and_records_how_much_it_trains(plm: str, tmp_path: Path
     weights = BiEncoder.from_pretrained(plm).model.num_parameters()
     adapters = 2 * (4 * 2 * (32 + 32) + 2 * 2 * (32 + 64))
     for lora, trained, all_of_them in ((None, weights, weights), (2, adapters, weights + adapters)):
-        record, said = train("bi-encoder", plm, tmp_path / f"rank-{lora}", LoraConfig(rank=lora))
+        record, log = train("bi-encoder", plm, tmp_path / f"rank-{lora}", LoraConfig(rank=lora))
         assert (record["trainable"], record["parameters"]) == (trained, all_of_them)
-        assert said.count(f"parameters ({100 * trained / all_of_them:.2f} %) are trained; batches of 8 pairs") == 1
+        assert log.count(f"parameters ({100 * trained / all_of_them:.2f} %) are trained; batches of 8 pairs") == 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""How many texts an encoder cuts: counted with its own tokenizer, said once, with the key that helps."""
+"""How many texts an encoder cuts: counted with its own tokenizer, and logged with the key that helps."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def words() -> PreTrainedTokenizerBase:
 def test_distinct_sentences_are_counted_once_with_their_prompt(
     words: PreTrainedTokenizerBase, max_length: int, prompt: str, cut: int
 ) -> None:
-    found = count_truncation(dataset(PAIRS), "bi-encoder", words, max_length, prompt)
-    assert found == {"max_length": max_length, "texts": 5, "cut": cut, "sampled": False, "share": cut / 5}
+    counts = count_truncation(dataset(PAIRS), "bi-encoder", words, max_length, prompt)
+    assert counts == {"max_length": max_length, "texts": 5, "cut": cut, "sampled": False, "share": cut / 5}
 
 
 @pytest.mark.parametrize(("max_length", "cut"), [(10, 0), (9, 1), (8, 1), (7, 3), (5, 3), (4, 4)])
 def test_pairs_are_counted_whole(words: PreTrainedTokenizerBase, max_length: int, cut: int) -> None:
-    found = count_truncation(dataset(PAIRS), "cross-encoder", words, max_length)
-    assert (found["texts"], found["cut"]) == (4, cut)
+    counts = count_truncation(dataset(PAIRS), "cross-encoder", words, max_length)
+    assert (counts["texts"], counts["cut"]) == (4, cut)
 
 
 @pytest.mark.parametrize("slow", [False, True])
@@ -83,24 +83,24 @@ def test_an_encoder_cuts_what_is_counted(models: dict[str, str]) -> None:
     assert 0 < count(cross, pairs) == sum(len(row) > 24 for row in rows) < 60
 
 
-def test_large_pools_are_drawn_from(words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pools_are_sampled(words: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(truncation, "SAMPLE", 500)
     monkeypatch.setattr(truncation, "BLOCK", 64)
     rows = [(f"one {'two ' * (4 * (number % 4 == 0))}", f"three {number}") for number in range(2000)]
-    found = count_truncation(dataset(rows), "cross-encoder", words, 8, seed=3)
-    assert (found["texts"], found["sampled"]) == (500, True)
-    assert found["cut"] / 500 == pytest.approx(0.25, abs=0.08)
-    assert found == count_truncation(dataset(rows), "cross-encoder", words, 8, seed=3)
-    said = describe_truncation("bert: cross-encoder", "cross-encoder", found, "cross_encoder.max_length")
-    assert said == (
-        f"bert: cross-encoder: about {found['cut'] / 5:.1f} % of the pairs ({found['cut']} of 500 drawn) have more "
+    counts = count_truncation(dataset(rows), "cross-encoder", words, 8, seed=3)
+    assert (counts["texts"], counts["sampled"]) == (500, True)
+    assert counts["cut"] / 500 == pytest.approx(0.25, abs=0.08)
+    assert counts == count_truncation(dataset(rows), "cross-encoder", words, 8, seed=3)
+    line = describe_truncation("bert: cross-encoder", "cross-encoder", counts, "cross_encoder.max_length")
+    assert line == (
+        f"bert: cross-encoder: about {counts['cut'] / 5:.1f} % of the pairs ({counts['cut']} of 500 drawn) have more "
         "than 8 tokens and are cut; a larger cross_encoder.max_length reads more, as far as the model can"
     )
 
 
 def test_a_very_long_text_is_cut_and_costs_no_more(words: PreTrainedTokenizerBase) -> None:
-    found = count_truncation(dataset([("word " * 500_000, "one")]), "bi-encoder", words, 32)
-    assert (found["texts"], found["cut"]) == (2, 1)
+    counts = count_truncation(dataset([("word " * 500_000, "one")]), "bi-encoder", words, 32)
+    assert (counts["texts"], counts["cut"]) == (2, 1)
 
 
 def test_a_tokenizer_of_a_checkpoint_counts_its_own_tokens(tiny: Path, letters: Path) -> None:
