@@ -16,7 +16,6 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from te_trainer.config.schema import Kind, Pooling
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
-from te_trainer.models.locate import with_revision
 from te_trainer.models.sentence_files import SentenceLayout, check_vectors, saved_pooling
 from te_trainer.models.weights import add_weights
 
@@ -25,8 +24,8 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     """One vector a sentence out of its token vectors.
 
     Args:
-        hidden: shape (n, tokens, hidden), any floating dtype.
-        attention_mask: shape (n, tokens), 1 for real tokens.
+        hidden: Shape (n, tokens, hidden), any floating dtype.
+        attention_mask: Shape (n, tokens), 1 for real tokens.
         pooling: `cls` takes the first real token (the paper's representation), `last` the last one, `mean` averages
             them.
 
@@ -46,13 +45,13 @@ class BiEncoder:
     """A Hugging Face encoder, its tokenizer, and how to make a sentence's vector with them.
 
     Args:
-        model: any encoder or decoder with `last_hidden_state`; float32.
-        tokenizer: the tokenizer of `model`.
+        model: Any encoder or decoder with `last_hidden_state`; float32.
+        tokenizer: The tokenizer of `model`.
         pooling: `cls`, `mean` or `last`.
-        max_length: tokens of a sentence beyond this are cut (32 in the paper, Table 16); those of the prompt count.
-        prompt: text in front of every sentence.
-        layout: what else the checkpoint says to sentence-transformers; it is saved with the encoder.
-        pooler: weights of BERT's own pooler, which is no part of a sentence's vector, by their names in the model that
+        max_length: Tokens of a sentence beyond this are cut (32 in the paper, Table 16); those of the prompt count.
+        prompt: Text in front of every sentence.
+        layout: What else the checkpoint says to sentence-transformers; it is saved with the encoder.
+        pooler: Weights of BERT's own pooler, which is no part of a sentence's vector, by their names in the model that
             `AutoModel` loads; they are saved with the encoder.
     """
 
@@ -94,7 +93,7 @@ class BiEncoder:
             InputError: No such model, a cross-encoder where none is expected, a tokenizer without padding, weights that
                 are not there, a length that the model cannot read.
         """
-        checkpoint = resolve_checkpoint(with_revision(name, revision))
+        checkpoint = resolve_checkpoint(name, revision)
         pooling = resolve_pooling(checkpoint, pooling, from_cross_encoder)
         if layout is None:
             layout = SentenceLayout() if from_cross_encoder else checkpoint.layout
@@ -133,8 +132,8 @@ class BiEncoder:
         """Vectors of a batch of tokenised sentences.
 
         Args:
-            input_ids, attention_mask: shape (n, tokens).
-            model: the model as a trainer wrapped it; None for the plain one.
+            input_ids, attention_mask: Shape (n, tokens).
+            model: The model as a trainer wrapped it; None for the plain one.
 
         Returns:
             float32, shape (n, hidden).

@@ -26,7 +26,7 @@ from te_trainer.config.schema import Kind
 from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_sizes, check_vocabulary, position_limit
-from te_trainer.models.locate import commit_of, locate
+from te_trainer.models.locate import commit_of, locate, with_revision
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
 from te_trainer.models.tokenizer import read_tokenizer
 from te_trainer.models.weights import check_weight_files, refuse_misfits, refuse_stand_ins
@@ -166,18 +166,23 @@ class Checkpoint:
 _resolved: dict[str, tuple[Any, Checkpoint]] = {}  # by name, with what the folder held
 
 
-def resolve_checkpoint(name: str | Checkpoint) -> Checkpoint:
+def resolve_checkpoint(name: str | Checkpoint, revision: str | None = None) -> Checkpoint:
     """The checkpoint of a name; its configuration is read once, and again where a file of a local folder has changed.
 
     Args:
         name: Hub id, local folder, `package:folder`, or a checkpoint, which is given back.
+        revision: Branch, tag or commit of a Hub id.
 
     Raises:
         InputError: There is no such model, it is neither an encoder nor a decoder (but both, as T5 is), it needs code
             of its own, or its configuration says what no model has.
     """
     if isinstance(name, Checkpoint):
+        if revision is not None:
+            raise name.files.refusal(f"the checkpoint is resolved already; leave out revision='{revision}'")
         return name
+    if revision is not None:
+        name = with_revision(name, revision)
     folder = Path(locate(name, weights=False))
     state = folder, *(_file_state(path) for path in sorted([*folder.glob("*"), *folder.glob("*/*")]))
     if name not in _resolved or _resolved[name][0] != state:

@@ -27,7 +27,7 @@ class CheckpointFiles:
 
     def refusal(self, reason: str) -> InputError:
         """An error that says what is wrong with this model, and how to fix it."""
-        return InputError(f"model {self.name}: {reason}")
+        return refusal(self.name, reason)
 
     def read_json(self, file: str, kind: type) -> Any:
         """The content of a file; None if there is no such file.
@@ -73,6 +73,11 @@ class CheckpointFiles:
             raise self.refusal(
                 f"{key} in {file} is {str(value)[:60]!r}, where {KINDS[kind]} is expected; correct the file"
             )
+
+
+def refusal(name: str, reason: str) -> InputError:
+    """An error that names a model, and says what is wrong with it and how to fix it."""
+    return InputError(f"model {name}: {reason}")
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,6 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 from te_trainer.config.schema import Kind
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
-from te_trainer.models.locate import with_revision
 from te_trainer.models.sentence_files import saved_activation
 
 Activation = Literal["sigmoid", "identity"]
@@ -31,10 +30,10 @@ class CrossEncoder:
     """A sequence classifier with one logit, and its tokenizer.
 
     Args:
-        model: an `AutoModelForSequenceClassification` with `num_labels=1`; float32.
-        tokenizer: the tokenizer of `model`.
-        max_length: tokens of a pair beyond this are cut from the longer sentence (64 in the paper, Table 16).
-        activation: makes scores of logits: `sigmoid` after training with cross-entropy (the paper's), `identity` after
+        model: An `AutoModelForSequenceClassification` with `num_labels=1`; float32.
+        tokenizer: The tokenizer of `model`.
+        max_length: Tokens of a pair beyond this are cut from the longer sentence (64 in the paper, Table 16).
+        activation: Makes scores of logits: `sigmoid` after training with cross-entropy (the paper's), `identity` after
             training with mean squared error.
     """
 
@@ -67,7 +66,7 @@ class CrossEncoder:
             InputError: No such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
                 tokenizer without padding, weights that are not there, a length that the model cannot read.
         """
-        checkpoint = resolve_checkpoint(with_revision(name, revision))
+        checkpoint = resolve_checkpoint(name, revision)
         activation = resolve_activation(checkpoint)
         model, tokenizer = checkpoint.load("cross-encoder", max_length)
         return cls(model, tokenizer, max_length, activation)
@@ -95,8 +94,8 @@ class CrossEncoder:
         """Raw logits of a batch of tokenised pairs.
 
         Args:
-            model: the model as a trainer wrapped it; None for the plain one.
-            inputs: what the tokenizer gave, each of shape (n, tokens).
+            model: The model as a trainer wrapped it; None for the plain one.
+            inputs: What the tokenizer gave, each of shape (n, tokens).
 
         Returns:
             float32, shape (n,).

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from te_trainer.config.schema import Kind
-from te_trainer.errors import InputError
+from te_trainer.models.checkpoint_files import refusal
 
 
 def is_decoder(config: PretrainedConfig) -> bool:
@@ -24,45 +24,44 @@ def is_decoder(config: PretrainedConfig) -> bool:
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained: Kind | None = None) -> None:
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained_as: Kind | None = None) -> None:
     """Let a decoder's tokenizer pad, end a sentence with EOS, and write a pair as `s1 EOS s2 EOS`.
 
     Args:
-        name: of the model, for the sentence of a refusal.
-        trained: what the checkpoint was trained as; it reads its own texts as it learnt to, with EOS or without: a
-            bi-encoder sentences, a cross-encoder pairs.
+        tokenizer: A fast tokenizer; it is changed.
+        name: The model's name, for refusals.
+        trained_as: Kind of encoder that the checkpoint is, None for a plain PLM. A bi-encoder reads sentences as it
+            learnt to, with EOS or without; a cross-encoder pairs.
 
     Raises:
-        InputError: there is no EOS token, or no way to add it.
+        InputError: There is no EOS token, or no way to add it.
     """
     if tokenizer.pad_token_id is None:
-        # The head of a decoder looks for the last token that is not padding: it finds EOS unless EOS is the padding.
+        # The head of a decoder reads the last token that is not padding: EOS, unless EOS is the padding.
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     # Positions may be absolute (GPT-2's are), and are counted from the first column.
     tokenizer.padding_side = "right"
-    if trained == "cross-encoder":
+    if trained_as == "cross-encoder":
         return
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise InputError(
-            f"model {name}: its tokenizer is a slow one, which cannot be told to end sentences; save a tokenizer.json"
-        )
+        raise refusal(name, "its tokenizer is a slow one, which cannot be set to end sentences; save a tokenizer.json")
     pair = tokenizer("a", "b")
     tokens, sides = pair.tokens(), pair.sequence_ids()
-    one, two = ([place for place, side in enumerate(sides) if side == number] for number in (0, 1))
+    one, two = ([index for index, side in enumerate(sides) if side == number] for number in (0, 1))
     before, between, after = tokens[: one[0]], tokens[one[-1] + 1 : two[0]], tokens[two[-1] + 1 :]
     bos, eos = tokenizer.bos_token, tokenizer.eos_token
     separated = any(token != bos or token == eos for token in between)
     if after and separated:
         return
     if eos is None:
-        raise InputError(f"model {name}: its tokenizer has no EOS token, which the sentences of a decoder end with")
+        raise refusal(name, "its tokenizer has no EOS token, which the sentences of a decoder end with")
     end = after or [eos]
     first = [*before, "$A", *([] if separated else end), *between]
     sentence = tokenizer("a")
-    text = [place for place, side in enumerate(sentence.sequence_ids()) if side == 0]
+    text = [index for index, side in enumerate(sentence.sequence_ids()) if side == 0]
     around = sentence.tokens()[: text[0]], sentence.tokens()[text[-1] + 1 :]
-    if trained is None:
+    if trained_as is None:
         around = before, end
     special = sorted({*before, *between, *end, *around[0], *around[1]})
     backend.post_processor = TemplateProcessing(
@@ -73,6 +72,6 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained: Ki
 
 
 def prepare_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Tell a decoder its padding token, by which a classifier finds the last real one, and to keep no cache."""
+    """Give a decoder its padding token, by which a classifier tells the last real one, and let it keep no cache."""
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False

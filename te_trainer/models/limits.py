@@ -30,11 +30,8 @@ MORE_THAN_TEXT = {"bros", "layoutlmv2", "layoutlmv3", "lilt", "lxmert", "markupl
 def check_sizes(files: CheckpointFiles, config: Mapping[str, Any]) -> None:
     """Refuse sizes that no model has, before anything is made of them.
 
-    Args:
-        config: the content of `config.json`.
-
     Raises:
-        InputError: names the key.
+        InputError: Names the key.
     """
     for key, value in _numbers(config):
         most = MAX_SIZE if SIZES.fullmatch(key) else MAX_COUNT if COUNTS.fullmatch(key) else None
@@ -49,7 +46,7 @@ def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
     """Refuse models that make no token vectors, whose scores depend on their batch, or that need more than text.
 
     Raises:
-        InputError: names the architecture or the family.
+        InputError: Names the architecture or the family.
     """
     if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
         raise files.refusal(
@@ -97,11 +94,15 @@ def check_length(
     """Refuse texts longer than a model can read, and a length that leaves no token of a text.
 
     Args:
-        key: of the configuration, that says `max_length`.
+        name: The model's name.
+        model: The model, on any device.
+        tokenizer: Its tokenizer.
+        max_length: Tokens of a text, special ones included.
+        key: Key of the configuration that sets `max_length`, for refusals.
         sides: 1 for sentences, 2 for pairs.
 
     Raises:
-        InputError: gives both numbers.
+        InputError: Gives both numbers.
     """
     limit = position_limit(model)
     special = tokenizer.num_special_tokens_to_add(pair=sides == 2)
@@ -120,7 +121,7 @@ def check_vocabulary(files: CheckpointFiles, model: PreTrainedModel, tokenizer: 
     """Refuse a tokenizer whose ids a model has no embeddings for.
 
     Raises:
-        InputError: gives both numbers.
+        InputError: Gives both numbers.
     """
     rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     highest = max(tokenizer.get_vocab().values(), default=0)
@@ -136,9 +137,9 @@ def readable_columns(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBas
     """What a tokenizer gives of a pair that the model can read: without token types where there are too many."""
     columns = list(tokenizer.model_input_names)
     types = getattr(config, "type_vocab_size", None)
-    given = tokenizer("a", "b").get("token_type_ids") or [0]
+    types_of_pair = tokenizer("a", "b").get("token_type_ids") or [0]
     # a decoder that takes token types reads them as tokens of the text (GPT-2)
-    if is_decoder(config) or (isinstance(types, int) and max(given) >= types):
+    if is_decoder(config) or (isinstance(types, int) and max(types_of_pair) >= types):
         columns = [column for column in columns if column != "token_type_ids"]
     return columns
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any
 
 from huggingface_hub import constants, get_cached_repo_tree, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 
 from te_trainer.config.revision import is_folder, split_revision
 from te_trainer.errors import InputError
+from te_trainer.models.checkpoint_files import first_line, refusal
 
 # In the order in which transformers looks for them.
 WEIGHT_FILES = (
@@ -41,8 +42,6 @@ DECISIVE_FILES = ("modules.json", "sentence_*_config.json", "config_sentence_tra
 _commits: dict[tuple[str, str], str] = {}  # of a repository's revisions
 _folders: dict[tuple[str, bool], Path] = {}  # of models of the Hub, with and without their weights
 
-AnyName = TypeVar("AnyName")
-
 logger = logging.getLogger(__name__)
 
 
@@ -53,24 +52,24 @@ def locate(name: str, weights: bool = True) -> str:
     needed of that commit is then in the Hub's cache, and later calls ask the Hub nothing.
 
     Args:
-        name: a local folder, `package:folder`, or a Hub id.
-        weights: whether the weights of a Hub model are wanted, too, in one format: safetensors if the repository has
+        name: A local folder, `package:folder`, or a Hub id.
+        weights: Whether the weights of a Hub model are wanted, too, in one format: safetensors if the repository has
             them, else PyTorch's.
 
     Raises:
-        InputError: there is no such model or revision, or it cannot be had.
+        InputError: There is no such model or revision, or it cannot be had.
     """
     if is_folder(name):
         return name
     if "://" in name:
-        raise InputError(f"model {name}: an address, where a local folder, package:folder or owner/name is expected")
+        raise refusal(name, "an address, where a local folder, package:folder or owner/name is expected")
     if ":" in name:
         return _folder_in_package(name)
     model, revision = split_revision(name)
     if revision == "":
-        raise InputError(f"model {name}: no revision behind the '@'; write a branch, a tag or a commit, or no '@'")
+        raise refusal(name, "no revision behind the '@'; write a branch, a tag or a commit, or no '@'")
     if revision is not None and is_folder(model):
-        raise InputError(f"model {name}: {model} is a local folder, which has no revisions; leave out '@{revision}'")
+        raise refusal(name, f"{model} is a local folder, which has no revisions; leave out '@{revision}'")
     folder = _folders.get((name, weights))
     if folder is None or not folder.is_dir():
         _folders[name, weights] = folder = _download(name, weights)
@@ -84,32 +83,28 @@ def commit_of(name: str) -> str | None:
 
 
 def pin(commits: dict[str, str]) -> None:
-    """Take these commits, by the models' names, for what the names mean in this process."""
+    """Let models' names stand for these commits in this process."""
     for name, commit in commits.items():
-        _commits[_key(name)] = commit
+        _commits[_repository_and_revision(name)] = commit
         for weights in (False, True):
             if (folder := _folders.get((name, weights))) is not None and folder.name != commit:
                 del _folders[name, weights]
 
 
-def with_revision(name: AnyName, revision: str | None) -> AnyName | str:
-    """A model's name with the revision behind it.
+def with_revision(name: str, revision: str) -> str:
+    """A model's name with a revision behind it.
 
     Raises:
         InputError: The name has one already, or can have none.
     """
-    if revision is None:
-        return name
-    if not isinstance(name, str):
-        raise InputError(f"revision: '{revision}' cannot be chosen for a checkpoint that is resolved; give a name")
     if is_folder(name) or ":" in name:
-        raise InputError(f"model {name}: a local folder has no revisions; leave out revision='{revision}'")
+        raise refusal(name, f"a local folder has no revisions; leave out revision='{revision}'")
     if "@" in name:
-        raise InputError(f"model {name}: the name holds a revision, and revision='{revision}' is another; give one")
+        raise refusal(name, f"the name holds a revision, and revision='{revision}' is another; give one")
     return f"{name}@{revision}"
 
 
-def _key(name: str) -> tuple[str, str]:
+def _repository_and_revision(name: str) -> tuple[str, str]:
     model, revision = split_revision(name)
     return model, revision or constants.DEFAULT_REVISION
 
@@ -121,41 +116,43 @@ def _folder_in_package(name: str) -> str:
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"model {name}: the package '{package}' is not installed; pip install it")
+        raise refusal(name, f"the package '{package}' is not installed; pip install it")
     path = Path(spec.submodule_search_locations[0], folder)
     if not path.is_dir():
-        raise InputError(f"model {name}: the package '{package}' has no folder '{folder}'")
+        raise refusal(name, f"the package '{package}' has no folder '{folder}'")
     return str(path)
 
 
 def _download(name: str, weights: bool) -> Path:
     """Put a model's small files, or its weights beside them, into the Hub's cache."""
-    repository, revision = _key(name)
-    known = _commits.get((repository, revision))
+    repository, revision = _repository_and_revision(name)
+    pinned = _commits.get((repository, revision))
     try:
         if weights:
             folder = Path(locate(name, weights=False))
             wanted = _weight_files(folder, _files(repository, folder))
         else:
-            folder = _snapshot(repository, known or revision, SMALL_FILES, OTHER_FOLDERS)
+            folder = _snapshot(repository, pinned or revision, SMALL_FILES, OTHER_FOLDERS)
             _commits[repository, revision] = folder.name
-            wanted = _module_files(folder)
+            # sentence-transformers gives modules' folders numbers, others may give them names
+            paths = _names(folder / "modules.json", lambda modules: [module["path"] for module in modules])
+            wanted = [f"{escape(path)}/*.json" for path in paths if path.strip("./")]
         if wanted:
             _snapshot(repository, folder.name, wanted)
         return folder
     except InputError:
         raise
     except Exception as error:  # the client raises many kinds; each means that the files could not be had
-        raise InputError(f"model {name}: {_fault(error, repository, revision, known)}") from None
+        raise refusal(name, _download_failure(error, repository, revision, pinned)) from None
 
 
-def _fault(error: Exception, repository: str, revision: str, known: str | None) -> str:
+def _download_failure(error: Exception, repository: str, revision: str, pinned: str | None) -> str:
     """Why files could not be had from the Hub, and what helps."""
     address = f"{constants.ENDPOINT}/{repository}"
     if isinstance(error, GatedRepoError):
         return f"the repository is gated; ask for access at {address}, and set HF_TOKEN or call `hf auth login`"
-    if known is not None and isinstance(error, RevisionNotFoundError | RepositoryNotFoundError):
-        return f"its commit {known}, which this run began with, is no longer on the Hub; name another output_dir"
+    if pinned is not None and isinstance(error, RevisionNotFoundError | RepositoryNotFoundError):
+        return f"its commit {pinned}, which this run began with, is no longer on the Hub; name another output_dir"
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no branch, tag or commit '{revision}'; look at {address}"
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
@@ -167,7 +164,7 @@ def _fault(error: Exception, repository: str, revision: str, known: str | None) 
         return "no model here or on the Hub as its cache has it; HF_HUB_OFFLINE is set, unset it to download the model"
     if isinstance(error, HfHubHTTPError) and error.response.status_code in {401, 403}:
         return f"the Hub refuses the token ({error.response.status_code}); set HF_TOKEN to one that may read {address}"
-    return f"no model here, and not to be had from the Hub ({_first_line(error)}); try again"
+    return f"no model here, and not to be had from the Hub ({first_line(error)}); try again"
 
 
 def _snapshot(repository: str, revision: str, wanted: list[str], ignored: list[str] | None = None) -> Path:
@@ -200,36 +197,23 @@ def _files(repository: str, folder: Path) -> list[str]:
         return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
-def _module_files(folder: Path) -> list[str]:
-    """Patterns of the modules' folders whose names are not those that sentence-transformers gives them."""
-    try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return [f"{escape(module['path'])}/*.json" for module in modules if module["path"].strip("./")]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []  # whoever reads modules.json says what is wrong with it
-
-
 def _weight_files(folder: Path, files: Iterable[str]) -> list[str]:
     """The weights, at the top or in a module's folder, of one format each."""
     present = {PurePosixPath(file) for file in files}
-    found: list[str] = []
+    wanted: list[str] = []
     for parent in sorted({path.parent for path in present if str(path.parent) == "." or str(path)[0].isdigit()}):
         first = next((parent / name for name in WEIGHT_FILES if parent / name in present), None)
-        if first is not None and first.suffix == ".json":
-            found += _shards(folder / first, parent)
-        elif first is not None:
-            found.append(escape(str(first)))
-    return found
+        if first is not None:
+            shards = [first.name]
+            if first.suffix == ".json":
+                shards = _names(folder / first, lambda index: index["weight_map"].values())
+            wanted += [escape(str(parent / shard)) for shard in shards]
+    return wanted
 
 
-def _shards(index: Path, parent: PurePosixPath) -> list[str]:
+def _names(file: Path, read: Callable[[Any], Iterable[str]]) -> list[str]:
+    """Names that a JSON file holds; none of a broken one: whoever loads it says what is wrong with it."""
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [escape(str(parent / name)) for name in sorted(names)]
+        return sorted(set(read(json.loads(file.read_text(encoding="utf-8")))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return []  # whoever reads the weights says what is wrong with their index
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+        return []

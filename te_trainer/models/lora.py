@@ -19,10 +19,12 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> peft.LoraConfig:
-    """What peft needs to know to put adapters on a model of an encoder.
+    """The configuration of adapters for an encoder's model.
 
     Args:
-        settings: with a `rank`.
+        model: The encoder's model, on any device.
+        kind: Kind of the encoder; a cross-encoder's head is trained in full.
+        settings: Settings with a `rank`.
     """
     rank, targets = int(settings.rank or 0), settings.target_modules
     return peft.LoraConfig(
@@ -37,7 +39,7 @@ def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> pef
 
 
 def adapted_on_meta(checkpoint: Checkpoint, kind: Kind, settings: LoraConfig) -> peft.PeftModel:
-    """A checkpoint's model with adapters, without weights: what LoRA will meet there, in a moment.
+    """A checkpoint's model with adapters, without weights; made in a moment.
 
     Raises:
         InputError: No layer has a name among `target_modules`, or such a layer cannot have an adapter.
@@ -60,8 +62,8 @@ def merge_saved(encoder: Encoder, folder: Path) -> None:
     """Merge an adapter that a trainer saved into the plain encoder that its training started from.
 
     Args:
-        encoder: as it was before adapters were put on it; it is the trained one afterwards.
-        folder: with the adapter, and a cross-encoder's trained head in it.
+        encoder: As it was before adapters were put on it; it is the trained one afterwards.
+        folder: Folder of the adapter, which holds a cross-encoder's trained head, too.
     """
     adapted: Any = peft.PeftModel.from_pretrained(encoder.model, str(folder), torch_device="cpu")
     encoder.model = adapted.merge_and_unload()

@@ -20,16 +20,16 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequen
     """What `tokenizer(*sides, truncation="longest_first", max_length=max_length)` gives, to the id.
 
     Args:
-        max_length: tokens of a row, special ones included; what is too much is cut from the longer text.
-        sides: n sentences, or the first and the second sentences of n pairs.
+        max_length: Tokens of a row, special ones included; what is too much is cut from the longer text.
+        sides: N sentences, or the first and the second sentences of n pairs.
 
     Returns:
-        the tokenizer's columns (`input_ids` and others), each of n rows.
+        The tokenizer's columns (`input_ids` and others), each of n rows.
     """
     if not tokenizer.is_fast:
         return dict(tokenizer(*map(list, sides), truncation="longest_first", max_length=max_length))
     frame = _frame(tokenizer, len(sides))
-    room = max(0, max_length - tokenizer.num_special_tokens_to_add(pair=len(sides) == 2))
+    budget = max(0, max_length - tokenizer.num_special_tokens_to_add(pair=len(sides) == 2))
     from_end = tokenizer.truncation_side == "left"
     columns: Columns = {name: [] for name in frame}
     for rows in _chunks(sides):
@@ -38,8 +38,8 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequen
         ]
         for encodings in zip(*encoded, strict=True):
             texts = [encoding.ids for encoding in encodings]
-            if sum(map(len, texts)) > room:
-                kept = _longest_first([len(ids) for ids in texts], room)
+            if sum(map(len, texts)) > budget:
+                kept = _longest_first([len(ids) for ids in texts], budget)
                 texts = [
                     ids[len(ids) - count :] if from_end else ids[:count] for ids, count in zip(texts, kept, strict=True)
                 ]
@@ -56,7 +56,7 @@ def token_counts(tokenizer: PreTrainedTokenizerBase, *sides: Sequence[str]) -> l
     """How many tokens each row has before anything is cut, special ones included.
 
     Args:
-        sides: as for `tokenise`.
+        sides: As for `tokenise`.
     """
     if not tokenizer.is_fast:
         return [len(ids) for ids in tokenizer(*map(list, sides), verbose=False)["input_ids"]]
@@ -86,15 +86,15 @@ def _frame(tokenizer: PreTrainedTokenizerBase, sides: int) -> dict[str, tuple[li
     return frame
 
 
-def _longest_first(lengths: list[int], room: int) -> list[int]:
+def _longest_first(lengths: list[int], budget: int) -> list[int]:
     """How many tokens of one or two texts are kept, where all are too many.
 
     Of an odd number of tokens, the longer text, or the second of equals, gets one more.
     """
     if len(lengths) == 1:
-        return [room]
-    shorter = min(*lengths, room // 2)
-    kept = [shorter, room - shorter]
+        return [budget]
+    shorter = min(*lengths, budget // 2)
+    kept = [shorter, budget - shorter]
     return kept[::-1] if lengths[0] > lengths[1] else kept
 
 
