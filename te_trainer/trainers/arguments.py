@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from accelerate import PartialState
 from transformers import TrainingArguments
 
-from te_trainer.config.defaults import TRAINER_DEFAULTS, paper_arguments
+from te_trainer.config.schema import BiEncoderConfig, ContrastiveTrainingConfig, CrossEncoderConfig, StudentConfig
 from te_trainer.distributed import device_type
 from te_trainer.errors import InputError
 from te_trainer.models.precision import Precision, resolve_precision
@@ -29,7 +29,7 @@ DECIDED_BY_TRAINER: dict[str, Any] = {
     "save_steps": 500,
     "load_best_model_at_end": False,
 }
-BI, CROSS = paper_arguments("bi-encoder", "sts"), paper_arguments("cross-encoder", "sts")
+BI, CROSS = BiEncoderConfig.defaults, CrossEncoderConfig.defaults
 # Arguments that would do nothing here, or something wrong: whether they are set, and the sentence that refuses them.
 REFUSED_ARGUMENTS: tuple[tuple[Callable[[Any], Any], str], ...] = (
     (
@@ -86,23 +86,17 @@ class PairTrainingArguments(TrainingArguments):
     )
     weight_decay: float = argument(BI["weight_decay"], "AdamW's weight decay, not on biases and norms.")
     official_adamw: bool = argument(
-        False,
+        StudentConfig.official_adamw,
         "AdamW as the official code has it (transformers 4.9): an epsilon of 1e-6, added before the bias correction, "
         "which damps early steps. torch's is 1e-8, added after it.",
     )
-    eval_steps: float | None = argument(TRAINER_DEFAULTS["eval_steps"], "Steps between two evaluations.")
-    per_device_eval_batch_size: int = argument(
-        TRAINER_DEFAULTS["per_device_eval_batch_size"], "Pairs in a batch of evaluation."
-    )
-    save_total_limit: int | None = argument(
-        TRAINER_DEFAULTS["save_total_limit"], "Checkpoints kept: the best and the last."
-    )
-    logging_steps: float = argument(TRAINER_DEFAULTS["logging_steps"], "Steps between two log entries.")
-    logging_nan_inf_filter: bool = argument(
-        TRAINER_DEFAULTS["logging_nan_inf_filter"], "Hide losses that are not finite."
-    )
+    eval_steps: float | None = argument(BI["eval_steps"], "Steps between two evaluations.")
+    per_device_eval_batch_size: int = argument(BI["per_device_eval_batch_size"], "Pairs in a batch of evaluation.")
+    save_total_limit: int | None = argument(BI["save_total_limit"], "Checkpoints kept: the best and the last.")
+    logging_steps: float = argument(BI["logging_steps"], "Steps between two log entries.")
+    logging_nan_inf_filter: bool = argument(BI["logging_nan_inf_filter"], "Hide losses that are not finite.")
     train_sampling_strategy: str = argument(
-        "auto",
+        StudentConfig.train_sampling_strategy,
         "auto, random or group_by_length. auto is random, as in the paper, but on a CPU for models that compute "
         "padding.",
     )
@@ -157,8 +151,10 @@ class BiEncoderTrainingArguments(PairTrainingArguments):
     learning_rate: float = argument(BI["learning_rate"], "Peak learning rate.")
     per_device_train_batch_size: int = argument(BI["per_device_train_batch_size"], "Pairs in a batch, on each device.")
     num_train_epochs: float = argument(BI["num_train_epochs"], "Passes over the pool.")
-    loss: str = argument("mse", "mse (the paper's, Eq. 3), bce (its ablation, Table 8) or info_nce (Eq. 1, no labels).")
-    temperature: float = argument(0.05, "info_nce: what cosines are divided by.")
+    loss: str = argument(
+        BiEncoderConfig.loss, "mse (the paper's, Eq. 3), bce (its ablation, Table 8) or info_nce (Eq. 1, no labels)."
+    )
+    temperature: float = argument(ContrastiveTrainingConfig.temperature, "info_nce: what cosines are divided by.")
     both_views: bool = argument(
         False, "info_nce: both sides of the batch are anchors, and each other's negatives (Mirror-BERT)."
     )
@@ -176,9 +172,10 @@ class CrossEncoderTrainingArguments(PairTrainingArguments):
     )
     num_train_epochs: float = argument(CROSS["num_train_epochs"], "Passes over the pool.")
     warmup_steps: float = argument(CROSS["warmup_steps"], "Steps of warm-up; below 1, a share of all steps.")
-    loss: str = argument("bce", "bce (the paper's, Eq. 2) or mse (its ablation, Table 8).")
+    loss: str = argument(CrossEncoderConfig.loss, "bce (the paper's, Eq. 2) or mse (its ablation, Table 8).")
     both_orders: bool = argument(
-        True, "Train on (s1, s2) and (s2, s1), as the official code does for every task except QNLI."
+        CrossEncoderConfig.both_orders,
+        "Train on (s1, s2) and (s2, s1), as the official code does for every task except QNLI.",
     )
 
 
@@ -235,7 +232,7 @@ def decide_strategies(
         each_epoch = save is None
         evaluation = "no"
     else:
-        args.eval_steps = args.eval_steps or TRAINER_DEFAULTS["eval_steps"]
+        args.eval_steps = args.eval_steps or BI["eval_steps"]
         each_epoch = evaluation is None and save in (None, "no", "best")
         evaluation = evaluation or ("epoch" if save == "epoch" else "steps")
     save = save or ("steps" if evaluation == "no" else evaluation)

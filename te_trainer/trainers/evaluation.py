@@ -123,9 +123,10 @@ class EvaluatingTrainer(PublishingTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate or predict, with results in the order of the pairs."""
-        rows = cast(Dataset, dataloader.dataset)
-        self._order = np.argsort(column_values(rows, "row")) if "row" in rows.column_names else None
-        self._measures_loss = self.has_loss(rows)
+        rows = dataloader.dataset  # another one, if a subclass makes the loader
+        self._measures_loss = isinstance(rows, Dataset) and self.has_loss(rows)
+        in_order = not isinstance(rows, Dataset) or "row" not in rows.column_names
+        self._order = None if in_order else np.argsort(column_values(cast(Dataset, rows), "row"))
         loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         if loss_only and not self._measures_loss:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
@@ -77,15 +78,12 @@ class PublishingTrainer(Trainer):
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
         folder = Path(tempfile.mkdtemp())
-        uploads = False
-        try:
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
             self.save_model(str(folder), _internal_call=True)
-            uploads = self.is_world_process_zero()
-        finally:
-            if not uploads:
-                shutil.rmtree(folder, ignore_errors=True)
-        if not uploads:
-            return None
+            if not self.is_world_process_zero():
+                return None
+            cleanup.pop_all()  # `_upload` deletes it
         self._finish_current_push()
         return self._upload(folder, commit_message, blocking, token, revision, **kwargs)
 

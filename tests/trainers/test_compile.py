@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import labelled
 from safetensors import safe_open
-from test_evaluating import make
+from test_trainer_evaluation import make
 from test_training_loop import KINDS, load
 
 from te_trainer.labelling import score_pairs

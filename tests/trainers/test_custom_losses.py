@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
-from test_evaluating import CLASSES, make
+from test_trainer_evaluation import CLASSES, make
 from test_training_loop import KINDS, labelled, load, same, weights, without_dropout
 from torch import Tensor
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import GOLD_FOLDER, MINILM
 from datasets import Dataset
-from test_evaluating import make
+from test_trainer_evaluation import make
 from transformers import set_seed
 
 from te_trainer.errors import InputError

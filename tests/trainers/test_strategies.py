@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from test_evaluating import make
+from test_trainer_evaluation import make
 from test_training_loop import checkpoints, labelled
 from transformers import TrainerCallback, TrainingArguments
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import run_two_ranks
 from datasets import Dataset, DatasetDict, IterableDataset
-from test_evaluating import make
+from test_trainer_evaluation import make
 from test_training_loop import KINDS, At, Killed, kill, labelled, recording, same, weights
 
 from te_trainer.errors import InputError

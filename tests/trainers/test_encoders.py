@@ -13,7 +13,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers import SentenceTransformer
-from test_evaluating import CLASSES, make
+from test_trainer_evaluation import CLASSES, make
 from test_training_loop import KINDS, labelled, load, same, weights, without_dropout
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
