@@ -27,16 +27,16 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.
 def device_type() -> str:
     """Type of the device that this process computes on, as torch names it: `cpu`, `cuda`, `xpu`, `npu`, `mps`, ...
 
-    What accelerate was told (`accelerate launch --cpu`, or `use_cpu: true` in its configuration) goes before the
-    hardware. Labelling and training ask here alone, so that they always choose the same device.
+    The settings of accelerate (`accelerate launch --cpu`, or `use_cpu: true` in its configuration) take precedence over
+    the hardware. Labelling and training ask this function alone, so that they always choose the same device.
     """
     import torch
     from accelerate.utils import parse_flag_from_env
 
     if parse_flag_from_env("ACCELERATE_USE_CPU"):
         return "cpu"
-    if told := os.environ.get("ACCELERATE_TORCH_DEVICE"):
-        return torch.device(told).type
+    if device := os.environ.get("ACCELERATE_TORCH_DEVICE"):
+        return torch.device(device).type
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if accelerator is None else accelerator.type
 
@@ -93,12 +93,11 @@ def shared_array(path: Path | None, shape: tuple[int, ...], dtype: str = "float3
 def keep_freed_memory() -> None:
     """On a CPU, let this process keep the memory that a training step frees for the next one.
 
-    glibc gives large blocks back to the system each time, and every page of theirs costs a fault when it is used again:
-    a quarter of a step, where a hypervisor stands behind the system. What the environment says of malloc is left
-    alone, and so are other C libraries.
+    glibc returns large blocks to the system, and each of their pages costs a fault when it is used again: a quarter of
+    a step on a virtual machine. Nothing changes where the environment sets malloc's parameters, or without glibc.
     """
-    said = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if said or device_type() != "cpu":
+    is_set = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if is_set or device_type() != "cpu":
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -118,7 +117,7 @@ def shutdown_process_group() -> None:
 def restart_process() -> None:
     """Replace this process by a new one with the same command; all ranks do so together.
 
-    The launcher takes it for the same process. What the old one held, in memory or on a device, is gone.
+    The launcher takes the new process for the old one, whose memory, also on a device, is freed.
     """
     from accelerate.utils import broadcast_object_list
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from te_trainer.data.arrow_io import pair_blocks, write_arrow
 from te_trainer.data.outputs import neighbour_blocks
-from te_trainer.distributed import process_state, rows_of_rank, shared_array
+from te_trainer.distributed import on_main_process, process_state, rows_of_rank, shared_array
 from te_trainer.labelling import Progress
 
 QUERIES, VECTORS = 1024, 16_384  # rows of the two sides of one matrix product; its cosines take 64 MiB
@@ -35,13 +35,13 @@ def nearest(
         Both are mapped from a file into memory.
     """
     state = process_state()
-    left = vectors if queries is None else queries
-    rows = shared_array(scratch / "rows.i64", (len(left), top_k), "int64")
-    cosines = shared_array(scratch / "cosines.f32", (len(left), top_k))
-    rank = rows_of_rank(len(left))
+    searched_for = vectors if queries is None else queries
+    rows = shared_array(scratch / "rows.i64", (len(searched_for), top_k), "int64")
+    cosines = shared_array(scratch / "cosines.f32", (len(searched_for), top_k))
+    rank = rows_of_rank(len(searched_for))
     for start in range(rank.start, rank.stop, QUERIES):
         stop = min(start + QUERIES, rank.stop)
-        block = _normalize(left[start:stop], state.device)
+        block = _normalize(searched_for[start:stop], state.device)
         best = torch.empty(len(block), 0, device=state.device)
         best_rows = torch.empty(len(block), 0, dtype=torch.int64, device=state.device)
         for first in range(0, len(vectors), VECTORS):
@@ -70,12 +70,9 @@ def write_neighbour_pairs(queries: Dataset, sentences: Dataset, rows: np.ndarray
     Returns:
         q * top_k pairs with columns `sentence1` and `sentence2`, mapped into memory.
     """
-    state = process_state()
-    if state.is_main_process:
-        blocks = neighbour_blocks(queries, sentences, rows, rows)
-        pairs = (pair for block in blocks for pair in zip(block["query"], block["sentence"].to_pylist(), strict=True))
-        write_arrow(file, pair_blocks(pairs))
-    state.wait_for_everyone()
+    blocks = neighbour_blocks(queries, sentences, rows, rows)
+    pairs = (pair for block in blocks for pair in zip(block["query"], block["sentence"].to_pylist(), strict=True))
+    on_main_process(lambda: write_arrow(file, pair_blocks(pairs)))
     return Dataset.from_file(str(file))
 
 

@@ -26,8 +26,10 @@ from torch import nn
 from transformers import set_seed
 
 from te_trainer import search
+from te_trainer.config import parse_score
 from te_trainer.data import outputs
-from te_trainer.models import BiEncoder, CrossEncoder, load_encoder
+from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder, CrossEncoder, check_encoder, load_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.locate import locate
 from te_trainer.runs.command import run_command
@@ -367,15 +369,11 @@ def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: 
     assert run(*again)[0] == 0
 
 
-@pytest.mark.parametrize("output", ["NEAREST.PARQUET", "NEAREST.TSV"])
-def test_endings_may_be_in_capitals(run: Run, bi: str, sentences_file: Path, tmp_path: Path, output: str) -> None:
-    source = tmp_path / "FAQ.TXT"
-    source.write_bytes(sentences_file.read_bytes())
-    status, _, err = run("--model", bi, "--data.sentences", source, "--top_k", "2", "--output", output)
-    assert status == 0, err
-    written = tmp_path / output
-    found = pq.read_table(written).num_rows if output.endswith("PARQUET") else len(read_tsv(written)) - 1
-    assert found == 200
+def test_endings_may_be_in_capitals(bi: str, pairs_file: Path, run: Run, tmp_path: Path) -> None:
+    for output in ("SCORES.PARQUET", "SCORES.TSV"):
+        arguments = ["--model", bi, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+        assert run(*arguments, "--output", output)[0] == 0
+    assert pq.read_table(tmp_path / "SCORES.PARQUET").num_rows == len(read_tsv(tmp_path / "SCORES.TSV")) - 1
 
 
 def test_what_is_cut_is_said(run: Run, bi: str, cross: str, pairs_file: Path, sentences_file: Path) -> None:
@@ -397,59 +395,76 @@ def test_what_is_cut_is_said(run: Run, bi: str, cross: str, pairs_file: Path, se
 
 # ---------------------------------------------------------------- what is refused
 
+FILES = {
+    "pairs.tsv": "sentence1\tsentence2\nno sound\tsilent\n",
+    "blank.txt": "\n\n",
+    "single.txt": "no sound\nno sound\n",
+}
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--modle", "x"], "unknown key 'modle'; did you mean 'model'?"),
-        (["--data.pair", "x"], "unknown key 'data.pair'; did you mean 'data.pairs'?"),
-        (["--model", ""], "model is empty"),
-        (["--output", "scores.csv"], "output: 'scores.csv' does not end in .tsv or .parquet"),
-        (["--output", "is.tsv"], "output: is.tsv is a folder"),
-        (["--output", "pairs.tsv"], "output: pairs.tsv is there already; name another file, or set --overwrite true"),
-        (["--output", "pairs.tsv/new/scores.tsv"], "pairs.tsv/new cannot be written to (Not a directory)"),
-        (["--data.sentences", "pairs.tsv"], "data: both are given of data.pairs and data.sentences"),
-        (["--data.pairs", "null"], "data: neither is given of data.pairs and data.sentences"),
-        (["--top_k", "3"], "top_k: belongs to data.sentences"),
-        (["--data.queries", "pairs.tsv"], "data.queries: belongs to data.sentences"),
-        (["--data.columns", "{score: x}"], "data.columns: expected a mapping of sentence1, sentence2 to column names"),
-        (["--batch_tokens", "0"], "batch_tokens: expected a number of 1 or more, got 0"),
-        (["--data.pairs", "gone.tsv"], "gone.tsv: the file does not exist"),
-        (["--data.pairs", "blank.txt"], "data.pairs: no pair of sentences in blank.txt"),
-        (["--data.pairs", "number.jsonl"], "number.jsonl, line 1: a sentence is not text"),
-        (["--model", "nowhere"], "model nowhere: no model"),
-        (["--model", "CROSS", "--pooling", "cls"], "pooling: CROSS is a cross-encoder, which has none"),
-        (["--model", "CROSS", "--prompt", "x"], "prompt: CROSS is a cross-encoder, which has none"),
-        (["SEARCH", "--model", "CROSS"], "model: CROSS is a cross-encoder, which has no vectors to search by"),
-        (["SEARCH", "--rerank", "BI"], "rerank: BI is a bi-encoder; name a cross-encoder"),
-        (["SEARCH", "--top_k", "0"], "top_k: expected a number of 1 or more, got 0"),
-        (["SEARCH", "--data.sentences", "blank.txt"], "data.sentences: no sentence in blank.txt"),
-        (["SEARCH", "--data.sentences", "single.txt"], "data.sentences: one distinct sentence in single.txt"),
-        (["SEARCH", "--data.queries", "blank.txt"], "data.queries: no sentence in blank.txt"),
-    ],
-)
-def test_what_cannot_be_is_refused_in_one_sentence(
-    arguments: list[str], words: str, bi: str, cross: str, run: Run, tmp_path: Path
-) -> None:
-    files = {
-        "pairs.tsv": "sentence1\tsentence2\nno sound\tsilent\n",
-        "blank.txt": "\n\n",
-        "single.txt": "no sound\nno sound\n",
-        "number.jsonl": '{"sentence1": 3, "sentence2": "three"}\n',
-    }
-    for name, text in files.items():
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files in the working folder; gives all paths in it."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "is.tsv").mkdir()
-    before = sorted(tmp_path.rglob("*"))
+    return sorted(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "meaning"),
+    [
+        (["--modle", "x"], "'modle'", "did you mean 'model'"),
+        (["--data.pair", "x"], "'data.pair'", "did you mean 'data.pairs'"),
+        (["--model", ""], "model", "empty"),
+        (["--output", "scores.csv"], "output", r"does not end in \.tsv or \.parquet"),
+        (["--output", "is.tsv"], "output", "is a folder"),
+        (["--output", "pairs.tsv"], "output", "is there already.*--overwrite true"),
+        (["--data.sentences", "pairs.tsv"], "data", "both .*data.pairs and data.sentences"),
+        (["--data.pairs", "null"], "data", "neither .*data.pairs and data.sentences"),
+        (["--top_k", "3"], "top_k", "data.sentences"),
+        (["--data.queries", "pairs.tsv"], "data.queries", "data.sentences"),
+        (["--data.columns", "{score: x}"], "data.columns", "sentence1, sentence2"),
+        (["--batch_tokens", "0"], "batch_tokens", "1 or more"),
+        (["--data.pairs", "null", "--data.sentences", "pairs.tsv", "--top_k", "0"], "top_k", "1 or more"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_by_its_key(
+    arguments: list[str], key: str, meaning: str, files: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"{key}.*{meaning}"):
+        parse_score(["--model", "m", "--data.pairs", "pairs.tsv", "--output", "new/scores.tsv", *arguments])
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "meaning"),
+    [
+        (["--data.pairs", "pairs.tsv", "--output", "pairs.tsv/new/scores.tsv"], "output", "cannot be written to"),
+        (["--data.pairs", "gone.tsv"], "gone.tsv", "does not exist"),
+        (["--data.pairs", "blank.txt"], "data.pairs", "no pair of sentences"),
+        (["--data.sentences", "pairs.tsv", "--model", "CROSS"], "model", "is a cross-encoder"),
+        (["--data.sentences", "pairs.tsv", "--rerank", "BI"], "rerank", "is a bi-encoder"),
+        (["--data.sentences", "single.txt"], "data.sentences", "one distinct sentence"),
+        (["--data.sentences", "pairs.tsv", "--data.queries", "blank.txt"], "data.queries", "no sentence in"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_one_sentence_and_leaves_nothing(
+    arguments: list[str], key: str, meaning: str, bi: str, cross: str, run: Run, files: list[Path], tmp_path: Path
+) -> None:
     names = {"CROSS": cross, "BI": bi}
-    source = ["--data.sentences" if arguments[0] == "SEARCH" else "--data.pairs", "pairs.tsv"]
-    given = [names.get(argument, argument) for argument in arguments if argument != "SEARCH"]
-    status, out, said = run("--model", bi, *source, "--output", "new/scores.tsv", *given)
-    assert (status, out, said.count("\n")) == (2, "", 1), said
-    for name, model in names.items():
-        words = words.replace(name, model)
-    assert said.startswith("error: ") and words in said
-    assert sorted(tmp_path.rglob("*")) == before
+    arguments = [names.get(argument, argument) for argument in arguments]
+    status, out, err = run("--model", bi, "--output", "new/scores.tsv", *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert re.match(f"error: {key}: .*{meaning}", err)
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+@pytest.mark.parametrize("key", ["pooling", "prompt"])
+def test_a_cross_encoder_has_no_pooling_and_no_prompt(key: str, cross: str) -> None:
+    with pytest.raises(InputError, match=f"^{key}: .*is a cross-encoder"):
+        check_encoder(cross, **{key: "cls"})  # type: ignore[arg-type]
 
 
 def test_an_output_is_replaced_where_that_is_said(bi: str, pairs_file: Path, run: Run, tmp_path: Path) -> None:
@@ -459,20 +474,3 @@ def test_an_output_is_replaced_where_that_is_said(bi: str, pairs_file: Path, run
     assert read_tsv(tmp_path / "scores.tsv") == [["mine"]]
     assert run(*arguments, "--output", "scores.tsv", "--overwrite", "true")[0] == 0
     assert len(read_tsv(tmp_path / "scores.tsv")) > 90
-
-
-def test_help_answers_without_torch() -> None:
-    code = (
-        "import sys, runpy\n"
-        "sys.argv = ['score.py', '--help']\n"
-        "try:\n"
-        f"    runpy.run_path({str(RECIPE)!r}, run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", code], env=process_environment(), capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert "--data.sentences" in finished.stdout

@@ -1,7 +1,7 @@
 """Quotes in a .tsv: those of a sentence, or those that a CSV writer put around a cell.
 
-Benchmark files have no quoting, so that a sentence may begin with a quote that nothing closes; pandas and spreadsheets
-quote a cell that holds a quote, a tab or a line break, and double the quotes inside. The file itself tells which.
+Benchmark files have no quoting: a sentence may begin with a quote that nothing closes. Pandas and spreadsheets quote a
+cell that holds a quote, a tab or a line break, and double the quotes inside it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ QUOTED_CELL = re.compile(QUOTED)
 
 
 def count_csv_quoted(path: Path) -> int:
-    """Cells that a CSV writer quoted; 0 where quotes belong to the sentences.
+    """Count the cells that a CSV writer quoted; 0 where quotes belong to the sentences.
 
-    A CSV writer made the file if every cell with a quote in it begins and ends with one and doubles those inside, each
-    such line has as many columns as the first, and a cell was in need of it (or the header is quoted, which no column's
-    name is). One cell that breaks this rule tells that nothing was quoted, and ends the search.
+    A CSV writer made the file if every cell that holds a quote begins and ends with one and doubles those inside, each
+    line with quotes has as many columns as the first line, and some cell needed its quotes (or the header is quoted).
     """
-    found, needed, width = 0, False, 0
+    quoted, needed, width = 0, False, 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if number == 1:
@@ -43,9 +42,9 @@ def count_csv_quoted(path: Path) -> int:
             width = width or columns
             if columns != width:
                 return 0
-            found += len(cells)
+            quoted += len(cells)
             needed = needed or (number == 1 and bool(cells)) or any(_needs_quotes(cell) for cell in cells)
-    return found if needed else 0
+    return quoted if needed else 0
 
 
 def looks_quoted(cell: str) -> bool:

@@ -1,6 +1,6 @@
 """How well scores order pairs as gold scores do, in float64: float32 would make ties where there are none.
 
-Each metric is a function here and, for the library evaluate, a module in `modules`: `evaluate.load(module_path(name))`.
+Each metric is a function here and a module of the library evaluate: `evaluate.load(module_path(name))`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ def _constant_gold_is_nan() -> Iterator[None]:
 
 
 def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
-    """Spearman's rank correlation, a fraction; both of shape (n,).
-
-    Scores that are all the same put nothing in order: 0, as for scores in random order.
-    """
+    """Spearman's rank correlation of two arrays of shape (n,), a fraction; 0 for scores that are all equal."""
     scores = np.asarray(scores, dtype=np.float64)
     if (scores == scores[0]).all():
         return 0.0
@@ -45,7 +42,7 @@ def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
 
 
 def pearson(scores: np.ndarray, gold: np.ndarray) -> float:
-    """Pearson's correlation, a fraction; both of shape (n,). Scores that are all the same: 0."""
+    """Pearson's correlation of two arrays of shape (n,), a fraction; 0 for scores that are all equal."""
     scores = np.asarray(scores, dtype=np.float64)
     if (scores == scores[0]).all():
         return 0.0
@@ -57,8 +54,8 @@ def roc_auc(scores: np.ndarray, gold: np.ndarray) -> float:
     """Area under the ROC curve, a fraction: how often a positive pair scores above a negative one, ties half.
 
     Args:
-        scores: shape (n,).
-        gold: shape (n,), positive where above 0.5.
+        scores: Shape (n,).
+        gold: Shape (n,); above 0.5 is positive.
     """
     positive = np.asarray(gold) > 0.5
     count = int(positive.sum())
@@ -71,13 +68,13 @@ def average_precision(scores: np.ndarray, gold: np.ndarray) -> float:
     """Average precision, a fraction: precision at each score that positive pairs have, weighted by how many have it.
 
     Args:
-        scores: shape (n,); pairs of equal scores are retrieved together.
-        gold: shape (n,), positive where above 0.5; at least one.
+        scores: Shape (n,); pairs of equal scores are retrieved together.
+        gold: Shape (n,); above 0.5 is positive, and at least one must be.
     """
     positive = np.asarray(gold) > 0.5
-    _, place = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
-    retrieved = np.bincount(place)
-    hits = np.bincount(place, weights=positive)
+    _, index = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
+    retrieved = np.bincount(index)
+    hits = np.bincount(index, weights=positive)
     return float((hits * hits.cumsum() / retrieved.cumsum()).sum() / positive.sum())
 
 
@@ -89,7 +86,7 @@ TASK_METRICS: dict[Task, tuple[Metric, Metric]] = {
 
 
 def module_path(name: str) -> str:
-    """Where the `evaluate.Metric` of a metric lies: `evaluate.load` takes it, without network.
+    """Path of the `evaluate.Metric` of a metric, for `evaluate.load` without network.
 
     Args:
         name: `spearman`, `pearson`, `roc_auc` or `average_precision`.

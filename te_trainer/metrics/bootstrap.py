@@ -1,4 +1,4 @@
-"""How far a score may be chance: the bootstrap over the pairs of a set."""
+"""How far a score may be chance: the bootstrap over the pairs of a gold set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from te_trainer.metrics import Metric, average_precision, pearson, roc_auc, spearman
 
 RESAMPLES = 1000
-COVERED = 95  # per cent
+COVERED = 95  # per cent of the resamples that an interval holds
 CHUNK = 100_000  # pairs that are drawn at once: more would leave the processor's cache
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # from how often each pair was drawn, (b, n), to scores, (b,)
@@ -19,27 +19,28 @@ Statistic = Callable[[np.ndarray], np.ndarray]  # from how often each pair was d
 def resampled(
     metrics: Sequence[Metric], scores: np.ndarray, gold: np.ndarray, *, seed: int, name: str
 ) -> list[np.ndarray]:
-    """Each metric on sets of as many pairs, drawn with replacement.
+    """Score resamples: as many pairs as the set has, drawn with replacement.
 
-    The draws follow from `seed`, `name` and the number of pairs: two models are scored on the same ones, so that their
-    scores may be subtracted (the paired bootstrap).
+    The draws follow from `seed`, `name` and the number of pairs, so that two models are scored on the same ones and
+    their scores can be subtracted (the paired bootstrap).
 
     Args:
-        metrics: of `te_trainer.metrics`.
-        scores, gold: shape (n,).
-        name: of the set.
+        metrics: Functions of `te_trainer.metrics`.
+        scores, gold: Shape (n,).
+        name: Name of the gold set.
 
     Returns:
-        for each metric, shape (RESAMPLES,). Where nothing can be ranked in a draw: what scores in random order have.
+        Scores of the resamples for each metric, shape (RESAMPLES,). A resample in which nothing can be ranked gets the
+        score of a random order.
     """
     scores, gold = scores.astype(np.float64), gold.astype(np.float64)
     statistics = [_STATISTICS[metric](scores, gold) for metric in metrics]
-    found: list[list[np.ndarray]] = [[] for _ in metrics]
+    resamples: list[list[np.ndarray]] = [[] for _ in metrics]
     for counts in _draws(len(gold), np.random.default_rng([seed, zlib.crc32(name.encode())])):
         with np.errstate(invalid="ignore", divide="ignore"):
-            for values, statistic in zip(found, statistics, strict=True):
+            for values, statistic in zip(resamples, statistics, strict=True):
                 values.append(statistic(counts))
-    return [np.concatenate(values) for values in found]
+    return [np.concatenate(values) for values in resamples]
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -62,17 +63,17 @@ def _correlation(counts: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.nda
     one = one - (counts * one).sum(1, keepdims=True) / total
     two = two - (counts * two).sum(1, keepdims=True) / total
     product = (counts * one * two).sum(1)
-    found = product / np.sqrt((counts * one**2).sum(1) * (counts * two**2).sum(1))
-    return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    correlation = product / np.sqrt((counts * one**2).sum(1) * (counts * two**2).sum(1))
+    return np.nan_to_num(correlation, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 class _Order:
     """The order of values, to count below each value without sorting again."""
 
     def __init__(self, values: np.ndarray) -> None:
-        distinct, self.place = np.unique(values, return_inverse=True)
-        self.order = np.argsort(self.place, kind="stable")
-        self.starts = np.searchsorted(self.place[self.order], np.arange(len(distinct)))
+        distinct, self.index = np.unique(values, return_inverse=True)
+        self.order = np.argsort(self.index, kind="stable")
+        self.starts = np.searchsorted(self.index[self.order], np.arange(len(distinct)))
 
     def count(self, counts: np.ndarray) -> np.ndarray:
         """How often each distinct value was drawn, in ascending order: (b, m)."""
@@ -81,7 +82,7 @@ class _Order:
     def ranks(self, counts: np.ndarray) -> np.ndarray:
         """The average rank of each pair's value, (b, n)."""
         drawn = self.count(counts)
-        return (drawn.cumsum(1) - (drawn - 1) / 2)[:, self.place]
+        return (drawn.cumsum(1) - (drawn - 1) / 2)[:, self.index]
 
 
 def _spearman(scores: np.ndarray, gold: np.ndarray) -> Statistic:
@@ -99,9 +100,9 @@ def _roc_auc(scores: np.ndarray, gold: np.ndarray) -> Statistic:
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         hits = counts * positive
-        found, rest = hits.sum(1), (counts - hits).sum(1)
-        wins = (hits * order.ranks(counts)).sum(1) - found * (found + 1) / 2
-        return np.nan_to_num(wins / (found * rest), nan=0.5)
+        positives, negatives = hits.sum(1), (counts - hits).sum(1)
+        wins = (hits * order.ranks(counts)).sum(1) - positives * (positives + 1) / 2
+        return np.nan_to_num(wins / (positives * negatives), nan=0.5)
 
     return statistic
 

@@ -301,18 +301,6 @@ def test_a_damaged_page_or_a_doubled_column_of_parquet_is_named(tmp_path: Path) 
         read(str(path))
 
 
-@pytest.mark.parametrize("kind", ["txt", *FILES])
-def test_the_ending_of_a_name_may_be_in_capitals(tmp_path: Path, kind: str) -> None:
-    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
-    assert read(str(path.rename(tmp_path / f"PAIRS.{kind.upper()}"))) == PAIRS
-
-
-def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path: Path) -> None:
-    path = Path(write_rows(tmp_path / "pairs", "jsonl", as_rows(PAIRS)))
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read(str(path)) == PAIRS
-
-
 @pytest.mark.parametrize("kind", ["tsv", "csv"])
 def test_a_huge_cell_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None:
     source = write_rows(tmp_path / "pairs", kind, as_rows([PAIRS[0], ("x" * 131_073, "two")]))
