@@ -66,7 +66,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     if layout.results.exists():
         if state.is_main_process:
             results = read_json(layout.results, "start", "cycles", "final")
-            refuse_missing_encoders(root, results)
+            refuse_missing_encoders(layout, results)
             print_results(results, metric.__name__)
             print(f"The run in {root} is finished; there is nothing to do.")
             if not layout.page.exists():

@@ -24,7 +24,7 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `final` when the block ends well, and is removed when it does not."""
+    """Give an empty folder that is renamed to `final` when the block ends well, and is removed when it does not."""
     partial = final.with_name(PARTIAL + final.name)
     remove(partial)
     partial.mkdir(parents=True)
@@ -38,7 +38,7 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
 
 def give_umask_mode(folder: Path) -> None:
-    """Let whoever may read a new file read the weights in a folder; safetensors lets nobody but their owner."""
+    """Give weight files the mode of any new file; safetensors lets nobody but their owner read them."""
     new = folder / f"{PARTIAL}mode"
     new.touch()
     mode = new.stat().st_mode
@@ -56,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_file(final: Path) -> Iterator[Path]:
-    """Give a path, where nothing is yet, that becomes `final` when the block ends well."""
+    """Give the path of a file to write, which is renamed to `final` when the block ends well."""
     partial = final.with_name(PARTIAL + final.name)
     # a link of this name would be written through
     remove(partial)

@@ -11,41 +11,54 @@ from pathlib import Path
 
 from te_trainer.errors import DivergedError, InputError
 
-DISK_ERRORS = {
-    errno.ENOSPC: "no disk space left in {folder}; make room",
-    errno.EDQUOT: "the disk quota in {folder} is used up; remove files, or have the quota raised",
-    errno.EFBIG: "a file in {folder} would be larger than the system allows; raise the limit (ulimit -f), or take a "
-    "disk that holds larger files",
-    errno.EROFS: "{folder} is on a disk that is mounted read-only; mount it for writing",
-    errno.EIO: "the disk of {folder} cannot be read or written (input/output error); check the disk",
-    errno.ESTALE: "the disk of {folder} cannot be read or written (stale file handle); check the network disk",
-    errno.EACCES: "a file or folder in {folder} may not be read or written (permission denied); change its mode",
-    errno.EPERM: "a file or folder in {folder} may not be changed (operation not permitted); make it your own",
+# By error number: the sentence, and how libraries name the error where they do not hand on its number.
+DISK_ERRORS: dict[int, tuple[str, tuple[str, ...]]] = {
+    errno.ENOSPC: ("no disk space left in {folder}; make room", ("No space left on device", "os error 28")),
+    errno.EDQUOT: (
+        "the disk quota in {folder} is used up; remove files, or have the quota raised",
+        ("Disk quota exceeded", "Quota exceeded", "os error 122"),
+    ),
+    errno.EFBIG: (
+        "a file in {folder} would be larger than the system allows; raise the limit (ulimit -f), or take a disk that "
+        "holds larger files",
+        ("File too large", "os error 27"),
+    ),
+    errno.EROFS: (
+        "{folder} is on a disk that is mounted read-only; mount it for writing",
+        ("Read-only file system", "os error 30"),
+    ),
+    errno.EIO: (
+        "the disk of {folder} cannot be read or written (input/output error); check the disk",
+        ("Input/output error", "os error 5)"),
+    ),
+    errno.ESTALE: (
+        "the disk of {folder} cannot be read or written (stale file handle); check the network disk",
+        ("Stale file handle", "os error 116"),
+    ),
+    errno.EACCES: (
+        "a file or folder in {folder} may not be read or written (permission denied); change its mode",
+        ("Permission denied", "os error 13)"),
+    ),
+    errno.EPERM: (
+        "a file or folder in {folder} may not be changed (operation not permitted); make it your own",
+        (),
+    ),
 }
-# How libraries name these errors where they do not hand on the number.
-WORDS = {
-    errno.ENOSPC: ("No space left on device", "os error 28"),
-    errno.EDQUOT: ("Disk quota exceeded", "Quota exceeded", "os error 122"),
-    errno.EFBIG: ("File too large", "os error 27"),
-    errno.EROFS: ("Read-only file system", "os error 30"),
-    errno.EIO: ("Input/output error", "os error 5)"),
-    errno.ESTALE: ("Stale file handle", "os error 116"),
-    errno.EACCES: ("Permission denied", "os error 13)"),
-}
-# torch.save, and numpy's and C++'s writers say only that a file took less than it was given.
+# What torch.save, and numpy's and C++'s writers say when a file took less than it was given.
 CUT_SHORT = ("unexpected pos", "file write failed", "iostream error", "requested and")
-SPACE_LEFT = 1_000_000  # bytes; with fewer, whatever failed is put down to the disk
+SPACE_LEFT = 1_000_000  # bytes; with fewer, any failure is put down to the disk
 
 
 @contextlib.contextmanager
 def disk_errors_as_input_error(root: Path, key: str = "output_dir") -> Iterator[None]:
-    """Say in one sentence that the disk is full, or what else it says; libraries wrap its errors in many of their own.
+    """Say in one sentence what the disk says, for example that it is full; libraries wrap its errors in their own.
 
     Args:
-        key: of the configuration, that names the folder.
+        root: Folder that is written to.
+        key: Key of the configuration that names the folder.
 
     Raises:
-        InputError: names the folder, and how to fix it.
+        InputError: Names the folder, and how to fix it.
     """
     try:
         yield
@@ -62,17 +75,17 @@ def _sentence(error: Exception, root: Path, key: str) -> str | None:
     """What is wrong with the disk; None for an error of another kind."""
     chain = _chain(error)
     for link in chain:
-        number = _number(link)
+        number = _disk_error_number(link)
         if number is not None:
             folder = _folder(link, root)
-            return f"{f'{key}: ' if folder == root else ''}{DISK_ERRORS[number].format(folder=folder)}"
-    # what is met while a half-written file is cleared hides what stopped the writing
+            return f"{f'{key}: ' if folder == root else ''}{DISK_ERRORS[number][0].format(folder=folder)}"
+    # A failed clearing of a half-written file hides why the file was not written, so it is looked at second.
     for link in chain:
         if (path := _in_the_way(link, root)) is not None:
             kind = "folder" if path.is_dir() else "link" if path.is_symlink() else "file"
             return f"{key}: {path} is a {kind}, and something else is to be there; move or delete it"
     if root.exists() and shutil.disk_usage(root).free < SPACE_LEFT:
-        return f"{key}: {DISK_ERRORS[errno.ENOSPC].format(folder=root)}"
+        return f"{key}: {DISK_ERRORS[errno.ENOSPC][0].format(folder=root)}"
     if any(words in str(link) for link in chain for words in CUT_SHORT):
         return (
             f"{key}: a file in {root} could not be written to its end; see whether the disk is full, or a quota or a "
@@ -91,13 +104,11 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _number(error: BaseException) -> int | None:
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return error.errno
+def _disk_error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
-        return None
+        return error.errno if error.errno in DISK_ERRORS else None
     text = str(error)
-    return next((number for number, words in WORDS.items() if any(word in text for word in words)), None)
+    return next((number for number, (_, words) in DISK_ERRORS.items() if any(word in text for word in words)), None)
 
 
 def _in_the_way(error: BaseException, root: Path) -> Path | None:
@@ -107,17 +118,17 @@ def _in_the_way(error: BaseException, root: Path) -> Path | None:
     root = root.absolute()
     named = [Path(name).absolute() for name in (error.filename2, error.filename) if isinstance(name, (str, Path))]
     for path in [path for path in named if root in path.parents]:
-        above = [each for each in reversed(path.parents) if root in each.parents]
-        for each in above if error.errno == errno.EISDIR else [*above, path]:
-            if os.path.lexists(each) and not each.is_dir():
-                return each
+        parents = [parent for parent in reversed(path.parents) if root in parent.parents]
+        for folder in parents if error.errno == errno.EISDIR else [*parents, path]:
+            if os.path.lexists(folder) and not folder.is_dir():
+                return folder
         if error.errno == errno.EISDIR and path.is_dir():
             return path
     return None
 
 
 def _folder(error: BaseException, root: Path) -> Path:
-    """The folder of the file that an error names, where that lies elsewhere, for example in the Hub's cache."""
+    """The folder of the file that an error names, where that lies outside of `root`, as the Hub's cache does."""
     name = getattr(error, "filename", None)
     if not isinstance(name, (str, Path)) or not Path(name).is_absolute():
         return root

@@ -1,4 +1,4 @@
-"""A finished run as its folder tells of it."""
+"""A finished run, as its output folder describes it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from te_trainer.config.schema import DistillationConfig, Kind
 from te_trainer.data import PoolManifest
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json
+from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run's folder says of the run.
+    """What the output folder of a finished run of distillation says.
 
     Args:
-        root: the folder.
-        results: `results.json`.
-        manifest: `run.yaml`.
-        pool: its counts.
+        root: Output folder.
+        results: Content of `results.json`.
+        manifest: Content of `run.yaml`.
+        pool: Counts of the pool.
     """
 
     root: Path
@@ -33,39 +34,42 @@ class FinishedRun:
 
     @staticmethod
     def load(root: Path) -> FinishedRun:
-        """Read a run's folder.
+        """Read an output folder.
 
         Raises:
-            InputError: the folder holds no finished run.
+            InputError: The folder holds no finished run of distillation.
         """
-        if not (root / "run.yaml").is_file():
+        layout = RunLayout(root)
+        if not layout.manifest.is_file():
             raise InputError(f"{root} holds no run.yaml; name the output folder of a run")
-        if not (root / "results.json").is_file():
+        if not layout.results.is_file():
             raise InputError(f"{root} holds a run that is not finished; the command that began it continues")
-        results = read_json(root / "results.json", "start", "final")
+        results = read_json(layout.results, "start", "final")
         if "cycles" not in results:
-            raise InputError(f"{root} holds no run of trans_encoder.py; name the output folder of one")
-        manifest = read_manifest(root, "models")
-        return FinishedRun(root, results, manifest, PoolManifest.load(root / "pool")[0])
+            raise InputError(f"{root} holds no run of distillation; name the output folder of one")
+        return FinishedRun(root, results, read_manifest(root, "models"), PoolManifest.load(layout.pool)[0])
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.root)
 
     @property
     def names(self) -> list[str]:
-        """The PLMs."""
+        """Names of the PLMs."""
         return [name for name in self.results["final"] if name != "ensemble"]
 
     @property
     def kinds(self) -> list[Kind]:
-        """The kinds of encoders that were trained; the bi-encoder first."""
+        """Kinds of encoders that were trained; the bi-encoder first."""
         return sorted(self.results["final"][self.names[0]])
 
     @property
     def cycles(self) -> list[int]:
-        """The numbers of the cycles."""
+        """Numbers of the cycles."""
         return [entry["cycle"] for entry in self.results["cycles"]]
 
     @property
     def distillation(self) -> DistillationConfig:
-        """How it distilled."""
         return DistillationConfig(**self.manifest["config"]["distillation"])
 
     def results_for(self, name: str) -> dict[str, Any]:
@@ -77,18 +81,19 @@ class FinishedRun:
         }
 
     def scores(self, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:
-        """Scores of an encoder: of a cycle, or (None) of the one that was kept."""
+        """Scores of a cycle's encoder, or of the one that was kept where `cycle` is None."""
         if cycle is None:
             return self.results["final"][name][kind]
         return next(entry[name][kind] for entry in self.results["cycles"] if entry["cycle"] == cycle)
 
     def encoder(self, name: str, kind: Kind, cycle: int | None) -> Path:
-        """Folder of an encoder: of a cycle, or (None) of the one that was kept.
+        """Folder of a cycle's encoder, or of the one that was kept where `cycle` is None.
 
         Raises:
-            InputError: it is not there.
+            InputError: The encoder is not there.
         """
-        folder = (self.root if cycle is None else self.root / f"cycle-{cycle}") / name / kind
+        layout = self.layout
+        folder = layout.kept_encoder(name, kind) if cycle is None else layout.encoder(cycle, name, kind)
         if not (folder / "config.json").is_file():
             if cycle is None:
                 raise InputError(f"{folder} holds no encoder; it was moved or removed after the run")
@@ -107,27 +112,30 @@ class FinishedRun:
         return (split_revision(model[key])[0] if on_hub else Path(model[key].replace(":", "/")).name), on_hub
 
 
-def refuse_missing_encoders(root: Path, results: dict[str, Any]) -> None:
+def refuse_missing_encoders(layout: RunLayout, results: dict[str, Any]) -> None:
     """Refuse to call a run finished whose encoders are not there any more, or are damaged.
 
     Raises:
-        InputError: names them, what to delete, and what the same command does then.
+        InputError: Names them, what to delete, and what the same command does then.
     """
-    missing, delete = [], [root / "results.json"]
-    for name, kinds in results["final"].items():
-        for kind, entry in kinds.items() if name != "ensemble" else ():
-            folder, of_cycle = root / name / kind, root / f"cycle-{entry['cycle']}" / name / kind
-            if _is_whole(folder):
-                continue
-            missing.append(folder)
-            delete += [folder] if folder.exists() else []
-            if not _is_whole(of_cycle):
-                record = of_cycle.with_name(f"{kind}.json")
-                delete += [path for path in (of_cycle, record) if path.exists()]
+    kept = [
+        (name, kind, entry["cycle"])
+        for name, kinds in results["final"].items()
+        if name != "ensemble"
+        for kind, entry in kinds.items()
+    ]
+    missing, delete = [], [layout.results]
+    for name, kind, cycle in kept:
+        encoder, of_cycle = layout.kept_encoder(name, kind), layout.encoder(cycle, name, kind)
+        if not _is_whole(encoder):
+            missing.append(encoder)
+            delete.append(encoder)
+            delete += [] if _is_whole(of_cycle) else [of_cycle, layout.scores(cycle, name, kind)]
     if missing:
         raise InputError(
-            f"the run in {root} is finished, but not whole any more: {_listed(missing)} was moved, removed or damaged; "
-            f"delete {_listed(delete)}, and the same command makes it again"
+            f"the run in {layout.root} is finished, but not whole any more: {' and '.join(map(str, missing))} was "
+            f"moved, removed or damaged; delete {' and '.join(str(path) for path in delete if path.exists())}, and the "
+            "same command makes it again"
         )
 
 
@@ -137,7 +145,3 @@ def _is_whole(encoder: Path) -> bool:
     except DamagedError:
         return False
     return True
-
-
-def _listed(paths: list[Path]) -> str:
-    return " and ".join(map(str, paths))

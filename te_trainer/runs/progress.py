@@ -1,7 +1,7 @@
 """What a run says while it runs: one display on a terminal, plain lines elsewhere.
 
 The display counts work in passes over the pool: labelling a pair is one pass, training on it three (forward and
-backward), so that the share done and the time left mean the same in every stage.
+backward), so that the fraction done and the time left mean the same in every stage.
 """
 
 from __future__ import annotations
@@ -22,50 +22,50 @@ LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no term
 
 
 class RunProgress:
-    """Progress of a whole run. Its display is there inside of a `with` block; lines are said before and after it too.
+    """Progress of a whole run. The display is shown inside of a `with` block; lines are said before and after it too.
 
     Args:
-        enabled: False on every rank but the first: nothing is said then.
+        enabled: False on every rank but the first, which then says nothing.
 
     Attributes:
-        total: work of the whole run, in passes over the pool.
+        total: Work of the whole run, in passes.
+        stage: Title of the current stage.
     """
 
     def __init__(self, enabled: bool = True, console: Console | None = None) -> None:
         self.total = 1.0
         self.enabled = enabled
-        self.console = console or Console(file=sys.stderr, soft_wrap=True)
-        self.finished = 0.0  # passes of the stages that are done
-        self.worked = 0.0  # passes done by this process, of which it knows how long they took
-        self.began: float | None = None  # when the first stage of this process began
         self.stage = ""
-        self.weight = 0.0
-        self.share = 0.0
-        self.resumed_at = 0.0
-        self.dev = ""
-        self.last_line = 0.0
-        self.bar: Progress | None = None
-        self.on_terminate: Any = None
+        self._console = console or Console(file=sys.stderr, soft_wrap=True)
+        self._finished = 0.0  # passes of the stages that are done
+        self._earlier = 0.0  # passes that earlier processes did; nobody knows how long they took
+        self._weight = 0.0  # passes of the current stage
+        self._fraction = 0.0  # of the current stage that is done
+        self._began: float | None = None  # when this process began its first stage
+        self._last_line = 0.0
+        self._dev = ""
+        self._display: Progress | None = None
+        self._on_terminate: Any = None
 
     def __enter__(self) -> RunProgress:
-        if self.enabled and self.console.is_terminal:
-            self.bar = Progress(
+        if self.enabled and self._console.is_terminal:
+            self._display = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[dev]}"),
                 TimeElapsedColumn(),
-                # the library's own estimate would take stages that an earlier process did for fast ones
+                # rich's own estimate would take stages that an earlier process did for fast ones
                 TextColumn("{task.fields[left]}"),
-                console=self.console,
+                console=self._console,
             )
-            self.task = self.bar.add_task("starting", total=None, dev="", left="")
+            self._task = self._display.add_task("starting", total=None, dev="", left="")
             if threading.current_thread() is threading.main_thread():
                 # a launcher ends the other ranks by this signal when one has failed
-                self.on_terminate = signal.signal(signal.SIGTERM, self._terminate)
+                self._on_terminate = signal.signal(signal.SIGTERM, self._terminate)
             # hides the cursor
-            self.bar.start()
-            self._show()
+            self._display.start()
+            self._update()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -73,94 +73,76 @@ class RunProgress:
 
     def close(self) -> None:
         """Give the terminal back; lines are still said."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-        if self.on_terminate is not None:
-            signal.signal(signal.SIGTERM, self.on_terminate)
-            self.on_terminate = None
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+        if self._on_terminate is not None:
+            signal.signal(signal.SIGTERM, self._on_terminate)
+            self._on_terminate = None
 
-    def begin(self, stage: str, weight: float, share: float = 0.0) -> None:
-        """A stage begins; `share` of it was done before a resume."""
-        self.stage, self.weight, self.share, self.resumed_at = stage, weight, share, share
-        self.last_line = time.monotonic()
-        self.began = self.began or self.last_line
-        if self.bar is None:
-            self._line("resumed" if share else "begins")
-        self._show()
+    def begin(self, stage: str, weight: float, fraction: float = 0.0) -> None:
+        """Begin a stage of `weight` passes, a fraction of which an earlier process did."""
+        self.stage, self._weight, self._fraction = stage, weight, fraction
+        self._earlier += weight * fraction
+        self._last_line = time.monotonic()
+        self._began = self._began or self._last_line
+        self._update("resumed" if fraction else "begins")
 
-    def advance(self, share: float) -> None:
-        """`share` of the current stage is done."""
-        self.share = share
-        self._show()
-        if self.bar is None and time.monotonic() - self.last_line > LINE_EVERY:
-            self._line(f"{share:.0%}")
+    def advance(self, fraction: float) -> None:
+        """Show that a fraction of the current stage is done."""
+        self._fraction = fraction
+        self._update(f"{fraction:.0%}" if time.monotonic() - self._last_line > LINE_EVERY else None)
 
     def end(self) -> None:
-        """The current stage is done."""
-        self.worked += self.weight * (1 - self.resumed_at)
-        self.finished += self.weight
-        self.weight = self.share = self.resumed_at = 0.0
-        if self.bar is None:
-            self._line("done")
-        self._show()
+        """End the current stage."""
+        self._finished += self._weight
+        self._weight = self._fraction = 0.0
+        self._update("done")
 
     def skip(self, weight: float) -> None:
-        """A stage was done by an earlier process."""
-        self.finished += weight
-        self._show()
+        """Count a stage that an earlier process did."""
+        self._finished += weight
+        self._earlier += weight
+        self._update()
 
     def score(self, text: str) -> None:
-        """The newest dev score."""
-        self.dev = text
-        self._show()
+        """Show the newest dev score."""
+        self._dev = text
+        self._update()
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self.enabled:
-            (self.bar.console if self.bar else self.console).print(
-                printable(line), highlight=False, markup=False, emoji=False
-            )
-
-    @property
-    def done(self) -> float:
-        """Share of the whole run that is done, 0 to 1."""
-        return min(1.0, (self.finished + self.weight * self.share) / self.total)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds left at this process's speed so far; None before it can be told."""
-        worked = self.worked + self.weight * (self.share - self.resumed_at)
-        if worked <= 0 or self.began is None:
-            return None
-        return (time.monotonic() - self.began) * self.total * (1 - self.done) / worked
+            console = self._display.console if self._display else self._console
+            console.print(printable(line), highlight=False, markup=False, emoji=False)
 
     def _terminate(self, number: int, frame: object) -> None:
         # not through the display, whose lock the interrupted code may hold
-        self.console.file.write("\x1b[?25h\n")
-        self.console.file.flush()
-        signal.signal(number, self.on_terminate)
+        self._console.file.write("\x1b[?25h\n")
+        self._console.file.flush()
+        signal.signal(number, self._on_terminate)
         os.kill(os.getpid(), number)
 
-    def _show(self) -> None:
-        if self.bar is not None:
-            self.bar.update(
-                self.task,
+    def _update(self, event: str | None = None) -> None:
+        """Update the display, or say a line where there is none and something has happened."""
+        done = self._finished + self._weight * self._fraction
+        fraction = min(1.0, done / self.total)
+        left = ""
+        if self._began is not None and done > self._earlier:
+            seconds = (time.monotonic() - self._began) * self.total * (1 - fraction) / (done - self._earlier)
+            left = f"about {_duration(seconds)} left"
+        if self._display is not None:
+            self._display.update(
+                self._task,
                 total=self.total,
-                completed=self.done * self.total,
+                completed=fraction * self.total,
                 description=printable(self.stage) or "starting",
-                dev=self.dev,
-                left=self._left(),
+                dev=self._dev,
+                left=left,
             )
-
-    def _line(self, what: str) -> None:
-        self.last_line = time.monotonic()
-        parts = [self.stage, what, f"run {self.done:.0%}", self._left(), self.dev]
-        self.say(" | ".join(part for part in parts if part))
-
-    def _left(self) -> str:
-        left = self.seconds_left
-        return "" if left is None else f"about {_duration(left)} left"
+        elif event is not None:
+            self._last_line = time.monotonic()
+            self.say(" | ".join(filter(None, [self.stage, event, f"run {fraction:.0%}", left, self._dev])))
 
 
 def _duration(seconds: float) -> str:

@@ -359,7 +359,7 @@ def test_what_is_not_whole_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "cycle-1/tiny/bi-encoder")
     assert sentence(copy, branch_per_cycle=True).startswith(f"hub.branch_per_cycle: {copy}/cycle-1/tiny/bi-encoder")
     (copy / "results.json").write_text('{"start": {}, "final": {}}', encoding="utf-8")
-    assert sentence(copy).startswith(f"{copy} holds no run of trans_encoder.py")
+    assert sentence(copy).startswith(f"{copy} holds no run of distillation")
     (copy / "results.json").unlink()
     assert sentence(copy) == f"{copy} holds a run that is not finished; the command that began it continues"
 
