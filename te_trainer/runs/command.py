@@ -26,17 +26,17 @@ Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
 
 
 def run_command(main: Callable[[], None], again: str = "continues") -> int:
-    """Run a recipe's main function.
+    """Run a command's main function.
 
     Of the processes that one launcher started on a machine, the first that fails says why: the others fail in the same
     way, or because it is gone.
 
     Args:
-        again: what the same command does after an interruption.
+        again: What the same command does after an interruption.
 
     Returns:
-        0 when it is done, 2 for input that cannot be used, 1 when training diverged, 130 when interrupted. Anything
-        else is a defect of ours and keeps its stack trace.
+        The exit status: 0 when the command is done, 2 for input that cannot be used, 1 when training diverged, 130 when
+        it was interrupted. Any other exception is a defect of ours and keeps its stack trace.
     """
     try:
         main()
