@@ -23,12 +23,11 @@ from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.files.records import damage_as_input_error
 from te_trainer.models import load_encoder
 from te_trainer.runs.commits import hub_commits
+from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import predict
 from te_trainer.runs.truncation import count_truncation, describe_truncation, read_truncations
-
-TRUNCATION = "truncation.json"
 
 
 def begin_or_continue(manifest: RunManifest[EvaluationConfig], models: list[ScoredModel], sets: list[TaskSet]) -> None:
@@ -60,14 +59,14 @@ def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], prog
         progress.say(member.describe())
         if truncated.get(member.name, {}).get("cut"):
             progress.say(describe_truncation(member.name, member.kind, truncated[member.name], "max_length"))
-        folder = root / "predictions" / member.name
+        folder = RunLayout(root).model_predictions(member.name)
         if folder.exists():
             progress.skip(1)
             continue
         progress.begin(member.name, 1)
         encoder = load_encoder(member.checkpoint, pooling=member.pooling, max_length=member.max_length)
         golds = [task.gold for task in sets]
-        scores = predict(encoder, golds, None, root / ".scratch-gold", progress.advance)
+        scores = predict(encoder, golds, None, RunLayout(root).gold_scratch, progress.advance)
         if state.is_main_process:
             _save(folder, sets, scores)
         progress.end()
@@ -85,12 +84,12 @@ def count_truncations(root: Path, models: list[ScoredModel], sets: list[TaskSet]
         prompt = member.checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
         tokenizer = member.checkpoint.tokenizer
         counts[member.name] = count_truncation(columns, member.kind, tokenizer, member.max_length, prompt)
-    write_text(root / TRUNCATION, json.dumps(counts, indent=2) + "\n")
+    write_text(RunLayout(root).truncation, json.dumps(counts, indent=2) + "\n")
 
 
 def truncations(root: Path) -> dict[str, Any]:
     """What was counted of each checkpoint, by its name; nothing where it was not."""
-    return read_truncations(root / TRUNCATION)
+    return read_truncations(RunLayout(root).truncation)
 
 
 def predictions_of(root: Path, model: ScoredModel, sets: list[TaskSet]) -> list[np.ndarray]:
@@ -102,7 +101,7 @@ def predictions_of(root: Path, model: ScoredModel, sets: list[TaskSet]) -> list[
     predictions = [
         combine((_load(root, member.name, task) for member in model.members), "mean", weights) for task in sets
     ]
-    folder = root / "predictions" / model.name
+    folder = RunLayout(root).model_predictions(model.name)
     if not folder.exists():
         _save(folder, sets, predictions)
     return predictions
@@ -121,7 +120,7 @@ def _save(folder: Path, sets: list[TaskSet], predictions: Sequence[np.ndarray]) 
 
 
 def _load(root: Path, name: str, task: TaskSet) -> np.ndarray:
-    folder = root / "predictions" / name
+    folder = RunLayout(root).model_predictions(name)
     path = folder / f"{task.gold.name}.parquet"
     with damage_as_input_error(path, f"the folder {folder}", "the same command predicts again"):
         predictions = pyarrow.parquet.read_table(path, columns=["prediction"])["prediction"].to_numpy()

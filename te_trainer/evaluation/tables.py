@@ -11,6 +11,7 @@ from rich.console import Console
 from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.report.table import Table, percent
+from te_trainer.runs.layout import RunLayout
 
 
 def show_tables(results: dict[str, Any], console: Console | None = None) -> None:
@@ -22,8 +23,12 @@ def show_tables(results: dict[str, Any], console: Console | None = None) -> None
 def write_tables(root: Path, results: dict[str, Any]) -> None:
     """Write `table.md` and `table.tex`."""
     tables = evaluation_tables(results)
-    write_text(root / "table.md", "\n".join(f"## {table.title}\n\n{table.markdown()}\n" for table in tables))
-    write_text(root / "table.tex", "% needs \\usepackage{booktabs}\n" + "\n".join(table.latex() for table in tables))
+    write_text(
+        RunLayout(root).markdown_table, "\n".join(f"## {table.title}\n\n{table.markdown()}\n" for table in tables)
+    )
+    write_text(
+        RunLayout(root).latex_table, "% needs \\usepackage{booktabs}\n" + "\n".join(table.latex() for table in tables)
+    )
 
 
 def evaluation_tables(results: dict[str, Any]) -> list[Table]:

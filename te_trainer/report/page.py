@@ -36,6 +36,7 @@ from te_trainer.report.tables import (
     stage_table,
 )
 from te_trainer.runs.finished import FinishedRun
+from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.saved import read_labels
 
 PAGE = "report.html"
@@ -94,7 +95,7 @@ def write_page(root: Path) -> None:
         environment=Table(["key", "value"], list(flatten_keys(results["environment"]).items()), text_columns=2),
         configuration="\n".join(map(printable, configuration.splitlines())),
     )
-    write_text(root / PAGE, page)
+    write_text(RunLayout(root).page, page)
 
 
 def _headline(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -148,7 +149,7 @@ def _label_section(run: FinishedRun, index: int) -> dict[str, Any]:
     Args:
         index: Index of the PLM.
     """
-    pairs = PoolManifest.load(run.root / "pool")[1]
+    pairs = PoolManifest.load(run.layout.pool)[1]
     labellings = _labellings(run, run.names[index])
     both = list(zip(labellings["bi-encoder"], labellings.get("cross-encoder", []), strict=False))
     points = min(POINTS_EACH, POINTS // max(1, len(run.names) * len(run.cycles)), len(pairs))
@@ -175,7 +176,7 @@ def _label_section(run: FinishedRun, index: int) -> dict[str, Any]:
 
 def _labellings(run: FinishedRun, name: str) -> Labellings:
     """Every labelling by a PLM's encoders; that of the last bi-encoder is there only where agreement asked for it."""
-    folders = {f"cycle {cycle}": run.root / f"cycle-{cycle}" / name for cycle in run.cycles}
+    folders = {f"cycle {cycle}": run.layout.model(cycle, name) for cycle in run.cycles}
     folders["end"] = run.root / "agreement" / name
     again = {"delete": "this folder", "then": "the run's command writes the page without these labels"}
     return {

@@ -24,6 +24,7 @@ from te_trainer.report.tables import (
     selection_note,
     stage_table,
 )
+from te_trainer.runs.layout import RunLayout
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
 
@@ -51,7 +52,7 @@ def write_report(
         pool: Lines that describe the pool.
         metric: Name of the task's metric.
     """
-    write_curves(root / "curves.png", results, metric)
+    write_curves(RunLayout(root).curves, results, metric)
     scored = has_scores(results)
     table, agreement = result_table(results, metric), agreement_table(results)
     environment = results["environment"]
@@ -78,7 +79,7 @@ def write_report(
         stage_table(results).markdown(),
         f"On {environment['device']}, {environment['processes']} process(es), {environment['precision']}.",
     ]
-    write_text(root / "report.md", "\n\n".join(filter(None, paragraphs)) + "\n")
+    write_text(RunLayout(root).report, "\n\n".join(filter(None, paragraphs)) + "\n")
 
 
 def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:

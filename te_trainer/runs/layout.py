@@ -118,10 +118,6 @@ class RunLayout:
         """The labels of the last cycle's bi-encoder, which teaches none."""
         return self.root / "agreement" / name / "bi-encoder-labels"
 
-    def training_logs(self, cycle: int, name: str, kind: Kind) -> Path:
-        """The loggers' folder of a training; step 0 trains one kind of encoder only."""
-        return self.logs / f"cycle-{cycle}" / name / kind if cycle else self.logs / "start" / name
-
     def all_scores(self) -> Iterator[Path]:
         """The scores of all trained encoders that are there."""
         yield from sorted(self.root.glob("cycle-*/*/*-encoder.json"))

@@ -28,7 +28,7 @@ from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
 from te_trainer.models.lora import ADAPTER_FILES, merge_saved, parameter_counts, peft_config
-from te_trainer.runs.layout import checkpoint_dir, training_record
+from te_trainer.runs.layout import RunLayout, checkpoint_dir, training_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
 from te_trainer.trainers import (
@@ -163,8 +163,8 @@ class Training:
 
     def _train(self, pairs: Dataset) -> dict[str, Any]:
         """Train and save on all ranks, since each may hold a part of the model; returns what `record` will hold."""
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.run_dir / "logs" / self.log_name)
-        os.environ["WANDB_RUN_GROUP"] = self.run_dir.resolve().name
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(RunLayout(self.run_dir).logs / self.log_name)
+        os.environ["WANDB_RUN_GROUP"] = RunLayout(self.run_dir).run_name
         watch = _Watch(self.progress, self.metric.__name__, self.checkpoint_dir / "seconds")
         arguments = self._arguments()
         encoder = self._start()
@@ -201,7 +201,7 @@ class Training:
         return record
 
     def _arguments(self) -> TrainingArguments:
-        log_parts = [self.run_dir.resolve().name, *filter(None, self.log_name.split("/"))]
+        log_parts = [RunLayout(self.run_dir).run_name, *filter(None, self.log_name.split("/"))]
         values = {
             "output_dir": str(self.checkpoint_dir),
             "seed": self.seed,
