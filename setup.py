@@ -66,6 +66,7 @@ setup(
         "te_trainer": ["py.typed"],
         # templates of model cards and of a run's page; what evaluate loads by its path
         "te_trainer.hub": ["card.md"],
+        "te_trainer.models": ["usage.md"],
         "te_trainer.trainers": ["card.md"],
         "te_trainer.report": ["page.html", "page.css"],
         "te_trainer.metrics": ["modules/*/*.py"],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from te_trainer.errors import InputError
 
@@ -16,58 +16,50 @@ TOKENIZER = (
     r"vocab\.(txt|json|bpe)|merges\.txt|bpe\.codes|(tokenizer|spiece|spm|sentencepiece\.bpe)\.model"
 )
 LAYOUT = r"modules\.json|sentence_[a-z0-9-]+_config\.json|config_sentence_transformers\.json"
-CHECKPOINT = rf"config\.json|generation_config\.json|{WEIGHTS}|{TOKENIZER}|{LAYOUT}"
+MODULE = r"\d+_[A-Za-z]+"  # a folder of sentence-transformers
 PUBLISHED = re.compile(
-    rf"(\d+_[A-Za-z]+/)?({CHECKPOINT})|adapter/(adapter_config\.json|adapter_model\.safetensors)", re.ASCII
+    rf"({MODULE}/)?(config\.json|generation_config\.json|{WEIGHTS}|{TOKENIZER}|{LAYOUT})"
+    r"|adapter/(adapter_config\.json|adapter_model\.safetensors)",
+    re.ASCII,
 )
+SUBFOLDER = re.compile(rf"adapter|{MODULE}", re.ASCII)
 REPLACED = {"README.md", "adapter/README.md"}  # a model card of ours takes its place
 
 
-@dataclass(frozen=True)
-class EncoderFiles:
-    """The files of an encoder's folder, as paths within it.
-
-    Args:
-        published: what a checkpoint consists of.
-        left_out: other files and folders.
-    """
+class EncoderFiles(NamedTuple):
+    """Paths within an encoder's folder: those that make a checkpoint are published, the others are left out."""
 
     published: list[str]
     left_out: list[str]
 
 
-def encoder_files(folder: Path, root: Path) -> EncoderFiles:
+def encoder_files(encoder: Path, root: Path) -> EncoderFiles:
     """Tell the files that are published from those that are not.
 
     Args:
-        folder: of the encoder, in the run's folder `root`.
+        encoder: Folder of the encoder, in the run's folder `root`, which may be a link itself.
 
     Raises:
-        InputError: the folder, or something in it, is a link.
+        InputError: The folder, or something in it, is a link.
     """
-    # the run's folder itself may be a link
-    for path in [folder, *folder.parents]:
-        if path == root:
-            break
-        _refuse_link(path)
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{folder} does not lie in {root}, so it is not published")
-    published: list[str] = []
-    left_out: list[str] = []
-    _sort(folder, folder, published, left_out)
-    return EncoderFiles(published, left_out)
-
-
-def _sort(folder: Path, encoder: Path, published: list[str], left_out: list[str]) -> None:
-    for path in sorted(folder.iterdir()):
+    if root in encoder.parents:
+        for folder in [encoder, *encoder.parents[: encoder.parents.index(root)]]:
+            _refuse_link(folder)
+    if not encoder.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{encoder} does not lie in {root}, so it is not published")
+    files = EncoderFiles([], [])
+    pending = sorted(encoder.iterdir())
+    while pending:
+        path = pending.pop(0)
         _refuse_link(path)
         name = path.relative_to(encoder).as_posix()
-        if path.is_dir() and (name == "adapter" or re.fullmatch(r"\d+_[A-Za-z]+", name, re.ASCII)):
-            _sort(path, encoder, published, left_out)
+        if path.is_dir() and SUBFOLDER.fullmatch(name):
+            pending = sorted(path.iterdir()) + pending
         elif path.is_file() and PUBLISHED.fullmatch(name):
-            published.append(name)
+            files.published.append(name)
         elif name not in REPLACED:
-            left_out.append(name + "/" * path.is_dir())
+            files.left_out.append(name + "/" * path.is_dir())
+    return files
 
 
 def _refuse_link(path: Path) -> None:
