@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import process_environment, run_recipe, sample_pairs, tiny_arguments
+from calls import bi, cross
+from clients import ask, online, refused, run_commands
+from conftest import run_recipe, sample_pairs, tiny_arguments
 from datasets import ClassLabel, Dataset, Features, Value
 from server import HubServer
 
@@ -22,91 +22,11 @@ from te_trainer.models import BiEncoder, CrossEncoder
 
 pytestmark = pytest.mark.slow
 
-SENTENCES = ["TV can't see any wifi networks", "How do I hide my wifi network's name from the neighbours?"]
 PAIRS = sample_pairs(140)
 STSB = {"train": 6, "validation": 20, "test": 24}
 STSB_SCORES = [5.0, 3.8, 0.0, 2.5, 1.25]
 MRPC = {"train": 5, "validation": 4, "test": 6}
 QNLI_ROWS = 1003
-
-# Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
-READING = """
-import json, sys
-from pathlib import Path
-from te_trainer.runs.quiet import quiet_libraries
-quiet_libraries()
-import torch
-from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.data import PoolManifest, build_pool, load_gold
-
-request = json.loads(sys.argv[1])
-answers = {}
-
-def bi_encoder(name):
-    encoder = BiEncoder.from_pretrained(name)
-    batch = encoder.tokenizer(request["sentences"], padding=True, return_tensors="pt")
-    with torch.no_grad():
-        vectors = encoder.embed(batch["input_ids"], batch["attention_mask"])
-    return {"pooling": encoder.pooling, "vectors": vectors.tolist()}
-
-def cross_encoder(name):
-    encoder = CrossEncoder.from_pretrained(name)
-    with torch.no_grad():
-        return encoder.logits(**encoder.tokenizer(*request["sentences"], return_tensors="pt")).tolist()
-
-def pool(name, columns=None):
-    folder = Path(request["scratch"], f"pool-{len(answers)}")
-    counts = build_pool([name], folder, columns=columns)
-    pairs = PoolManifest.load(folder)[1]
-    source = counts.sources[0]
-    return {
-        "rows": source.rows,
-        "empty": source.empty,
-        "duplicates": counts.duplicates,
-        "pairs": list(zip(pairs["sentence1"], pairs["sentence2"])),
-    }
-
-def gold(name, role, columns=None):
-    found = load_gold(name, role, columns or {})
-    return {"name": found.name, "pairs": list(zip(found.sentence1, found.sentence2)), "scores": found.scores.tolist()}
-
-for key, (function, *arguments) in request["calls"].items():
-    try:
-        answers[key] = globals()[function](*arguments)
-    except Exception as error:
-        answers[key] = f"{type(error).__name__}: {error}"
-print(json.dumps(answers))
-"""
-
-
-def online(url: str, home: Path) -> dict[str, str]:
-    """Environment in which the clients know one Hub only and no cache but their own."""
-    return {
-        "HF_ENDPOINT": url,
-        "HF_HOME": str(home),
-        "HF_HUB_CACHE": str(home / "hub"),
-        "HF_DATASETS_CACHE": str(home / "datasets"),
-        "HF_HUB_OFFLINE": "0",
-        "TRANSFORMERS_OFFLINE": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_TOKEN": "",
-        "NO_PROXY": "127.0.0.1",
-    }
-
-
-def ask(url: str, home: Path, calls: dict[str, list[Any]], **environment: str) -> dict[str, Any]:
-    """What the readers give for each call, or the exception they raise."""
-    request = {"sentences": SENTENCES, "scratch": str(home / "scratch"), "calls": calls}
-    done = subprocess.run(
-        [sys.executable, "-c", READING, json.dumps(request)],
-        env=process_environment(**online(url, home) | environment),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def write_rows(path: Path, pairs: list[tuple[str, str]], names: tuple[str, str] = ("sentence1", "sentence2")) -> None:
@@ -219,13 +139,13 @@ def hub(root: Path) -> Iterator[HubServer]:
 def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process read from the Hub with an empty cache."""
     calls = {
-        "plain": ["bi_encoder", "owner/plain"],
-        "mean": ["bi_encoder", "owner/mean"],
-        "cross": ["cross_encoder", "owner/cross"],
-        "cross as bi": ["bi_encoder", "owner/cross"],
-        "outage": ["bi_encoder", "owner/outage"],
-        "weightless": ["bi_encoder", "owner/weightless"],
-        "no model": ["cross_encoder", "owner/absent"],
+        "plain": ["bi", "owner/plain"],
+        "mean": ["bi", "owner/mean"],
+        "cross": ["cross", "owner/cross"],
+        "cross as bi": ["bi", "owner/cross"],
+        "outage": ["bi", "owner/outage"],
+        "weightless": ["bi", "owner/weightless"],
+        "no model": ["cross", "owner/absent"],
         "parquet": ["pool", "owner/parquet"],
         "csv": ["pool", "owner/csv"],
         "config": ["pool", "owner/two:named"],
@@ -261,19 +181,16 @@ def listed(pairs: list[tuple[str, str]]) -> list[list[str]]:
 def test_a_bi_encoder_comes_with_the_pooling_that_its_repository_names(
     read: dict[str, Any], root: Path, name: str, pooling: str
 ) -> None:
-    local = BiEncoder.from_pretrained(str(root / "models/owner" / name))
-    batch = local.tokenizer(SENTENCES, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        expected = local.embed(batch["input_ids"], batch["attention_mask"])
     assert read[name]["pooling"] == pooling
-    torch.testing.assert_close(torch.tensor(read[name]["vectors"]), expected, atol=1e-6, rtol=0)
+    assert np.array(read[name]["vectors"]) == pytest.approx(
+        np.array(bi(str(root / "models/owner" / name))["vectors"]), abs=1e-6
+    )
 
 
 def test_a_cross_encoder_comes_with_its_trained_head(read: dict[str, Any], root: Path) -> None:
-    local = CrossEncoder.from_pretrained(str(root / "models/owner/cross"))
-    with torch.no_grad():
-        expected = local.logits(**local.tokenizer(*SENTENCES, return_tensors="pt"))
-    torch.testing.assert_close(torch.tensor(read["cross"]), expected, atol=1e-6, rtol=0)
+    assert np.array(read["cross"]["logits"]) == pytest.approx(
+        np.array(cross(str(root / "models/owner/cross"))["logits"]), abs=1e-6
+    )
 
 
 def test_a_cross_encoder_is_refused_as_a_bi_encoder(read: dict[str, Any]) -> None:
@@ -418,38 +335,24 @@ def test_a_whole_run_stands_on_the_hub_alone(hub: HubServer, tmp_path: Path) -> 
     assert BiEncoder.from_pretrained(str(output / "tiny" / "bi-encoder")).pooling == "mean"
 
 
-def refused(done: subprocess.CompletedProcess[str], name: str, output: Path) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and name in done.stderr, done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert not output.exists()
-
-
-def test_an_unknown_model_or_data_set_ends_the_command_with_one_line(
-    hub: HubServer, tiny: Path, tmp_path: Path
+def test_what_the_hub_does_not_have_ends_the_command_with_one_line(
+    hub: HubServer, root: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    environment = online(hub.url, tmp_path / "home")
-    refused(
-        run_recipe(*tiny_arguments(Path("owner/absent"), tmp_path / "run"), **environment),
-        "model owner/absent",
-        tmp_path / "run",
-    )
-    refused(
-        run_recipe(*tiny_arguments(tiny, tmp_path / "run", pool=["owner/nothing"]), **environment),
-        "owner/nothing",
-        tmp_path / "run",
-    )
-
-
-def test_a_hub_that_is_gone_ends_the_command_with_one_line(root: Path, tiny: Path, tmp_path: Path) -> None:
-    """The clients try for 23 seconds, side by side here, and say so at every attempt unless they are told not to."""
-    with HubServer(root) as server:
-        environment = online(server.url, tmp_path / "home")
-    commands = {
-        "model owner/plain": tiny_arguments(Path("owner/plain"), tmp_path / "model"),
-        "owner/parquet": tiny_arguments(tiny, tmp_path / "pool", pool=["owner/parquet"]),
+    """An unknown model, an unknown data set, and both of a Hub that is gone."""
+    output = tmp_path / "run"
+    cases = {
+        "model owner/absent": tiny_arguments(Path("owner/absent"), output),
+        "owner/nothing": tiny_arguments(tiny, output, pool=["owner/nothing"]),
     }
-    with ThreadPoolExecutor() as threads:
-        runs = {name: threads.submit(run_recipe, *command, **environment) for name, command in commands.items()}
-    for (name, run), folder in zip(runs.items(), ("model", "pool"), strict=True):
-        refused(run.result(), name, tmp_path / folder)
+    gone = {
+        "model owner/plain": tiny_arguments(Path("owner/plain"), output),
+        "owner/parquet": tiny_arguments(tiny, output, pool=["owner/parquet"]),
+    }
+    with HubServer(root) as server:
+        away = server.url
+    for url, commands in ((hub.url, cases), (away, gone)):
+        calls = [("", arguments) for arguments in commands.values()]
+        ended = run_commands("trans_encoder.py", calls, **online(url, tmp_path / "home"))
+        for name, done in zip(commands, ended, strict=True):
+            refused(done, name)
+    assert not output.exists()

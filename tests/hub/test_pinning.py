@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import process_environment, run_recipe, run_two_ranks, save_tiny, tiny_arguments
+from clients import ask, online
+from conftest import run_recipe, run_two_ranks, save_tiny, tiny_arguments
+from datasets import Dataset
 from safetensors.torch import load_file
 from server import HubServer, Repository
 from transformers import AutoModel, AutoTokenizer
@@ -30,114 +30,6 @@ pytestmark = pytest.mark.slow
 # a file (config.json, two of the tokenizer, four of sentence-transformers).
 LOOK_UP, LISTING, PER_FILE = 1, 1, 2
 SMALL_FILES, WEIGHT_FILES = 7, 1
-
-# Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
-CALLS = """
-import contextlib, json, sys, urllib.error, urllib.request
-from te_trainer.runs.quiet import quiet_libraries
-quiet_libraries()
-from huggingface_hub import constants
-from transformers import AutoModel, AutoTokenizer
-from te_trainer.contrastive.preparation import check_run
-from te_trainer.runs.manifest import RunManifest
-from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
-from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
-from te_trainer.models.locate import commit_of, locate, pin
-from te_trainer.evaluation.models import resolve_models
-from pathlib import Path
-
-def mark(name):
-    with contextlib.suppress(urllib.error.URLError):
-        urllib.request.urlopen(f"{constants.ENDPOINT}/mark/{name}")
-
-def check_bi(name):
-    return BiEncoder.check(name)
-
-def check_cross(name):
-    return CrossEncoder.check(name)
-
-def bi(name, **arguments):
-    encoder = BiEncoder.from_pretrained(name, **arguments)
-    return {
-        "pooling": encoder.pooling,
-        "weight": encoder.model.embeddings.word_embeddings.weight.sum().item(),
-        "start": encoder.model.name_or_path,
-    }
-
-def cross(name):
-    return CrossEncoder.from_pretrained(name).activation
-
-def fingerprint(name):
-    return resolve_checkpoint(name).fingerprint
-
-def files(name):
-    folder = Path(locate(name))
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-def small_files(name):
-    folder = Path(locate(name, weights=False))
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-def pinned(name, commit):
-    pin({name: commit})
-    return commit_of(name)
-
-def fill(name, library):
-    if library == "transformers":
-        AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    else:
-        from sentence_transformers import SentenceTransformer
-
-        SentenceTransformer(name)
-
-def contrastive(name, root):
-    data = ContrastiveDataConfig(sentences=["sentences.txt"])
-    config = ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60)
-    check_run(RunManifest(Path(root), config))
-    return commit_of(name)
-
-def evaluation(name, root):
-    resolve_models(EvaluationConfig([name], [], EvaluationDataConfig(), output_dir=root, seed=0, ddp_timeout=60))
-    return commit_of(name)
-
-answers = {}
-for key, function, *arguments in json.loads(sys.argv[1]):
-    mark(key)
-    named = arguments.pop() if arguments and isinstance(arguments[-1], dict) else {}
-    try:
-        answers[key] = globals()[function](*arguments, **named)
-    except Exception as error:
-        answers[key] = f"{type(error).__name__}: {error}"
-print(json.dumps(answers))
-"""
-
-
-def online(url: str, home: Path) -> dict[str, str]:
-    """Environment in which the clients know one Hub only and no cache but their own."""
-    return {
-        "HF_ENDPOINT": url,
-        "HF_HOME": str(home),
-        "HF_HUB_CACHE": str(home / "hub"),
-        "HF_HUB_OFFLINE": "0",
-        "TRANSFORMERS_OFFLINE": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_TOKEN": "",
-        "NO_PROXY": "127.0.0.1",
-    }
-
-
-def ask(url: str, home: Path, *calls: list[Any], **environment: str) -> dict[str, Any]:
-    """What each call gives in one new process, by its first word, or the exception it raises; `stderr` beside them."""
-    done = subprocess.run(
-        [sys.executable, "-c", CALLS, json.dumps(calls)],
-        env=process_environment(**online(url, home) | environment),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {**json.loads(done.stdout), "stderr": done.stderr}
 
 
 def requests_of(server: HubServer, key: str) -> list[str]:
@@ -218,35 +110,34 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(hub: HubServer, home: Path, tiny: Path) -> dict[str, Any]:
     """What one process finds with an empty cache."""
     commits = {name: hub.commit("models", f"owner/{name}") for name in ("mean", "gone")}
-    return ask(
-        hub.url,
-        home,
-        ["check", "check_bi", "owner/mean"],
-        ["load", "bi", "owner/mean"],
-        ["again", "bi", "owner/mean"],
-        ["fingerprint", "fingerprint", "owner/mean"],
-        ["cross", "cross", "owner/cross"],
-        ["branch", "bi", "owner/mean@v2"],
-        ["revision", "bi", "owner/mean", {"revision": "v2"}],
-        ["main", "fingerprint", "owner/mean@main"],
-        ["commit", "bi", f"owner/mean@{commits['mean']}"],
-        ["unknown", "bi", "owner/mean@v3"],
-        ["unknown-commit", "bi", f"owner/mean@{'1' * 40}"],
-        ["empty", "bi", "owner/mean@"],
-        ["twice", "bi", "owner/mean@v2", {"revision": "main"}],
-        ["folder", "bi", f"{tiny}@v2"],
-        ["folder-revision", "bi", str(tiny), {"revision": "v2"}],
-        ["gated", "bi", "owner/gated"],
-        ["absent", "bi", "owner/absent"],
-        ["no-name", "bi", "a/b/c"],
-        ["gone", "pinned", "owner/gone", "2" * 40],
-        ["many", "files", "owner/many"],
-        ["torch", "files", "owner/torch-format"],
-        ["shards", "bi", "owner/shards"],
-        ["shard-files", "files", "owner/shards"],
-        ["weightless", "check_bi", "owner/weightless"],
-        ["own-path", "bi", "owner/own-path"],
-    )
+    calls = {
+        "check": ["check_bi", "owner/mean"],
+        "load": ["bi", "owner/mean"],
+        "again": ["bi", "owner/mean"],
+        "fingerprint": ["fingerprint", "owner/mean"],
+        "cross": ["cross", "owner/cross"],
+        "branch": ["bi", "owner/mean@v2"],
+        "revision": ["bi", "owner/mean", {"revision": "v2"}],
+        "main": ["fingerprint", "owner/mean@main"],
+        "commit": ["bi", f"owner/mean@{commits['mean']}"],
+        "unknown": ["bi", "owner/mean@v3"],
+        "unknown-commit": ["bi", f"owner/mean@{'1' * 40}"],
+        "empty": ["bi", "owner/mean@"],
+        "twice": ["bi", "owner/mean@v2", {"revision": "main"}],
+        "folder": ["bi", f"{tiny}@v2"],
+        "folder-revision": ["bi", str(tiny), {"revision": "v2"}],
+        "gated": ["bi", "owner/gated"],
+        "absent": ["bi", "owner/absent"],
+        "no-name": ["bi", "a/b/c"],
+        "gone": ["pinned", "owner/gone", "2" * 40],
+        "many": ["files", "owner/many"],
+        "torch": ["files", "owner/torch-format"],
+        "shards": ["bi", "owner/shards"],
+        "shard-files": ["files", "owner/shards"],
+        "weightless": ["check_bi", "owner/weightless"],
+        "own-path": ["bi", "owner/own-path"],
+    }
+    return ask(hub.url, home, calls)
 
 
 def test_a_check_and_a_load_ask_the_hub_once_for_each_file(hub: HubServer, first: dict[str, Any]) -> None:
@@ -262,7 +153,8 @@ def test_a_check_and_a_load_ask_the_hub_once_for_each_file(hub: HubServer, first
 
 def test_a_cache_that_is_filled_costs_one_request(hub: HubServer, home: Path, first: dict[str, Any]) -> None:
     commit = hub.commit("models", "owner/mean")
-    found = ask(hub.url, home, ["warm", "bi", "owner/mean"], ["warm-commit", "bi", f"owner/mean@{commit}"])
+    calls = {"warm": ["bi", "owner/mean"], "warm-commit": ["bi", f"owner/mean@{commit}"]}
+    found = ask(hub.url, home, calls)
     assert found["warm"] == found["warm-commit"] == first["load"]
     assert requests_of(hub, "warm") == ["GET /api/models/owner/mean/revision/main"]
     assert requests_of(hub, "warm-commit") == []
@@ -313,31 +205,22 @@ def test_a_module_in_a_folder_of_another_name_is_read(first: dict[str, Any]) -> 
 def test_a_cache_that_another_library_filled_serves_without_the_hub(root: Path, tmp_path: Path) -> None:
     """`transformers` asks for no file of sentence-transformers, so such a cache does not know whether there are any."""
     with HubServer(root) as server:
+        fills = {"plain": "transformers", "mean": "sentence-transformers", "cross": "transformers"}
         filled = ask(
-            server.url,
-            tmp_path,
-            ["plain", "fill", "owner/plain", "transformers"],
-            ["mean", "fill", "owner/mean", "sentence-transformers"],
-            ["cross", "fill", "owner/cross", "transformers"],
+            server.url, tmp_path, {name: ["fill", f"owner/{name}", library] for name, library in fills.items()}
         )
-        assert filled["plain"] is filled["mean"] is filled["cross"] is None, filled
-    calls = [
-        ["plain", "bi", "owner/plain"],
-        ["mean", "bi", "owner/mean"],
-        ["cross", "cross", "owner/cross"],
-        ["none", "bi", "owner/many"],
-    ]
-    # a Hub that is away is asked several times, with pauses in between
-    for offline, asked in (("0", calls[:1]), ("1", calls)):
-        found = ask(server.url, tmp_path, *asked, HF_HUB_OFFLINE=offline)
+        assert [filled[name] for name in fills] == [None] * 3, filled
+    calls = {
+        name: ["bi" if name != "cross" else "cross", f"owner/{name}"] for name in ("plain", "mean", "cross", "many")
+    }
+    for offline, asked in (("0", {"plain": calls["plain"]}), ("1", calls)):
+        found = ask(server.url, tmp_path, asked, HF_HUB_OFFLINE=offline)
         assert found["plain"]["pooling"] == "cls", found
         assert "model owner/plain: the Hub does not answer, and its cache does not know" in found["stderr"]
-        if asked is not calls:
-            continue
-        assert found["mean"]["pooling"] == "mean", found
-        assert found["cross"] == "sigmoid", found
-        assert found["none"].startswith("InputError: model owner/many: no model here"), found
-        assert "model owner/mean" not in found["stderr"]
+    assert found["mean"]["pooling"] == "mean", found
+    assert found["cross"]["activation"] == "sigmoid", found
+    assert found["many"].startswith("InputError: model owner/many: no model here"), found
+    assert "model owner/mean" not in found["stderr"]
 
 
 RANKS = """
@@ -431,7 +314,7 @@ def test_a_push_in_the_middle_of_a_run_changes_nothing(
 
 
 def test_contrastive_training_and_an_evaluation_go_on_with_their_commits(hub: HubServer, tmp_path: Path) -> None:
-    begun, calls = {}, []
+    begun, calls = {}, {}
     for name, repository in (("contrastive", "owner/contrastive"), ("evaluation", "owner/evaluated")):
         begun[name] = Repository(repository, hub.root / "branches" / repository / "before").commit
         assert begun[name] != hub.commit("models", repository)
@@ -439,9 +322,49 @@ def test_contrastive_training_and_an_evaluation_go_on_with_their_commits(hub: Hu
         (tmp_path / name / "run.yaml").write_text(
             yaml.safe_dump({"config": {}, "versions": {}, "commits": {repository: begun[name]}})
         )
-        calls.append([name, name, repository, str(tmp_path / name)])
-    found = ask(hub.url, tmp_path, *calls)
+        calls[name] = [name, repository, str(tmp_path / name)]
+    found = ask(hub.url, tmp_path, calls)
     assert {name: found[name] for name in begun} == begun
+
+
+def write_scored(folder: Path, word: str) -> Path:
+    folder.mkdir(parents=True)
+    rows = {f"sentence{side}": [f"{word} {number}" for number in range(3)] for side in (1, 2)}
+    Dataset.from_dict(rows | {"score": [0.0, 1.0, 2.0]}).to_parquet(folder / "test.parquet")
+    return folder
+
+
+def test_a_run_keeps_to_the_commits_of_its_data_sets(tmp_path: Path) -> None:
+    root, run = tmp_path / "hub", str(tmp_path / "run")
+    write_scored(root / "datasets/owner/scored", "before")
+    write_scored(root / "branches/owner/scored/v1.0", "branch")
+    name, branch = "owner/scored", "owner/scored@v1.0"
+    with HubServer(root) as hub:
+
+        def read(home: str, run: str, *names: str) -> dict[str, Any]:
+            gold = {each: ["gold", each, "test"] for each in names}
+            return ask(hub.url, tmp_path / home, {"commits": ["begin", run, list(names)], **gold})
+
+        commit = hub.commit("datasets", name)
+        begun = read("home", run, name, branch)
+        assert [begun[each]["name"] for each in (name, branch)] == ["scored", "scored@v1.0"]
+        assert [begun[each]["pairs"][0][0] for each in (name, branch)] == ["before 0", "branch 0"]
+        assert begun["commits"][name] == commit
+
+        hub.push(name, write_scored(tmp_path / "pushed", "after"), kind="datasets")
+        by_commit = f"{name}@{commit}"
+        assert hub.commit("datasets", name) != commit
+        assert read("again", run, name)[name] == begun[name]
+        other = read("empty", str(tmp_path / "other"), name, by_commit, f"{name}@v2")
+        assert [other[each]["pairs"][0][0] for each in (name, by_commit)] == ["after 0", "before 0"]
+        assert other[f"{name}@v2"].startswith("InputError: owner/scored@v2: "), other
+
+        # Without the Hub, the cache serves with the run's commit, and with no other.
+        (root / "datasets/owner/scored").rename(tmp_path / "gone")
+        unknown = f"{name}@{'1' * 40}"
+        cached = read("again", run, name, unknown)
+        assert cached[name] == begun[name]
+        assert cached[unknown].startswith(f"InputError: {unknown}: the Hub does not give revision {'1' * 40}")
 
 
 def test_the_folder_of_a_model_is_named_without_its_revision() -> None:

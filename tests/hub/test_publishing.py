@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, SAMPLE, process_environment, run_recipe, tiny_arguments
+from clients import command, online, refused, run_commands
+from conftest import SAMPLE, run_recipe, tiny_arguments
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from server import HubServer
@@ -71,75 +72,27 @@ def card(name, revision):
 print(json.dumps([globals()[function](*arguments) for function, *arguments in request["calls"]]))
 """
 
-# The recipe as a process runs it, once for each call.
-PUSHING = f"""
-import contextlib, io, json, os, runpy, sys
 
-ended = []
-for token, arguments in json.loads(sys.argv[1]):
-    os.environ["HF_TOKEN"] = token
-    sys.argv = ["push_to_hub.py", *arguments]
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        try:
-            runpy.run_path({str(ROOT / "recipes/push_to_hub.py")!r}, run_name="__main__")
-        except SystemExit as end:
-            ended.append((end.code, out.getvalue(), err.getvalue()))
-print(json.dumps(ended))
-"""
-
-
-def online(hub: HubServer, home: Path, token: str = "hf_write") -> dict[str, str]:
-    """Environment in which the clients know one Hub only, one token, and no cache but their own."""
-    return {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(home),
-        "HF_HUB_CACHE": str(home / "hub"),
-        "HF_HUB_OFFLINE": "0",
-        "TRANSFORMERS_OFFLINE": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": token,
-        "HF_TOKEN_PATH": str(home / "token"),
-        "NO_PROXY": "127.0.0.1",
-    }
+def signed_in(hub: HubServer, home: Path, token: str = "hf_write") -> dict[str, str]:
+    return online(hub.url, home, token)
 
 
 def pushes(calls: list[tuple[str, list[str]]], **environment: str) -> list[subprocess.CompletedProcess[str]]:
-    """What several calls of the recipe end with, each with a token of its own; one process, for the time it takes."""
-    done = command([sys.executable, "-c", PUSHING, json.dumps(calls)], **environment)
-    assert done.returncode == 0, done.stderr
-    return [subprocess.CompletedProcess([], *ended) for ended in json.loads(done.stdout)]
+    """What several calls of the recipe end with, each with a token of its own."""
+    return run_commands("push_to_hub.py", calls, **environment)
 
 
 def push(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return command([sys.executable, str(ROOT / "recipes/push_to_hub.py"), *arguments], **environment)
-
-
-def command(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        cwd=ROOT,
-        env=process_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    """What one call of the recipe ends with."""
+    return pushes([("hf_write", list(arguments))], **environment)[0]
 
 
 def load(hub: HubServer, home: Path, calls: list[list[Any]]) -> list[Any]:
     """What the libraries make of what is on the Hub, with an empty cache."""
     request = {"test": str(SAMPLE / "test.tsv"), "calls": calls}
-    done = command([sys.executable, "-c", LOADING, json.dumps(request)], **online(hub, home))
+    done = command([sys.executable, "-c", LOADING, json.dumps(request)], **signed_in(hub, home))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
-    for part in parts:
-        assert part in done.stderr
 
 
 def uploads(hub: HubServer) -> int:
@@ -168,7 +121,7 @@ def trained(
     output = tmp_path_factory.mktemp("runs") / "tickets"
     keys = ["--hub.repo_id", "owner/tickets", "--hub.branch_per_cycle", "true", "--hub.license", "mit"]
     hub.resets["/commit/"] = 1
-    done = run_recipe(*training(tiny, output), *keys, **online(hub, output.parent / "home"))
+    done = run_recipe(*training(tiny, output), *keys, **signed_in(hub, output.parent / "home"))
     return output, done
 
 
@@ -185,7 +138,7 @@ def published(
     """What is printed by the command that the failed upload's error names."""
     words = shlex.split(trained[1].stderr.splitlines()[-1].partition("publishes it: ")[2])
     assert words[0] == "python"
-    done = command([sys.executable, *words[1:]], **online(hub, tmp_path_factory.mktemp("again")))
+    done = command([sys.executable, *words[1:]], **signed_in(hub, tmp_path_factory.mktemp("again")))
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -273,7 +226,7 @@ def test_a_second_upload_changes_nothing_and_sends_nothing(
     assert len(sent) == len(set(sent))
     before = list(hub.shelf.commits)
     done = run_recipe(
-        *training(tiny, run), "--hub.repo_id", "owner/tickets", "--hub.license", "mit", **online(hub, tmp_path)
+        *training(tiny, run), "--hub.repo_id", "owner/tickets", "--hub.license", "mit", **signed_in(hub, tmp_path)
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Published: {hub.url}/owner/tickets-cross-encoder" in done.stdout
@@ -282,7 +235,7 @@ def test_a_second_upload_changes_nothing_and_sends_nothing(
 
 def test_both_encoders_in_one_private_repository(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
     one = ["--hub.one_repository", "true", "--hub.repo_id"]
-    environment = online(hub, tmp_path)
+    environment = signed_in(hub, tmp_path)
     stale = hub.root / "models/owner/both/bi-encoder/pytorch_model.bin"
     done = push(str(run), *one, "owner/both", "--hub.private", "true", **environment)
     assert (done.returncode, done.stdout) == (0, f"Published: {hub.url}/owner/both\n"), done.stderr
@@ -317,7 +270,7 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
 
     hub.shelf.objects.clear()
     hub.resets["/lfs/"] = 1
-    done = push(str(twins), "--hub.repo_id", "owner/twins", **online(hub, tmp_path / "home"))
+    done = push(str(twins), "--hub.repo_id", "owner/twins", **signed_in(hub, tmp_path / "home"))
     assert (done.returncode, done.stderr) == (0, "")
     assert hub.resets["/lfs/"] == 0
     names = [f"owner/twins-{name}-{kind}" for name in ("tiny", "other") for kind in KINDS]
@@ -339,7 +292,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(hub: HubServer, run: Path, pub
         ("hf_write", [str(run), "--hub.repo_id", "them/tickets"], "the token may not write there (403)"),
         ("hf_write", [*here, "--hub.license", "mine"], '"license" must be one of'),
     ]
-    done = pushes([(token, arguments) for token, arguments, _ in cases], **online(hub, tmp_path))
+    done = pushes([(token, arguments) for token, arguments, _ in cases], **signed_in(hub, tmp_path))
     for process, (_, _, part) in zip(done, cases, strict=True):
         refused(process, "hub.repo_id: ", part)
     assert hub.shelf.commits == before
@@ -372,7 +325,7 @@ def test_a_plm_whose_name_no_repository_can_have_is_refused(name: str) -> None:
 
 def test_a_hub_that_is_gone_ends_the_command_with_one_line(run: Path, tmp_path: Path) -> None:
     with HubServer(tmp_path / "nothing") as server:
-        environment = online(server, tmp_path / "home")
+        environment = signed_in(server, tmp_path / "home")
     done = push(str(run), "--hub.repo_id", "owner/tickets", **environment)
     refused(done, "owner/tickets-bi-encoder was not published: ", f"recipes/push_to_hub.py {run} --hub.repo_id")
 
@@ -382,7 +335,7 @@ def test_a_run_does_not_begin_that_could_not_be_published(
     hub: HubServer, tiny: Path, tmp_path: Path, token: str, part: str
 ) -> None:
     keys = ["--hub.repo_id", "owner/tickets"]
-    done = run_recipe(*tiny_arguments(tiny, tmp_path / "run", *keys), **online(hub, tmp_path / "home", token))
+    done = run_recipe(*tiny_arguments(tiny, tmp_path / "run", *keys), **signed_in(hub, tmp_path / "home", token))
     refused(done, part)
     assert not (tmp_path / "run").exists()
 
@@ -464,7 +417,7 @@ def test_nothing_but_an_encoder_is_published(
     shutil.copytree(run, copy)
     (copy / "tiny/bi-encoder/.env").write_text("TOKEN=secret", encoding="utf-8")
     (copy / "tiny/bi-encoder/README.md").write_text("mine", encoding="utf-8")
-    environment = online(hub, tmp_path / "home")
+    environment = signed_in(hub, tmp_path / "home")
     (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
     first = push(str(copy), "--hub.repo_id", "owner/clean", **environment)
     assert first.returncode == 0, first.stderr

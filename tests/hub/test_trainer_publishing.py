@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from clients import command, online
 from huggingface_hub import ModelCard
 from server import HubServer
-from test_publishing import TOKENS, command, online
+from test_publishing import TOKENS
 
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.publishing import base_model
@@ -78,9 +79,8 @@ BI = {
 def test_a_trainer_publishes_its_encoder_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
     with HubServer(tmp_path / "hub") as hub:
         hub.shelf.accounts |= TOKENS
-        done = command(
-            [sys.executable, "-c", PUSHING, str(tiny), str(tmp_path / "runs")], **online(hub, tmp_path / "home")
-        )
+        words = [sys.executable, "-c", PUSHING, str(tiny), str(tmp_path / "runs")]
+        done = command(words, **online(hub.url, tmp_path / "home", "hf_write"))
         assert done.returncode == 0, done.stderr
         assert len(json.loads(done.stdout.splitlines()[-1])) == 2, "each card's code prints a score"
         files = {
