@@ -9,16 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
 
+from te_trainer.models.model_card import PIPELINE_TAGS, card_tags, render_card
 from te_trainer.trainers.callbacks import WHOLE_MARK
 
 TEMPLATE = Path(__file__).with_name("card.md")
-# As the Hub names them: https://huggingface.co/docs/hub/sentence-transformers
-PIPELINES = {"bi-encoder": "sentence-similarity", "cross-encoder": "text-ranking"}
-TAGS = {"bi-encoder": ["sentence-similarity", "feature-extraction"], "cross-encoder": ["cross-encoder", "text-ranking"]}
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 HUB_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/", re.ASCII)
 SPEED_METRICS = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")  # ends of their names
@@ -160,20 +158,19 @@ def trainer_card(
     repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name
     metrics = last_metrics(trainer.state.log_history)
     is_adapter = hasattr(encoder.model, "peft_config")
-    standard_tags = ["sentence-transformers", *TAGS[encoder.kind], "trans-encoder", "generated_from_trainer"]
     data = ModelCardData(
         language=language,
         license=license,
         library_name="peft" if is_adapter else "sentence-transformers",
-        pipeline_tag=(_as_list(tasks) or [PIPELINES[encoder.kind]])[0],
-        tags=list(dict.fromkeys([*standard_tags, *_as_list(tags)])),
+        pipeline_tag=(_as_list(tasks) or [PIPELINE_TAGS[encoder.kind]])[0],
+        tags=card_tags([encoder.kind], "generated_from_trainer", *_as_list(tags)),
         base_model=base,
         datasets=_as_list(dataset_tags) or None,
         metrics=["spearmanr"] if any(name.endswith("spearman") for name in metrics) else None,
     )
-    card = ModelCard.from_template(
+    return render_card(
+        TEMPLATE,
         data,
-        template_path=str(TEMPLATE),
         title=" ".join((model_name or repository.rpartition("/")[2]).split()),
         repository=repository,
         encoder=encoder,
@@ -186,7 +183,6 @@ def trainer_card(
         metrics=metrics,
         steps=trainer.state.global_step,
     )
-    return str(card)
 
 
 def base_model(model: Any) -> str | None:
