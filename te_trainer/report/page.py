@@ -71,11 +71,9 @@ def write_page(root: Path) -> None:
     )
     configuration = yaml.safe_dump(run.manifest, sort_keys=False, allow_unicode=True)
     page = environment.get_template("page.html").render(
-        names=run.names,
-        kinds=run.kinds,
-        cycles=len(run.cycles),
+        run=run,
+        results=results,
         metric=METRIC_TITLES[metric],
-        pool=run.pool,
         headline=_headline(results),
         scored=has_scores(results),
         result_table=result_table(results, metric),
@@ -87,11 +85,7 @@ def write_page(root: Path) -> None:
         agreement_description=AGREEMENT_DESCRIPTION,
         models=[_label_section(run, index) for index in range(len(run.names))],
         stages=stage_table(results),
-        encoders=[(name, kind, each["cycle"]) for name in run.names for kind, each in results["final"][name].items()],
-        pool_description=[
-            *(printable(line.removeprefix("pool: ")) for line in run.pool.describe()),
-            *overlap_lines(results),
-        ],
+        pool_lines=[printable(line.removeprefix("pool: ")) for line in run.pool.describe()] + overlap_lines(results),
         environment=Table(["key", "value"], list(flatten_keys(results["environment"]).items()), text_columns=2),
         configuration="\n".join(map(printable, configuration.splitlines())),
     )
