@@ -18,10 +18,11 @@ import psutil
 from te_trainer.config import parse
 from te_trainer.data import PoolManifest
 from te_trainer.distil.cycle import distil
-from te_trainer.distil.preparation import check_models, prepare_pool, resolve_sections
-from te_trainer.distil.settings import cycles_of, metric_of
+from te_trainer.distil.plan import make_plan
+from te_trainer.distil.preparation import check_models, prepare_pool
 from te_trainer.distil.stages import DistillationStages
 from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
+from te_trainer.metrics import TASK_METRICS
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.checks import load_gold_sets
 from te_trainer.runs.layout import RunLayout
@@ -38,10 +39,12 @@ def main() -> None:
     keep_freed_memory()
     state = process_state()
     root = Path(config.output_dir)
-    check_models(config)
+    manifest = RunManifest(root, config, state.num_processes, make_plan)
+    plan = manifest.plan
+    check_models(plan)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
-        prepare_pool(RunManifest(root, config, state.num_processes, resolve_sections))
+        prepare_pool(manifest)
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(root / "pool")
     memory: list[float] = []
@@ -52,17 +55,19 @@ def main() -> None:
         if state.is_main_process:
             print(f"stage {len(memory)}: {memory[-1]} MB", flush=True)
 
-    scorer = Scorer(dev, tests, metric_of(config), config.distillation.batch_tokens, root / ".scratch-gold")
+    scorer = Scorer(
+        dev, tests, TASK_METRICS[config.distillation.task][0], config.distillation.batch_tokens, root / ".scratch-gold"
+    )
     store = RunStore(
         RunLayout(root),
-        cycles=cycles_of(config),
+        cycles=plan.cycles,
         trains_start=config.step0 is not None,
         pairs=pool.num_rows,
         pool=pool.fingerprint,
         precision=resolve_precision(config.distillation.precision),
     )
-    stages = DistillationStages(config, store, pairs, scorer, RunProgress(enabled=False), measure)
-    distil(stages, list(stages.models), store.cycles)
+    stages = DistillationStages(plan, store, pairs, scorer, RunProgress(enabled=False), measure)
+    distil(stages, list(plan.models), plan.cycles)
     if state.is_main_process:
         # every second stage is a training
         print(json.dumps(memory[1::2]), flush=True)

@@ -16,32 +16,26 @@ from te_trainer.config import ContrastiveConfig, parse_contrastive
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:
+    from te_trainer.contrastive.plan import ContrastivePlan
     from te_trainer.runs.layout import RunLayout
     from te_trainer.runs.manifest import RunManifest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run_in_output_dir(parse_contrastive(argv), train_contrastively, resolve_section)
+    run_in_output_dir(parse_contrastive(argv), train_contrastively, make_plan)
 
 
-def resolve_section(config: ContrastiveConfig, processes: int) -> dict[str, Any]:
-    """What the section `contrastive` means, as `run.yaml` holds it."""
-    from te_trainer.contrastive.stage import ContrastiveSettings
+def make_plan(config: ContrastiveConfig, processes: int) -> ContrastivePlan:
+    """What the configuration means."""
+    from te_trainer.contrastive import plan
 
-    settings = ContrastiveSettings(config.contrastive)
-    return {"resolved": settings.training(processes) | settings.encoder}
+    return plan.make_plan(config, processes)
 
 
 def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     from te_trainer.contrastive.preparation import check_run, prepare_sentences
-    from te_trainer.contrastive.stage import (
-        ContrastiveSettings,
-        contrastive_training,
-        count_contrastive_truncation,
-        score_once,
-    )
+    from te_trainer.contrastive.stage import contrastive_training, count_contrastive_truncation, score_once
     from te_trainer.data import SentenceManifest
-    from te_trainer.distil.settings import stage_seed
     from te_trainer.distributed import process_state
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json
@@ -53,6 +47,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.saved import check_encoder_files
     from te_trainer.runs.scoring import Scorer
+    from te_trainer.runs.seeds import training_seed
     from te_trainer.runs.truncation import describe_contrastive_truncation, read_truncations
 
     config, layout = manifest.config, manifest.layout
@@ -70,12 +65,12 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     ################
     # Model, gold scores, sentences
     ################
-    settings = ContrastiveSettings(config.contrastive)
+    plan: ContrastivePlan = manifest.plan
     check_run(manifest)
     dev, tests = load_gold_sets(config.data)
     if state.is_main_process:
         prepare_sentences(manifest, dev, tests)
-        count_contrastive_truncation(settings, config.model, layout.sentences, config.seed)
+        count_contrastive_truncation(plan, layout.sentences, config.seed)
     state.wait_for_everyone()
     counts, sentences = SentenceManifest.load(layout.sentences)
     truncations = read_truncations(truncation_record(layout.sentences))
@@ -83,7 +78,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     ################
     # Scores, training, scores
     ################
-    precision = resolve_precision(settings.training(state.num_processes)["precision"])
+    precision = resolve_precision(plan.training["precision"])
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
         cut = describe_contrastive_truncation(truncations)
@@ -91,24 +86,23 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
             progress.say(line)
         scorer = Scorer(dev, tests, spearman, None, layout.gold_scratch)
         training = contrastive_training(
-            settings,
-            config.model,
+            plan,
             report_to=config.report_to,
             ddp_timeout=config.ddp_timeout,
             folder=encoder,
             dev=dev,
             metric=spearman,
-            seed=stage_seed(config.seed, 0, "bi-encoder", 0),
+            seed=training_seed(config.seed, 0, "bi-encoder", 0),
             progress=progress,
             run_dir=layout.root,
         )
-        score_once(settings, config.model, "start", layout.contrastive_scores("start"), scorer, progress)
+        score_once(plan, config.model, "start", layout.contrastive_scores("start"), scorer, progress)
         training.run("contrastive training", progress.total, sentences)
         final_scores = layout.contrastive_scores("final")
         if not final_scores.exists():
             then = "the same command trains the encoder again"
             check_encoder_files(encoder, delete=f"the folder {encoder}", then=then)
-        score_once(settings, str(encoder), "trained", final_scores, scorer, progress)
+        score_once(plan, str(encoder), "trained", final_scores, scorer, progress)
 
     ################
     # Results

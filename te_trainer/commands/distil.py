@@ -11,18 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from te_trainer.config import RunConfig, parse
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:
+    from te_trainer.distil.plan import DistillationPlan
     from te_trainer.runs.manifest import RunManifest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(argv)
-    is_main_process = run_in_output_dir(config, distil, resolve_sections)
+    is_main_process = run_in_output_dir(config, distil, make_plan)
     # The process group has ended, because an upload may take longer than the ranks wait for one another.
     if is_main_process and config.hub.repo_id is not None:
         from te_trainer.hub import publish
@@ -31,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"Published: {address}")
 
 
-def resolve_sections(config: RunConfig, processes: int) -> dict[str, Any]:
-    """What the sections that train mean, as `run.yaml` holds it."""
-    from te_trainer.distil import preparation
+def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
+    """What the configuration means."""
+    from te_trainer.distil import plan
 
-    return preparation.resolve_sections(config, processes)
+    return plan.make_plan(config, processes)
 
 
 def distil(manifest: RunManifest[RunConfig]) -> None:
@@ -43,13 +44,13 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.distil.cycle import distil as run_cycles
     from te_trainer.distil.preparation import check_disk, check_models, prepare_pool
     from te_trainer.distil.results import collect_results, count_gold_in_pool, label_statistics
-    from te_trainer.distil.settings import cycles_of, kinds_of, metric_of
     from te_trainer.distil.stages import DistillationStages
     from te_trainer.distil.truncation import count_run_truncation
     from te_trainer.distributed import process_state, restart_process, was_restarted
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json
     from te_trainer.hub import check_hub
+    from te_trainer.metrics import TASK_METRICS
     from te_trainer.models.precision import resolve_precision
     from te_trainer.report import print_results, write_page, write_report
     from te_trainer.runs.checks import describe_gold, load_gold_sets
@@ -62,7 +63,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
 
     config, root, layout = manifest.config, manifest.root, manifest.layout
     state = process_state()
-    metric = metric_of(config)
+    metric = TASK_METRICS[config.distillation.task][0]
     if layout.results.exists():
         if state.is_main_process:
             results = read_json(layout.results, "start", "cycles", "final")
@@ -76,15 +77,16 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     ################
     # Models, gold scores, pool
     ################
-    check_models(config)
+    plan: DistillationPlan = manifest.plan
+    check_models(plan)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         begins = manifest.begun is None
-        check_hub(config.hub, [str(model.name) for model in config.models], kinds_of(config), ask=begins)
+        check_hub(config.hub, list(plan.models), plan.kinds, ask=begins)
         if begins:
-            check_disk(config, root)
+            check_disk(plan, root)
         prepare_pool(manifest, dev, tests)
-        count_run_truncation(config, layout)
+        count_run_truncation(plan, layout)
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(layout.pool)
     truncations = read_truncations(truncation_record(layout.pool))
@@ -107,17 +109,17 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
         store = RunStore(
             layout,
-            cycles=cycles_of(config),
+            cycles=plan.cycles,
             trains_start=config.step0 is not None,
             pairs=pool.num_rows,
             pool=pool.fingerprint,
             precision=resolve_precision(config.distillation.precision),
         )
-        stages = DistillationStages(config, store, pairs, scorer, progress, **after_stage)
+        stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)
         run_cycles(
             stages,
-            list(stages.models),
-            store.cycles,
+            list(plan.models),
+            plan.cycles,
             config.distillation.students,
             label_at_end=config.distillation.selection == "agreement",
         )
@@ -138,5 +140,5 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         # the run is finished now, whatever becomes of its page; the same command writes a page that is missing
         write_page(root)
         print_results(results, metric.__name__)
-        folders = " and ".join(f"NAME/{kind}" for kind in stages.kinds)
+        folders = " and ".join(f"NAME/{kind}" for kind in plan.kinds)
         print(f"{layout.page} tells more; the encoders are in {root}/{folders}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from te_trainer.config.defaults import (
     BI_ENCODER_LENGTH,
@@ -22,6 +22,7 @@ from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up
 from te_trainer.config.revision import split_revision
 
 Kind = Literal["bi-encoder", "cross-encoder"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Task = Literal["sts", "binary"]
 Size = Literal["base", "large"]
 Pooling = Literal["cls", "mean", "last"]

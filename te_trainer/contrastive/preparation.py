@@ -8,27 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig
-from te_trainer.contrastive.stage import ContrastiveSettings
+from te_trainer.contrastive.plan import ContrastivePlan, data_sources
 from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
 from te_trainer.files.atomic import atomic_folder
-from te_trainer.models import resolve_checkpoint
 from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
-from te_trainer.runs.commits import Source, hub_commits, pin_commits
+from te_trainer.runs.commits import hub_commits
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 
 
 def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
-    """Refuse models, values, loggers and disks that cannot be used.
+    """Refuse models, loggers and disks that cannot be used.
 
     Raises:
         InputError: Names the key, the model or the folder.
     """
-    config = manifest.config
-    pin_commits([config.model], data_sources(config))
-    ContrastiveSettings(config.contrastive).check(config.model)
-    check_loggers(config.report_to)
+    plan: ContrastivePlan = manifest.plan
+    plan.check()
+    check_loggers(manifest.config.report_to)
     if manifest.begun is None:
-        weights = 4 * resolve_checkpoint(config.model).empty_model("bi-encoder").num_parameters()
+        weights = 4 * plan.start.empty_model("bi-encoder").num_parameters()
         # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written
         check_space(manifest.root, weights + 3 * 3 * weights)
 
@@ -44,15 +42,12 @@ def prepare_sentences(
         InputError: A source cannot be read, or it, the model or a gold score has changed since the run began, or there
             are too few sentences.
     """
-    config = manifest.config
+    config, plan = manifest.config, manifest.plan
     weights = f"model: the weights of {config.model} have"
-    model = Fingerprint(("model",), resolve_checkpoint(config.model).fingerprint, weights)
-    fixed = [model, *gold_fingerprints(dev, tests)]
+    fixed = [Fingerprint(("model",), plan.start.fingerprint, weights), *gold_fingerprints(dev, tests)]
     manifest.refuse_changes(fixed)
-    settings = ContrastiveSettings(config.contrastive)
-    reading = read_sentences(config.data, manifest.layout.sentences, config.data.dir, config.seed)
-    with reading as sentences:
-        settings.check_batch(sentences.num_rows, manifest.processes)
+    with read_sentences(config.data, manifest.layout.sentences, config.data.dir, config.seed) as sentences:
+        plan.check_batch(sentences.num_rows)
         texts = Fingerprint(("sentences", "fingerprint"), sentences.fingerprint, "data.sentences: they have")
         commits = hub_commits([config.model], data_sources(config))
         manifest.begin_or_continue([texts, *fixed], sentences={"number": sentences.num_rows}, **commits)
@@ -83,9 +78,3 @@ def read_sentences(
             yield build_sentences(data.sentences, folder, benchmark_folder=benchmark_folder, **reading, **drawn)
         else:
             yield sentences_of_pool(PoolManifest.load(pool)[1], folder, **drawn)
-
-
-def data_sources(config: ContrastiveConfig) -> list[Source]:
-    """What a run reads sentences and gold scores from."""
-    data = config.data
-    return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]

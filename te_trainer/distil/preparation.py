@@ -8,50 +8,48 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config.schema import RunConfig
-from te_trainer.data import GoldSet, PoolManifest, build_pool
-from te_trainer.distil.settings import (
-    check_training_values,
-    cycles_of,
-    keeps_all_cycles,
-    kinds_of,
-    max_length_of,
-    start_of,
-    training_values,
-)
-from te_trainer.distil.step0 import check_step0, resolved_step0, step0_sentences
+from te_trainer.contrastive.preparation import read_sentences
+from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_pool
+from te_trainer.distil.plan import DistillationPlan, data_sources, start_names
+from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
-from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
+from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.lora import adapted_on_meta, parameter_counts
 from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
-from te_trainer.runs.commits import Source, hub_commits, pin_commits
+from te_trainer.runs.commits import hub_commits
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 
 
-def check_models(config: RunConfig) -> None:
-    """Refuse models, training values and loggers that cannot be used.
+def check_models(plan: DistillationPlan) -> None:
+    """Refuse models and loggers that cannot be used.
 
     Raises:
-        InputError: an unknown model, a checkpoint of the wrong kind, a tokenizer without padding, a wrong value.
+        InputError: A checkpoint of the wrong kind, a tokenizer without padding, a length that a model does not have.
     """
-    check_training_values(config)
-    pin_commits(model_names(config), data_sources(config))
-    for model in config.models:
-        pooling = model.pooling or config.bi_encoder.pooling
-        BiEncoder.check(
-            model.bi_encoder,
-            pooling,
-            max_length=max_length_of(config, "bi-encoder"),
-            prompt=config.bi_encoder.prompt,
-            section="bi_encoder.",
-        )
-        if "cross-encoder" in kinds_of(config):
-            CrossEncoder.check(str(model.cross_encoder), max_length_of(config, "cross-encoder"), "cross_encoder.")
-        if config.lora.rank:
-            for kind in kinds_of(config):
-                adapted_on_meta(resolve_checkpoint(start_of(model, kind)), kind, config.lora)
-    check_step0(config)
-    check_loggers(config.report_to)
+    for model in plan.models.values():
+        for kind, encoder in model.encoders.items():
+            if kind == "cross-encoder":
+                CrossEncoder.check(encoder.start, encoder.max_length, "cross_encoder.")
+            else:
+                BiEncoder.check(
+                    encoder.start,
+                    encoder.pooling,
+                    max_length=encoder.max_length,
+                    prompt=encoder.prompt,
+                    section="bi_encoder.",
+                )
+            if plan.config.lora.rank:
+                adapted_on_meta(encoder.start, kind, plan.config.lora)
+        if model.step0 is not None:
+            model.step0.check()
+            pooling, trained = model.encoders["bi-encoder"].pooling, model.step0.section.pooling
+            if pooling not in {None, trained}:
+                raise InputError(
+                    f"distillation.step0: contrastive.pooling is {trained}, but {model.name}'s pooling is {pooling}; "
+                    "set both to the same"
+                )
+    check_loggers(plan.config.report_to)
 
 
 def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()) -> None:
@@ -66,20 +64,20 @@ def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, t
     Raises:
         InputError: A source cannot be read, or a source, a model or a gold score has changed since the run began.
     """
-    config = manifest.config
-    fixed = [*gold_fingerprints(dev, tests), *model_fingerprints(config)]
+    config, plan = manifest.config, manifest.plan
+    fixed = [*gold_fingerprints(dev, tests), *model_fingerprints(plan)]
     manifest.refuse_changes(fixed)
     layout = manifest.layout
     with (
         _read_pool(config, layout) as (pool, folder),
-        step0_sentences(config, layout.sentences, folder, manifest.processes) as sentences,
+        _read_step0_sentences(plan, layout.sentences, folder) as sentences,
     ):
         texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
-        entries: dict[str, Any] = {"pool": {"pairs": pool.num_rows}, "cycles": cycles_of(config)}
+        entries: dict[str, Any] = {"pool": {"pairs": pool.num_rows}, "cycles": plan.cycles}
         if sentences is not None:
             texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))
             entries["step0"] = {"sentences": sentences.num_rows}
-        entries |= hub_commits(model_names(config), data_sources(config))
+        entries |= hub_commits(start_names(config), data_sources(config))
         manifest.begin_or_continue([*texts, *fixed], **entries)
 
 
@@ -106,7 +104,26 @@ def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManif
         yield pool, folder
 
 
-def check_disk(config: RunConfig, root: Path) -> None:
+@contextlib.contextmanager
+def _read_step0_sentences(plan: DistillationPlan, final: Path, pool: Path) -> Iterator[SentenceManifest | None]:
+    """Give the sentences of step 0, if the run has one, as `read_sentences` does.
+
+    Args:
+        pool: Where the run's pool is at this moment; without sources of its own, step 0 takes its sentences.
+    """
+    config = plan.config
+    if config.step0 is None:
+        yield None
+        return
+    data = config.step0.data
+    with read_sentences(data, final, data.dir or config.data.dir, config.seed, pool) as sentences:
+        for model in plan.models.values():
+            if model.step0 is not None:
+                model.step0.check_batch(sentences.num_rows)
+        yield sentences
+
+
+def check_disk(plan: DistillationPlan, root: Path) -> None:
     """Refuse to begin where checkpoints and encoders will not fit.
 
     All weights are float32. A checkpoint holds them and AdamW's two moments, and three checkpoints lie there while the
@@ -116,52 +133,26 @@ def check_disk(config: RunConfig, root: Path) -> None:
     Raises:
         InputError: says how much is needed and how much is free.
     """
-    kinds = kinds_of(config)
-    kept = cycles_of(config) if keeps_all_cycles(config) else 2
+    kept = plan.cycles if plan.keeps_all_cycles else 2
     encoders, trained = 0, 0
-    for model in config.models:
-        for kind in kinds:
-            checkpoint = resolve_checkpoint(start_of(model, kind))
-            weights = 4 * checkpoint.empty_model(kind).num_parameters()
-            encoders += (kept + 1 + (config.step0 is not None and kind == "bi-encoder")) * weights
-            if config.lora.rank:
-                weights = 4 * parameter_counts(adapted_on_meta(checkpoint, kind, config.lora))[0]
+    for model in plan.models.values():
+        for kind, encoder in model.encoders.items():
+            weights = 4 * encoder.start.empty_model(kind).num_parameters()
+            encoders += (kept + 1 + (model.step0 is not None and kind == "bi-encoder")) * weights
+            if plan.config.lora.rank:
+                weights = 4 * parameter_counts(adapted_on_meta(encoder.start, kind, plan.config.lora))[0]
             trained = max(trained, weights)
     check_space(root, encoders + 3 * 3 * trained)
 
 
-def resolve_sections(config: RunConfig, processes: int) -> dict[str, Any]:
-    """What the sections that train mean, as entries of `run.yaml`."""
-    resolved = {
-        str(model.name): {kind: training_values(config, model, kind, processes) for kind in kinds_of(config)}
-        for model in config.models
-    }
-    return {"resolved": resolved} | ({} if config.step0 is None else {"step0": resolved_step0(config, processes)})
-
-
-def model_names(config: RunConfig) -> list[str]:
-    """The checkpoints that the encoders of a run start from."""
-    return list(dict.fromkeys(start_of(model, kind) for model in config.models for kind in kinds_of(config)))
-
-
-def data_sources(config: RunConfig) -> list[Source]:
-    """What a run reads texts and gold scores from, each with the folder that benchmark sets would lie in."""
-    data = config.data
-    found = [(source, data.dir) for source in (*data.pool, *data.extra, *([data.dev] if data.dev else []), *data.test)]
-    if config.step0 is not None:
-        step0 = config.step0.data
-        found += [(source, step0.dir or data.dir) for source in step0.sentences]
-    return found
-
-
-def model_fingerprints(config: RunConfig) -> list[Fingerprint]:
+def model_fingerprints(plan: DistillationPlan) -> list[Fingerprint]:
     """Of each PLM, the fingerprints of the checkpoints that its encoders start from."""
     return [
         Fingerprint(
-            ("models", str(model.name), kind.replace("-", "_")),
-            resolve_checkpoint(start_of(model, kind)).fingerprint,
-            f"models: the weights of {model.name}'s {kind.replace('-', '_')} have",
+            ("models", model.name, encoder.section),
+            encoder.start.fingerprint,
+            f"models: the weights of {model.name}'s {encoder.section} have",
         )
-        for model in config.models
-        for kind in kinds_of(config)
+        for model in plan.models.values()
+        for encoder in model.encoders.values()
     ]

@@ -14,32 +14,24 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.config.schema import Kind, RunConfig
+from te_trainer.config.schema import Kind
 from te_trainer.contrastive.stage import contrastive_training
 from te_trainer.data import SentenceManifest
 from te_trainer.distil.combine import combine
 from te_trainer.distil.cycle import HALF_CYCLES
+from te_trainer.distil.plan import DistillationPlan
 from te_trainer.distil.selection import Selection
-from te_trainer.distil.settings import (
-    cycles_of,
-    keeps_all_cycles,
-    kinds_of,
-    max_length_of,
-    stage_seed,
-    start_of,
-    training_values,
-)
-from te_trainer.distil.step0 import step0_settings
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
-from te_trainer.models import BiEncoder, CrossEncoder, Encoder, resolve_checkpoint
+from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, Encoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.encoder import weight_fingerprint
 from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
+from te_trainer.runs.seeds import training_seed
 from te_trainer.runs.store import RunStore
 from te_trainer.runs.training import Training
 
@@ -50,7 +42,7 @@ class DistillationStages:
     """The stages that `te_trainer.distil.cycle.distil` calls, in a run's folder.
 
     Args:
-        config: Configuration of the run.
+        plan: What the run's configuration means.
         store: What the stages leave on the disk.
         pairs: The pairs of the pool.
         scorer: Scores encoders against gold.
@@ -60,25 +52,27 @@ class DistillationStages:
 
     def __init__(
         self,
-        config: RunConfig,
+        plan: DistillationPlan,
         store: RunStore,
         pairs: Dataset,
         scorer: Scorer,
         progress: RunProgress,
         after_stage: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config = config
+        self.plan = plan
+        self.config = plan.config
         self.store = store
         self.pairs = pairs
         self.scorer = scorer
         self.progress = progress
         self.after_stage = after_stage
-        self.models = {str(model.name): model for model in config.models}
+        self.models, self.cycles, self.kinds = plan.models, plan.cycles, plan.kinds
         self.has_ensemble = len(self.models) > 1
-        self.cycles, self.kinds = cycles_of(config), kinds_of(config)
-        self.selection = Selection(config.distillation.selection, store, list(self.models), self.kinds, self.combine)
+        self.selection = Selection(
+            self.config.distillation.selection, store, list(self.models), self.kinds, self.combine
+        )
         self.sentences: Dataset | None = None
-        if config.step0 is not None:
+        if self.config.step0 is not None:
             _, self.sentences = SentenceManifest.load(store.layout.sentences)
         progress.total = self._total_work()
 
@@ -138,7 +132,7 @@ class DistillationStages:
 
     def combine(self, labels: Iterable[np.ndarray]) -> np.ndarray:
         """Make one set of labels of all PLMs', as `distillation.combine` says; the paper takes the mean (2.4)."""
-        return combine(labels, self.config.distillation.combine, [model.weight or 1.0 for model in self.config.models])
+        return combine(labels, self.config.distillation.combine, [model.weight for model in self.models.values()])
 
     def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> None:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it."""
@@ -155,7 +149,7 @@ class DistillationStages:
 
     def end_cycle(self, cycle: int) -> None:
         """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""
-        if not keeps_all_cycles(self.config):
+        if not self.plan.keeps_all_cycles:
             for name in self.models:
                 for kind in self.kinds:
                     for earlier in set(range(1, cycle)) - {self.selection.best_cycle(name, kind, cycle)}:
@@ -188,7 +182,7 @@ class DistillationStages:
     def _load(self, key: EncoderKey, kind: Kind) -> Encoder:
         """Load an encoder, as one of its kind or (under `init: sequential`) as a student of the other kind."""
         if not self.store.trains(key):
-            return self._encoder(key.name, kind, start_of(self.models[key.name], key.kind))
+            return self._encoder(key.name, kind, self.models[key.name].encoders[key.kind].start)
         self.store.check_encoder(key)
         try:
             return self._encoder(key.name, kind, str(self.store.encoder_path(key)))
@@ -196,18 +190,18 @@ class DistillationStages:
             again = self.store.how_to_train_again(key)
             raise InputError(f"{error}; delete {again['delete']}, and {again['then']}") from None
 
-    def _encoder(self, name: str, kind: Kind, path: str) -> Encoder:
+    def _encoder(self, name: str, kind: Kind, path: str | Checkpoint) -> Encoder:
+        encoder = self.models[name].encoders[kind]
         if kind == "cross-encoder":
-            return CrossEncoder.from_pretrained(path, max_length=max_length_of(self.config, kind))
-        model, section = self.models[name], self.config.bi_encoder
+            return CrossEncoder.from_pretrained(path, max_length=encoder.max_length)
         start_key = EncoderKey(0, name, kind)
         trains_start = self.store.trains(start_key)
-        start = resolve_checkpoint(str(self.store.encoder_path(start_key)) if trains_start else model.bi_encoder)
+        start = resolve_checkpoint(str(self.store.encoder_path(start_key))) if trains_start else encoder.start
         return BiEncoder.from_pretrained(
             path,
-            pooling=resolve_pooling(start, model.pooling or section.pooling),
-            max_length=max_length_of(self.config, kind),
-            prompt=section.prompt,
+            pooling=resolve_pooling(start, encoder.pooling),
+            max_length=encoder.max_length,
+            prompt=encoder.prompt,
             layout=start.layout,
             from_cross_encoder=self.config.distillation.init == "sequential",
         )
@@ -233,22 +227,23 @@ class DistillationStages:
         if self.config.distillation.init == "sequential":
             teachers = {student: teacher for teacher, student in HALF_CYCLES[self.config.distillation.students]}
             source = EncoderKey.teacher(cycle, name, teachers[student])
-        values = training_values(self.config, self.models[name], student, process_state().num_processes)
+        encoder = self.models[name].encoders[student]
         common = {"report_to": self.config.report_to or "none", "ddp_timeout": self.config.ddp_timeout}
         return Training(
             kind=student,
             load=partial(self._load, source, student),
-            values=common | values,
-            section=student.replace("-", "_"),
+            values=common | encoder.training,
+            section=encoder.section,
             log_name=f"cycle-{cycle}/{name}/{student}",
             lora=self.config.lora,
             **self._training_arguments(key),
         )
 
     def _step0_training(self, key: EncoderKey) -> Training:
+        plan = self.models[key.name].step0
+        assert plan is not None
         return contrastive_training(
-            step0_settings(self.config),
-            self.models[key.name].bi_encoder,
+            plan,
             report_to=self.config.report_to,
             ddp_timeout=self.config.ddp_timeout,
             log_name=f"start/{key.name}",
@@ -261,7 +256,7 @@ class DistillationStages:
             "folder": self.store.encoder_path(key),
             "dev": self.scorer.dev if self.config.distillation.selection == "dev" else None,
             "metric": self.scorer.metric,
-            "seed": stage_seed(self.config.seed, key.cycle, key.kind, list(self.models).index(key.name)),
+            "seed": training_seed(self.config.seed, key.cycle, key.kind, list(self.models).index(key.name)),
             "progress": self.progress,
             "run_dir": self.store.layout.root,
         }
@@ -281,15 +276,16 @@ class DistillationStages:
     # ------------------------------------------------------------ passes over the pool, for the display
 
     def _training_work(self, name: str, kind: Kind) -> float:
-        values = training_values(self.config, self.models[name], kind)
-        orders = 2 if kind == "cross-encoder" and values.get("both_orders", True) else 1
-        return TRAINING * orders * float(values["num_train_epochs"])
+        training = self.models[name].encoders[kind].training
+        orders = 2 if training.get("both_orders") else 1
+        return TRAINING * orders * float(training["num_train_epochs"])
 
     def _step0_work(self) -> float:
         """One PLM's step 0: each sentence is read twice, a pair's sentences once each."""
-        if self.sentences is None:
+        plan = next(iter(self.models.values())).step0
+        if self.sentences is None or plan is None:
             return 0.0
-        epochs = float(step0_settings(self.config).training(1)["num_train_epochs"])
+        epochs = float(plan.training["num_train_epochs"])
         return TRAINING * epochs * len(self.sentences) / len(self.pairs)
 
     def _total_work(self) -> float:

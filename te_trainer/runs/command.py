@@ -56,13 +56,13 @@ def run_command(main: Callable[[], None], again: str = "continues") -> int:
 def run_in_output_dir(
     config: Config,
     work: Callable[[RunManifest[Config]], None],
-    resolve: Callable[[Config, int], dict[str, Any]] = lambda config, processes: {},
+    make_plan: Callable[[Config, int], Any] | None = None,
 ) -> bool:
     """Let all ranks work in a configuration's output folder, which this run holds meanwhile; then they part.
 
     Args:
         work: Does the command's work, or what of it earlier processes have not done.
-        resolve: As for `RunManifest`.
+        make_plan: As for `RunManifest`.
 
     Returns:
         Whether this is the main process.
@@ -84,7 +84,7 @@ def run_in_output_dir(
     state = process_state(config.ddp_timeout)
     with disk_errors_as_input_error(root), lock_run_dir(root) if state.is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()
-        manifest = RunManifest(root, config, state.num_processes, resolve)
+        manifest = RunManifest(root, config, state.num_processes, make_plan)
         # what a section means may depend on its model
         pin_begun(manifest.begun or {})
         manifest.refuse_other_configuration()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -87,8 +88,8 @@ class RunManifest(Generic[Config]):
         root: Output folder.
         config: Configuration of the command that runs now.
         processes: Number of processes that run it.
-        resolve: Returns the entries of `run.yaml` that say what the sections that train mean (`resolved`, `step0`).
-            It is called where these are needed, since it may read a model's configuration.
+        make_plan: Works out what a configuration means for a number of processes; None of a command that trains
+            nothing. A plan's attribute `resolved` holds the entries of `run.yaml` that say how its trainings are done.
 
     Attributes:
         begun: Content of `run.yaml` as the run was begun or last continued; None where it has not begun.
@@ -97,7 +98,7 @@ class RunManifest(Generic[Config]):
     root: Path
     config: Config
     processes: int = 1
-    resolve: Callable[[Config, int], dict[str, Any]] = lambda config, processes: {}
+    make_plan: Callable[[Config, int], Any] | None = None
     begun: dict[str, Any] | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +107,17 @@ class RunManifest(Generic[Config]):
     @property
     def layout(self) -> RunLayout:
         return RunLayout(self.root)
+
+    @cached_property
+    def plan(self) -> Any:
+        """What the configuration means, worked out once and on all ranks; a model's configuration may be read."""
+        assert self.make_plan is not None
+        return self.make_plan(self.config, self.processes)
+
+    @property
+    def _resolved(self) -> dict[str, Any]:
+        resolved: dict[str, Any] = {} if self.make_plan is None else self.plan.resolved
+        return resolved
 
     def refuse_other_configuration(self) -> None:
         """Refuse to continue with a configuration that leads to other results than the one the run was begun with.
@@ -158,14 +170,14 @@ class RunManifest(Generic[Config]):
         config = compared_values(self.config)
         if self.begun is None:
             content = {"config": config, "processes": self.processes, "versions": library_versions()}
-            for more in (self.resolve(self.config, self.processes), entries, *map(_nested, fingerprints)):
+            for more in (self._resolved, entries, *map(_nested, fingerprints)):
                 content = _merge(content, more)
         else:
             self.refuse_changes(fingerprints)
             if self.begun["config"] == config:
                 return
             content = self.begun | {"config": config, "processes": self.processes}
-            content = _merge(content, self.resolve(self.config, self.processes))
+            content = _merge(content, self._resolved)
         write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
         self.begun = content
 
@@ -182,7 +194,7 @@ class RunManifest(Generic[Config]):
         assert self.begun is not None
         with _damaged_manifest(self.root):
             before = dict(_batch_splits(self.begun, int(self.begun["processes"])))
-        for (section, name), split in _batch_splits(self.resolve(self.config, self.processes), self.processes):
+        for (section, name), split in _batch_splits(self._resolved, self.processes):
             yield section, before.get((section, name)), split
 
     def _refuse_other_batches(self) -> None:

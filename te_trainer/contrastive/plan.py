@@ -1,0 +1,139 @@
+"""What a section `contrastive` means for a plain PLM, worked out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, PretrainedConfig
+
+from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS
+from te_trainer.config.schema import ContrastiveConfig, ContrastiveTrainingConfig
+from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder, Checkpoint, resolve_checkpoint
+from te_trainer.runs.checks import check_section
+from te_trainer.runs.commits import Source, pin_commits
+
+TRAINER_KEYS = ("temperature", "span", "mlp_head", "both_views")  # of the section, and of the training arguments
+
+
+@dataclass(frozen=True)
+class ContrastivePlan:
+    """How contrastive training makes a bi-encoder of a plain PLM.
+
+    Args:
+        start: Checkpoint of the PLM.
+        section: The section, in which `precision` and `prompt` may be a run's.
+        processes: Number of processes.
+        training: Keyword arguments of the training arguments.
+    """
+
+    start: Checkpoint
+    section: ContrastiveTrainingConfig
+    processes: int
+    training: dict[str, Any]
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """Pooling, length and prompt of the encoder; the prompt None is what the checkpoint says."""
+        return {name: getattr(self.section, name) for name in ("pooling", "max_length", "prompt")}
+
+    @property
+    def prompt_text(self) -> str:
+        """Text in front of every sentence."""
+        return self.start.layout.prompt if self.section.prompt is None else self.section.prompt
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What `run.yaml` says of the training of contrastive training alone."""
+        return {"resolved": self.training | self.encoder}
+
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            InputError: A model that cannot start a bi-encoder, or that makes no two views.
+        """
+        section, model = self.section, self.start.name
+        BiEncoder.check(
+            self.start,
+            section.pooling,
+            max_length=section.max_length,
+            prompt=section.prompt,
+            section="contrastive.",
+        )
+        if self.start.is_decoder and section.pooling == "cls":
+            raise InputError(
+                f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "
+                "mlp_head to false"
+            )
+        if section.span:
+            if self.start.tokenizer.mask_token is None:
+                raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
+        elif not has_dropout(self.start.config):
+            raise InputError(
+                f"model {model}: it has no dropout, so that both views of a sentence would be the same; set "
+                "contrastive.span, e.g. to 5"
+            )
+
+    def check_batch(self, sentences: int) -> None:
+        """Refuse fewer sentences than one batch over all processes holds.
+
+        Raises:
+            InputError: Gives both numbers.
+        """
+        batch = self.training["per_device_train_batch_size"] * self.processes
+        if sentences < batch:
+            raise InputError(
+                f"data.sentences: {sentences} distinct sentences do not fill one batch of {batch}; give more, or lower "
+                "contrastive.per_device_train_batch_size"
+            )
+
+
+def plan_contrastive(model: str, section: ContrastiveTrainingConfig, processes: int) -> ContrastivePlan:
+    """Work out how one PLM is trained; the Hub's names must mean a commit by now.
+
+    Raises:
+        InputError: There is no such model, or a training key has a value that it cannot have.
+    """
+    check_section("contrastive", section)
+    return ContrastivePlan(resolve_checkpoint(model), section, processes, contrastive_arguments(section, processes))
+
+
+def contrastive_arguments(section: ContrastiveTrainingConfig, processes: int) -> dict[str, Any]:
+    """Keyword arguments of the training arguments; the authors' batch size is divided among the processes."""
+    values = dict(CONTRASTIVE_ARGUMENTS[section.method])
+    values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // processes)
+    values |= {"precision": section.precision or "auto"} | section.training
+    if values.get("bf16") is False or values.get("fp16") is False:
+        values["precision"] = "float32"
+    # an epoch may take hours; what a kill may lose does not grow with it
+    values |= {"loss": "info_nce", "save_strategy": None, "save_steps": values["eval_steps"]}
+    return values | {name: getattr(section, name) for name in TRAINER_KEYS}
+
+
+def make_plan(config: ContrastiveConfig, processes: int) -> ContrastivePlan:
+    """Work out what a configuration means, and let the Hub's names mean the same commit on all ranks.
+
+    Raises:
+        InputError: As `plan_contrastive`.
+    """
+    check_section("contrastive", config.contrastive)
+    pin_commits([config.model], data_sources(config))
+    return plan_contrastive(config.model, config.contrastive, processes)
+
+
+def data_sources(config: ContrastiveConfig) -> list[Source]:
+    """What a run reads sentences and gold scores from, each with the folder that benchmark sets would lie in."""
+    data = config.data
+    return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]
+
+
+def has_dropout(config: PretrainedConfig) -> bool:
+    """Whether a model of this configuration drops anything while it trains."""
+    with torch.device("meta"):
+        modules = AutoModel.from_config(config).modules()
+    dropped = any(isinstance(module, nn.Dropout) and module.p > 0 for module in modules)
+    return dropped or getattr(config, "attention_dropout", 0.0) > 0

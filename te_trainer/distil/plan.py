@@ -1,0 +1,169 @@
+"""What a configuration of the main job means, worked out once: which encoders start where, what they read, how they
+train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from te_trainer.config.defaults import CYCLES, paper_arguments
+from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size
+from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
+from te_trainer.models import Checkpoint, resolve_checkpoint
+from te_trainer.runs.checks import check_section
+from te_trainer.runs.commits import Source, pin_commits
+
+LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
+TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adamw")  # of a section and of its trainer
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """One PLM's encoders of a kind.
+
+    Args:
+        kind: Kind of the encoders.
+        start: Checkpoint that they start from.
+        max_length: Tokens after which a sentence or a pair is cut.
+        training: Keyword arguments of the training arguments.
+        pooling: Pooling of bi-encoders; None for what the checkpoint says.
+        prompt: Prompt of bi-encoders; None for what the checkpoint says.
+    """
+
+    kind: Kind
+    start: Checkpoint
+    max_length: int
+    training: dict[str, Any]
+    pooling: Pooling | None = None
+    prompt: str | None = None
+
+    @property
+    def section(self) -> str:
+        """The section of the configuration that trains these encoders."""
+        return self.kind.replace("-", "_")
+
+    @property
+    def prompt_text(self) -> str:
+        """Text in front of every sentence; none in front of a cross-encoder's pairs."""
+        if self.kind == "cross-encoder":
+            return ""
+        return self.start.layout.prompt if self.prompt is None else self.prompt
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One PLM: its name, the weight of its labels, its encoders, and the step 0 that makes its bi-encoder."""
+
+    name: str
+    weight: float
+    encoders: dict[Kind, EncoderPlan]
+    step0: ContrastivePlan | None
+
+
+@dataclass(frozen=True)
+class DistillationPlan:
+    """A whole run.
+
+    Args:
+        config: The configuration, for what it says as it stands.
+        models: The PLMs by their names, in the configuration's order.
+        kinds: Kinds of encoders that a cycle trains.
+        cycles: Number of cycles.
+        keeps_all_cycles: Whether the encoders of all cycles stay until the run ends; `agreement` chooses when it has
+            seen them all.
+    """
+
+    config: RunConfig
+    models: dict[str, ModelPlan]
+    kinds: tuple[Kind, ...]
+    cycles: int
+    keeps_all_cycles: bool
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What `run.yaml` says of the trainings: their arguments by PLM and kind, and those of step 0."""
+        by_model = {
+            name: {kind: encoder.training for kind, encoder in model.encoders.items()}
+            for name, model in self.models.items()
+        }
+        step0 = next(iter(self.models.values())).step0
+        return {"resolved": by_model} | ({} if step0 is None else {"step0": step0.training | step0.encoder})
+
+
+def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
+    """Work out what a configuration means, and let the Hub's names mean the same commits on all ranks.
+
+    Args:
+        processes: Number of processes, among which the paper's batch sizes are divided.
+
+    Raises:
+        InputError: There is no such model, or a training key has a value that it cannot have.
+    """
+    check_section("bi_encoder", config.bi_encoder)
+    check_section("cross_encoder", config.cross_encoder)
+    pin_commits(start_names(config), data_sources(config))
+    distillation = config.distillation
+    return DistillationPlan(
+        config=config,
+        models={model.name: _plan_model(config, model, processes) for model in config.models},
+        kinds=trained_kinds(config),
+        cycles=distillation.cycles or CYCLES[distillation.task],
+        keeps_all_cycles=distillation.keep_cycles or distillation.selection == "agreement",
+    )
+
+
+def trained_kinds(config: RunConfig) -> tuple[Kind, ...]:
+    """Kinds of encoders that a cycle trains."""
+    return KINDS if config.distillation.students == "both" else ("bi-encoder",)
+
+
+def start_names(config: RunConfig) -> list[str]:
+    """Names of the checkpoints that encoders start from, each once."""
+    return list(dict.fromkeys(_start(model, kind) for model in config.models for kind in trained_kinds(config)))
+
+
+def data_sources(config: RunConfig) -> list[Source]:
+    """What a run reads texts and gold scores from, each with the folder that benchmark sets would lie in."""
+    data = config.data
+    sources = [*data.pool, *data.extra, *([data.dev] if data.dev else []), *data.test]
+    found: list[Source] = [(source, data.dir) for source in sources]
+    if config.step0 is not None:
+        found += [(source, config.step0.data.dir or data.dir) for source in config.step0.data.sentences]
+    return found
+
+
+def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelPlan:
+    size = config.distillation.size
+    if size == "auto":
+        hidden_size = getattr(resolve_checkpoint(model.bi_encoder).config, "hidden_size", 0)
+        size = "large" if hidden_size >= LARGE else "base"
+    step0 = None
+    if config.step0 is not None:
+        section = config.step0.contrastive
+        # where its file names none, the run's hold
+        prompt = config.bi_encoder.prompt if section.prompt is None else section.prompt
+        precision = section.precision or config.distillation.precision
+        step0 = plan_contrastive(model.bi_encoder, replace(section, prompt=prompt, precision=precision), processes)
+    return ModelPlan(
+        name=model.name,
+        weight=1.0 if model.weight is None else model.weight,
+        encoders={kind: _plan_encoder(config, model, kind, size, processes) for kind in trained_kinds(config)},
+        step0=step0,
+    )
+
+
+def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size, processes: int) -> EncoderPlan:
+    section = config.bi_encoder if kind == "bi-encoder" else config.cross_encoder
+    training = paper_arguments(kind, config.distillation.task, size)
+    training["per_device_train_batch_size"] = max(1, training["per_device_train_batch_size"] // processes)
+    is_float32 = section.training.get("bf16") is False or section.training.get("fp16") is False
+    training["precision"] = "float32" if is_float32 else config.distillation.precision
+    training |= {name: getattr(section, name) for name in TRAINER_KEYS if hasattr(section, name)}
+    plan = EncoderPlan(kind, resolve_checkpoint(_start(model, kind)), section.max_length, training | section.training)
+    if kind == "cross-encoder":
+        return plan
+    return replace(plan, pooling=model.pooling or config.bi_encoder.pooling, prompt=config.bi_encoder.prompt)
+
+
+def _start(model: ModelConfig, kind: Kind) -> str:
+    return model.bi_encoder if kind == "bi-encoder" else model.cross_encoder
