@@ -112,7 +112,7 @@ from te_trainer.runs.command import run_in_output_dir
 from te_trainer.config import parse
 
 arguments = sys.argv[2:]
-from te_trainer.commands.distil import distil, resolve_sections
+from te_trainer.commands.distil import distil, make_plan
 told, hashed = [], [0]
 make = training.BiEncoderTrainingArguments
 
@@ -149,7 +149,7 @@ def work(manifest):
     Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(found))
 
 
-run_in_output_dir(parse(arguments), work, resolve_sections)
+run_in_output_dir(parse(arguments), work, make_plan)
 """
 
 

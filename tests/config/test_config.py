@@ -10,11 +10,9 @@ from typing import Any
 
 import docstring_parser
 import pytest
-import torch
 import yaml
 from conftest import ROOT, run_recipe
-from safetensors.torch import save_file
-from transformers import BertConfig, TrainingArguments
+from transformers import TrainingArguments
 
 from te_trainer.config import (
     BiEncoderConfig,
@@ -35,9 +33,7 @@ from te_trainer.config import (
     training_keys,
 )
 from te_trainer.config.parsing import keys_of
-from te_trainer.distil.settings import check_training_values, cycles_of, training_values
 from te_trainer.errors import InputError
-from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.runs.manifest import compared_values
 from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
 
@@ -317,12 +313,6 @@ def test_a_wrong_value_is_refused_with_its_key(key: str, value: str, expected: s
     assert complaint("--config", str(file)).startswith(f"{key}: expected {expected}")
 
 
-@pytest.mark.parametrize("key", ["bi_encoder.optim", "cross_encoder.lr_scheduler_type", "bi_encoder.logging_strategy"])
-def test_a_name_that_transformers_does_not_know_is_refused_early(key: str) -> None:
-    with pytest.raises(InputError, match=f"^{re.escape(key)}: 'linnear' is none of "):
-        check_training_values(least(f"--{key}", "linnear"))
-
-
 @pytest.mark.parametrize(
     ("text", "key"),
     [
@@ -537,69 +527,3 @@ def test_help_explains_what_a_model_may_hold(help_texts: dict[str, str]) -> None
     for key in docstring_parser.parse(ModelConfig.__doc__ or "").params:
         assert key.arg_name in words
         assert " ".join((key.description or "").split()).rstrip(".") in words, key.arg_name
-
-
-# ---------------------------------------------------------------- the paper's hyper-parameters
-
-TABLE_16 = """
-task    size   direction      learning_rate  batch  epochs  tokens  cycles
-sts     base   cross-encoder  2e-5           32     1       64      3
-sts     base   bi-encoder     5e-5           128    10      32      3
-binary  base   cross-encoder  2e-5           32     3       64      5
-binary  base   bi-encoder     5e-5           128    15      32      5
-sts     large  cross-encoder  2e-5           32     1       64      3
-sts     large  bi-encoder     5e-5           64     10      32      3
-binary  large  cross-encoder  2e-5           32     3       64      5
-binary  large  bi-encoder     5e-5           64     15      32      5
-"""
-
-
-@pytest.fixture(scope="module")
-def plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of checkpoints by size; nothing but their configuration is looked at."""
-    folders = {}
-    for size, hidden in {"base": 768, "large": 1024}.items():
-        folders[size] = tmp_path_factory.mktemp("plms") / size
-        BertConfig(hidden_size=hidden, num_attention_heads=16).save_pretrained(folders[size])
-        save_file({"one": torch.zeros(1)}, folders[size] / "model.safetensors")
-    return folders
-
-
-@pytest.mark.parametrize("row", TABLE_16.split("\n")[2:-1], ids=lambda row: "-".join(row.split()[:3]))
-@pytest.mark.parametrize("by", ["key", "hidden size"])
-def test_defaults_are_those_of_table_16(row: str, by: str, plms: dict[str, Path]) -> None:
-    task, size, kind, learning_rate, batch, epochs, tokens, cycles = row.split()
-    plm = plms[size] if by == "hidden size" else plms["large" if size == "base" else "base"]
-    more = [] if by == "hidden size" else ["--distillation.size", size]
-    config = least("--models", f"[{plm}]", "--distillation.task", task, *more)
-    values = training_values(config, config.models[0], kind)  # type: ignore[arg-type]
-    assert values["learning_rate"] == float(learning_rate)
-    assert values["per_device_train_batch_size"] == int(batch)
-    assert values["num_train_epochs"] == int(epochs)
-    assert cycles_of(config) == int(cycles)
-    encoder = {"bi-encoder": BiEncoder, "cross-encoder": CrossEncoder}[kind]
-    assert {key.name: key.default for key in fields(encoder)}["max_length"] == int(tokens)
-    # The official code: warm-up over a tenth of the cross-encoder's steps, none for the bi-encoder.
-    assert values["warmup_steps"] == (0.1 if kind == "cross-encoder" else 0)
-    assert values["weight_decay"] == 0.01
-
-
-def test_the_papers_batch_is_divided_among_ranks(plms: dict[str, Path]) -> None:
-    config = least("--models", f"[{plms['base']}]")
-    sizes = [
-        training_values(config, config.models[0], "bi-encoder", ranks)["per_device_train_batch_size"]
-        for ranks in (1, 4, 256)
-    ]
-    assert sizes == [128, 32, 1]
-
-
-def test_what_the_user_gives_goes_before_the_paper(plms: dict[str, Path]) -> None:
-    given = ["--bi_encoder.learning_rate", "1e-4", "--bi_encoder.per_device_train_batch_size", "48"]
-    config = least(
-        "--models", f"[{plms['base']}]", *given, "--bi_encoder.max_grad_norm", "2", "--distillation.cycles", "1"
-    )
-    bi, cross = (training_values(config, config.models[0], kind, 4) for kind in ("bi-encoder", "cross-encoder"))
-    assert (bi["learning_rate"], bi["per_device_train_batch_size"], bi["max_grad_norm"]) == (1e-4, 48, 2)
-    assert bi["num_train_epochs"] == 10
-    assert (cross["learning_rate"], cross["per_device_train_batch_size"]) == (2e-5, 8)
-    assert cycles_of(config) == 1

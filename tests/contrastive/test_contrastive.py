@@ -24,7 +24,7 @@ from tiny_decoders import save_decoder
 from transformers import AutoModel
 
 from te_trainer.config import ContrastiveTrainingConfig, parse_contrastive, parse_step0
-from te_trainer.contrastive.stage import ContrastiveSettings
+from te_trainer.contrastive.plan import contrastive_arguments
 from te_trainer.data import load_gold
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import remove
@@ -400,7 +400,7 @@ def test_a_finished_run_whose_encoder_is_gone_says_so(run: Run, tmp_path: Path) 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipes_are_whole(path: Path) -> None:
     config = parse_contrastive(["--config", str(path)])
-    values = ContrastiveSettings(config.contrastive).training(1)
+    values = contrastive_arguments(config.contrastive, 1)
     assert values["num_train_epochs"] == 1
     table = {  # README of princeton-nlp/SimCSE; mirror_scripts of cambridgeltl/mirror-bert
         "simcse_bert_base": (64, 3e-5),
@@ -415,9 +415,9 @@ def test_the_recipes_are_whole(path: Path) -> None:
 
 
 def test_the_authors_batch_is_divided_among_ranks() -> None:
-    assert ContrastiveSettings(ContrastiveTrainingConfig()).training(4)["per_device_train_batch_size"] == 16
+    assert contrastive_arguments(ContrastiveTrainingConfig(), 4)["per_device_train_batch_size"] == 16
     assert (
-        ContrastiveSettings(ContrastiveTrainingConfig({"per_device_train_batch_size": 8})).training(4)[
+        contrastive_arguments(ContrastiveTrainingConfig({"per_device_train_batch_size": 8}), 4)[
             "per_device_train_batch_size"
         ]
         == 8

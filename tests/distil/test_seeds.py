@@ -9,19 +9,21 @@ from conftest import sample_pairs
 from datasets import Dataset
 
 from te_trainer.config import parse
-from te_trainer.distil.settings import KINDS, stage_seed
+from te_trainer.config.schema import KINDS
+from te_trainer.distil.plan import make_plan
 from te_trainer.distil.stages import DistillationStages
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.seeds import training_seed
 from te_trainer.runs.store import RunStore
 from te_trainer.trainers.sampler import ShuffledSampler
 
 
 def test_seeds_of_all_trainings_differ_and_fit_every_generator() -> None:
     seeds = [
-        stage_seed(seed, cycle, kind, model)
+        training_seed(seed, cycle, kind, model)
         for seed, cycle, kind, model in product([*range(50), *range(2000, 2050)], range(6), KINDS, range(3))
     ]
     assert len(set(seeds)) == len(seeds)
@@ -38,7 +40,7 @@ def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[EncoderKey, 
     pairs = Dataset.from_list([{"sentence1": one, "sentence2": two} for one, two in sample_pairs(8)])
     scorer = Scorer(None, [], spearman, None, tmp_path)
     store = RunStore(RunLayout(tmp_path), 3, trains_start=False, pairs=8, pool="", precision="float32")
-    stages = DistillationStages(config, store, pairs, scorer, RunProgress(enabled=False))
+    stages = DistillationStages(make_plan(config, 1), store, pairs, scorer, RunProgress(enabled=False))
     keys = [EncoderKey(*key) for key in product(range(1, 4), stages.models, KINDS)]
     return {key: stages._training(key).seed for key in keys}
 

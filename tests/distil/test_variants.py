@@ -22,12 +22,12 @@ from torch import nn
 
 from te_trainer.data import PoolManifest, load_gold
 from te_trainer.distil.combine import combine
-from te_trainer.distil.settings import stage_seed
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.runs.command import run_command
 from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.seeds import training_seed
 from te_trainer.runs.training import Training
 
 Run = Callable[..., Path]
@@ -129,7 +129,7 @@ def retrained(output: Path, labels: np.ndarray, start: Path) -> bytes:
         values=config["resolved"]["one"]["cross-encoder"],
         dev=dev,
         metric=spearman,
-        seed=stage_seed(config["config"]["seed"], 1, "cross-encoder", 0),
+        seed=training_seed(config["config"]["seed"], 1, "cross-encoder", 0),
         progress=RunProgress(enabled=False),
         run_dir=output,
         section="cross_encoder",

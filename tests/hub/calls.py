@@ -24,6 +24,7 @@ from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
+from te_trainer.contrastive.plan import make_plan
 from te_trainer.contrastive.preparation import check_run
 from te_trainer.data import PoolManifest, build_pool, load_gold
 from te_trainer.evaluation.models import resolve_models

@@ -14,7 +14,6 @@ from conftest import run_recipe, tiny_arguments
 from forked import Forked, run_forked
 from safetensors.numpy import load_file
 
-from te_trainer.commands.contrastive import resolve_section
 from te_trainer.config import (
     ContrastiveConfig,
     EvaluationConfig,
@@ -23,8 +22,9 @@ from te_trainer.config import (
     parse_contrastive,
     parse_evaluation,
 )
+from te_trainer.contrastive import plan as contrastive_plan
 from te_trainer.data import load_gold
-from te_trainer.distil.preparation import resolve_sections
+from te_trainer.distil import plan as distillation_plan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.runs.checks import gold_fingerprints
@@ -40,8 +40,10 @@ def begin(root: Path, config: RunConfig | ContrastiveConfig | EvaluationConfig, 
 
 
 def manifest(root: Path, config: Any, processes: int = 1) -> RunManifest[Any]:
-    resolve: Any = resolve_section if isinstance(config, ContrastiveConfig) else resolve_sections
-    return RunManifest(root, config, processes, resolve if not isinstance(config, EvaluationConfig) else lambda *_: {})
+    if isinstance(config, EvaluationConfig):
+        return RunManifest[Any](root, config, processes)
+    plans = contrastive_plan if isinstance(config, ContrastiveConfig) else distillation_plan
+    return RunManifest[Any](root, config, processes, plans.make_plan)
 
 
 def refuse_other_configuration(root: Path, config: Any, processes: int) -> None:

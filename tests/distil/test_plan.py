@@ -1,0 +1,117 @@
+"""What a configuration means: the paper's values, the user's over them, and what is refused before any work."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import BertConfig
+
+from te_trainer.config import RunConfig, parse
+from te_trainer.distil.plan import DistillationPlan, EncoderPlan, make_plan
+from te_trainer.errors import InputError
+from te_trainer.models import BiEncoder, CrossEncoder
+
+
+def configure(plm: Path, *more: str) -> RunConfig:
+    return parse(["--models", f"[{plm}]", "--data.pool", "pairs.tsv", "--distillation.selection", "last", *more])
+
+
+def make(plm: Path, *more: str, processes: int = 1) -> tuple[DistillationPlan, dict[str, EncoderPlan]]:
+    """The plan of a run of one PLM, and that of its encoders by kind."""
+    plan = make_plan(configure(plm, *more), processes)
+    (model,) = plan.models.values()
+    return plan, dict(model.encoders.items())
+
+
+@pytest.mark.parametrize("key", ["bi_encoder.optim", "cross_encoder.lr_scheduler_type", "bi_encoder.logging_strategy"])
+def test_a_name_that_transformers_does_not_know_is_refused_early(key: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(key)}: 'linnear' is none of "):
+        make(tmp_path, f"--{key}", "linnear")
+
+
+TABLE_16 = """
+task    size   direction      learning_rate  batch  epochs  tokens  cycles
+sts     base   cross-encoder  2e-5           32     1       64      3
+sts     base   bi-encoder     5e-5           128    10      32      3
+binary  base   cross-encoder  2e-5           32     3       64      5
+binary  base   bi-encoder     5e-5           128    15      32      5
+sts     large  cross-encoder  2e-5           32     1       64      3
+sts     large  bi-encoder     5e-5           64     10      32      3
+binary  large  cross-encoder  2e-5           32     3       64      5
+binary  large  bi-encoder     5e-5           64     15      32      5
+"""
+
+
+@pytest.fixture(scope="module")
+def plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of checkpoints by size; nothing but their configuration is looked at."""
+    folders = {}
+    for size, hidden in {"base": 768, "large": 1024}.items():
+        folders[size] = tmp_path_factory.mktemp("plms") / size
+        BertConfig(hidden_size=hidden, num_attention_heads=16).save_pretrained(folders[size])
+        save_file({"one": torch.zeros(1)}, folders[size] / "model.safetensors")
+    return folders
+
+
+@pytest.mark.parametrize("row", TABLE_16.split("\n")[2:-1], ids=lambda row: "-".join(row.split()[:3]))
+@pytest.mark.parametrize("by", ["key", "hidden size"])
+def test_defaults_are_those_of_table_16(row: str, by: str, plms: dict[str, Path]) -> None:
+    task, size, kind, learning_rate, batch, epochs, tokens, cycles = row.split()
+    plm = plms[size] if by == "hidden size" else plms["large" if size == "base" else "base"]
+    more = [] if by == "hidden size" else ["--distillation.size", size]
+    plan, encoders = make(plm, "--distillation.task", task, *more)
+    encoder = encoders[kind]
+    assert (plan.cycles, encoder.max_length) == (int(cycles), int(tokens))
+    assert encoder.training["learning_rate"] == float(learning_rate)
+    assert encoder.training["per_device_train_batch_size"] == int(batch)
+    assert encoder.training["num_train_epochs"] == int(epochs)
+    # The official code: warm-up over a tenth of the cross-encoder's steps, none for the bi-encoder.
+    assert encoder.training["warmup_steps"] == (0.1 if kind == "cross-encoder" else 0)
+    assert encoder.training["weight_decay"] == 0.01
+    public = {"bi-encoder": BiEncoder, "cross-encoder": CrossEncoder}[kind]
+    assert {key.name: key.default for key in fields(public)}["max_length"] == int(tokens)
+
+
+@pytest.mark.parametrize(("processes", "size"), [(1, 128), (4, 32), (256, 1)])
+def test_the_papers_batch_is_divided_among_processes(processes: int, size: int, plms: dict[str, Path]) -> None:
+    _, encoders = make(plms["base"], processes=processes)
+    assert encoders["bi-encoder"].training["per_device_train_batch_size"] == size
+
+
+def test_what_the_user_gives_goes_before_the_paper(plms: dict[str, Path]) -> None:
+    given = ["--bi_encoder.learning_rate", "1e-4", "--bi_encoder.per_device_train_batch_size", "48"]
+    given += ["--bi_encoder.max_grad_norm", "2", "--distillation.cycles", "1", "--cross_encoder.max_length", "100"]
+    plan, encoders = make(plms["base"], *given, "--cross_encoder.bf16", "false", processes=4)
+    bi, cross = encoders["bi-encoder"].training, encoders["cross-encoder"].training
+    assert (bi["learning_rate"], bi["per_device_train_batch_size"], bi["max_grad_norm"]) == (1e-4, 48, 2)
+    assert (bi["num_train_epochs"], bi["precision"], cross["precision"]) == (10, "auto", "float32")
+    assert (cross["learning_rate"], cross["per_device_train_batch_size"]) == (2e-5, 8)
+    assert (plan.cycles, encoders["cross-encoder"].max_length) == (1, 100)
+
+
+def test_a_plan_says_what_a_run_keeps_and_trains(plms: dict[str, Path]) -> None:
+    plan, encoders = make(plms["base"], "--distillation.students", "bi-encoder")
+    assert list(encoders) == list(plan.kinds) == ["bi-encoder"] and not plan.keeps_all_cycles
+    plan, _ = make(plms["base"], "--distillation.selection", "agreement")
+    assert plan.kinds == ("bi-encoder", "cross-encoder") and plan.keeps_all_cycles
+    assert plan.resolved["resolved"]["base"]["cross-encoder"]["both_orders"] is True
+
+
+@pytest.mark.parametrize(
+    ("section", "precision", "prompt"),
+    [("method: simcse", "float32", "query: "), ("{prompt: 'x: ', precision: bfloat16}", "bfloat16", "x: ")],
+)
+def test_step0_takes_precision_and_prompt_of_the_run_where_its_file_has_none(
+    section: str, precision: str, prompt: str, plms: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "step0.yaml"
+    file.write_text(f"contrastive: {section if section[0] == '{' else '{' + section + '}'}\n", encoding="utf-8")
+    keys = ["--distillation.step0", str(file), "--distillation.precision", "float32", "--bi_encoder.prompt", "query: "]
+    plan, _ = make(plms["base"], *keys)
+    step0 = plan.models["base"].step0
+    assert step0 is not None and (step0.training["precision"], step0.prompt_text) == (precision, prompt)
