@@ -276,7 +276,8 @@ def _check_file(command: type, path: Path) -> None:
     _check_keys(command, content)
     for key, value in flatten_keys(content).items():
         known = keys_of(command).get(key)
-        if value is None and (known is None or type(None) not in get_args(known.type)):
+        needs_value = key in sections_of(command) or (known is not None and type(None) not in get_args(known.type))
+        if value is None and needs_value:
             raise InputError(f"{key} is empty in {path}; give a value, or remove the line")
 
 
