@@ -70,7 +70,7 @@ def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, t
     layout = manifest.layout
     with (
         _read_pool(config, layout) as (pool, folder),
-        _read_step0_sentences(plan, layout.sentences, folder) as sentences,
+        read_step0_sentences(plan, layout.sentences, folder) as sentences,
     ):
         texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
         entries: dict[str, Any] = {"pool": {"pairs": pool.num_rows}, "cycles": plan.cycles}
@@ -105,7 +105,7 @@ def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManif
 
 
 @contextlib.contextmanager
-def _read_step0_sentences(plan: DistillationPlan, final: Path, pool: Path) -> Iterator[SentenceManifest | None]:
+def read_step0_sentences(plan: DistillationPlan, final: Path, pool: Path) -> Iterator[SentenceManifest | None]:
     """Give the sentences of step 0, if the run has one, as `read_sentences` does.
 
     Args:

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from te_trainer.config import parse
 from te_trainer.data import build_pool
-from te_trainer.distil.preparation import check_models
-from te_trainer.distil.step0 import step0_sentences
+from te_trainer.distil.plan import make_plan
+from te_trainer.distil.preparation import check_models, read_step0_sentences
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
@@ -135,8 +135,9 @@ def test_what_step_0_cannot_use_is_refused(content: Any, words: str, tiny: Path,
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(InputError, match=words):
         config = parse(arguments(tiny, path, tmp_path / "out"))
-        check_models(config)
+        plan = make_plan(config, 1)
+        check_models(plan)
         build_pool(config.data.pool, tmp_path / "pool", max_pairs=32)
-        with step0_sentences(config, tmp_path / "sentences", tmp_path / "pool", 1):
+        with read_step0_sentences(plan, tmp_path / "sentences", tmp_path / "pool"):
             pass
     assert not (tmp_path / "sentences").exists()
