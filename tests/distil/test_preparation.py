@@ -26,7 +26,8 @@ from transformers import (
 
 from te_trainer.config import DataConfig, parse
 from te_trainer.data import build_pool
-from te_trainer.distil.preparation import check_disk, check_models, prepare_pool, resolve_sections
+from te_trainer.distil.plan import make_plan
+from te_trainer.distil.preparation import check_disk, check_models, prepare_pool
 from te_trainer.errors import InputError
 from te_trainer.runs.checks import load_gold_sets
 from te_trainer.runs.manifest import RunManifest
@@ -124,7 +125,7 @@ def test_gold_sets_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 def refusal(tiny: Path, *more: str) -> str:
     """What is said of the models of a run."""
     with pytest.raises(InputError) as caught:
-        check_models(parse(tiny_arguments(tiny, Path("out"), *more)))
+        check_models(make_plan(parse(tiny_arguments(tiny, Path("out"), *more)), 1))
     return str(caught.value)
 
 
@@ -247,7 +248,7 @@ def test_a_cross_encoder_of_one_logit_may_start_a_cross_encoder(tiny: Path, tmp_
     """The refusals above look at what is wrong, not at every head."""
     folder = save_model(tmp_path / "model", "cross-encoder")
     models = f"[{{bi_encoder: {tiny}, cross_encoder: {folder}, name: x}}]"
-    check_models(parse(tiny_arguments(tiny, Path("out"), "--models", models)))
+    check_models(make_plan(parse(tiny_arguments(tiny, Path("out"), "--models", models)), 1))
 
 
 def test_lora_on_layers_that_no_model_has_is_refused(tiny: Path) -> None:
@@ -267,7 +268,7 @@ def test_a_run_that_will_not_fit_is_refused(tiny: Path, tmp_path: Path, monkeypa
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     with pytest.raises(InputError, match=rf"^output_dir: {tmp_path}/runs/new needs about .* are free"):
-        check_disk(parse(tiny_arguments(tiny, tmp_path / "runs" / "new")), tmp_path / "runs" / "new")
+        check_disk(make_plan(parse(tiny_arguments(tiny, tmp_path / "runs" / "new")), 1), tmp_path / "runs" / "new")
 
 
 # ---------------------------------------------------------------- what may not change
@@ -285,21 +286,21 @@ def test_a_source_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: 
     }[way]
     root = tmp_path / "run"
     config = parse(tiny_arguments(tiny, root, *source))
-    prepare_pool(RunManifest(root, config, resolve=resolve_sections))
-    prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+    prepare_pool(RunManifest(root, config, make_plan=make_plan))
+    prepare_pool(RunManifest(root, config, make_plan=make_plan))
     path.write_text(path.read_text(encoding="utf-8") + "test\t1\tone more\trow\n", encoding="utf-8")
     with pytest.raises(InputError, match=rf"^{path}: the file has changed since the run in {root} began"):
-        prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+        prepare_pool(RunManifest(root, config, make_plan=make_plan))
 
 
 def test_a_model_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: Path) -> None:
     model, root = shutil.copytree(tiny, tmp_path / "model"), tmp_path / "run"
     models = f"[{{bi_encoder: {tiny}, cross_encoder: {model}, name: tiny}}]"
     config = parse(tiny_arguments(tiny, root, "--models", models))
-    prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+    prepare_pool(RunManifest(root, config, make_plan=make_plan))
     plm = BertModel.from_pretrained(model)
     with torch.no_grad():
         plm.embeddings.LayerNorm.bias[0] += 1e-3
     plm.save_pretrained(model)
     with pytest.raises(InputError, match=rf"^models: the weights of tiny's cross_encoder have changed .* {root} began"):
-        prepare_pool(RunManifest(root, config, resolve=resolve_sections))
+        prepare_pool(RunManifest(root, config, make_plan=make_plan))
