@@ -86,7 +86,8 @@ def contrastive(name: str, root: str) -> str | None:
     """Continue a run, as far as its model is resolved."""
     data = ContrastiveDataConfig(sentences=["sentences.txt"])
     pin_begun(read_manifest(Path(root)))
-    check_run(RunManifest(Path(root), ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60)))
+    config = ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60)
+    check_run(RunManifest(Path(root), config, make_plan=make_plan))
     return commit_of(name)
 
 
