@@ -29,5 +29,8 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
             assert not anchor or anchor in anchors(path), target
     for name in CODE_PATH.findall(text):
         assert (ROOT / name).exists(), name
+    if document.name == "ARCHITECTURE.md":
+        for name in re.findall(r"`([a-z_]+/[\w/]*(?:\.py)?)`", text):
+            assert (ROOT / name).exists() or (ROOT / "te_trainer" / name).exists(), name
     for name in re.findall(r"--(?:config|config_file|distillation\.step0) ((?:recipes|accelerate_configs)/\S+)", text):
         assert (ROOT / name).exists() or {"FILE", "X", "Y"} & set(re.split(r"[/.]", name)) or "LAUNCHED" in name, name

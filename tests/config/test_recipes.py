@@ -18,7 +18,7 @@ from recipe_index import RECIPES, read_header, recipe_index
 
 from te_trainer.config import parse, parse_contrastive
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, CYCLES, TRAINER_DEFAULTS, paper_arguments
-from te_trainer.config.schema import DistillationConfig, LoraConfig, ModelConfig
+from te_trainer.config.schema import BiEncoderConfig, CrossEncoderConfig, DistillationConfig, LoraConfig, ModelConfig
 
 CONTENT = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(RECIPES.rglob("*.yaml"))}
 MAIN_JOB = [path for path, content in CONTENT.items() if "models" in content]
@@ -73,12 +73,8 @@ def default_values(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         "distillation": of(DistillationConfig) | {"cycles": CYCLES[task]},
         "lora": of(LoraConfig) | {"alpha": 2 * rank},
-        "cross_encoder": TRAINER_DEFAULTS
-        | paper_arguments("cross-encoder", task, size)
-        | {"loss": "bce", "both_orders": True, "official_adamw": False, "max_length": 64},
-        "bi_encoder": TRAINER_DEFAULTS
-        | paper_arguments("bi-encoder", task, size)
-        | {"loss": "mse", "official_adamw": False, "max_length": 32},
+        "cross_encoder": of(CrossEncoderConfig) | TRAINER_DEFAULTS | paper_arguments("cross-encoder", task, size),
+        "bi_encoder": of(BiEncoderConfig) | TRAINER_DEFAULTS | paper_arguments("bi-encoder", task, size),
     }
 
 
