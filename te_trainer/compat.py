@@ -46,4 +46,4 @@ def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
 
 def dataset_fingerprint(dataset: Dataset) -> str:
     """Fingerprint of a data set's rows, which `Dataset.map` builds its own on."""
-    return dataset._fingerprint
+    return str(dataset._fingerprint)

@@ -126,7 +126,7 @@ def _load(root: Path, name: str, task: TaskSet) -> np.ndarray:
         predictions = pyarrow.parquet.read_table(path, columns=["prediction"])["prediction"].to_numpy()
         if len(predictions) != len(task.gold):
             raise ValueError("other pairs")
-        return predictions
+        return np.asarray(predictions)
 
 
 def _digest(source: str, folder: str | None) -> str | None:

@@ -64,7 +64,7 @@ def _correlation(counts: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.nda
     two = two - (counts * two).sum(1, keepdims=True) / total
     product = (counts * one * two).sum(1)
     correlation = product / np.sqrt((counts * one**2).sum(1) * (counts * two**2).sum(1))
-    return np.nan_to_num(correlation, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.asarray(np.nan_to_num(correlation, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 class _Order:
@@ -102,7 +102,7 @@ def _roc_auc(scores: np.ndarray, gold: np.ndarray) -> Statistic:
         hits = counts * positive
         positives, negatives = hits.sum(1), (counts - hits).sum(1)
         wins = (hits * order.ranks(counts)).sum(1) - positives * (positives + 1) / 2
-        return np.nan_to_num(wins / (positives * negatives), nan=0.5)
+        return np.asarray(np.nan_to_num(wins / (positives * negatives), nan=0.5))
 
     return statistic
 
@@ -114,7 +114,7 @@ def _average_precision(scores: np.ndarray, gold: np.ndarray) -> Statistic:
     def statistic(counts: np.ndarray) -> np.ndarray:
         hits, retrieved = order.count(counts * positive), order.count(counts)
         precision = np.nan_to_num(hits.cumsum(1) / retrieved.cumsum(1))
-        return np.nan_to_num((hits * precision).sum(1) / hits.sum(1))
+        return np.asarray(np.nan_to_num((hits * precision).sum(1) / hits.sum(1)))
 
     return statistic
 

@@ -233,4 +233,5 @@ def _gathered(module: torch.nn.Module) -> contextlib.AbstractContextManager[Any]
         return contextlib.nullcontext()
     import deepspeed
 
-    return deepspeed.zero.GatheredParameters(list(module.parameters()))
+    gathered: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(module.parameters()))
+    return gathered

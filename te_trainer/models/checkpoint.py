@@ -93,9 +93,12 @@ class Checkpoint:
         config = copy.deepcopy(self.config)
         with torch.device("meta"):
             if kind == "bi-encoder":
-                return AutoModel.from_config(config, **({"add_pooling_layer": False} if has_pooler(config) else {}))
-            config.num_labels = 1
-            return AutoModelForSequenceClassification.from_config(config)
+                without_pooler = {"add_pooling_layer": False} if has_pooler(config) else {}
+                model: PreTrainedModel = AutoModel.from_config(config, **without_pooler)
+            else:
+                config.num_labels = 1
+                model = AutoModelForSequenceClassification.from_config(config)
+        return model
 
     def check(self, kind: Kind, max_length: int | None = None, section: str = "") -> None:
         """Refuse what cannot start an encoder of a kind, before its weights are read.

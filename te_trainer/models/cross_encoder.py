@@ -102,7 +102,8 @@ class CrossEncoder:
         """
         # a compiled model has a length that raises, so that it has no truth value
         model = self.model if model is None else model
-        return model(**inputs).logits.float().squeeze(-1)
+        logits: Tensor = model(**inputs).logits
+        return logits.float().squeeze(-1)
 
     def scores(self, **inputs: Tensor) -> Tensor:
         """Scores of a batch of tokenised pairs, as `sentence_transformers.CrossEncoder.predict` gives them.

@@ -84,7 +84,7 @@ def position_limit(model: PreTrainedModel) -> int:
     if getattr(model.config, "attention_type", None) == "block_sparse":
         # BigBird takes another attention for shorter texts, and keeps it for longer ones that come later
         config = model.config
-        return min(positions, (5 + 2 * config.num_random_blocks) * config.block_size)
+        return min(positions, int((5 + 2 * config.num_random_blocks) * config.block_size))
     return positions
 
 

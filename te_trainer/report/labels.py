@@ -44,7 +44,8 @@ class Labelling:
     @cached_property
     def ranks(self) -> np.ndarray:
         """For each pair, which fraction of the pool has a lower label, equal labels counted half; shape (n,)."""
-        return (rankdata(self.values) - 0.5) / len(self.values)
+        ranks: np.ndarray = (rankdata(self.values) - 0.5) / len(self.values)
+        return ranks
 
 
 def quantiles(values: np.ndarray) -> list[float]:

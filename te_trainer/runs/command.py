@@ -90,7 +90,7 @@ def run_in_output_dir(
         manifest.refuse_other_configuration()
         work(manifest)
     shutdown_process_group()
-    return state.is_main_process
+    return bool(state.is_main_process)
 
 
 def _complain(sentence: str, status: int, by_name: bool = True) -> int:

@@ -83,8 +83,10 @@ class FinishedRun:
     def scores(self, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:
         """Scores of a cycle's encoder, or of the one that was kept where `cycle` is None."""
         if cycle is None:
-            return self.results["final"][name][kind]
-        return next(entry[name][kind] for entry in self.results["cycles"] if entry["cycle"] == cycle)
+            encoders = self.results["final"]
+        else:
+            encoders = next(entry for entry in self.results["cycles"] if entry["cycle"] == cycle)
+        return dict(encoders[name][kind])
 
     def encoder(self, name: str, kind: Kind, cycle: int | None) -> Path:
         """Folder of a cycle's encoder, or of the one that was kept where `cycle` is None.

@@ -77,7 +77,8 @@ class Packing:
 
     def unpack(self, row: Tensor) -> Tensor:
         """From shape (1, row length, hidden) to (n, length, hidden); padding becomes the filler's vector."""
-        return _Unpack.apply(row.squeeze(0), self).view(*self.shape, -1)
+        tokens: Tensor = _Unpack.apply(row.squeeze(0), self)
+        return tokens.view(*self.shape, -1)
 
     def attention_groups(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:
         """All sentences in groups, and where each token's heads lie behind one another in the groups' vectors.
