@@ -102,7 +102,7 @@ def waiting() -> timedelta:
 
 
 RUN = """
-import hashlib, json, os, runpy, sys
+import hashlib, json, os, sys
 from pathlib import Path
 
 import torch
@@ -114,7 +114,7 @@ from te_trainer.config import parse
 arguments = sys.argv[2:]
 from te_trainer.commands.distil import distil, make_plan
 told, hashed = [], [0]
-make = training.BiEncoderTrainingArguments
+trainer, make = training.TRAINERS["bi-encoder"]
 
 
 class Seen(make):
@@ -123,7 +123,7 @@ class Seen(make):
         told.append(self.ddp_timeout)
 
 
-training.BiEncoderTrainingArguments = Seen
+training.TRAINERS["bi-encoder"] = trainer, Seen
 
 
 class Sha256:
