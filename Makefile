@@ -10,7 +10,7 @@ DATA ?= ../shared/data
 REPETITIONS ?= 3
 SCALE_REPETITIONS ?= 1
 
-.PHONY: quickstart test test-distributed test-gpu test-lowest chromium benchmark lint types check index clean
+.PHONY: quickstart test test-distributed test-gpu gpu-check gpu-evidence test-lowest chromium benchmark lint types check index clean
 
 quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/accelerate launch --config_file accelerate_configs/cpu.yaml recipes/trans_encoder.py \
@@ -26,6 +26,13 @@ test-distributed: $(VENV)/.dev
 # On a machine with a GPU; elsewhere these tests are skipped.
 test-gpu: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests -m gpu
+
+# On a machine with a GPU, with its own Python: see docs/gpu.md. MODE=cpu tries the scripts on a CPU.
+gpu-check:
+	$(PYTHON) benchmarks/gpu/run_checks.py
+
+gpu-evidence:
+	$(PYTHON) benchmarks/gpu/evidence.py
 
 # The whole suite with the oldest versions that setup.py allows.
 test-lowest: $(LOWEST)/.installed chromium

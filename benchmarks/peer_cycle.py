@@ -39,23 +39,24 @@ class TokenCount:
 
     def __init__(self) -> None:
         self.training = False
-        self.real = self.padding = 0
+        self.all = 0
+        self.real: Any = 0
 
     def watch(self, model: Any, padding: int) -> None:
         """Count what goes through a model's word embeddings."""
 
         def count(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
             if module.training == self.training:
-                real = int((inputs[0] != padding).sum())
-                self.real += real
-                self.padding += inputs[0].numel() - real
+                # stays on its device: reading it here would make a GPU wait in every forward pass
+                self.real = self.real + (inputs[0] != padding).sum()
+                self.all += inputs[0].numel()
 
         model.get_input_embeddings().register_forward_pre_hook(count)
 
     def take(self) -> dict[str, int]:
         """What was counted since the last call."""
-        taken = {"real": self.real, "padding": self.padding}
-        self.real = self.padding = 0
+        taken = {"real": int(self.real), "padding": self.all - int(self.real)}
+        self.real = self.all = 0
         return taken
 
 
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--cross-epochs", type=float, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--float32", action="store_true", help="no bfloat16 anywhere")
-    parser.add_argument("--label-batch", type=int, default=128)
+    default = 1024 if torch.cuda.is_available() else 128
+    parser.add_argument("--label-batch", type=int, default=default, help="pairs where nothing is learnt")
     arguments = parser.parse_args()
     cycle = PeerCycle(arguments)
     cycle.run()
@@ -139,7 +141,9 @@ class PeerCycle:
             ),
             train_dataset=concatenate_datasets([data, swapped.select_columns(data.column_names)]),
             loss=BinaryCrossEntropyLoss(model),
-            evaluator=CrossEncoderCorrelationEvaluator(pairs, self.dev["score"], batch_size=128, name="dev"),
+            evaluator=CrossEncoderCorrelationEvaluator(
+                pairs, self.dev["score"], batch_size=self.arguments.label_batch, name="dev"
+            ),
         ).train()
         model.save_pretrained(str(path))
 
@@ -184,13 +188,20 @@ class PeerCycle:
                 scores[part] = found[f"{part}_spearman_cosine"]
             else:
                 pairs = list(zip(gold["sentence1"], gold["sentence2"], strict=True))
-                evaluator = CrossEncoderCorrelationEvaluator(pairs, gold["score"], batch_size=128, name=part)
+                evaluator = CrossEncoderCorrelationEvaluator(
+                    pairs, gold["score"], batch_size=self.arguments.label_batch, name=part
+                )
                 scores[part] = evaluator(self.cross_encoder(path))[f"{part}_spearman"]
         self.record["scores"][name] = scores
 
     def similarity_evaluator(self, gold: dict[str, list[Any]], name: str) -> EmbeddingSimilarityEvaluator:
         return EmbeddingSimilarityEvaluator(
-            gold["sentence1"], gold["sentence2"], gold["score"], batch_size=128, main_similarity="cosine", name=name
+            gold["sentence1"],
+            gold["sentence2"],
+            gold["score"],
+            batch_size=self.arguments.label_batch,
+            main_similarity="cosine",
+            name=name,
         )
 
     def bi_encoder(self, path: str, dtype: torch.dtype = torch.float32) -> SentenceTransformer:

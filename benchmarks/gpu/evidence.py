@@ -1,0 +1,168 @@
+"""Does the method gain anything? A PLM from raw text alone, SimCSE, self-distillation, and controls beside it.
+
+    make gpu-evidence                                                  # on the machine with the GPU, some nine minutes
+    make gpu-evidence MODE=cpu BUDGET=900 PYTHON=.venv/bin/python      # to see it run, tiny, on a CPU
+
+No gold score chooses anything: the last checkpoint and the last cycle count, dev and test are only reported. What tells
+most comes first; a job that no longer fits into BUDGET is named as skipped. OUT/summary.md gets a line a score as soon
+as a job is done. OUT/plm is the pre-trained PLM, the weights in shards, all else in `rest.tar.gz`; unpacked beside the
+shards it is a folder that `--plm` takes, so that a later call pre-trains nothing. CORPUS is a file with a sentence a
+line (default KIT/corpus.txt.xz), PRETRAIN_SECONDS how long to pre-train; `machine.py` lists the other environment
+variables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import DATA, KIT, ON_GPU, OUT, ROOT, WORK, prepare_environment, run_logged
+
+BUDGET = float(os.environ.get("BUDGET", "560"))
+CORPUS = Path(os.environ.get("CORPUS", KIT / "corpus.txt.xz")).absolute()
+PRETRAIN_SECONDS = float(os.environ.get("PRETRAIN_SECONDS", "230" if ON_GPU else "30"))
+# the paper's steps are those of models four and more times as large
+SMALL_MODEL = {
+    "cross_encoder.learning_rate": 1e-4,
+    "cross_encoder.num_train_epochs": 2,
+    "bi_encoder.learning_rate": 1e-4,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plm", type=Path, default=os.environ.get("PLM"), help="a PLM to start from (or PLM=FOLDER)")
+    plm = parser.parse_args().plm
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    prepare_environment()
+    (OUT / "summary.md").unlink(missing_ok=True)
+    session = Session()
+    if plm is None:
+        plm = WORK / "plm"
+        options = {"corpus": CORPUS, "output": plm, "seconds": PRETRAIN_SECONDS}
+        script, flag = Path("benchmarks/gpu/pretrain.py"), "--compile" if ON_GPU else "--tiny"
+        done = session.run("pretrain", script, options, PRETRAIN_SECONDS + 120, flag)
+        if not done and ON_GPU:  # the compiler is what fails most easily
+            done = session.run("pretrain without compiling", script, options, PRETRAIN_SECONDS + 90)
+        if not done:
+            sys.exit(1)
+        keep_plm(plm, OUT / "plm")
+
+    names = sorted(path.stem for path in DATA.glob("*.tsv") if path.stem.startswith(("sts", "sick")))
+    sets = {"data.dir": DATA, "data.test": f"[{','.join(names)}]"}
+    sentences = WORK / "sentences.txt"
+    sample_sentences(CORPUS, sentences, 200_000 if ON_GPU else 2_000)
+    simcse = {
+        "config": "recipes/contrastive/simcse_bert_base.yaml",
+        "model": plm,
+        "data.sentences": sentences,
+        "data.dev": "null",
+        "contrastive.per_device_train_batch_size": 256 if ON_GPU else 32,
+        "contrastive.learning_rate": 1e-4,
+    }
+    session.run("SimCSE", Path("recipes/contrastive.py"), simcse | sets, 60)
+    distillation = {
+        "config": "recipes/self_distill/sts/bert_base.yaml",
+        "models": f"[{{name: plm, bi_encoder: {WORK / 'SimCSE' / 'bi-encoder'}, cross_encoder: {plm}}}]",
+        "data.pool": sets["data.test"],
+        "data.dev": "stsb",
+        "distillation.selection": "last",
+        **sets,
+        **({} if ON_GPU else {"data.max_pairs": 300, "distillation.cycles": 1}),
+    }
+    for name, seconds, changed in (
+        ("3 cycles", 90, SMALL_MODEL),
+        ("control, bi-encoder alone", 60, SMALL_MODEL | {"distillation.students": "bi-encoder"}),
+        ("3 cycles, the paper's steps", 90, {}),
+        ("3 cycles, seed 2022", 90, SMALL_MODEL | {"seed": 2022}),
+        ("3 cycles, seed 2023", 90, SMALL_MODEL | {"seed": 2023}),
+    ):
+        session.run(name, Path("recipes/trans_encoder.py"), distillation | changed, seconds)
+    session.say(f"{time.monotonic() - session.began:.0f} s in all")
+
+
+class Session:
+    """The jobs of one call, in their order."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+        with (OUT / "summary.md").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def run(self, name: str, script: Path, options: dict[str, Any], seconds: float, *flags: str) -> bool:
+        """Run a script; say its scores.
+
+        Args:
+            seconds: What it needs at least; it may take all that is left.
+        """
+        left = BUDGET - (time.monotonic() - self.began)
+        if left < (seconds if ON_GPU else 1):
+            self.say(f"- {name}: skipped, {left:.0f} s are left and it needs {seconds:.0f}")
+            return False
+        file_name = "".join(letter if letter.isalnum() else "-" for letter in name)
+        output = WORK / file_name
+        words = [word for key, value in ({"output_dir": output} | options).items() for word in (f"--{key}", str(value))]
+        if "output" in options:
+            words = words[2:]
+        began, log = time.monotonic(), OUT / f"{file_name}.log"
+        status = run_logged([sys.executable, str(ROOT / script), *words, *flags], log, left)
+        word = {0: "done", None: "out of time"}.get(status, f"FAILED ({status})")
+        self.say(f"- {name}: {word} in {time.monotonic() - began:.0f} s")
+        if status:
+            print("\n".join(log.read_text(errors="replace").splitlines()[-15:]), flush=True)
+        elif (output / "results.json").exists():
+            for line in score_lines(json.loads((output / "results.json").read_text(encoding="utf-8"))):
+                self.say(line)
+        return status == 0
+
+
+def score_lines(results: dict[str, Any]) -> list[str]:
+    """A line for each encoder of a run's start, cycles and end: Spearman x 100 of dev and of every test set."""
+    parts = {"start": results["start"], **{f"cycle {entry['cycle']}": entry for entry in results.get("cycles", [])}}
+    lines = []
+    for part, models in (parts | {"final": results["final"]}).items():
+        # a contrastive run has one encoder, without a name
+        kinds = (
+            models if "bi-encoder" in models else next(entry for entry in models.values() if isinstance(entry, dict))
+        )
+        for kind, scores in kinds.items():
+            sets = ({"dev": scores["dev"]} if "dev" in scores else {}) | scores.get("test", {})
+            lines.append(
+                f"    {part}, {kind}: " + ", ".join(f"{name} {100 * value:.2f}" for name, value in sets.items())
+            )
+    return [*lines, f"    seconds: {results['seconds']}"]
+
+
+def sample_sentences(corpus: Path, target: Path, count: int) -> None:
+    """Write every n-th sentence of 5 to 40 words."""
+    from pretrain import read_sentences
+
+    sentences = [sentence for sentence in read_sentences(corpus) if 5 <= len(sentence.split()) <= 40]
+    step = max(1, len(sentences) // count)
+    target.write_text("\n".join(sentences[::step][:count]) + "\n", encoding="utf-8")
+
+
+def keep_plm(plm: Path, target: Path) -> None:
+    """Keep the weights as they are and all else in one archive: few files, and none of them large."""
+    target.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(target / "rest.tar.gz", "w:gz") as archive:
+        for path in sorted(plm.iterdir()):
+            if path.suffix == ".safetensors":
+                shutil.copy(path, target / path.name)
+            else:
+                archive.add(path, path.name)
+
+
+if __name__ == "__main__":
+    main()

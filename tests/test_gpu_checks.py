@@ -1,0 +1,43 @@
+"""The checks for a machine with a GPU, as far as a CPU can try them: they follow the modules that they call."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, process_environment
+
+FOLDER = ROOT / "benchmarks" / "gpu"
+
+
+def test_every_check_has_a_function_and_a_line_in_the_documentation() -> None:
+    tables = re.findall(r'"(\w+)": \(\d+, \d+\)', (FOLDER / "run_checks.py").read_text(encoding="utf-8"))
+    functions = [
+        name
+        for module in ("functional", "timings")
+        for name in re.findall(r"^def check_(\w+)\(folder", (FOLDER / f"{module}.py").read_text(encoding="utf-8"), re.M)
+    ]
+    assert sorted(tables) == sorted(functions)
+    rows = [line for line in (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    assert set(tables) <= set(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows)))
+
+
+@pytest.mark.slow
+def test_a_check_runs_on_a_cpu_and_leaves_its_line(tmp_path: Path) -> None:
+    folders = {name: str(tmp_path / name.lower()) for name in ("OUT", "WORK", "KIT", "SITE")}
+    finished = subprocess.run(
+        [sys.executable, str(FOLDER / "run_checks.py")],
+        env={**os.environ, **process_environment(), **folders, "MODE": "cpu", "ONLY": "parity", "BUDGET": "300"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    lines = (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8").splitlines()
+    assert re.match(r"PASS parity +[\d.]+ s  BiEncoder: .* \| CrossEncoder: ", lines[1]), lines
+    assert lines[2].startswith("1 passed, 0 failed, 0 timed out")
