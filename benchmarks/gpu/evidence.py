@@ -7,8 +7,8 @@ No gold score chooses anything: the last checkpoint and the last cycle count, de
 most comes first; a job that no longer fits into BUDGET is named as skipped. OUT/summary.md gets a line a score as soon
 as a job is done. OUT/plm is the pre-trained PLM, the weights in shards, all else in `rest.tar.gz`; unpacked beside the
 shards it is a folder that `--plm` takes, so that a later call pre-trains nothing. CORPUS is a file with a sentence a
-line (default KIT/corpus.txt.xz), PRETRAIN_SECONDS how long to pre-train; `machine.py` lists the other environment
-variables.
+line (default KIT/corpus.txt or KIT/corpus.txt.xz), PRETRAIN_SECONDS how long to pre-train. `machine.py` lists the other
+environment variables.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import DATA, KIT, ON_GPU, OUT, ROOT, WORK, prepare_environment, run_logged
+from machine import DATA, KIT, ON_GPU, OUT, ROOT, WORK, prepare_environment, read_sentences, run_logged
 
 BUDGET = float(os.environ.get("BUDGET", "560"))
-CORPUS = Path(os.environ.get("CORPUS", KIT / "corpus.txt.xz")).absolute()
+CORPUS = Path(os.environ.get("CORPUS") or next(KIT.glob("corpus.txt*"), KIT / "corpus.txt.xz")).absolute()
 PRETRAIN_SECONDS = float(os.environ.get("PRETRAIN_SECONDS", "230" if ON_GPU else "30"))
 # the paper's steps are those of models four and more times as large
 SMALL_MODEL = {
@@ -38,15 +38,17 @@ SMALL_MODEL = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plm", type=Path, default=os.environ.get("PLM"), help="a PLM to start from (or PLM=FOLDER)")
-    plm = parser.parse_args().plm
+    parser.add_argument("--plm", default=os.environ.get("PLM"), help="a PLM to start from (or PLM=FOLDER)")
+    given = parser.parse_args().plm
+    plm = Path(given).absolute() if given else WORK / "plm"
+    if given and plm.is_relative_to(WORK):
+        sys.exit(f"--plm: {WORK} is emptied at the start; move the PLM to another folder")
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     prepare_environment()
     (OUT / "summary.md").unlink(missing_ok=True)
     session = Session()
-    if plm is None:
-        plm = WORK / "plm"
+    if not given:
         options = {"corpus": CORPUS, "output": plm, "seconds": PRETRAIN_SECONDS}
         script, flag = Path("benchmarks/gpu/pretrain.py"), "--compile" if ON_GPU else "--tiny"
         done = session.run("pretrain", script, options, PRETRAIN_SECONDS + 120, flag)
@@ -146,8 +148,6 @@ def score_lines(results: dict[str, Any]) -> list[str]:
 
 def sample_sentences(corpus: Path, target: Path, count: int) -> None:
     """Write every n-th sentence of 5 to 40 words."""
-    from pretrain import read_sentences
-
     sentences = [sentence for sentence in read_sentences(corpus) if 5 <= len(sentence.split()) <= 40]
     step = max(1, len(sentences) // count)
     target.write_text("\n".join(sentences[::step][:count]) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ Environment variables, all optional:
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
 import signal
 import subprocess
@@ -203,3 +204,9 @@ def dev_pairs(limit: int | None = None) -> Any:
     gold = load_gold("stsb" if has_stsb else str(SAMPLE / "dev.tsv"), "dev", {}, str(DATA) if has_stsb else None)
     columns = {"sentence1": gold.sentence1, "sentence2": gold.sentence2, "label": gold.scores}
     return Dataset.from_dict({name: column[:limit] for name, column in columns.items()})
+
+
+def read_sentences(path: Path, most: int | None = None) -> list[str]:
+    """The lines of a text file, .txt or .txt.xz, without empty ones."""
+    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+        return [line.strip() for line in file if line.strip()][:most]

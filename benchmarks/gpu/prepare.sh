@@ -27,7 +27,8 @@ case "$what" in
         [ ! -f "$data/stsb.tsv" ] || cp "$data/stsb.tsv" .gpu/data/ ;;
     evidence)
         cp "$data"/sts*.tsv .gpu/data/
-        cp "${CORPUS:?a file of sentences}" ".gpu/corpus.txt$([[ "$CORPUS" == *.xz ]] && echo .xz || true)" ;;
+        suffix=""; [[ "${CORPUS:?a file of sentences}" != *.xz ]] || suffix=".xz"
+        cp "$CORPUS" ".gpu/corpus.txt$suffix" ;;
     *) echo "check or evidence" >&2; exit 2 ;;
 esac
 bytes=$(( $(git ls-files -co --exclude-standard -z | xargs -0 du -cb | tail -1 | cut -f1) + $(du -sb .gpu | cut -f1) ))

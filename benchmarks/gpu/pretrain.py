@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import math
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import read_sentences
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import BertConfig, BertForPreTraining, PreTrainedTokenizerFast
@@ -134,11 +134,6 @@ def pretrain(text: TokenisedText, vocabulary: int, args: argparse.Namespace) -> 
             records.append({"step": step, "seconds": round(spent, 1), "tokens": step * ids.numel(), **losses})
             print(records[-1], flush=True)
     return model, records
-
-
-def read_sentences(path: Path, most: int | None = None) -> list[str]:
-    with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()][:most]
 
 
 def learn_vocabulary(sentences: list[str], size: int) -> Tokenizer:

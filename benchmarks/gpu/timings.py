@@ -214,7 +214,7 @@ def profile_steps(kind: str, rows: Any, first: int = 12, last: int = 20, watched
         if "synchroniz" in str(message):
             frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
             libraries = ("te_trainer/", "transformers/", "accelerate/")
-            frame = [frame for frame in frames if any(name in frame.filename for name in libraries)][-1]
+            frame = ([frame for frame in frames if any(name in frame.filename for name in libraries)] or frames)[-1]
             waits[f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno} {frame.line}"] += 1
 
     class Profile(TrainerCallback):
