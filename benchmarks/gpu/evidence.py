@@ -46,7 +46,8 @@ def main() -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     prepare_environment()
-    (OUT / "summary.md").unlink(missing_ok=True)
+    for name in ("summary.md", "logs.txt"):
+        (OUT / name).unlink(missing_ok=True)
     session = Session()
     if not given:
         options = {"corpus": CORPUS, "output": plm, "seconds": PRETRAIN_SECONDS}
@@ -112,17 +113,20 @@ class Session:
         if left < (seconds if ON_GPU else 1):
             self.say(f"- {name}: skipped, {left:.0f} s are left and it needs {seconds:.0f}")
             return False
-        file_name = "".join(letter if letter.isalnum() else "-" for letter in name)
-        output = WORK / file_name
-        words = [word for key, value in ({"output_dir": output} | options).items() for word in (f"--{key}", str(value))]
-        if "output" in options:
-            words = words[2:]
-        began, log = time.monotonic(), OUT / f"{file_name}.log"
+        job = "".join(letter if letter.isalnum() else "-" for letter in name)
+        output, log = WORK / job, WORK / f"{job}.log"
+        # what follows --config overrides the recipe
+        options = options if "output" in options else options | {"output_dir": output}
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        began = time.monotonic()
         status = run_logged([sys.executable, str(ROOT / script), *words, *flags], log, left)
         word = {0: "done", None: "out of time"}.get(status, f"FAILED ({status})")
         self.say(f"- {name}: {word} in {time.monotonic() - began:.0f} s")
+        text = log.read_text(errors="replace")
+        with (OUT / "logs.txt").open("a", encoding="utf-8") as file:
+            file.write(f"\n{'=' * 20} {name}: {word}\n{text[-400_000:]}\n")
         if status:
-            print("\n".join(log.read_text(errors="replace").splitlines()[-15:]), flush=True)
+            print("\n".join(text.splitlines()[-15:]), flush=True)
         elif (output / "results.json").exists():
             for line in score_lines(json.loads((output / "results.json").read_text(encoding="utf-8"))):
                 self.say(line)
