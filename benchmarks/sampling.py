@@ -20,7 +20,6 @@ from transformers import set_seed
 from te_trainer.data import load_gold
 from te_trainer.data.gold import GoldSet
 from te_trainer.data.readers import read_rows
-from te_trainer.distributed import keep_freed_memory
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
@@ -39,7 +38,6 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()
     quiet_libraries()
-    keep_freed_memory()
     rows = read_rows("stsb", ["sentence1", "sentence2"], {}, arguments.data_dir, "train")
     pairs = list(dict.fromkeys(tuple(pair) for _, pair in rows))
     random.Random(0).shuffle(pairs)

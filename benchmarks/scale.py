@@ -121,9 +121,8 @@ def in_a_process(folder: Path, stage: str, size: int, ranks: int) -> dict[str, A
 def measure(folder: Path, stage: str, pairs: int) -> None:
     """What a process of its own does: print seconds and bytes of the greediest rank."""
     quiet_libraries()
-    from te_trainer.distributed import keep_freed_memory, process_state
+    from te_trainer.distributed import process_state
 
-    keep_freed_memory()
     state = process_state()
     rows = load_from_disk(str(folder / "pairs"))
     with tempfile.TemporaryDirectory() as own:

@@ -21,7 +21,7 @@ from te_trainer.distil.cycle import distil
 from te_trainer.distil.plan import make_plan
 from te_trainer.distil.preparation import check_models, prepare_pool
 from te_trainer.distil.stages import DistillationStages
-from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
+from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.metrics import TASK_METRICS
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.checks import load_gold_sets
@@ -36,7 +36,6 @@ from te_trainer.runs.store import RunStore
 def main() -> None:
     config = parse()
     quiet_libraries()
-    keep_freed_memory()
     state = process_state()
     root = Path(config.output_dir)
     manifest = RunManifest(root, config, state.num_processes, make_plan)

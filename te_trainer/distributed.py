@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import sys
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 RESTARTED = "TE_TRAINER_RESTARTED"
 FAILURE_WAIT = 2.0  # seconds that a failed process waits for the first one to fail in the same way
-
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # parameters of mallopt, from glibc's malloc.h
 
 
 def device_type() -> str:
@@ -88,23 +85,6 @@ def shared_array(path: Path | None, shape: tuple[int, ...], dtype: str = "float3
                 os.ftruncate(file.fileno(), size)
     state.wait_for_everyone()
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
-
-
-def keep_freed_memory() -> None:
-    """On a CPU, let this process keep the memory that a training step frees for the next one.
-
-    glibc returns large blocks to the system, and each of their pages costs a fault when it is used again: a quarter of
-    a step on a virtual machine. Nothing changes where the environment sets malloc's parameters, or without glibc.
-    """
-    is_set = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if is_set or device_type() != "cpu":
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(MMAP_MAX, 0)
-    mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 def shutdown_process_group() -> None:

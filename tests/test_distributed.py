@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
-from conftest import ROOT, process_environment, run_two_ranks, tiny_arguments
+from conftest import ROOT, run_two_ranks, tiny_arguments
 
 from te_trainer.distributed import device_type, process_state
 from te_trainer.models.precision import resolve_precision
@@ -165,38 +163,3 @@ def test_ranks_of_a_run_wait_as_long_as_it_says_and_one_of_them_hashes_weights(t
         assert (rank["group"], rank["trainings"]) == (7200, [7200])
     weights = (tiny / "model.safetensors").stat().st_size
     assert ranks[0]["hashed"] > 0.9 * weights and ranks[1]["hashed"] < 0.1 * weights, ranks
-
-
-# ---------------------------------------------------------------- memory
-
-FAULTS = """
-import resource, sys
-import torch
-from te_trainer.distributed import keep_freed_memory
-
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-found = []
-for _ in range(6):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(256, 2**18)  # 256 MB: 65,536 pages, or 128 huge ones
-    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(min(found[1:]))  # a system that is short of memory takes pages back by itself
-"""
-
-
-def faults(how: str, **environment: str) -> int:
-    """Pages that had to be fetched from the system for a block as large as one that was just freed."""
-    command = [sys.executable, "-c", FAULTS, how]
-    done = subprocess.run(command, env=process_environment() | environment, capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left alone")
-def test_freed_memory_is_used_again() -> None:
-    assert faults("keep") < 64 < 120 < faults("leave")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left alone")
-def test_what_the_environment_says_of_malloc_is_left_alone() -> None:
-    assert faults("keep", MALLOC_ARENA_MAX="2") > 120

@@ -30,7 +30,7 @@ def main() -> None:
     config = parse_score()
     from te_trainer.config.commands import check_output
     from te_trainer.data.outputs import write_table
-    from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
+    from te_trainer.distributed import process_state, shutdown_process_group
     from te_trainer.errors import InputError
     from te_trainer.files.atomic import PARTIAL
     from te_trainer.files.disk_errors import disk_errors_as_input_error
@@ -41,7 +41,6 @@ def main() -> None:
     from te_trainer.runs.quiet import quiet_libraries
 
     quiet_libraries()
-    keep_freed_memory()
     state = process_state(config.ddp_timeout)
 
     ################

@@ -71,7 +71,7 @@ def run_in_output_dir(
         InputError: The folder is another run's, another process works in it, or the disk does not take it.
     """
     # imported here, so that --help and a wrong key answer at once
-    from te_trainer.distributed import keep_freed_memory, process_state, shutdown_process_group
+    from te_trainer.distributed import process_state, shutdown_process_group
     from te_trainer.files.disk_errors import disk_errors_as_input_error
     from te_trainer.runs.commits import pin_begun
     from te_trainer.runs.folder import lock_run_dir
@@ -79,7 +79,6 @@ def run_in_output_dir(
     from te_trainer.runs.quiet import quiet_libraries
 
     quiet_libraries()
-    keep_freed_memory()
     root = Path(config.output_dir)
     state = process_state(config.ddp_timeout)
     with disk_errors_as_input_error(root), lock_run_dir(root) if state.is_main_process else contextlib.nullcontext():
