@@ -180,16 +180,10 @@ class CrossEncoderTrainingArguments(PairTrainingArguments):
 
 
 def as_arguments(args: TrainingArguments | None, kind: type[AnyArguments]) -> AnyArguments:
-    """A trainer's arguments out of what a user passed as `args`.
+    """A trainer's arguments, made of what a user passed as `args`; None stands for the defaults.
 
-    Args:
-        args: None for the defaults. Plain `TrainingArguments` cannot tell which values were set: all of them are taken
-            as they are (so `eval_strategy="no"` evaluates nothing while it trains, and without `bf16` or `fp16`
-            arithmetic is in float32), and arguments that only `kind` has keep their defaults.
-        kind: The trainer's class of arguments.
-
-    Raises:
-        InputError: `args` are those of another trainer.
+    Plain `TrainingArguments` cannot tell which values were set: all of them are taken as they are (so
+    `eval_strategy="no"` evaluates nothing while it trains, and without `bf16` or `fp16` arithmetic is in float32).
     """
     if args is None or isinstance(args, kind):
         return kind() if args is None else args
@@ -215,13 +209,9 @@ def decide_strategies(
         prefixes: What stands in front of the metrics of each evaluation set: "" for a single one, `NAME_` for each of
             several. None without evaluation sets.
         metric: Name of the metric of each set; None where the user's `compute_metrics` names metrics.
-        has_loss: Whether each evaluation set has a loss.
 
     Returns:
-        whether evaluations and checkpoints come at the end of each epoch too.
-
-    Raises:
-        InputError: Values that were set do not go together.
+        Whether evaluations and checkpoints come at the end of each epoch too.
     """
     evaluation, save = (getattr(value, "value", value) for value in (args.eval_strategy, args.save_strategy))
     if prefixes is None:
@@ -276,14 +266,9 @@ def _decide_metric(args: PairTrainingArguments, prefixes: Sequence[str], metric:
         name = best.removeprefix("eval_")
         is_loss = name == "loss" or name.endswith("_loss")
         if name not in [*scores, *losses] and (metric is not None or is_loss):
-            raise InputError(
-                f"metric_for_best_model: '{best}' is not measured; "
-                + (
-                    "there is no loss on an eval_dataset whose labels lie outside [-1, 1], nor with info_nce; "
-                    if is_loss and not losses
-                    else ""
-                )
-                + f"choose one of {', '.join([*scores, *losses]) or 'those that compute_metrics gives'}"
-            )
+            no_loss = "there is no loss on an eval_dataset whose labels lie outside [-1, 1], nor with info_nce; "
+            known = ", ".join([*scores, *losses]) or "those that compute_metrics gives"
+            reason = no_loss if is_loss and not losses else ""
+            raise InputError(f"metric_for_best_model: '{best}' is not measured; {reason}choose one of {known}")
     if args.greater_is_better is None and best is not None:
         args.greater_is_better = not best.endswith("loss")

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
     EvalPrediction,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
     TrainingArguments,
@@ -206,26 +205,17 @@ class PairTrainer(EvaluatingTrainer):
         if self.peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
             set_seed(self.args.seed)
-            plain, config = self.encoder.model, copy.deepcopy(self.peft_config)
-            self.encoder.model = cast(PreTrainedModel, get_peft_model(plain, config))
+            self.encoder.model = get_peft_model(self.encoder.model, copy.deepcopy(self.peft_config))
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        """The model of a new encoder, which is `self.encoder` from then on.
-
-        Raises:
-            InputError: Its tokenizer, `max_length` or `prompt` is not that of the first one, with which the data sets
-                were tokenised.
-        """
+        """The model of a new encoder, which is `self.encoder` from then on."""
         encoder = as_encoder(super().call_model_init(trial), self.encoder_class, self._user_tokenizer, self.args.seed)
-        same = {
-            name: getattr(encoder, name, None) == getattr(self.encoder, name, None) for name in ("max_length", "prompt")
-        }
-        same["the tokenizer"] = same_tokenizer(encoder.tokenizer, self.encoder.tokenizer)
-        for name, is_same in same.items():
-            if not is_same:
-                raise InputError(
-                    f"model_init: {name} must be the same at each call; the data sets are tokenised with it"
-                )
+        names = ("max_length", "prompt")
+        changed = [name for name in names if getattr(encoder, name, None) != getattr(self.encoder, name, None)]
+        if not same_tokenizer(encoder.tokenizer, self.encoder.tokenizer):
+            changed.append("the tokenizer")
+        for name in changed:
+            raise InputError(f"model_init: {name} must be the same at each call; the data sets are tokenised with it")
         self.encoder = encoder
         self._prepare_encoder()
         if self.is_in_train:
@@ -272,21 +262,11 @@ class PairTrainer(EvaluatingTrainer):
             sampler = LengthGroupedSampler(column_values(rows, "length"), batch_size, seed, self._epoch)
         else:
             sampler = ShuffledSampler(len(rows), seed, self._epoch)
-        batches = MicroBatches(
-            sampler,
-            size,
-            args.gradient_accumulation_steps,
-            args.process_index,
-            args.world_size,
-            args.dataloader_drop_last,
-        )
+        ranks = args.process_index, args.world_size
+        batches = MicroBatches(sampler, size, args.gradient_accumulation_steps, *ranks, args.dataloader_drop_last)
         # accelerate does not divide it: it is this rank's already
-        return DataLoader(
-            rows,
-            batch_sampler=batches,
-            persistent_workers=args.dataloader_persistent_workers,
-            **self.worker_settings(),
-        )
+        workers = self.worker_settings() | {"persistent_workers": args.dataloader_persistent_workers}
+        return DataLoader(rows, batch_sampler=batches, **workers)
 
     def _epoch(self) -> int:
         # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.

@@ -33,18 +33,9 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
             where dropout makes the views).
         span: Characters of `sentence2` that a mask token replaces (Mirror-BERT); 0 for none.
         seed: The position of a mask follows from (seed, epoch, row) alone.
-
-    Raises:
-        InputError: A column is missing, there are no rows, or the tokenizer has no mask token.
     """
 
-    def __init__(
-        self,
-        pairs: Dataset,
-        encoder: BiEncoder,
-        span: int = 0,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, pairs: Dataset, encoder: BiEncoder, span: int = 0, seed: int = 0) -> None:
         check = PairCheck("train_dataset", label_needed=False)
         check.columns(pairs)
         if span and encoder.tokenizer.mask_token is None:
@@ -87,12 +78,9 @@ def mask_span(text: str, span: int, mask: str, generator: np.random.Generator) -
 
 
 def in_batch_loss(embeddings1: Tensor, embeddings2: Tensor, temperature: float, both_views: bool) -> Tensor:
-    """InfoNCE against the pairs of all ranks (Trans-Encoder, Eq. 1).
+    """InfoNCE of this rank's vectors, shape (n, hidden), against the pairs of all ranks (Trans-Encoder, Eq. 1).
 
-    Args:
-        embeddings1, embeddings2: This rank's vectors, shape (n, hidden).
-        temperature: What cosines are divided by.
-        both_views: Whether both sides are anchors, and each other's negatives (Mirror-BERT, Eq. 1).
+    With `both_views` both sides are anchors, and each other's negatives (Mirror-BERT, Eq. 1).
     """
     all_two, start = gather_with_gradient(embeddings2)
     if not both_views:
@@ -138,13 +126,7 @@ class _AllGather(torch.autograd.Function):
 
 
 class ProjectionHead(nn.Module):
-    """A linear layer and tanh on [CLS], which is trained with and thrown away (SimCSE, section 4).
-
-    Args:
-        hidden: Width of the encoder.
-        deviation: Standard deviation of the weights; biases begin at 0.
-        seed: Seed of the weights.
-    """
+    """A linear layer and tanh on [CLS], which is trained with and thrown away (SimCSE, section 4)."""
 
     def __init__(self, hidden: int, deviation: float = 0.02, seed: int = 0) -> None:
         super().__init__()
@@ -174,7 +156,6 @@ def attach_head(model: PreTrainedModel, seed: int) -> RemovableHandle:
 
 
 def detach_head(model: PreTrainedModel, handle: RemovableHandle) -> None:
-    """Take the head off again."""
     handle.remove()
     delattr(model, HEAD_NAME)
 

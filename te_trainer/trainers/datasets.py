@@ -42,11 +42,7 @@ class PairCheck:
     label_range_reason: str | None = None
 
     def columns(self, dataset: Pairs) -> list[str]:
-        """The columns that are read.
-
-        Raises:
-            InputError: The data set has no rows, or lacks a column.
-        """
+        """The columns that are read, if the data set has rows and every column that is needed."""
         needed = (*SENTENCE_COLUMNS, "label") if self.label_needed else SENTENCE_COLUMNS
         # a stream may not know its columns before its first row is read
         known = list(next(iter(dataset), {}) if dataset.column_names is None else dataset.column_names)
@@ -62,14 +58,7 @@ class PairCheck:
         return [column for column in (*SENTENCE_COLUMNS, "label") if column in known]
 
     def rows(self, rows: Mapping[str, list[Any]], first: int) -> None:
-        """Check the columns of some rows.
-
-        Args:
-            first: Index in the data set of the first of these rows.
-
-        Raises:
-            InputError: Names the row and the column of the first value that is refused.
-        """
+        """Check the columns of some rows; `first` is the index in the data set of the first of them."""
         for column in SENTENCE_COLUMNS:
             for row, text in enumerate(rows[column], first + 1):
                 if type(text) is not str:
@@ -89,15 +78,9 @@ class PairCheck:
 
 
 def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
-    """Make a data set of what a user passes as one.
+    """Make a data set of what a user passes as the argument `name`.
 
-    Args:
-        data: A `Dataset`, an `IterableDataset`, or a sequence of dicts (a list, a map-style data set of torch).
-        name: Name of the argument.
-        stream: Whether an `IterableDataset` stays one; otherwise it is read to its end.
-
-    Raises:
-        InputError: `data` is something else.
+    An `IterableDataset` stays one if `stream` is set; otherwise it is read to its end.
     """
     if isinstance(data, Dataset):
         # torch and numpy formats would give arrays where lists are read
@@ -141,10 +124,8 @@ def tokenised(
     """Rows of token ids: columns of the encoder, `length` (of what pads the row), and `label` where pairs have one.
 
     Args:
-        pairs: A stream stays a stream.
         orders: Functions from columns of text to columns of the encoder. All pairs come once for each of them: of a
             `Dataset` all pairs of the first one stand in front, of a stream a thousand.
-        check: Refuses rows.
         key: The tokenizer, and whatever else the result depends on.
         with_row_numbers: Whether a column `row` holds each row's index in `pairs`.
     """

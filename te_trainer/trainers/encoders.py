@@ -36,9 +36,6 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
         kind: `BiEncoder` or `CrossEncoder`.
         tokenizer: The trainer's `processing_class`.
         seed: Seed of the new head of a cross-encoder.
-
-    Raises:
-        InputError: `model` is something else, or `tokenizer` belongs to another model.
     """
     theirs: Any = getattr(sys.modules.get("sentence_transformers"), SENTENCE_TRANSFORMERS_CLASS[kind], ())
     if isinstance(model, (str, Path)):

@@ -94,11 +94,7 @@ class EvaluatingTrainer(PublishingTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Metrics of pairs, or of the trainer's own evaluation sets.
-
-        Raises:
-            InputError: The metric of these labels is NaN, or a training is to choose by a metric that is not measured.
-        """
+        """Metrics of pairs, or of the trainer's own evaluation sets."""
         due, own = self.control.should_evaluate, eval_dataset is None and metric_key_prefix == "eval"
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         # the Trainer takes what a callback evaluates for the evaluation that is due

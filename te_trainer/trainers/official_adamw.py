@@ -15,16 +15,7 @@ TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")  # values of `optim`
 
 
 def check_official_adamw(optim: str, epsilon: float | None, key: str = "official_adamw") -> None:
-    """Refuse what cannot go with `official_adamw`.
-
-    Args:
-        optim: As in `TrainingArguments`.
-        epsilon: The value of `adam_epsilon`; None where it is not set.
-        key: Name under which the user set `official_adamw`.
-
-    Raises:
-        InputError: Another optimiser, or another epsilon.
-    """
+    """Refuse another optimiser or epsilon (None where `adam_epsilon` is not set); `key` is what the user set."""
     if optim not in TORCH_ADAMW:
         raise InputError(f"{key}: it is a form of AdamW, and optim is {optim}; leave one of the two out")
     if epsilon not in {None, 1e-8}:
@@ -32,11 +23,7 @@ def check_official_adamw(optim: str, epsilon: float | None, key: str = "official
 
 
 def refuse_optimizer_of_deepspeed(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration of DeepSpeed that replaces torch's AdamW by an optimiser of DeepSpeed.
-
-    Raises:
-        InputError: The configuration names an optimiser, or offloads it.
-    """
+    """Refuse a configuration of DeepSpeed that replaces torch's AdamW by an optimiser of DeepSpeed."""
     offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
     if "optimizer" in config or offload.get("device", "none") != "none":
         raise InputError(
@@ -51,9 +38,6 @@ def follow_official_adamw(optimizer: torch.optim.Optimizer) -> None:
     That one added its epsilon to the root of the second moment before the bias correction. In torch's formula this is
     an epsilon of 1e-6 / sqrt(1 - beta2^t) at step t: 3.2e-5 at the first one, where torch has 1e-8 throughout. It also
     decayed weights after a step and not before it, which differs by learning rate times decay (2e-7) of the step.
-
-    Raises:
-        InputError: The optimiser is another one.
     """
     if not isinstance(optimizer, torch.optim.AdamW):
         raise InputError(f"official_adamw: the optimiser is {type(optimizer).__name__}, and not torch's AdamW")

@@ -109,9 +109,6 @@ class PublishingTrainer(Trainer):
         """Upload a temporary folder, and delete it afterwards."""
         job: Any = None
         try:
-            for pattern in TRAINING_FILES:
-                for path in folder.glob(pattern):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.finish_saved(folder)
             (folder / "README.md").write_text(trainer_card(self, **card), encoding="utf-8")
             job = hf_api().upload_folder(
@@ -121,6 +118,7 @@ class PublishingTrainer(Trainer):
                 token=token,
                 run_as_future=not blocking,  # type: ignore[call-overload]
                 revision=revision if revision is not None else self.args.hub_revision,
+                ignore_patterns=list(TRAINING_FILES),
             )
         finally:
             if blocking or job is None:

@@ -13,8 +13,6 @@ class ShuffledSampler(Sampler[int]):
     """Every example in random order. The order depends on seed and epoch alone, so that a resumed epoch continues.
 
     Args:
-        count: Number of examples.
-        seed: Seed of the orders of all epochs.
         epoch: Function that returns the number of the epoch that begins.
     """
 

@@ -13,6 +13,7 @@ from conftest import labelled, sample_pairs
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from test_bi_encoder_trainer import assert_equal_gradients
 from transformers import set_seed
 
 from te_trainer.labelling import score_pairs
@@ -47,13 +48,7 @@ def test_loss_and_gradients_equal_those_of_binary_cross_entropy_loss(
     their_loss.backward()
 
     assert loss.item() == pytest.approx(their_loss.item(), abs=1e-6)
-    gradients = {name.removeprefix("0.model."): weight.grad for name, weight in theirs.named_parameters()}
-    for name, weight in trainer.model.named_parameters():
-        assert weight.grad is not None, name
-        torch.testing.assert_close(
-            weight.grad, gradients[name], rtol=0, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}"
-        )
-    assert max(weight.grad.abs().max() for weight in trainer.model.parameters()) > 1e-2
+    assert_equal_gradients(trainer.model, theirs)
 
 
 @pytest.mark.parametrize("both_orders", [True, False])
