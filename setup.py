@@ -8,14 +8,13 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 
 # Each range begins with the oldest version that the tests passed with and ends behind the newest one. Libraries that
-# are subclassed, or whose internals are relied on, are bounded by the minor version (torch to jsonargparse).
+# are subclassed, or whose internals are relied on, are bounded by the minor version (torch to peft).
 CORE = [
     "torch>=2.11,<2.14",
     "transformers>=5.19,<5.24",
     "datasets>=4.0,<5.3",
     "accelerate>=1.10,<1.16",
     "peft>=0.18,<0.22",
-    "jsonargparse>=4.49,<4.54",
     "docstring-parser>=0.16,<1",
     "numpy>=2.0,<3",
     "scipy>=1.13,<2",

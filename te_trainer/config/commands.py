@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from te_trainer.config.defaults import MIRROR_BERT
 from te_trainer.config.names import check_model_names, check_output_name, check_path
 from te_trainer.config.parsing import read
 from te_trainer.config.schema import (
     ContrastiveConfig,
     EvaluationConfig,
     HubConfig,
-    MirrorBertConfig,
     PushConfig,
     RunConfig,
     ScoreConfig,
@@ -180,7 +180,7 @@ def names_repository(repository: str) -> bool:
 def _contrastive(argv: Sequence[str] | None) -> ContrastiveConfig:
     config = read(ContrastiveConfig, argv)
     if config.contrastive.method == "mirror_bert":
-        config = read(MirrorBertConfig, argv)
+        config = read(ContrastiveConfig, argv, contrastive=MIRROR_BERT)
     section = config.contrastive
     if section.mlp_head and section.pooling != "cls":
         raise InputError(

@@ -80,3 +80,6 @@ CONTRASTIVE_ARGUMENTS: dict[Method, dict[str, Any]] = {
         "eval_steps": 125,
     },
 }
+
+# Keys of a section `contrastive` that have another default with `method: mirror_bert`.
+MIRROR_BERT = {"temperature": 0.04, "span": 5, "mlp_head": False, "both_views": True, "max_length": 50}

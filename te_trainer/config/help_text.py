@@ -7,11 +7,11 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import docstring_parser
 
-from te_trainer.config.parsing import Key, entry_type, key_helps, key_types, keys_of, sections_of
+from te_trainer.config.parsing import Key, is_section, key_helps, key_types, keys_of, sections_of
 from te_trainer.config.schema import TrainingConfig
 
 NOTHING: tuple[Any, ...] = (None, "", [], {})
@@ -48,7 +48,7 @@ def _keys(keys: list[Key], schema: type, full: bool) -> list[str]:
     lines = []
     for key in keys:
         text = key.help
-        if (entry := entry_type(key_types(schema).get(key.name))) is not None:
+        if get_origin(key.type) is list and is_section(entry := get_args(key.type)[0]):
             meanings = " ".join(f"{name}: {meaning}" for name, meaning in key_helps(entry).items())
             text += f" Keys of a mapping: {meanings if full else ', '.join(key_types(entry)) + '.'}"
         elif not full:
@@ -71,6 +71,8 @@ def _details(key: Key, schema: type, full: bool) -> str:
 
 
 def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Annotated:
+        return _type_name(get_args(hint)[0])
     if get_origin(hint) is Literal:
         return " | ".join(map(str, get_args(hint)))
     if parts := [part for part in get_args(hint) if part is not type(None)]:

@@ -5,33 +5,30 @@ A command is a dataclass of `schema`. Its fields are keys; those that are datacl
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import re
 import sys
-from argparse import SUPPRESS, ArgumentError
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import yaml
-from jsonargparse import ArgumentParser
 
-from te_trainer.config.schema import TRAINING_LIMITS, Limit, TrainingConfig
+from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, trainer_keys
-from te_trainer.config.yaml_text import MODE, RefusedYAMLError, describe_error, load_yaml
+from te_trainer.config.yaml_text import describe_error, load_yaml
 from te_trainer.errors import InputError
 
 Config = TypeVar("Config")
 
-NO_VALUE = "\0"  # no command line can hold it
-
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a configuration: its dotted name, the type that the parser reads, its default, and its meaning."""
+    """A key of a configuration: its dotted name, its type, its default, and its meaning."""
 
     name: str
     type: Any
@@ -40,11 +37,14 @@ class Key:
     of_trainer: bool = False  # a key of TrainingArguments
 
 
-def read(command: type[Config], argv: Sequence[str] | None = None) -> Config:
+def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: Any) -> Config:
     """A command line as the dataclass of its command.
 
+    Args:
+        defaults: Sections of keys that have another default than the dataclass.
+
     Raises:
-        InputError: an unknown key (with the nearest known one), a value of another type or beyond its limits, a
+        InputError: An unknown key (with the nearest known one), a value of another type or beyond its limits, a
             configuration file that is none.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -54,43 +54,173 @@ def read(command: type[Config], argv: Sequence[str] | None = None) -> Config:
 
         print(help_text(command, full="--help-all" in help_wanted))
         raise SystemExit(0)
-    try:
-        values = _parser(command).parse_args(list(_arguments(command, arguments))).as_dict()
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise InputError(_sentence(str(error))) from None
-    config: Config = build(command, values)
+    schema: Any = command
+    keys, values = keys_of(schema), dict(_flat(command, defaults))
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            raise InputError(f"unexpected argument '{argument}': write --section.key value")
+        key, equals, text = argument.removeprefix("--").partition("=")
+        value = text if equals else next(rest, None)
+        if value is None:
+            raise InputError(f"{key}: its value is missing; write --{key} VALUE")
+        content = _read_file(Path(value)) if key == "config" else {key: None if value in {"null", "~"} else value}
+        for name, given in _flat(command, content):
+            if name not in keys:  # an entry of a mapping, such as data.columns.sentence1
+                name, _, entry = name.rpartition(".")
+                before = values.get(name)
+                given = {**(before if isinstance(before, dict) else {}), entry: _loaded(key, given)}
+            values[name] = convert(name, keys[name].type, given)
+    config: Config = _build(command, values)
     return config
 
 
-def build(schema: Any, values: dict[str, Any], section: str = "") -> Any:
-    """Make a dataclass of `schema` from nested mappings, whose types the parser has checked.
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config: the file {path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"--config: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--config: {path} is not UTF-8; save the file as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"--config: {path}, {describe_error(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"--config: {path} holds no keys; write keys and values such as 'output_dir: runs/first'")
+    return content
 
-    Raises:
-        InputError: a value is beyond its limits.
-    """
-    arguments: dict[str, Any] = {}
-    for name, hint in key_types(schema).items():
-        value, path = values[name], f"{section}.{name}" if section else name
-        if _is_section(hint):
-            value = build(hint, value, path)
-        elif get_origin(hint) is list:
-            value = as_list(value)
-            if (entry := entry_type(hint)) is not None:
-                value = [_entry(entry, each, path) for each in value]
-        _check_limits(path, hint, value)
-        arguments[name] = value
+
+def _flat(command: Any, content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested sections by their dotted keys, each of which is known."""
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if key in sections_of(command):
+            value = convert(key, dict, value)
+        elif key in keys_of(command) or not isinstance(value, dict):
+            _check_known(command, key)
+            yield key, value
+            continue
+        yield from _flat(command, value, f"{key}.")
+
+
+def _check_known(command: Any, key: str) -> None:
+    keys, (section, _, name) = keys_of(command), key.rpartition(".")
+    if key in keys or section in keys:
+        return
+    training = sections_of(command).get(section)
+    if training is not None and issubclass(training, TrainingConfig) and (name in MANAGED or name.startswith("hub_")):
+        reasons = MANAGED | training.managed
+        raise InputError(f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}")
+    raise InputError(nearest(f"unknown key '{key}'", key, [known for known in ("config", *keys) if known != key]))
+
+
+def _build(schema: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Make a dataclass of `schema`; what `values` do not hold keeps its default."""
+    arguments = {
+        name: _build(hint, values, f"{prefix}{name}.") if is_section(hint) else values[f"{prefix}{name}"]
+        for name, hint in key_types(schema).items()
+        if is_section(hint) or f"{prefix}{name}" in values
+    }
     if issubclass(schema, TrainingConfig):
-        training = {key: values.get(key) for key in trainer_keys()}
-        arguments["training"] = {key: value for key, value in training.items() if value is not None}
-        for key, value in arguments["training"].items():
-            _check_limits(f"{section}.{key}", TRAINING_LIMITS.get(key), value)
+        training = {name: values.get(f"{prefix}{name}") for name in trainer_keys()}
+        arguments["training"] = {name: value for name, value in training.items() if value is not None}
     return schema(**arguments)
 
 
+def convert(key: str, hint: Any, value: Any) -> Any:
+    """A value of a file or of the command line as its type has it.
+
+    One entry may stand for a list of one, and a name for a mapping with that name alone.
+
+    Raises:
+        InputError: The value is of another type, or beyond its limits.
+    """
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
+        value = convert(key, parts[0], value)
+        for limit in parts[1:]:
+            if not limit.holds(value):
+                raise _unexpected(key, limit.words, value)
+        return value
+    if kind in {Union, UnionType}:
+        return _convert_any(key, parts, value)
+    if value is None:
+        raise InputError(f"{key} is empty; give a value, or leave the key out")
+    if kind is Literal:
+        if value not in parts:
+            raise _unexpected(key, f"one of {', '.join(map(str, parts))}", value)
+        return value
+    if kind in {int, float, bool}:
+        number = _loaded(key, value)
+        if type(number) is not kind and not (kind is float and type(number) is int):
+            raise _unexpected(key, kind.__name__, value)
+        return kind(number)
+    if kind is list:
+        value = _loaded(key, value, "[", "{")
+        return [convert(key, parts[0], each) for each in (value if isinstance(value, list) else [value])]
+    if kind is dict:
+        value = _loaded(key, value, "{")
+        if not isinstance(value, dict):
+            raise _unexpected(key, "a mapping", value)
+        return {name: convert(f"{key}.{name}", parts[1], each) for name, each in value.items()} if parts else value
+    if is_section(hint):
+        return _convert_entry(key, hint, value)
+    if not isinstance(value, kind):
+        raise _unexpected(key, kind.__name__, value)
+    return value
+
+
+def _convert_any(key: str, kinds: Sequence[Any], value: Any) -> Any:
+    """A value as one of several types; a text stays one if it may, unless it is a list or a mapping."""
+    if value is None and NoneType in kinds:
+        return None
+    kinds = [kind for kind in kinds if kind is not NoneType]
+    if str in kinds and isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
+        return value
+    *first, last = sorted(kinds, key=lambda kind: kind is str)
+    for kind in first:
+        with contextlib.suppress(InputError):
+            return convert(key, kind, value)
+    return convert(key, last, value)
+
+
+def _convert_entry(key: str, schema: Any, value: Any) -> Any:
+    """An entry of a list, which is a mapping, or the value of its first key."""
+    known = key_types(schema)
+    entry = {next(iter(known)): value} if isinstance(value, str) else value
+    if not isinstance(entry, dict):
+        raise _unexpected(key, "a name or a mapping", value)
+    for name in entry:
+        if name not in known:
+            raise InputError(nearest(f"{key}: unknown key '{name}'", str(name), list(known)))
+    for item in fields(schema):
+        if item.default is MISSING and item.name not in entry:
+            raise InputError(f"{key}: an entry lacks its key '{item.name}'")
+    return schema(**{name: convert(f"{key}.{name}", known[name], each) for name, each in entry.items()})
+
+
+def _loaded(key: str, value: Any, *marks: str) -> Any:
+    """A text as the YAML that it holds, where it begins with one of the marks, if there are any."""
+    if not isinstance(value, str) or not value.lstrip().startswith(marks or ""):
+        return value
+    try:
+        return load_yaml(value)
+    except yaml.YAMLError as error:
+        if marks:
+            raise InputError(f"{key}: {describe_error(error)}") from None
+        return value
+
+
+def _unexpected(key: str, words: str, value: Any) -> InputError:
+    shown = str(value)[:200]
+    return InputError(f"{key}: expected {words}, got " + (f"'{shown}'" if isinstance(value, str) else shown))
+
+
 @cache
-def key_types(schema: Any, limits: bool = True) -> dict[str, Any]:
-    """The types of a dataclass's keys, in their order; with their limits, or as the parser takes them."""
-    hints = get_type_hints(schema, include_extras=limits)
+def key_types(schema: Any) -> dict[str, Any]:
+    """The types of a dataclass's keys with their limits, in their order."""
+    hints = get_type_hints(schema, include_extras=True)
     return {item.name: hints[item.name] for item in fields(schema) if item.metadata.get("key", True)}
 
 
@@ -99,41 +229,34 @@ def keys_of(schema: Any, section: str = "") -> dict[str, Key]:
     """All keys by their dotted names, those of TrainingArguments included."""
     found: list[Key] = []
     defaults, helps = schema(), key_helps(schema)
-    for name, hint in key_types(schema, limits=False).items():
+    for name, hint in key_types(schema).items():
         path = f"{section}.{name}" if section else name
-        if _is_section(hint):
+        if is_section(hint):
             found += keys_of(hint, path).values()
         else:
-            found.append(Key(path, _parsed_type(hint), getattr(defaults, name), helps[name]))
+            found.append(Key(path, hint, getattr(defaults, name), helps[name]))
     if issubclass(schema, TrainingConfig):
         for key in trainer_keys().values():
-            default = schema.defaults.get(key.name, key.default)
-            found.append(Key(f"{section}.{key.name}", key.type, default, key.help, of_trainer=True))
+            hint, default = TRAINING_LIMITS.get(key.name, key.type), schema.defaults.get(key.name, key.default)
+            found.append(Key(f"{section}.{key.name}", hint, default, key.help, of_trainer=True))
     return {key.name: key for key in found}
 
 
 @cache
 def sections_of(schema: Any) -> dict[str, type]:
     """The sections of a command, by name."""
-    return {name: hint for name, hint in key_types(schema).items() if _is_section(hint)}
+    return {name: hint for name, hint in key_types(schema).items() if is_section(hint)}
 
 
-def entry_type(hint: Any) -> Any:
-    """The dataclass of which a list holds entries; None of any other type."""
-    entry = get_args(hint)[0] if get_origin(hint) is list else None
-    return entry if is_dataclass(entry) else None
+def is_section(hint: Any) -> bool:
+    return is_dataclass(hint)
 
 
-def key_helps(schema: type) -> dict[str, str]:
+def key_helps(schema: Any) -> dict[str, str]:
     """What the docstrings of a dataclass, and of those that it extends, say of its keys."""
     docstrings = [docstring_parser.parse(each.__doc__ or "") for each in reversed(schema.__mro__)]
     parameters = [parameter for docstring in docstrings for parameter in docstring.params]
-    return {each.arg_name: " ".join((each.description or "").split()) for each in parameters}
-
-
-def as_list(value: Any) -> list[Any]:
-    """One entry may stand for a list of one."""
-    return value if isinstance(value, list) else [value]
+    return COMMON_HELP | {each.arg_name: " ".join((each.description or "").split()) for each in parameters}
 
 
 def nearest(what: str, key: str, known: Sequence[str]) -> str:
@@ -164,168 +287,9 @@ def as_mapping(config: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in fields(config):
         value = getattr(config, item.name)
-        if is_dataclass(value):
+        if is_section(value):
             value = as_mapping(value)
         elif isinstance(value, list):
-            value = [as_mapping(each) if is_dataclass(each) else each for each in value]
+            value = [as_mapping(each) if is_section(each) else each for each in value]
         found |= value if item.name == "training" else {item.name: value}
     return found
-
-
-def _is_section(hint: Any) -> bool:
-    return is_dataclass(hint)
-
-
-def _parsed_type(hint: Any) -> Any:
-    """The type that the parser takes: one entry may stand for a list, and a name for a model's mapping."""
-    if get_origin(hint) is not list:
-        return hint
-    entry = get_args(hint)[0]
-    return list[entry | str] | str if is_dataclass(entry) else hint | entry  # type: ignore[valid-type]
-
-
-def _entry(schema: type, value: Any, key: str) -> Any:
-    """An entry of a list of mappings, of which a text is the first key."""
-    if isinstance(value, str):
-        if value.strip()[:1] in {"[", "{", ""}:
-            raise InputError(f"{key}: '{value}' is neither a name nor a list of entries; check brackets and spaces")
-        value = {next(iter(key_types(schema))): value}
-    for name, hint in key_types(schema).items():
-        _check_limits(f"{key}.{name}", hint, value.get(name))
-    return schema(**value)
-
-
-def _check_limits(key: str, hint: Any, value: Any) -> None:
-    for limit in _limits(hint):
-        for one in as_list(value):
-            if one is not None and not limit.holds(one):
-                raise InputError(f"{key}: expected {limit.words}, got {str(one)[:80]}")
-
-
-def _limits(hint: Any) -> Iterator[Limit]:
-    """The limits of a type and of those that it is made of."""
-    yield from (each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Limit))
-    for part in get_args(hint):
-        yield from _limits(part) if not isinstance(part, Limit) else ()
-
-
-def _parser(command: type) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, parser_mode=MODE)
-    parser.add_argument("--config", action="config")
-    for key in keys_of(command).values():
-        # a key of TrainingArguments that is left out keeps the default of its trainer
-        parser.add_argument(f"--{key.name}", type=key.type, default=SUPPRESS if key.of_trainer else key.default)
-    return parser
-
-
-def _arguments(command: type, arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments of a command line as `--key=value`, each looked at before the parser reads it."""
-    rest = iter(arguments)
-    for argument in rest:
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or key == "print_config":
-            yield argument
-            continue
-        value = value if equals else next(rest, NO_VALUE)
-        if value is NO_VALUE:
-            raise InputError(f"{key}: its value is missing; write --{key} VALUE")
-        if key == "config":
-            _check_file(command, Path(value))
-        elif key in sections_of(command):
-            if not value.lstrip().startswith("{"):
-                raise _no_section(key, value)
-            _check_value(command, key, value)
-            # the parser reads this as a file that holds the section alone
-            key, value = "config", f"{key}: {value}"
-        else:
-            _check_known(command, key)
-            _check_value(command, key, value)
-            if entry_type(key_types(command).get(key)) is not None:
-                # the parser would fill what an entry leaves out from a file's entry
-                yield f"--{key}=[]"
-        yield f"--{key}={value}"
-
-
-def _check_value(command: type, key: str, value: str) -> None:
-    """Refuse a list or a mapping of the command line that cannot be meant."""
-    if value.lstrip()[:1] in {"[", "{", "&"}:
-        try:
-            _check_keys(command, {key: load_yaml(value)})
-        except RefusedYAMLError as error:
-            raise InputError(f"{key}: {error.problem}") from None
-        except yaml.YAMLError:
-            pass  # a text that only looks like YAML, or what the parser will complain about
-
-
-def _check_file(command: type, path: Path) -> None:
-    """Refuse a configuration file that is none, by its name."""
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--config: the file {path} does not exist") from None
-    except OSError as error:
-        raise InputError(f"--config: {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--config: {path} is not UTF-8; save the file as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"--config: {path}{describe_error(error)}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"--config: {path} holds no keys; write keys and values such as 'output_dir: runs/first'")
-    if "config" in content:
-        raise InputError(f"config: {path} names another file; name both on the command line, each with --config")
-    _check_keys(command, content)
-    for key, value in flatten_keys(content).items():
-        known = keys_of(command).get(key)
-        needs_value = key in sections_of(command) or (known is not None and type(None) not in get_args(known.type))
-        if value is None and needs_value:
-            raise InputError(f"{key} is empty in {path}; give a value, or remove the line")
-
-
-def _check_keys(command: type, content: dict[Any, Any]) -> None:
-    """Refuse unknown keys, and values where sections stand."""
-    for key, value in content.items():
-        if key in sections_of(command) and not isinstance(value, dict | None):
-            raise _no_section(key, value)
-        if (entry := entry_type(key_types(command).get(key))) is not None:
-            known = list(key_types(entry))
-            for name in (name for each in as_list(value) if isinstance(each, dict) for name in each):
-                if name not in known:
-                    raise InputError(nearest(f"{key}: unknown key '{name}'", str(name), known))
-    for key in flatten_keys(content):
-        if key not in sections_of(command):
-            _check_known(command, key)
-
-
-def _check_known(command: type, key: str) -> None:
-    if any(f"{key}.".startswith(f"{known}.") for known in keys_of(command)):
-        return  # as it is, or with a key of its value, such as data.columns.sentence1
-    section, _, name = key.rpartition(".")
-    training = sections_of(command).get(section)
-    if training is not None and issubclass(training, TrainingConfig) and (name in MANAGED or name.startswith("hub_")):
-        reasons = MANAGED | training.managed
-        raise InputError(f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}")
-    raise InputError(nearest(f"unknown key '{key}'", key, ["config", *keys_of(command)]))
-
-
-def _no_section(section: str, value: Any) -> InputError:
-    return InputError(f"{section}: expected a section of keys and values, got '{str(value)[:200]}'")
-
-
-def _sentence(message: str) -> str:
-    """One sentence out of the parser's report."""
-    if match := re.search(r"[Uu]nrecognized arguments: (\S+)", message):
-        return f"unexpected argument '{match[1]}': write --section.key value"
-    key = re.search(r'Parser key "([\w.]+)"', message)
-    if missing := re.search(r"arguments are required: (\w+)", message):
-        return f"{key[1] if key else 'models'}: an entry lacks its key '{missing[1]}'"
-    if key is None:
-        return " ".join(message.split())
-    expected = re.findall(r"Expected an? (?:<class '(\w+)'>|(.+?))(?:\.|$| but)", message, re.MULTILINE)
-    kinds = dict.fromkeys((one or other).strip() for one, other in expected)
-    kinds.pop("NoneType", None)
-    if literal := re.search(r"Literal\[(.+?)\]", message):
-        kinds = dict.fromkeys(["one of " + literal[1].replace("'", "")])
-    value = re.search(r"(?:Given value|Got value): (.*)", message)
-    return f"{key[1]}: expected {' or '.join(kinds) or 'another value'}" + (
-        f", got '{value[1].strip()}'" if value else ""
-    )

@@ -33,11 +33,11 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 SamplingStrategy = Literal["auto", "random", "group_by_length"]
 
 
-LOGGERS = ("tensorboard", "trackio", "wandb")
+Logger = Literal["tensorboard", "trackio", "wandb"]
 
 
 class Limit(NamedTuple):
-    """What a key's value must be beside its type, in words that follow "expected", and how to tell."""
+    """What a value must be beside its type, in words that follow "expected", and how to tell."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -53,23 +53,32 @@ PositiveFloat = Annotated[float, Limit("a number above 0", lambda value: 0 < val
 DropoutRate = Annotated[float, Limit("a number from 0 to below 1", lambda value: 0 <= value < 1)]
 Seed = Annotated[int, Limit(f"a number from 0 to {2**31 - 1}", lambda value: 0 <= value < 2**31)]
 Seconds = Annotated[int, Limit(f"a number of seconds from 1 to {2**31 - 1}", lambda value: 1 <= value < 2**31)]
-Logger = Annotated[str, Limit(f"one of {', '.join(LOGGERS)}", LOGGERS.__contains__)]
 # A file, a folder, a repository or the name of a benchmark set.
-Source = Annotated[
-    str,
-    Limit(f"a name of which no part has more than {LONGEST_FILE_NAME} bytes", can_be_looked_up),
-]
+Source = Annotated[str, Limit(f"a name of which no part has more than {LONGEST_FILE_NAME} bytes", can_be_looked_up)]
 # Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
 TRAINING_LIMITS: dict[str, Any] = {
-    **dict.fromkeys(
-        ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), PositiveInt
-    ),
-    **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps"), PositiveFloat),
+    "per_device_train_batch_size": PositiveInt | None,
+    "per_device_eval_batch_size": PositiveInt | None,
+    "gradient_accumulation_steps": PositiveInt | None,
+    **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps"), PositiveFloat | None),
 }
 GoldColumns = Annotated[dict[str, str], _columns("sentence1", "sentence2", "score")]
 PairColumns = Annotated[dict[str, str], _columns("sentence1", "sentence2")]
 
 
+# What keys mean that stand in several sections, where the section's docstring does not say it.
+COMMON_HELP = {
+    "column": "Read this one column instead of `sentence1` and `sentence2`, e.g. `text` of a Hub dataset.",
+    "columns": "Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`. Where a "
+    "file lacks the mapped column, its column of the plain name is read.",
+    "ddp_timeout": "Seconds that processes wait for one another. One of them reads and tokenises for all.",
+    "dir": "Folder with benchmark sets as `NAME.tsv`, with the header `split score sentence1 sentence2`. Without it "
+    "they come from the Hub.",
+    "output_dir": "Where everything is written.",
+    "seed": "Seed of everything random.",
+    "split": "Read this split only, of sources that have splits. Default: all of them.",
+    "test": "Pairs with gold scores to report on, named as `dev` is; they choose nothing.",
+}
 NOT_A_KEY = {"key": False}  # of a field that follows from others
 
 
@@ -108,16 +117,11 @@ class DataConfig:
         pool: Sources of unlabelled pairs, one or several. Each is a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`,
             `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
             `owner/name:config`, with `@revision` behind it or not). Labels in them are ignored; all splits are read.
-        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`.
-            Where a file lacks the mapped column, its column of the plain name is read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
         extra: Sources as in `pool` whose pairs are added to it, such as SNLI (the paper's Fig. 5).
         extra_pairs: Add at most this many pairs of `extra`, drawn likewise.
-        dir: Folder with benchmark sets as `NAME.tsv`, with the header `split score sentence1 sentence2`. Without it
-            they come from the Hub.
         dev: Pairs with gold scores that choose checkpoints and cycles. It is a benchmark name, or a file as for `pool`
             with a column `score`.
-        test: Pairs with gold scores to report on, named as `dev` is; they choose nothing.
     """
 
     pool: list[Source] = field(default_factory=list)
@@ -291,15 +295,9 @@ class ContrastiveDataConfig:
         sentences: Sources of sentences, one or several. Each is a `.txt` file (a sentence a line, or several with `||`
             between them), or any source of pairs (`.tsv`, `.csv`, `.jsonl`, `.parquet`, a saved Dataset folder, a
             benchmark name, a Hub id), of which the distinct sentences are taken.
-        column: Read this one column instead of `sentence1` and `sentence2`, e.g. `text` of a Hub dataset.
-        split: Read this split only, of sources that have splits. Default: all of them.
-        columns: Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`.
         max_sentences: Keep at most this many sentences, drawn with `seed`.
-        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`). Without it they come
-            from the Hub.
         dev: Pairs with gold scores that choose the checkpoint: a benchmark name, or a file as for `sentences` with a
             column `score`. Without it the last checkpoint is kept.
-        test: Pairs with gold scores to report on, named as `dev` is; they choose nothing.
     """
 
     sentences: list[Source] = field(default_factory=list)
@@ -360,10 +358,7 @@ class ContrastiveConfig:
 
     Args:
         model: The plain PLM: a Hub id (owner/name or owner/name@revision), a local folder, or package:folder.
-        output_dir: Where everything is written.
-        seed: Seed of everything random.
         report_to: Loggers: tensorboard, wandb, trackio.
-        ddp_timeout: Seconds that processes wait for one another. One of them reads and tokenises for all.
     """
 
     model: Source = ""
@@ -373,28 +368,6 @@ class ContrastiveConfig:
     seed: Seed = 2021
     report_to: list[Logger] = field(default_factory=list)
     ddp_timeout: Seconds = DDP_TIMEOUT
-
-
-@dataclass
-class MirrorBertTrainingConfig(ContrastiveTrainingConfig):
-    """The defaults of `contrastive.method: mirror_bert`."""
-
-    method: Method = "mirror_bert"
-    temperature: PositiveFloat = 0.04
-    span: NonNegativeInt = 5
-    mlp_head: bool = False
-    both_views: bool = True
-    max_length: PositiveInt = 50
-
-    defaults = TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS["mirror_bert"]
-    origin = "Mirror-BERT's"
-
-
-@dataclass
-class MirrorBertConfig(ContrastiveConfig):
-    """A `ContrastiveConfig` with the defaults of `contrastive.method: mirror_bert`."""
-
-    contrastive: MirrorBertTrainingConfig = field(default_factory=MirrorBertTrainingConfig)
 
 
 @dataclass
@@ -409,9 +382,7 @@ class ScoreDataConfig:
         queries: Sentences, named as `sentences` are, whose nearest among `sentences` are looked for. Default: each
             sentence's nearest other ones.
         column: Of `sentences` and `queries`, read this one column instead of `sentence1` and `sentence2`.
-        split: Read this split only, of sources that have splits. Default: all of them.
         columns: Maps `sentence1` and `sentence2` to the files' names, e.g. `{sentence1: question1}`.
-        dir: Folder with benchmark sets as `NAME.tsv`. Without it they come from the Hub.
     """
 
     pairs: Source | None = None
@@ -439,7 +410,6 @@ class ScoreConfig:
         pooling: How token vectors become one. Default: as the checkpoint says.
         max_length: Tokens beyond this are cut. Default: as the checkpoint says.
         prompt: Text in front of every sentence. Default: as the checkpoint says.
-        ddp_timeout: Seconds that processes wait for one another. One of them reads for all.
     """
 
     model: Source = ""
@@ -461,10 +431,6 @@ class EvaluationDataConfig:
     """Where the gold scores are.
 
     Args:
-        dir: Folder with benchmark sets as `NAME.tsv` (header `split score sentence1 sentence2`). Without it they come
-            from the Hub.
-        columns: Maps `sentence1`, `sentence2` and `score` to the names that a file of yours uses, e.g. `{sentence1:
-            question1}`.
         split: Which rows of a set that has splits: `test`, or `dev` to choose between models.
     """
 
@@ -489,9 +455,7 @@ class EvaluationConfig:
             the paper's bi-encoders have 32.
         compare: paper sets its figures below each model that is one of its starts, or a run's encoder from such a
             start.
-        output_dir: Where everything is written.
         seed: Seed of the bootstrap.
-        ddp_timeout: Seconds that processes wait for one another. One of them reads for all.
     """
 
     models: list[Source] = field(default_factory=list)
@@ -507,7 +471,7 @@ class EvaluationConfig:
 
 @dataclass
 class PushConfig:
-    """Publish a finished run: push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME.
+    """Publish a finished run: te-trainer push (python recipes/push_to_hub.py) RUN_FOLDER --hub.repo_id OWNER/NAME.
 
     Args:
         run: Output folder of a finished run; may be given first, without --run.
@@ -523,10 +487,7 @@ class RunConfig:
 
     Args:
         models: The PLMs: one name, or a list of names and mappings.
-        output_dir: Where everything is written.
-        seed: Seed of everything random.
         report_to: Loggers: tensorboard, wandb, trackio. One run a stage, grouped by output folder.
-        ddp_timeout: Seconds that processes wait for one another. One of them reads and tokenises for all.
     """
 
     models: list[ModelConfig] = field(default_factory=list)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from te_trainer.config.schema import Logger
 from te_trainer.contrastive.plan import ContrastivePlan
 from te_trainer.data import SentenceManifest
 from te_trainer.distributed import on_main_process
@@ -19,7 +20,9 @@ from te_trainer.runs.training import Training
 from te_trainer.runs.truncation import count_truncation, read_truncations
 
 
-def contrastive_training(plan: ContrastivePlan, *, report_to: list[str], ddp_timeout: int, **of_run: Any) -> Training:
+def contrastive_training(
+    plan: ContrastivePlan, *, report_to: list[Logger], ddp_timeout: int, **of_run: Any
+) -> Training:
     """The training that makes a bi-encoder of a plain PLM.
 
     Args:

@@ -15,7 +15,6 @@ import yaml
 
 from te_trainer.config.parsing import as_mapping, flatten_keys
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
-from te_trainer.config.yaml_text import check_yaml
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import DamagedError, damage_as_input_error
@@ -242,7 +241,6 @@ def read_manifest(root: Path, *keys: str) -> dict[str, Any]:
     """
     with _damaged_manifest(root):
         text = RunLayout(root).manifest.read_text(encoding="utf-8")
-        check_yaml(text, by_hand=False)
         content: dict[str, Any] = yaml.safe_load(text)
         mappings = [content[key] for key in ("config", "versions")]
         if not all(isinstance(each, dict) for each in mappings) or not all(content[key] for key in keys):

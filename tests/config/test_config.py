@@ -185,6 +185,8 @@ def test_a_single_value_stands_for_a_list_of_one(file: Path) -> None:
 def test_a_section_may_be_written_as_one_mapping() -> None:
     assert least("--data", "{test: [a, b], max_pairs: 3}", "--data.max_pairs", "4").data.test == ["a", "b"]
     assert least("--data.columns.score", "gold").data.columns == {"score": "gold"}
+    kwargs = least("--cross_encoder.lr_scheduler_kwargs.num_cycles", "2").cross_encoder.training
+    assert kwargs == {"lr_scheduler_kwargs": {"num_cycles": 2}}
 
 
 @pytest.mark.parametrize(
@@ -257,20 +259,19 @@ def test_an_unknown_key_is_answered_with_the_nearest(key: str, nearest: str, fil
     [
         ("{bi_encoder: m, cross_encodr: x}", "models: unknown key 'cross_encodr'; did you mean 'cross_encoder'?"),
         ("{name: n}", "models: an entry lacks its key 'bi_encoder'"),
-        ("{bi_encoder: m, pooling: max}", "models: expected one of cls, mean, last, got 'max'"),
+        ("{bi_encoder: m, pooling: max}", "models.pooling: expected one of cls, mean, last, got 'max'"),
         ("{bi_encoder: m, weight: .nan}", "models.weight: expected a number above 0, got nan"),
     ],
 )
 def test_a_wrong_entry_of_the_models_is_refused(entry: str, sentence: str, file: Path) -> None:
     file.write_text(f"models:\n  - {entry}\n", encoding="utf-8")
     rest = ["--data.pool", "pairs.tsv", "--distillation.selection", "last"]
-    # a wrong value in a list on the command line makes the whole list a text for the parser
-    for arguments in [["--config", str(file)], ["--models", f"[{entry}]"]][: 1 if "max" in entry else 2]:
+    for arguments in (["--config", str(file)], ["--models", f"[{entry}]"]):
         with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
             parse([*rest, *arguments])
 
 
-@pytest.mark.parametrize("entry", ["[m", "[{bi_encoder m}]", "{bi_encoder: m}"])
+@pytest.mark.parametrize("entry", ["[m", "[{bi_encoder m}]"])
 def test_broken_brackets_are_no_model(entry: str) -> None:
     assert complaint("--models", entry).startswith("models: ")
 
@@ -283,16 +284,16 @@ def test_a_value_without_a_key_is_refused(arguments: list[str]) -> None:
 
 WRONG = [
     ("seed", "abc", "int, got 'abc'"),
-    ("seed", "1.5", "int, got '1.5'"),
+    ("seed", "1.5", "int, got 1.5"),
     ("seed", "-1", "a number from 0 to 2147483647, got -1"),
     ("ddp_timeout", "0", "a number of seconds from 1 to 2147483647, got 0"),
-    ("models", "3", "list"),
+    ("models", "3", "a name or a mapping, got 3"),
     ("data.max_pairs", "0", "a number of 1 or more, got 0"),
-    ("data.columns", "question1", "dict, got 'question1'"),
+    ("data.columns", "question1", "a mapping, got 'question1'"),
     ("data.columns", "{sentense1: q}", "a mapping of sentence1, sentence2, score to column names"),
-    ("data.pool", "{a: 1}", "list"),
+    ("data.pool", "{a: 1}", "str"),
     ("data.dev", "[a, b]", "str"),
-    ("distillation.cycles", "true", "int, got 'True'"),
+    ("distillation.cycles", "true", "int, got True"),
     ("distillation.cycles", "[1]", "int"),
     ("distillation.task", "st", "one of sts, binary, got 'st'"),
     ("distillation.keep_cycles", "maybe", "bool, got 'maybe'"),
@@ -302,7 +303,7 @@ WRONG = [
     ("cross_encoder.learning_rate", "0", "a number above 0, got 0.0"),
     ("cross_encoder.per_device_train_batch_size", "0", "a number of 1 or more, got 0"),
     ("output_dir", "3", "str"),
-    ("report_to", "tensorbord", "one of tensorboard, trackio, wandb, got tensorbord"),
+    ("report_to", "tensorbord", "one of tensorboard, trackio, wandb, got 'tensorbord'"),
 ]
 
 
@@ -325,7 +326,7 @@ def test_a_wrong_value_is_refused_with_its_key(key: str, value: str, expected: s
 )
 def test_a_key_left_empty_is_refused_by_name(text: str, key: str, file: Path) -> None:
     file.write_text(f"report_to: [wandb]\n{text}\n", encoding="utf-8")
-    assert complaint("--config", str(file)) == f"{key} is empty in {file}; give a value, or remove the line"
+    assert complaint("--config", str(file)) == f"{key} is empty; give a value, or leave the key out"
 
 
 REPOSITORY = "cannot name a repository; write it as OWNER/NAME"

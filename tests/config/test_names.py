@@ -127,7 +127,7 @@ def test_an_output_that_cannot_be_written_is_refused(name: str, tmp_path: Path) 
 def test_a_source_that_no_file_system_holds_is_refused(key: str) -> None:
     given = {"--models": "[m]", "--data.pool": "p.tsv", "--distillation.selection": "last", f"--{key}": "x" * 300}
     said = refusal(*(part for pair in given.items() for part in pair))
-    assert said.startswith(key) and "no part has more than 255 bytes, got xxx" in said
+    assert said.startswith(key) and "no part has more than 255 bytes, got 'xxx" in said
 
 
 def test_a_sentence_on_the_screen_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
