@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from te_trainer.config import parse
+from te_trainer.config.commands import parse
 from te_trainer.data import PoolManifest
 from te_trainer.distil.cycle import distil
 from te_trainer.distil.plan import make_plan

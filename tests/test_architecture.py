@@ -73,7 +73,7 @@ def test_imports_go_downwards(path: Path) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "config",
+        "config.commands",
         "commands.score",
         "distributed",
         "distil.cycle",

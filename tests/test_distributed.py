@@ -107,7 +107,7 @@ import torch
 
 import te_trainer.runs.training as training
 from te_trainer.runs.command import run_in_output_dir
-from te_trainer.config import parse
+from te_trainer.config.commands import parse
 
 arguments = sys.argv[2:]
 from te_trainer.commands.distil import distil, make_plan

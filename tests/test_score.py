@@ -26,7 +26,7 @@ from torch import nn
 from transformers import set_seed
 
 from te_trainer import search
-from te_trainer.config import parse_score
+from te_trainer.config.commands import parse_score
 from te_trainer.data import outputs
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder, check_encoder, load_encoder

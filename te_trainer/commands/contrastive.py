@@ -12,7 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from te_trainer.config import ContrastiveConfig, parse_contrastive
+from te_trainer.config.commands import parse_contrastive
+from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:

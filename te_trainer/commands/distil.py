@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from te_trainer.config import RunConfig, parse
+from te_trainer.config.commands import parse
+from te_trainer.config.schema import RunConfig
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from te_trainer.config import EvaluationConfig, parse_evaluation
+from te_trainer.config.commands import parse_evaluation
+from te_trainer.config.schema import EvaluationConfig
 from te_trainer.runs.command import run_in_output_dir
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from te_trainer.config import parse_push
+from te_trainer.config.commands import parse_push
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from te_trainer.config import ScoreConfig, parse_score
+from te_trainer.config.commands import parse_score
+from te_trainer.config.schema import ScoreConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,4 +1,7 @@
-"""The command line of each command: what it reads, and what all of its values together must fulfil."""
+"""The command line of each command: what it reads, and what all of its values together must fulfil.
+
+Each function raises an `InputError` for a key or a value that cannot be, and for one that is missing.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,13 @@ OUTPUT_FORMATS = (".tsv", ".parquet")
 
 
 def parse(argv: Sequence[str] | None = None) -> RunConfig:
-    """The configuration of the main job.
-
-    Raises:
-        InputError: a key or a value that cannot be, or no model, pool or dev set where one is needed.
-    """
+    """The configuration of the main job."""
     config = read(RunConfig, argv)
     data, distillation = config.data, config.distillation
     if distillation.step0 is not None:
         config.step0 = parse_step0(distillation.step0)
-    if not config.models:
-        raise InputError("models is empty: name at least one model, e.g. --models '[bert-base-uncased]'")
-    if not data.pool:
-        raise InputError(
-            "data.pool is empty: name at least one source of sentence pairs, e.g. --data.pool '[pairs.tsv]'"
-        )
+    _require(config.models, "models", "at least one model, e.g. --models '[bert-base-uncased]'")
+    _require(data.pool, "data.pool", "at least one source of sentence pairs, e.g. --data.pool '[pairs.tsv]'")
     check_model_names([model.name for model in config.models])
     check_path(config.output_dir, "output_dir")
     if distillation.selection == "dev" and data.dev is None:
@@ -67,17 +62,11 @@ def parse(argv: Sequence[str] | None = None) -> RunConfig:
 
 
 def parse_contrastive(argv: Sequence[str] | None = None) -> ContrastiveConfig:
-    """The configuration of contrastive training alone.
-
-    Raises:
-        InputError: a key or a value that cannot be, or no model or source.
-    """
+    """The configuration of contrastive training alone."""
     config = _contrastive(argv)
-    if not config.model:
-        raise InputError("model is empty: name a plain PLM, e.g. --model bert-base-uncased")
+    _require(config.model, "model", "a plain PLM, e.g. --model bert-base-uncased")
+    _require(config.data.sentences, "data.sentences", "at least one source, e.g. --data.sentences '[sentences.txt]'")
     check_path(config.output_dir, "output_dir")
-    if not config.data.sentences:
-        raise InputError("data.sentences is empty: name at least one source, e.g. --data.sentences '[sentences.txt]'")
     return config
 
 
@@ -86,9 +75,6 @@ def parse_step0(path: str) -> ContrastiveConfig:
 
     Only what the run itself does not decide is kept: the sources of sentences (none for the run's own pool) and the
     section `contrastive`.
-
-    Raises:
-        InputError: as for a command line.
     """
     try:
         config = _contrastive(["--config", path])
@@ -99,39 +85,24 @@ def parse_step0(path: str) -> ContrastiveConfig:
 
 
 def parse_evaluation(argv: Sequence[str] | None = None) -> EvaluationConfig:
-    """The configuration of an evaluation.
-
-    Raises:
-        InputError: a key or a value that cannot be, or no model.
-    """
+    """The configuration of an evaluation."""
     config = read(EvaluationConfig, argv)
-    if not config.models:
-        raise InputError("models is empty: name at least one model, e.g. --models '[runs/sts/bert/bi-encoder]'")
+    _require(config.models, "models", "at least one model, e.g. --models '[runs/sts/bert/bi-encoder]'")
     check_path(config.output_dir, "output_dir")
     return config
 
 
 def parse_score(argv: Sequence[str] | None = None) -> ScoreConfig:
-    """The configuration of scoring.
-
-    Raises:
-        InputError: a key or a value that cannot be, neither or both of pairs and sentences, an output of another
-            format, or one that is there already.
-    """
+    """The configuration of scoring."""
     config = read(ScoreConfig, argv)
     data = config.data
-    if not config.model:
-        raise InputError("model is empty: name a bi-encoder or a cross-encoder, e.g. --model runs/my/bert/bi-encoder")
+    _require(config.model, "model", "a bi-encoder or a cross-encoder, e.g. --model runs/my/bert/bi-encoder")
     if (data.pairs is None) == (data.sentences is None):
         which = "neither is" if data.pairs is None else "both are"
         raise InputError(f"data: {which} given of data.pairs and data.sentences; name one of them")
     if data.pairs is not None:
-        of_search: dict[str, Any] = {
-            "top_k": config.top_k if config.top_k != ScoreConfig.top_k else None,
-            "rerank": config.rerank,
-            "data.queries": data.queries,
-            "data.column": data.column,
-        }
+        top_k = config.top_k if config.top_k != ScoreConfig.top_k else None
+        of_search = {"top_k": top_k, "rerank": config.rerank, "data.queries": data.queries, "data.column": data.column}
         for key, value in of_search.items():
             if value is not None:
                 raise InputError(f"{key}: belongs to data.sentences, but data.pairs is given; leave it out")
@@ -140,28 +111,21 @@ def parse_score(argv: Sequence[str] | None = None) -> ScoreConfig:
 
 
 def parse_push(argv: Sequence[str] | None = None) -> PushConfig:
-    """Which run is published where.
-
-    Raises:
-        InputError: no folder, no repository, an unknown key.
-    """
+    """Which run is published where."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--run", *arguments]
     config = read(PushConfig, arguments)
     for key, value in (("run", config.run), ("hub.repo_id", config.hub.repo_id)):
         if not value:
-            raise InputError(f"{key} is missing: write push_to_hub.py RUN_FOLDER --hub.repo_id OWNER/NAME")
+            how = "te-trainer push (python recipes/push_to_hub.py) RUN_FOLDER --hub.repo_id OWNER/NAME"
+            raise InputError(f"{key} is missing: write {how}")
     _check_hub(config.hub)
     return config
 
 
 def check_output(output: str, overwrite: bool) -> None:
-    """Refuse a file of scores that cannot be written, or is there already.
-
-    Raises:
-        InputError: says which.
-    """
+    """Refuse a file of scores that cannot be written, or is there already."""
     path = Path(output)
     if path.suffix.lower() not in OUTPUT_FORMATS:
         raise InputError(f"output: '{output}' does not end in {' or '.join(OUTPUT_FORMATS)}; name such a file")
@@ -175,6 +139,11 @@ def check_output(output: str, overwrite: bool) -> None:
 def names_repository(repository: str) -> bool:
     """Whether the Hub lets a repository have this name, `OWNER/NAME`."""
     return REPOSITORY.fullmatch(repository) is not None
+
+
+def _require(value: Any, key: str, what: str) -> None:
+    if not value:
+        raise InputError(f"{key} is empty: name {what}")
 
 
 def _contrastive(argv: Sequence[str] | None) -> ContrastiveConfig:

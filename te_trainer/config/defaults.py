@@ -34,19 +34,13 @@ def paper_arguments(kind: Kind, task: Task, size: Size = "base") -> dict[str, An
     Batch sizes are global ones. Warm-up and weight decay are the official code's (sentence-transformers 2.0): the
     cross-encoder warms up over a tenth of its steps, the bi-encoder not at all.
     """
-    if kind == "cross-encoder":
-        return {
-            "learning_rate": 2e-5,
-            "per_device_train_batch_size": 32,
-            "num_train_epochs": 1 if task == "sts" else 3,
-            "warmup_steps": 0.1,
-            "weight_decay": 0.01,
-        }
+    is_cross = kind == "cross-encoder"
+    epochs = {"sts": (10, 1), "binary": (15, 3)}
     return {
-        "learning_rate": 5e-5,
-        "per_device_train_batch_size": 128 if size == "base" else 64,
-        "num_train_epochs": 10 if task == "sts" else 15,
-        "warmup_steps": 0,
+        "learning_rate": 2e-5 if is_cross else 5e-5,
+        "per_device_train_batch_size": 32 if is_cross else 128 if size == "base" else 64,
+        "num_train_epochs": epochs[task][is_cross],
+        "warmup_steps": 0.1 if is_cross else 0,
         "weight_decay": 0.01,
     }
 
@@ -60,26 +54,12 @@ def paper_arguments(kind: Kind, task: Task, size: Size = "base") -> dict[str, An
 # Mirror-BERT (Liu et al. 2021, sentences): mirror_scripts/mirror_sentence_roberta.sh and train.py of
 # cambridgeltl/mirror-bert: 10,000 sentences, one epoch, a constant learning rate, both views as anchors (NT-Xent),
 # five characters masked. Its drophead variant is not among these.
+_BOTH = {"num_train_epochs": 1, "warmup_steps": 0, "eval_steps": 125}
+_SIMCSE = {"learning_rate": 3e-5, "per_device_train_batch_size": 64, "weight_decay": 0.0}
+_MIRROR = {"learning_rate": 2e-5, "per_device_train_batch_size": 200, "weight_decay": 0.01}
 CONTRASTIVE_ARGUMENTS: dict[Method, dict[str, Any]] = {
-    "simcse": {
-        "learning_rate": 3e-5,
-        "per_device_train_batch_size": 64,
-        "num_train_epochs": 1,
-        "warmup_steps": 0,
-        "weight_decay": 0.0,
-        "lr_scheduler_type": "linear",
-        "eval_steps": 125,
-    },
-    "mirror_bert": {
-        "learning_rate": 2e-5,
-        "per_device_train_batch_size": 200,
-        "num_train_epochs": 1,
-        "warmup_steps": 0,
-        "weight_decay": 0.01,
-        "lr_scheduler_type": "constant",
-        "eval_steps": 125,
-    },
+    "simcse": _BOTH | _SIMCSE | {"lr_scheduler_type": "linear"},
+    "mirror_bert": _BOTH | _MIRROR | {"lr_scheduler_type": "constant"},
 }
-
 # Keys of a section `contrastive` that have another default with `method: mirror_bert`.
 MIRROR_BERT = {"temperature": 0.04, "span": 5, "mlp_head": False, "both_views": True, "max_length": 50}

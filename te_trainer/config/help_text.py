@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import docstring_parser
 
-from te_trainer.config.parsing import Key, is_section, key_helps, key_types, keys_of, sections_of
+from te_trainer.config.parsing import is_section, key_helps, key_types, keys_of, sections_of
 from te_trainer.config.schema import TrainingConfig
+from te_trainer.config.training_keys import Key
 
 NOTHING: tuple[Any, ...] = (None, "", [], {})
 

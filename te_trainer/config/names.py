@@ -16,22 +16,10 @@ from te_trainer.escaping import steers
 LONGEST_FILE_NAME = 255  # bytes, the limit of common file systems
 LONGEST_NAME = 200  # bytes; leaves room for the prefixes and endings that a run adds
 
-# What lies in the output folder of trans_encoder.py beside the folders of the models; names are compared as `folded`.
-RUN_FOLDER_NAMES = frozenset(
-    {
-        "run.yaml",
-        "pool",
-        "sentences",
-        "start",
-        "agreement",
-        "logs",
-        "results.json",
-        "report.md",
-        "report.html",
-        "curves.png",
-    }
-)
-BORDER = "it holds '::', which libraries take for the border between two paths"
+# What lies in the output folder of trans_encoder.py beside the folders of the models (`RunLayout`), as `folded`.
+RUN_FOLDER_NAMES = frozenset({"run.yaml", "results.json", "report.md", "report.html", "curves.png"}) | {
+    *("pool", "sentences", "start", "agreement", "logs"),
+}
 CYCLE_FOLDER = re.compile(r"cycle-.*", re.DOTALL)
 # Keys of `results.json` that stand where the models' names stand.
 RESULT_KEYS = frozenset({"cycle", "ensemble"})
@@ -46,73 +34,52 @@ def folded(name: str) -> str:
 
 
 def check_model_names(names: Sequence[str]) -> None:
-    """Refuse names of PLMs that cannot name folders in a run's folder, and two that are alike.
-
-    Raises:
-        InputError: says which name, and why.
-    """
-    for name in names:
-        reason = _fault(name)
-        if reason is None and (
-            folded(name) in RUN_FOLDER_NAMES | RESULT_KEYS or CYCLE_FOLDER.fullmatch(folded(name)) is not None
-        ):
-            reason = "a run's folder or its results hold something else of that name"
-        if reason is not None:
-            raise InputError(f"models: '{name}' cannot name a model's folder: {reason}; give another name")
-    _check_distinct(names, "models: two entries are named", "models:", "give each a name of its own")
+    """Refuse names of PLMs that cannot name folders in a run's folder, and two that are alike."""
+    taken = RUN_FOLDER_NAMES | RESULT_KEYS | {folded(name) for name in names if CYCLE_FOLDER.fullmatch(folded(name))}
+    _check_names(names, "models", "a model's folder", taken, "give another name")
 
 
 def check_set_names(names: Sequence[str], key: str, taken: Collection[str] = SCORE_COLUMNS) -> None:
     """Refuse names of sets with gold scores that cannot name files or columns, and two that are alike.
 
     Args:
-        key: of the configuration, that names the sets.
-        taken: names that a table of scores has for other columns.
-
-    Raises:
-        InputError: says which name, and why.
+        key: Key of the configuration that names the sets.
+        taken: Names that a table of scores has for other columns.
     """
-    for name in names:
-        reason = _fault(name)
-        if reason is None and folded(name) in taken:
-            reason = "tables and results.json have another column of that name"
-        if reason is not None:
-            raise InputError(f"{key}: '{name}' cannot name a set with gold scores: {reason}; rename the file")
-    _check_distinct(names, f"{key}: two sets are named", f"{key}:", "rename a file")
+    _check_names(names, key, "a set with gold scores", taken, "rename the file")
 
 
 def check_path(path: str, key: str) -> None:
-    """Refuse the path of a folder or a file that cannot be made, or that cannot be shown.
-
-    Raises:
-        InputError: names the key.
-    """
+    """Refuse the path of a folder or a file that cannot be made, or that cannot be shown."""
     reason = "it is empty" if not path else _unusable_characters(path)
-    if reason is None and "::" in path:
-        reason = BORDER
     if reason is None and "://" in path:
         reason = "it is an address, not a path"
-    if reason is None and any(len(part.encode()) > LONGEST_FILE_NAME for part in Path(path).parts):
+    if reason is None and not can_be_looked_up(path):
         reason = f"a part of it has more than {LONGEST_FILE_NAME} bytes"
     if reason is not None:
         raise InputError(f"{key}: '{path}' cannot be written to: {reason}; name another one")
 
 
 def check_output_name(path: str, key: str) -> None:
-    """Refuse the path of a file that is to be written.
-
-    Raises:
-        InputError: names the key.
-    """
+    """Refuse the path of a file that is to be written."""
     check_path(path, key)
-    reason = _fault(Path(path).name)
-    if reason is not None:
-        raise InputError(f"{key}: '{Path(path).name}' cannot name a file: {reason}; give another name")
+    _check_names([Path(path).name], key, "a file", (), "give another name")
 
 
 def can_be_looked_up(source: str) -> bool:
     """Whether a file system or the Hub could hold a model, a file or a data set of this name."""
     return all(len(part) <= LONGEST_FILE_NAME for part in source.encode("utf-8", "surrogateescape").split(b"/"))
+
+
+def _check_names(names: Sequence[str], key: str, kind: str, taken: Collection[str], fix: str) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        reason = _fault(name) or ("something else has that name" if folded(name) in taken else None)
+        if reason is not None:
+            raise InputError(f"{key}: '{name}' cannot name {kind}: {reason}; {fix}")
+        if (other := seen.setdefault(folded(name), name)) != name or names.count(name) > 1:
+            same = f"'{other}' and '{name}' differ only in case or in the form of characters"
+            raise InputError(f"{key}: {same if other != name else f'two sets are named {name!r}'}; {fix}")
 
 
 def _fault(name: str) -> str | None:
@@ -123,34 +90,16 @@ def _fault(name: str) -> str | None:
         return "it holds a path separator"
     if (reason := _unusable_characters(name)) is not None:
         return reason
-    if "::" in name:
-        return BORDER
-    if name[0] == "." or name[-1] == ".":
-        return "it begins or ends with a dot"
-    if name != name.strip():
-        return "it begins or ends with a space"
-    if len(name.encode()) > LONGEST_NAME:
-        return f"it has {len(name.encode())} bytes, more than {LONGEST_NAME}"
-    return None
+    if name[0] == "." or name[-1] == "." or name != name.strip():
+        return "it begins or ends with a dot or a space"
+    return f"it has more than {LONGEST_NAME} bytes" if len(name.encode()) > LONGEST_NAME else None
 
 
 def _unusable_characters(text: str) -> str | None:
     """Which character of a text cannot be shown as what it is: of control, of direction, half of one."""
-    for character in text:
-        if steers(character):
-            plain = "half a character" if unicodedata.category(character) == "Cs" else "a control character"
-            return f"it holds U+{ord(character):04X} ({unicodedata.name(character, plain).lower()})"
+    if "::" in text:
+        return "it holds '::', which libraries take for the border between two paths"
+    for character in filter(steers, text):
+        plain = "half a character" if unicodedata.category(character) == "Cs" else "a control character"
+        return f"it holds U+{ord(character):04X} ({unicodedata.name(character, plain).lower()})"
     return None
-
-
-def _check_distinct(names: Sequence[str], same: str, alike: str, fix: str) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(folded(name), name)
-        if other == name and list(names).count(name) > 1:
-            raise InputError(f"{same} '{name}'; {fix}")
-        if other != name:
-            raise InputError(
-                f"{alike} '{other}' and '{name}' differ only in case or in the form of characters, so a file system "
-                f"may take one for the other; {fix}"
-            )

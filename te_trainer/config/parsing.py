@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,22 +19,11 @@ import docstring_parser
 import yaml
 
 from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, TrainingConfig
-from te_trainer.config.training_keys import MANAGED, trainer_keys
+from te_trainer.config.training_keys import MANAGED, Key, trainer_keys
 from te_trainer.config.yaml_text import describe_error, load_yaml
 from te_trainer.errors import InputError
 
 Config = TypeVar("Config")
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of a configuration: its dotted name, its type, its default, and its meaning."""
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    of_trainer: bool = False  # a key of TrainingArguments
 
 
 def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: Any) -> Config:
@@ -238,7 +227,7 @@ def keys_of(schema: Any, section: str = "") -> dict[str, Key]:
     if issubclass(schema, TrainingConfig):
         for key in trainer_keys().values():
             hint, default = TRAINING_LIMITS.get(key.name, key.type), schema.defaults.get(key.name, key.default)
-            found.append(Key(f"{section}.{key.name}", hint, default, key.help, of_trainer=True))
+            found.append(replace(key, name=f"{section}.{key.name}", type=hint, default=default))
     return {key.name: key for key in found}
 
 

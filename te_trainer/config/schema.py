@@ -91,8 +91,7 @@ class ModelConfig:
             `owner/name` or `owner/name@revision` (a branch, a tag or a commit), a local folder, or `package:folder` for
             a folder inside an installed package.
         cross_encoder: Start of the cross-encoder, the original PLM (e.g. `bert-base-uncased`). Default: `bi_encoder`.
-        name: Name of the folder below the output folder. Default: the last part of `bi_encoder`, without a
-            revision.
+        name: Name of the folder below the output folder. Default: the last part of `bi_encoder`, without a revision.
         pooling: Overrides `bi_encoder.pooling` for this PLM.
         weight: Weight of this PLM's labels where `distillation.combine` is `weighted`; only ratios count. Default: 1.
     """
@@ -145,16 +144,13 @@ class DistillationConfig:
         cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`.
         init: `refresh` starts every training from the original checkpoints (the paper's choice); `sequential` starts
             each encoder from the weights of its teacher.
-        students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each of these
-            learns from the labels of the bi-encoder before it, the paper's baseline (standard self-distillation,
-            Table 14).
+        students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
+            from the labels of the one before it then (standard self-distillation, the paper's baseline, Table 14).
         combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
-            `rank`. The latter takes the mean of ranks and maps it back to the quantiles of the mean, for teachers of
-            different scale.
+            `rank`. The latter is the mean of ranks at the quantiles of the mean, for teachers of different scale.
         selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`, `last` the last ones, and
-            `agreement` the cycle that agrees best with the first labels. This is the cycle whose encoder's scores of
-            the pool correlate best with the labels that the first cycle learnt from. `last` and `agreement` need no
-            gold score.
+            `agreement` the cycle that agrees best with the first labels. Its encoder's scores of the pool correlate
+            best with the labels that the first cycle learnt from. `last` and `agreement` need no gold score.
         precision: Arithmetic of training and labelling: `float32`, `bfloat16`, `float16`, or what the hardware is fast
             at (`auto`). Weights, scores and reported results are float32 always.
         batch_tokens: Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.
@@ -180,17 +176,13 @@ class DistillationConfig:
 
 @dataclass
 class TrainingConfig:
-    """A section of keys of its own and of any key of `transformers.TrainingArguments`; `training` holds the latter.
-
-    Subclasses say where our defaults of those keys differ from transformers', where they come from, and why a key
-    cannot be set, where the reason is another one than in `training_keys.MANAGED`.
-    """
+    """A section of keys of its own and of any key of `transformers.TrainingArguments`; `training` holds the latter."""
 
     training: dict[str, Any] = field(default_factory=dict, metadata=NOT_A_KEY)
 
-    defaults: ClassVar[dict[str, Any]]
+    defaults: ClassVar[dict[str, Any]]  # of those keys, where they differ from transformers'
     origin: ClassVar[str] = "the paper's, for task sts and size base"
-    managed: ClassVar[dict[str, str]] = {}
+    managed: ClassVar[dict[str, str]] = {}  # why a key cannot be set, where `training_keys.MANAGED` says otherwise
 
 
 @dataclass
@@ -251,8 +243,7 @@ class LoraConfig:
     """Low-rank adapters instead of full training (peft); without `rank`, all weights are trained.
 
     Args:
-        rank: Rank of the adapters; it turns LoRA on for both kinds of encoders. A cross-encoder's head is
-            trained in full.
+        rank: Rank of the adapters; turns LoRA on for both kinds of encoders. A cross-encoder's head is trained in full.
         alpha: Scale of the adapters. Default: twice the rank.
         dropout: Dropout rate in front of the adapters.
         target_modules: Names of the linear layers that get adapters; `all-linear` takes every one but the head.
@@ -275,8 +266,8 @@ class HubConfig:
             `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
         one_repository: Put both encoders of a PLM into folders of one repository, `OWNER/NAME`.
         private: Let only the owner see them. A public repository of that name is then refused.
-        branch_per_cycle: Publish the encoders of each cycle too, on branches `cycle-1`, `cycle-2` and
-            so on. This needs `distillation.keep_cycles`.
+        branch_per_cycle: Publish each cycle's encoders too, on branches `cycle-1` and so on, which
+            `distillation.keep_cycles` keeps.
         license: License in the model cards, as the Hub writes it (`mit`).
     """
 
@@ -292,9 +283,9 @@ class ContrastiveDataConfig:
     """Where the sentences and the gold scores are.
 
     Args:
-        sentences: Sources of sentences, one or several. Each is a `.txt` file (a sentence a line, or several with `||`
-            between them), or any source of pairs (`.tsv`, `.csv`, `.jsonl`, `.parquet`, a saved Dataset folder, a
-            benchmark name, a Hub id), of which the distinct sentences are taken.
+        sentences: Sources of sentences, one or several: `.txt` files (a sentence a line, or several with `||` between
+            them), or any source of pairs (`.tsv`, `.csv`, `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark
+            name, a Hub id), of which the distinct sentences are taken.
         max_sentences: Keep at most this many sentences, drawn with `seed`.
         dev: Pairs with gold scores that choose the checkpoint: a benchmark name, or a file as for `sentences` with a
             column `score`. Without it the last checkpoint is kept.
@@ -308,9 +299,6 @@ class ContrastiveDataConfig:
     dir: Source | None = None
     dev: Source | None = None
     test: list[Source] = field(default_factory=list)
-
-
-DEV_CHOOSES = "the dev set chooses the checkpoint by Spearman's correlation; without data.dev the last one is kept"
 
 
 @dataclass
@@ -345,9 +333,11 @@ class ContrastiveTrainingConfig(TrainingConfig):
     defaults = TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS["simcse"]
     origin = "SimCSE's, for BERT-base"
     managed: ClassVar[dict[str, str]] = {
-        "save_steps": "checkpoints come every eval_steps",
-        "save_strategy": "checkpoints come every eval_steps",
-        **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), DEV_CHOOSES),
+        **dict.fromkeys(("save_steps", "save_strategy"), "checkpoints come every eval_steps"),
+        **dict.fromkeys(
+            ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+            "the dev set chooses the checkpoint by Spearman's correlation; without data.dev the last one is kept",
+        ),
         "push_to_hub": "the run does not publish; `hf upload OWNER/NAME OUTPUT_DIR/bi-encoder` does",
     }
 

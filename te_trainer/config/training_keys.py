@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -50,56 +52,45 @@ MANAGED = {
 
 
 @dataclass(frozen=True)
-class TrainerKey:
+class Key:
+    """A key of a configuration: its dotted name, its type, its default, and its meaning."""
+
     name: str
     type: Any
     default: Any
     help: str
+    of_trainer: bool = False  # a key of TrainingArguments
 
 
 @cache
-def trainer_keys() -> dict[str, TrainerKey]:
+def trainer_keys() -> dict[str, Key]:
     """All keys of `TrainingArguments` that a section may hold, by name."""
     spec = importlib.util.find_spec("transformers")
     assert spec is not None and spec.submodule_search_locations
     source = Path(spec.submodule_search_locations[0], "training_args.py").read_text(encoding="utf-8")
-    body = next(
-        node.body
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"
-    )
-    keys = {}
-    # A default may be the name of a variable of the class body; its last value is the one for a current torch.
-    named = {
-        target.id: node.value
-        for statement in body
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    for node in body:
+    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    keys, named = {}, {}
+    for node in ast.walk(classes["TrainingArguments"]):
+        # a default may be the name of a variable, whose last value is the one for a current torch
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named[node.targets[0].id] = node.value
+    for node in classes["TrainingArguments"].body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call):
             name = node.target.id
-            if name in MANAGED or name.startswith("hub_"):
-                continue
-            keywords = {keyword.arg: keyword.value for keyword in node.value.keywords}
-            default = keywords.get("default")
-            if isinstance(default, ast.Name):
-                default = named.get(default.id)
-            keys[name] = TrainerKey(name, _type(ast.unparse(node.annotation)), _literal(default), _help(keywords))
+            given = {keyword.arg: keyword.value for keyword in node.value.keywords}
+            default = given.get("default")
+            default = named.get(default.id) if isinstance(default, ast.Name) else default
+            if name not in MANAGED and not name.startswith("hub_"):
+                kind, text = _type(ast.unparse(node.annotation)), _help(given.get("metadata"))
+                keys[name] = Key(name, kind, _literal(default), text, of_trainer=True)
     return keys
 
 
 def _type(annotation: str) -> Any:
+    """The plain types of an annotation; enumerations stand beside `str`, and every value may be left to the library."""
     known = {"int": int, "float": float, "bool": bool, "str": str, "dict": dict, "list[str]": list[str]}
-    union: Any = None
-    for part in (part.strip() for part in annotation.split("|")):
-        part = "dict" if part.startswith("dict[") else part
-        if part in known:
-            union = known[part] if union is None else union | known[part]
-    # Enumerations stand beside `str` in these annotations, and every value may be left to the library's default.
-    return (str if union is None else union) | None
+    parts = [known.get(re.sub(r"^dict\[.*", "dict", part.strip())) for part in annotation.split("|")]
+    return reduce(or_, [part for part in parts if part is not None] or [str]) | None
 
 
 def _literal(node: ast.expr | None) -> Any:
@@ -109,12 +100,6 @@ def _literal(node: ast.expr | None) -> Any:
         return None
 
 
-def _help(keywords: dict[str | None, ast.expr]) -> str:
-    metadata = keywords.get("metadata")
-    if not isinstance(metadata, ast.Dict):
-        return ""
-    for key, value in zip(metadata.keys, metadata.values, strict=True):
-        if isinstance(key, ast.Constant) and key.value == "help":
-            text = _literal(value)
-            return " ".join(text.split()) if isinstance(text, str) else ""
-    return ""
+def _help(metadata: ast.expr | None) -> str:
+    entries = zip(metadata.keys, metadata.values, strict=True) if isinstance(metadata, ast.Dict) else ()
+    return "".join(" ".join(str(_literal(value)).split()) for key, value in entries if _literal(key) == "help")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from te_trainer.config import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.distributed import is_first_to_fail
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.escaping import printable

@@ -14,7 +14,10 @@ import yaml
 from conftest import ROOT, run_recipe
 from transformers import TrainingArguments
 
-from te_trainer.config import (
+from te_trainer.config import training_keys
+from te_trainer.config.commands import parse, parse_contrastive, parse_evaluation, parse_push, parse_score, parse_step0
+from te_trainer.config.parsing import keys_of
+from te_trainer.config.schema import (
     BiEncoderConfig,
     CrossEncoderConfig,
     DataConfig,
@@ -24,15 +27,7 @@ from te_trainer.config import (
     ModelConfig,
     PushConfig,
     RunConfig,
-    parse,
-    parse_contrastive,
-    parse_evaluation,
-    parse_push,
-    parse_score,
-    parse_step0,
-    training_keys,
 )
-from te_trainer.config.parsing import keys_of
 from te_trainer.errors import InputError
 from te_trainer.runs.manifest import compared_values
 from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
@@ -362,8 +357,8 @@ def test_a_run_is_published_by_its_folder() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "run is missing: write push_to_hub.py RUN_FOLDER"),
-        (["runs/x"], "hub.repo_id is missing: write push_to_hub.py RUN_FOLDER"),
+        ([], "run is missing: write te-trainer push (python recipes/push_to_hub.py) RUN_FOLDER"),
+        (["runs/x"], "hub.repo_id is missing: write te-trainer push (python recipes/push_to_hub.py) RUN_FOLDER"),
         (["runs/x", "--hub.repo", "me/x"], "unknown key 'hub.repo'; did you mean 'hub.repo_id'?"),
     ],
 )

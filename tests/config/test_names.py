@@ -13,8 +13,9 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from te_trainer.config import DataConfig, DistillationConfig, parse, parse_evaluation, parse_score
+from te_trainer.config.commands import parse, parse_evaluation, parse_score
 from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_model_names, check_path, check_set_names
+from te_trainer.config.schema import DataConfig, DistillationConfig
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
 from te_trainer.evaluation.tables import show_tables, write_tables
@@ -98,7 +99,7 @@ def test_a_default_name_is_checked_as_well() -> None:
 @pytest.mark.parametrize(("one", "two"), [("A", "a"), ("é", "e\u0301"), ("x²", "x2"), ("straße", "STRASSE")])
 def test_names_that_a_file_system_may_take_for_one_another_are_refused(one: str, two: str) -> None:
     assert f"'{one}' and '{two}' differ only in case or in the form of characters" in refusal(*models(one, two))
-    assert f"two entries are named '{one}'" in refusal(*models(one, one))
+    assert f"models: two sets are named '{one}'" in refusal(*models(one, one))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_test_sets_of_one_name_are_refused(one: str, two: str, tmp_path: Path) -
     paths = [tmp_path / one, tmp_path / two]
     sources = [write_set(path) for path in paths]
     paths[1].write_text(paths[1].read_text().replace("\t", "," if two.endswith("csv") else "\t"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"^data\.test: .*; rename a file$"):
+    with pytest.raises(InputError, match=r"^data\.test: .*; rename the file$"):
         load_gold_sets(DataConfig(test=sources))
 
 

@@ -16,7 +16,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from conftest import ROOT, SAMPLE, save_tiny
 from recipe_index import RECIPES, read_header, recipe_index
 
-from te_trainer.config import parse, parse_contrastive
+from te_trainer.config.commands import parse, parse_contrastive
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, CYCLES, TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.schema import BiEncoderConfig, CrossEncoderConfig, DistillationConfig, LoraConfig, ModelConfig
 

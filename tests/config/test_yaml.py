@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from te_trainer.config import parse, parse_contrastive, parse_evaluation
+from te_trainer.config.commands import parse, parse_contrastive, parse_evaluation
 from te_trainer.errors import InputError
 from te_trainer.runs.manifest import read_manifest
 

@@ -23,7 +23,8 @@ from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
 from transformers import AutoModel
 
-from te_trainer.config import ContrastiveTrainingConfig, parse_contrastive, parse_step0
+from te_trainer.config.commands import parse_contrastive, parse_step0
+from te_trainer.config.schema import ContrastiveTrainingConfig
 from te_trainer.contrastive.plan import contrastive_arguments
 from te_trainer.data import load_gold
 from te_trainer.errors import InputError

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertConfig
 
-from te_trainer.config import RunConfig, parse
+from te_trainer.config.commands import parse
+from te_trainer.config.schema import RunConfig
 from te_trainer.distil.plan import DistillationPlan, EncoderPlan, make_plan
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder

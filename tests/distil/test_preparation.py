@@ -24,7 +24,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from te_trainer.config import DataConfig, parse
+from te_trainer.config.commands import parse
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import build_pool
 from te_trainer.distil.plan import make_plan
 from te_trainer.distil.preparation import check_disk, check_models, prepare_pool

@@ -8,7 +8,7 @@ from pathlib import Path
 from conftest import sample_pairs
 from datasets import Dataset
 
-from te_trainer.config import parse
+from te_trainer.config.commands import parse
 from te_trainer.config.schema import KINDS
 from te_trainer.distil.plan import make_plan
 from te_trainer.distil.stages import DistillationStages

@@ -15,7 +15,7 @@ from datasets import Dataset, load_from_disk
 from forked import Forked, run_forked
 from safetensors.torch import load_file
 
-from te_trainer.config import parse
+from te_trainer.config.commands import parse
 from te_trainer.data import build_pool
 from te_trainer.distil.plan import make_plan
 from te_trainer.distil.preparation import check_models, read_step0_sentences

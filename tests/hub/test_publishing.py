@@ -25,7 +25,7 @@ from markdown_it import MarkdownIt
 from server import HubServer
 from writing import Account
 
-from te_trainer.config import HubConfig
+from te_trainer.config.schema import HubConfig
 from te_trainer.data import SourceCount
 from te_trainer.errors import InputError
 from te_trainer.hub import check_hub, publish

@@ -14,14 +14,8 @@ from conftest import run_recipe, tiny_arguments
 from forked import Forked, run_forked
 from safetensors.numpy import load_file
 
-from te_trainer.config import (
-    ContrastiveConfig,
-    EvaluationConfig,
-    RunConfig,
-    parse,
-    parse_contrastive,
-    parse_evaluation,
-)
+from te_trainer.config.commands import parse, parse_contrastive, parse_evaluation
+from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.contrastive import plan as contrastive_plan
 from te_trainer.data import load_gold
 from te_trainer.distil import plan as distillation_plan
