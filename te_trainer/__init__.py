@@ -9,14 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from te_trainer.labelling import embed_sentences, score_pairs
-    from te_trainer.models import BiEncoder, CrossEncoder
-    from te_trainer.trainers import (
-        BiEncoderTrainer,
-        BiEncoderTrainingArguments,
-        CrossEncoderTrainer,
-        CrossEncoderTrainingArguments,
-    )
+    from te_trainer.labelling import embed_sentences as embed_sentences
+    from te_trainer.labelling import score_pairs as score_pairs
+    from te_trainer.models import BiEncoder as BiEncoder
+    from te_trainer.models import CrossEncoder as CrossEncoder
+    from te_trainer.trainers import BiEncoderTrainer as BiEncoderTrainer
+    from te_trainer.trainers import BiEncoderTrainingArguments as BiEncoderTrainingArguments
+    from te_trainer.trainers import CrossEncoderTrainer as CrossEncoderTrainer
+    from te_trainer.trainers import CrossEncoderTrainingArguments as CrossEncoderTrainingArguments
 
 __version__ = "0.1.0"
 
@@ -30,17 +30,7 @@ _MODULES = {
     "embed_sentences": "te_trainer.labelling",
     "score_pairs": "te_trainer.labelling",
 }
-
-__all__ = [
-    "BiEncoder",
-    "BiEncoderTrainer",
-    "BiEncoderTrainingArguments",
-    "CrossEncoder",
-    "CrossEncoderTrainer",
-    "CrossEncoderTrainingArguments",
-    "embed_sentences",
-    "score_pairs",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from te_trainer.config.parsing import nearest
 from te_trainer.errors import InputError
 from te_trainer.runs.command import run_command
 
@@ -35,37 +36,33 @@ def main() -> int:
     if command in {"-h", "--help"}:
         print(USAGE, end="")
         return 0
-    if command in JOBS:
-        # A job reads its keys from sys.argv, as the script of the same name does.
-        sys.argv = [f"te-trainer {command}", *arguments]
-        job = importlib.import_module(f"te_trainer.commands.{command}").main
-        return run_command(job, again="begins from the start" if command == "score" else "continues")
-    if command == "recipes":
-        return run_command(lambda: recipes(arguments))
-    return run_command(lambda: refuse_command(command))
+    if command not in JOBS:
+        return run_command(lambda: recipes(command, *arguments))
+    # A job reads its keys from sys.argv, as the script of the same name does.
+    sys.argv = [f"te-trainer {command}", *arguments]
+    job = importlib.import_module(f"te_trainer.commands.{command}").main
+    return run_command(job, again="begins from the start" if command == "score" else "continues")
 
 
-def refuse_command(command: str) -> None:
-    """Refuse a command that does not exist, with the nearest one that does."""
-    from te_trainer.config.parsing import nearest
-
-    raise InputError(nearest(f"unknown command '{command}'", command, [*JOBS, "recipes"]))
-
-
-def recipes(arguments: list[str]) -> None:
-    """List the recipes (`ls`), or copy one (`cp NAME TARGET`)."""
+def recipes(*arguments: str) -> None:
+    """List the recipes, or copy one; refuse every other command."""
     match arguments:
-        case ["ls"]:
+        case ["recipes", "ls"]:
             print("\n".join(available_recipes()))
-        case ["cp", name, target]:
+        case ["recipes", "cp", name, target]:
             copy_recipe(name, Path(target))
-        case _:
+        case ["recipes", *_]:
             raise InputError("recipes: write `te-trainer recipes ls` or `te-trainer recipes cp NAME TARGET`")
+        case [command, *_]:
+            raise InputError(nearest(f"unknown command '{command}'", command, [*JOBS, "recipes"]))
 
 
 def available_recipes() -> dict[str, Path]:
     """Every recipe and accelerate configuration, and the folder of sample data, by name."""
-    folders = {"": resource_folder("recipes"), "accelerate_configs/": resource_folder("accelerate_configs")}
+    # part of the package in a wheel, beside the package in a checkout
+    package = Path(__file__).parent
+    root = package if (package / "recipes").is_dir() else package.parent
+    folders = {"": root / "recipes", "accelerate_configs/": root / "accelerate_configs"}
     found = {
         f"{prefix}{path.relative_to(folder).with_suffix('')}": path
         for prefix, folder in folders.items()
@@ -74,24 +71,11 @@ def available_recipes() -> dict[str, Path]:
     return found | {"sample": folders[""] / "sample"}
 
 
-def resource_folder(name: str) -> Path:
-    """A folder of recipes: part of the package in a wheel, beside the package in a checkout."""
-    package = Path(__file__).parent
-    return package / name if (package / name).is_dir() else package.parent / name
-
-
 def copy_recipe(name: str, target: Path) -> None:
     """Copy a recipe, or the folder of sample data.
 
-    Args:
-        name: Name of the recipe as `recipes ls` prints it. Leading folders may be left out where one recipe is meant;
-            self-distillation goes before mutual-distillation and ablations.
-
-    Raises:
-        InputError: No recipe has this name, or the target exists.
+    Leading folders of the name may be left out; self-distillation goes before mutual-distillation and ablations.
     """
-    from te_trainer.config.parsing import nearest
-
     known = available_recipes()
     name = name.removesuffix(".yaml")
     candidates = [name, f"self_distill/{name}", *(other for other in known if other.endswith(f"/{name}"))]
@@ -101,8 +85,5 @@ def copy_recipe(name: str, target: Path) -> None:
     if target.exists():
         raise InputError(f"recipes: {target} exists already; name another target, or delete it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
     print(f"Copied {name} to {target}.")

@@ -58,7 +58,7 @@ def test_an_unknown_command_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_the_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.recipes(["ls"])
+    cli.recipes("recipes", "ls")
     names = capsys.readouterr().out.split()
     assert {"quickstart", "self_distill/sts/bert_base", "accelerate_configs/cpu", "sample"} <= set(names)
     files = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "accelerate_configs").rglob("*.yaml")]
@@ -75,7 +75,7 @@ def test_the_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_a_copy_is_the_recipe(name: str, source: str, tmp_path: Path) -> None:
     target = tmp_path / "new" / "my.yaml"
-    cli.recipes(["cp", name, str(target)])
+    cli.recipes("recipes", "cp", name, str(target))
     assert target.read_bytes() == (ROOT / source).read_bytes()
 
 
@@ -83,12 +83,12 @@ def test_a_copy_replaces_nothing(tmp_path: Path) -> None:
     target = tmp_path / "my.yaml"
     target.write_text("mine")
     with pytest.raises(InputError, match=r"my\.yaml exists"):
-        cli.recipes(["cp", "quickstart", str(target)])
+        cli.recipes("recipes", "cp", "quickstart", str(target))
     assert target.read_text() == "mine"
     with pytest.raises(InputError, match="self_distill/sts/bert_base"):
-        cli.recipes(["cp", "sts/bert_bas", str(tmp_path / "other.yaml")])
+        cli.recipes("recipes", "cp", "sts/bert_bas", str(tmp_path / "other.yaml"))
     with pytest.raises(InputError, match="cp NAME TARGET"):
-        cli.recipes(["cp", "quickstart"])
+        cli.recipes("recipes", "cp", "quickstart")
 
 
 @pytest.mark.slow

@@ -15,8 +15,6 @@ from te_trainer.config.parsing import is_section, key_helps, key_types, keys_of,
 from te_trainer.config.schema import TrainingConfig
 from te_trainer.config.training_keys import Key
 
-NOTHING: tuple[Any, ...] = (None, "", [], {})
-
 
 def help_text(command: type, full: bool) -> str:
     """The keys of a command with their meanings and defaults.
@@ -25,72 +23,55 @@ def help_text(command: type, full: bool) -> str:
         full: Whether to give more than the first sentence of each key's meaning, and to list every key of
             TrainingArguments too.
     """
-    sections = sections_of(command)
-    lines = [_summary(command), f"usage: {Path(sys.argv[0]).name} [--config FILE] [--key value ...]", ""]
-    lines += _entry("config", "YAML file with the keys below.")
-    keys = list(keys_of(command).values())
-    lines += _keys([key for key in keys if "." not in key.name], command, full)
-    for section, schema in sections.items():
-        lines += ["", *_wrapped(f"{section}: {_summary(schema)}", "", "  ")]
-        of_section = [key for key in keys if key.name.startswith(f"{section}.")]
-        lines += _keys([key for key in of_section if full or not key.of_trainer], schema, full)
+    keys = [key for key in keys_of(command).values() if full or not key.of_trainer]
+    blocks = [_summary(command), f"usage: {Path(sys.argv[0]).name} [--config FILE] [--key value ...]", ""]
+    blocks += ["  --config  YAML file with the keys below."]
+    blocks += [_entry(key, command, full) for key in keys if "." not in key.name]
+    for section, schema in sections_of(command).items():
+        blocks += ["", f"{section}: {_summary(schema)}"]
+        blocks += [_entry(key, schema, full) for key in keys if key.name.startswith(f"{section}.")]
         if issubclass(schema, TrainingConfig) and not full:
             ours = ", ".join(f"{name} {value}" for name, value in schema.defaults.items())
-            lines += _wrapped(
-                f"Besides these, any key of transformers.TrainingArguments. Defaults ({schema.origin}): {ours}.", "  "
-            )
+            others = "  Besides these, any key of transformers.TrainingArguments."
+            blocks.append(f"{others} Defaults ({schema.origin}): {ours}.")
     if not full:
-        more = "each key in full" + (", and every key of TrainingArguments" if len(keys) > 100 else "")
-        lines += ["", f"--help-all describes {more}."]
-    return "\n".join(lines)
+        more = ", and every key of TrainingArguments" if len(keys) < len(keys_of(command)) else ""
+        blocks += ["", f"--help-all describes each key in full{more}."]
+    width = max(60, shutil.get_terminal_size().columns)
+    return "\n".join(textwrap.fill(each, width, subsequent_indent="    ", break_on_hyphens=False) for each in blocks)
 
 
-def _keys(keys: list[Key], schema: type, full: bool) -> list[str]:
-    lines = []
-    for key in keys:
-        text = key.help
-        if get_origin(key.type) is list and is_section(entry := get_args(key.type)[0]):
-            meanings = " ".join(f"{name}: {meaning}" for name, meaning in key_helps(entry).items())
-            text += f" Keys of a mapping: {meanings if full else ', '.join(key_types(entry)) + '.'}"
-        elif not full:
-            text = re.split(r"\. (?=[A-Z])", text)[0].rstrip(".") + "."
-        lines += _entry(key.name, f"{text} {_details(key, schema, full)}".rstrip())
-    return lines
-
-
-def _details(key: Key, schema: type, full: bool) -> str:
-    """The type of a key, unless its meaning names all choices, and its default, unless its meaning does."""
-    name = key.name.rpartition(".")[2]
+def _entry(key: Key, schema: type, full: bool) -> str:
+    """A key with its meaning; with its type and its default, unless the meaning names all choices and the default."""
+    text = key.help
+    if get_origin(key.type) is list and is_section(entry := get_args(key.type)[0]):
+        meanings = " ".join(f"{name}: {meaning}" for name, meaning in key_helps(entry).items())
+        text += f" Keys of a mapping: {meanings if full else ', '.join(key_types(entry)) + '.'}"
+    elif not full:
+        text = re.split(r"\. (?=[A-Z])", text)[0].rstrip(".") + "."
     choices = [choice for choice in get_args(key.type) if isinstance(choice, str)]
     details = [_type_name(key.type)] if full or not all(choice in key.help for choice in choices) else []
-    if "Default: " not in key.help and (full or key.default not in NOTHING):
+    default = "none" if key.default in (None, "", [], {}) else key.default
+    if "Default: " not in key.help and (full or default != "none"):
+        name = key.name.rpartition(".")[2]
         origin = f", {schema.origin}" if issubclass(schema, TrainingConfig) and name in schema.defaults else ""
-        details.append(f"default: {'none' if key.default in NOTHING else key.default}{origin}")
+        details.append(f"default: {default}{origin}")
     elif not full:
         details += re.findall(r"Default: [^.]*", key.help)
-    return f"({'; '.join(details)})" if details else ""
+    return f"  --{key.name}  {text}" + (f" ({'; '.join(details)})" if details else "")
 
 
 def _type_name(hint: Any) -> str:
-    if get_origin(hint) is Annotated:
-        return _type_name(get_args(hint)[0])
-    if get_origin(hint) is Literal:
-        return " | ".join(map(str, get_args(hint)))
-    if parts := [part for part in get_args(hint) if part is not type(None)]:
-        joined = ", ".join if get_origin(hint) in {list, dict} else " | ".join
-        inner = joined(_type_name(part) for part in parts)
-        return f"{get_origin(hint).__name__} of {inner}" if get_origin(hint) in {list, dict} else inner
+    kind, parts = get_origin(hint), [part for part in get_args(hint) if part is not type(None)]
+    if kind is Annotated:
+        return _type_name(parts[0])
+    if kind is Literal:
+        return " | ".join(map(str, parts))
+    if kind in {list, dict}:
+        return f"{kind.__name__} of {', '.join(map(_type_name, parts))}"
+    if parts:
+        return " | ".join(map(_type_name, parts))
     return getattr(hint, "__name__", str(hint)).replace("ModelConfig", "mapping")
-
-
-def _entry(name: str, text: str) -> list[str]:
-    return _wrapped(f"  --{name}  {text}", "", "    ")
-
-
-def _wrapped(text: str, first: str, others: str | None = None) -> list[str]:
-    width = max(60, shutil.get_terminal_size().columns)
-    others = first if others is None else others
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
 
 
 def _summary(schema: type) -> str:

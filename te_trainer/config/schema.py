@@ -461,7 +461,7 @@ class EvaluationConfig:
 
 @dataclass
 class PushConfig:
-    """Publish a finished run: te-trainer push (python recipes/push_to_hub.py) RUN_FOLDER --hub.repo_id OWNER/NAME.
+    """Publish a finished run: te-trainer push RUN_FOLDER --hub.repo_id OWNER/NAME, or push_to_hub.py.
 
     Args:
         run: Output folder of a finished run; may be given first, without --run.
