@@ -13,19 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config.defaults import MIRROR_BERT
-from te_trainer.config.names import check_model_names, check_output_name, check_path
+from te_trainer.config.names import check_model_names, check_path
 from te_trainer.config.parsing import read
-from te_trainer.config.schema import (
-    ContrastiveConfig,
-    EvaluationConfig,
-    HubConfig,
-    PushConfig,
-    RunConfig,
-    ScoreConfig,
-)
+from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, HubConfig, PushConfig, RunConfig, ScoreConfig
 from te_trainer.errors import InputError
 
-# What the Hub lets a repository be called.
+# What the Hub lets a repository be called: OWNER/NAME.
 REPOSITORY = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)\w[\w.-]*/\w([\w.-]{0,94}\w)?", re.ASCII)
 OUTPUT_FORMATS = (".tsv", ".parquet")
 
@@ -129,16 +122,11 @@ def check_output(output: str, overwrite: bool) -> None:
     path = Path(output)
     if path.suffix.lower() not in OUTPUT_FORMATS:
         raise InputError(f"output: '{output}' does not end in {' or '.join(OUTPUT_FORMATS)}; name such a file")
-    check_output_name(output, "output")
+    check_path(output, "output", is_file=True)
     if path.is_dir():
         raise InputError(f"output: {output} is a folder; name a file")
     if path.exists() and not overwrite:
         raise InputError(f"output: {output} is there already; name another file, or set --overwrite true")
-
-
-def names_repository(repository: str) -> bool:
-    """Whether the Hub lets a repository have this name, `OWNER/NAME`."""
-    return REPOSITORY.fullmatch(repository) is not None
 
 
 def _require(value: Any, key: str, what: str) -> None:
@@ -163,5 +151,5 @@ def _check_hub(hub: HubConfig) -> None:
     if hub.repo_id is None:
         if hub != HubConfig():
             raise InputError("hub: its keys say how to publish, but hub.repo_id is not given; name OWNER/NAME")
-    elif not names_repository(hub.repo_id):
+    elif REPOSITORY.fullmatch(hub.repo_id) is None:
         raise InputError(f"hub.repo_id: '{hub.repo_id}' cannot name a repository; write it as OWNER/NAME")

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from te_trainer.config.schema import Kind, Method, Size, Task
-
-CYCLES: dict[Task, int] = {"sts": 3, "binary": 5}
-# Tokens of a sentence, and of a pair, beyond which it is cut.
-BI_ENCODER_LENGTH, CROSS_ENCODER_LENGTH = 32, 64
+CYCLES = {"sts": 3, "binary": 5}
 
 # Seconds that processes wait for one that works alone: twelve hours. The longest such work is tokenising a pool of ten
-# million pairs in both orders. One core of an x86 server tokenised 4,700 pairs a second with a tokenizer in Rust
-# (MiniLM's, 11 words a sentence), which makes 35 minutes, and building the pool one more; tokenizers in Python take
-# about ten times as long. Torch's own limits are 10 minutes on GPUs and 30 on CPUs.
+# million pairs in both orders. One core of an x86 server takes 35 minutes with a tokenizer in Rust (MiniLM's, 11 words
+# a sentence); tokenizers in Python take about ten times as long. Torch's own limits are 10 minutes on GPUs, 30 on CPUs.
 DDP_TIMEOUT = 43_200
 
 # Where our trainers differ from transformers, whatever the task.
@@ -28,7 +22,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def paper_arguments(kind: Kind, task: Task, size: Size = "base") -> dict[str, Any]:
+def paper_arguments(kind: str, task: str, size: str = "base") -> dict[str, Any]:
     """Training arguments of one half-cycle as the paper has them.
 
     Batch sizes are global ones. Warm-up and weight decay are the official code's (sentence-transformers 2.0): the
@@ -57,7 +51,7 @@ def paper_arguments(kind: Kind, task: Task, size: Size = "base") -> dict[str, An
 _BOTH = {"num_train_epochs": 1, "warmup_steps": 0, "eval_steps": 125}
 _SIMCSE = {"learning_rate": 3e-5, "per_device_train_batch_size": 64, "weight_decay": 0.0}
 _MIRROR = {"learning_rate": 2e-5, "per_device_train_batch_size": 200, "weight_decay": 0.01}
-CONTRASTIVE_ARGUMENTS: dict[Method, dict[str, Any]] = {
+CONTRASTIVE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "simcse": _BOTH | _SIMCSE | {"lr_scheduler_type": "linear"},
     "mirror_bert": _BOTH | _MIRROR | {"lr_scheduler_type": "constant"},
 }

@@ -37,8 +37,12 @@ def help_text(command: type, full: bool) -> str:
     if not full:
         more = ", and every key of TrainingArguments" if len(keys) < len(keys_of(command)) else ""
         blocks += ["", f"--help-all describes each key in full{more}."]
-    width = max(60, shutil.get_terminal_size().columns)
-    return "\n".join(textwrap.fill(each, width, subsequent_indent="    ", break_on_hyphens=False) for each in blocks)
+    wrapper = textwrap.TextWrapper(max(60, shutil.get_terminal_size().columns), break_on_hyphens=False)
+    lines = []
+    for block in blocks:
+        wrapper.subsequent_indent = "    " if block.startswith("  --") else "  "
+        lines.append(wrapper.fill(block))
+    return "\n".join(lines)
 
 
 def _entry(key: Key, schema: type, full: bool) -> str:

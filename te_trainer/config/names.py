@@ -49,21 +49,15 @@ def check_set_names(names: Sequence[str], key: str, taken: Collection[str] = SCO
     _check_names(names, key, "a set with gold scores", taken, "rename the file")
 
 
-def check_path(path: str, key: str) -> None:
+def check_path(path: str, key: str, is_file: bool = False) -> None:
     """Refuse the path of a folder or a file that cannot be made, or that cannot be shown."""
-    reason = "it is empty" if not path else _unusable_characters(path)
+    reason = "it is empty" if not path else _unusable_characters(path) or (_fault(Path(path).name) if is_file else None)
     if reason is None and "://" in path:
         reason = "it is an address, not a path"
     if reason is None and not can_be_looked_up(path):
         reason = f"a part of it has more than {LONGEST_FILE_NAME} bytes"
     if reason is not None:
         raise InputError(f"{key}: '{path}' cannot be written to: {reason}; name another one")
-
-
-def check_output_name(path: str, key: str) -> None:
-    """Refuse the path of a file that is to be written."""
-    check_path(path, key)
-    _check_names([Path(path).name], key, "a file", (), "give another name")
 
 
 def can_be_looked_up(source: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -20,22 +21,13 @@ import yaml
 
 from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, Key, trainer_keys
-from te_trainer.config.yaml_text import describe_error, load_yaml
 from te_trainer.errors import InputError
 
 Config = TypeVar("Config")
 
 
 def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: Any) -> Config:
-    """A command line as the dataclass of its command.
-
-    Args:
-        defaults: Sections of keys that have another default than the dataclass.
-
-    Raises:
-        InputError: An unknown key (with the nearest known one), a value of another type or beyond its limits, a
-            configuration file that is none.
-    """
+    """A command line as the dataclass of its command; `defaults` are sections with other defaults than its own."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):
         # here, since nothing else needs it
@@ -66,15 +58,11 @@ def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: A
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--config: the file {path} does not exist") from None
+        content = _load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--config: {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--config: {path} is not UTF-8; save the file as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"--config: {path}, {describe_error(error)}") from None
+    except ValueError as error:  # of the encoding, too
+        raise InputError(f"--config: {path}, {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"--config: {path} holds no keys; write keys and values such as 'output_dir: runs/first'")
     return content
@@ -82,26 +70,25 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _flat(command: Any, content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested sections by their dotted keys, each of which is known."""
+    keys, sections = keys_of(command), sections_of(command)
     for name, value in content.items():
         key = f"{prefix}{name}"
-        if key in sections_of(command):
-            value = convert(key, dict, value)
-        elif key in keys_of(command) or not isinstance(value, dict):
-            _check_known(command, key)
+        owner = key.rpartition(".")[0]
+        if key in sections or (key not in keys and isinstance(value, dict)):
+            yield from _flat(command, convert(key, dict, value), f"{key}.")
+        elif key in keys or owner in keys:
             yield key, value
-            continue
-        yield from _flat(command, value, f"{key}.")
+        else:
+            known = nearest(f"unknown key '{key}'", key, [other for other in ("config", *keys) if other != key])
+            raise InputError(_why_managed(sections.get(owner), str(name).rpartition(".")[2], key) or known)
 
 
-def _check_known(command: Any, key: str) -> None:
-    keys, (section, _, name) = keys_of(command), key.rpartition(".")
-    if key in keys or section in keys:
-        return
-    training = sections_of(command).get(section)
-    if training is not None and issubclass(training, TrainingConfig) and (name in MANAGED or name.startswith("hub_")):
-        reasons = MANAGED | training.managed
-        raise InputError(f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}")
-    raise InputError(nearest(f"unknown key '{key}'", key, [known for known in ("config", *keys) if known != key]))
+def _why_managed(section: Any, name: str, key: str) -> str | None:
+    """Why a key of TrainingArguments cannot be set; None of any other key."""
+    if section is None or not issubclass(section, TrainingConfig) or not (name in MANAGED or name.startswith("hub_")):
+        return None
+    reasons = MANAGED | section.managed
+    return f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}"
 
 
 def _build(schema: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
@@ -128,35 +115,30 @@ def convert(key: str, hint: Any, value: Any) -> Any:
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
         value = convert(key, parts[0], value)
-        for limit in parts[1:]:
-            if not limit.holds(value):
-                raise _unexpected(key, limit.words, value)
-        return value
-    if kind in {Union, UnionType}:
+        wrong = next((limit.words for limit in parts[1:] if not limit.holds(value)), None)
+    elif kind in {Union, UnionType}:
         return _convert_any(key, parts, value)
-    if value is None:
+    elif value is None:
         raise InputError(f"{key} is empty; give a value, or leave the key out")
-    if kind is Literal:
-        if value not in parts:
-            raise _unexpected(key, f"one of {', '.join(map(str, parts))}", value)
-        return value
-    if kind in {int, float, bool}:
-        number = _loaded(key, value)
-        if type(number) is not kind and not (kind is float and type(number) is int):
-            raise _unexpected(key, kind.__name__, value)
-        return kind(number)
-    if kind is list:
+    elif kind is list:
         value = _loaded(key, value, "[", "{")
         return [convert(key, parts[0], each) for each in (value if isinstance(value, list) else [value])]
-    if kind is dict:
+    elif is_section(kind):
+        return _convert_entry(key, kind, value)
+    elif kind is Literal:
+        wrong = None if value in parts else f"one of {', '.join(map(str, parts))}"
+    elif kind is dict:
         value = _loaded(key, value, "{")
-        if not isinstance(value, dict):
-            raise _unexpected(key, "a mapping", value)
-        return {name: convert(f"{key}.{name}", parts[1], each) for name, each in value.items()} if parts else value
-    if is_section(hint):
-        return _convert_entry(key, hint, value)
-    if not isinstance(value, kind):
-        raise _unexpected(key, kind.__name__, value)
+        wrong = None if isinstance(value, dict) else "a mapping"
+        if parts and wrong is None:
+            value = {name: convert(f"{key}.{name}", parts[1], each) for name, each in value.items()}
+    else:
+        value = value if kind is str else _loaded(key, value)
+        value = float(value) if kind is float and type(value) is int else value
+        wrong = None if type(value) is kind else kind.__name__
+    if wrong is not None:
+        shown = f"'{value[:200]}'" if isinstance(value, str) else str(value)[:200]
+        raise InputError(f"{key}: expected {wrong}, got {shown}")
     return value
 
 
@@ -179,7 +161,7 @@ def _convert_entry(key: str, schema: Any, value: Any) -> Any:
     known = key_types(schema)
     entry = {next(iter(known)): value} if isinstance(value, str) else value
     if not isinstance(entry, dict):
-        raise _unexpected(key, "a name or a mapping", value)
+        raise InputError(f"{key}: expected a name or a mapping, got {str(value)[:200]}")
     for name in entry:
         if name not in known:
             raise InputError(nearest(f"{key}: unknown key '{name}'", str(name), list(known)))
@@ -189,21 +171,48 @@ def _convert_entry(key: str, schema: Any, value: Any) -> Any:
     return schema(**{name: convert(f"{key}.{name}", known[name], each) for name, each in entry.items()})
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `2e-5` is a number, a date is a text, and no key stands twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"the key '{key.value[:100]}' stands there twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _load_yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        line = f"line {mark.line + 1} " if mark else ""
+        raise ValueError(f"{line}is not YAML ({problem or ' '.join(str(error).split())[:200]}); correct it") from None
+
+
 def _loaded(key: str, value: Any, *marks: str) -> Any:
     """A text as the YAML that it holds, where it begins with one of the marks, if there are any."""
     if not isinstance(value, str) or not value.lstrip().startswith(marks or ""):
         return value
     try:
-        return load_yaml(value)
-    except yaml.YAMLError as error:
+        return _load_yaml(value)
+    except ValueError as error:
         if marks:
-            raise InputError(f"{key}: {describe_error(error)}") from None
+            raise InputError(f"{key}: {error}") from None
         return value
-
-
-def _unexpected(key: str, words: str, value: Any) -> InputError:
-    shown = str(value)[:200]
-    return InputError(f"{key}: expected {words}, got " + (f"'{shown}'" if isinstance(value, str) else shown))
 
 
 @cache
@@ -269,16 +278,3 @@ def flatten_keys(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in parts:
         result.update(flatten_keys(value, f"{prefix}.{key}" if prefix else str(key)))
     return result
-
-
-def as_mapping(config: Any) -> dict[str, Any]:
-    """A configuration as YAML holds it: keys of TrainingArguments stand beside those of their section."""
-    found: dict[str, Any] = {}
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_section(value):
-            value = as_mapping(value)
-        elif isinstance(value, list):
-            value = [as_mapping(each) if is_section(each) else each for each in value]
-        found |= value if item.name == "training" else {item.name: value}
-    return found

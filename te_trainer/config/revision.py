@@ -6,14 +6,9 @@ from pathlib import Path
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """A model's name, and the branch, tag or commit behind its `@`; None where there is none.
-
-    A local folder of the whole name has none, whatever it is called.
-    """
-    if "@" not in name or is_folder(name):
-        return name, None
-    model, _, revision = name.partition("@")
-    return model, revision
+    """A model's name, and the branch, tag or commit behind its `@`; None where there is none, as for a local folder."""
+    model, at, revision = name.partition("@")
+    return (name, None) if not at or is_folder(name) else (model, revision)
 
 
 def is_folder(name: str) -> bool:

@@ -10,14 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-from te_trainer.config.defaults import (
-    BI_ENCODER_LENGTH,
-    CONTRASTIVE_ARGUMENTS,
-    CROSS_ENCODER_LENGTH,
-    DDP_TIMEOUT,
-    TRAINER_DEFAULTS,
-    paper_arguments,
-)
+from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up
 from te_trainer.config.revision import split_revision
 
@@ -37,9 +30,7 @@ Logger = Literal["tensorboard", "trackio", "wandb"]
 
 
 class Limit(NamedTuple):
-    """What a value must be beside its type, in words that follow "expected", and how to tell."""
-
-    words: str
+    words: str  # what a value must be beside its type, to follow "expected"
     holds: Callable[[Any], bool]
 
 
@@ -57,8 +48,7 @@ Seconds = Annotated[int, Limit(f"a number of seconds from 1 to {2**31 - 1}", lam
 Source = Annotated[str, Limit(f"a name of which no part has more than {LONGEST_FILE_NAME} bytes", can_be_looked_up)]
 # Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
 TRAINING_LIMITS: dict[str, Any] = {
-    "per_device_train_batch_size": PositiveInt | None,
-    "per_device_eval_batch_size": PositiveInt | None,
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), PositiveInt | None),
     "gradient_accumulation_steps": PositiveInt | None,
     **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps"), PositiveFloat | None),
 }
@@ -68,6 +58,7 @@ PairColumns = Annotated[dict[str, str], _columns("sentence1", "sentence2")]
 
 # What keys mean that stand in several sections, where the section's docstring does not say it.
 COMMON_HELP = {
+    "batch_tokens": "Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.",
     "column": "Read this one column instead of `sentence1` and `sentence2`, e.g. `text` of a Hub dataset.",
     "columns": "Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`. Where a "
     "file lacks the mapped column, its column of the plain name is read.",
@@ -75,6 +66,9 @@ COMMON_HELP = {
     "dir": "Folder with benchmark sets as `NAME.tsv`, with the header `split score sentence1 sentence2`. Without it "
     "they come from the Hub.",
     "output_dir": "Where everything is written.",
+    "pooling": "How a sentence's token vectors become one. Default: the checkpoint's, else last for decoders and cls "
+    "for encoders.",
+    "prompt": "Text before every sentence. Default: the checkpoint's.",
     "seed": "Seed of everything random.",
     "split": "Read this split only, of sources that have splits. Default: all of them.",
     "test": "Pairs with gold scores to report on, named as `dev` is; they choose nothing.",
@@ -153,7 +147,6 @@ class DistillationConfig:
             best with the labels that the first cycle learnt from. `last` and `agreement` need no gold score.
         precision: Arithmetic of training and labelling: `float32`, `bfloat16`, `float16`, or what the hardware is fast
             at (`auto`). Weights, scores and reported results are float32 always.
-        batch_tokens: Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.
         keep_cycles: Keep the encoders of all cycles instead of the best ones only.
         isolate_stages: Run each stage in a process of its own, whose memory holds nothing of earlier stages.
         step0: YAML file of `recipes/contrastive.py` that makes a bi-encoder of each plain PLM first (step 0).
@@ -193,8 +186,7 @@ class StudentConfig(TrainingConfig):
         train_sampling_strategy: How pairs become batches: random, group_by_length, or auto. The latter is random, as in
             the paper, but on a CPU for models that compute padding.
         official_adamw: Train with AdamW as the official code has it (transformers 4.9). Its epsilon of 1e-6 is added
-            before the bias correction, which damps early steps; torch's is 1e-8, added after it. The recipes of the
-            paper's rows set it.
+            before the bias correction, torch's 1e-8 after it. The recipes of the paper's rows set it.
     """
 
     train_sampling_strategy: SamplingStrategy = "auto"
@@ -206,9 +198,6 @@ class BiEncoderConfig(StudentConfig):
     """Training of the bi-encoders.
 
     Args:
-        pooling: How a sentence's token vectors become one. Default: the checkpoint's, else last for decoders and cls
-            for encoders.
-        prompt: Text in front of every sentence, for PLMs that want one.
         loss: mse (the paper's, Eq. 3) or bce (its Table 8).
         max_length: Tokens after which a sentence is cut.
     """
@@ -216,7 +205,7 @@ class BiEncoderConfig(StudentConfig):
     pooling: Pooling | None = None
     prompt: str | None = None
     loss: Literal["mse", "bce"] = "mse"
-    max_length: PositiveInt = BI_ENCODER_LENGTH
+    max_length: PositiveInt = 32
 
     defaults = TRAINER_DEFAULTS | paper_arguments("bi-encoder", "sts")
 
@@ -231,7 +220,7 @@ class CrossEncoderConfig(StudentConfig):
         both_orders: Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI.
     """
 
-    max_length: PositiveInt = CROSS_ENCODER_LENGTH
+    max_length: PositiveInt = 64
     loss: Literal["bce", "mse"] = "bce"
     both_orders: bool = True
 
@@ -266,8 +255,7 @@ class HubConfig:
             `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
         one_repository: Put both encoders of a PLM into folders of one repository, `OWNER/NAME`.
         private: Let only the owner see them. A public repository of that name is then refused.
-        branch_per_cycle: Publish each cycle's encoders too, on branches `cycle-1` and so on, which
-            `distillation.keep_cycles` keeps.
+        branch_per_cycle: Publish each cycle's encoders on branches `cycle-1` ..., which `distillation.keep_cycles` keeps.
         license: License in the model cards, as the Hub writes it (`mit`).
     """
 
@@ -314,10 +302,8 @@ class ContrastiveTrainingConfig(TrainingConfig):
         both_views: Both views are anchors, and negatives of the views on their own side; mirror_bert: True.
         pooling: How a sentence's token vectors become one.
         max_length: Tokens after which a sentence is cut; mirror_bert: 50.
-        prompt: Text in front of every sentence, for PLMs that want one. Default: what the checkpoint says; in a run's
-            step 0, the run's `bi_encoder.prompt`.
-        precision: Arithmetic of training. Default: auto, which takes what the hardware is fast at; in a run's step 0,
-            the run's `distillation.precision`.
+        prompt: Text before every sentence. Default: the checkpoint's; in a run's step 0, the run's `bi_encoder.prompt`.
+        precision: Arithmetic of training. Default: auto, as for scoring; in a run's step 0, `distillation.precision`.
     """
 
     method: Method = "simcse"
@@ -389,17 +375,13 @@ class ScoreConfig:
     """Scores of a file of pairs, or the nearest sentences of each sentence of a file.
 
     Args:
-        model: A bi-encoder or a cross-encoder: a Hub id (owner/name or owner/name@revision), a local folder, or
-            package:folder.
+        model: A bi-encoder or a cross-encoder: a Hub id (owner/name[@revision]), a local folder, or package:folder.
         output: The file to write: .tsv (tabs and line breaks inside a sentence become spaces) or .parquet.
         overwrite: Replace an output that is there already.
         top_k: Number of nearest sentences of each, with data.sentences.
         rerank: A cross-encoder that scores and orders these nearest sentences anew, with data.sentences.
         precision: Arithmetic of the encoder; auto takes what the hardware is fast at. Cosines are float32.
-        batch_tokens: Tokens in a batch, padding included. Default: 4096 on a CPU, 32768 elsewhere.
-        pooling: How token vectors become one. Default: as the checkpoint says.
         max_length: Tokens beyond this are cut. Default: as the checkpoint says.
-        prompt: Text in front of every sentence. Default: as the checkpoint says.
     """
 
     model: Source = ""
@@ -440,11 +422,8 @@ class EvaluationConfig:
         tasks: What they are scored on, one or several: sts12 to sts16, stsb, sickr, qqp, qnli, mrpc; the groups sts,
             sts_sickr (with sickr: the paper's seven) and binary; or a file with sentence1, sentence2 and score.
             Default: with data.dir every set that lies there, else sts_sickr.
-        pooling: Pooling of bi-encoders. Default: what the checkpoint says, else cls.
-        max_length: Tokens of a sentence, or of a cross-encoder's pair, beyond this are cut. Default: the checkpoint's;
-            the paper's bi-encoders have 32.
-        compare: paper sets its figures below each model that is one of its starts, or a run's encoder from such a
-            start.
+        max_length: Tokens beyond this are cut. Default: the checkpoint's; the paper's bi-encoders have 32.
+        compare: paper sets its figures below each model that is one of its starts, or a run's encoder from one.
         seed: Seed of the bootstrap.
     """
 
@@ -473,7 +452,7 @@ class PushConfig:
 
 @dataclass
 class RunConfig:
-    """Trans-Encoder: from unlabelled sentence pairs to a bi-encoder and a cross-encoder.
+    """Trans-Encoder: from unlabelled sentence pairs to a bi- and a cross-encoder.
 
     Args:
         models: The PLMs: one name, or a list of names and mappings.

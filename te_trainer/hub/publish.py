@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from te_trainer.config.commands import names_repository
+from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.escaping import printable
@@ -94,7 +94,7 @@ def _uploads(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], cycles
         base = f"{hub.repo_id}-{name}" if len(names) > 1 else str(hub.repo_id)
         repositories = {base: kinds} if hub.one_repository else {f"{base}-{kind}": [kind] for kind in kinds}
         for repo_id, kinds_in_it in repositories.items():
-            if not names_repository(repo_id):
+            if REPOSITORY.fullmatch(repo_id) is None:
                 raise InputError(f"hub.repo_id: '{repo_id}' cannot name a repository; choose another NAME")
             uploads += [Upload(repo_id, name, kinds_in_it, hub.one_repository, cycle) for cycle in (None, *cycles)]
     return uploads

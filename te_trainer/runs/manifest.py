@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import yaml
 
-from te_trainer.config.parsing import as_mapping, flatten_keys
+from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
@@ -266,9 +266,15 @@ def _damaged_manifest(root: Path) -> Iterator[None]:
 
 def compared_values(config: Any) -> dict[str, Any]:
     """A configuration as `run.yaml` holds it and gives it back: without output folder, Hub and time-out."""
-    values = {key: value for key, value in as_mapping(config).items() if key not in NEVER_COMPARED}
+    values = {key: value for key, value in asdict(config, dict_factory=_section).items() if key not in NEVER_COMPARED}
     plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
     return plain
+
+
+def _section(values: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A section as YAML holds it: keys of TrainingArguments stand beside its own."""
+    section = dict(values)
+    return {**section.pop("training", {}), **section}
 
 
 def _batch_splits(content: dict[str, Any], processes: int) -> Iterator[tuple[tuple[str, str], BatchSplit]]:

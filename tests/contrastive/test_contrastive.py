@@ -289,7 +289,7 @@ def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -
         (["--seed", "-1"], "seed: expected a number from 0"),
         (["--report_to", "[tensorbord]"], "report_to: expected one of tensorboard"),
         (["--ddp_timeout", "0"], "ddp_timeout: expected a number of seconds from 1 to 2147483647, got 0"),
-        (["--config", "none.yaml"], "--config: the file none.yaml does not exist"),
+        (["--config", "none.yaml"], "--config: none.yaml cannot be read"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key(more: list[str], words: str, refused: Callable[..., str]) -> None:
