@@ -255,7 +255,7 @@ class HubConfig:
             `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
         one_repository: Put both encoders of a PLM into folders of one repository, `OWNER/NAME`.
         private: Let only the owner see them. A public repository of that name is then refused.
-        branch_per_cycle: Publish each cycle's encoders on branches `cycle-1` ..., which `distillation.keep_cycles` keeps.
+        branch_per_cycle: Publish all cycles' encoders, on branches `cycle-1` and so on; needs `keep_cycles`.
         license: License in the model cards, as the Hub writes it (`mit`).
     """
 
