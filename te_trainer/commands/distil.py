@@ -43,7 +43,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
 def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.data import PoolManifest
     from te_trainer.distil.cycle import distil as run_cycles
-    from te_trainer.distil.preparation import check_disk, check_models, prepare_pool
+    from te_trainer.distil.preparation import check_models, prepare_pool
     from te_trainer.distil.results import collect_results, count_gold_in_pool, label_statistics
     from te_trainer.distil.stages import DistillationStages
     from te_trainer.distil.truncation import count_run_truncation
@@ -52,9 +52,8 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.files.records import read_json
     from te_trainer.hub import check_hub
     from te_trainer.metrics import TASK_METRICS
-    from te_trainer.models.precision import resolve_precision
     from te_trainer.report import print_results, write_page, write_report
-    from te_trainer.runs.checks import describe_gold, load_gold_sets
+    from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
     from te_trainer.runs.finished import refuse_missing_encoders
     from te_trainer.runs.layout import truncation_record
     from te_trainer.runs.progress import RunProgress
@@ -79,13 +78,14 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     # Models, gold scores, pool
     ################
     plan: DistillationPlan = manifest.plan
-    check_models(plan)
+    check_loggers(config.report_to)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         begins = manifest.begun is None
+        needed = check_models(plan)
         check_hub(config.hub, list(plan.models), plan.kinds, ask=begins)
         if begins:
-            check_disk(plan, root)
+            check_space(root, needed)
         prepare_pool(manifest, dev, tests)
         count_run_truncation(plan, layout)
     state.wait_for_everyone()
@@ -114,7 +114,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             trains_start=config.step0 is not None,
             pairs=pool.num_rows,
             pool=pool.fingerprint,
-            precision=resolve_precision(config.distillation.precision),
+            precision=plan.precision,
         )
         stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)
         run_cycles(
@@ -130,9 +130,9 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     ################
     stages.keep_best_encoders()
     if state.is_main_process:
-        results = collect_results(stages.selection, config.distillation.students, scorer)
+        results = collect_results(stages.selection, scorer)
         results["truncation"] = truncations
-        results["labels"] = label_statistics(stages.selection, config.distillation.students)
+        results["labels"] = label_statistics(stages.selection)
         results["overlap"] = count_gold_in_pool(pairs, dev, tests)
     stages.remove_cycle_encoders()
     if state.is_main_process:

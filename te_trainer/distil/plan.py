@@ -10,6 +10,7 @@ from te_trainer.config.defaults import CYCLES, paper_arguments
 from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.models import Checkpoint, resolve_checkpoint
+from te_trainer.models.precision import Precision, resolve_precision
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import Source, pin_commits
 
@@ -69,6 +70,8 @@ class DistillationPlan:
         models: The PLMs by their names, in the configuration's order.
         kinds: Kinds of encoders that a cycle trains.
         cycles: Number of cycles.
+        precision: Arithmetic of labelling.
+        commits: Commits of the Hub's models and data sets, by name.
         keeps_all_cycles: Whether the encoders of all cycles stay until the run ends; `agreement` chooses when it has
             seen them all.
     """
@@ -77,6 +80,8 @@ class DistillationPlan:
     models: dict[str, ModelPlan]
     kinds: tuple[Kind, ...]
     cycles: int
+    precision: Precision
+    commits: dict[str, dict[str, str]]
     keeps_all_cycles: bool
 
     @property
@@ -101,13 +106,15 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     """
     check_section("bi_encoder", config.bi_encoder)
     check_section("cross_encoder", config.cross_encoder)
-    pin_commits(start_names(config), data_sources(config))
+    commits = pin_commits(start_names(config), data_sources(config))
     distillation = config.distillation
     return DistillationPlan(
         config=config,
         models={model.name: _plan_model(config, model, processes) for model in config.models},
         kinds=trained_kinds(config),
         cycles=distillation.cycles or CYCLES[distillation.task],
+        precision=resolve_precision(distillation.precision),
+        commits=commits,
         keeps_all_cycles=distillation.keep_cycles or distillation.selection == "agreement",
     )
 

@@ -10,46 +10,52 @@ from typing import Any
 from te_trainer.config.schema import RunConfig
 from te_trainer.contrastive.preparation import read_sentences
 from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_pool
-from te_trainer.distil.plan import DistillationPlan, data_sources, start_names
+from te_trainer.distil.plan import DistillationPlan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.models.lora import adapted_on_meta, parameter_counts
-from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
-from te_trainer.runs.commits import hub_commits
+from te_trainer.models.lora import parameter_counts, put_adapters
+from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 
 
-def check_models(plan: DistillationPlan) -> None:
-    """Refuse models and loggers that cannot be used.
+def check_models(plan: DistillationPlan) -> int:
+    """Refuse models that cannot be used.
+
+    Returns:
+        Bytes that the run's encoders and checkpoints take. All weights are float32. A checkpoint holds them and AdamW's
+        two moments, and three checkpoints lie there while the newest is written; with LoRA, only what is trained is in
+        them. Beside them, each kind of encoder a PLM, of this cycle and of the best one, or of all cycles.
 
     Raises:
         InputError: A checkpoint of the wrong kind, a tokenizer without padding, a length that a model does not have.
     """
+    lora, kept = plan.config.lora, plan.cycles if plan.keeps_all_cycles else 2
+    encoders, trained = 0, 0
     for model in plan.models.values():
         for kind, encoder in model.encoders.items():
+            start, length = encoder.start, encoder.max_length
             if kind == "cross-encoder":
-                CrossEncoder.check(encoder.start, encoder.max_length, "cross_encoder.")
+                CrossEncoder.check(start, length, "cross_encoder.")
             else:
-                BiEncoder.check(
-                    encoder.start,
-                    encoder.pooling,
-                    max_length=encoder.max_length,
-                    prompt=encoder.prompt,
-                    section="bi_encoder.",
-                )
-            if plan.config.lora.rank:
-                adapted_on_meta(encoder.start, kind, plan.config.lora)
+                prompt = encoder.prompt
+                BiEncoder.check(start, encoder.pooling, max_length=length, prompt=prompt, section="bi_encoder.")
+            empty = start.empty_model(kind)
+            weights = 4 * empty.num_parameters()
+            encoders += (kept + 1 + (model.step0 is not None and kind == "bi-encoder")) * weights
+            if lora.rank:
+                weights = 4 * parameter_counts(put_adapters(empty, kind, lora, start.name))[0]
+            trained = max(trained, weights)
         if model.step0 is not None:
             model.step0.check()
-            pooling, trained = model.encoders["bi-encoder"].pooling, model.step0.section.pooling
-            if pooling not in {None, trained}:
+            pooling, trained_pooling = model.encoders["bi-encoder"].pooling, model.step0.section.pooling
+            if pooling not in {None, trained_pooling}:
                 raise InputError(
-                    f"distillation.step0: contrastive.pooling is {trained}, but {model.name}'s pooling is {pooling}; "
-                    "set both to the same"
+                    f"distillation.step0: contrastive.pooling is {trained_pooling}, but {model.name}'s pooling is "
+                    f"{pooling}; set both to the same"
                 )
-    check_loggers(plan.config.report_to)
+    return encoders + 3 * 3 * trained
 
 
 def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()) -> None:
@@ -65,8 +71,6 @@ def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, t
         InputError: A source cannot be read, or a source, a model or a gold score has changed since the run began.
     """
     config, plan = manifest.config, manifest.plan
-    fixed = [*gold_fingerprints(dev, tests), *model_fingerprints(plan)]
-    manifest.refuse_changes(fixed)
     layout = manifest.layout
     with (
         _read_pool(config, layout) as (pool, folder),
@@ -77,8 +81,8 @@ def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, t
         if sentences is not None:
             texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))
             entries["step0"] = {"sentences": sentences.num_rows}
-        entries |= hub_commits(start_names(config), data_sources(config))
-        manifest.begin_or_continue([*texts, *fixed], **entries)
+        fixed = [*gold_fingerprints(dev, tests), *model_fingerprints(plan)]
+        manifest.begin_or_continue([*texts, *fixed], **entries, **plan.commits)
 
 
 @contextlib.contextmanager
@@ -121,28 +125,6 @@ def read_step0_sentences(plan: DistillationPlan, final: Path, pool: Path) -> Ite
             if model.step0 is not None:
                 model.step0.check_batch(sentences.num_rows)
         yield sentences
-
-
-def check_disk(plan: DistillationPlan, root: Path) -> None:
-    """Refuse to begin where checkpoints and encoders will not fit.
-
-    All weights are float32. A checkpoint holds them and AdamW's two moments, and three checkpoints lie there while the
-    newest is written; with LoRA, only what is trained is in them. Beside them, each kind of encoder a PLM, of this
-    cycle and of the best one, or of all cycles.
-
-    Raises:
-        InputError: says how much is needed and how much is free.
-    """
-    kept = plan.cycles if plan.keeps_all_cycles else 2
-    encoders, trained = 0, 0
-    for model in plan.models.values():
-        for kind, encoder in model.encoders.items():
-            weights = 4 * encoder.start.empty_model(kind).num_parameters()
-            encoders += (kept + 1 + (model.step0 is not None and kind == "bi-encoder")) * weights
-            if plan.config.lora.rank:
-                weights = 4 * parameter_counts(adapted_on_meta(encoder.start, kind, plan.config.lora))[0]
-            trained = max(trained, weights)
-    check_space(root, encoders + 3 * 3 * trained)
 
 
 def model_fingerprints(plan: DistillationPlan) -> list[Fingerprint]:

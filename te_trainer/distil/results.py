@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.config.schema import Kind, Students
+from te_trainer.config.schema import Kind
 from te_trainer.data import GoldSet, count_overlaps
 from te_trainer.distil.cycle import HALF_CYCLES
 from te_trainer.distil.selection import Selection, agreement
@@ -20,12 +20,11 @@ from te_trainer.runs.scoring import Scorer
 TRAINING_FACTS = ("steps", "seconds", "loss", "num_input_tokens_seen")
 
 
-def collect_results(selection: Selection, students: Students, scorer: Scorer) -> dict[str, Any]:
+def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     """Put the records of all stages together.
 
     Args:
         selection: Says which cycles are kept, and gives the records of the run.
-        students: Which encoders a cycle trains.
         scorer: Scores the predictions of ensembles.
 
     Returns:
@@ -34,7 +33,7 @@ def collect_results(selection: Selection, students: Students, scorer: Scorer) ->
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
     """
     store, names = selection.store, selection.names
-    kinds: list[Kind] = [student for _, student in HALF_CYCLES[students]]
+    kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
 
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         return dict(store.scores(EncoderKey(cycle, name, kind))["scores"])
@@ -67,12 +66,12 @@ def collect_results(selection: Selection, students: Students, scorer: Scorer) ->
     if selection.how == "agreement":
         results["agreement"] = {name: selection.agreement(name) for name in names}
     return results | {
-        "seconds": _seconds(selection, students),
+        "seconds": _seconds(selection),
         "environment": describe_environment(store.precision),
     }
 
 
-def label_statistics(selection: Selection, students: Students) -> dict[str, Any]:
+def label_statistics(selection: Selection) -> dict[str, Any]:
     """What is known of each encoder without gold: the labels that it gave to the pool, and its training.
 
     Returns:
@@ -86,7 +85,7 @@ def label_statistics(selection: Selection, students: Students) -> dict[str, Any]
     cycles = []
     for cycle in range(1, store.cycles + 1):
         entry: dict[str, Any] = {"cycle": cycle} | {name: {} for name in names}
-        for teacher, student in HALF_CYCLES[students]:
+        for teacher, student in _half_cycles(selection):
             learnt = selection.combine(store.labels(EncoderKey.teacher(cycle, name, teacher)) for name in names)
             for name in names:
                 key = EncoderKey(cycle, name, student)
@@ -123,7 +122,7 @@ def _statistics(labels: np.ndarray) -> dict[str, float | int]:
     return {"mean": float(mean), "std": float(std), "distinct": len(np.unique(labels))}
 
 
-def _seconds(selection: Selection, students: Students) -> dict[str, float]:
+def _seconds(selection: Selection) -> dict[str, float]:
     """Seconds by what was done in them, and their total."""
     store = selection.store
     starts = [EncoderKey(0, name, "bi-encoder") for name in selection.names]
@@ -136,7 +135,7 @@ def _seconds(selection: Selection, students: Students) -> dict[str, float]:
     records: dict[str, list[dict[str, Any]]] = {}
     if store.trains_start:
         records["step0"] = [store.training_record(key) for key in starts]
-    for teacher, student in HALF_CYCLES[students]:
+    for teacher, student in _half_cycles(selection):
         teachers = [key for key in (*starts, *trained) if key.kind == teacher and store.has_labels(key)]
         learners = [key for key in trained if key.kind == student]
         records[f"label_{teacher.split('-')[0]}"] = [store.label_record(key) for key in teachers]
@@ -144,3 +143,7 @@ def _seconds(selection: Selection, students: Students) -> dict[str, float]:
     records["evaluate"] = [store.scores(key) for key in (*starts, *trained)]
     seconds = {stage: sum(record["seconds"] for record in entries) for stage, entries in records.items()}
     return {stage: round(value, 3) for stage, value in (seconds | {"total": sum(seconds.values())}).items()}
+
+
+def _half_cycles(selection: Selection) -> tuple[tuple[Kind, Kind], ...]:
+    return HALF_CYCLES["both" if "cross-encoder" in selection.kinds else "bi-encoder"]

@@ -13,7 +13,6 @@ from transformers.pytorch_utils import Conv1D
 from te_trainer.config.schema import Kind, LoraConfig
 from te_trainer.errors import InputError
 from te_trainer.models import Encoder
-from te_trainer.models.checkpoint import Checkpoint
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -38,13 +37,12 @@ def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> pef
     )
 
 
-def adapted_on_meta(checkpoint: Checkpoint, kind: Kind, settings: LoraConfig) -> peft.PeftModel:
-    """A checkpoint's model with adapters, without weights; made in a moment.
+def put_adapters(model: PreTrainedModel, kind: Kind, settings: LoraConfig, name: str) -> peft.PeftModel:
+    """Put adapters on an encoder's model, which may have no weights; `name` is the checkpoint's.
 
     Raises:
         InputError: No layer has a name among `target_modules`, or such a layer cannot have an adapter.
     """
-    model = checkpoint.empty_model(kind)
     linear = {
         path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)
     }
@@ -54,7 +52,7 @@ def adapted_on_meta(checkpoint: Checkpoint, kind: Kind, settings: LoraConfig) ->
         wanted = settings.target_modules
         raise InputError(
             f"lora.target_modules: {wanted if isinstance(wanted, str) else ', '.join(wanted)} names no layer of model "
-            f"{checkpoint.name} that can have an adapter; take all-linear, or some of {', '.join(sorted(linear))}"
+            f"{name} that can have an adapter; take all-linear, or some of {', '.join(sorted(linear))}"
         ) from None
 
 

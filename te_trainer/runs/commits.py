@@ -15,19 +15,24 @@ from te_trainer.models.locate import commit_of, locate, pin
 Source = tuple[str, str | None]  # what is read, and the folder that benchmark sets would lie in
 
 
-def pin_commits(models: Sequence[str] = (), sources: Iterable[Source] = ()) -> None:
+def pin_commits(models: Sequence[str] = (), sources: Iterable[Source] = ()) -> dict[str, dict[str, str]]:
     """Resolve the Hub's names once for all ranks, and put the models' small files into each node's cache.
+
+    Returns:
+        The commits, as `hub_commits` gives them.
 
     Raises:
         InputError: A model cannot be had.
     """
     state = process_state()
     commits: list[Any] = [hub_commits(models, sources) if state.is_main_process else None]
-    pin_begun(broadcast_object_list(commits)[0])
+    pinned: dict[str, dict[str, str]] = broadcast_object_list(commits)[0]
+    pin_begun(pinned)
     # one process of a node downloads; the others read the files from its cache
     with state.local_main_process_first():
         for name in models:
             locate(name, weights=False)
+    return pinned
 
 
 def pin_begun(manifest: dict[str, Any]) -> None:

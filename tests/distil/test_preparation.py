@@ -28,9 +28,9 @@ from te_trainer.config.commands import parse
 from te_trainer.config.schema import DataConfig
 from te_trainer.data import build_pool
 from te_trainer.distil.plan import make_plan
-from te_trainer.distil.preparation import check_disk, check_models, prepare_pool
+from te_trainer.distil.preparation import check_models, prepare_pool
 from te_trainer.errors import InputError
-from te_trainer.runs.checks import load_gold_sets
+from te_trainer.runs.checks import check_space, load_gold_sets
 from te_trainer.runs.manifest import RunManifest
 
 PAIRS = "sentence1\tsentence2\nmy router blinks red\tred light on the router\nno sound\tthe speaker is silent\n"
@@ -269,7 +269,8 @@ def test_a_run_that_will_not_fit_is_refused(tiny: Path, tmp_path: Path, monkeypa
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     with pytest.raises(InputError, match=rf"^output_dir: {tmp_path}/runs/new needs about .* are free"):
-        check_disk(make_plan(parse(tiny_arguments(tiny, tmp_path / "runs" / "new")), 1), tmp_path / "runs" / "new")
+        needed = check_models(make_plan(parse(tiny_arguments(tiny, tmp_path / "runs" / "new")), 1))
+        check_space(tmp_path / "runs" / "new", needed)
 
 
 # ---------------------------------------------------------------- what may not change

@@ -21,7 +21,7 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
-from te_trainer.models.lora import adapted_on_meta, merge_saved, parameter_counts, peft_config
+from te_trainer.models.lora import merge_saved, parameter_counts, peft_config, put_adapters
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
@@ -113,7 +113,8 @@ def test_adapters_and_the_whole_head_are_trained_and_nothing_else(
 @pytest.mark.parametrize("kind", KINDS)
 def test_parameters_are_counted_as_they_are_in_the_plain_model(kind: str, plms: dict[str, str]) -> None:
     plain = load(kind, plms["bert"]).model
-    adapted: Any = adapted_on_meta(resolve_checkpoint(plms["bert"]), kind, SETTINGS)  # type: ignore[arg-type]
+    empty = resolve_checkpoint(plms["bert"]).empty_model(kind)  # type: ignore[arg-type]
+    adapted: Any = put_adapters(empty, kind, SETTINGS, "bert")  # type: ignore[arg-type]
     trainable, total = parameter_counts(adapted)
     lora = sum(weight.numel() for name, weight in adapted.named_parameters() if "lora_" in name)
     head = sum(
@@ -269,4 +270,5 @@ def test_layers_that_are_not_there_or_cannot_be_adapted_are_named(
     kind: Any, targets: list[str] | str, plms: dict[str, str]
 ) -> None:
     with pytest.raises(InputError, match=r"lora\.target_modules: .*some of .*key, .*query, value"):
-        adapted_on_meta(resolve_checkpoint(plms["bert"]), kind, LoraConfig(rank=4, target_modules=targets))
+        empty = resolve_checkpoint(plms["bert"]).empty_model(kind)
+        put_adapters(empty, kind, LoraConfig(rank=4, target_modules=targets), "bert")
