@@ -36,7 +36,7 @@ def folded(name: str) -> str:
 def check_model_names(names: Sequence[str]) -> None:
     """Refuse names of PLMs that cannot name folders in a run's folder, and two that are alike."""
     taken = RUN_FOLDER_NAMES | RESULT_KEYS | {folded(name) for name in names if CYCLE_FOLDER.fullmatch(folded(name))}
-    _check_names(names, "models", "a model's folder", taken, "give another name")
+    _check_names(names, "models", "entries", "a model's folder", taken, "give another name")
 
 
 def check_set_names(names: Sequence[str], key: str, taken: Collection[str] = SCORE_COLUMNS) -> None:
@@ -46,7 +46,7 @@ def check_set_names(names: Sequence[str], key: str, taken: Collection[str] = SCO
         key: Key of the configuration that names the sets.
         taken: Names that a table of scores has for other columns.
     """
-    _check_names(names, key, "a set with gold scores", taken, "rename the file")
+    _check_names(names, key, "sets", "a set with gold scores", taken, "rename the file")
 
 
 def check_path(path: str, key: str, is_file: bool = False) -> None:
@@ -65,7 +65,7 @@ def can_be_looked_up(source: str) -> bool:
     return all(len(part) <= LONGEST_FILE_NAME for part in source.encode("utf-8", "surrogateescape").split(b"/"))
 
 
-def _check_names(names: Sequence[str], key: str, kind: str, taken: Collection[str], fix: str) -> None:
+def _check_names(names: Sequence[str], key: str, named: str, kind: str, taken: Collection[str], fix: str) -> None:
     seen: dict[str, str] = {}
     for name in names:
         reason = _fault(name) or ("something else has that name" if folded(name) in taken else None)
@@ -73,7 +73,7 @@ def _check_names(names: Sequence[str], key: str, kind: str, taken: Collection[st
             raise InputError(f"{key}: '{name}' cannot name {kind}: {reason}; {fix}")
         if (other := seen.setdefault(folded(name), name)) != name or names.count(name) > 1:
             same = f"'{other}' and '{name}' differ only in case or in the form of characters"
-            raise InputError(f"{key}: {same if other != name else f'two sets are named {name!r}'}; {fix}")
+            raise InputError(f"{key}: {same if other != name else f'two {named} are named {name!r}'}; {fix}")
 
 
 def _fault(name: str) -> str | None:
