@@ -91,8 +91,7 @@ def parse_score(argv: Sequence[str] | None = None) -> ScoreConfig:
     data = config.data
     _require(config.model, "model", "a bi-encoder or a cross-encoder, e.g. --model runs/my/bert/bi-encoder")
     if (data.pairs is None) == (data.sentences is None):
-        which = "neither is" if data.pairs is None else "both are"
-        raise InputError(f"data: {which} given of data.pairs and data.sentences; name one of them")
+        raise InputError("data: name either data.pairs or data.sentences, and not both")
     if data.pairs is not None:
         top_k = config.top_k if config.top_k != ScoreConfig.top_k else None
         of_search = {"top_k": top_k, "rerank": config.rerank, "data.queries": data.queries, "data.column": data.column}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-from copy import deepcopy
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -43,19 +42,23 @@ def stand_in(entry: Any) -> str:
     return "roberta" if "roberta" in json.dumps(entry).lower() else "bert"
 
 
-def different_runs() -> list[Path]:
-    """Recipes whose two steps differ: many differ in models, pooling and sources only."""
-    found: dict[str, Path] = {}
+def covering_runs() -> list[Path]:
+    """Recipes that together have every setting of all of them; numbers, pooling and sources make no other run."""
+    settings = {}
     for path in MAIN_JOB:
-        content = deepcopy(CONTENT[path])
-        content["models"] = len(entries(content["models"]))
-        content["data"] = ["dev" in content["data"], "extra" in content["data"]]
-        content["distillation"] = {"task": "sts"} | content.get("distillation", {})
-        for section, key in (("distillation", "cycles"), ("bi_encoder", "pooling")):
-            content[section].pop(key, None)
-        del content["output_dir"]
-        found.setdefault(json.dumps(content, sort_keys=True), path)
-    return list(found.values())
+        content = CONTENT[path]
+        settings[path] = {
+            (section, key, "" if isinstance(value, int | float) and not isinstance(value, bool) else str(value))
+            for section in ("distillation", "lora", "bi_encoder", "cross_encoder")
+            for key, value in content.get(section, {}).items()
+            if key not in {"cycles", "pooling"}
+        } | {("models", "one" if len(entries(content["models"])) == 1 else "several", stand_in(content["models"]))}
+        settings[path] |= {("data", key, "") for key in content["data"]}
+    chosen, left = [], set().union(*settings.values())
+    while left:
+        chosen.append(max(settings, key=lambda path: len(settings[path] & left)))
+        left -= settings[chosen[-1]]
+    return chosen
 
 
 def default_values(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -146,7 +149,7 @@ def test_accelerate_reads_its_configurations(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", different_runs(), ids=recipe_name)
+@pytest.mark.parametrize("path", covering_runs(), ids=recipe_name)
 def test_two_steps_run(
     path: Path, plms: dict[str, Path], binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
