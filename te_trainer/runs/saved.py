@@ -14,7 +14,7 @@ from transformers import TrainerState
 from te_trainer.errors import InputError
 from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.models.tokenizer import TOKENIZER_FILES
-from te_trainer.trainers.callbacks import WHOLE_MARK
+from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 
 def check_checkpoint(folder: Path) -> None:

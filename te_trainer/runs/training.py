@@ -37,7 +37,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.callbacks import WHOLE_MARK, last_whole_checkpoint
+from te_trainer.trainers.checkpoint_mark import WHOLE_MARK, last_whole_checkpoint
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
 
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError
+from te_trainer.trainers.checkpoint_mark import mark_whole
 
-WHOLE_MARK = "checkpoint-is-whole"
 LOWER_RATE_HINT = "try a lower learning rate"
 
 
@@ -40,21 +39,14 @@ class EvaluateEachEpoch(TrainerCallback):
 
 
 class MarkWholeCheckpoints(TrainerCallback):
-    """Mark a checkpoint once all of it is written: a run may be killed in the middle of one.
-
-    The mark lists the files with their sizes in bytes, because a Trainer resumes silently where a state is missing.
-    """
+    """Mark a checkpoint once all processes have written their part."""
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         process_state().wait_for_everyone()
         folder = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         # a trial of a hyper-parameter search saves in a folder of its own
         if state.is_world_process_zero and folder.is_dir():
-            files = [path for path in sorted(folder.rglob("*")) if path.is_file() and WHOLE_MARK not in path.name]
-            sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
-            partial = folder / f".{WHOLE_MARK}"
-            partial.write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
-            partial.replace(folder / WHOLE_MARK)
+            mark_whole(folder)
 
 
 class StopOnNaN(TrainerCallback):
@@ -87,9 +79,3 @@ class StopOnNaN(TrainerCallback):
     def _raise_if_bad(self) -> None:
         if self.first_bad_step is not None and (step := int(self.first_bad_step)):
             raise DivergedError(f"the loss is nan or infinite at step {step}; {LOWER_RATE_HINT}")
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint in a folder that was written to its end; None where there is none."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE_MARK}")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None

@@ -28,15 +28,7 @@ ACTIVATIONS: dict[type[nn.Module], Any] = {nn.Sigmoid: "sigmoid", nn.Identity: "
 
 
 def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) -> AnyEncoder:
-    """The encoder that a user's model stands for. A model object is trained itself; its weights are not copied.
-
-    Args:
-        model: An encoder; a Hub id, folder, `package:folder` or `Path`; an object of sentence-transformers of the same
-            kind; or a model of transformers with its tokenizer.
-        kind: `BiEncoder` or `CrossEncoder`.
-        tokenizer: The trainer's `processing_class`.
-        seed: Seed of the new head of a cross-encoder.
-    """
+    """The encoder that a user's model stands for. A model object is trained itself; its weights are not copied."""
     theirs: Any = getattr(sys.modules.get("sentence_transformers"), SENTENCE_TRANSFORMERS_CLASS[kind], ())
     if isinstance(model, (str, Path)):
         # a new head is drawn before the Trainer seeds anything

@@ -14,7 +14,7 @@ from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
 
 from te_trainer.models.model_card import PIPELINE_TAGS, card_tags, render_card
-from te_trainer.trainers.callbacks import WHOLE_MARK
+from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 TEMPLATE = Path(__file__).with_name("card.md")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -140,17 +140,7 @@ def trainer_card(
     dataset: str | list[str] | None = None,
     dataset_args: str | list[str] | None = None,
 ) -> str:
-    """The model card of a trainer's encoder as it is now, with the metrics of the last evaluation.
-
-    Args:
-        trainer: A `BiEncoderTrainer` or a `CrossEncoderTrainer`.
-        language, license, tags: Metadata of the card; nothing is asked of the Hub.
-        model_name: Title of the card; defaults to the name of the repository or of the folder.
-        finetuned_from: The base model; defaults to the one that the encoder was loaded from, if it is on the Hub.
-        tasks: Replaces the pipeline tag.
-        dataset_tags: Names of data sets on the Hub, for the metadata.
-        dataset, dataset_args: Names of data sets, for the text.
-    """
+    """The model card of a trainer's encoder as it is now; the arguments are those of `Trainer.create_model_card`."""
     encoder, args = trainer.encoder, trainer.args
     base = finetuned_from or base_model(encoder.model)
     repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name

@@ -26,7 +26,7 @@ from te_trainer.data import PoolManifest
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models import CrossEncoder as OurCrossEncoder
-from te_trainer.trainers.callbacks import WHOLE_MARK
+from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 

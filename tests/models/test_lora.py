@@ -28,7 +28,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.callbacks import last_whole_checkpoint
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
 KINDS = ["bi-encoder", "cross-encoder"]
 SETTINGS = LoraConfig(rank=4)

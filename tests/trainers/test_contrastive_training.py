@@ -22,7 +22,7 @@ from te_trainer.labelling import score_pairs
 from te_trainer.losses import info_nce
 from te_trainer.models import BiEncoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-from te_trainer.trainers.callbacks import last_whole_checkpoint
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 from te_trainer.trainers.contrastive import HEAD_NAME, ProjectionHead, SentenceViews, drop_saved_head, mask_span
 from te_trainer.trainers.sampler import ViewSampler
 

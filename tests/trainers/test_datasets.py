@@ -16,7 +16,7 @@ from test_training_loop import KINDS, At, Killed, kill, labelled, recording, sam
 
 from te_trainer.errors import InputError
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-from te_trainer.trainers.callbacks import last_whole_checkpoint
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
 
 def rows(count: int = 4, **changed: Any) -> list[dict[str, Any]]:

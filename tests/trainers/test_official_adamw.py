@@ -20,7 +20,7 @@ from te_trainer.config.schema import CrossEncoderConfig
 from te_trainer.errors import InputError
 from te_trainer.runs.checks import check_section
 from te_trainer.trainers import CrossEncoderTrainingArguments
-from te_trainer.trainers.callbacks import last_whole_checkpoint
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
 
 def weights_of(model: Any) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.callbacks import WHOLE_MARK, last_whole_checkpoint
+from te_trainer.trainers.checkpoint_mark import WHOLE_MARK, last_whole_checkpoint
 
 KINDS = ["bi-encoder", "cross-encoder"]
 PAIRS, BATCH, EPOCH = 20, 4, 5  # examples, examples in a batch, steps in an epoch
