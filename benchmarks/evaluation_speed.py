@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
 from te_trainer.data import GoldSet, load_gold
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.runs.quiet import quiet_libraries
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, load_from_disk
 
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.runs.quiet import quiet_libraries
 
 ROOT = Path(__file__).parents[1]

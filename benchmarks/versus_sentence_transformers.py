@@ -31,7 +31,7 @@ from floor import real_tokens
 
 from te_trainer.data import load_gold
 from te_trainer.data.readers import read_rows
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.runs.environment import library_versions
 
 ROOT = Path(__file__).parents[1]

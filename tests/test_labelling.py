@@ -27,7 +27,7 @@ from te_trainer.errors import DivergedError
 from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import Pooling as PoolingName
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.models.packed import pack
 from te_trainer.models.packed.batches import BATCH_MULTIPLE, ROW_MULTIPLE, packed_batches, padded_batches, row_length
 

@@ -31,7 +31,7 @@ from te_trainer.data import outputs
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder, check_encoder, load_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.runs.command import run_command
 
 RECIPE = ROOT / "recipes" / "score.py"

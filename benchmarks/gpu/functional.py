@@ -277,7 +277,7 @@ def check_alone(folder: Path) -> None:
     from datasets import Dataset
 
     from te_trainer import BiEncoder, BiEncoderTrainer, CrossEncoderTrainer, score_pairs
-    from te_trainer.models.locate import locate
+    from te_trainer.models.model_names import locate
 
     folder.mkdir(parents=True)
     os.chdir(folder)

@@ -164,7 +164,7 @@ def random_bert(name: str, **sizes: int) -> str:
     if not folder.exists():
         from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
 
-        from te_trainer.models.locate import locate
+        from te_trainer.models.model_names import locate
 
         set_seed(0)
         own = folder.with_name(f"{name}-{os.getpid()}")

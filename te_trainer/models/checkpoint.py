@@ -1,4 +1,4 @@
-"""A model's name, resolved once: where its files lie, at which commit, and what they say of the model."""
+"""A checkpoint: what the files behind a model's name say, whether they can start an encoder, and its weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import hashlib
 import inspect
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,24 +25,16 @@ from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import Kind
 from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
 from te_trainer.models.decoders import is_decoder, prepare_model
-from te_trainer.models.limits import check_config, check_length, check_sizes, check_vocabulary, position_limit
-from te_trainer.models.locate import commit_of, locate, with_revision
+from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
+from te_trainer.models.model_names import commit_of, locate
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
 from te_trainer.models.tokenizer import read_tokenizer
-from te_trainer.models.weights import check_weight_files, refuse_misfits, refuse_stand_ins
+from te_trainer.models.weights import refuse_misfits, refuse_stand_ins
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model that can start an encoder; made by `resolve_checkpoint`.
-
-    Args:
-        name: Hub id (`owner/name@revision` where one is chosen), local folder or `package:folder`, as a user wrote it.
-        commit: Commit of a Hub model; None of a local folder.
-        files: The folder of the model's configuration, tokenizer and weights.
-        layout: What sentence-transformers has written beside them.
-        config: The model's configuration; not to be changed.
-    """
+    """A model that can start an encoder, with the commit of a Hub model; made by `resolve_checkpoint`."""
 
     name: str
     commit: str | None
@@ -111,10 +103,8 @@ class Checkpoint:
         Raises:
             InputError: The tokenizer, the weights, the vocabulary or the length do not fit.
         """
-        tokenizer = self.tokenizer
-        # last: the weights of a Hub model are large, and may have to be downloaded first
-        model = self._from_pretrained(kind, device_map="meta", ignore_mismatched_sizes=True)
-        self._check_fit(kind, model, tokenizer, self.max_length if max_length is None else max_length, section)
+        arguments = {"device_map": "meta", "ignore_mismatched_sizes": True}
+        self._load(kind, self.tokenizer, max_length, f"{section}max_length", arguments)
 
     def load(self, kind: Kind, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The model of an encoder, in float32 whatever the checkpoint's dtype, and its tokenizer.
@@ -123,8 +113,7 @@ class Checkpoint:
             InputError: As `check`.
         """
         tokenizer = self.load_tokenizer()
-        model = self._from_pretrained(kind)
-        self._check_fit(kind, model, tokenizer, max_length)
+        model = self._load(kind, tokenizer, max_length, "max_length", {})
         model.config.return_dict = True  # configurations made for TorchScript say otherwise
         if self.commit is not None:
             # what is saved of the model names its start so, and not by a folder of this machine
@@ -133,48 +122,40 @@ class Checkpoint:
             prepare_model(model, tokenizer)
         return model, tokenizer
 
-    def _from_pretrained(self, kind: Kind, **arguments: Any) -> PreTrainedModel:
+    def _load(
+        self,
+        kind: Kind,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None,
+        length_key: str,
+        arguments: dict[str, Any],
+    ) -> PreTrainedModel:
         locate(self.name, weights=True)
-        check_weight_files(self.files, self.config)
         auto: Any = AutoModel
         if kind == "cross-encoder":
             auto, arguments = AutoModelForSequenceClassification, arguments | {"num_labels": 1}
         try:
             model, info = auto.from_pretrained(
-                self.files.folder,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **arguments,
+                self.files.folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **arguments
             )
         except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
             reason = first_line(error)
+            if reason.startswith("Weights only load failed"):  # torch goes on with how to load a pickle all the same
+                reason = "pytorch_model.bin is broken, or holds more than weights; save the model with save_pretrained"
             raise self.files.refusal(f"its configuration and weights make no model ({reason})") from None
         refuse_misfits(self.files, model, info, new_head=kind == "cross-encoder" and self.kind != "cross-encoder")
-        return cast(PreTrainedModel, model)
-
-    def _check_fit(
-        self,
-        kind: Kind,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-        section: str = "",
-    ) -> None:
         check_vocabulary(self.files, model, tokenizer)
-        sides = 1 if kind == "bi-encoder" else 2
-        check_length(self.name, model, tokenizer, max_length, f"{section}max_length", sides)
-
-
-_resolved: dict[str, tuple[Any, Checkpoint]] = {}  # by name, with what the folder held
+        length = self.max_length if max_length is None else max_length
+        check_length(self.name, model, tokenizer, length, length_key, sides=1 if kind == "bi-encoder" else 2)
+        return cast(PreTrainedModel, model)
 
 
 def resolve_checkpoint(name: str | Checkpoint, revision: str | None = None) -> Checkpoint:
     """The checkpoint of a name; its configuration is read once, and again where a file of a local folder has changed.
 
     Args:
-        name: Hub id, local folder, `package:folder`, or a checkpoint, which is given back.
-        revision: Branch, tag or commit of a Hub id.
+        name: What `models.model_names` says, or a checkpoint, which is given back.
+        revision: Branch, tag or commit of a Hub id; `owner/name@revision` says the same.
 
     Raises:
         InputError: There is no such model, it is neither an encoder nor a decoder (but both, as T5 is), it needs code
@@ -185,12 +166,10 @@ def resolve_checkpoint(name: str | Checkpoint, revision: str | None = None) -> C
             raise name.files.refusal(f"the checkpoint is resolved already; leave out revision='{revision}'")
         return name
     if revision is not None:
-        name = with_revision(name, revision)
+        name = f"{name}@{revision}"
     folder = Path(locate(name, weights=False))
-    state = folder, *(_file_state(path) for path in sorted([*folder.glob("*"), *folder.glob("*/*")]))
-    if name not in _resolved or _resolved[name][0] != state:
-        _resolved[name] = state, _read(name, folder)
-    return _resolved[name][1]
+    files = [path for path in [*folder.glob("*"), *folder.glob("*/*")] if path.is_file()]
+    return _read(name, folder, frozenset((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
 
 
 def has_pooler(config: PretrainedConfig) -> bool:
@@ -199,34 +178,16 @@ def has_pooler(config: PretrainedConfig) -> bool:
     return "add_pooling_layer" in inspect.signature(model_class).parameters
 
 
-def _read(name: str, folder: Path) -> Checkpoint:
+@cache
+def _read(name: str, folder: Path, state: frozenset[tuple[Path, int, int]]) -> Checkpoint:
+    """Read a checkpoint; `state` tells the files of a folder from the same files after a change."""
     layout = read_layout(CheckpointFiles(name, folder))
     files = CheckpointFiles(name, folder / layout.modules.get("Transformer", ""))
-    commit = commit_of(name)
     refuse_stand_ins(files)
-    content = files.read_json("config.json", dict) or {}
-    check_sizes(files, content)
-    architectures = content.get("architectures") or []
-    files.check_value("config.json", "architectures", architectures, list)
-    if not all(isinstance(architecture, str) for architecture in architectures):
-        raise files.refusal("architectures in config.json are no names; correct the file")
+    files.read_json("config.json", dict)
     try:
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:  # families raise many kinds for values that they cannot use
-        if "auto_map" in content and "trust_remote_code" in str(error):
-            raise files.refusal(
-                "it needs code of its own (auto_map in config.json), which te_trainer does not run; start from a model "
-                "that transformers knows"
-            ) from None
-        where = "repository" if commit else "folder"
-        raise files.refusal(f"no model in that {where} ({first_line(error)})") from None
+        raise files.loading_failure(error, "config.json", "no model in that folder or repository") from None
     check_config(files, config)
-    return Checkpoint(name, commit, files, layout, config)
-
-
-def _file_state(path: Path) -> tuple[Path, int, int]:
-    try:
-        state = path.stat()
-    except OSError:  # a link to nothing, or a file that is gone by now
-        return path, 0, 0
-    return path, state.st_mtime_ns, state.st_size
+    return Checkpoint(name, commit_of(name), files, layout, config)

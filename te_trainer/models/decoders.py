@@ -27,14 +27,8 @@ def is_decoder(config: PretrainedConfig) -> bool:
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained_as: Kind | None = None) -> None:
     """Let a decoder's tokenizer pad, end a sentence with EOS, and write a pair as `s1 EOS s2 EOS`.
 
-    Args:
-        tokenizer: A fast tokenizer; it is changed.
-        name: The model's name, for refusals.
-        trained_as: Kind of encoder that the checkpoint is, None for a plain PLM. A bi-encoder reads sentences as it
-            learnt to, with EOS or without; a cross-encoder pairs.
-
-    Raises:
-        InputError: There is no EOS token, or no way to add it.
+    A checkpoint that was `trained_as` a bi-encoder reads sentences as it learnt to, with EOS or without; a
+    cross-encoder pairs.
     """
     if tokenizer.pad_token_id is None:
         # The head of a decoder reads the last token that is not padding: EOS, unless EOS is the padding.

@@ -1,10 +1,8 @@
-"""What a model can read: families, sizes that a configuration may name, tokens of a text, token types, ids."""
+"""What a model can read: families, tokens of a text, token types, ids."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,59 +12,31 @@ from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder
 
 VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
-# Keys of `config.json`, in one family or another.
-SIZES = re.compile(
-    r"(\w+_)?(hidden_size|vocab_size|intermediate_size|embedding_size|max_position_embeddings|head_dim|d_model|d_ff"
-    r"|ffn_dim|n_embd|n_positions|n_ctx|n_inner|hidden_dim|dim)"
-)
-COUNTS = re.compile(r"(num_|n_)?(\w+_)?(layers?|heads?|groups?|group_num|blocks?|experts|labels)")
-MAX_SIZE, MAX_COUNT = 2**28, 10_000
 # Families whose vectors change with padding, whatever the attention mask says: they mix tokens by a convolution, a
 # Fourier transform, random hashes or pooling.
 READ_PADDING = {"canine", "convbert", "fnet", "funnel", "reformer", "yoso"}
 MORE_THAN_TEXT = {"bros", "layoutlmv2", "layoutlmv3", "lilt", "lxmert", "markuplm", "tapas"}
 
 
-def check_sizes(files: CheckpointFiles, config: Mapping[str, Any]) -> None:
-    """Refuse sizes that no model has, before anything is made of them.
-
-    Raises:
-        InputError: Names the key.
-    """
-    for key, value in _numbers(config):
-        most = MAX_SIZE if SIZES.fullmatch(key) else MAX_COUNT if COUNTS.fullmatch(key) else None
-        if most is not None and (value != int(value) or not 0 <= value <= most):
-            raise files.refusal(
-                f"{key} in config.json is {value:,}, where a whole number from 0 to {most:,} is expected; correct the "
-                "file"
-            )
-
-
 def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
-    """Refuse models that make no token vectors, whose scores depend on their batch, or that need more than text.
-
-    Raises:
-        InputError: Names the architecture or the family.
-    """
+    """Refuse models that make no token vectors, whose scores depend on their batch, or that need more than text."""
     if config.is_encoder_decoder or type(config) not in MODEL_MAPPING:
         raise files.refusal(
             f"{(config.architectures or [config.model_type])[0]} is neither an encoder nor a decoder alone; start from "
             "one such as bert-base-uncased"
         )
-    family = config.model_type
-    model_class: Any = MODEL_MAPPING[type(config)]
+    family, reason = config.model_type, ""
     # Nystromformer's other attentions need padding to a multiple of their segments
     whole_attention = getattr(config, "num_landmarks", 0) == getattr(config, "segment_means_seq_len", 0)
+    main_input = cast(Any, MODEL_MAPPING[type(config)]).main_input_name
     if family in READ_PADDING or not whole_attention:
-        raise files.refusal(
-            f"a {family} reads padding, so that the score of a pair would depend on its batch; start from another model"
-        )
-    if family == "xmod" and config.default_language is None:
-        raise files.refusal(
-            "an xmod reads texts of the language that default_language in config.json names, and it names none; set it"
-        )
-    if family in MORE_THAN_TEXT or model_class.main_input_name != "input_ids":
-        raise files.refusal(f"a {family} reads more or other things than text; start from another model")
+        reason = "reads padding, so that the score of a pair would depend on its batch"
+    elif family == "xmod" and config.default_language is None:
+        reason = "reads texts of the language that default_language in config.json names, and it names none (set it)"
+    elif family in MORE_THAN_TEXT or main_input != "input_ids":
+        reason = "reads more or other things than text"
+    if reason:
+        raise files.refusal(f"a {family} {reason}; start from another model")
 
 
 def position_limit(model: PreTrainedModel) -> int:
@@ -91,19 +61,7 @@ def position_limit(model: PreTrainedModel) -> int:
 def check_length(
     name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, key: str, sides: int
 ) -> None:
-    """Refuse texts longer than a model can read, and a length that leaves no token of a text.
-
-    Args:
-        name: The model's name.
-        model: The model, on any device.
-        tokenizer: Its tokenizer.
-        max_length: Tokens of a text, special ones included.
-        key: Key of the configuration that sets `max_length`, for refusals.
-        sides: 1 for sentences, 2 for pairs.
-
-    Raises:
-        InputError: Gives both numbers.
-    """
+    """Refuse texts longer than a model can read, and a length that leaves no token of each of the `sides`."""
     limit = position_limit(model)
     special = tokenizer.num_special_tokens_to_add(pair=sides == 2)
     if 1 <= max_length < special + sides:
@@ -118,11 +76,7 @@ def check_length(
 
 
 def check_vocabulary(files: CheckpointFiles, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer whose ids a model has no embeddings for.
-
-    Raises:
-        InputError: Gives both numbers.
-    """
+    """Refuse a tokenizer whose ids a model has no embeddings for."""
     rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     highest = max(tokenizer.get_vocab().values(), default=0)
     if rows is not None and highest >= rows:
@@ -142,11 +96,3 @@ def readable_columns(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBas
     if is_decoder(config) or (isinstance(types, int) and max(types_of_pair) >= types):
         columns = [column for column in columns if column != "token_type_ids"]
     return columns
-
-
-def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
-    for key, value in config.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield key, value
-        elif isinstance(value, dict):
-            yield from _numbers(value)

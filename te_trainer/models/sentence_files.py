@@ -32,31 +32,21 @@ HARMLESS_ARGUMENTS = {
     "trust_remote_code",
     "use_safetensors",
 }
-LOADING_KEYS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
-# Types of the values that are read, by file.
-MODEL_KEYS = {"similarity_fn_name": str, "truncate_dim": int, "prompts": dict, "default_prompt_name": str}
-TRANSFORMER_KEYS = {
-    "max_seq_length": int,
-    "do_lower_case": bool,
-    "query_length": int,
-    "document_length": int,
-    "unpad_inputs": bool,
-    "transformer_task": str,
-    "module_output_name": str,
-    "modality_config": dict,
-    "processing_kwargs": dict,
-    **dict.fromkeys(LOADING_KEYS, dict),
+MODEL_TYPES = {"similarity_fn_name": str, "truncate_dim": int, "prompts": dict, "default_prompt_name": str}
+TRANSFORMER_TYPES: dict[str, type] = {
+    **dict.fromkeys(("max_seq_length", "query_length", "document_length"), int),
+    **dict.fromkeys(("do_lower_case", "unpad_inputs"), bool),
 }
-# Whether te_trainer does what a value of a key of `sentence_bert_config.json` says; it does nothing of other keys.
+# Keys of `sentence_bert_config.json` with other types, and whether te_trainer does what a value says.
 IS_KEPT: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("max_seq_length", "do_lower_case", *KEPT_KEYS), lambda value: True),
-    "transformer_task": lambda task: task in {"feature-extraction", "sequence-classification"},
-    "module_output_name": lambda name: name in {"token_embeddings", "scores"},
-    "modality_config": lambda config: (
-        isinstance(config.get("text"), dict) and config["text"].get("method") == "forward"
+    "transformer_task": lambda task: task in ("feature-extraction", "sequence-classification"),
+    "module_output_name": lambda name: name in ("token_embeddings", "scores"),
+    "modality_config": lambda config: config["text"]["method"] == "forward",
+    "processing_kwargs": lambda kwargs: not kwargs.get("common") and not kwargs.get("text"),
+    **dict.fromkeys(
+        ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs"),
+        lambda arguments: arguments.keys() <= HARMLESS_ARGUMENTS,
     ),
-    "processing_kwargs": lambda kwargs: not any(kwargs.get(part) for part in ("common", "text")),
-    **dict.fromkeys(LOADING_KEYS, lambda arguments: set(arguments) <= HARMLESS_ARGUMENTS),
 }
 
 
@@ -97,29 +87,17 @@ class SentenceLayout:
         return bool(self.transformer.get("do_lower_case"))
 
     def write(self, folder: Path, *, pooling: Pooling, max_length: int, prompt: str, hidden_size: int) -> None:
-        """Write the files in the layout that sentence-transformers has read since version 2.
-
-        Args:
-            folder: The model's folder.
-            pooling: How sentence vectors are made.
-            max_length: Tokens of a sentence.
-            prompt: The text in front of every sentence, if it is another than what was read.
-            hidden_size: Size of a vector.
-        """
+        """Write the files in the layout that sentence-transformers has read since version 2."""
         prompts, default = self.prompts, self.model.get("default_prompt_name")
         if prompt != self.prompt:
             default = "default" if prompt else None
             prompts |= {"default": prompt} if prompt else {}
-        modules = ["Transformer", "Pooling", *(["Normalize"] if "Normalize" in self.modules else [])]
+        folders = {"Transformer": "", "Pooling": "1_Pooling"}
+        folders |= {"Normalize": "2_Normalize"} if "Normalize" in self.modules else {}
         files: dict[str, Any] = {
             MODULES: [
-                {
-                    "idx": index,
-                    "name": str(index),
-                    "path": f"{index}_{module}" if index else "",
-                    "type": f"sentence_transformers.models.{module}",
-                }
-                for index, module in enumerate(modules)
+                {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{module}"}
+                for index, (module, path) in enumerate(folders.items())
             ],
             TRANSFORMER_CONFIGS[0]: {
                 "max_seq_length": max_length,
@@ -141,7 +119,7 @@ class SentenceLayout:
                 **({} if self.include_prompt else {"include_prompt": False}),
             },
         }
-        if "Normalize" in modules:
+        if "Normalize" in folders:
             files["2_Normalize/config.json"] = {"module_input_name": "sentence_embedding"}
         for name, content in files.items():
             path = folder / name
@@ -150,15 +128,12 @@ class SentenceLayout:
 
 
 def read_layout(files: CheckpointFiles) -> SentenceLayout:
-    """Read the files of a checkpoint's folder.
-
-    Raises:
-        InputError: A file is broken, holds a value of another type, or says what te_trainer would lose.
-    """
+    """Read the files of a checkpoint's folder; refuse what te_trainer would lose."""
     modules = _read_modules(files)
-    model = files.read_mapping(MODEL_CONFIG, MODEL_KEYS)
+    model = files.read_mapping(MODEL_CONFIG, MODEL_TYPES)
     for key, text in model.get("prompts", {}).items():
-        files.check_value(f"prompts of {MODEL_CONFIG}", key, text, str)
+        if not isinstance(text, str | None):
+            raise files.refusal(f"the prompt '{key}' in {MODEL_CONFIG} is no text; correct the file")
     pooling = {}
     if "Pooling" in modules:
         file = f"{modules['Pooling']}/config.json"
@@ -175,11 +150,7 @@ def read_layout(files: CheckpointFiles) -> SentenceLayout:
 
 
 def check_vectors(files: CheckpointFiles, layout: SentenceLayout) -> None:
-    """Refuse a bi-encoder whose vectors te_trainer would make or compare in another way.
-
-    Raises:
-        InputError: Names the key.
-    """
+    """Refuse a bi-encoder whose vectors te_trainer would make or compare in another way."""
     similarity = layout.model.get("similarity_fn_name", "cosine")
     if similarity != "cosine" and not (similarity == "dot" and "Normalize" in layout.modules):
         raise files.refusal(
@@ -197,16 +168,7 @@ def check_vectors(files: CheckpointFiles, layout: SentenceLayout) -> None:
 
 
 def saved_pooling(files: CheckpointFiles, layout: SentenceLayout, section: str = "") -> Pooling | None:
-    """The pooling that the files name; None where they name none.
-
-    Args:
-        files: The checkpoint's folder.
-        layout: What its files say.
-        section: Of the configuration, whose key `pooling` would choose another one; ends with a dot.
-
-    Raises:
-        InputError: They name another than `cls`, `mean` and `last`, or several.
-    """
+    """The pooling that the files name, None where they name none; the key `{section}pooling` would choose another."""
     if "Pooling" not in layout.modules:
         return None
     # sentence-transformers 6 writes one name or several; earlier versions a flag for each kind
@@ -224,11 +186,7 @@ def saved_pooling(files: CheckpointFiles, layout: SentenceLayout, section: str =
 def saved_activation(
     files: CheckpointFiles, layout: SentenceLayout, config: PretrainedConfig
 ) -> Literal["sigmoid", "identity"]:
-    """How sentence-transformers makes scores of a cross-encoder's logits; sigmoid where nothing says otherwise.
-
-    Raises:
-        InputError: In another way than those two, or of other texts than the pair alone.
-    """
+    """How sentence-transformers makes scores of a cross-encoder's logits; sigmoid where nothing says otherwise."""
     if layout.prompt:
         raise files.refusal(
             f"default_prompt_name in {MODEL_CONFIG} puts a text in front of its pairs, which te_trainer does not; set "
@@ -242,11 +200,9 @@ def saved_activation(
         or getattr(config, "sbert_ce_default_activation_function", None)
         or "Sigmoid"
     )
-    activation = str(path).rpartition(".")[2].lower()
-    if activation == "sigmoid":
-        return "sigmoid"
-    if activation == "identity":
-        return "identity"
+    for activation in ("sigmoid", "identity"):
+        if str(path).rpartition(".")[2].lower() == activation:
+            return activation
     raise files.refusal(
         f"its scores are the {path} of its logits; start from a cross-encoder whose scores are sigmoids or logits"
     )
@@ -254,28 +210,21 @@ def saved_activation(
 
 def _read_modules(files: CheckpointFiles) -> dict[str, str]:
     modules: dict[str, str] = {}
-    kinds: list[str] = []
     for module in files.read_json(MODULES, list) or []:
-        kind, path = (module.get(key) if isinstance(module, dict) else None for key in ("type", "path"))
-        if not isinstance(kind, str) or not isinstance(path, str):
-            raise files.refusal(f"a module in {MODULES} has no type or no path; copy the file again")
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise files.refusal(f"the path {path} in {MODULES} leaves the model's folder; correct the file")
+        try:
+            kind, folder, arguments = str(module["type"]), str(module["path"]), module.get("kwargs")
+        except (TypeError, KeyError):
+            raise files.refusal(f"a module in {MODULES} has no type or no path; copy the file again") from None
         name = kind.rpartition(".")[2]
-        if kind.partition(".")[0] != "sentence_transformers" or "." not in kind:
+        if not kind.startswith("sentence_transformers."):
             raise files.refusal(f"its module {kind} is code of its own, which te_trainer does not run")
-        if name not in SUPPORTED_MODULES:
-            raise files.refusal(
-                f"its module {name} would be lost; start from a checkpoint of Transformer and Pooling only"
-            )
-        if module.get("kwargs"):
+        if arguments:
             raise files.refusal(f"the kwargs of its module {name} in {MODULES} would be lost; remove them")
-        kinds.append(name)
-        modules[name] = path
-    if kinds != SUPPORTED_MODULES[: len(kinds)]:
+        modules[name] = folder
+    if list(modules) != SUPPORTED_MODULES[: len(modules)]:
         raise files.refusal(
-            f"its modules are {', '.join(kinds)}, where Transformer, Pooling and at most a Normalize are expected, in "
-            "this order; start from another checkpoint"
+            f"its modules are {', '.join(modules)}, where Transformer, Pooling and at most a Normalize are expected; "
+            "start from another checkpoint"
         )
     if "Normalize" in modules:
         file = f"{modules['Normalize']}/config.json"
@@ -289,11 +238,17 @@ def _read_modules(files: CheckpointFiles) -> dict[str, str]:
 def _read_transformer(files: CheckpointFiles, folder: str) -> dict[str, Any]:
     paths = [str(Path(folder, file)) for file in TRANSFORMER_CONFIGS]
     file = next((path for path in paths if (files.folder / path).is_file()), paths[0])
-    content = files.read_mapping(file, TRANSFORMER_KEYS)
-    for key, kind in TRANSFORMER_KEYS.items():
-        if kind is int and content.get(key, 1) < 1:
-            raise files.refusal(f"{key} in {file} is {content[key]}, where 1 or more is expected; correct the file")
+    content = files.read_mapping(file, TRANSFORMER_TYPES)
     for key, value in content.items():
-        if value != {} and not IS_KEPT.get(key, lambda value: False)(value):
+        if TRANSFORMER_TYPES.get(key) is int and value < 1:
+            raise files.refusal(f"{key} in {file} is {value}, where 1 or more is expected; correct the file")
+        if key not in TRANSFORMER_TYPES and value != {} and not _is_kept(key, value):
             raise files.refusal(f"{key} in {file} would be lost; remove it, or start from another checkpoint")
     return content
+
+
+def _is_kept(key: str, value: Any) -> bool:
+    try:
+        return key in IS_KEPT and IS_KEPT[key](value)
+    except (AttributeError, LookupError, TypeError):  # the value has another type than sentence-transformers gives it
+        return False

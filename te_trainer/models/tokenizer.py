@@ -34,14 +34,7 @@ def read_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Load a tokenizer that pads, and frames sentences and pairs as its model has learnt or can learn to read them.
 
-    Args:
-        files: The model's folder.
-        config: The model's configuration; token types that the model lacks are left out.
-        trained_as: What the checkpoint was trained as, for decoders; None for a plain PLM.
-        lower_case: Whether texts are lower-cased first (`do_lower_case` of sentence-transformers).
-
-    Raises:
-        InputError: There is no tokenizer, or it cannot read every text, frame sentences or pad.
+    `trained_as` is None for a plain PLM; `lower_case` is `do_lower_case` of sentence-transformers.
     """
     present = [file for file in TOKENIZER_FILES if (files.folder / file).is_file()]
     if not present:
@@ -51,12 +44,7 @@ def read_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:  # files of strangers make transformers and tokenizers raise many kinds
-        if "trust_remote_code" in str(error):
-            raise files.refusal(
-                "it needs code of its own (auto_map in tokenizer_config.json), which te_trainer does not run; start "
-                "from a model that transformers knows"
-            ) from None
-        raise files.refusal(f"no tokenizer that can be loaded ({first_line(error)})") from None
+        raise files.loading_failure(error, "tokenizer_config.json", "no tokenizer that can be loaded") from None
     _refuse_unreadable_texts(tokenizer, files)
     if is_decoder(config):
         prepare_tokenizer(tokenizer, files.name, trained_as)

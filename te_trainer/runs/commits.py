@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from te_trainer.data import hub_sets
 from te_trainer.data.readers import repository_of
 from te_trainer.distributed import process_state
-from te_trainer.models.locate import commit_of, locate, pin
+from te_trainer.models.model_names import commit_of, locate, pin
 
 Source = tuple[str, str | None]  # what is read, and the folder that benchmark sets would lie in
 

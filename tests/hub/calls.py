@@ -29,7 +29,7 @@ from te_trainer.contrastive.preparation import check_run
 from te_trainer.data import PoolManifest, build_pool, load_gold
 from te_trainer.evaluation.models import resolve_models
 from te_trainer.models import BiEncoder, CrossEncoder, resolve_checkpoint
-from te_trainer.models.locate import commit_of, locate, pin
+from te_trainer.models.model_names import commit_of, locate, pin
 from te_trainer.runs.commits import hub_commits, pin_begun, pin_commits
 from te_trainer.runs.manifest import RunManifest, read_manifest
 from te_trainer.runs.quiet import quiet_libraries

@@ -173,14 +173,14 @@ def test_a_revision_is_a_branch_or_a_commit(first: dict[str, Any], hub: HubServe
         "unknown": "model owner/mean@v3: the repository has no branch, tag or commit 'v3'",
         "unknown-commit": f"model owner/mean@{'1' * 40}: the repository has no branch, tag or commit '{'1' * 40}'",
         "empty": "model owner/mean@: no revision behind the '@'",
-        "twice": "model owner/mean@v2: the name holds a revision",
+        "twice": "model owner/mean@v2@main: the repository has no branch, tag or commit 'v2@main'",
         "folder": "is a local folder, which has no revisions",
-        "folder-revision": "a local folder has no revisions",
+        "folder-revision": "is a local folder, which has no revisions; leave out '@v2'",
         "gated": "model owner/gated: the repository is gated; ask for access at ",
         "absent": "model owner/absent: no model here or on the Hub",
         "no-name": "model a/b/c: no model here or on the Hub",
         "gone": f"model owner/gone: its commit {'2' * 40}, which this run began with, is no longer on the Hub",
-        "weightless": "model owner/weightless: the folder or repository holds no weights",
+        "weightless": "model owner/weightless: its configuration and weights make no model (Error no file named model.safetensors",
     }.items(),
 )
 def test_what_cannot_be_had_is_one_sentence(first: dict[str, Any], key: str, sentence: str) -> None:
@@ -228,7 +228,7 @@ import os, sys
 rank = os.environ["RANK"]
 os.environ |= {"HF_ENDPOINT": sys.argv[1], "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": f"{sys.argv[2]}/cache-{rank}"}
 from pathlib import Path
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.runs.commits import pin_commits
 from te_trainer.distributed import shutdown_process_group
 

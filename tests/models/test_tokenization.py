@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from te_trainer.models import tokenization
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.models.tokenization import tokenise
 
 STRANGE = [

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
-from te_trainer.models.locate import locate
+from te_trainer.models.model_names import locate
 from te_trainer.models.tokenization import token_counts, tokenise
 from te_trainer.runs import truncation
 from te_trainer.runs.truncation import count_truncation, describe_truncation

@@ -1,4 +1,8 @@
-"""From a model's name to a local folder; a Hub id is resolved to a commit once, and its files come from that commit."""
+"""What a model's name means: a local folder, `package:folder`, or `owner/name@revision` of the Hub.
+
+A revision (`main` unless the name says otherwise) is resolved to a commit once a process. Files of that commit come
+into the Hub's cache when they are first needed, weights later than the rest; after that the Hub is asked nothing.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +31,7 @@ from te_trainer.errors import InputError
 from te_trainer.models.checkpoint_files import first_line, refusal
 
 # In the order in which transformers looks for them.
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+WEIGHT_FILES = [file + index for file in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")]
 # Configurations and tokenizers, at the top and in the folders of sentence-transformers' modules (`1_Pooling`).
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.codes", "*.tiktoken", "*.spm", "*.jinja"]
 OTHER_FOLDERS = ["[!0-9]*/*"]
@@ -46,15 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 def locate(name: str, weights: bool = True) -> str:
-    """The local folder of a model.
-
-    The revision of a Hub id, `main` unless `owner/name@revision` says otherwise, is resolved once a process. What is
-    needed of that commit is then in the Hub's cache, and later calls ask the Hub nothing.
-
-    Args:
-        name: A local folder, `package:folder`, or a Hub id.
-        weights: Whether the weights of a Hub model are wanted, too, in one format: safetensors if the repository has
-            them, else PyTorch's.
+    """The local folder of a model; a Hub model's `weights` come in one format, safetensors before PyTorch's.
 
     Raises:
         InputError: There is no such model or revision, or it cannot be had.
@@ -89,19 +80,6 @@ def pin(commits: dict[str, str]) -> None:
         for weights in (False, True):
             if (folder := _folders.get((name, weights))) is not None and folder.name != commit:
                 del _folders[name, weights]
-
-
-def with_revision(name: str, revision: str) -> str:
-    """A model's name with a revision behind it.
-
-    Raises:
-        InputError: The name has one already, or can have none.
-    """
-    if is_folder(name) or ":" in name:
-        raise refusal(name, f"a local folder has no revisions; leave out revision='{revision}'")
-    if "@" in name:
-        raise refusal(name, f"the name holds a revision, and revision='{revision}' is another; give one")
-    return f"{name}@{revision}"
 
 
 def _repository_and_revision(name: str) -> tuple[str, str]:
@@ -147,7 +125,6 @@ def _download(name: str, weights: bool) -> Path:
 
 
 def _download_failure(error: Exception, repository: str, revision: str, pinned: str | None) -> str:
-    """Why files could not be had from the Hub, and what helps."""
     address = f"{constants.ENDPOINT}/{repository}"
     if isinstance(error, GatedRepoError):
         return f"the repository is gated; ask for access at {address}, and set HF_TOKEN or call `hf auth login`"
@@ -177,8 +154,7 @@ def _snapshot(repository: str, revision: str, wanted: list[str], ignored: list[s
     except IncompleteSnapshotError as error:
         folder = Path(error.snapshot_path)
         lacking = [file for file in _files(repository, folder) if not (folder / file).exists()]
-        decides = any(fnmatch(file, pattern) for file in lacking for pattern in DECISIVE_FILES)
-        if decides or wanted is not SMALL_FILES:
+        if wanted is not SMALL_FILES or any(fnmatch(file, name) for file in lacking for name in DECISIVE_FILES):
             raise
         return folder
 
