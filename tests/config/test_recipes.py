@@ -44,16 +44,15 @@ def stand_in(entry: Any) -> str:
 
 def covering_runs() -> list[Path]:
     """Recipes that together have every setting of all of them; numbers, pooling and sources make no other run."""
-    settings = {}
+    settings: dict[Path, set[tuple[str, ...]]] = {}
     for path in MAIN_JOB:
         content = CONTENT[path]
-        settings[path] = {
-            (section, key, "" if isinstance(value, int | float) and not isinstance(value, bool) else str(value))
-            for section in ("distillation", "lora", "bi_encoder", "cross_encoder")
-            for key, value in content.get(section, {}).items()
-            if key not in {"cycles", "pooling"}
-        } | {("models", "one" if len(entries(content["models"])) == 1 else "several", stand_in(content["models"]))}
-        settings[path] |= {("data", key, "") for key in content["data"]}
+        several = "several" if len(entries(content["models"])) > 1 else "one"
+        settings[path] = {("models", several, stand_in(content["models"])), *(("data", key) for key in content["data"])}
+        for section in ("distillation", "lora", "bi_encoder", "cross_encoder"):
+            for key, value in content.get(section, {}).items():
+                if key not in {"cycles", "pooling"}:
+                    settings[path].add((section, key, str(value) if isinstance(value, str | bool) else ""))
     chosen, left = [], set().union(*settings.values())
     while left:
         chosen.append(max(settings, key=lambda path: len(settings[path] & left)))
