@@ -8,14 +8,7 @@ from torch import Tensor
 
 
 def cosine_similarity(embeddings1: Tensor, embeddings2: Tensor) -> Tensor:
-    """Cosine of each row of `embeddings1` with the same row of `embeddings2`, in float32.
-
-    Args:
-        embeddings1, embeddings2: Shape (n, hidden).
-
-    Returns:
-        Shape (n,).
-    """
+    """Cosine of each row of `embeddings1` with the same row of `embeddings2`, in float32, shape (n,)."""
     return F.cosine_similarity(embeddings1.float(), embeddings2.float(), dim=-1)
 
 

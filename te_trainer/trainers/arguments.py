@@ -180,11 +180,7 @@ class CrossEncoderTrainingArguments(PairTrainingArguments):
 
 
 def as_arguments(args: TrainingArguments | None, kind: type[AnyArguments]) -> AnyArguments:
-    """A trainer's arguments, made of what a user passed as `args`; None stands for the defaults.
-
-    Plain `TrainingArguments` cannot tell which values were set: all of them are taken as they are (so
-    `eval_strategy="no"` evaluates nothing while it trains, and without `bf16` or `fp16` arithmetic is in float32).
-    """
+    """A trainer's arguments. Plain `TrainingArguments` cannot tell which values were set: all are taken as they are."""
     if args is None or isinstance(args, kind):
         return kind() if args is None else args
     if not isinstance(args, TrainingArguments) or isinstance(args, PairTrainingArguments):
@@ -202,16 +198,10 @@ def as_arguments(args: TrainingArguments | None, kind: type[AnyArguments]) -> An
 def decide_strategies(
     args: PairTrainingArguments, prefixes: Sequence[str] | None, metric: str | None, has_loss: bool
 ) -> bool:
-    """Decide when a trainer evaluates and saves, and by which metric it chooses, where `args` leave that open.
+    """Decide in place when a trainer evaluates and saves, and by which metric it chooses, where `args` leave that open.
 
-    Args:
-        args: Changed in place.
-        prefixes: What stands in front of the metrics of each evaluation set: "" for a single one, `NAME_` for each of
-            several. None without evaluation sets.
-        metric: Name of the metric of each set; None where the user's `compute_metrics` names metrics.
-
-    Returns:
-        Whether evaluations and checkpoints come at the end of each epoch too.
+    `prefixes` stand in front of the metrics of each evaluation set (None without one); `metric` is None where
+    `compute_metrics` names metrics. The result says whether evaluations and checkpoints come after each epoch too.
     """
     evaluation, save = (getattr(value, "value", value) for value in (args.eval_strategy, args.save_strategy))
     if prefixes is None:

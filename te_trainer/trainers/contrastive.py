@@ -28,11 +28,8 @@ HEAD_NAME = "projection_head"
 class SentenceViews(data.Dataset[dict[str, Any]]):
     """Positive pairs, tokenised when they are read. Index `epoch * len + row` gives a row's view in that epoch.
 
-    Args:
-        pairs: Columns `sentence1` and `sentence2`: two sentences that mean the same, or one sentence twice (SimCSE,
-            where dropout makes the views).
-        span: Characters of `sentence2` that a mask token replaces (Mirror-BERT); 0 for none.
-        seed: The position of a mask follows from (seed, epoch, row) alone.
+    A mask token replaces `span` characters of `sentence2` (Mirror-BERT), at a position that follows from (seed, epoch,
+    row) alone.
     """
 
     def __init__(self, pairs: Dataset, encoder: BiEncoder, span: int = 0, seed: int = 0) -> None:
@@ -43,9 +40,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         self.pairs = pairs.select_columns(list(SENTENCE_COLUMNS))
         for start in range(0, len(pairs), CHECKED_TOGETHER):
             check.rows(self.pairs[start : start + CHECKED_TOGETHER], start)
-        self.encoder = encoder
-        self.span = span
-        self.seed = seed
+        self.encoder, self.span, self.seed = encoder, span, seed
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -96,13 +91,8 @@ def gather_with_gradient(vectors: Tensor) -> tuple[Tensor, int]:
 
     Backward, the gradients that all ranks give to a vector are summed on the rank it came from. With a loss that is a
     mean over each rank's own anchors, and an engine that averages gradients over ranks, weights then get the gradient
-    of the whole batch on one rank.
-
-    Args:
-        vectors: Shape (n, hidden), the same n on all ranks.
-
-    Returns:
-        shape (ranks * n, hidden), and the row at which this rank's vectors begin.
+    of the whole batch on one rank. Shape (n, hidden), the same n on all ranks, becomes (ranks * n, hidden); the
+    second value is the row at which this rank's vectors begin.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return vectors, 0

@@ -29,17 +29,11 @@ Columns: TypeAlias = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class PairCheck:
-    """Refuses rows that are no pair of sentences, and labels that the loss cannot take.
+    """Refuses rows that are no pair of sentences, and labels that the loss cannot take."""
 
-    Args:
-        name: Name of the argument that holds the data set.
-        label_needed: Whether a data set without the column `label` is refused.
-        label_range_reason: Why labels outside of [-1, 1] are refused, and how to fix it; None where they are not.
-    """
-
-    name: str
+    name: str  # of the argument that holds the data set
     label_needed: bool = True
-    label_range_reason: str | None = None
+    label_range_reason: str | None = None  # why labels outside of [-1, 1] are refused; None where they are not
 
     def columns(self, dataset: Pairs) -> list[str]:
         """The columns that are read, if the data set has rows and every column that is needed."""
@@ -78,10 +72,7 @@ class PairCheck:
 
 
 def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
-    """Make a data set of what a user passes as the argument `name`.
-
-    An `IterableDataset` stays one if `stream` is set; otherwise it is read to its end.
-    """
+    """Make a data set of what a user passes as the argument `name`; without `stream`, a stream is read to its end."""
     if isinstance(data, Dataset):
         # torch and numpy formats would give arrays where lists are read
         return data if data.format["type"] is None else data.with_format(None)
@@ -123,11 +114,9 @@ def tokenised(
 ) -> AnyPairs:
     """Rows of token ids: columns of the encoder, `length` (of what pads the row), and `label` where pairs have one.
 
-    Args:
-        orders: Functions from columns of text to columns of the encoder. All pairs come once for each of them: of a
-            `Dataset` all pairs of the first one stand in front, of a stream a thousand.
-        key: The tokenizer, and whatever else the result depends on.
-        with_row_numbers: Whether a column `row` holds each row's index in `pairs`.
+    All pairs come once for each of `orders`, which make the encoder's columns of columns of text: of a `Dataset` all
+    pairs of the first one stand in front, of a stream a thousand. `key` is the tokenizer, and whatever else the result
+    depends on. With `with_row_numbers`, a column `row` holds each row's index in `pairs`.
     """
     columns = check.columns(pairs)
     pairs = pairs.select_columns(columns)

@@ -24,6 +24,10 @@ from te_trainer.models.sentence_files import POOLING_BY_MODE, SentenceLayout
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 SENTENCE_TRANSFORMERS_CLASS: dict[type[Any], str] = {BiEncoder: "SentenceTransformer", CrossEncoder: "CrossEncoder"}
+AUTO_CLASSES: dict[type[Any], tuple[Any, str]] = {
+    BiEncoder: (MODEL_MAPPING, "AutoModel"),
+    CrossEncoder: (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "AutoModelForSequenceClassification with num_labels=1"),
+}
 ACTIVATIONS: dict[type[nn.Module], Any] = {nn.Sigmoid: "sigmoid", nn.Identity: "identity"}
 
 
@@ -131,12 +135,7 @@ def _max_length(model: Any) -> dict[str, Any]:
 
 
 def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) -> Any:
-    mapping: Any
-    if kind is BiEncoder:
-        mapping, auto_class = MODEL_MAPPING, "AutoModel"
-    else:
-        mapping = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-        auto_class = "AutoModelForSequenceClassification with num_labels=1"
+    mapping, auto_class = AUTO_CLASSES[kind]
     config = model.config
     wrong_head = kind is CrossEncoder and config.num_labels != 1
     if config.is_encoder_decoder or wrong_head or not isinstance(model, mapping.get(type(config), ())):

@@ -22,17 +22,8 @@ HUB_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/", re.ASCI
 SPEED_METRICS = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")  # ends of their names
 # Files of a checkpoint that only a resumed training reads.
 TRAINING_FILES = (
-    "optimizer*",
-    "scheduler.pt",
-    "scaler.pt",
-    "rng_state*",
-    "trainer_state.json",
-    "training_args.bin",
-    "global_step*",
-    "pytorch_model_fsdp*",
-    "latest",
-    "zero_to_fp32.py",
-    WHOLE_MARK,
+    *("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "training_args.bin", WHOLE_MARK),
+    *("global_step*", "pytorch_model_fsdp*", "latest", "zero_to_fp32.py"),  # of DeepSpeed and FSDP
 )
 
 
@@ -65,11 +56,8 @@ class PublishingTrainer(Trainer):
     ) -> Any:
         """Upload the encoder and its card to `args.hub_model_id`, from a folder of their own.
 
-        Nothing else of `output_dir` goes along: no checkpoints, logs or training arguments.
-
-        Args:
-            commit_message, blocking, token, revision, private: As for `Trainer.push_to_hub`.
-            kwargs: Arguments of `trainer_card`.
+        Nothing else of `output_dir` goes along: no checkpoints, logs or training arguments. Arguments are those of
+        `Trainer.push_to_hub`, and of `trainer_card`.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token if token is not None else self.args.hub_token
@@ -183,17 +171,14 @@ def base_model(model: Any) -> str | None:
 
 def last_metrics(log_history: list[dict[str, Any]]) -> dict[str, float]:
     """The metrics of the last evaluation, without those of speed."""
-    last: dict[str, float] = {}
-    step = None
-    for entry in log_history:
-        metrics = {
-            key: value for key, value in entry.items() if key.startswith("eval_") and not key.endswith(SPEED_METRICS)
-        }
-        if metrics:
-            # several sets are logged one after another
-            last = {**(last if entry["step"] == step else {}), **metrics}
-            step = entry["step"]
-    return last
+    metrics = [
+        (entry["step"], key, value)
+        for entry in log_history
+        for key, value in entry.items()
+        if key.startswith("eval_") and not key.endswith(SPEED_METRICS)
+    ]
+    # several sets are logged one after another
+    return {key: value for step, key, value in metrics if step == metrics[-1][0]}
 
 
 def _pair_count(trainer: Any) -> int | None:

@@ -10,16 +10,10 @@ from torch.utils.data import Sampler
 
 
 class ShuffledSampler(Sampler[int]):
-    """Every example in random order. The order depends on seed and epoch alone, so that a resumed epoch continues.
-
-    Args:
-        epoch: Function that returns the number of the epoch that begins.
-    """
+    """Every example in random order, by seed and number of the epoch (`epoch()`) alone: a resumed epoch continues."""
 
     def __init__(self, count: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
-        self.count = count
-        self.seed = seed
-        self.epoch = epoch
+        self.count, self.seed, self.epoch = count, seed, epoch
 
     def __len__(self) -> int:
         return self.count
@@ -37,14 +31,10 @@ class ShuffledSampler(Sampler[int]):
 
 
 class LengthGroupedSampler(ShuffledSampler):
-    """Batches of examples of similar length, in random order.
+    """Batches of examples of similar length (tokens, shape (n,)), in random order.
 
-    Every epoch draws a permutation, sorts each stretch of it by length, and shuffles the batches.
-
-    Args:
-        lengths: Tokens of each example, shape (n,).
-        batch_size: Examples of one optimiser step, over all ranks and micro-batches.
-        batches_per_stretch: Batches that are sorted together; more of them save more padding and shuffle less.
+    Every epoch draws a permutation, sorts each stretch of it by length, and shuffles the batches. A batch holds the
+    examples of one optimiser step, over all ranks; longer stretches save more padding and shuffle less.
     """
 
     def __init__(
@@ -61,7 +51,6 @@ class LengthGroupedSampler(ShuffledSampler):
         self.stretch = batch_size * batches_per_stretch
 
     def order(self) -> np.ndarray:
-        """All indices of the epoch that begins, shape (len,)."""
         generator, order = self._shuffled()
         for start in range(0, len(order), self.stretch):
             part = order[start : start + self.stretch]
@@ -77,10 +66,7 @@ class ViewSampler(ShuffledSampler):
 
     Grouped by length, sentences would be told apart by less than they are in a random batch. The examples that fill no
     whole batch are left out, other ones in each epoch: a smaller batch would have fewer negatives, and one that repeats
-    an example would make a sentence its own negative.
-
-    Args:
-        batch_size: Examples whose vectors meet in the loss: those of a micro-batch, over all ranks.
+    an example would make a sentence its own negative. A batch is a micro-batch, over all ranks.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
@@ -91,7 +77,6 @@ class ViewSampler(ShuffledSampler):
         return self.count // self.batch_size * self.batch_size
 
     def order(self) -> np.ndarray:
-        """All indices of the epoch that begins, shape (len,)."""
         return self.epoch() * self.count + super().order()[: len(self)]
 
 
@@ -100,14 +85,7 @@ class MicroBatches(Sampler[list[int]]):
 
     Global batches do not depend on the number of ranks or of accumulation steps. The last, smaller one is divided
     evenly too: every rank has as many micro-batches, none of them is empty, and no example is repeated. Fewer examples
-    than there are ranks may be left out.
-
-    Args:
-        sampler: The order of all examples.
-        size: Examples in a micro-batch of one rank.
-        accumulation: Micro-batches of an optimiser step.
-        rank, ranks: This process, and how many there are.
-        drop_last: Whether the last, smaller global batch is left out.
+    than there are ranks may be left out. `size` is of one rank's micro-batch, of which a step has `accumulation`.
     """
 
     def __init__(
@@ -119,10 +97,8 @@ class MicroBatches(Sampler[list[int]]):
         ranks: int = 1,
         drop_last: bool = False,
     ) -> None:
-        self.sampler = sampler
-        self.accumulation = accumulation
-        self.rank = rank
-        self.ranks = ranks
+        self.sampler, self.accumulation = sampler, accumulation
+        self.rank, self.ranks = rank, ranks
         self.global_size = size * accumulation * ranks
         self.full_batches, remainder = divmod(len(sampler), self.global_size)
         # The last global batch: each rank has at least `fewest` examples, the last ranks have one more.

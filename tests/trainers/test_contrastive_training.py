@@ -340,25 +340,23 @@ def test_resuming_within_the_second_epoch_changes_no_bit(values: dict[str, Any],
 # ------------------------------------------------------------ what cannot be
 
 
-def test_a_head_wants_cls_pooling(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "values", "message"),
+    [
+        (COUNT, {"mlp_head": True}, r"mlp_head: .*\[CLS\].*pooling is mean"),
+        (3, {}, "has 3 pairs, and a batch 4; .*per_device_train_batch_size"),
+        (COUNT, {"span": 5}, "no mask token"),
+    ],
+)
+def test_what_contrastive_training_cannot_do_is_refused(
+    count: int, values: dict[str, Any], message: str, tiny: Path, tmp_path: Path
+) -> None:
     encoder = BiEncoder.from_pretrained(str(tiny), pooling="mean")
-    with pytest.raises(InputError, match=r"mlp_head: .*\[CLS\].*pooling is mean"):
-        trainer_of(encoder, tmp_path, sentences(), mlp_head=True)
-
-
-def test_fewer_sentences_than_a_batch_are_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has 3 pairs, and a batch 4; .*per_device_train_batch_size"):
-        trainer_of(tiny, tmp_path, sentences(3))
-
-
-def test_a_span_wants_a_mask_token(tiny: Path, tmp_path: Path) -> None:
-    encoder = BiEncoder.from_pretrained(str(tiny))
     encoder.tokenizer.mask_token = None
-    with pytest.raises(InputError, match="no mask token"):
-        trainer_of(encoder, tmp_path, sentences(), span=5)
+    with pytest.raises(InputError, match=message):
+        trainer_of(encoder, tmp_path, sentences(count), **values)
 
 
-@pytest.mark.parametrize("missing", ["sentence1", "sentence2"])
-def test_a_missing_column_is_named(missing: str, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"no column '{missing}'"):
-        trainer_of(tiny, tmp_path, sentences().rename_column(missing, "other"))
+def test_a_missing_column_is_named(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column 'sentence2'"):
+        trainer_of(tiny, tmp_path, sentences().rename_column("sentence2", "other"))
