@@ -1,4 +1,7 @@
-"""The losses of the method, as functions of tensors. Each gives the mean over the batch, in float32."""
+"""The losses of the method, as functions of tensors. Each gives the mean over the batch, in float32.
+
+Embeddings have the shape (n, hidden), logits (n,) or (n, 1), labels (n,).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,7 @@ def cosine_similarity(embeddings1: Tensor, embeddings2: Tensor) -> Tensor:
 
 
 def cosine_mse(embeddings1: Tensor, embeddings2: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error between cosine and pseudo-label (Trans-Encoder, Eq. 3).
-
-    Args:
-        embeddings1, embeddings2: Shape (n, hidden).
-        labels: Shape (n,), the cross-encoder's scores; a cosine can equal those in [-1, 1] alone.
-    """
+    """Mean squared error between cosine and pseudo-label, which a cosine can equal in [-1, 1] alone (Eq. 3)."""
     return F.mse_loss(cosine_similarity(embeddings1, embeddings2), labels.float())
 
 
@@ -27,10 +25,6 @@ def soft_bce(logits: Tensor, labels: Tensor) -> Tensor:
 
     The official code neither clips nor rescales cosines, so labels may lie below 0. No logit meets such a label: the
     loss falls without bound, below 0 too, the lower the logit is.
-
-    Args:
-        logits: Shape (n,) or (n, 1).
-        labels: Shape (n,), in [-1, 1]: the bi-encoder's cosines, or probabilities.
     """
     return F.binary_cross_entropy_with_logits(logits.float().reshape(labels.shape), labels.float())
 
@@ -39,21 +33,12 @@ def cosine_bce(embeddings1: Tensor, embeddings2: Tensor, labels: Tensor) -> Tens
     """Binary cross-entropy with the cosine as the logit: the paper's ablation of Eq. 3 (Table 8).
 
     Its sigmoid stays between 0.27 and 0.73, so labels near 0 and 1 can never be met.
-
-    Args:
-        embeddings1, embeddings2: Shape (n, hidden).
-        labels: Shape (n,), in [-1, 1]: the cross-encoder's scores, or cosines as for `soft_bce`.
     """
     return soft_bce(cosine_similarity(embeddings1, embeddings2), labels)
 
 
 def logit_mse(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error between raw logit and soft label: the paper's ablation of Eq. 2 (Table 8).
-
-    Args:
-        logits: Shape (n,) or (n, 1).
-        labels: Shape (n,), any numbers.
-    """
+    """Mean squared error between raw logit and soft label: the paper's ablation of Eq. 2 (Table 8)."""
     return F.mse_loss(logits.float().reshape(labels.shape), labels.float())
 
 
@@ -72,9 +57,6 @@ def info_nce(
         offset: Row of the positive of the first anchor.
         anchor_side: Shape (m, hidden), negatives from the anchors' own side of the batch (Mirror-BERT, Eq. 1); row
             `offset + i` is anchor i itself and does not count.
-
-    Returns:
-        A scalar.
     """
     # Autocast would multiply in 16 bits, where cosines that differ by less than 0.004 are equal.
     with torch.autocast(anchors.device.type, enabled=False):

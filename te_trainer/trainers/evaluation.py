@@ -69,11 +69,7 @@ class EvaluatingTrainer(PublishingTrainer):
         self._user_metrics = function
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Batches of the trainer's evaluation set, of the one of that name among several, or of other pairs.
-
-        Raises:
-            InputError: There is no set of this name, or a row is refused.
-        """
+        """Batches of the trainer's evaluation set, of the one of that name among several, or of other pairs."""
         sets = self.eval_dataset
         if isinstance(eval_dataset, str):
             if not isinstance(sets, dict) or eval_dataset not in sets:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_two_ranks
 from datasets import Dataset, DatasetDict, IterableDataset
 from test_trainer_evaluation import make
 from test_training_loop import KINDS, At, Killed, kill, labelled, recording, same, weights
@@ -226,52 +225,6 @@ def test_what_a_stream_cannot_do_is_said(models: dict[str, str], tmp_path: Path)
         make("bi-encoder", models["bert"], tmp_path, stream().remove_columns("label"), max_steps=2)
     trainer = make("bi-encoder", models["bert"], tmp_path, None, stream(8))
     assert len(trainer.eval_dataset) == 8
-
-
-STREAM = """
-import sys
-
-import torch
-from datasets import IterableDataset
-
-from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-
-model, output = sys.argv[1:]
-
-
-def pairs():
-    # of many lengths: batches of the two ranks are not alike
-    for row in range(16):
-        yield {"sentence1": "red " * (row + 1), "sentence2": f"{row} blue", "label": row / 16}
-
-
-seen = []
-
-
-class Recording(BiEncoderTrainer):
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        if model.training:
-            seen.extend((16 * inputs["labels"]).int().tolist())
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-
-args = BiEncoderTrainingArguments(
-    output_dir=output, max_steps=2, save_strategy="no", per_device_train_batch_size=4, disable_tqdm=True
-)
-dev = [dict(row) for row in pairs()]
-trainer = Recording(model, args, IterableDataset.from_generator(pairs), dev)
-trainer.train()
-rank = trainer.args.process_index
-assert seen == ([0, 1, 2, 3, 8, 9, 10, 11] if rank == 0 else [4, 5, 6, 7, 12, 13, 14, 15]), seen
-assert [round(16 * label) for label in trainer.predict(dev).label_ids] == list(range(16))
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_processes_divide_a_stream(models: dict[str, str], tmp_path: Path) -> None:
-    result = run_two_ranks(STREAM, tmp_path, models["bert"], str(tmp_path))
-    assert result.returncode == 0, result.stderr
 
 
 def test_a_collator_of_the_users_own_makes_the_batches(models: dict[str, str], tmp_path: Path) -> None:

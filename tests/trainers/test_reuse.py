@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import run_two_ranks
 from datasets import load_from_disk
 from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, load, trainer_of
 
@@ -149,54 +148,3 @@ def test_the_other_end_is_cut_off_when_it_is_asked_for(models: dict[str, str], t
         rows = trainer.tokenise(load_from_disk(tmp_path), PairCheck("pairs"), training=False)
         found.append(rows["input_ids"][:])
     assert found[0] == found[2] != found[1]
-
-
-RANKS = """
-import sys
-
-import torch
-from datasets import Dataset
-
-from transformers import TrainerCallback
-
-from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-
-model, output = sys.argv[1:]
-pairs = Dataset.from_dict(
-    {"sentence1": [f"{i} red" for i in range(16)], "sentence2": [f"{i} blue" for i in range(16)],
-     "label": [i / 16 for i in range(16)]}
-)
-args = BiEncoderTrainingArguments(
-    output_dir=output, max_steps=3, save_strategy="no", per_device_train_batch_size=4, learning_rate=1e-2,
-    disable_tqdm=True, precision="bfloat16",
-)
-
-
-class Learnt(TrainerCallback):
-    # the best ones, which all ranks load in the end, would always be the same
-    def on_step_end(self, args, state, control, **kwargs):
-        self.weights = {name: weight.clone() for name, weight in kwargs["model"].state_dict().items()}
-
-
-learnt = Learnt()
-trainer = BiEncoderTrainer(model, args, pairs, pairs, callbacks=[learnt])
-dtypes = []
-product = next(module for module in trainer.encoder.model.modules() if isinstance(module, torch.nn.Linear))
-product.register_forward_hook(lambda module, _, output: dtypes.append(output.dtype))
-for _ in range(2):
-    trainer.evaluate()
-    trainer.train()
-    assert set(dtypes) == {torch.bfloat16}, dtypes
-    torch.save(learnt.weights, f"{output}/{trainer.args.process_index}")
-    trainer.accelerator.wait_for_everyone()
-    one, two = (torch.load(f"{output}/{rank}") for rank in range(2))
-    assert all(torch.equal(one[name], two[name]) for name in one), "the ranks differ"
-    trainer.accelerator.wait_for_everyone()
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_processes_learn_together_after_an_evaluation(models: dict[str, str], tmp_path: Path) -> None:
-    result = run_two_ranks(RANKS, tmp_path, models["bert"], str(tmp_path))
-    assert result.returncode == 0, result.stderr
