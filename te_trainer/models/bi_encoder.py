@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -101,7 +100,9 @@ class BiEncoder:
         layout = replace(layout, transformer=layout.transformer | lower_case)
         prompt = layout.prompt if prompt is None else prompt
         _check_texts(checkpoint, layout, pooling, prompt)
-        with _own_draws():
+        with torch.random.fork_rng(devices=[]):
+            # a pooler that the checkpoint lacks is always drawn the same
+            torch.default_generator.manual_seed(0)
             model, tokenizer = checkpoint.load("bi-encoder", max_length)
         return cls(model, tokenizer, pooling, max_length, prompt, layout, _take_pooler(model))
 
@@ -116,10 +117,7 @@ class BiEncoder:
     ) -> Pooling:
         """Refuse what `from_pretrained` could not load, before any weights are read; give the pooling it will have.
 
-        Args:
-            name: The model's name, or its checkpoint.
-            pooling, max_length, prompt: None for what the checkpoint says.
-            section: Of the configuration, whose keys choose them, for refusals; ends with a dot.
+        None stands for what the checkpoint says; `section`, with its dot, is the part of the configuration to name.
         """
         checkpoint = resolve_checkpoint(name)
         pooling = resolve_pooling(checkpoint, pooling, section=section)
@@ -155,10 +153,7 @@ class BiEncoder:
         give_umask_mode(Path(folder))
 
     def save_layout(self, folder: str | Path) -> None:
-        """Everything but the weights: tokenizer, pooling and the list of modules.
-
-        The files follow the layout that sentence-transformers has read since version 2.
-        """
+        """Everything but the weights, in the layout that sentence-transformers has read since version 2."""
         self.tokenizer.model_max_length = self.max_length
         self.tokenizer.save_pretrained(folder)
         give_umask_mode(Path(folder))
@@ -174,11 +169,7 @@ class BiEncoder:
 def resolve_pooling(
     name: str | Checkpoint, pooling: Pooling | None = None, from_cross_encoder: bool = False, section: str = ""
 ) -> Pooling:
-    """The pooling of a bi-encoder that starts from a checkpoint: the chosen one, else what the checkpoint says.
-
-    Raises:
-        InputError: The checkpoint is a cross-encoder's, or a bi-encoder's that makes vectors in a way of its own.
-    """
+    """The pooling of a bi-encoder that starts from a checkpoint: the chosen one, else what the checkpoint says."""
     checkpoint = resolve_checkpoint(name)
     default: Pooling = "last" if checkpoint.is_decoder else "cls"
     if from_cross_encoder:
@@ -206,32 +197,16 @@ def _check_texts(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Poolin
         )
 
 
-@contextlib.contextmanager
-def _own_draws() -> Iterator[None]:
-    """Let a pooler that a checkpoint lacks be drawn always the same, and take nothing from torch's generator."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(0)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
 def _take_pooler(model: PreTrainedModel) -> dict[str, Tensor]:
     """Take BERT's own pooler off a model, because its weights would stay unused in training; give its weights."""
     pooler: Any = getattr(model, "pooler", None)
     if pooler is None or not has_pooler(model.config):
         return {}
-    with _gathered(pooler):
+    with contextlib.ExitStack() as stack:
+        if is_deepspeed_zero3_enabled():
+            import deepspeed
+
+            stack.enter_context(deepspeed.zero.GatheredParameters(list(pooler.parameters())))
         weights = {f"pooler.{key}": weight.detach().cpu().clone() for key, weight in pooler.state_dict().items()}
     setattr(model, "pooler", None)  # noqa: B010 - its type says that it is a module
     return weights
-
-
-def _gathered(module: torch.nn.Module) -> contextlib.AbstractContextManager[Any]:
-    if not is_deepspeed_zero3_enabled():
-        return contextlib.nullcontext()
-    import deepspeed
-
-    gathered: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(module.parameters()))
-    return gathered

@@ -75,10 +75,7 @@ class CrossEncoder:
     def check(name: str | Checkpoint, max_length: int | None = None, section: str = "") -> Activation:
         """Refuse what `from_pretrained` could not load, before any weights are read; give the activation it will have.
 
-        Args:
-            name: The model's name, or its checkpoint.
-            max_length: Tokens of a pair; None for what the checkpoint says.
-            section: Of the configuration, whose key `max_length` chooses it, for refusals; ends with a dot.
+        None and `section` mean what they mean for `BiEncoder.check`.
         """
         checkpoint = resolve_checkpoint(name)
         activation = resolve_activation(checkpoint)
@@ -145,11 +142,7 @@ def _in_float32(head: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> 
 
 
 def resolve_activation(checkpoint: Checkpoint) -> Activation:
-    """How a cross-encoder that starts from a checkpoint makes scores of its logits.
-
-    Raises:
-        InputError: The checkpoint can start no cross-encoder.
-    """
+    """How a cross-encoder that starts from a checkpoint makes scores of its logits; refused where it can start none."""
     config, trained = checkpoint.config, checkpoint.kind == "cross-encoder"
     if trained and config.num_labels != 1:
         raise checkpoint.files.refusal(

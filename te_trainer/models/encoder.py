@@ -18,20 +18,16 @@ Encoder = BiEncoder | CrossEncoder
 def check_encoder(
     model: str | Checkpoint, pooling: Pooling | None = None, prompt: str | None = None, max_length: int | None = None
 ) -> Kind:
-    """Refuse what cannot score pairs, before any weights are loaded; say what the checkpoint is.
-
-    Raises:
-        InputError: No such model, or one that cannot be used; a pooling or a prompt for a cross-encoder.
-    """
+    """Refuse what cannot score pairs, before any weights are loaded; say what the checkpoint is."""
     checkpoint = resolve_checkpoint(model)
     if checkpoint.kind == "bi-encoder":
         BiEncoder.check(checkpoint, pooling, max_length=max_length, prompt=prompt)
-        return "bi-encoder"
-    for key, value in (("pooling", pooling), ("prompt", prompt)):
-        if value is not None:
-            raise InputError(f"{key}: {checkpoint.name} is a cross-encoder, which has none; leave it out")
-    CrossEncoder.check(checkpoint, max_length)
-    return "cross-encoder"
+    else:
+        for key, value in (("pooling", pooling), ("prompt", prompt)):
+            if value is not None:
+                raise InputError(f"{key}: {checkpoint.name} is a cross-encoder, which has none; leave it out")
+        CrossEncoder.check(checkpoint, max_length)
+    return checkpoint.kind
 
 
 def load_encoder(
@@ -41,11 +37,7 @@ def load_encoder(
     max_length: int | None = None,
     prompt: str | None = None,
 ) -> Encoder:
-    """Load a bi-encoder or a cross-encoder, whichever the checkpoint is; what is None is taken from it.
-
-    Raises:
-        InputError: As `check_encoder`, or the weights cannot be loaded.
-    """
+    """Load a bi-encoder or a cross-encoder, whichever the checkpoint is; what is None is taken from it."""
     checkpoint = resolve_checkpoint(model)
     length = max_length or checkpoint.max_length
     if checkpoint.kind == "cross-encoder":

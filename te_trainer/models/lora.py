@@ -18,13 +18,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> peft.LoraConfig:
-    """The configuration of adapters for an encoder's model.
-
-    Args:
-        model: The encoder's model, on any device.
-        kind: Kind of the encoder; a cross-encoder's head is trained in full.
-        settings: Settings with a `rank`.
-    """
+    """The configuration of adapters for an encoder's model; a cross-encoder's head is trained in full."""
     rank, targets = int(settings.rank or 0), settings.target_modules
     return peft.LoraConfig(
         task_type=peft.TaskType.SEQ_CLS if kind == "cross-encoder" else peft.TaskType.FEATURE_EXTRACTION,
@@ -38,11 +32,7 @@ def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> pef
 
 
 def put_adapters(model: PreTrainedModel, kind: Kind, settings: LoraConfig, name: str) -> peft.PeftModel:
-    """Put adapters on an encoder's model, which may have no weights; `name` is the checkpoint's.
-
-    Raises:
-        InputError: No layer has a name among `target_modules`, or such a layer cannot have an adapter.
-    """
+    """Put adapters on an encoder's model, which may have no weights; `name` is the checkpoint's."""
     linear = {
         path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)
     }
@@ -57,12 +47,7 @@ def put_adapters(model: PreTrainedModel, kind: Kind, settings: LoraConfig, name:
 
 
 def merge_saved(encoder: Encoder, folder: Path) -> None:
-    """Merge an adapter that a trainer saved into the plain encoder that its training started from.
-
-    Args:
-        encoder: As it was before adapters were put on it; it is the trained one afterwards.
-        folder: Folder of the adapter, which holds a cross-encoder's trained head, too.
-    """
+    """Merge a saved adapter, and a cross-encoder's trained head, into the encoder that its training started from."""
     adapted: Any = peft.PeftModel.from_pretrained(encoder.model, str(folder), torch_device="cpu")
     encoder.model = adapted.merge_and_unload()
 

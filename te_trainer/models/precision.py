@@ -18,9 +18,6 @@ def resolve_precision(wanted: Literal["auto"] | Precision = "auto", device: str 
 
     What `accelerate launch --mixed_precision` says goes before the hardware. A CPU without AVX-512-BF16 or AMX gets
     slower with bfloat16, not faster.
-
-    Args:
-        device: Type of the device that computes. Default: the one that `device_type` gives.
     """
     if wanted != "auto":
         return wanted

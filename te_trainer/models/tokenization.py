@@ -8,7 +8,9 @@ afterwards. That costs less time than what it replaces, with short texts too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 CHARACTERS = 1_000_000  # of texts that are tokenised together; the tokenizer needs about 100 bytes for each
@@ -32,42 +34,26 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequen
     budget = max(0, max_length - tokenizer.num_special_tokens_to_add(pair=len(sides) == 2))
     from_end = tokenizer.truncation_side == "left"
     columns: Columns = {name: [] for name in frame}
-    for rows in _chunks(sides):
-        encoded = [
-            tokenizer.backend_tokenizer.encode_batch_fast(list(side[rows]), add_special_tokens=False) for side in sides
-        ]
-        for encodings in zip(*encoded, strict=True):
-            texts = [encoding.ids for encoding in encodings]
-            if sum(map(len, texts)) > budget:
-                kept = _longest_first([len(ids) for ids in texts], budget)
-                texts = [
-                    ids[len(ids) - count :] if from_end else ids[:count] for ids, count in zip(texts, kept, strict=True)
-                ]
-            for name, (edges, values) in frame.items():
-                row = list(edges[0])
-                for ids, value, edge in zip(texts, values, edges[1:], strict=True):
-                    row += ids if name == "input_ids" else value * len(ids)
-                    row += edge
-                columns[name].append(row)
+    for encodings in _encoded(tokenizer, sides):
+        texts = [encoding.ids for encoding in encodings]
+        if sum(map(len, texts)) > budget:
+            kept = zip(texts, _longest_first([len(ids) for ids in texts], budget), strict=True)
+            texts = [ids[len(ids) - count :] if from_end else ids[:count] for ids, count in kept]
+        for name, (edges, values) in frame.items():
+            row = list(edges[0])
+            for ids, value, edge in zip(texts, values, edges[1:], strict=True):
+                row += ids if name == "input_ids" else value * len(ids)
+                row += edge
+            columns[name].append(row)
     return columns
 
 
 def token_counts(tokenizer: PreTrainedTokenizerBase, *sides: Sequence[str]) -> list[int]:
-    """How many tokens each row has before anything is cut, special ones included.
-
-    Args:
-        sides: As for `tokenise`.
-    """
+    """How many tokens each row has before anything is cut, special ones included."""
     if not tokenizer.is_fast:
         return [len(ids) for ids in tokenizer(*map(list, sides), verbose=False)["input_ids"]]
     special = sum(map(len, _frame(tokenizer, len(sides))["input_ids"][0]))
-    counts: list[int] = []
-    for rows in _chunks(sides):
-        encoded = [
-            tokenizer.backend_tokenizer.encode_batch_fast(list(side[rows]), add_special_tokens=False) for side in sides
-        ]
-        counts += [special + sum(map(len, encodings)) for encodings in zip(*encoded, strict=True)]
-    return counts
+    return [special + sum(map(len, encodings)) for encodings in _encoded(tokenizer, sides)]
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase, sides: int) -> dict[str, tuple[list[list[int]], list[list[int]]]]:
@@ -98,11 +84,12 @@ def _longest_first(lengths: list[int], budget: int) -> list[int]:
     return kept[::-1] if lengths[0] > lengths[1] else kept
 
 
-def _chunks(sides: Sequence[Sequence[str]]) -> Iterator[slice]:
+def _encoded(tokenizer: PreTrainedTokenizerBase, sides: Sequence[Sequence[str]]) -> Iterator[tuple[Encoding, ...]]:
+    """Each row's one or two texts, nothing cut off or added."""
     start, size = 0, 0
     for row, texts in enumerate(zip(*sides, strict=True), 1):
         size += sum(map(len, texts))
-        if size > CHARACTERS:
-            yield slice(start, row)
+        if size > CHARACTERS or row == len(sides[0]):
+            encode = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
+            yield from zip(*(encode(list(side[start:row])) for side in sides), strict=True)
             start, size = row, 0
-    yield slice(start, len(sides[0]))

@@ -3,6 +3,7 @@
 An encoder is plain transformers. Trainings and labellings choose a backend for their device, and enter `use_backend`.
 """
 
-from te_trainer.models.packed.backends import AttentionBackend, choose_backend, use_backend
+from te_trainer.models.packed.pack import use_backend
+from te_trainer.models.packed.when_to_pack import AttentionBackend, choose_backend
 
 __all__ = ["AttentionBackend", "choose_backend", "use_backend"]

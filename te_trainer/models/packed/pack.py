@@ -15,15 +15,19 @@ from weakref import WeakSet
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from te_trainer.compat import softmax_backward
+from te_trainer.compat import attention_of, set_attention, softmax_backward
 from te_trainer.models.packed.batches import row_length, split_by_size
-from te_trainer.models.packed.dropout import dropout_mask
-
-ATTENTION_NAME = "te_trainer_packed"  # among transformers' attentions
+from te_trainer.models.packed.dropout import cpu_dropout, dropout_mask
+from te_trainer.models.packed.when_to_pack import (
+    ATTENTION_NAME,
+    POSITION_IDS_BY_MODEL_TYPE,
+    AttentionBackend,
+    transformers_model,
+)
 
 # torch's softmax is slow over fewer than 16 values; sizes are rounded, because each is compiled on its own.
 MIN_SOFTMAX_WIDTH = 16
@@ -217,23 +221,6 @@ AttentionInterface.register(ATTENTION_NAME, packed_attention)
 AttentionMaskInterface.register(ATTENTION_NAME, _mask)
 
 
-def _column_positions(ids: Tensor, padding: int) -> Tensor:
-    return torch.arange(ids.shape[1]).expand_as(ids)
-
-
-def _counted_positions(ids: Tensor, padding: int) -> Tensor:
-    real = ids != padding
-    return real.cumsum(1) * real + padding
-
-
-# How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.
-POSITION_IDS_BY_MODEL_TYPE = {
-    "bert": _column_positions,
-    "electra": _column_positions,
-    "roberta": _counted_positions,
-    "xlm-roberta": _counted_positions,
-    "camembert": _counted_positions,
-}
 # What all of them take, in their order.
 FORWARD_ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # With these, a caller gives or sees every token of a padded batch.
@@ -246,24 +233,6 @@ PADDED_ARGUMENTS = (
 )
 
 _packing_models: WeakSet[nn.Module] = WeakSet()
-
-
-def transformers_model(model: nn.Module) -> PreTrainedModel | None:
-    """The model of transformers below what peft has put around it; None where there is none."""
-    return next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
-
-
-def can_pack(model: nn.Module) -> bool:
-    """Whether `pack_rows` is made for a model."""
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        # vectors in front of every sentence are nothing for a row of all sentences
-        return False
-    plain = transformers_model(model)
-    if plain is None or plain.config.model_type not in POSITION_IDS_BY_MODEL_TYPE:
-        return False
-    # a repository's own code may call itself by these names
-    known: Any = MODEL_MAPPING.get(type(plain.config), ())
-    return isinstance(plain.base_model, known) and not getattr(plain.config, "is_decoder", False)
 
 
 @contextlib.contextmanager
@@ -328,3 +297,41 @@ def _cast_once(module: nn.Module, args: tuple[Any, ...]) -> Any:
         return None
     hidden, *rest = args
     return hidden.to(torch.get_autocast_dtype("cpu")), *rest
+
+
+HOOKS = {ATTENTION_NAME: pack_rows}  # what a model needs beside the name of an attention
+
+
+@contextlib.contextmanager
+def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = False) -> Iterator[AttentionBackend]:
+    """Within the block, compute a model with a backend; afterwards the model is what it was.
+
+    Blocks may lie within one another.
+
+    Args:
+        model: A model of transformers, or what peft made of it.
+        backend: As `choose_backend` gives it.
+        training: Whether the model is trained, with dropout.
+    """
+    with contextlib.ExitStack() as stack:
+        plain = transformers_model(model)
+        if backend.attention is not None and plain is not None:
+            stack.enter_context(_attention(plain, backend.attention))
+            if backend.attention in HOOKS:
+                stack.enter_context(HOOKS[backend.attention](plain))
+        if training and backend.fast_dropout:
+            stack.enter_context(cpu_dropout(model))
+        yield backend
+
+
+@contextlib.contextmanager
+def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    # a model may be made of several, each with a configuration of its own
+    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
+    before = [(config, attention_of(config)) for config in configs.values()]
+    try:
+        model.set_attn_implementation(name)
+        yield
+    finally:
+        for config, attention in before:
+            set_attention(config, attention)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from te_trainer.models import BiEncoder
 from te_trainer.models.packed import use_backend
-from te_trainer.models.packed.backends import PackedCPUBackend
 from te_trainer.models.packed.batches import ROW_MULTIPLE
 from te_trainer.models.packed.dropout import cpu_dropout
 from te_trainer.models.packed.pack import Packing, is_packing
+from te_trainer.models.packed.when_to_pack import PACKED
 from te_trainer.models.precision import autocast
 
 LENGTH = 100
@@ -57,7 +57,7 @@ def two_of() -> Iterator[Two]:
             plain = auto._from_config(config(name, dropout), attn_implementation="eager")
             packed = auto._from_config(config(name, dropout))
             packed.load_state_dict(plain.state_dict())
-            stack.enter_context(use_backend(packed, PackedCPUBackend()))
+            stack.enter_context(use_backend(packed, PACKED))
             return plain, packed
 
         yield make
@@ -259,6 +259,6 @@ def test_vectors_are_those_of_the_padded_batch(tiny: Path, pooling: Any) -> None
     texts = [text for pair in sample_pairs(20) for text in pair]
     inputs = encoder.tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")
     padded = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
-    with use_backend(encoder.model, PackedCPUBackend()):
+    with use_backend(encoder.model, PACKED):
         packed = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
     torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,121 @@
+"""For which models and texts a CPU computes no padding, and with which attention a model is computed otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, PreTrainedModel
+
+from te_trainer.compat import attention_of
+from te_trainer.models.packed.batches import packed_batches, padded_batches
+
+ATTENTION_NAME = "te_trainer_packed"  # among transformers' attentions
+SHORT = 128  # tokens; the memory of the plain computation grows with the square
+REPLACEABLE = {"sdpa", "eager", ATTENTION_NAME}  # what a model comes with; another attention was somebody's choice
+
+
+def _column_positions(ids: Tensor, padding: int) -> Tensor:
+    return torch.arange(ids.shape[1]).expand_as(ids)
+
+
+def _counted_positions(ids: Tensor, padding: int) -> Tensor:
+    real = ids != padding
+    return real.cumsum(1) * real + padding
+
+
+# How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.
+POSITION_IDS_BY_MODEL_TYPE = {
+    "bert": _column_positions,
+    "electra": _column_positions,
+    "roberta": _counted_positions,
+    "xlm-roberta": _counted_positions,
+    "camembert": _counted_positions,
+}
+
+
+def transformers_model(model: nn.Module) -> PreTrainedModel | None:
+    """The model of transformers below what peft has put around it; None where there is none."""
+    return next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether `pack_rows` is made for a model."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        # vectors in front of every sentence are nothing for a row of all sentences
+        return False
+    plain = transformers_model(model)
+    if plain is None or plain.config.model_type not in POSITION_IDS_BY_MODEL_TYPE:
+        return False
+    # a repository's own code may call itself by these names
+    known: Any = MODEL_MAPPING.get(type(plain.config), ())
+    return isinstance(plain.base_model, known) and not getattr(plain.config, "is_decoder", False)
+
+
+def _on_cpu(model: nn.Module, max_length: int, device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+def _short_on_cpu(model: nn.Module, max_length: int, device: torch.device) -> bool:
+    plain = transformers_model(model)
+    short = device.type == "cpu" and max_length <= SHORT
+    return short and plain is not None and attention_of(plain.config) in REPLACEABLE
+
+
+@dataclass(frozen=True)
+class AttentionBackend:
+    """How a model is computed.
+
+    Args:
+        fits: Whether it can compute a model, and is fast with texts of so many tokens on a device.
+        attention: Name among transformers' attentions; None for the model's own.
+        fast_dropout: Whether trainings draw dropout as `cpu_dropout` does.
+        computes_padding: Whether padding costs as much as real tokens.
+    """
+
+    fits: Callable[[nn.Module, int, torch.device], bool]
+    attention: str | None = None
+    fast_dropout: bool = False
+    computes_padding: bool = True
+
+    def batches(self, lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+        """Indices of texts in batches of at most `max_tokens` computed tokens, or of one text."""
+        return (padded_batches if self.computes_padding else packed_batches)(lengths, max_tokens)
+
+
+PACKED = AttentionBackend(
+    lambda model, *rest: _short_on_cpu(model, *rest) and can_pack(model), ATTENTION_NAME, True, False
+)
+# The first one that fits is chosen. One for GPUs, with unpadded flash attention, would stand in front.
+BACKENDS = (
+    PACKED,
+    # PyTorch's fused attention is made for long texts, and falls back to a slower one under dropout
+    AttentionBackend(_short_on_cpu, "eager", fast_dropout=True),
+    AttentionBackend(_on_cpu, fast_dropout=True),
+    AttentionBackend(lambda *_: True),
+)
+
+
+def choose_backend(
+    model: nn.Module, max_length: int, device: torch.device, *, compiled: bool = False, needs_padding: bool = False
+) -> AttentionBackend:
+    """The fastest backend for a model on a device.
+
+    Args:
+        model: A model of transformers, or what peft made of it.
+        max_length: Tokens of the longest text.
+        device: The device that computes.
+        compiled: Whether `torch.compile` compiles the model, which then stays as it is.
+        needs_padding: Whether something between embeddings and layers depends on the shape of the padded batch.
+    """
+    if compiled:
+        return BACKENDS[-1]
+    return next(
+        backend
+        for backend in BACKENDS
+        if backend.fits(model, max_length, device) and (backend.computes_padding or not needs_padding)
+    )
