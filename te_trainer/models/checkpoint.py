@@ -93,27 +93,17 @@ class Checkpoint:
         return model
 
     def check(self, kind: Kind, max_length: int | None = None, section: str = "") -> None:
-        """Refuse what cannot start an encoder of a kind, before its weights are read.
+        """Refuse a tokenizer, weights, a vocabulary or a length that do not fit, before the weights are read.
 
-        Args:
-            kind: Kind of the encoder; a cross-encoder may get a new head.
-            max_length: Tokens of a text; None for what the checkpoint says.
-            section: Of the configuration, whose key `max_length` chooses it; ends with a dot.
-
-        Raises:
-            InputError: The tokenizer, the weights, the vocabulary or the length do not fit.
+        `max_length` is None for what the checkpoint says; the key `{section}max_length` chooses it.
         """
-        arguments = {"device_map": "meta", "ignore_mismatched_sizes": True}
-        self._load(kind, self.tokenizer, max_length, f"{section}max_length", arguments)
+        key = f"{section}max_length"
+        self._load(kind, self.tokenizer, max_length, key, device_map="meta", ignore_mismatched_sizes=True)
 
     def load(self, kind: Kind, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model of an encoder, in float32 whatever the checkpoint's dtype, and its tokenizer.
-
-        Raises:
-            InputError: As `check`.
-        """
+        """The model of an encoder, in float32 whatever the checkpoint's dtype, and its tokenizer; refuses what `check` does."""
         tokenizer = self.load_tokenizer()
-        model = self._load(kind, tokenizer, max_length, "max_length", {})
+        model = self._load(kind, tokenizer, max_length, "max_length")
         model.config.return_dict = True  # configurations made for TorchScript say otherwise
         if self.commit is not None:
             # what is saved of the model names its start so, and not by a folder of this machine
@@ -123,12 +113,7 @@ class Checkpoint:
         return model, tokenizer
 
     def _load(
-        self,
-        kind: Kind,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int | None,
-        length_key: str,
-        arguments: dict[str, Any],
+        self, kind: Kind, tokenizer: PreTrainedTokenizerBase, max_length: int | None, key: str, **arguments: Any
     ) -> PreTrainedModel:
         locate(self.name, weights=True)
         auto: Any = AutoModel
@@ -141,12 +126,12 @@ class Checkpoint:
         except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
             reason = first_line(error)
             if reason.startswith("Weights only load failed"):  # torch goes on with how to load a pickle all the same
-                reason = "pytorch_model.bin is broken, or holds more than weights; save the model with save_pretrained"
+                reason = "a file of PyTorch is broken, or holds more than weights; save the model with save_pretrained"
             raise self.files.refusal(f"its configuration and weights make no model ({reason})") from None
         refuse_misfits(self.files, model, info, new_head=kind == "cross-encoder" and self.kind != "cross-encoder")
         check_vocabulary(self.files, model, tokenizer)
         length = self.max_length if max_length is None else max_length
-        check_length(self.name, model, tokenizer, length, length_key, sides=1 if kind == "bi-encoder" else 2)
+        check_length(self.name, model, tokenizer, length, key, sides=1 if kind == "bi-encoder" else 2)
         return cast(PreTrainedModel, model)
 
 

@@ -15,11 +15,7 @@ from te_trainer.models.checkpoint_files import CheckpointFiles
 
 MODULES = "modules.json"
 MODEL_CONFIG = "config_sentence_transformers.json"
-# In the order in which sentence-transformers looks for them.
-TRANSFORMER_CONFIGS = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
+TRANSFORMER_CONFIG = "sentence_bert_config.json"  # or with another family in place of bert
 SUPPORTED_MODULES = ["Transformer", "Pooling", "Normalize"]
 POOLING_BY_MODE: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 KEPT_KEYS = ("query_length", "document_length", "unpad_inputs")  # they change no score of `encode`
@@ -68,7 +64,6 @@ class SentenceLayout:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """Texts by their names."""
         return {key: text for key, text in self.model.get("prompts", {}).items() if text is not None}
 
     @property
@@ -83,7 +78,6 @@ class SentenceLayout:
 
     @property
     def lower_case(self) -> bool:
-        """Whether texts are lower-cased before they are tokenised."""
         return bool(self.transformer.get("do_lower_case"))
 
     def write(self, folder: Path, *, pooling: Pooling, max_length: int, prompt: str, hidden_size: int) -> None:
@@ -99,7 +93,7 @@ class SentenceLayout:
                 {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{module}"}
                 for index, (module, path) in enumerate(folders.items())
             ],
-            TRANSFORMER_CONFIGS[0]: {
+            TRANSFORMER_CONFIG: {
                 "max_seq_length": max_length,
                 "do_lower_case": self.lower_case,
                 **{key: self.transformer[key] for key in KEPT_KEYS if key in self.transformer},
@@ -236,8 +230,8 @@ def _read_modules(files: CheckpointFiles) -> dict[str, str]:
 
 
 def _read_transformer(files: CheckpointFiles, folder: str) -> dict[str, Any]:
-    paths = [str(Path(folder, file)) for file in TRANSFORMER_CONFIGS]
-    file = next((path for path in paths if (files.folder / path).is_file()), paths[0])
+    present = sorted((files.folder / folder).glob("sentence_*_config.json"))
+    file = str(Path(folder, present[0].name if present else TRANSFORMER_CONFIG))
     content = files.read_mapping(file, TRANSFORMER_TYPES)
     for key, value in content.items():
         if TRANSFORMER_TYPES.get(key) is int and value < 1:

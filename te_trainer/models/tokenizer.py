@@ -76,8 +76,7 @@ def _lower_case(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> N
 
 def _refuse_unreadable_texts(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> None:
     longest = tokenizer.model_max_length
-    # NaN is not 1 or more either
-    if not isinstance(longest, int | float) or isinstance(longest, bool) or not longest >= 1:
+    if not isinstance(longest, int | float) or not longest >= 1:  # NaN is not, either
         raise files.refusal(
             f"model_max_length in tokenizer_config.json is {str(longest)[:60]!r}, where a number from 1 on is "
             "expected; correct the file"

@@ -88,7 +88,7 @@ def test_texts_are_cut_to_what_a_roberta_can_read(roberta: Path, tmp_path: Path)
         assert resolve_checkpoint(str(tmp_path / kind.__name__)).max_length == 64
 
 
-@pytest.mark.parametrize("length", [65, 66, 4096])
+@pytest.mark.parametrize("length", [65, 4096])
 def test_a_length_beyond_a_models_positions_is_refused_with_its_key(roberta: Path, length: int) -> None:
     said = f"{length:,} tokens, but model {roberta} has 64 positions"
     for check in (BiEncoder.check, CrossEncoder.check):
@@ -111,7 +111,7 @@ def test_a_length_that_leaves_no_token_of_a_text_is_refused(tiny: Path, tmp_path
     assert "tokens leave none of a text" in refusals(with_length(tiny, tmp_path / "model", 2), check)
 
 
-@pytest.mark.parametrize("length", [0, -5, True, "512", float("nan")])
+@pytest.mark.parametrize("length", [0, "512", float("nan")])
 def test_a_tokenizers_length_that_is_none_is_refused(tiny: Path, tmp_path: Path, length: Any) -> None:
     folder = with_length(tiny, tmp_path / "model", length)
     assert "model_max_length in tokenizer_config.json is" in refusals(folder, check_encoder)
@@ -152,7 +152,8 @@ def test_the_limit_is_the_longest_input_that_a_model_reads(family: str) -> None:
 # ---------------------------------------------------------------- token types
 
 
-def test_token_types_that_a_model_lacks_are_left_out(roberta: Path, tmp_path: Path) -> None:
+def test_token_types_that_a_model_lacks_are_left_out(tiny: Path, roberta: Path, tmp_path: Path) -> None:
+    assert max(resolve_checkpoint(str(tiny)).load_tokenizer()("a", "b")["token_type_ids"]) == 1
     assert max(AutoTokenizer.from_pretrained(roberta)("a", "b")["token_type_ids"]) == 1
     assert "token_type_ids" not in resolve_checkpoint(str(roberta)).load_tokenizer()("a", "b")
     CrossEncoder.check(str(roberta))
@@ -162,10 +163,6 @@ def test_token_types_that_a_model_lacks_are_left_out(roberta: Path, tmp_path: Pa
     encoder.save_pretrained(tmp_path / "saved")
     theirs = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(list(zip(*pairs.values(), strict=True)))
     np.testing.assert_allclose(theirs, scores, rtol=0, atol=1e-5)
-
-
-def test_token_types_that_a_model_has_stay(tiny: Path) -> None:
-    assert max(resolve_checkpoint(str(tiny)).load_tokenizer()("a", "b")["token_type_ids"]) == 1
 
 
 # ---------------------------------------------------------------- vocabularies
@@ -214,9 +211,7 @@ def test_a_tokenizer_that_lacks_tokens_is_refused(tiny: Path, tmp_path: Path, pa
 @pytest.mark.parametrize(
     ("file", "content", "package"),
     [
-        ("spm.model", b"\n\x0e\n\x05<pad>", "sentencepiece"),
         ("spiece.model", b"\n\x0e\n\x05<pad>", "sentencepiece"),
-        ("tokenizer.model", b"\n\x0e\n\x05<pad>", "sentencepiece"),
         ("tokenizer.model", b"YQ== 0\nYg== 1\n", "tiktoken"),
     ],
 )
