@@ -101,7 +101,7 @@ class Checkpoint:
         self._load(kind, self.tokenizer, max_length, key, device_map="meta", ignore_mismatched_sizes=True)
 
     def load(self, kind: Kind, max_length: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model of an encoder, in float32 whatever the checkpoint's dtype, and its tokenizer; refuses what `check` does."""
+        """The model of an encoder, in float32 whatever its files hold, and its tokenizer; refuses what `check` does."""
         tokenizer = self.load_tokenizer()
         model = self._load(kind, tokenizer, max_length, "max_length")
         model.config.return_dict = True  # configurations made for TorchScript say otherwise
