@@ -32,19 +32,12 @@ DECIDED_BY_TRAINER: dict[str, Any] = {
 BI, CROSS = BiEncoderConfig.defaults, CrossEncoderConfig.defaults
 # Arguments that would do nothing here, or something wrong: whether they are set, and the sentence that refuses them.
 REFUSED_ARGUMENTS: tuple[tuple[Callable[[Any], Any], str], ...] = (
-    (
-        lambda args: args.label_smoothing_factor,
-        "label_smoothing_factor: labels are scores here and no classes; smooth the labels themselves",
-    ),
+    (lambda args: args.label_smoothing_factor, "label_smoothing_factor: labels are scores; smooth the labels instead"),
     (
         lambda args: "inputs" in (args.include_for_metrics or []),
-        "include_for_metrics: 'inputs' cannot be had; predictions come in the order of the eval_dataset, so that "
-        "compute_metrics finds the texts there",
+        "include_for_metrics: 'inputs' cannot be had; predictions are in the order of the eval_dataset, which has them",
     ),
-    (
-        lambda args: not args.eval_do_concat_batches,
-        "eval_do_concat_batches: predictions come in the order of the data set; leave it True",
-    ),
+    (lambda args: not args.eval_do_concat_batches, "eval_do_concat_batches: predictions keep an order; leave it True"),
     (
         lambda args: args.push_to_hub and args.hub_strategy not in ("end", "every_save"),
         "hub_strategy: only encoders are uploaded, no training states; set 'end' or 'every_save'",

@@ -77,10 +77,7 @@ def _from_sentence_transformer(model: Any) -> BiEncoder:
             "'cosine' if cosines are wanted"
         )
     if model.truncate_dim is not None:
-        raise InputError(
-            "model: truncate_dim shortens vectors, which te_trainer does not; set it to None if whole vectors are "
-            "wanted"
-        )
+        raise InputError("model: truncate_dim shortens vectors, which te_trainer does not; set it to None")
     layout = SentenceLayout(
         model={
             "prompts": dict(model.prompts or {}),
@@ -90,11 +87,8 @@ def _from_sentence_transformer(model: Any) -> BiEncoder:
         transformer={"do_lower_case": bool(getattr(model[0], "do_lower_case", False))},
         modules={"Normalize": ""} if normalize else {},
     )
-    pooling_name = POOLING_BY_MODE[pooling.pooling_mode]
-    return BiEncoder(
-        _float32(model[0].auto_model), model.tokenizer, pooling_name, prompt=_prompt(model), layout=layout,
-        **_max_length(model),
-    )  # fmt: skip
+    plm, pooled = _float32(model[0].auto_model), POOLING_BY_MODE[pooling.pooling_mode]
+    return BiEncoder(plm, model.tokenizer, pooled, prompt=_prompt(model), layout=layout, **_max_length(model))
 
 
 def _from_their_cross_encoder(model: Any) -> CrossEncoder:
