@@ -44,7 +44,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.data import PoolManifest
     from te_trainer.distil.cycle import distil as run_cycles
     from te_trainer.distil.preparation import check_models, prepare_pool
-    from te_trainer.distil.results import collect_results, count_gold_in_pool, label_statistics
+    from te_trainer.distil.results import collect_results, count_gold_in_pool
     from te_trainer.distil.stages import DistillationStages
     from te_trainer.distil.truncation import count_run_truncation
     from te_trainer.distributed import process_state, restart_process, was_restarted
@@ -117,7 +117,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             precision=plan.precision,
         )
         stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)
-        run_cycles(
+        stages.selection.learnt = run_cycles(
             stages,
             list(plan.models),
             plan.cycles,
@@ -132,7 +132,6 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     if state.is_main_process:
         results = collect_results(stages.selection, scorer)
         results["truncation"] = truncations
-        results["labels"] = label_statistics(stages.selection)
         results["overlap"] = count_gold_in_pool(pairs, dev, tests)
     stages.remove_cycle_encoders()
     if state.is_main_process:

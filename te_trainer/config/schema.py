@@ -142,9 +142,10 @@ class DistillationConfig:
             from the labels of the one before it then (standard self-distillation, the paper's baseline, Table 14).
         combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
             `rank`. The latter is the mean of ranks at the quantiles of the mean, for teachers of different scale.
-        selection: `dev` keeps the checkpoint and the cycle that score best on `data.dev`, `last` the last ones, and
-            `agreement` the cycle that agrees best with the first labels. Its encoder's scores of the pool correlate
-            best with the labels that the first cycle learnt from. `last` and `agreement` need no gold score.
+        selection: Which cycle is kept: the best on `data.dev`, or without it the healthiest, or the start (`auto`); the
+            best on `data.dev` (`dev`, the paper's); the last (`last`); that which agrees best with the first labels
+            (`agreement`).
+        held_out: Part of the pool that no training sees and health is measured on (with `auto` 0.03, else 0).
         precision: Arithmetic of training and labelling: `float32`, `bfloat16`, `float16`, or what the hardware is fast
             at (`auto`). Weights, scores and reported results are float32 always.
         keep_cycles: Keep the encoders of all cycles instead of the best ones only.
@@ -159,7 +160,8 @@ class DistillationConfig:
     init: Literal["refresh", "sequential"] = "refresh"
     students: Students = "both"
     combine: Combine = "mean"
-    selection: Literal["dev", "last", "agreement"] = "dev"
+    selection: Literal["auto", "dev", "last", "agreement"] = "auto"
+    held_out: Annotated[float, Limit("a number from 0 to below 0.5", lambda value: 0 <= value < 0.5)] | None = None
     precision: Precision = "auto"
     batch_tokens: PositiveInt | None = None
     keep_cycles: bool = False

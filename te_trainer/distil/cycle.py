@@ -33,8 +33,8 @@ class Stages(Protocol[Labels]):
     def combine(self, labels: Iterable[Labels]) -> Labels:
         """Make one set of labels of all PLMs'."""
 
-    def train(self, cycle: int, name: str, student: Kind, labels: Labels) -> None:
-        """Train an encoder of a PLM on labels, and score it."""
+    def train(self, cycle: int, name: str, student: Kind, labels: Labels) -> bool:
+        """Train an encoder of a PLM on labels, and score it; False where it must not teach."""
 
     def end_cycle(self, cycle: int) -> None:
         """Remove what later cycles do not need."""
@@ -46,8 +46,8 @@ def distil(
     cycles: int,
     students: Students = "both",
     label_at_end: bool = False,
-) -> None:
-    """Run all cycles.
+) -> dict[Kind, int]:
+    """Run all cycles, or as many as have students that can teach.
 
     Args:
         stages: Does the work.
@@ -57,15 +57,22 @@ def distil(
         students: Which encoders a cycle trains. `bi-encoder` alone is standard self-distillation, the paper's baseline
             (Table 14).
         label_at_end: Label the pool with the last bi-encoders too, as a further cycle would.
+
+    Returns:
+        Of each kind of student, the number of cycles in which those of all PLMs have learnt.
     """
+    learnt: dict[Kind, int] = {student: 0 for _, student in HALF_CYCLES[students]}
     for name in names:
         stages.evaluate_start(name)
     for cycle in range(1, cycles + 1):
         for teacher, student in HALF_CYCLES[students]:
             labels = stages.combine(stages.label(cycle, name, teacher) for name in names)
-            for name in names:
-                stages.train(cycle, name, student, labels)
+            may_teach = [stages.train(cycle, name, student, labels) for name in names]
+            if not all(may_teach):
+                return learnt
+            learnt[student] = cycle
         stages.end_cycle(cycle)
     if label_at_end:
         for name in names:
             stages.label(cycles + 1, name, "bi-encoder")
+    return learnt

@@ -4,7 +4,7 @@ train."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from te_trainer.config.defaults import CYCLES, paper_arguments
 from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size
@@ -14,6 +14,8 @@ from te_trainer.models.precision import Precision, resolve_precision
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import Source, pin_commits
 
+Selector = Literal["dev", "last", "agreement", "health"]
+HELD_OUT = 0.03  # part of the pool, by default
 LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
 TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adamw")  # of a section and of its trainer
 
@@ -72,6 +74,9 @@ class DistillationPlan:
         cycles: Number of cycles.
         precision: Arithmetic of labelling.
         commits: Commits of the Hub's models and data sets, by name.
+        selector: What chooses the cycle whose encoders are kept.
+        is_auto: Whether the start may be kept, and a student that has not learnt ends the cycles.
+        held_out: Part of the pool that no training sees.
         keeps_all_cycles: Whether the encoders of all cycles stay until the run ends; `agreement` chooses when it has
             seen them all.
     """
@@ -82,6 +87,9 @@ class DistillationPlan:
     cycles: int
     precision: Precision
     commits: dict[str, dict[str, str]]
+    selector: Selector
+    is_auto: bool
+    held_out: float
     keeps_all_cycles: bool
 
     @property
@@ -108,8 +116,13 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     check_section("cross_encoder", config.cross_encoder)
     commits = pin_commits(start_names(config), data_sources(config))
     distillation = config.distillation
+    is_auto = distillation.selection == "auto"
+    automatic: Selector = "dev" if config.data.dev else "health"
     return DistillationPlan(
         config=config,
+        selector=automatic if distillation.selection == "auto" else distillation.selection,
+        is_auto=is_auto,
+        held_out=HELD_OUT * is_auto if distillation.held_out is None else distillation.held_out,
         models={model.name: _plan_model(config, model, processes) for model in config.models},
         kinds=trained_kinds(config),
         cycles=distillation.cycles or CYCLES[distillation.task],

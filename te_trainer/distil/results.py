@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import GoldSet, count_overlaps
 from te_trainer.distil.cycle import HALF_CYCLES
-from te_trainer.distil.selection import Selection, agreement
+from te_trainer.distil.health import why_not_learnt
+from te_trainer.distil.selection import Selection, is_as_good_as_start
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.scoring import Scorer
 
-# What `labels` holds of a training's record.
-TRAINING_FACTS = ("steps", "seconds", "loss", "num_input_tokens_seen")
+# What `health` holds of a training's record.
+TRAINING_FACTS = ("attempt", "steps", "seconds", "loss", "num_input_tokens_seen")
 
 
 def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
@@ -31,6 +31,9 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `{"start", "cycles", "final", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
         "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
+        `health` holds what is known of each encoder without gold and of its training, also of a student that has not
+        learnt; `stopped` says of which, where that ended the cycles. `as_good_as_start` of a kept encoder is what
+        `is_as_good_as_start` says.
     """
     store, names = selection.store, selection.names
     kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
@@ -38,10 +41,13 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         return dict(store.scores(EncoderKey(cycle, name, kind))["scores"])
 
-    def final_entry(name: str, kind: Kind) -> dict[str, Any]:
-        cycle = selection.best_cycle(name, kind, store.cycles)
+    def final_entry(name: str, kind: Kind, cycle: int) -> dict[str, Any]:
         path = str(store.layout.kept_encoder(name, kind).absolute())
-        return {"cycle": cycle, "path": path, **scores(cycle, name, kind)}
+        record, before = (
+            store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey(0, name, "bi-encoder"))
+        )
+        good = is_as_good_as_start(record, before)
+        return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:
         """Scores of all PLMs' predictions as one, combined as labels are (the paper's ensemble rows)."""
@@ -49,20 +55,32 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         return scorer.scores([selection.combine(columns) for columns in zip(*predictions, strict=True)])
 
     start: dict[str, Any] = {name: {"bi-encoder": scores(0, name, "bi-encoder")} for name in names}
-    final: dict[str, Any] = {name: {kind: final_entry(name, kind) for kind in kinds} for name in names}
+    best = {name: {kind: selection.best_cycle(name, kind) for kind in kinds} for name in names}
+    final: dict[str, Any] = {
+        name: {kind: final_entry(name, kind, cycle) for kind, cycle in cycles.items() if cycle is not None}
+        for name, cycles in best.items()
+    }
     if len(names) > 1:
         start["ensemble"] = {"bi-encoder": ensemble([EncoderKey(0, name, "bi-encoder") for name in names])}
         final["ensemble"] = {
-            kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names]) for kind in kinds
+            kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names])
+            for kind in final[names[0]]
         }
     results = {
         "start": start,
         "cycles": [
-            {"cycle": cycle} | {name: {kind: scores(cycle, name, kind) for kind in kinds} for name in names}
-            for cycle in range(1, store.cycles + 1)
+            {"cycle": cycle}
+            | {
+                name: {kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.learnt[kind]}
+                for name in names
+            }
+            for cycle in range(1, max(selection.learnt.values()) + 1)
         ],
         "final": final,
     }
+    results["health"] = _health(selection, kinds)
+    if stopped := _stopped(selection, kinds):
+        results["stopped"] = stopped
     if selection.how == "agreement":
         results["agreement"] = {name: selection.agreement(name) for name in names}
     return results | {
@@ -71,34 +89,38 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def label_statistics(selection: Selection) -> dict[str, Any]:
-    """What is known of each encoder without gold: the labels that it gave to the pool, and its training.
-
-    Returns:
-        `{"start": {NAME: {"bi-encoder": ENTRY}}, "cycles": [{"cycle": 1, NAME: {KIND: ENTRY}}]}`. An entry has `mean`,
-        `std` and `distinct` of its labels; after a training also `agreement`, Spearman's correlation of its labels and
-        those that it learnt from, as a fraction, and `TRAINING_FACTS`. The last bi-encoder has labels only where
-        agreement chooses.
-    """
+def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
+    """`{"start": {NAME: {"bi-encoder": ENTRY}}, "cycles": [{"cycle": 1, NAME: {KIND: ENTRY}}]}`; an entry holds what
+    `Probe.health` says, and after a training `TRAINING_FACTS`."""
     store, names = selection.store, selection.names
-    starts = {name: EncoderKey(0, name, "bi-encoder") for name in names}
+
+    def entry(key: EncoderKey) -> dict[str, Any]:
+        record = store.training_record(key) if key.cycle else {}
+        facts = {fact: record[fact] for fact in TRAINING_FACTS if record.get(fact) is not None}
+        return {**store.scores(key)["health"], **facts}
+
     cycles = []
     for cycle in range(1, store.cycles + 1):
-        entry: dict[str, Any] = {"cycle": cycle} | {name: {} for name in names}
-        for teacher, student in _half_cycles(selection):
-            learnt = selection.combine(store.labels(EncoderKey.teacher(cycle, name, teacher)) for name in names)
-            for name in names:
-                key = EncoderKey(cycle, name, student)
-                facts: dict[str, Any] = {}
-                if store.has_labels(key):
-                    labels = store.labels(key)
-                    facts = _statistics(labels) | {"agreement": agreement(labels, learnt)}
-                training = store.training_record(key)
-                facts |= {fact: training[fact] for fact in TRAINING_FACTS if training.get(fact) is not None}
-                entry[name][student] = facts
-        cycles.append(entry)
-    start = {name: {"bi-encoder": _statistics(store.labels(key))} for name, key in starts.items()}
-    return {"start": start, "cycles": cycles}
+        keys = {name: [EncoderKey(cycle, name, kind) for kind in kinds] for name in names}
+        entries = {name: {key.kind: entry(key) for key in each if store.is_scored(key)} for name, each in keys.items()}
+        if any(entries.values()):
+            cycles.append({"cycle": cycle} | entries)
+    return {
+        "start": {name: {"bi-encoder": entry(EncoderKey(0, name, "bi-encoder"))} for name in names},
+        "cycles": cycles,
+    }
+
+
+def _stopped(selection: Selection, kinds: list[Kind]) -> dict[str, Any] | None:
+    """Which student ended the cycles because it had not learnt, and what shows it; None where none did."""
+    store = selection.store
+    if min(selection.learnt.values()) == store.cycles:
+        return None
+    cycle = min(selection.learnt.values()) + 1
+    kind = next(kind for kind in kinds if selection.learnt[kind] < cycle)
+    reasons = {name: why_not_learnt(store.scores(EncoderKey(cycle, name, kind))["health"]) for name in selection.names}
+    name = next(name for name, reason in reasons.items() if reason is not None)
+    return {"cycle": cycle, "name": name, "kind": kind, "reason": reasons[name]}
 
 
 def count_gold_in_pool(pool: Dataset, dev: GoldSet | None, tests: Sequence[GoldSet]) -> dict[str, Any]:
@@ -117,11 +139,6 @@ def count_gold_in_pool(pool: Dataset, dev: GoldSet | None, tests: Sequence[GoldS
     return overlap | {"test": {entry["name"]: entry for entry in entries}}
 
 
-def _statistics(labels: np.ndarray) -> dict[str, float | int]:
-    mean, std = labels.mean(dtype=np.float64), labels.std(dtype=np.float64)
-    return {"mean": float(mean), "std": float(std), "distinct": len(np.unique(labels))}
-
-
 def _seconds(selection: Selection) -> dict[str, float]:
     """Seconds by what was done in them, and their total."""
     store = selection.store
@@ -131,6 +148,7 @@ def _seconds(selection: Selection) -> dict[str, float]:
         for cycle in range(1, store.cycles + 1)
         for name in selection.names
         for kind in selection.kinds
+        if store.is_scored(EncoderKey(cycle, name, kind))
     ]
     records: dict[str, list[dict[str, Any]]] = {}
     if store.trains_start:

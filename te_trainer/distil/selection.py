@@ -1,6 +1,7 @@
-"""Which cycle's encoders a run keeps: the best by a dev set, the last, or those that agree best on the pool.
+"""Which cycle's encoders a run keeps: the best by a dev set, the last, those that agree best on the pool, or the
+healthiest.
 
-No measure of agreement has seen a gold score. None is the paper's, which chooses by a dev set.
+Neither agreement nor health has seen a gold score. The paper chooses by a dev set.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from te_trainer.runs.layout import EncoderKey
 
 if TYPE_CHECKING:
     from te_trainer.config.schema import Kind
+    from te_trainer.distil.plan import Selector
     from te_trainer.runs.store import RunStore
 
 # The measure by which the cycle of each kind of encoder is chosen. Encoders that agree with their like of the cycle
 # before, or with each other, may have agreed on their own mistakes: in the runs of docs/results.md these measures rise
 # while the scores fall.
 CHOOSING: dict[Kind, str] = {"bi-encoder": "bi-first", "cross-encoder": "cross-first"}
+
+DEV_TOLERANCE = 0.01
+TRUSTED_AGREEMENT = 0.95
 
 MEASURES = ("cross-first", "bi-first", "cross-bi", "cross-cross", "bi-bi")
 
@@ -29,43 +34,54 @@ class Selection:
     """Chooses cycles from the records of a run.
 
     Args:
-        how: `dev`, `last` or `agreement`.
+        how: `dev`, `last`, `agreement` or `health`.
         store: Scores and labels of the run.
         names: Names of the PLMs.
         kinds: Kinds of encoders that a cycle trains.
         combine: Makes one set of labels of all PLMs'.
+        may_keep_start: Whether the start is a candidate too.
+
+    Attributes:
+        learnt: Number of cycles whose encoders of each kind may be kept.
     """
 
     def __init__(
         self,
-        how: str,
+        how: Selector,
         store: RunStore,
         names: Sequence[str],
         kinds: Sequence[Kind],
         combine: Callable[[Iterable[np.ndarray]], np.ndarray],
+        may_keep_start: bool = False,
     ) -> None:
         self.how = how
         self.store = store
         self.names = names
         self.kinds = kinds
         self.combine = combine
+        self.may_keep_start = may_keep_start
+        self.learnt = dict.fromkeys(kinds, store.cycles)
         self._measures: dict[str, list[dict[str, Any]]] = {}
 
-    def best_cycle(self, name: str, kind: Kind, cycles: int) -> int:
-        """The cycle whose encoder is kept, of equals the earliest.
+    def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
+        """The cycle whose encoder is kept, of equals the earliest; 0 for the start, None where nothing has learnt.
 
         Args:
-            cycles: Number of cycles that are done.
+            cycles: Number of cycles that are done. Default: those that have learnt.
         """
+        cycles = self.learnt[kind] if cycles is None else cycles
+        with_start = self.may_keep_start and kind == "bi-encoder"
+        candidates = range(0 if with_start else 1, cycles + 1)
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
         if self.how == "last":
             return cycles
         if self.how == "agreement":
             return most_agreed_cycle(self.agreement(name), kind)
-
-        def dev(cycle: int) -> float:
-            return float(self.store.scores(EncoderKey(cycle, name, kind))["scores"]["dev"])
-
-        return max(range(1, cycles + 1), key=lambda cycle: (dev(cycle), -cycle))
+        records = {cycle: self.store.scores(EncoderKey(cycle, name, kind)) for cycle in candidates}
+        if self.how == "health":
+            return healthiest_cycle({cycle: record["health"] for cycle, record in records.items()})
+        return max(candidates, key=lambda cycle: (records[cycle]["scores"]["dev"], -cycle))
 
     def agreement(self, name: str) -> list[dict[str, Any]]:
         """How well a PLM's encoders agree on the pool, cycle by cycle; needs the labels of the last bi-encoder."""
@@ -78,6 +94,31 @@ class Selection:
                 self.kinds,
             )
         return self._measures[name]
+
+
+def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:
+    """The cycle whose encoder's health is best, of equals the earliest.
+
+    Args:
+        healths: Health by cycle, as `Probe.health` returns it; cycle 0 is the start.
+    """
+    if 0 in healths:
+        return 0
+    return max(healths, key=lambda cycle: (healths[cycle]["agreement"], -cycle))
+
+
+def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
+    """Whether an encoder may be called as good as the bi-encoder that its PLM started from.
+
+    With a dev set it scores at most `DEV_TOLERANCE` lower. Without one, its scores of held-out pairs must agree with
+    the labels that it learnt to `TRUSTED_AGREEMENT`: what agrees less may be better or worse, and nobody knows.
+
+    Args:
+        record, start: Scores and health of both, as the run stored them.
+    """
+    if "dev" in start["scores"]:
+        return bool(record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE)
+    return bool(record["health"].get("agreement", 1.0) >= TRUSTED_AGREEMENT)
 
 
 def agreement(one: np.ndarray, two: np.ndarray) -> float:

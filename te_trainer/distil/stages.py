@@ -19,6 +19,7 @@ from te_trainer.contrastive.stage import contrastive_training
 from te_trainer.data import SentenceManifest
 from te_trainer.distil.combine import combine
 from te_trainer.distil.cycle import HALF_CYCLES
+from te_trainer.distil.health import Probe, describe_health, why_not_learnt
 from te_trainer.distil.plan import DistillationPlan
 from te_trainer.distil.selection import Selection
 from te_trainer.distributed import on_main_process, process_state
@@ -35,6 +36,9 @@ from te_trainer.runs.seeds import training_seed
 from te_trainer.runs.store import RunStore
 from te_trainer.runs.training import Training
 
+# A student that has not learnt is trained once more, for so many times the epochs.
+ATTEMPTS = (1, 3)
+STEPS = ("num_train_epochs", "max_steps")
 FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward, and backward at twice that
 
 
@@ -68,8 +72,9 @@ class DistillationStages:
         self.after_stage = after_stage
         self.models, self.cycles, self.kinds = plan.models, plan.cycles, plan.kinds
         self.has_ensemble = len(self.models) > 1
+        self.probe = Probe.draw(pairs, plan.held_out, self.config.seed)
         self.selection = Selection(
-            self.config.distillation.selection, store, list(self.models), self.kinds, self.combine
+            plan.selector, store, list(self.models), self.kinds, self.combine, may_keep_start=plan.is_auto
         )
         self.sentences: Dataset | None = None
         if self.config.step0 is not None:
@@ -134,18 +139,42 @@ class DistillationStages:
         """Make one set of labels of all PLMs', as `distillation.combine` says; the paper takes the mean (2.4)."""
         return combine(labels, self.config.distillation.combine, [model.weight for model in self.models.values()])
 
-    def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> None:
-        """Train an encoder from its original checkpoint or from its teacher's weights, and score it."""
+    def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> bool:
+        """Train an encoder from its original checkpoint or from its teacher's weights, and score it.
+
+        Where selection is auto, a student that has not learnt is trained once more, with more epochs.
+
+        Returns:
+            Whether it may teach: it has learnt, or nobody asked.
+        """
         key = EncoderKey(cycle, name, student)
-        training = self._training(key)
-        if self.store.is_scored(key, self.has_ensemble) and training.record.exists():
-            self.progress.skip(self._training_work(name, student))
-            return
-        title = f"cycle {cycle}/{self.cycles} {name}: train {student}"
-        training.run(title, self._training_work(name, student), self.pairs.add_column("label", labels))
+        attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.is_auto else 1))
+        return any(self._train_once(key, attempt, labels) for attempt in attempts)
+
+    def _train_once(self, key: EncoderKey, attempt: int, labels: np.ndarray) -> bool:
+        training = self._training(key, attempt)
+        work = self._training_work(key.name, key.kind) * ATTEMPTS[attempt - 1]
+        scored = self.store.is_scored(key, self.has_ensemble)
+        last = self.store.scores(key)["attempt"] if scored else attempt
+        if last > attempt:
+            return False
+        if last < attempt:
+            training.discard_other_attempt()
+        elif scored and training.record.exists():
+            self.progress.skip(work)
+            return self._may_teach(key)
+        title = f"cycle {key.cycle}/{self.cycles} {key.name}: train {key.kind}" + ", again" * (attempt > 1)
+        pairs = self.pairs.add_column("label", labels)
+        if self.probe.held_out:
+            pairs = pairs.select(self.probe.rows_to_learn(len(pairs)))
+        training.run(title, work, pairs)
         self.store.remove_token_caches()
-        self._score(key, f"cycle {cycle} {name}: {student}")
+        self._score(key, f"cycle {key.cycle} {key.name}: {key.kind}", labels, attempt)
         self.after_stage()
+        return self._may_teach(key)
+
+    def _may_teach(self, key: EncoderKey) -> bool:
+        return not self.plan.is_auto or why_not_learnt(self.store.scores(key)["health"]) is None
 
     def end_cycle(self, cycle: int) -> None:
         """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""
@@ -163,8 +192,10 @@ class DistillationStages:
         def keep() -> None:
             for name in self.models:
                 for kind in self.kinds:
-                    best = self.selection.best_cycle(name, kind, self.cycles)
-                    self.store.keep_encoder(EncoderKey(best, name, kind))
+                    best = self.selection.best_cycle(name, kind)
+                    if best is not None:
+                        key = EncoderKey(best, name, kind)
+                        self.store.keep_encoder(key, None if self.store.trains(key) else self._load(key, kind))
 
         # One rank asks the disk: another might look when this one has written. And agreement reads the whole pool.
         on_main_process(keep)
@@ -221,18 +252,20 @@ class DistillationStages:
 
     # ------------------------------------------------------------ trainings and scores
 
-    def _training(self, key: EncoderKey) -> Training:
+    def _training(self, key: EncoderKey, attempt: int = 1) -> Training:
         cycle, name, student = key
         source = key._replace(cycle=0)
         if self.config.distillation.init == "sequential":
             teachers = {student: teacher for teacher, student in HALF_CYCLES[self.config.distillation.students]}
             source = EncoderKey.teacher(cycle, name, teachers[student])
         encoder = self.models[name].encoders[student]
+        length = {name: encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
         common = {"report_to": self.config.report_to or "none", "ddp_timeout": self.config.ddp_timeout}
         return Training(
             kind=student,
             load=partial(self._load, source, student),
-            values=common | encoder.training,
+            values=common | encoder.training | {name: value * ATTEMPTS[attempt - 1] for name, value in length.items()},
+            attempt=attempt,
             section=encoder.section,
             log_name=f"cycle-{cycle}/{name}/{student}",
             lora=self.config.lora,
@@ -254,19 +287,29 @@ class DistillationStages:
         """What step 0 and the cycles' trainings have in common."""
         return {
             "folder": self.store.encoder_path(key),
-            "dev": self.scorer.dev if self.config.distillation.selection == "dev" else None,
+            "dev": self.scorer.dev if self.plan.selector == "dev" else None,
             "metric": self.scorer.metric,
             "seed": training_seed(self.config.seed, key.cycle, key.kind, list(self.models).index(key.name)),
             "progress": self.progress,
             "run_dir": self.store.layout.root,
         }
 
-    def _score(self, key: EncoderKey, title: str) -> None:
+    def _score(self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1) -> None:
+        """Score an encoder against gold, and look at its health.
+
+        Args:
+            learnt: The labels that it learnt; None for the start.
+        """
         encoder = self._load(key, key.kind)
         record, predictions = self.scorer.score(encoder)
+        with scratch_folder(self.scorer.scratch) as scratch:
+            probed = score_pairs(
+                encoder, self.probe.pairs, batch_tokens=self.config.distillation.batch_tokens, scratch=scratch
+            )
+        health = self.probe.health(probed, learnt)
+        record |= {"health": health, "attempt": attempt}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
-        if record["scores"]:
-            self.progress.say(f"{title}: {describe(record['scores'])}")
+        self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""

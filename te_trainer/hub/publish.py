@@ -69,7 +69,7 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
             with the command that repeats it.
     """
     run = FinishedRun.load(root)
-    uploads = _uploads(hub, run.names, run.kinds, run.cycles if hub.branch_per_cycle else ())
+    uploads = _uploads(hub, run.names, run.kinds, run.whole_cycles if hub.branch_per_cycle else ())
     encoders = [run.encoder(upload.model, kind, upload.cycle) for upload in uploads for kind in upload.kinds]
     left_out = [str(encoder / name) for encoder in encoders for name in encoder_files(encoder, root).left_out]
     _check_token()

@@ -26,9 +26,10 @@ from te_trainer.report.table import Table, percent
 from te_trainer.report.tables import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
-    LABELS_DESCRIPTION,
+    HEALTH_DESCRIPTION,
     agreement_table,
     has_scores,
+    health_table,
     overlap_lines,
     result_table,
     score_of,
@@ -77,7 +78,8 @@ def write_page(root: Path) -> None:
         headline=_headline(results),
         scored=has_scores(results),
         result_table=result_table(results, metric),
-        labels_description=LABELS_DESCRIPTION,
+        health=health_table(results),
+        health_description=HEALTH_DESCRIPTION,
         selection_note=selection_note(results, run.distillation),
         ensemble_description=ENSEMBLE_DESCRIPTIONS[run.distillation.combine] if "ensemble" in results["final"] else "",
         score_figures=_score_figures(run, METRIC_TITLES[metric]),
@@ -121,9 +123,10 @@ def _score_figures(run: FinishedRun, metric: str) -> list[Figure]:
             start = score_of(results["start"][name]["bi-encoder"], part)
             if start is None:
                 continue
-            points = curves[name] = [Point(0, 100 * start, "bi-encoder", False, "start")]
+            kept = results["final"][name]["bi-encoder"]["cycle"] == 0
+            points = curves[name] = [Point(0, 100 * start, "bi-encoder", kept, "start")]
             for entry in results["cycles"]:
-                for kind in order:
+                for kind in (kind for kind in order if kind in entry[name]):
                     value = score_of(entry[name][kind], part) or 0.0
                     kept = results["final"][name][kind]["cycle"] == entry["cycle"]
                     points.append(Point(len(points), 100 * value, kind, kept, f"cycle {entry['cycle']}"))

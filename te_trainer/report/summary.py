@@ -13,10 +13,12 @@ from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.tables import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
-    LABELS_DESCRIPTION,
+    HEALTH_DESCRIPTION,
     agreement_table,
+    cycle_title,
     encoders_by_cycle,
     has_scores,
+    health_table,
     model_names,
     overlap_lines,
     result_table,
@@ -58,7 +60,7 @@ def write_report(
     environment = results["environment"]
     unit = f"{table.title}." if scored else "There are no gold scores."
     encoders = [
-        f"- {markdown_text(name)}, {kind} of cycle {entry['cycle']}: {markdown_code(f'{name}/{kind}')}"
+        f"- {markdown_text(name)}, {kind} ({cycle_title(entry['cycle'])}): {markdown_code(f'{name}/{kind}')}"
         for name in model_names(results)
         for kind, entry in results["final"][name].items()
     ]
@@ -67,9 +69,10 @@ def write_report(
         f"{unit} {selection_note(results, distillation)}",
         ENSEMBLE_DESCRIPTIONS[distillation.combine] if "ensemble" in results["final"] else "",
         table.markdown(),
-        "" if scored else LABELS_DESCRIPTION,
+        "" if scored else HEALTH_DESCRIPTION,
         *map(markdown_text, table.notes),
-        f"![{'Scores' if scored else 'Labels'} by cycle](curves.png)",
+        f"![{'Scores' if scored else 'Health'} by cycle](curves.png)",
+        *(["## Health", HEALTH_DESCRIPTION, health_table(results).markdown()] if scored else []),
         *([] if agreement is None else ["## Agreement", AGREEMENT_DESCRIPTION, agreement.markdown()]),
         "## Pool",
         "\n".join(f"- {markdown_text(line.removeprefix('pool: '))}" for line in [*pool, *overlap_lines(results)]),
@@ -83,7 +86,7 @@ def write_report(
 
 
 def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:
-    """Draw scores by cycle, or without gold scores the measures of labels, those without a point left out."""
+    """Draw scores by cycle, or without gold scores the encoders' health, a panel without a point left out."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -95,10 +98,10 @@ def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:
         dev = _lines(results, names, lambda scores: score_of(scores, "dev"), 100, " dev", "-")
         test = _lines(results, names, lambda scores: score_of(scores, "test"), 100, " test", "--")
         panels = {f"{METRIC_TITLES[metric]} x 100": dev + test}
-    elif "labels" in results:
-        std = _lines(results["labels"], names, lambda entry: entry.get("std"))
-        agreement = _lines(results["labels"], names, lambda entry: entry.get("agreement"), 100)
-        panels = {"standard deviation of labels": std, "agreement with the labels learnt x 100": agreement}
+    else:
+        std = _lines(results["health"], names, lambda entry: entry.get("std"))
+        agreement = _lines(results["health"], names, lambda entry: entry.get("agreement"), 100)
+        panels = {"standard deviation of scores": std, "agreement with the labels learnt x 100": agreement}
     panels = {title: lines for title, lines in panels.items() if lines} or {"": []}
     size = (6.4 if len(panels) == 1 else 4.8 * len(panels), 4)
     figure, (row,) = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)

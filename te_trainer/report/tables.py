@@ -27,11 +27,17 @@ AGREEMENT_DESCRIPTION = (
     "cycle learnt from; they chose the cycles. cross-bi compares the two encoders of a cycle. cross-cross and bi-bi "
     "compare an encoder with that of its kind of the cycle before; in cycle 1, bi-bi compares with the start."
 )
-LABELS_DESCRIPTION = (
-    "Mean, standard deviation and number of distinct values are those of the labels that an encoder gave to the pool. "
-    "Its agreement is Spearman's correlation x 100 of these labels and those that it learnt from: near 100, it learnt "
-    "nothing else. What stands empty is not known: the last bi-encoder labels the pool only where "
-    "distillation.selection is agreement. None of this says how good an encoder is."
+HEALTH_DESCRIPTION = (
+    "Health is measured on pairs of the pool that are kept for it, without gold. An encoder's agreement is Spearman's "
+    "correlation x 100 of its scores with the labels that it learnt. Spread is the standard deviation of the scores "
+    "beside that of these labels. Orders is Spearman's correlation x 100 of the scores of (s1, s2) and (s2, s1). Edits "
+    "says how often a sentence is found less similar to itself the more of it was edited, and least to another one; "
+    "scores that say nothing reach 50. None of this says how good an encoder is; low values say that it has not "
+    "learnt."
+)
+ADVICE = (
+    "More pairs, larger or more steps (cross_encoder.learning_rate, cross_encoder.num_train_epochs) or another PLM may "
+    "help."
 )
 STAGE_TITLES = {
     "step0": "step 0: contrastive training",
@@ -67,8 +73,8 @@ def print_contrastive_results(results: dict[str, Any], metric: str) -> None:
 
 
 def result_table(results: dict[str, Any], metric: str) -> Table:
-    """The closing table of a run: scores, or what is known of the labels where there are no gold scores."""
-    return score_table(results, metric) if has_scores(results) else label_table(results)
+    """The closing table of a run: scores, or the encoders' health where there are no gold scores."""
+    return score_table(results, metric) if has_scores(results) else health_table(results, remarks(results))
 
 
 def score_table(results: dict[str, Any], metric: str) -> Table:
@@ -83,7 +89,7 @@ def score_table(results: dict[str, Any], metric: str) -> Table:
         for entry in results["cycles"]:
             rows += [(name, f"cycle {entry['cycle']}", kind, scores) for kind, scores in entry[name].items()]
         final = results["final"][name]
-        rows += [(name, f"kept: cycle {scores['cycle']}", kind, scores) for kind, scores in final.items()]
+        rows += [(name, f"kept: {cycle_title(scores['cycle'])}", kind, scores) for kind, scores in final.items()]
     for when, part in (("start", "start"), ("kept", "final")):
         rows += [("ensemble", when, kind, scores) for kind, scores in results[part].get("ensemble", {}).items()]
     return _score_table(rows, metric, remarks(results))
@@ -104,23 +110,34 @@ def _score_table(rows: list[tuple[str, str, str, dict[str, Any]]], metric: str, 
     return _encoder_table(columns, cells, f"{METRIC_TITLES[metric]} x 100", notes)
 
 
-def label_table(results: dict[str, Any]) -> Table:
-    """Each encoder's labels and its training."""
-    formats = {"mean": "{:.3f}", "std": "{:.3f}", "distinct": "{:,}", "agreement": "{:.2f}", "steps": "{:,}"}
-    formats["loss"] = "{:.4f}"
+def health_table(results: dict[str, Any], notes: Sequence[str] = ()) -> Table:
+    """Each encoder's health and its training."""
+    formats: dict[str, tuple[float, str]] = {
+        "agreement": (100, "{:.2f}"),
+        "std": (1, "{:.3f}"),
+        "spread": (1, "{:.2f}"),
+        "orders": (100, "{:.2f}"),
+        "graded": (100, "{:.0f}"),
+        "steps": (1, "{:,}"),
+        "loss": (1, "{:.4f}"),
+    }
     rows = []
     for name in model_names(results):
-        for cycle, encoders in encoders_by_cycle(results["labels"], name):
+        for cycle, encoders in encoders_by_cycle(results["health"], name):
             for kind, entry in encoders.items():
                 kept = results["final"][name].get(kind, {}).get("cycle") == cycle
-                when = f"{'kept: ' * kept}cycle {cycle}" if cycle else "start"
-                scaled = {key: entry.get(key) for key in formats}
-                if scaled["agreement"] is not None:
-                    scaled["agreement"] *= 100
-                cells = ["" if scaled[key] is None else shape.format(scaled[key]) for key, shape in formats.items()]
-                rows.append([name, when, kind, *cells])
-    columns = ["", "encoder", "mean", "std. dev.", "distinct", "agreement", "steps", "loss"]
-    return _encoder_table(columns, rows, "labels of the pool (there are no gold scores)", remarks(results))
+                cells = [
+                    shape.format(factor * entry[key]) if entry.get(key) is not None else ""
+                    for key, (factor, shape) in formats.items()
+                ]
+                rows.append([name, f"{'kept: ' * kept}{cycle_title(cycle)}", kind, *cells])
+    columns = ["", "encoder", "agreement", "std", "spread", "orders", "edits", "steps", "loss"]
+    return _encoder_table(columns, rows, "health (without gold)", notes)
+
+
+def cycle_title(cycle: int) -> str:
+    """A cycle as tables call it; 0 is the start."""
+    return f"cycle {cycle}" if cycle else "start"
 
 
 def _encoder_table(columns: list[str], rows: list[list[str]], title: str, notes: Sequence[str]) -> Table:
@@ -152,29 +169,44 @@ def stage_table(results: dict[str, Any]) -> Table:
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
-    """What a reader of the scores should not overlook."""
+    """What a reader of the results should not overlook."""
     lines = []
+    if stopped := results.get("stopped"):
+        lines.append(
+            f"{stopped['name']}: the {stopped['kind']} of cycle {stopped['cycle']} has not learnt its labels, so that "
+            f"it taught none and the cycles ended there: {stopped['reason']}. {ADVICE}"
+        )
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")
         for kind, scores in results["final"][name].items():
-            if start is not None and scores["dev"] < start:
+            if scores["cycle"] == 0:
+                why = "nothing shows that a cycle's is better" if start is None else "no cycle's scores higher on dev"
+                lines.append(f"{name}: the {kind} that was kept is the start, as it came; {why}.")
+            elif start is not None and scores["dev"] < start:
                 lines.append(
                     f"{name}: the {kind} that was kept scores lower on dev ({percent(scores['dev'])}) than the start "
                     f"({percent(start)}); distillation did not improve it."
+                )
+            elif start is None and not scores["as_good_as_start"]:
+                agreement = dict(encoders_by_cycle(results["health"], name))[scores["cycle"]][kind]["agreement"]
+                lines.append(
+                    f"{name}: nothing shows that the {kind} that was kept is as good as the start: on held-out pairs "
+                    f"its scores agree with the labels that it learnt to {percent(agreement)}. Compare both on pairs "
+                    "that you have scored yourself before you use it."
                 )
     return lines + describe_run_truncation(results.get("truncation", {}))
 
 
 def selection_note(results: dict[str, Any], distillation: DistillationConfig) -> str:
     """Which gold scores were used for what; a run may call itself unsupervised only where none of them chose."""
-    if distillation.selection == "dev":
-        return "Gold scores of the dev set chose checkpoints and cycles."
-    kept = (
-        "the last cycle is kept"
-        if distillation.selection == "last"
-        else "the cycle is kept whose encoders agree best on the pool"
-    )
     reported = any("dev" in results["start"][name]["bi-encoder"] for name in model_names(results))
+    if distillation.selection == "dev" or (distillation.selection == "auto" and reported):
+        return "Gold scores of the dev set chose checkpoints and cycles."
+    kept = {
+        "last": "the last cycle is kept",
+        "agreement": "the cycle is kept whose encoders agree best on the pool",
+        "auto": "the start is kept unless an encoder's health shows that it is better",
+    }[distillation.selection]
     return (
         f"No gold score chose anything in this run, so the distillation was unsupervised: {kept}. "
         + "Gold scores of the dev set are reported only. " * reported
@@ -213,7 +245,7 @@ def encoders_by_cycle(part: dict[str, Any], name: str) -> Iterator[tuple[int, di
     """The number of each cycle (0 is the start) and what is known of a PLM's encoders in it, by kind.
 
     Args:
-        part: Results with the keys `start` and `cycles`: all, or their `labels`.
+        part: Results with the keys `start` and `cycles`: all, or their `health`.
     """
     yield 0, part["start"][name]
     for entry in part["cycles"]:

@@ -69,6 +69,14 @@ class FinishedRun:
         return [entry["cycle"] for entry in self.results["cycles"]]
 
     @property
+    def whole_cycles(self) -> list[int]:
+        """Numbers of the cycles in which every kind of encoder was trained; the last may have none of some kind."""
+        trained = self.results["cycles"]
+        return [
+            entry["cycle"] for entry in trained if all(entry[name].keys() >= set(self.kinds) for name in self.names)
+        ]
+
+    @property
     def distillation(self) -> DistillationConfig:
         return DistillationConfig(**self.manifest["config"]["distillation"])
 
@@ -78,6 +86,7 @@ class FinishedRun:
             "start": {name: self.results["start"][name]},
             "cycles": [{"cycle": entry["cycle"], name: entry[name]} for entry in self.results["cycles"]],
             "final": {name: self.results["final"][name]},
+            **{key: self.results[key] for key in ("health", "stopped") if key in self.results},
         }
 
     def scores(self, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:

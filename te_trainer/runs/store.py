@@ -18,6 +18,7 @@ from datasets import Dataset
 from te_trainer.distributed import on_main_process
 from te_trainer.files.atomic import atomic_file, atomic_folder, write_text
 from te_trainer.files.records import damage_as_input_error, read_json
+from te_trainer.models import Encoder
 from te_trainer.models.precision import Precision
 from te_trainer.runs.layout import EncoderKey, RunLayout, training_record
 from te_trainer.runs.saved import check_encoder_files, read_label_record, read_labels
@@ -59,13 +60,22 @@ class RunStore:
         """Refuse an encoder of the run of which something is gone or cut; raises DamagedError."""
         check_encoder_files(self.encoder_path(key), **self.how_to_train_again(key))
 
-    def keep_encoder(self, key: EncoderKey) -> None:
-        """Copy an encoder of a cycle to where a run's encoders are, unless it is there; raises DamagedError."""
+    def keep_encoder(self, key: EncoderKey, start: Encoder | None = None) -> None:
+        """Put an encoder where a run's encoders are, unless it is there; raises DamagedError.
+
+        Args:
+            start: The encoder, if the run has not trained it.
+        """
         final = self.layout.kept_encoder(key.name, key.kind)
-        if not final.exists():
+        if final.exists():
+            return
+        if start is None:
             self.check_encoder(key)
-            with atomic_folder(final) as folder:
+        with atomic_folder(final) as folder:
+            if start is None:
                 shutil.copytree(self.encoder_path(key), folder, dirs_exist_ok=True)
+            else:
+                start.save_pretrained(folder)
 
     def remove_encoder(self, key: EncoderKey) -> None:
         """Remove an encoder of a cycle; its scores and its labels stay."""

@@ -64,6 +64,7 @@ class Training:
         progress: The run's display.
         run_dir: Output folder of the run; the loggers have their names from it.
         log_name: Name of the training for the loggers, with slashes; empty where the run has no other.
+        attempt: Which of a student's trainings this is, from 1.
         section: Section of the configuration that holds the arguments.
         lora: With a rank, adapters are trained, and merged into plain weights at the end.
     """
@@ -79,6 +80,7 @@ class Training:
     run_dir: Path
     section: str
     log_name: str = ""
+    attempt: int = 1
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     @property
@@ -99,6 +101,16 @@ class Training:
     def is_done(self) -> bool:
         """Whether the encoder and its record are there, so that nothing is left to train."""
         return self.folder.exists() and self.record.exists()
+
+    def discard_other_attempt(self) -> None:
+        """Remove the encoder of an earlier attempt."""
+
+        def discard() -> None:
+            if self.record.exists() and self.read_record()["attempt"] != self.attempt:
+                remove(self.folder)
+                remove(self.record)
+
+        on_main_process(discard)
 
     def run(self, title: str, work: float, pairs: Dataset) -> None:
         """Train unless it is done, from the last whole checkpoint if there is one, and save.
@@ -223,6 +235,7 @@ class Training:
     def _record(self, trainer: Any, watch: _Watch) -> dict[str, Any]:
         metric, state = f"eval_{self.metric.__name__}", trainer.state
         record = {
+            "attempt": self.attempt,
             "steps": state.global_step,
             "best_step": state.global_step if self.dev is None else state.best_global_step,
             "engine": type(trainer.model_wrapped).__name__,

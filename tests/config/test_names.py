@@ -205,6 +205,7 @@ def results_of(names: list[str], tasks: list[str]) -> dict[str, Any]:
             name: {kind: {"cycle": 1, "path": f"/x/{name}/{kind}", **scores} for kind in kinds} for name in names
         },
         "overlap": {"test": overlap},
+        "health": {"start": {name: {"bi-encoder": {}} for name in names}, "cycles": []},
         "seconds": {"total": 1.0},
         "environment": {"device": "cpu", "processes": 1, "precision": "float32"},
     }
@@ -219,8 +220,8 @@ def test_a_report_shows_names_as_they_are(tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     cells = shown(re.sub(r"!\[.*\]\(curves.png\)", "", text))
     for name in HOSTILE:
-        assert cells.count(name) == 1 + 2 + 2  # start, cycle 1, kept
-        assert f"{name}, bi-encoder of cycle 1: {name}/bi-encoder" in cells
+        assert cells.count(name) == 1 + 2 + 2 + 1  # start, cycle 1, kept; health
+        assert f"{name}, bi-encoder (cycle 1): {name}/bi-encoder" in cells
         assert any(cell.startswith(f"{name}: the bi-encoder that was kept scores lower") for cell in cells)
     assert {"_x_.tsv: 10 rows", "[a](b).tsv: 10 rows", "p\\udcff.tsv: 10 rows", "x\\u202e.tsv: 10 rows"} <= set(cells)
     assert "test set c|d: 3 of its 20 pairs are in the pool, in either order, without their gold scores" in cells

@@ -164,7 +164,7 @@ def test_two_steps_run(
     arguments = [
         *("--config", str(path), "--models", json.dumps(models), "--data.pool", f"[{SAMPLE / 'pool.tsv'}]"),
         *("--data.max_pairs", "16", "--data.dev", gold, "--data.test", f"[{gold}]", *extra),
-        *("--distillation.cycles", "1", "--distillation.precision", "float32"),
+        *("--distillation.cycles", "1", "--distillation.precision", "float32", "--distillation.selection", "dev"),
         *("--bi_encoder.max_steps", "2", "--cross_encoder.max_steps", "2", "--output_dir", str(output)),
     ]
     monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments])

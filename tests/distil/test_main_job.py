@@ -82,7 +82,7 @@ def test_results_follow_the_contract(results: dict[str, Any]) -> None:
         assert -1 <= scores["dev"] <= 1
         assert scores["test"].keys() == {"test", "avg"}
 
-    assert {"start", "cycles", "final", "seconds", "environment", "truncation", "labels"} <= results.keys()
+    assert {"start", "cycles", "final", "seconds", "environment", "truncation", "health"} <= results.keys()
     check(results["start"]["tiny"]["bi-encoder"])
     assert [entry["cycle"] for entry in results["cycles"]] == [1, 2]
     for entry in results["cycles"]:

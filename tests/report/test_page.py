@@ -241,7 +241,7 @@ def test_the_keyboard_reaches_everything(run: Path, open_page: Open) -> None:
         else:
             reached.append(label)
     regions = page.eval_on_selector_all("[role=region]", "all => all.map(one => one.ariaLabel)")
-    assert len(regions) == len(set(regions)) == 1 + 2 * 2 + 1 + 2
+    assert len(regions) == len(set(regions)) == 2 + 2 * 2 + 1 + 2
     assert [label for label in reached if label in regions] == regions
 
 

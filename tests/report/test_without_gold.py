@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_arguments
-from datasets import load_from_disk
 from forked import run_forked
 from matplotlib import image
 
-from te_trainer.metrics import spearman
 from te_trainer.report.summary import write_curves
-from te_trainer.report.tables import has_scores, label_table
+from te_trainer.report.tables import has_scores, health_table
 
 JOB = "trans_encoder.py"
 
@@ -49,54 +47,40 @@ def results(root: Path, finished: subprocess.CompletedProcess[str]) -> dict[str,
     return json.loads((root / "results.json").read_text(encoding="utf-8"))
 
 
-def labels(root: Path, cycle: int, kind: str) -> np.ndarray:
-    folder = root / (f"cycle-{cycle}" if cycle < 3 else "agreement") / "tiny" / f"{kind}-labels"
-    return np.asarray(load_from_disk(str(folder))["score"][:], dtype=np.float64)
-
-
-def test_labels_are_those_on_the_disk(root: Path, results: dict[str, Any]) -> None:
-    found = results["labels"]
-    start = found["start"]["tiny"]["bi-encoder"]
-    expected = labels(root, 1, "bi-encoder")
-    assert start["mean"] == pytest.approx(expected.mean())
-    assert start["std"] == pytest.approx(expected.std())
-    assert start["distinct"] == len(np.unique(expected))
+def test_health_holds_what_is_known_without_gold(root: Path, results: dict[str, Any]) -> None:
+    found = results["health"]
+    assert {"pairs", "std", "distinct", "orders", "graded"} == found["start"]["tiny"]["bi-encoder"].keys()
     for cycle in (1, 2):
         cross, bi = (found["cycles"][cycle - 1]["tiny"][kind] for kind in ("cross-encoder", "bi-encoder"))
-        given = {
-            "cross-encoder": labels(root, cycle, "cross-encoder"),
-            "bi-encoder": labels(root, cycle + 1, "bi-encoder"),
-        }
-        learnt = {"cross-encoder": labels(root, cycle, "bi-encoder"), "bi-encoder": given["cross-encoder"]}
         for kind, entry in (("cross-encoder", cross), ("bi-encoder", bi)):
-            assert entry["mean"] == pytest.approx(given[kind].mean())
-            assert entry["agreement"] == pytest.approx(spearman(given[kind], learnt[kind]))
-            record = json.loads(
-                (root / f"cycle-{cycle}" / "tiny" / f"{kind}.training.json").read_text(encoding="utf-8")
-            )
+            folder = root / f"cycle-{cycle}" / "tiny"
+            record = json.loads((folder / f"{kind}.training.json").read_text(encoding="utf-8"))
             assert entry["steps"] == record["steps"]
+            health = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))["health"]
+            assert health.items() <= entry.items()
+            assert {"agreement", "spread"} <= health.keys()
+        assert bi["orders"] == pytest.approx(1, abs=1e-6)  # a cosine has no order
         assert bi["loss"] > 0
         assert "loss" not in cross  # it ended before the first log
 
 
-def test_the_terminal_and_the_report_show_labels(
+def test_the_terminal_and_the_report_show_health(
     root: Path, finished: subprocess.CompletedProcess[str], results: dict[str, Any]
 ) -> None:
     report = (root / "report.md").read_text(encoding="utf-8")
     page = (root / "report.html").read_text(encoding="utf-8")
     for text in (finished.stdout, report, page):
-        for word in ("std. dev.", "distinct", f"{results['labels']['start']['tiny']['bi-encoder']['mean']:.3f}"):
+        for word in ("agreement", "spread", "edits", f"{results['health']['start']['tiny']['bi-encoder']['std']:.3f}"):
             assert word in text
         assert "Spearman x 100. " not in text
     assert "spearman" not in finished.stdout.lower()
-    assert "Spearman × 100</p>" not in page
-    assert "labels of the pool (there are no gold scores)" in finished.stdout
+    assert "health (without gold)" in finished.stdout
     assert "There are no gold scores." in report
     assert "| start | bi-encoder |" in report
     assert not has_scores(results)
-    table = label_table(results)
+    table = health_table(results)
     assert len(table.rows) == 5
-    assert all(len(row) == len(table.columns) == 8 for row in table.rows)
+    assert all(len(row) == len(table.columns) == 9 for row in table.rows)
     kept = {row[1]: row[0] for row in table.rows if row[0].startswith("kept")}
     assert kept == {kind: f"kept: cycle {entry['cycle']}" for kind, entry in results["final"]["tiny"].items()}
 
@@ -109,10 +93,8 @@ def test_the_curves_are_no_empty_axis(root: Path, finished: subprocess.Completed
 
 
 def test_what_has_no_points_has_no_axis(results: dict[str, Any], tmp_path: Path) -> None:
-    """Of a run of one cycle without agreement, whose last bi-encoder labels nothing."""
-    start = results["labels"]["start"]
-    labels = {"start": start, "cycles": [{"cycle": 1, "tiny": {"bi-encoder": {"steps": 3, "seconds": 1.0}}}]}
-    few = {"start": results["start"], "cycles": results["cycles"][:1], "labels": labels}
+    """Of a run that ended before anything was trained, whose start agrees with no labels."""
+    few = {"start": results["start"], "cycles": [], "health": {"start": results["health"]["start"], "cycles": []}}
     write_curves(tmp_path / "few.png", few, "spearman")
     write_curves(tmp_path / "all.png", results, "spearman")
     widths = [image.imread(tmp_path / name).shape[1] for name in ("few.png", "all.png")]
@@ -149,4 +131,4 @@ def test_a_run_that_goes_on_reads_the_count(root: Path, arguments: list[str], re
     again = run_forked(JOB, arguments)
     assert again.returncode == 0, again.stderr
     assert "tiny: bi-encoder: 7 of " in again.stderr
-    assert json.loads((root / "results.json").read_text(encoding="utf-8"))["labels"] == results["labels"]
+    assert json.loads((root / "results.json").read_text(encoding="utf-8"))["health"] == results["health"]

@@ -1,0 +1,87 @@
+"""Pairs whose order of similarity is known without a label: a sentence with itself, with two edits, with another."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+# From the most to the least similar.
+GRADES = ("itself", "light edit", "heavy edit", "another sentence")
+MIN_UNITS = 4  # words of a sentence; shorter ones have no edit that keeps their meaning
+
+
+def graded_pairs(sentences: Iterable[str], count: int, seed: int) -> dict[str, list[str]]:
+    """Pair sentences with themselves, a light and a heavy edit of themselves, and another sentence.
+
+    A light edit changes the case of the first letter, swaps two letters of the longest word and drops the most frequent
+    word, which is a function word as a rule. A heavy edit replaces half of the words, the rarest ones, by the rarest of
+    another sentence. In texts without spaces, characters are the words.
+
+    Args:
+        sentences: Any texts; repeated and very short ones are passed over.
+        count: Number of sentences to draw.
+        seed: Draws sentences and edits.
+
+    Returns:
+        Columns `sentence1` and `sentence2`: of each drawn sentence one row for each of `GRADES`, in their order. They
+        are empty where there are not three sentences.
+    """
+    usable = [text for text in dict.fromkeys(sentences) if len(_split(text)[0]) >= MIN_UNITS]
+    pairs: dict[str, list[str]] = {"sentence1": [], "sentence2": []}
+    if len(usable) < 3:
+        return pairs
+    rng = random.Random(seed)
+    frequency = Counter(unit.lower() for text in usable for unit in set(_split(text)[0]))
+    for text in rng.sample(usable, min(count, len(usable))):
+        donor, other = rng.sample([each for each in rng.sample(usable, 3) if each != text][:2], 2)
+        pairs["sentence1"] += [text] * len(GRADES)
+        pairs["sentence2"] += [text, _edit_lightly(text, frequency, rng), _edit_heavily(text, donor, frequency), other]
+    return pairs
+
+
+def graded_order(scores: np.ndarray) -> float:
+    """How often neighbouring grades are scored in their order, a fraction; equal scores count half.
+
+    Args:
+        scores: Scores of `graded_pairs`, shape (n,).
+
+    Returns:
+        1 where every sentence's pairs come in order, about 0.5 for scores that say nothing, NaN without scores.
+    """
+    if not len(scores):
+        return float("nan")
+    steps = -np.diff(scores.astype(np.float64).reshape(-1, len(GRADES)), axis=1)
+    return float(np.mean((steps > 0) + 0.5 * (steps == 0)))
+
+
+def _split(text: str) -> tuple[Sequence[str], str]:
+    """The words of a text and what joins them."""
+    words = text.split()
+    return (words, " ") if len(words) > 1 else (list(text), "")
+
+
+def _edit_lightly(text: str, frequency: Counter[str], rng: random.Random) -> str:
+    units, joint = _split(text)
+    edited = list(units)
+    if len(edited) > MIN_UNITS:
+        del edited[max(range(len(edited)), key=lambda index: frequency[edited[index].lower()])]
+    longest = max(range(len(edited)), key=lambda index: len(edited[index]))
+    word = edited[longest]
+    if len(word) > 3:
+        at = rng.randrange(1, len(word) - 2)
+        edited[longest] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    result = joint.join(edited)
+    return result[:1].swapcase() + result[1:]
+
+
+def _edit_heavily(text: str, donor: str, frequency: Counter[str]) -> str:
+    units, joint = _split(text)
+    edited = list(units)
+    rarest = sorted(range(len(edited)), key=lambda index: frequency[edited[index].lower()])
+    replacements = sorted(_split(donor)[0], key=lambda unit: frequency[unit.lower()])
+    for number, index in enumerate(sorted(rarest[: (len(edited) + 1) // 2])):
+        edited[index] = replacements[number % len(replacements)]
+    return joint.join(edited)

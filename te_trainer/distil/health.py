@@ -1,0 +1,118 @@
+"""What is known of an encoder without gold: how it scores pairs that it has not learnt from, and edited sentences.
+
+A part of the pool is held out of every training. An encoder that has learnt orders these pairs as its teacher does,
+spreads its scores, gives both orders of a pair like scores, and finds an edited sentence less like itself the more was
+edited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.data.edits import graded_order, graded_pairs
+from te_trainer.metrics import spearman
+
+MIN_PAIRS, MAX_PAIRS = 32, 500  # a rank correlation of fewer says little, one of more costs time
+SMALLEST_POOL = 20  # pairs; of a smaller pool nothing is held out
+SENTENCES = 50  # that are edited
+
+# Bounds below which a student has not learnt; docs/selection.md says what they rest on.
+MIN_AGREEMENT = 0.5
+MIN_SPREAD = 0.25
+MIN_GRADED = 0.7
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Pairs by which a run's encoders are judged.
+
+    Args:
+        rows: Ascending numbers of the pool's rows by which encoders are judged.
+        held_out: Whether no training may see them.
+        pairs: Columns `sentence1` and `sentence2`: the held-out pairs, the same with their sentences exchanged, and
+            edited sentences.
+    """
+
+    rows: np.ndarray
+    held_out: bool
+    pairs: dict[str, list[str]]
+
+    @classmethod
+    def draw(cls, pool: Dataset, part: float, seed: int) -> Probe:
+        """Draw a probe from a pool.
+
+        Args:
+            part: Part of the pool that is held out, 0 to 1; at 0, trainings see the probe's pairs.
+            seed: Draws pairs, sentences and edits.
+        """
+        tenth = max(len(pool) // 10, 2)
+        count = min(max(MIN_PAIRS, round(part * len(pool))), MAX_PAIRS, tenth, len(pool))
+        rows = np.sort(np.random.default_rng((seed, 3)).choice(len(pool), size=count, replace=False))
+        block = pool[rows.tolist()]
+        one, two = (list(block[name]) for name in SENTENCE_COLUMNS)
+        graded = graded_pairs(one + two, SENTENCES, seed)
+        columns = (one + two + graded["sentence1"], two + one + graded["sentence2"])
+        return cls(rows, part > 0 and len(pool) >= SMALLEST_POOL, dict(zip(SENTENCE_COLUMNS, columns, strict=True)))
+
+    def rows_to_learn(self, pairs: int) -> np.ndarray:
+        """Numbers of the rows of a pool that trainings see."""
+        return np.setdiff1d(np.arange(pairs), self.rows) if self.held_out else np.arange(pairs)
+
+    def health(self, scores: np.ndarray, learnt: np.ndarray | None = None) -> dict[str, float | int]:
+        """The health of an encoder.
+
+        Args:
+            scores: Its scores of `pairs`, shape (n,).
+            learnt: The labels that it learnt, shape (pairs of the pool,); None for the start.
+
+        Returns:
+            `std` and `distinct` of the scores of held-out pairs; `orders`, Spearman's correlation of the scores of both
+            orders; `graded`, how often more edited sentences score lower; after a training also `agreement`,
+            Spearman's correlation with the labels, and `spread`, the ratio of the standard deviations.
+        """
+        count = len(self.rows)
+        held_out, exchanged, graded = np.split(scores, [count, 2 * count])
+        health = {
+            "pairs": count,
+            "std": float(held_out.std(dtype=np.float64)),
+            "distinct": len(np.unique(held_out)),
+            "orders": spearman(held_out, exchanged),
+            "graded": graded_order(graded),
+        }
+        if learnt is not None:
+            labels = learnt[self.rows]
+            health["agreement"] = spearman(held_out, labels)
+            health["spread"] = health["std"] / max(float(labels.std(dtype=np.float64)), 1e-12)
+        return health
+
+
+def describe_health(health: dict[str, Any]) -> str:
+    """The health of an encoder in one line, correlations times 100."""
+    parts = {
+        "agreement": "agreement with the labels learnt {:.1f}",
+        "spread": "spread {:.2f} of theirs",
+        "orders": "of both orders {:.1f}",
+        "graded": "edits in order {:.0f} %",
+    }
+    values = {name: value if name == "spread" else 100 * value for name, value in health.items()}
+    return "held-out pairs: " + ", ".join(
+        words.format(values[name]) for name, words in parts.items() if name in values and not np.isnan(values[name])
+    )
+
+
+def why_not_learnt(health: dict[str, Any]) -> str | None:
+    """What shows that a student has not learnt its labels, or None."""
+    checks = (
+        ("agreement", MIN_AGREEMENT, "it orders held-out pairs unlike the labels that it learnt (Spearman {:.2f})"),
+        ("spread", MIN_SPREAD, "its scores spread {:.2f} times as widely as its labels"),
+        ("graded", MIN_GRADED, "it finds a heavily edited sentence no less similar than a lightly edited one ({:.2f})"),
+    )
+    for name, bound, words in checks:
+        if (value := health.get(name)) is not None and value < bound:
+            return f"{words.format(value)}; at least {bound} is expected"
+    return None

@@ -1,0 +1,57 @@
+"""Which pairs of a finished run's pool tell most about its start against its result, for a person to score."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+BANDS = 5
+
+GUIDELINES = {
+    "sts": (
+        "Write a score into the first column of each row, from 0 to 5, and save the file.",
+        "5: both sentences say the same. 4: all but a detail. 3: roughly the same, something important differs.",
+        "2: not the same, but they share details. 1: only the topic is the same. 0: nothing in common.",
+    ),
+    "binary": (
+        "Write 1 into the first column of each row whose sentences belong together (same meaning, question and answer,",
+        "whatever your task counts as a match), 0 into that of each other row, and save the file.",
+    ),
+}
+COMMON = (
+    "Leave a row empty where you cannot tell. Judge the sentences alone, and all by the same standard; two people who",
+    "score the same rows show how far that can be done.",
+)
+
+
+def telling_rows(start: np.ndarray, result: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose pairs over the whole range of scores, half of them those that the two encoders disagree on most.
+
+    Args:
+        start: Scores by the start, shape (n,).
+        result: Scores by the run's encoder, shape (n,).
+        count: Number of pairs to choose.
+        seed: Draws the other half, and the order.
+
+    Returns:
+        Numbers of min(count, n) rows in random order, so that nothing in the file hints at a score.
+    """
+    rng = np.random.default_rng(seed)
+    shift = np.abs(rankdata(result) - rankdata(start))
+    bands = np.array_split(np.argsort(start, kind="stable"), BANDS)
+    queues = []
+    for band in bands:
+        by_shift = band[np.argsort(-shift[band], kind="stable")]
+        drawn = rng.permutation(band)
+        # one of each in turn
+        queues.append(dict.fromkeys(row for both in zip(by_shift, drawn, strict=True) for row in both))
+    in_turn: dict[int, None] = {}
+    iterators = [iter(queue) for queue in queues]
+    while iterators and len(in_turn) < count:
+        for iterator in list(iterators):
+            row = next(iterator, None)
+            if row is None:
+                iterators.remove(iterator)
+            elif len(in_turn) < count:
+                in_turn[int(row)] = None
+    return rng.permutation(np.fromiter(in_turn, dtype=np.int64, count=len(in_turn)))

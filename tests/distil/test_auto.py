@@ -1,0 +1,152 @@
+"""Selection `auto`: a student that has not learnt teaches none, and what is kept is never worse than the start."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SAMPLE, tiny_arguments
+from forked import Forked, run_forked
+from sentence_transformers import SentenceTransformer
+
+from te_trainer.distil.selection import healthiest_cycle, is_as_good_as_start
+
+JOB = "trans_encoder.py"
+WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
+
+
+def results_of(output: Path) -> dict[str, Any]:
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run of a random model, whose cross-encoder learns nothing in four steps."""
+    output = tmp_path_factory.mktemp("auto") / "run"
+    done = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    assert done.returncode == 0, done.stderr
+    return output, done
+
+
+def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(stopped: tuple[Path, Any]) -> None:
+    output, done = stopped
+    results = results_of(output)
+    assert results["stopped"]["kind"] == "cross-encoder"
+    assert results["stopped"]["cycle"] == 1
+    assert results["cycles"] == []
+    assert done.stderr.count("train cross-encoder | begins") == 1
+    assert done.stderr.count("train cross-encoder, again | begins") == 1
+    assert "train bi-encoder" not in done.stderr
+    entry = results["health"]["cycles"][0]["tiny"]["cross-encoder"]
+    # 96 pairs less 9 in both orders are 6 batches of 32; the second training has three times as many
+    assert (entry["attempt"], entry["steps"]) == (2, 18)
+    for text in (done.stdout, *((output / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))):
+        flat = " ".join(text.split())
+        assert "has not learnt its labels" in flat
+        assert "the bi-encoder that was kept is the start" in flat
+
+
+def test_the_start_is_kept_as_it_came(stopped: tuple[Path, Any], tiny: Path) -> None:
+    output, _ = stopped
+    final = results_of(output)["final"]["tiny"]
+    assert final.keys() == {"bi-encoder"}
+    assert final["bi-encoder"]["cycle"] == 0
+    assert final["bi-encoder"]["test"] == results_of(output)["start"]["tiny"]["bi-encoder"]["test"]
+    assert not (output / "tiny" / "cross-encoder").exists()
+    kept = SentenceTransformer(str(output / "tiny" / "bi-encoder"), device="cpu")
+    texts = ["where is my parcel", "the router does not start"]
+    weights = (output / "tiny" / "bi-encoder" / "model.safetensors").stat().st_size
+    assert weights <= (tiny / "model.safetensors").stat().st_size
+    assert kept.max_seq_length == 32
+    assert np.isfinite(kept.encode(texts)).all()
+
+
+def test_a_run_that_stopped_is_finished(stopped: tuple[Path, Any], tiny: Path) -> None:
+    output, _ = stopped
+    before = results_of(output)
+    again = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    assert again.returncode == 0, again.stderr
+    assert "there is nothing to do" in again.stdout
+    (output / "results.json").unlink()
+    again = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    assert again.returncode == 0, again.stderr
+    after = results_of(output)
+    assert {key: after[key] for key in ("final", "stopped", "health")} == {
+        key: before[key] for key in ("final", "stopped", "health")
+    }
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any], tiny: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    folder = killed / "cycle-1" / "tiny"
+    process = Forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
+    # the first training saves at its only epoch's end, in step 6
+    while process.poll() is None and not (folder / ".training-cross-encoder" / "checkpoint-12").exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -9, process.said()
+    assert json.loads((folder / "cross-encoder.json").read_text(encoding="utf-8"))["attempt"] == 1
+    last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
+    assert last.returncode == 0, last.stderr
+    whole, after = results_of(stopped[0]), results_of(killed)
+    for entry in (whole, after):
+        for cycle in entry["health"]["cycles"]:
+            cycle["tiny"]["cross-encoder"].pop("seconds")
+        entry["final"]["tiny"]["bi-encoder"].pop("path")
+    assert {key: after[key] for key in ("final", "stopped", "health")} == {
+        key: whole[key] for key in ("final", "stopped", "health")
+    }
+
+
+def test_no_training_sees_a_held_out_pair(tiny: Path, tmp_path: Path) -> None:
+    """Steps count the pairs; where selection is not auto, all of them are learnt."""
+    steps = {}
+    for name, more in (("all", ()), ("held out", ("--distillation.held_out", "0.4"))):
+        arguments = tiny_arguments(tiny, tmp_path / name, *more, "--distillation.cycles", "1")
+        arguments += ["--cross_encoder.per_device_train_batch_size", "1", "--cross_encoder.both_orders", "false"]
+        done = run_forked(JOB, arguments)
+        assert done.returncode == 0, done.stderr
+        steps[name] = results_of(tmp_path / name)["health"]["cycles"][0]["tiny"]["cross-encoder"]["steps"]
+    assert steps == {"all": 96, "held out": 87}
+
+
+def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Path) -> None:
+    """A learning rate that spoils the encoder: `dev` keeps the best cycle all the same, `auto` the start."""
+    lines = (SAMPLE / "pool.tsv").read_text(encoding="utf-8").splitlines()[1:41]
+    # gold is what the start says: nothing can be better
+    start = SentenceTransformer(str(tiny), device="cpu")
+    start.max_seq_length = 32
+    pairs = [line.split("\t") for line in lines]
+    scores = start.similarity_pairwise(start.encode([one for one, _ in pairs]), start.encode([two for _, two in pairs]))
+    rows = [f"{score:.6f}\t{one}\t{two}" for score, (one, two) in zip(scores.tolist(), pairs, strict=True)]
+    (tmp_path / "gold.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]) + "\n", encoding="utf-8")
+    spoilt = ["--bi_encoder.learning_rate", "0.05", "--distillation.students", "bi-encoder", "--data.test", "[]"]
+    for selection, cycles in (("auto", {0}), ("dev", {1, 2})):
+        output = tmp_path / selection
+        more = ("--distillation.selection", selection, "--data.dev", str(tmp_path / "gold.tsv"), *spoilt)
+        done = run_forked(JOB, tiny_arguments(tiny, output, *more))
+        assert done.returncode == 0, done.stderr
+        final = results_of(output)["final"]["tiny"]["bi-encoder"]
+        assert final["cycle"] in cycles
+        assert final["as_good_as_start"] == (final["cycle"] == 0)
+
+
+def test_health_alone_keeps_the_start() -> None:
+    healths = {0: {"graded": 0.9}, 1: {"graded": 0.95, "agreement": 0.97}, 2: {"graded": 0.95, "agreement": 0.99}}
+    assert healthiest_cycle(healths) == 0
+    del healths[0]
+    assert healthiest_cycle(healths) == 2
+
+
+def test_what_may_be_called_as_good_as_the_start() -> None:
+    start = {"scores": {"dev": 0.8}, "health": {}}
+    assert is_as_good_as_start({"scores": {"dev": 0.795}, "health": {"agreement": 0.1}}, start)
+    assert not is_as_good_as_start({"scores": {"dev": 0.78}, "health": {"agreement": 0.99}}, start)
+    start["scores"] = {}
+    assert is_as_good_as_start({"scores": {}, "health": {"agreement": 0.97}}, start)
+    assert not is_as_good_as_start({"scores": {}, "health": {"agreement": 0.81}}, start)

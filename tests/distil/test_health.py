@@ -1,0 +1,61 @@
+"""The health of an encoder, known without gold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from te_trainer.distil.health import Probe, why_not_learnt
+
+
+def pool(rows: int) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "sentence1": [f"Customer {row} asks about the parcel number {row}." for row in range(rows)],
+            "sentence2": [f"Where is the parcel of customer {row} now?" for row in range(rows)],
+        }
+    )
+
+
+@pytest.mark.parametrize(("rows", "held_out"), [(20, 2), (300, 30), (387, 32), (2_000, 60), (40_000, 500)])
+def test_a_few_per_cent_are_held_out(rows, held_out):
+    probe = Probe.draw(pool(rows), 0.03, seed=1)
+    assert len(probe.rows) == held_out == len(np.unique(probe.rows))
+    assert (np.diff(probe.rows) > 0).all()
+    other = Probe.draw(pool(rows), 0.03, seed=2)
+    assert list(probe.rows) == list(Probe.draw(pool(rows), 0.03, seed=1).rows)
+    assert list(probe.rows) != list(other.rows)
+
+
+def test_health_is_that_of_pairs_nobody_has_learnt_from():
+    pairs = pool(387)
+    probe = Probe.draw(pairs, 0.03, seed=1)
+    count, labels = len(probe.rows), np.random.default_rng(0).random(387).astype(np.float32)
+    assert probe.pairs["sentence1"][:count] == pairs[probe.rows.tolist()]["sentence1"]
+    assert probe.pairs["sentence2"][count : 2 * count] == pairs[probe.rows.tolist()]["sentence1"]
+    graded = np.tile([1.0, 0.9, 0.5, 0.1], (len(probe.pairs["sentence1"]) - 2 * count) // 4)
+    held_out = 0.5 * labels[probe.rows]
+    health = probe.health(np.concatenate([held_out, held_out[::-1], graded]), labels)
+    assert health["agreement"] == pytest.approx(1)
+    assert health["spread"] == pytest.approx(0.5)
+    assert health["graded"] == 1
+    assert health["distinct"] == count == health["pairs"]
+    assert health["orders"] < 0.9
+    assert why_not_learnt(health) is None
+    assert {"agreement", "spread"}.isdisjoint(probe.health(np.concatenate([held_out, held_out, graded])))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"agreement": 0.23}, "orders held-out pairs unlike the labels"),
+        ({"spread": 0.03}, "spread 0.03 times as widely"),
+        ({"graded": 0.55}, "heavily edited"),
+    ],
+)
+def test_what_shows_that_a_student_has_not_learnt(changed, reason):
+    healthy = {"agreement": 0.9, "spread": 0.8, "graded": 0.95}
+    assert why_not_learnt(healthy) is None
+    assert reason in why_not_learnt(healthy | changed)
+    assert why_not_learnt({"std": 0.1, "graded": float("nan")}) is None
