@@ -16,12 +16,7 @@ from transformers import PreTrainedTokenizerBase
 def pad(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, Tensor]:
     """What `tokenizer.pad(columns, return_tensors="pt")` gives, in a twentieth of its time: 1 to 5 ms a batch.
 
-    Args:
-        tokenizer: Says which ids padding has, and on which side it stands.
-        columns: `input_ids` and what else the tokenizer gave, each of n rows.
-
-    Returns:
-        The columns, and `attention_mask`, each of shape (n, tokens of the longest row).
+    The columns and `attention_mask` come back, each of shape (n, tokens of the longest row).
     """
     lengths = np.fromiter(map(len, columns["input_ids"]), dtype=np.int64)
     position = np.arange(lengths.max())

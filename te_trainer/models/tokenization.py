@@ -21,12 +21,7 @@ Columns = dict[str, list[list[int]]]
 def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequence[str]) -> Columns:
     """What `tokenizer(*sides, truncation="longest_first", max_length=max_length)` gives, to the id.
 
-    Args:
-        max_length: Tokens of a row, special ones included; what is too much is cut from the longer text.
-        sides: N sentences, or the first and the second sentences of n pairs.
-
-    Returns:
-        The tokenizer's columns (`input_ids` and others), each of n rows.
+    `sides` are n sentences, or the first and the second sentences of n pairs; each column has n rows.
     """
     if not tokenizer.is_fast:
         return dict(tokenizer(*map(list, sides), truncation="longest_first", max_length=max_length))

@@ -21,16 +21,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_an_old_cpu_computes_in_float32(machine: pytest.MonkeyPatch) -> None:
-    assert resolve_precision() == "float32"
-    machine.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False})
-    assert resolve_precision() == "float32"
-
-
-@pytest.mark.parametrize("unit", ["avx512_bf16", "amx_bf16"])
+@pytest.mark.parametrize("unit", ["avx512_f", "avx512_bf16", "amx_bf16"])
 def test_a_cpu_with_units_for_bfloat16_uses_them(machine: pytest.MonkeyPatch, unit: str) -> None:
+    assert resolve_precision() == "float32"
     machine.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "amx_bf16": False, unit: True})
-    assert resolve_precision() == "bfloat16"
+    assert resolve_precision() == ("float32" if unit == "avx512_f" else "bfloat16")
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float16")])

@@ -16,10 +16,6 @@ def padded_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]
 
     A batch ends when it is full, or when padding would pass its share: among few texts of many lengths, small batches
     cost less than the padding of large ones.
-
-    Args:
-        lengths: Tokens of each text, shape (n,).
-        max_tokens: Texts times the longest of them stays within this, but a batch holds at least one text.
     """
     order = np.argsort(-lengths, kind="stable")
     ordered = lengths[order]
@@ -59,11 +55,9 @@ def row_length(num_tokens: int) -> int:
 
 
 def split_by_size(sizes: np.ndarray, cost: int) -> Iterator[np.ndarray]:
-    """Indices of one batch in groups of similar size, the largest first; one group where splitting saves little.
+    """Indices of one batch in groups of similar size, the largest first.
 
-    Args:
-        sizes: Size of each text, shape (n,); in a group, each costs as much as the largest.
-        cost: Cost of one more group: a group is split while that saves more.
+    In a group, each text costs as much as the largest; a group is split while that saves more than `cost`.
     """
     order = np.argsort(-sizes, kind="stable")
     ordered = sizes[order]

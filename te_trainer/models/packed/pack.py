@@ -55,9 +55,6 @@ class Packing:
     """Where the tokens of a padded batch lie in a row, and where attention finds its sentences there.
 
     The row ends with at least one filler, which is what padding is replaced by: no gradient reaches it.
-
-    Args:
-        attention_mask: Shape (n, length), 1 for real tokens; at most 128 of them a sentence.
     """
 
     def __init__(self, attention_mask: Tensor) -> None:
@@ -85,16 +82,9 @@ class Packing:
         return tokens.view(*self.shape, -1)
 
     def attention_groups(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:
-        """All sentences in groups, and where each token's heads lie behind one another in the groups' vectors.
-
-        Returns:
-            Groups, and an index of shape (row length * heads,).
-        """
-        if num_heads not in self._groups:
-            self._groups[num_heads] = self._group(num_heads)
-        return self._groups[num_heads]
-
-    def _group(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:
+        """All sentences in groups, and each token's heads' indices (row length * heads,) in the groups' vectors."""
+        if num_heads in self._groups:
+            return self._groups[num_heads]
         starts = np.cumsum(self.lengths) - self.lengths
         rounded = np.maximum(MIN_SOFTMAX_WIDTH, -(-self.lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE)
         head = np.arange(num_heads)
@@ -113,7 +103,8 @@ class Packing:
             offset += vectors.size
             bias = np.where(real, np.float32(0), np.finfo(np.float32).min)[:, None, None]
             groups.append(AttentionGroup(sentences, length, torch.from_numpy(vectors.ravel()), torch.from_numpy(bias)))
-        return groups, torch.from_numpy(back.ravel())
+        self._groups[num_heads] = groups, torch.from_numpy(back.ravel())
+        return self._groups[num_heads]
 
 
 class _Unpack(torch.autograd.Function):
@@ -307,11 +298,6 @@ def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = Fa
     """Within the block, compute a model with a backend; afterwards the model is what it was.
 
     Blocks may lie within one another.
-
-    Args:
-        model: A model of transformers, or what peft made of it.
-        backend: As `choose_backend` gives it.
-        training: Whether the model is trained, with dropout.
     """
     with contextlib.ExitStack() as stack:
         plain = transformers_model(model)

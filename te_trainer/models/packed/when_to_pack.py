@@ -103,13 +103,9 @@ BACKENDS = (
 def choose_backend(
     model: nn.Module, max_length: int, device: torch.device, *, compiled: bool = False, needs_padding: bool = False
 ) -> AttentionBackend:
-    """The fastest backend for a model on a device.
+    """The fastest backend for a model with texts of at most `max_length` tokens; a compiled model stays as it is.
 
     Args:
-        model: A model of transformers, or what peft made of it.
-        max_length: Tokens of the longest text.
-        device: The device that computes.
-        compiled: Whether `torch.compile` compiles the model, which then stays as it is.
         needs_padding: Whether something between embeddings and layers depends on the shape of the padded batch.
     """
     if compiled:
