@@ -2,8 +2,8 @@
 
     accelerate launch recipes/contrastive.py --config recipes/contrastive/simcse_bert_base.yaml
 
-Every key of the YAML file can be overridden as `--section.key value`; `--help` lists them. The same command, run again
-after an interruption, continues.
+Every key of the YAML file can be overridden as `--section.key value`; `--help` and `--help-all` list them. The same
+command, run again after an interruption, continues.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     accelerate launch recipes/evaluate_sts.py --models '[runs/sts/bert/bi-encoder, runs/sts/bert/cross-encoder]'
 
-Every key can stand in a YAML file, too (`--config`); `--help` lists them. The same command, run again after an
-interruption, continues.
+Every key can stand in a YAML file, too (`--config`); `--help` and `--help-all` list them. The same command, run again
+after an interruption, continues.
 """
 
 from __future__ import annotations

@@ -51,11 +51,7 @@ class ContrastivePlan:
         return {"resolved": self.training | self.encoder}
 
     def check(self) -> None:
-        """Refuse what cannot be trained.
-
-        Raises:
-            InputError: A model that cannot start a bi-encoder, or that makes no two views.
-        """
+        """Refuse what cannot be trained."""
         section, model = self.section, self.start.name
         BiEncoder.check(
             self.start,
@@ -79,11 +75,7 @@ class ContrastivePlan:
             )
 
     def check_batch(self, sentences: int) -> None:
-        """Refuse fewer sentences than one batch over all processes holds.
-
-        Raises:
-            InputError: Gives both numbers.
-        """
+        """Refuse fewer sentences than one batch over all processes holds."""
         batch = self.training["per_device_train_batch_size"] * self.processes
         if sentences < batch:
             raise InputError(
@@ -93,11 +85,7 @@ class ContrastivePlan:
 
 
 def plan_contrastive(model: str, section: ContrastiveTrainingConfig, processes: int) -> ContrastivePlan:
-    """Work out how one PLM is trained; the Hub's names must mean a commit by now.
-
-    Raises:
-        InputError: There is no such model, or a training key has a value that it cannot have.
-    """
+    """Work out how one PLM is trained; the Hub's names must mean a commit by now."""
     check_section("contrastive", section)
     return ContrastivePlan(resolve_checkpoint(model), section, processes, contrastive_arguments(section, processes))
 
@@ -115,11 +103,7 @@ def contrastive_arguments(section: ContrastiveTrainingConfig, processes: int) ->
 
 
 def make_plan(config: ContrastiveConfig, processes: int) -> ContrastivePlan:
-    """Work out what a configuration means, and let the Hub's names mean the same commit on all ranks.
-
-    Raises:
-        InputError: As `plan_contrastive`.
-    """
+    """Work out what a configuration means, and let the Hub's names mean the same commit on all ranks."""
     check_section("contrastive", config.contrastive)
     pin_commits([config.model], data_sources(config))
     return plan_contrastive(config.model, config.contrastive, processes)

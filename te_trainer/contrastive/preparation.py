@@ -17,11 +17,7 @@ from te_trainer.runs.manifest import Fingerprint, RunManifest
 
 
 def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
-    """Refuse models, loggers and disks that cannot be used.
-
-    Raises:
-        InputError: Names the key, the model or the folder.
-    """
+    """Refuse models, loggers and disks that cannot be used."""
     plan: ContrastivePlan = manifest.plan
     plan.check()
     check_loggers(manifest.config.report_to)
@@ -37,10 +33,6 @@ def prepare_sentences(
     """Write the sentences and `run.yaml` into the output folder, or see that they are what the run began with.
 
     `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
-
-    Raises:
-        InputError: A source cannot be read, or it, the model or a gold score has changed since the run began, or there
-            are too few sentences.
     """
     config, plan = manifest.config, manifest.plan
     weights = f"model: the weights of {config.model} have"
@@ -57,15 +49,7 @@ def prepare_sentences(
 def read_sentences(
     data: ContrastiveDataConfig, final: Path, benchmark_folder: str | None, seed: int, pool: Path | None = None
 ) -> Iterator[SentenceManifest]:
-    """Give the sentences that lie in the folder `final`; sentences that are read are there when the block ends well.
-
-    Args:
-        benchmark_folder: Folder with benchmark sets.
-        pool: Folder of the pool whose sentences are taken where `data` names no sources.
-
-    Raises:
-        InputError: A source cannot be read, or has changed since the sentences were read.
-    """
+    """Give the sentences that lie in the folder `final`; sentences that are read are there when the block ends well."""
     if final.exists():
         sentences, _ = SentenceManifest.load(final)
         refuse_changed_files(sentences.sources, benchmark_folder, final.parent)

@@ -23,14 +23,7 @@ from te_trainer.runs.truncation import count_truncation, read_truncations
 def contrastive_training(
     plan: ContrastivePlan, *, report_to: list[Logger], ddp_timeout: int, **of_run: Any
 ) -> Training:
-    """The training that makes a bi-encoder of a plain PLM.
-
-    Args:
-        plan: How to train.
-        report_to: Loggers.
-        ddp_timeout: Seconds that processes wait for one another.
-        of_run: The other arguments of `Training`.
-    """
+    """The training that makes a bi-encoder of a plain PLM."""
     return Training(
         kind="bi-encoder",
         load=partial(BiEncoder.from_pretrained, plan.start.name, **plan.encoder),
@@ -53,11 +46,7 @@ def score_once(
 
 
 def count_contrastive_truncation(plan: ContrastivePlan, folder: Path, seed: int) -> None:
-    """Count what contrastive training cuts of its sentences, unless that is known.
-
-    Args:
-        folder: Folder of the sentences.
-    """
+    """Count what contrastive training cuts of its sentences, unless that is known."""
     file = truncation_record(folder)
     if not read_truncations(file):
         _, sentences = SentenceManifest.load(folder)

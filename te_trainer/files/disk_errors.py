@@ -51,15 +51,7 @@ SPACE_LEFT = 1_000_000  # bytes; with fewer, any failure is put down to the disk
 
 @contextlib.contextmanager
 def disk_errors_as_input_error(root: Path, key: str = "output_dir") -> Iterator[None]:
-    """Say in one sentence what the disk says, for example that it is full; libraries wrap its errors in their own.
-
-    Args:
-        root: Folder that is written to.
-        key: Key of the configuration that names the folder.
-
-    Raises:
-        InputError: Names the folder, and how to fix it.
-    """
+    """Say in one sentence what the disk says, for example that it is full; libraries wrap its errors in their own."""
     try:
         yield
     except (InputError, DivergedError):

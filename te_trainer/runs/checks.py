@@ -29,11 +29,7 @@ CHOICES: dict[str, type[Enum]] = {
 
 
 def check_section(section: str, config: TrainingConfig) -> None:
-    """Refuse values of one section's training keys.
-
-    Raises:
-        InputError: names the key.
-    """
+    """Refuse values of one section's training keys."""
     given = config.training
     for key, choices in CHOICES.items():
         known = [str(choice.value) for choice in list(choices)]
@@ -45,22 +41,14 @@ def check_section(section: str, config: TrainingConfig) -> None:
 
 
 def check_loggers(loggers: Sequence[str]) -> None:
-    """Refuse loggers that are not installed.
-
-    Raises:
-        InputError: names the package.
-    """
+    """Refuse loggers that are not installed."""
     for logger in loggers:
         if importlib.util.find_spec(logger) is None:
             raise InputError(f"report_to: {logger} is not installed; pip install {logger}")
 
 
 def check_space(root: Path, needed: int) -> None:
-    """Refuse to begin where so many bytes are not free.
-
-    Raises:
-        InputError: says how much is needed and how much is free.
-    """
+    """Refuse to begin where so many bytes are not free."""
     place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -73,11 +61,7 @@ def check_space(root: Path, needed: int) -> None:
 def load_gold_sets(
     data: DataConfig | ContrastiveDataConfig, task: Task = "sts"
 ) -> tuple[GoldSet | None, list[GoldSet]]:
-    """The dev set and the test sets.
-
-    Raises:
-        InputError: a set cannot be read or its scores cannot rank, or a set has a name that it cannot have.
-    """
+    """The dev set and the test sets."""
     if data.dir is not None and not Path(data.dir).is_dir():
         raise InputError(f"data.dir: {data.dir} is no folder")
     dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
@@ -117,11 +101,7 @@ def gold_fingerprints(dev: GoldSet | None, tests: Sequence[GoldSet]) -> list[Fin
 
 
 def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
-    """Refuse to go on with files that are not those a run began with.
-
-    Raises:
-        InputError: names the file.
-    """
+    """Refuse to go on with files that are not those a run began with."""
     for count in sources:
         file = source_file(count.source, folder)
         if file is not None and file_digest(file) != count.sha256:

@@ -58,18 +58,7 @@ def run_in_output_dir(
     work: Callable[[RunManifest[Config]], None],
     make_plan: Callable[[Config, int], Any] | None = None,
 ) -> bool:
-    """Let all ranks work in a configuration's output folder, which this run holds meanwhile; then they part.
-
-    Args:
-        work: Does the command's work, or what of it earlier processes have not done.
-        make_plan: As for `RunManifest`.
-
-    Returns:
-        Whether this is the main process.
-
-    Raises:
-        InputError: The folder is another run's, another process works in it, or the disk does not take it.
-    """
+    """Let all ranks work in a configuration's output folder, which this run holds meanwhile; then they part."""
     # imported here, so that --help and a wrong key answer at once
     from te_trainer.distributed import process_state, shutdown_process_group
     from te_trainer.files.disk_errors import disk_errors_as_input_error

@@ -16,14 +16,7 @@ Source = tuple[str, str | None]  # what is read, and the folder that benchmark s
 
 
 def pin_commits(models: Sequence[str] = (), sources: Iterable[Source] = ()) -> dict[str, dict[str, str]]:
-    """Resolve the Hub's names once for all ranks, and put the models' small files into each node's cache.
-
-    Returns:
-        The commits, as `hub_commits` gives them.
-
-    Raises:
-        InputError: A model cannot be had.
-    """
+    """Resolve the Hub's names once for all ranks, and put the models' small files into each node's cache."""
     state = process_state()
     commits: list[Any] = [hub_commits(models, sources) if state.is_main_process else None]
     pinned: dict[str, dict[str, str]] = broadcast_object_list(commits)[0]

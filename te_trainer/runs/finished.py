@@ -34,11 +34,7 @@ class FinishedRun:
 
     @staticmethod
     def load(root: Path) -> FinishedRun:
-        """Read an output folder.
-
-        Raises:
-            InputError: The folder holds no finished run of distillation.
-        """
+        """Read an output folder."""
         layout = RunLayout(root)
         if not layout.manifest.is_file():
             raise InputError(f"{root} holds no run.yaml; name the output folder of a run")
@@ -98,11 +94,7 @@ class FinishedRun:
         return dict(encoders[name][kind])
 
     def encoder(self, name: str, kind: Kind, cycle: int | None) -> Path:
-        """Folder of a cycle's encoder, or of the one that was kept where `cycle` is None.
-
-        Raises:
-            InputError: The encoder is not there.
-        """
+        """Folder of a cycle's encoder, or of the one that was kept where `cycle` is None."""
         layout = self.layout
         folder = layout.kept_encoder(name, kind) if cycle is None else layout.encoder(cycle, name, kind)
         if not (folder / "config.json").is_file():
@@ -124,11 +116,7 @@ class FinishedRun:
 
 
 def refuse_missing_encoders(layout: RunLayout, results: dict[str, Any]) -> None:
-    """Refuse to call a run finished whose encoders are not there any more, or are damaged.
-
-    Raises:
-        InputError: Names them, what to delete, and what the same command does then.
-    """
+    """Refuse to call a run finished whose encoders are not there any more, or are damaged."""
     kept = [
         (name, kind, entry["cycle"])
         for name, kinds in results["final"].items()

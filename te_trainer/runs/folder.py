@@ -24,9 +24,6 @@ def lock_run_dir(root: Path) -> Iterator[None]:
     """Make an output folder if need be, and hold it for this process alone, which the system ends with the process.
 
     After a failed start, one that leaves no `run.yaml`, the empty folders that this process made are removed again.
-
-    Raises:
-        InputError: The folder holds other things than a run, another process holds it, or it cannot be made.
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"output_dir: {root} is a file; name a folder")
@@ -65,9 +62,6 @@ def lock_output_file(file: Path) -> Iterator[None]:
     """Make the folder of an output file if need be, and hold the file for this process alone.
 
     Folders that this process made and that stay empty are removed again.
-
-    Raises:
-        InputError: The folder cannot be made or written to, or another process writes the file.
     """
     folder = file.absolute().parent
     made: list[Path] = []

@@ -119,11 +119,7 @@ class RunManifest(Generic[Config]):
         return resolved
 
     def refuse_other_configuration(self) -> None:
-        """Refuse to continue with a configuration that leads to other results than the one the run was begun with.
-
-        Raises:
-            InputError: Names every key that may not change, with both values, and the keys that may.
-        """
+        """Refuse to continue with a configuration that leads to other results than the one the run was begun with."""
         if self.begun is None:
             return
         before, now = flatten_keys(self.begun["config"]), flatten_keys(compared_values(self.config))
@@ -141,11 +137,7 @@ class RunManifest(Generic[Config]):
             self._refuse_removed_cycles()
 
     def refuse_changes(self, fingerprints: Sequence[Fingerprint]) -> None:
-        """Refuse to continue on something else than what the run was begun on.
-
-        Raises:
-            InputError: Names what has changed.
-        """
+        """Refuse to continue on something else than what the run was begun on."""
         for keys, value, subject in fingerprints if self.begun is not None else ():
             with _damaged_manifest(self.root):
                 entry: Any = self.begun
@@ -159,12 +151,6 @@ class RunManifest(Generic[Config]):
         """Write `run.yaml`, or see that the run continues on what it was begun on.
 
         A run that continues with other values of keys that may change has them in its `run.yaml` from then on.
-
-        Args:
-            entries: What `run.yaml` says beside configuration, resolved values, versions and fingerprints.
-
-        Raises:
-            InputError: Something that the run stands on has changed.
         """
         config = compared_values(self.config)
         if self.begun is None:
@@ -231,14 +217,7 @@ class RunManifest(Generic[Config]):
 
 
 def read_manifest(root: Path, *keys: str) -> dict[str, Any]:
-    """Read a run's `run.yaml`.
-
-    Args:
-        keys: Keys that it must hold beside those that every run's has.
-
-    Raises:
-        InputError: The file is damaged, or another program's.
-    """
+    """Read a run's `run.yaml`."""
     with _damaged_manifest(root):
         text = RunLayout(root).manifest.read_text(encoding="utf-8")
         content: dict[str, Any] = yaml.safe_load(text)

@@ -61,11 +61,7 @@ class RunStore:
         check_encoder_files(self.encoder_path(key), **self.how_to_train_again(key))
 
     def keep_encoder(self, key: EncoderKey, start: Encoder | None = None) -> None:
-        """Put an encoder where a run's encoders are, unless it is there; raises DamagedError.
-
-        Args:
-            start: The encoder, if the run has not trained it.
-        """
+        """Put an encoder where a run's encoders are, unless it is there; raises DamagedError."""
         final = self.layout.kept_encoder(key.name, key.kind)
         if final.exists():
             return
@@ -114,12 +110,7 @@ class RunStore:
         on_main_process(write)
 
     def labels(self, key: EncoderKey) -> np.ndarray:
-        """Labels that an encoder gave the pool, float32 of shape (pairs,).
-
-        Raises:
-            DamagedError: A file of theirs is missing or damaged.
-            InputError: They are of another pool, precision or kind.
-        """
+        """Labels that an encoder gave the pool, float32 of shape (pairs,)."""
         expected = {"pool": self.pool, "precision": self.precision, "kind": key.kind}
         return read_labels(self.labels_path(key), expected, self.pairs, **self._how_to_label_again(key))
 
