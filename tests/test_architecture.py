@@ -75,6 +75,7 @@ def test_imports_go_downwards(path: Path) -> None:
     [
         "config.commands",
         "commands.score",
+        "commands.evaluate",
         "distributed",
         "distil.cycle",
         "data.benchmarks",

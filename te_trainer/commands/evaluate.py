@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
     from te_trainer.distributed import process_state
     from te_trainer.evaluation.models import resolve_models
+    from te_trainer.evaluation.paper_tables import show_tables, write_tables
     from te_trainer.evaluation.predictions import begin_or_continue, count_truncations, predict_all
     from te_trainer.evaluation.results import collect
     from te_trainer.evaluation.sets import load_sets
-    from te_trainer.evaluation.tables import show_tables, write_tables
     from te_trainer.files.atomic import write_text
     from te_trainer.runs.progress import RunProgress
 

@@ -20,16 +20,11 @@ LONGEST_ENSEMBLE = 240  # bytes of the name of its folder, which is written as .
 
 @dataclass(frozen=True)
 class Member:
-    """An encoder, and how the evaluation reads texts with it.
-
-    Args:
-        name: Name of its folder of predictions.
-        pooling: None for a cross-encoder.
-    """
+    """An encoder, and how the evaluation reads texts with it."""
 
     checkpoint: Checkpoint
-    name: str
-    pooling: Pooling | None
+    name: str  # of its folder of predictions
+    pooling: Pooling | None  # None for a cross-encoder
     max_length: int
 
     @property
@@ -57,11 +52,7 @@ class ScoredModel:
 
 
 def resolve_models(config: EvaluationConfig) -> list[ScoredModel]:
-    """The models of a configuration; no weights are loaded yet.
-
-    Raises:
-        InputError: There is no such model, it is neither a bi- nor a cross-encoder, or it is named twice.
-    """
+    """The models of a configuration; no weights are loaded yet."""
     ensembles = [_split_ensemble(entry) for entry in config.models]
     identities = [tuple(map(_identity, paths)) for paths in ensembles]
     for identity, entry in zip(identities, config.models, strict=True):

@@ -13,9 +13,10 @@ import yaml
 
 from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import Kind
+from te_trainer.runs.layout import RunLayout
 
-STS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")  # Table 1, Spearman x 100
-BINARY = ("qqp", "qnli", "mrpc")  # Table 11, ROC-AUC x 100
+STS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")  # Table 1, Spearman × 100
+BINARY = ("qqp", "qnli", "mrpc")  # Table 11, ROC-AUC × 100
 
 # The checkpoints that the paper starts from (its Table 17), and those that its authors published: the mutual ones.
 STARTS = {
@@ -78,14 +79,10 @@ SCORES: dict[tuple[str, ...], dict[str, tuple[tuple[float, ...], tuple[float, ..
 
 
 def paper_reference(members: Sequence[tuple[str, Kind]]) -> tuple[str, dict[str, float]] | None:
-    """What the paper reports on a model or an ensemble.
+    """A title and the paper's scores by task, as fractions, of a model or an ensemble; None where it has no such row.
 
-    Args:
-        members: Hub id or folder, and kind, of each encoder: one of the paper's starts, one that its authors
-            published, or one that a run made from such a start.
-
-    Returns:
-        A title, and scores by task as fractions; None where the paper has no such row.
+    Members are Hub ids or folders with kinds: a start of the paper's, what its authors published, or what a run made of
+    such a start.
     """
     origins = [_origin(path, kind) for path, kind in members]
     plms = sorted(origin[0] for origin in origins if origin is not None)
@@ -106,10 +103,10 @@ def _origin(path: str, kind: Kind) -> tuple[str, str] | None:
     if known is not None or Path(path).name not in get_args(Kind):
         return known
     folder = Path(path).absolute().parent
-    run_file = folder.parent / "run.yaml"
-    if not run_file.is_file():
-        return None
-    models = yaml.safe_load(run_file.read_text(encoding="utf-8"))["config"]["models"]
+    run_file = RunLayout(folder.parent).manifest
+    content = yaml.safe_load(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
+    # other commands have no models, or those that they score
+    models = [model for model in content.get("config", {}).get("models", []) if isinstance(model, dict)]
     starts = {model["name"]: _known_checkpoint(model["bi_encoder"]) for model in models}
     start = starts.get(folder.name)
     # the paper's mutual runs have both PLMs of a size

@@ -31,21 +31,17 @@ from te_trainer.runs.truncation import count_truncation, describe_truncation, re
 
 
 def begin_or_continue(manifest: RunManifest[EvaluationConfig], models: list[ScoredModel], sets: list[TaskSet]) -> None:
-    """Write `run.yaml`: what is evaluated, or see that it is the same as when the evaluation began.
-
-    Raises:
-        InputError: A model or a file has changed since.
-    """
+    """Write `run.yaml`: what is evaluated, or refuse models or files that have changed since the evaluation began."""
     checkpoints = {member.checkpoint.name: member.checkpoint for member in distinct_members(models)}
     sources = [(task.source, manifest.config.data.dir) for task in sets]
     fingerprints = [
         Fingerprint(("models", name), checkpoint.fingerprint, f"models: the weights of {name} have")
         for name, checkpoint in checkpoints.items()
     ]
-    fingerprints += [
-        Fingerprint(("tasks", source), _digest(source, folder), f"tasks: the scored pairs of {source} have")
-        for source, folder in sources
-    ]
+    for source, folder in sources:
+        file = source_file(source, folder)  # None for the Hub's sets
+        digest = file_digest(file) if file is not None else None
+        fingerprints.append(Fingerprint(("tasks", source), digest, f"tasks: the scored pairs of {source} have"))
     manifest.begin_or_continue(fingerprints, **hub_commits(list(checkpoints), sources))
 
 
@@ -93,10 +89,7 @@ def truncations(root: Path) -> dict[str, Any]:
 
 
 def predictions_of(root: Path, model: ScoredModel, sets: list[TaskSet]) -> list[np.ndarray]:
-    """A model's predictions for each set, float32, shape (n,).
-
-    An ensemble's are the mean of its members', and are written beside theirs.
-    """
+    """A model's predictions for each set, float32, shape (n,); an ensemble's mean is written beside its members'."""
     weights = [1.0] * len(model.members)
     predictions = [
         combine((_load(root, member.name, task) for member in model.members), "mean", weights) for task in sets
@@ -127,9 +120,3 @@ def _load(root: Path, name: str, task: TaskSet) -> np.ndarray:
         if len(predictions) != len(task.gold):
             raise ValueError("other pairs")
         return np.asarray(predictions)
-
-
-def _digest(source: str, folder: str | None) -> str | None:
-    """A hash of the file that a set was read from; the Hub's sets have none."""
-    file = source_file(source, folder)
-    return file_digest(file) if file is not None else None

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,14 +44,8 @@ class Score:
         return list(interval(self.resamples))
 
 
-@dataclass(frozen=True)
-class ModelScores:
-    """What a model scores, by metric.
-
-    Args:
-        sets: Scores on each set.
-        averages: Mean scores of each family of sets.
-    """
+class ModelScores(NamedTuple):
+    """What a model scores, by metric: on each set, and the means over each family of sets."""
 
     sets: dict[str, dict[str, Score]]
     averages: dict[Task, dict[str, Score]]
@@ -102,18 +96,16 @@ def _score(root: Path, config: EvaluationConfig, model: ScoredModel, sets: list[
 def _model_result(
     model: ScoredModel, scores: ModelScores, sets: list[TaskSet], config: EvaluationConfig
 ) -> dict[str, Any]:
+    members = [
+        {"model": each.checkpoint.name, "kind": each.kind}
+        | ({"pooling": each.pooling} if each.pooling else {})
+        | {"max_length": each.max_length}
+        for each in model.members
+    ]
     result: dict[str, Any] = {
         "name": model.name,
         "kind": model.kind,
-        "members": [
-            {
-                "model": member.checkpoint.name,
-                "kind": member.kind,
-                **({"pooling": member.pooling} if member.pooling else {}),
-                "max_length": member.max_length,
-            }
-            for member in model.members
-        ],
+        "members": members,
         "tasks": [_task_result(task, scores.sets[task.gold.name], model, config.data.split) for task in sets],
         "average": {family: _with_intervals(each) for family, each in scores.averages.items()},
     }

@@ -18,20 +18,13 @@ from te_trainer.runs.commits import pin_commits
 
 @dataclass(frozen=True)
 class TaskSet:
-    """A set with gold scores, and what is measured on it.
+    """A set with gold scores, and what is measured on it."""
 
-    Args:
-        source: A benchmark's name, or the file or data set that the user named.
-        title: Title of the set's column.
-        mteb: The set's name in results: MTEB's, where it has one.
-        family: `binary` where gold scores are 0 and 1.
-    """
-
-    source: str
+    source: str  # a benchmark's name, or the file or data set that the user named
     gold: GoldSet
-    title: str
-    mteb: str
-    family: Task
+    title: str  # of the set's column
+    mteb: str  # its name in results: MTEB's, where it has one
+    family: Task  # binary where gold scores are 0 and 1
 
     def describe(self) -> str:
         """The set's size and metrics, as a line."""
@@ -43,12 +36,7 @@ class TaskSet:
 
 
 def load_sets(config: EvaluationConfig) -> list[TaskSet]:
-    """The sets of a configuration.
-
-    Raises:
-        InputError: A set is unknown (the nearest known one is named), cannot be read or has no gold scores, or two
-            have one name.
-    """
+    """The sets of a configuration; refuses unknown ones, those without gold scores, and two with one name."""
     if config.data.dir is not None and not Path(config.data.dir).is_dir():
         raise InputError(f"data.dir: {config.data.dir} is no folder")
     sources = _sources(config)

@@ -22,7 +22,7 @@ from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.models.model_card import PIPELINE_TAGS, card_tags, render_card
-from te_trainer.report.tables import overlap_entries, score_table, selection_note
+from te_trainer.report.run_tables import overlap_entries, score_table, selection_note
 from te_trainer.runs.finished import FinishedRun
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -32,21 +32,13 @@ HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Upload:
-    """Encoders that go into one revision of a repository.
-
-    Args:
-        repo_id: The repository, `OWNER/NAME`.
-        model: Name of the PLM.
-        kinds: Kinds of its encoders in the repository.
-        subfolders: Whether each kind has a folder of its own in the repository.
-        cycle: The cycle whose encoders these are; None for those that were kept.
-    """
+    """Encoders that go into one revision of a repository."""
 
     repo_id: str
-    model: str
+    model: str  # name of the PLM
     kinds: Sequence[Kind]
-    subfolders: bool
-    cycle: int | None = None
+    subfolders: bool  # whether each kind has a folder of its own in the repository
+    cycle: int | None = None  # None for the encoders that were kept
 
     @property
     def revision(self) -> str | None:

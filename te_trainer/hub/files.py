@@ -34,14 +34,7 @@ class EncoderFiles(NamedTuple):
 
 
 def encoder_files(encoder: Path, root: Path) -> EncoderFiles:
-    """Tell the files that are published from those that are not.
-
-    Args:
-        encoder: Folder of the encoder, in the run's folder `root`, which may be a link itself.
-
-    Raises:
-        InputError: The folder, or something in it, is a link.
-    """
+    """Tell the files that are published from those that are not; refuses links, but for the run's folder `root`."""
     if root in encoder.parents:
         for folder in [encoder, *encoder.parents[: encoder.parents.index(root)]]:
             _refuse_link(folder)

@@ -29,15 +29,9 @@ STALE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.inde
 
 
 def check_hub(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], ask: bool) -> None:
-    """Refuse, before a run begins, what could not be published at its end.
+    """Refuse, before a run begins, repository names or a token with which it could not be published at its end.
 
-    Args:
-        names: Names of the PLMs.
-        kinds: Kinds of their encoders.
-        ask: Whether to ask the Hub about the token; if it does not answer, the end of the run will tell.
-
-    Raises:
-        InputError: No repository can have such a name, or there is no token that may write.
+    If `ask` and the Hub does not answer, the end of the run will tell.
     """
     if hub.repo_id is None:
         return
@@ -59,14 +53,8 @@ def check_hub(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], ask: 
 def publish(root: Path, hub: HubConfig) -> list[str]:
     """Upload a finished run's encoders, a repository each, or both of a PLM in one.
 
-    Of an encoder's folder, the files of a checkpoint are uploaded; what else lies there is named and left out.
-
-    Returns:
-        The repositories' addresses.
-
-    Raises:
-        InputError: The run is not finished, an encoder is a link or holds one, or the upload failed; this message ends
-            with the command that repeats it.
+    Of an encoder's folder, the files of a checkpoint are uploaded; what else lies there is named and left out. Gives
+    the repositories' addresses. The refusal of an upload that failed ends with the command that repeats it.
     """
     run = FinishedRun.load(root)
     uploads = _uploads(hub, run.names, run.kinds, run.whole_cycles if hub.branch_per_cycle else ())
@@ -145,7 +133,7 @@ def _upload_errors_as_input_error(repo_id: str, root: Path, hub: HubConfig) -> I
     except InputError:
         raise
     except Exception as error:  # the client raises many kinds; each means that the upload did not end well
-        command = ["python", "recipes/push_to_hub.py", str(root)]
+        command = ["te-trainer", "push", str(root)]
         for item in fields(hub):
             value = getattr(hub, item.name)
             if value != item.default:

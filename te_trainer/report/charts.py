@@ -48,17 +48,10 @@ STYLE: dict[Any, Any] = {
 
 
 class Point(NamedTuple):
-    """A score in the order of training.
+    """A score in the order of training."""
 
-    Args:
-        position: 0 for the start, then one after another.
-        value: The score times 100.
-        kept: Whether this encoder was kept.
-        when: The cycle, as the page names it.
-    """
-
-    position: int
-    value: float
+    position: int  # 0 for the start, then one after another
+    value: float  # times 100
     kind: Kind
     kept: bool
     when: str
@@ -75,13 +68,7 @@ def score_chart(
     metric: str,
     limits: Sequence[float],
 ) -> Markup:
-    """Scores in the order of training: the start, then the encoders of each cycle; what was kept has a ring.
-
-    Args:
-        ticks: Positions and labels of the horizontal axis.
-        metric: Title of the metric.
-        limits: Limits of the vertical axis.
-    """
+    """Scores in the order of training: the start, then the encoders of each cycle; what was kept has a ring."""
 
     def draw(axes: Axes) -> None:
         axes.axhline(points[0].value, color=INK, linewidth=0.9, linestyle=":")
@@ -89,10 +76,8 @@ def score_chart(
         for kind, colour in COLOURS.items():
             chosen = [(p.position, p.value) for p in points if p.kind == kind]
             rings = [(p.position, p.value) for p in points if p.kind == kind and p.kept]
-            look: dict[str, Any] = {"marker": MARKERS[kind], "color": colour, "linewidth": 1.8, "markersize": 6}
-            axes.plot(*_columns(chosen), LINES[kind], **look)
-            ring: dict[str, Any] = {"markersize": 13, "markerfacecolor": "none", "markeredgewidth": 1.5}
-            axes.plot(*_columns(rings), "o", markeredgecolor=colour, **ring)
+            axes.plot(*_columns(chosen), LINES[kind] + MARKERS[kind], color=colour, linewidth=1.8, markersize=6)
+            axes.plot(*_columns(rings), "o", mec=colour, mfc="none", markersize=13, markeredgewidth=1.5)
         axes.set_xticks(*_columns(ticks))
         axes.set_xlim(-0.5, points[-1].position + 0.5)
         axes.set_ylim(*limits)
@@ -105,13 +90,7 @@ def score_chart(
 def histogram_chart(
     name: str, description: str, edges: np.ndarray, shares: dict[Kind, np.ndarray], highest: float
 ) -> Markup:
-    """Histograms of labels, the teachers over each other.
-
-    Args:
-        edges: Edges of the bins, shape (bins + 1,).
-        shares: Each teacher's fraction of the pool in each bin, shape (bins,).
-        highest: Upper end of the vertical axis.
-    """
+    """Histograms of the teachers' labels over each other: fractions of the pool, shape (bins,)."""
 
     def draw(axes: Axes) -> None:
         for kind, share in shares.items():
@@ -129,12 +108,7 @@ def histogram_chart(
 def scatter_chart(
     name: str, description: str, bi: np.ndarray, cross: np.ndarray, limits: Sequence[tuple[float, float]]
 ) -> Markup:
-    """The cross-encoder's labels over the bi-encoder's.
-
-    Args:
-        bi, cross: Labels of the same pairs, shape (n,).
-        limits: Limits of both axes.
-    """
+    """The cross-encoder's labels over the bi-encoder's labels of the same pairs."""
 
     def draw(axes: Axes) -> None:
         axes.plot(bi, cross, "o", markersize=3.2, color=INK, alpha=0.45, markeredgewidth=0)
@@ -150,12 +124,7 @@ def scatter_chart(
 def movement_chart(
     name: str, description: str, rows: Sequence[tuple[str, Sequence[float]]], kind: Kind, limits: Sequence[float]
 ) -> Markup:
-    """Changes of labels: the middle half thick, nine tenths thin, the median a mark.
-
-    Args:
-        rows: A label, and the quantiles 0.05, 0.25, 0.5, 0.75, 0.95 of the changes.
-        limits: Limits of the horizontal axis.
-    """
+    """Quantiles of the changes of labels (`QUANTILES`): the middle half thick, nine tenths thin, the median a mark."""
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=INK, linewidth=0.9, linestyle=":")
@@ -168,6 +137,7 @@ def movement_chart(
         axes.set_xlim(*limits)
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x", visible=True)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.set_xlabel("change of the label")
         axes.tick_params(axis="y", length=0)
 

@@ -13,12 +13,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Labelling:
-    """The labels that a teacher gave a pool.
-
-    Args:
-        when: The cycle, as the page names it.
-        values: Labels, float32, shape (n,).
-    """
+    """The labels that a teacher gave a pool, float32, shape (n,), and when, as the page names it."""
 
     when: str
     values: np.ndarray
@@ -36,11 +31,6 @@ class Labelling:
         """The lowest and the highest label."""
         return float(self.values.min()), float(self.values.max())
 
-    @property
-    def quantiles(self) -> list[float]:
-        """The label at each of `QUANTILES`."""
-        return quantiles(self.values)
-
     @cached_property
     def ranks(self) -> np.ndarray:
         """For each pair, which fraction of the pool has a lower label, equal labels counted half; shape (n,)."""
@@ -57,11 +47,8 @@ def quantiles(values: np.ndarray) -> list[float]:
 def disagreements(first: Labelling, second: Labelling, count: int) -> tuple[list[int], list[int]]:
     """The pairs whose ranks differ most, the widest apart first, of equals the earlier one.
 
-    Ranks are compared because labels of two teachers are on scales of their own, and the order is what Spearman and
-    AUC ask for.
-
-    Returns:
-        At most `count` rows that the first teacher ranks higher, and at most as many that the second one does.
+    The first list holds at most `count` rows that the first teacher ranks higher. Ranks are compared because labels of
+    two teachers are on scales of their own.
     """
     gap = first.ranks - second.ranks
     higher, lower = (np.argsort(-side, kind="stable")[:count] for side in (gap, -gap))

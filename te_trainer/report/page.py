@@ -22,8 +22,7 @@ from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
 from te_trainer.report.labels import QUANTILES, Labelling, disagreements, quantiles, sample_rows
-from te_trainer.report.table import Table, percent
-from te_trainer.report.tables import (
+from te_trainer.report.run_tables import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
     HEALTH_DESCRIPTION,
@@ -36,11 +35,11 @@ from te_trainer.report.tables import (
     selection_note,
     stage_table,
 )
+from te_trainer.report.table_formats import Table, percent
 from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.saved import read_labels
 
-PAGE = "report.html"
 POINTS = 4_000  # of all scatter charts together, and
 POINTS_EACH = 2_000
 BINS = 50  # of a histogram
@@ -104,7 +103,7 @@ def _headline(results: dict[str, Any]) -> list[dict[str, Any]]:
             for part, title in SCORE_TITLES.items():
                 before, after = score_of(start, part), score_of(kept[kind], part)
                 if before is not None and after is not None:
-                    gain = 100 * (after - before)
+                    gain = round(100 * (after - before), 2) + 0.0  # no -0.0
                     scores.append({"part": title, "start": percent(before), "kept": percent(after), "gain": gain})
             entries.append({"name": name, "kind": kind, "cycle": kept[kind].get("cycle"), "scores": scores})
     return entries
@@ -133,25 +132,21 @@ def _score_figures(run: FinishedRun, metric: str) -> list[Figure]:
         for name, points in curves.items():
             limits = _with_margin([point.value for curve in curves.values() for point in curve])
             caption = f"{name} · {title}" if len(run.names) > 1 else title
-            values = "; ".join(f"{point.when} {point.kind} {point.value:.2f}" for point in points)
-            description = f"{caption}, {metric} times 100, in the order of training: {values}."
+            values = "; ".join(f"{point.when} {point.kind} {_number(point.value, 'z.2f')}" for point in points)
+            description = f"{caption}, {metric} × 100, in the order of training: {values}."
             chart = score_chart(f"scores-{len(figures)}", description, points, ticks, metric, limits)
             figures.append(Figure(caption, chart))
     return figures
 
 
 def _label_section(run: FinishedRun, index: int) -> dict[str, Any]:
-    """What the page says of the labels of one PLM.
-
-    Args:
-        index: Index of the PLM.
-    """
+    """What the page says of the labels of one PLM."""
     pairs = PoolManifest.load(run.layout.pool)[1]
     labellings = _labellings(run, run.names[index])
     both = list(zip(labellings["bi-encoder"], labellings.get("cross-encoder", []), strict=False))
     points = min(POINTS_EACH, POINTS // max(1, len(run.names) * len(run.cycles)), len(pairs))
     distributions = [
-        [kind, each.when, *map(_number, (each.mean, each.std, each.limits[0], *each.quantiles, each.limits[1]))]
+        [kind, each.when, *map(_number, (each.mean, each.std, each.limits[0], *quantiles(each.values), each.limits[1]))]
         for kind, all_of_kind in labellings.items()
         for each in all_of_kind
     ]
@@ -203,7 +198,9 @@ def _histograms(index: int, labellings: Labellings) -> list[Figure]:
     highest = 1.05 * max(float(share.max()) for here in shares.values() for share in here.values())
     figures: list[Figure] = []
     for when, here in by_cycle.items():
-        moments = (f"{kind}: mean {each.mean:.3f}, standard deviation {each.std:.3f}" for kind, each in here.items())
+        moments = (
+            f"{kind}: mean {_number(each.mean)}, standard deviation {each.std:.3f}" for kind, each in here.items()
+        )
         description = f"Histogram of labels, {when}. {'; '.join(moments)}."
         chart = histogram_chart(f"labels-{index}-{len(figures)}", description, edges, shares[when], highest)
         figures.append(Figure(when, chart))
@@ -214,10 +211,8 @@ def _scatters(index: int, both: Sequence[tuple[Labelling, Labelling]], rows: np.
     limits = [_with_margin([value for each in side for value in each.limits]) for side in zip(*both, strict=True)]
     figures: list[Figure] = []
     for bi, cross in both:
-        correlation = f"Spearman {100 * agreement(bi.values, cross.values):.2f}"
-        description = (
-            f"Cross-encoder's labels over the bi-encoder's, {bi.when}: {correlation} times 100 over the whole pool."
-        )
+        correlation = f"Spearman × 100 {_number(100 * agreement(bi.values, cross.values), 'z.2f')}"
+        description = f"Cross-encoder's labels over the bi-encoder's, {bi.when}: {correlation} over the whole pool."
         name = f"scatter-{index}-{len(figures)}"
         chart = scatter_chart(name, description, bi.values[rows], cross.values[rows], limits)
         figures.append(Figure(f"{bi.when} · {correlation}", chart))
@@ -251,11 +246,11 @@ def _movements(index: int, labellings: Labellings, columns: list[str]) -> tuple[
             when, span = f"{before.when} → {after.when}", quantiles(after.values - before.values)
             spans.setdefault(kind, []).append((when, span))
             correlation = percent(agreement(before.values, after.values))
-            rows.append([kind, when, *(_number(value, "+.3f") for value in span), correlation])
+            rows.append([kind, when, *(_number(value, "+z.3f") for value in span), correlation])
     limits = _with_margin([0.0, *(value for listed in spans.values() for _, span in listed for value in span)])
     figures = []
     for kind, listed in spans.items():
-        medians = "; ".join(f"{when} median {span[2]:+.3f}" for when, span in listed)
+        medians = "; ".join(f"{when} median {_number(span[2], '+z.3f')}" for when, span in listed)
         description = f"Change of the {kind}'s labels: {medians}."
         figures.append(Figure(kind, movement_chart(f"moved-{index}-{kind}", description, listed, kind, limits)))
     return figures, Table(["teacher", "from, to", *columns, "Spearman"], rows, text_columns=2)
@@ -268,7 +263,7 @@ def _with_margin(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _number(value: float, shape: str = ".3f") -> str:
+def _number(value: float, shape: str = "z.3f") -> str:
     return format(value, shape).replace("-", "−")
 
 

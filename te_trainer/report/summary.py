@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.escaping import markdown_code, markdown_text, printable
 from te_trainer.files.atomic import atomic_file, write_text
 from te_trainer.metrics import METRIC_TITLES
-from te_trainer.report.tables import (
+from te_trainer.report.run_tables import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
     HEALTH_DESCRIPTION,
@@ -30,30 +30,13 @@ from te_trainer.runs.layout import RunLayout
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}
 
-
-class Line(NamedTuple):
-    """A curve of one encoder.
-
-    Args:
-        points: Cycle and value; cycle 0 is the start.
-    """
-
-    label: str
-    kind: str
-    marker: str
-    style: str
-    points: list[tuple[int, float]]
+Curve = tuple[list[tuple[int, float]], dict[str, str]]  # cycles (0: start) and values; how they are drawn
 
 
 def write_report(
     root: Path, results: dict[str, Any], distillation: DistillationConfig, pool: list[str], metric: str
 ) -> None:
-    """Write `curves.png` and `report.md` into the output folder.
-
-    Args:
-        pool: Lines that describe the pool.
-        metric: Name of the task's metric.
-    """
+    """Write `curves.png` and `report.md` into the output folder; `pool` are lines that describe the pool."""
     write_curves(RunLayout(root).curves, results, metric)
     scored = has_scores(results)
     table, agreement = result_table(results, metric), agreement_table(results)
@@ -93,59 +76,47 @@ def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:
     from matplotlib import pyplot
 
     names = model_names(results)
-    panels: dict[str, list[Line]] = {}
+    panels: dict[str, list[Curve]] = {}
     if has_scores(results):
-        dev = _lines(results, names, lambda scores: score_of(scores, "dev"), 100, " dev", "-")
-        test = _lines(results, names, lambda scores: score_of(scores, "test"), 100, " test", "--")
-        panels = {f"{METRIC_TITLES[metric]} x 100": dev + test}
+        dev = _curves(results, names, lambda scores: score_of(scores, "dev"), 100, " dev")
+        test = _curves(results, names, lambda scores: score_of(scores, "test"), 100, " test", linestyle="--")
+        panels = {f"{METRIC_TITLES[metric]} × 100": dev + test}
     else:
-        std = _lines(results["health"], names, lambda entry: entry.get("std"))
-        agreement = _lines(results["health"], names, lambda entry: entry.get("agreement"), 100)
-        panels = {"standard deviation of scores": std, "agreement with the labels learnt x 100": agreement}
-    panels = {title: lines for title, lines in panels.items() if lines} or {"": []}
+        std = _curves(results["health"], names, lambda entry: entry.get("std"))
+        agreement = _curves(results["health"], names, lambda entry: entry.get("agreement"), 100)
+        panels = {"standard deviation of scores": std, "agreement with the labels learnt × 100": agreement}
+    panels = {title: curves for title, curves in panels.items() if curves} or {"": []}
     size = (6.4 if len(panels) == 1 else 4.8 * len(panels), 4)
     figure, (row,) = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    for axes, (title, lines) in zip(row, panels.items(), strict=True):
-        for line in lines:
-            axes.plot(
-                *zip(*line.points, strict=True),
-                line.style,
-                marker=line.marker,
-                color=COLOURS[line.kind],
-                label=line.label,
-            )
+    for axes, (title, curves) in zip(row, panels.items(), strict=True):
+        for points, style in curves:
+            axes.plot(*zip(*points, strict=True), **style)
         axes.set_xlabel("cycle (0: start)")
         axes.set_ylabel(title)
         axes.set_xticks(range(len(results["cycles"]) + 1))
         axes.grid(alpha=0.3)
-        if lines:
+        if curves:
             axes.legend()
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
     pyplot.close(figure)
 
 
-def _lines(
+def _curves(
     source: dict[str, Any],
     names: list[str],
     value_of: Callable[[dict[str, Any]], float | None],
     factor: int = 1,
     suffix: str = "",
-    style: str = "-",
-) -> list[Line]:
-    """One line for each encoder that has a value in some cycle.
-
-    Args:
-        source: Results with the keys `start` and `cycles`.
-        value_of: Gives an encoder's value from what `source` knows of it.
-    """
-    lines = []
+    **style: str,
+) -> list[Curve]:
+    """One for each encoder of which `value_of` knows a value in some cycle."""
+    curves = []
     for index, name in enumerate(names):
-        for kind in COLOURS:
+        for kind, color in COLOURS.items():
             values = [(cycle, value_of(encoders.get(kind, {}))) for cycle, encoders in encoders_by_cycle(source, name)]
-            points = [(cycle, factor * value) for cycle, value in values if value is not None]
-            if points:
+            if points := [(cycle, factor * value) for cycle, value in values if value is not None]:
                 # a dollar sign would begin a formula
                 label = (f"{kind}{suffix}" + f", {printable(name)}" * (len(names) > 1)).replace("$", r"\$")
-                lines.append(Line(label, kind, "os^v"[index % 4], style, points))
-    return lines
+                curves.append((points, {"label": label, "color": color, "marker": "os^v"[index % 4], **style}))
+    return curves

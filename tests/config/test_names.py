@@ -18,9 +18,9 @@ from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_path, c
 from te_trainer.config.schema import DataConfig, DistillationConfig
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
-from te_trainer.evaluation.tables import show_tables, write_tables
+from te_trainer.evaluation.paper_tables import show_tables, write_tables
 from te_trainer.report import Table, print_results, write_report
-from te_trainer.report.tables import score_table
+from te_trainer.report.run_tables import score_table
 from te_trainer.runs.checks import load_gold_sets
 from te_trainer.runs.command import run_command
 from te_trainer.runs.progress import RunProgress

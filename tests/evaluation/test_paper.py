@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,17 @@ def test_there_is_no_row_for_what_the_paper_did_not_do() -> None:
     )
     assert paper_reference([("owner/other", "bi-encoder")]) is None
     assert len(STARTS) == 4 and len(PUBLISHED) == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "known"),
+    [
+        ("{models: [{name: one, bi_encoder: princeton-nlp/unsup-simcse-bert-base-uncased}]}", True),
+        ("{models: [runs/one/bi-encoder]}", False),  # of an evaluation
+        ("{model: one}", False),  # of contrastive training
+    ],
+)
+def test_an_encoder_of_a_run_has_the_row_of_what_it_started_from(content: str, known: bool, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(f"config: {content}")
+    found = paper_reference([(str(tmp_path / "one" / "bi-encoder"), "bi-encoder")])
+    assert (found is not None and "TEnc (bi)" in found[0]) is known

@@ -270,7 +270,7 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 def test_a_push_in_the_middle_of_a_run_changes_nothing(
     root: Path, hub: HubServer, home: Path, later: Path, tmp_path: Path
 ) -> None:
-    """Each stage of the run is a process of its own; the second one begins when the `main` has moved."""
+    """Each stage of the first run is a process of its own; the second one begins when the `main` has moved."""
     quick = ["--distillation.cycles", "1", "--distillation.students", "bi-encoder", "--data.max_pairs", "48"]
     quick += ["--bi_encoder.num_train_epochs", "1", "--data.test", "[]"]
     pushed, still = tmp_path / "pushed", tmp_path / "still"
@@ -286,9 +286,8 @@ def test_a_push_in_the_middle_of_a_run_changes_nothing(
     running.set()
     pushing = Thread(target=push_between_stages)
     pushing.start()
-    more = [*quick, "--distillation.isolate_stages", "true"]
-    arguments = tiny_arguments(Path("owner/stages"), pushed, *more)
-    done = run_recipe(*arguments, **online(hub.url, home))
+    arguments = tiny_arguments(Path("owner/stages"), pushed, *quick)
+    done = run_recipe(*arguments, "--distillation.isolate_stages", "true", **online(hub.url, home))
     running.clear()
     pushing.join()
     assert done.returncode == 0, done.stderr

@@ -137,8 +137,8 @@ def published(
 ) -> str:
     """What is printed by the command that the failed upload's error names."""
     words = shlex.split(trained[1].stderr.splitlines()[-1].partition("publishes it: ")[2])
-    assert words[0] == "python"
-    done = command([sys.executable, *words[1:]], **signed_in(hub, tmp_path_factory.mktemp("again")))
+    assert words[:2] == ["te-trainer", "push"]
+    done = command([sys.executable, "-m", "te_trainer", *words[1:]], **signed_in(hub, tmp_path_factory.mktemp("again")))
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -327,7 +327,7 @@ def test_a_hub_that_is_gone_ends_the_command_with_one_line(run: Path, tmp_path: 
     with HubServer(tmp_path / "nothing") as server:
         environment = signed_in(server, tmp_path / "home")
     done = push(str(run), "--hub.repo_id", "owner/tickets", **environment)
-    refused(done, "owner/tickets-bi-encoder was not published: ", f"recipes/push_to_hub.py {run} --hub.repo_id")
+    refused(done, "owner/tickets-bi-encoder was not published: ", f"te-trainer push {run} --hub.repo_id")
 
 
 def test_a_run_does_not_begin_that_could_not_be_published(hub: HubServer, tiny: Path, tmp_path: Path) -> None:

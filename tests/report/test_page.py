@@ -11,8 +11,7 @@ import pytest
 from conftest import run_recipe, sample_pairs, tiny_arguments
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from te_trainer.report import PAGE
-
+PAGE = "report.html"
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
@@ -105,7 +104,8 @@ def test_every_chart_is_there(run: Path, open_page: Open) -> None:
     assert sum(title.startswith("Histogram of labels, cycle 2") for title in found) == 2
     assert sum("labels over the bi-encoder's, cycle 1" in title for title in found) == 2
     assert sum(title.startswith("Change of the cross-encoder's labels: cycle 1 → cycle 2") for title in found) == 2
-    assert any(title.startswith("two · dev") and f"cycle 2 cross-encoder {100 * dev:.2f}" in title for title in found)
+    shown = f"cycle 2 cross-encoder {100 * dev:.2f}".replace(" -", " −")
+    assert any(title.startswith("two · dev") and shown in title for title in found)
 
 
 def test_scatter_charts_show_every_pair_of_a_small_pool(run: Path, open_page: Open) -> None:
@@ -131,7 +131,7 @@ def test_numbers_are_those_of_the_run(run: Path, open_page: Open) -> None:
     text = contents(open_page(run, DESK))
     for name in ("one", "two", "ensemble"):
         for entry in results["final"][name].values():
-            assert f"{100 * entry['dev']:.2f}" in text
+            assert f"{100 * entry['dev']:.2f}".replace("-", "−") in text
     assert "Gold scores of the dev set chose checkpoints and cycles." in text
 
 

@@ -13,8 +13,8 @@ from conftest import tiny_arguments
 from forked import run_forked
 from matplotlib import image
 
+from te_trainer.report.run_tables import has_scores, health_table
 from te_trainer.report.summary import write_curves
-from te_trainer.report.tables import has_scores, health_table
 
 JOB = "trans_encoder.py"
 
@@ -72,7 +72,7 @@ def test_the_terminal_and_the_report_show_health(
     for text in (finished.stdout, report, page):
         for word in ("agreement", "spread", "edits", f"{results['health']['start']['tiny']['bi-encoder']['std']:.3f}"):
             assert word in text
-        assert "Spearman x 100. " not in text
+        assert "Spearman × 100. " not in text
     assert "spearman" not in finished.stdout.lower()
     assert "health (without gold)" in finished.stdout
     assert "There are no gold scores." in report

@@ -14,7 +14,7 @@ from te_trainer.config.schema import DistillationConfig
 from te_trainer.distil.selection import MEASURES
 from te_trainer.escaping import printable
 from te_trainer.metrics import METRIC_TITLES
-from te_trainer.report.table import Table, percent
+from te_trainer.report.table_formats import Table, percent
 from te_trainer.runs.truncation import describe_contrastive_truncation, describe_run_truncation
 
 ENSEMBLE_DESCRIPTIONS = {
@@ -23,14 +23,14 @@ ENSEMBLE_DESCRIPTIONS = {
     "rank": "The ensemble ranks by the mean of all models' ranks.",
 }
 AGREEMENT_DESCRIPTION = (
-    "Spearman x 100 of scores of the pool. cross-first and bi-first compare an encoder with the labels that the first "
+    "Spearman × 100 of scores of the pool. cross-first and bi-first compare an encoder with the labels that the first "
     "cycle learnt from; they chose the cycles. cross-bi compares the two encoders of a cycle. cross-cross and bi-bi "
     "compare an encoder with that of its kind of the cycle before; in cycle 1, bi-bi compares with the start."
 )
 HEALTH_DESCRIPTION = (
     "Health is measured on pairs of the pool that are kept for it, without gold. An encoder's agreement is Spearman's "
-    "correlation x 100 of its scores with the labels that it learnt. Spread is the standard deviation of the scores "
-    "beside that of these labels. Orders is Spearman's correlation x 100 of the scores of (s1, s2) and (s2, s1). Edits "
+    "correlation × 100 of its scores with the labels that it learnt. Spread is the standard deviation of the scores "
+    "beside that of these labels. Orders is Spearman's correlation × 100 of the scores of (s1, s2) and (s2, s1). Edits "
     "says how often a sentence is found less similar to itself the more of it was edited, and least to another one; "
     "scores that say nothing reach 50. None of this says how good an encoder is; low values say that it has not "
     "learnt."
@@ -78,11 +78,7 @@ def result_table(results: dict[str, Any], metric: str) -> Table:
 
 
 def score_table(results: dict[str, Any], metric: str) -> Table:
-    """Scores of the start, of each cycle and of what was kept, for dev and each test set, times 100.
-
-    Args:
-        metric: Name of the metric, a key of `METRIC_TITLES`.
-    """
+    """Scores of the start, of each cycle and of what was kept, for dev and each test set, times 100."""
     rows = []
     for name in model_names(results):
         rows.append((name, "start", "bi-encoder", results["start"][name]["bi-encoder"]))
@@ -107,16 +103,16 @@ def _score_table(rows: list[tuple[str, str, str, dict[str, Any]]], metric: str, 
     # a test set may be called as the column of the dev set is
     titles = [{"avg": "avg.", "dev": "dev (test)"}.get(task, task) for task in tasks]
     columns = ["", "encoder", *["dev"] * with_dev, *titles]
-    return _encoder_table(columns, cells, f"{METRIC_TITLES[metric]} x 100", notes)
+    return _encoder_table(columns, cells, f"{METRIC_TITLES[metric]} × 100", notes)
 
 
 def health_table(results: dict[str, Any], notes: Sequence[str] = ()) -> Table:
     """Each encoder's health and its training."""
     formats: dict[str, tuple[float, str]] = {
-        "agreement": (100, "{:.2f}"),
+        "agreement": (100, "{:z.2f}"),
         "std": (1, "{:.3f}"),
         "spread": (1, "{:.2f}"),
-        "orders": (100, "{:.2f}"),
+        "orders": (100, "{:z.2f}"),
         "graded": (100, "{:.0f}"),
         "steps": (1, "{:,}"),
         "loss": (1, "{:.4f}"),
@@ -242,11 +238,7 @@ def has_scores(results: dict[str, Any]) -> bool:
 
 
 def encoders_by_cycle(part: dict[str, Any], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of each cycle (0 is the start) and what is known of a PLM's encoders in it, by kind.
-
-    Args:
-        part: Results with the keys `start` and `cycles`: all, or their `health`.
-    """
+    """Each cycle (0: start) and what is known of a PLM's encoders in it, from all results or their `health`."""
     yield 0, part["start"][name]
     for entry in part["cycles"]:
         yield entry["cycle"], entry[name]

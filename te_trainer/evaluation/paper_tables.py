@@ -10,7 +10,7 @@ from rich.console import Console
 
 from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
-from te_trainer.report.table import Table, percent
+from te_trainer.report.table_formats import Table, percent
 from te_trainer.runs.layout import RunLayout
 
 
@@ -22,13 +22,10 @@ def show_tables(results: dict[str, Any], console: Console | None = None) -> None
 
 def write_tables(root: Path, results: dict[str, Any]) -> None:
     """Write `table.md` and `table.tex`."""
-    tables = evaluation_tables(results)
-    write_text(
-        RunLayout(root).markdown_table, "\n".join(f"## {table.title}\n\n{table.markdown()}\n" for table in tables)
-    )
-    write_text(
-        RunLayout(root).latex_table, "% needs \\usepackage{booktabs}\n" + "\n".join(table.latex() for table in tables)
-    )
+    layout, tables = RunLayout(root), evaluation_tables(results)
+    write_text(layout.markdown_table, "\n".join(f"## {table.title}\n\n{table.markdown()}\n" for table in tables))
+    latex = "\n".join(table.latex() for table in tables)
+    write_text(layout.latex_table, f"% needs \\usepackage{{booktabs}}\n{latex}")
 
 
 def evaluation_tables(results: dict[str, Any]) -> list[Table]:
@@ -38,23 +35,16 @@ def evaluation_tables(results: dict[str, Any]) -> list[Table]:
         columns = [index for index, column in enumerate(results["columns"]) if column["family"] == family]
         if columns:
             names = [metric.__name__ for metric in metrics]
-            tables += [*_score_tables(results, family, columns, names[0], with_paper=True)]
-            tables += [
-                *_score_tables(results, family, columns, names[1]),
-                *_differences(results, family, columns, names[0]),
-            ]
+            tables += _score_tables(results, family, columns, names[0], with_paper=True)
+            tables += _score_tables(results, family, columns, names[1])
+            tables += _differences(results, family, columns, names[0])
     return tables
 
 
 def _score_tables(
     results: dict[str, Any], family: str, columns: list[int], metric: str, with_paper: bool = False
 ) -> list[Table]:
-    """The table of a metric, and that of its intervals.
-
-    Args:
-        columns: Indices of the family's sets.
-        with_paper: Whether the paper's figures for the same models stand below them.
-    """
+    """The table of a metric, if asked with the paper's figures below those of the same models, and its intervals."""
     sets = [results["columns"][index] for index in columns]
     # MTEB calls this metric otherwise
     key = "similarity_ap" if metric == "average_precision" else metric
@@ -72,7 +62,7 @@ def _score_tables(
             mean = sum(present) / len(present) if len(present) == len(known) else None
             dim[len(values)] = "dim"
             values.append([paper["title"], *map(percent, [*known, mean])])
-    title = f"{METRIC_TITLES[metric]} x 100"
+    title = f"{METRIC_TITLES[metric]} × 100"
     covered = f"{100 * results['bootstrap']['interval']:.0f} % intervals (bootstrap over pairs)"
     return [_table(sets, title, values, dim), _table(sets, f"{title}, {covered}", intervals)]
 
@@ -82,9 +72,9 @@ def _differences(results: dict[str, Any], family: str, columns: list[int], metri
     rows = []
     for entry in results["differences"]:
         cells = [*(entry["tasks"][each["task"]] for each in sets), entry["average"][family]]
-        texts = [f"{100 * cell['difference']:+.2f} {_range(cell['interval'])}" for cell in cells]
+        texts = [f"{100 * cell['difference']:+z.2f} {_range(cell['interval'])}" for cell in cells]
         rows.append([" - ".join(entry["models"]), *texts])
-    title = f"{METRIC_TITLES[metric]} x 100, differences (paired bootstrap)"
+    title = f"{METRIC_TITLES[metric]} × 100, differences (paired bootstrap)"
     return [_table(sets, title, rows)] if rows else []
 
 
@@ -97,4 +87,4 @@ def _table(
 
 
 def _range(bounds: list[float]) -> str:
-    return f"[{100 * bounds[0]:.2f}, {100 * bounds[1]:.2f}]"
+    return f"[{100 * bounds[0]:z.2f}, {100 * bounds[1]:z.2f}]"

@@ -1,4 +1,4 @@
-"""One table for every output: a terminal, Markdown, LaTeX, and (through `page.html`) HTML."""
+"""How a table becomes text of a terminal, Markdown or LaTeX; `page.html` makes HTML of it."""
 
 from __future__ import annotations
 
@@ -68,4 +68,4 @@ class Table:
 
 def percent(value: float | None) -> str:
     """A fraction times 100; nothing for None."""
-    return "" if value is None else f"{100 * value:.2f}"
+    return "" if value is None else f"{100 * value:z.2f}"
