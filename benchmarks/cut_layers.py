@@ -16,10 +16,15 @@ def main() -> None:
     parser.add_argument("layers", type=int)
     parser.add_argument("output", help="Folder to save to.")
     arguments = parser.parse_args()
-    encoder = BiEncoder.from_pretrained(arguments.model, max_length=128)
-    encoder.model.encoder.layer = encoder.model.encoder.layer[: arguments.layers]
-    encoder.model.config.num_hidden_layers = arguments.layers
-    encoder.save_pretrained(arguments.output)
+    cut_layers(arguments.model, arguments.layers, arguments.output)
+
+
+def cut_layers(model: str, layers: int, output: str) -> None:
+    """Save the first layers of an encoder."""
+    encoder = BiEncoder.from_pretrained(model, max_length=128)
+    encoder.model.encoder.layer = encoder.model.encoder.layer[:layers]
+    encoder.model.config.num_hidden_layers = layers
+    encoder.save_pretrained(output)
 
 
 if __name__ == "__main__":

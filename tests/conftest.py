@@ -228,6 +228,10 @@ def tiny_arguments(model: Path, output: Path, *more: str, pool: Sequence[str] = 
         str(SAMPLE / "dev.tsv"),
         "--data.test",
         str(SAMPLE / "test.tsv"),
+        "--cross_encoder.num_train_epochs",
+        "1",
+        "--cross_encoder.learning_rate",
+        "2e-5",
         # random weights are not healthy enough to teach
         "--distillation.selection",
         "dev",

@@ -90,6 +90,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         count_run_truncation(plan, layout)
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(layout.pool)
+    plan = plan.fit(pool.num_rows, manifest.processes)
     truncations = read_truncations(truncation_record(layout.pool))
 
     ################

@@ -39,6 +39,30 @@ def paper_arguments(kind: str, task: str, size: str = "base") -> dict[str, Any]:
     }
 
 
+# A smaller model wants larger steps, and a small pool more epochs, or a cross-encoder learns nothing: see
+# docs/method.md. At the paper's sizes both functions give the paper's values.
+PAPER_HIDDEN_SIZE = 768  # of BERT-base
+LARGEST_LEARNING_RATE = 1e-4
+LEAST_STEPS, MOST_EPOCHS = 200, 5
+
+
+def fitted_learning_rate(paper: float, hidden_size: int) -> float:
+    """The cross-encoder's learning rate for a model of this hidden size."""
+    factor = max(1.0, (PAPER_HIDDEN_SIZE / hidden_size) ** 2)
+    return max(paper, min(paper * factor, LARGEST_LEARNING_RATE))
+
+
+def fitted_epochs(paper: float, pairs: int, batch_size: int) -> float:
+    """The cross-encoder's epochs for a pool.
+
+    Args:
+        paper: Epochs for the paper's pools.
+        pairs: Pairs that an epoch goes through, both orders counted.
+        batch_size: Pairs in a batch of all processes.
+    """
+    return max(paper, min(-(-LEAST_STEPS * batch_size // pairs), MOST_EPOCHS))
+
+
 # Training arguments of step 0 as the methods' authors have them. Batch sizes are global ones.
 #
 # SimCSE (Gao et al. 2021, unsupervised, BERT-base): batch size and learning rate from the table "Hyperparameters" of

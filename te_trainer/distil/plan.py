@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from te_trainer.config.defaults import CYCLES, paper_arguments
+from te_trainer.config.defaults import CYCLES, PAPER_HIDDEN_SIZE, fitted_epochs, fitted_learning_rate, paper_arguments
 from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.models import Checkpoint, resolve_checkpoint
@@ -102,6 +102,23 @@ class DistillationPlan:
         step0 = next(iter(self.models.values())).step0
         return {"resolved": by_model} | ({} if step0 is None else {"step0": step0.training | step0.encoder})
 
+    def fit(self, pairs: int, processes: int) -> DistillationPlan:
+        """The plan for a pool of so many pairs: cross-encoders learn from a small one for more epochs."""
+        if {"num_train_epochs", "max_steps"} & self.config.cross_encoder.training.keys():
+            return self
+        models = dict(self.models)
+        for name, model in models.items():
+            if encoder := model.encoders.get("cross-encoder"):
+                training = encoder.training
+                orders = 2 if training["both_orders"] else 1
+                paper = paper_arguments("cross-encoder", self.config.distillation.task)["num_train_epochs"]
+                batch = processes * training["per_device_train_batch_size"]
+                batch *= training.get("gradient_accumulation_steps", 1)
+                epochs = fitted_epochs(paper, orders * pairs, batch)
+                fitted = replace(encoder, training=training | {"num_train_epochs": epochs})
+                models[name] = replace(model, encoders=model.encoders | {"cross-encoder": fitted})
+        return replace(self, models=models)
+
 
 def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     """Work out what a configuration means, and let the Hub's names mean the same commits on all ranks.
@@ -155,8 +172,7 @@ def data_sources(config: RunConfig) -> list[Source]:
 def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelPlan:
     size = config.distillation.size
     if size == "auto":
-        hidden_size = getattr(resolve_checkpoint(model.bi_encoder).config, "hidden_size", 0)
-        size = "large" if hidden_size >= LARGE else "base"
+        size = "large" if _hidden_size(model.bi_encoder) >= LARGE else "base"
     step0 = None
     if config.step0 is not None:
         section = config.step0.contrastive
@@ -175,6 +191,9 @@ def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelP
 def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size, processes: int) -> EncoderPlan:
     section = config.bi_encoder if kind == "bi-encoder" else config.cross_encoder
     training = paper_arguments(kind, config.distillation.task, size)
+    if kind == "cross-encoder":
+        hidden_size = _hidden_size(model.cross_encoder)
+        training["learning_rate"] = fitted_learning_rate(training["learning_rate"], hidden_size)
     training["per_device_train_batch_size"] = max(1, training["per_device_train_batch_size"] // processes)
     is_float32 = section.training.get("bf16") is False or section.training.get("fp16") is False
     training["precision"] = "float32" if is_float32 else config.distillation.precision
@@ -183,6 +202,10 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
     if kind == "cross-encoder":
         return plan
     return replace(plan, pooling=model.pooling or config.bi_encoder.pooling, prompt=config.bi_encoder.prompt)
+
+
+def _hidden_size(model: str) -> int:
+    return int(getattr(resolve_checkpoint(model).config, "hidden_size", PAPER_HIDDEN_SIZE))
 
 
 def _start(model: ModelConfig, kind: Kind) -> str:

@@ -77,6 +77,7 @@ def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, t
         read_step0_sentences(plan, layout.sentences, folder) as sentences,
     ):
         texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
+        manifest.plan = plan = plan.fit(pool.num_rows, manifest.processes)
         entries: dict[str, Any] = {"pool": {"pairs": pool.num_rows}, "cycles": plan.cycles}
         if sentences is not None:
             texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))

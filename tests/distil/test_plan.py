@@ -116,3 +116,46 @@ def test_step0_takes_precision_and_prompt_of_the_run_where_its_file_has_none(
     plan, _ = make(plms["base"], *keys)
     step0 = plan.models["base"].step0
     assert step0 is not None and (step0.training["precision"], step0.prompt_text) == (precision, prompt)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "more", "epochs"),
+    [
+        (37_081, (), 1),  # the paper's pool of STS
+        (3_200, (), 1),
+        (3_000, (), 2),
+        (1_000, (), 4),
+        (300, (), 5),
+        (10, (), 5),
+        (1_000, ("--cross_encoder.both_orders", "false"), 5),
+        (1_000, ("--cross_encoder.per_device_train_batch_size", "8"), 1),
+        (1_000, ("--cross_encoder.num_train_epochs", "2"), 2),
+        (4_340, ("--distillation.task", "binary"), 3),  # the paper's smallest pool, MRPC's
+    ],
+)
+def test_a_small_pool_is_learnt_for_more_epochs(
+    plms: dict[str, Path], pairs: int, more: tuple[str, ...], epochs: float
+) -> None:
+    for processes in (1, 4):
+        plan, encoders = make(plms["base"], *more, processes=processes)
+        (model,) = plan.fit(pairs, processes).models.values()
+        if processes == 1:
+            assert model.encoders["cross-encoder"].training["num_train_epochs"] == epochs
+        assert model.encoders["cross-encoder"].training.keys() == encoders["cross-encoder"].training.keys()
+        assert model.encoders["bi-encoder"] == encoders["bi-encoder"]
+
+
+def test_steps_are_as_many_as_was_asked_for(plms: dict[str, Path]) -> None:
+    plan, _ = make(plms["base"], "--cross_encoder.max_steps", "7")
+    assert plan.fit(10, 1) == plan
+
+
+@pytest.mark.parametrize(("hidden", "rate"), [(128, 1e-4), (384, 8e-5), (512, 4.5e-5), (768, 2e-5), (4096, 2e-5)])
+def test_a_small_model_learns_in_larger_steps(hidden: int, rate: float, tmp_path: Path) -> None:
+    BertConfig(hidden_size=hidden, num_attention_heads=8).save_pretrained(tmp_path)
+    save_file({"one": torch.zeros(1)}, tmp_path / "model.safetensors")
+    _, encoders = make(tmp_path)
+    assert encoders["cross-encoder"].training["learning_rate"] == pytest.approx(rate)
+    assert encoders["bi-encoder"].training["learning_rate"] == 5e-5
+    _, encoders = make(tmp_path, "--cross_encoder.learning_rate", "3e-4")
+    assert encoders["cross-encoder"].training["learning_rate"] == 3e-4

