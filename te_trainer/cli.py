@@ -16,6 +16,7 @@ JOBS = {
     "contrastive": "from a plain PLM and sentences to a bi-encoder (SimCSE, Mirror-BERT)",
     "score": "scores of a file of pairs, or the nearest sentences of a file's sentences",
     "evaluate": "scores of finished models on pairs with gold scores",
+    "annotate": "pairs of a finished run's pool to score by hand, which tell most about start and result",
     "push": "publish a finished run on the Hugging Face Hub",
 }
 

@@ -15,7 +15,15 @@ from typing import Any
 from te_trainer.config.defaults import MIRROR_BERT
 from te_trainer.config.names import check_model_names, check_path
 from te_trainer.config.parsing import read
-from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, HubConfig, PushConfig, RunConfig, ScoreConfig
+from te_trainer.config.schema import (
+    AnnotateConfig,
+    ContrastiveConfig,
+    EvaluationConfig,
+    HubConfig,
+    PushConfig,
+    RunConfig,
+    ScoreConfig,
+)
 from te_trainer.errors import InputError
 
 # What the Hub lets a repository be called: OWNER/NAME.
@@ -104,10 +112,7 @@ def parse_score(argv: Sequence[str] | None = None) -> ScoreConfig:
 
 def parse_push(argv: Sequence[str] | None = None) -> PushConfig:
     """Which run is published where."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--run", *arguments]
-    config = read(PushConfig, arguments)
+    config = read(PushConfig, _run_first(argv))
     for key, value in (("run", config.run), ("hub.repo_id", config.hub.repo_id)):
         if not value:
             how = "te-trainer push (python recipes/push_to_hub.py) RUN_FOLDER --hub.repo_id OWNER/NAME"
@@ -116,11 +121,26 @@ def parse_push(argv: Sequence[str] | None = None) -> PushConfig:
     return config
 
 
-def check_output(output: str, overwrite: bool) -> None:
-    """Refuse a file of scores that cannot be written, or is there already."""
+def parse_annotate(argv: Sequence[str] | None = None) -> AnnotateConfig:
+    """Of which run pairs are chosen, and where they go."""
+    config = read(AnnotateConfig, _run_first(argv))
+    if not config.run:
+        raise InputError("run is missing: write te-trainer annotate RUN_FOLDER --output labels.tsv")
+    check_output(config.output, config.overwrite, formats=(".tsv",))
+    return config
+
+
+def _run_first(argv: Sequence[str] | None) -> list[str]:
+    """A command line whose first argument may be the folder of a run."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return ["--run", *arguments] if arguments and not arguments[0].startswith("-") else arguments
+
+
+def check_output(output: str, overwrite: bool, formats: Sequence[str] = OUTPUT_FORMATS) -> None:
+    """Refuse a file that cannot be written, or is there already."""
     path = Path(output)
-    if path.suffix.lower() not in OUTPUT_FORMATS:
-        raise InputError(f"output: '{output}' does not end in {' or '.join(OUTPUT_FORMATS)}; name such a file")
+    if path.suffix.lower() not in formats:
+        raise InputError(f"output: '{output}' does not end in {' or '.join(formats)}; name such a file")
     check_path(output, "output", is_file=True)
     if path.is_dir():
         raise InputError(f"output: {output} is a folder; name a file")

@@ -453,6 +453,27 @@ class PushConfig:
 
 
 @dataclass
+class AnnotateConfig:
+    """Choose pairs to score by hand: te-trainer annotate RUN_FOLDER --output labels.tsv
+
+    Args:
+        run: Output folder of a finished run; may be given first, without --run.
+        output: The .tsv file to write.
+        overwrite: Replace the output if it is there.
+        pairs: How many pairs to choose.
+        model: PLM whose encoders are compared. Default: the run's first.
+        precision: Arithmetic of the encoder.
+    """
+
+    run: str = ""
+    output: str = ""
+    overwrite: bool = False
+    pairs: PositiveInt = 50
+    model: str | None = None
+    precision: Precision = "auto"
+
+
+@dataclass
 class RunConfig:
     """Trans-Encoder: from unlabelled sentence pairs to a bi- and a cross-encoder.
 

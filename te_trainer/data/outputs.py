@@ -78,11 +78,12 @@ def _write_tsv(path: Path, tables: Iterator[pa.Table]) -> None:
         for number, table in enumerate(tables):
             if number == 0:
                 file.write("\t".join(table.column_names) + "\n")
-            columns = [map(_cell, column.to_pylist()) for column in table.columns]
+            columns = [map(tsv_cell, column.to_pylist()) for column in table.columns]
             file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
 
 
-def _cell(value: Any) -> str:
+def tsv_cell(value: Any) -> str:
+    """A value as a cell of a .tsv file."""
     if isinstance(value, str):
         return re.sub(r"[\t\r\n]", " ", value)
     return "" if value is None else f"{value:.9g}"

@@ -250,6 +250,8 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
     is_wanted = request.chooser()
     try:
         header = next(reader, None)
+        while header is not None and len(header) == 1 and header[0].startswith("# "):  # a guideline for annotators
+            header = next(reader, None)
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
         header = [name.strip() for name in header]

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy.stats import rankdata
 
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.data.outputs import tsv_cell
+from te_trainer.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from te_trainer.config.schema import Kind, Task
+    from te_trainer.runs.finished import FinishedRun
+
 BANDS = 5
+MOST_SCORED = 20_000  # pairs of a pool among which is chosen
 
 GUIDELINES = {
     "sts": (
@@ -22,6 +35,29 @@ COMMON = (
     "Leave a row empty where you cannot tell. Judge the sentences alone, and all by the same standard; two people who",
     "score the same rows show how far that can be done.",
 )
+
+
+def compared_encoder(run: FinishedRun, name: str) -> Kind:
+    """The encoder that is compared with the start: the bi-encoder, or the cross-encoder where the start was kept.
+
+    Raises:
+        InputError: The run kept nothing but the start.
+    """
+    kept = run.results["final"][name]
+    if kept["bi-encoder"]["cycle"] > 0:
+        return "bi-encoder"
+    if "cross-encoder" in kept:
+        return "cross-encoder"
+    raise InputError(f"run: {run.root} kept {name}'s start and nothing else, so that there is nothing to compare")
+
+
+def annotation_file(pairs: Dataset, task: Task) -> str:
+    """The text of a .tsv file: a guideline, the header, and a row a pair with an empty score."""
+    header = "\t".join(("score", *SENTENCE_COLUMNS))
+    rows = (
+        "\t".join(("", *map(tsv_cell, row))) for row in zip(*(pairs[name] for name in SENTENCE_COLUMNS), strict=True)
+    )
+    return "\n".join([*(f"# {line}" for line in (*GUIDELINES[task], *COMMON)), header, *rows]) + "\n"
 
 
 def telling_rows(start: np.ndarray, result: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -106,6 +106,12 @@ class FinishedRun:
             )
         return folder
 
+    def start_path(self, name: str) -> str:
+        """The bi-encoder that a PLM's cycles started from, as a user names it."""
+        if self.manifest.get("step0") is not None:
+            return str(self.layout.encoder(0, name, "bi-encoder"))
+        return str(next(model for model in self.manifest["config"]["models"] if model["name"] == name)["bi_encoder"])
+
     def start(self, name: str, kind: Kind) -> tuple[str, bool]:
         """The checkpoint that an encoder started from, without this machine's folders, and whether it is the Hub's."""
         model = next(model for model in self.manifest["config"]["models"] if model["name"] == name)

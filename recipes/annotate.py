@@ -1,0 +1,14 @@
+"""Choose pairs of a finished run's pool to score by hand: those that tell most about its start against its result.
+
+    python recipes/annotate.py runs/tickets --output labels.tsv
+
+The file, filled in, is a set with gold scores: `data.dev` of a run, or a task of `recipes/evaluate_sts.py`.
+"""
+
+import sys
+
+from te_trainer.commands.annotate import main
+from te_trainer.runs.command import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

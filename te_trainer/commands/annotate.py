@@ -1,0 +1,50 @@
+"""Choose pairs of a finished run's pool to score by hand: those that tell most about its start against its result.
+
+    python recipes/annotate.py runs/tickets --output labels.tsv
+
+The file, filled in, is a set with gold scores: `data.dev` of a run, or a task of `recipes/evaluate_sts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from te_trainer.config.commands import parse_annotate
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_annotate(argv)
+    import numpy as np
+
+    from te_trainer.config.parsing import nearest
+    from te_trainer.data import PoolManifest
+    from te_trainer.errors import InputError
+    from te_trainer.evaluation.annotation import MOST_SCORED, annotation_file, compared_encoder, telling_rows
+    from te_trainer.files.atomic import write_text
+    from te_trainer.labelling import score_pairs
+    from te_trainer.models.encoder import load_encoder
+    from te_trainer.models.precision import resolve_precision
+    from te_trainer.runs.finished import FinishedRun
+    from te_trainer.runs.quiet import quiet_libraries
+    from te_trainer.runs.saved import read_labels
+
+    quiet_libraries()
+    run = FinishedRun.load(Path(config.run))
+    name = config.model or run.names[0]
+    if name not in run.names:
+        raise InputError(nearest(f"model: the run has no model '{name}'", name, run.names))
+    kind = compared_encoder(run, name)
+    _, pool = PoolManifest.load(run.layout.pool)
+    labels = read_labels(run.layout.labels(1, name, "bi-encoder"), {}, len(pool), delete="the run", then="run it again")
+    seed = run.manifest["config"]["seed"]
+    rows = np.sort(np.random.default_rng(seed).permutation(len(pool))[:MOST_SCORED])
+    pairs = pool.select(rows)
+    encoder = load_encoder(str(run.encoder(name, kind, None)))
+    chosen = telling_rows(
+        labels[rows], score_pairs(encoder, pairs, precision=resolve_precision(config.precision)), config.pairs, seed
+    )
+    write_text(Path(config.output), annotation_file(pairs.select(chosen), run.distillation.task))
+    print(f"{len(chosen)} pairs are in {config.output}; its first lines say how to score them. Then compare:")
+    models = f"'[{run.start_path(name)}, {run.layout.kept_encoder(name, kind)}]'"
+    print(f"  te-trainer evaluate --models {models} --tasks '[{config.output}]' --output_dir {config.run}-evaluation")

@@ -1,0 +1,78 @@
+"""Pairs of a finished run that are chosen for a person to score."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_arguments
+from forked import run_forked
+
+from te_trainer.data import load_gold
+from te_trainer.evaluation.annotation import BANDS, GUIDELINES, telling_rows
+
+
+def test_half_of_the_pairs_moved_most_and_all_bands_have_as_many() -> None:
+    rng = np.random.default_rng(0)
+    start = rng.random(1000)
+    result = start.copy()
+    moved = np.argsort(start)[::50]  # one in each twentieth of the range
+    result[moved] = 1 - result[moved]
+    rows = telling_rows(start, result, 50, seed=1)
+    assert len(set(rows.tolist())) == 50
+    bands = np.searchsorted(np.quantile(start, np.linspace(0, 1, BANDS + 1)[1:-1]), start[rows])
+    assert np.bincount(bands).tolist() == [10] * BANDS
+    far = [row for row in moved if abs(result[row] - start[row]) > 0.3]
+    assert set(far) <= set(rows.tolist())
+    assert (telling_rows(start, result, 50, seed=1) == rows).all()
+    assert (telling_rows(start, result, 50, seed=2) != rows).any()
+
+
+@pytest.mark.parametrize("pairs", [1, 4, 7])
+def test_a_small_pool_is_chosen_whole(pairs: int) -> None:
+    scores = np.arange(pairs, dtype=np.float32)
+    assert sorted(telling_rows(scores, -scores, 50, seed=0)) == list(range(pairs))
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("annotated") / "run"
+    done = run_forked("trans_encoder.py", tiny_arguments(tiny, output, "--distillation.cycles", "1"))
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def annotate(run: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return run_forked("annotate.py", [str(run), "--output", str(output), *more])
+
+
+def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.tsv"
+    done = annotate(run, file, "--pairs", "12")
+    assert done.returncode == 0, done.stderr
+    assert "te-trainer evaluate --models '[" in done.stdout
+    lines = file.read_text(encoding="utf-8").splitlines()
+    guideline = [line for line in lines if line.startswith("# ")]
+    assert guideline[0] == f"# {GUIDELINES['sts'][0]}"
+    header, *rows = lines[len(guideline) :]
+    assert header.split("\t") == ["score", "sentence1", "sentence2"]
+    assert len(rows) == 12 and all(row.startswith("\t") for row in rows)
+    filled = [f"{number % 6}{row}" for number, row in enumerate(rows[:11])] + rows[11:]
+    file.write_text("\n".join([*guideline, header, *filled]) + "\n", encoding="utf-8")
+    gold = load_gold(str(file), "test", {})
+    assert gold.scores.tolist() == [number % 6 for number in range(11)]
+    assert gold.unscored == 1
+
+
+def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        ([str(run), "--output", "x.csv"], "output: 'x.csv' does not end in .tsv"),
+        ([str(tmp_path), "--output", str(tmp_path / "x.tsv")], "holds no run.yaml"),
+        ([str(run), "--output", str(tmp_path / "x.tsv"), "--model", "tny"], "the run has no model 'tny'"),
+        (["--output", "x.tsv"], "run is missing"),
+    ):
+        done = run_forked("annotate.py", arguments)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert not (tmp_path / "x.tsv").exists()
