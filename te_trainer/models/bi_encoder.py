@@ -99,7 +99,7 @@ class BiEncoder:
         lower_case = {"do_lower_case": checkpoint.layout.lower_case}
         layout = replace(layout, transformer=layout.transformer | lower_case)
         prompt = layout.prompt if prompt is None else prompt
-        _check_texts(checkpoint, layout, pooling, prompt)
+        check_texts(checkpoint, layout, pooling, prompt)
         with torch.random.fork_rng(devices=[]):
             # a pooler that the checkpoint lacks is always drawn the same
             torch.default_generator.manual_seed(0)
@@ -122,7 +122,7 @@ class BiEncoder:
         checkpoint = resolve_checkpoint(name)
         pooling = resolve_pooling(checkpoint, pooling, section=section)
         layout = checkpoint.layout
-        _check_texts(checkpoint, layout, pooling, layout.prompt if prompt is None else prompt)
+        check_texts(checkpoint, layout, pooling, layout.prompt if prompt is None else prompt)
         checkpoint.check("bi-encoder", max_length, section)
         return pooling
 
@@ -183,7 +183,7 @@ def resolve_pooling(
     return pooling or saved_pooling(checkpoint.files, checkpoint.layout, section) or default
 
 
-def _check_texts(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling, prompt: str) -> None:
+def check_texts(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling, prompt: str) -> None:
     """Refuse sentences that the checkpoint reads in a way that a bi-encoder here does not."""
     if prompt and not layout.include_prompt and pooling != "last":
         raise checkpoint.files.refusal(

@@ -69,7 +69,7 @@ class BiEncoderTrainer(PairTrainer):
         encoder, args = self.encoder, self.args
         if not (training and args.loss == "info_nce"):
             key = (encoder.tokenizer, encoder.max_length, encoder.prompt)
-            return tokenised(pairs, [self._encode], check, key, with_row_numbers=not training)
+            return tokenised(pairs, self._encode, [SENTENCE_COLUMNS], check, key)
         if isinstance(pairs, IterableDataset):
             raise InputError(
                 "train_dataset: info_nce draws its batches from the whole of it; give a Dataset instead of a stream"
@@ -88,10 +88,10 @@ class BiEncoderTrainer(PairTrainer):
             )
         return views
 
-    def _encode(self, rows: Columns) -> Columns:
-        one, two = (token_ids(self.encoder, rows[column]) for column in SENTENCE_COLUMNS)
-        lengths = [max(len(first), len(second)) for first, second in zip(one, two, strict=True)]
-        return {"input_ids1": one, "input_ids2": two, "length": lengths}
+    def _encode(self, one: list[str], two: list[str]) -> Columns:
+        ids1, ids2 = (token_ids(self.encoder, texts) for texts in (one, two))
+        lengths = [max(len(first), len(second)) for first, second in zip(ids1, ids2, strict=True)]
+        return {"input_ids1": ids1, "input_ids2": ids2, "length": lengths}
 
     def outputs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """`scores` (cosines, shape (n,)), and `embeddings1` and `embeddings2` (shape (n, hidden))."""

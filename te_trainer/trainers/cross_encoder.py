@@ -62,17 +62,13 @@ class CrossEncoderTrainer(PairTrainer):
         """Token ids of pairs; in both orders for training, if `args.both_orders`."""
         tokenizer, max_length = self.encoder.tokenizer, self.encoder.max_length
 
-        def in_order(*sides: str) -> Callable[[Columns], Columns]:
-            def encode(rows: Columns) -> Columns:
-                encoded = tokenise(tokenizer, max_length, *(rows[side] for side in sides))
-                return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+        def encode(one: list[str], two: list[str]) -> Columns:
+            encoded = tokenise(tokenizer, max_length, one, two)
+            return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
 
-            return encode
-
-        orders = [in_order(*SENTENCE_COLUMNS)]
-        if training and self.args.both_orders:
-            orders.append(in_order(*SENTENCE_COLUMNS[::-1]))
-        return tokenised(pairs, orders, check, (tokenizer, max_length), with_row_numbers=not training)
+        both_orders = training and self.args.both_orders
+        orders = [SENTENCE_COLUMNS, *([SENTENCE_COLUMNS[::-1]] if both_orders else [])]
+        return tokenised(pairs, encode, orders, check, (tokenizer, max_length))
 
     def _prepare_encoder(self) -> None:
         self.encoder.activate_with(ACTIVATIONS[self.args.loss])

@@ -107,47 +107,38 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
 
 def tokenised(
     pairs: AnyPairs,
-    orders: Sequence[Callable[[Columns], Columns]],
+    encode: Callable[[list[str], list[str]], Columns],
+    orders: Sequence[tuple[str, str]],
     check: PairCheck,
     key: tuple[Any, ...],
-    with_row_numbers: bool,
 ) -> AnyPairs:
-    """Rows of token ids: columns of the encoder, `length` (of what pads the row), and `label` where pairs have one.
+    """Rows of what `encode` gives for both texts, `length` (of what pads the row), `row` in `pairs`, and any `label`.
 
-    All pairs come once for each of `orders`, which make the encoder's columns of columns of text: of a `Dataset` all
-    pairs of the first one stand in front, of a stream a thousand. `key` is the tokenizer, and whatever else the result
-    depends on. With `with_row_numbers`, a column `row` holds each row's index in `pairs`.
+    All pairs come once for each of `orders`: of a `Dataset` all pairs of the first one stand in front, of a stream a
+    thousand. `key` is the tokenizer, and whatever else the result depends on.
     """
     columns = check.columns(pairs)
     pairs = pairs.select_columns(columns)
-    if isinstance(pairs, IterableDataset):
 
-        def encode_all(rows: Columns, indices: list[int]) -> Columns:
-            check.rows(rows, indices[0])
-            parts = [encode(rows) | ({"label": rows["label"]} if "label" in rows else {}) for encode in orders]
-            return {name: [value for part in parts for value in part[name]] for name in parts[0]}
-
-        return pairs.map(encode_all, batched=True, with_indices=True, remove_columns=columns)
-
-    def encode_one(rows: Columns, indices: list[int], order: int) -> Columns:
+    def encode_rows(rows: Columns, indices: list[int], orders: Sequence[tuple[str, str]]) -> Columns:
         check.rows(rows, indices[0])
-        return orders[order](rows) | ({"row": indices} if with_row_numbers else {})
+        kept = {"row": indices} | {name: values for name, values in rows.items() if name == "label"}
+        parts = [encode(rows[one], rows[two]) | kept for one, two in orders]
+        return {name: [value for part in parts for value in part[name]] for name in parts[0]}
 
+    settings: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": columns}
+    if isinstance(pairs, IterableDataset):
+        return pairs.map(encode_rows, fn_kwargs={"orders": orders}, **settings)
     tokenizer, *others = key
     if tokenizer.is_fast:
         # pickled for each call, as `Dataset.map` would, it takes half a second
         tokenizer = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side]
-    cache_key: list[Any] = [dataset_fingerprint(pairs), tokenizer, others, check, with_row_numbers]
+    cache_key = [dataset_fingerprint(pairs), tokenizer, others, check]
     parts = [
         pairs.map(
-            encode_one,
-            batched=True,
-            with_indices=True,
-            remove_columns=list(SENTENCE_COLUMNS),
-            fn_kwargs={"order": order},
-            new_fingerprint=Hasher.hash([*cache_key, order]),
+            encode_rows, fn_kwargs={"orders": [order]}, new_fingerprint=Hasher.hash([*cache_key, order]), **settings
         )
-        for order in range(len(orders))
+        for order in orders
     ]
     return concatenate_datasets(parts)
 

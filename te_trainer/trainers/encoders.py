@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,8 +21,13 @@ from transformers import (
 
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models.bi_encoder import check_texts, resolve_pooling
+from te_trainer.models.checkpoint import Checkpoint
+from te_trainer.models.checkpoint_files import CheckpointFiles
+from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.models.decoders import is_decoder, prepare_model, prepare_tokenizer
-from te_trainer.models.sentence_files import POOLING_BY_MODE, SentenceLayout
+from te_trainer.models.limits import check_config
+from te_trainer.models.sentence_files import SUPPORTED_MODULES, read_layout
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -28,7 +36,6 @@ AUTO_CLASSES: dict[type[Any], tuple[Any, str]] = {
     BiEncoder: (MODEL_MAPPING, "AutoModel"),
     CrossEncoder: (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "AutoModelForSequenceClassification with num_labels=1"),
 }
-ACTIVATIONS: dict[type[nn.Module], Any] = {nn.Sigmoid: "sigmoid", nn.Identity: "identity"}
 
 
 def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) -> AnyEncoder:
@@ -41,7 +48,7 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
     elif isinstance(model, kind):
         encoder = model
     elif isinstance(model, theirs):
-        encoder = _from_sentence_transformer(model) if kind is BiEncoder else _from_their_cross_encoder(model)
+        encoder = _from_sentence_transformers(model, kind)
     elif isinstance(model, PreTrainedModel):
         return cast(AnyEncoder, _from_transformers(model, kind, tokenizer))
     else:
@@ -62,70 +69,34 @@ def same_tokenizer(one: Any, other: PreTrainedTokenizerBase) -> bool:
     return one is other or (isinstance(one, PreTrainedTokenizerBase) and one.get_vocab() == other.get_vocab())
 
 
-def _from_sentence_transformer(model: Any) -> BiEncoder:
-    parts = _part_names(model, {"Pooling", "Normalize"}, ", Pooling and perhaps Normalize")
-    pooling, normalize = model[1], "Normalize" in parts
-    similarity = str(model.similarity_fn_name or "cosine")
-    if pooling.pooling_mode not in POOLING_BY_MODE or not pooling.include_prompt:
+def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
+    """What sentence-transformers saves of its object, but for the weights, says what a folder's files would say."""
+    modules = [type(module).__name__ for module in model]
+    name, plm = f"of the {type(model).__name__}", getattr(model[0], "auto_model", None)
+    if modules != SUPPORTED_MODULES[: len(modules)] or not isinstance(plm, PreTrainedModel):
         raise InputError(
-            f"model: the SentenceTransformer pools {pooling.pooling_mode}, include_prompt={pooling.include_prompt}; "
-            "only cls, mean and lasttoken of all tokens can be trained"
+            f"model: the {type(model).__name__} consists of {', '.join(modules)} with a {type(plm).__name__}; only "
+            f"{', '.join(SUPPORTED_MODULES)} of a model that runs in torch can be trained"
         )
-    if similarity != "cosine" and not (similarity == "dot" and normalize):
-        raise InputError(
-            f"model: similarity_fn_name is '{similarity}', but te_trainer compares vectors by their cosine; set it to "
-            "'cosine' if cosines are wanted"
-        )
-    if model.truncate_dim is not None:
-        raise InputError("model: truncate_dim shortens vectors, which te_trainer does not; set it to None")
-    layout = SentenceLayout(
-        model={
-            "prompts": dict(model.prompts or {}),
-            "default_prompt_name": model.default_prompt_name,
-            "similarity_fn_name": similarity,
-        },
-        transformer={"do_lower_case": bool(getattr(model[0], "do_lower_case", False))},
-        modules={"Normalize": ""} if normalize else {},
-    )
-    plm, pooled = _float32(model[0].auto_model), POOLING_BY_MODE[pooling.pooling_mode]
-    return BiEncoder(plm, model.tokenizer, pooled, prompt=_prompt(model), layout=layout, **_max_length(model))
-
-
-def _from_their_cross_encoder(model: Any) -> CrossEncoder:
-    _part_names(model, set(), "")
-    plm, activation = model[0].auto_model, ACTIVATIONS.get(type(model.activation_fn))
-    if plm.config.num_labels != 1 or activation is None:
-        raise InputError(
-            f"model: a CrossEncoder of {plm.config.num_labels} labels and the activation "
-            f"{type(model.activation_fn).__name__}, where one label and Sigmoid or Identity are expected"
-        )
-    if prompt := _prompt(model):
-        raise InputError(
-            f"model: the CrossEncoder puts '{prompt}' in front of texts, which te_trainer does not; set its "
-            "default_prompt_name to None"
-        )
-    return CrossEncoder(_float32(plm), model.tokenizer, activation=activation, **_max_length(model))
-
-
-def _part_names(model: Any, optional: set[str], optional_text: str) -> list[str]:
-    """Class names of the modules of an object of sentence-transformers, if it can be trained."""
-    names = [type(module).__name__ for module in model]
-    if names[0] != "Transformer" or not set(names[1:]) <= optional or len(names) < min(2, 1 + len(optional)):
-        raise InputError(
-            f"model: the {type(model).__name__} consists of {', '.join(names)}; only one that is a Transformer"
-            f"{optional_text} can be trained"
-        )
-    if not isinstance(plm := model[0].auto_model, PreTrainedModel):
-        raise InputError(f"model: the {type(model).__name__} holds a {type(plm).__name__}; give one that runs in torch")
-    return names
-
-
-def _prompt(model: Any) -> str:
-    return (model.prompts or {}).get(model.default_prompt_name) or ""
-
-
-def _max_length(model: Any) -> dict[str, Any]:
-    return {} if model.max_seq_length is None else {"max_length": model.max_seq_length}
+    with tempfile.TemporaryDirectory() as folder:
+        plm.save_pretrained = plm.config.save_pretrained
+        try:
+            model.save_pretrained(folder, create_model_card=False)
+        finally:
+            del plm.save_pretrained
+        files, config = CheckpointFiles(name, Path(folder)), copy.copy(plm.config)
+        check_config(files, config)
+        config.architectures = [type(plm).__name__]
+        layout = read_layout(files)
+        lower_case = bool(getattr(model[0], "do_lower_case", False))
+        layout = replace(layout, transformer=layout.transformer | {"do_lower_case": lower_case})
+        checkpoint = Checkpoint(name, None, files, layout, config)
+        length = {} if model.max_seq_length is None else {"max_length": model.max_seq_length}
+        if kind is CrossEncoder:
+            return CrossEncoder(_float32(plm), model.tokenizer, activation=resolve_activation(checkpoint), **length)
+        pooling = resolve_pooling(checkpoint)
+        check_texts(checkpoint, layout, pooling, layout.prompt)
+    return BiEncoder(_float32(plm), model.tokenizer, pooling, prompt=layout.prompt, layout=layout, **length)
 
 
 def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) -> Any:

@@ -105,9 +105,19 @@ def test_what_cannot_be_the_model_is_said(models: dict[str, str], tiny: Path, le
     prompted = TheirCrossEncoder(str(tiny), device="cpu", num_labels=1)
     prompted.prompts, prompted.default_prompt_name = {"rank": "rank: "}, "rank"
     cases: list[tuple[str, Any, Any, str]] = [
-        ("bi-encoder", dot, None, "model: similarity_fn_name is 'dot', but te_trainer compares vectors"),
-        ("bi-encoder", short, None, "model: truncate_dim shortens vectors"),
-        ("cross-encoder", prompted, None, "model: the CrossEncoder puts 'rank: ' in front of texts"),
+        (
+            "bi-encoder",
+            dot,
+            None,
+            "model of the SentenceTransformer: similarity_fn_name .* is 'dot'",
+        ),
+        ("bi-encoder", short, None, "model of the SentenceTransformer: truncate_dim in .* shortens vectors"),
+        (
+            "cross-encoder",
+            prompted,
+            None,
+            "model of the CrossEncoder: default_prompt_name .* puts a text in front",
+        ),
         ("bi-encoder", load("cross-encoder", models["bert"]), None, "model: a CrossEncoder where a BiEncoder"),
         ("bi-encoder", torch.nn.Linear(2, 2), None, "model: a Linear where a BiEncoder is expected"),
         ("bi-encoder", AutoModel.from_pretrained(tiny), None, "processing_class: a BertModel needs its tokenizer"),
