@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -16,10 +16,17 @@ from te_trainer.errors import InputError
 from te_trainer.models.precision import Precision, resolve_precision
 from te_trainer.trainers.official_adamw import check_official_adamw
 
-CHOICES = {
+# All other values of these arguments are refused.
+USABLE_VALUES: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "float32", "bfloat16", "float16"),
     # the trainers' own samplers know no other strategy
     "train_sampling_strategy": ("auto", "random", "group_by_length"),
+    # labels are no classes
+    "label_smoothing_factor": (0.0,),
+    # predictions come back in the order of the pairs
+    "eval_do_concat_batches": (True,),
+    # encoders are uploaded, and no training states
+    "hub_strategy": ("end", "every_save"),
 }
 # Where these are left out, a trainer decides them, because it knows whether there is an eval_dataset; until then,
 # `TrainingArguments` checks these values.
@@ -30,19 +37,6 @@ DECIDED_BY_TRAINER: dict[str, Any] = {
     "load_best_model_at_end": False,
 }
 BI, CROSS = BiEncoderConfig.defaults, CrossEncoderConfig.defaults
-# Arguments that would do nothing here, or something wrong: whether they are set, and the sentence that refuses them.
-REFUSED_ARGUMENTS: tuple[tuple[Callable[[Any], Any], str], ...] = (
-    (lambda args: args.label_smoothing_factor, "label_smoothing_factor: labels are scores; smooth the labels instead"),
-    (
-        lambda args: "inputs" in (args.include_for_metrics or []),
-        "include_for_metrics: 'inputs' cannot be had; predictions are in the order of the eval_dataset, which has them",
-    ),
-    (lambda args: not args.eval_do_concat_batches, "eval_do_concat_batches: predictions keep an order; leave it True"),
-    (
-        lambda args: args.push_to_hub and args.hub_strategy not in ("end", "every_save"),
-        "hub_strategy: only encoders are uploaded, no training states; set 'end' or 'every_save'",
-    ),
-)
 
 
 def argument(default: Any, help: str) -> Any:
@@ -96,9 +90,11 @@ class PairTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = argument(False, "The trainers choose their own columns.")
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if (value := getattr(self, name)) not in choices:
-                raise InputError(f"{name}: '{value}' is none of {', '.join(choices)}")
+        for name, usable in USABLE_VALUES.items():
+            if (value := getattr(self, name)) not in usable:
+                raise InputError(f"{name}: '{value}' cannot be used here, only {', '.join(map(str, usable))}")
+        if "inputs" in (self.include_for_metrics or []):
+            raise InputError("include_for_metrics: 'inputs' cannot be had; predictions are in the eval_dataset's order")
         device = "cpu" if self.use_cpu else device_type()
         self.use_cpu = device == "cpu"
         if self.use_cpu:
@@ -203,55 +199,49 @@ def decide_strategies(
         if args.load_best_model_at_end:
             raise InputError("load_best_model_at_end: only an eval_dataset says which is best; give one")
         each_epoch = save is None
-        evaluation = "no"
+        evaluation, args.load_best_model_at_end = "no", False
     else:
-        args.eval_steps = args.eval_steps or BI["eval_steps"]
         each_epoch = evaluation is None and save in (None, "no", "best")
         evaluation = evaluation or ("epoch" if save == "epoch" else "steps")
-    save = save or ("steps" if evaluation == "no" else evaluation)
-    args.eval_strategy, args.save_strategy = evaluation, save
-    both_in_steps = evaluation == save == "steps"
+    args.eval_strategy, args.save_strategy = evaluation, save or ("steps" if evaluation == "no" else evaluation)
+    args.eval_steps = args.eval_steps or BI["eval_steps"]
+    in_steps = evaluation == args.save_strategy == "steps"
     if args.save_steps is None:
-        args.save_steps = args.eval_steps if both_in_steps else DECIDED_BY_TRAINER["save_steps"]
-    if prefixes is None:
-        args.load_best_model_at_end = False
-        return each_epoch
-
-    _decide_metric(args, prefixes, metric, has_loss)
-    together = evaluation != "no" and save in ("best", evaluation)
-    if args.load_best_model_at_end is None:
-        each_saved = together and not (both_in_steps and args.save_steps != args.eval_steps)
-        args.load_best_model_at_end = each_saved and args.metric_for_best_model is not None
-    elif args.load_best_model_at_end and not together:
-        raise InputError(
-            f"load_best_model_at_end: evaluations and checkpoints must come together, but eval_strategy is "
-            f"'{evaluation}' and save_strategy '{save}'; set both to the same"
-        )
-    elif args.load_best_model_at_end and both_in_steps and (args.save_steps or 0) % (args.eval_steps or 1):
-        raise InputError(
-            f"load_best_model_at_end: save_steps ({args.save_steps:g}) must be a multiple of eval_steps "
-            f"({args.eval_steps:g})"
-        )
-    if args.metric_for_best_model is None and (args.load_best_model_at_end or save == "best"):
-        raise InputError("metric_for_best_model: name the one among those of compute_metrics that says which is best")
+        args.save_steps = args.eval_steps if in_steps else DECIDED_BY_TRAINER["save_steps"]
+    if prefixes is not None:
+        _decide_metric(args, prefixes, metric, has_loss)
+        together = evaluation != "no" and args.save_strategy in ("best", evaluation)
+        if args.load_best_model_at_end is None:
+            each_saved = together and not (in_steps and args.save_steps != args.eval_steps)
+            args.load_best_model_at_end = each_saved and args.metric_for_best_model is not None
+        elif args.load_best_model_at_end and not (together and not (in_steps and args.save_steps % args.eval_steps)):
+            raise InputError(
+                f"load_best_model_at_end: not every checkpoint has an evaluation (eval_strategy {evaluation}, "
+                f"eval_steps {args.eval_steps:g}, save_strategy {args.save_strategy}, save_steps {args.save_steps:g}); "
+                "set both to the same"
+            )
+        if args.metric_for_best_model is None and (args.load_best_model_at_end or args.save_strategy == "best"):
+            raise InputError("metric_for_best_model: name the metric of compute_metrics that says which is best")
     return each_epoch
 
 
 def _decide_metric(args: PairTrainingArguments, prefixes: Sequence[str], metric: str | None, has_loss: bool) -> None:
     scores = [] if args.prediction_loss_only or metric is None else [prefix + metric for prefix in prefixes]
-    losses = [f"{prefix}loss" for prefix in prefixes] if has_loss else []
-    if args.prediction_loss_only and not losses:
+    known = scores + ([f"{prefix}loss" for prefix in prefixes] if has_loss else [])
+    if args.prediction_loss_only and not known:
         raise InputError("prediction_loss_only: the labels of an eval_dataset lie outside [-1, 1]; set it to False")
     best = args.metric_for_best_model
     if best is None and (metric is not None or args.prediction_loss_only):
-        best = args.metric_for_best_model = (scores or losses)[0]
-    elif best is not None and args.eval_strategy != "no":
-        name = best.removeprefix("eval_")
-        is_loss = name == "loss" or name.endswith("_loss")
-        if name not in [*scores, *losses] and (metric is not None or is_loss):
-            no_loss = "there is no loss on an eval_dataset whose labels lie outside [-1, 1], nor with info_nce; "
-            known = ", ".join([*scores, *losses]) or "those that compute_metrics gives"
-            reason = no_loss if is_loss and not losses else ""
-            raise InputError(f"metric_for_best_model: '{best}' is not measured; {reason}choose one of {known}")
+        best = args.metric_for_best_model = known[0]
+    elif (
+        best is not None
+        and args.eval_strategy != "no"
+        and best.removeprefix("eval_") not in known
+        and (metric is not None or f"_{best}".endswith("_loss"))
+    ):
+        raise InputError(
+            f"metric_for_best_model: '{best}' is not measured; choose one of "
+            f"{', '.join(known) or 'those of compute_metrics'} (a loss needs labels in [-1, 1], and not info_nce)"
+        )
     if args.greater_is_better is None and best is not None:
         args.greater_is_better = not best.endswith("loss")

@@ -27,7 +27,7 @@ from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
 from te_trainer.models.packed import AttentionBackend, choose_backend, use_backend
 from te_trainer.models.precision import autocast
-from te_trainer.trainers.arguments import REFUSED_ARGUMENTS, as_arguments, decide_strategies
+from te_trainer.trainers.arguments import as_arguments, decide_strategies
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
 from te_trainer.trainers.datasets import LABEL_TOLERANCE, PairCheck, as_dataset, column_values, is_tokenised
@@ -137,9 +137,6 @@ class PairTrainer(EvaluatingTrainer):
         # accelerate would make one batch of a stream's batches for several processes, which their lengths forbid
         settings.accelerator_config = copy.copy(settings.accelerator_config)
         settings.accelerator_config.dispatch_batches = False
-        for is_set, sentence in REFUSED_ARGUMENTS:
-            if is_set(settings):
-                raise InputError(sentence)
         if settings.batch_eval_metrics and compute_metrics is None:
             raise InputError(
                 "batch_eval_metrics: a rank correlation is no mean over batches; leave it out, or give compute_metrics"

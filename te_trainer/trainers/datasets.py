@@ -133,7 +133,7 @@ def tokenised(
     if tokenizer.is_fast:
         # pickled for each call, as `Dataset.map` would, it takes half a second
         tokenizer = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side]
-    cache_key = [dataset_fingerprint(pairs), tokenizer, others, check]
+    cache_key: list[Any] = [dataset_fingerprint(pairs), tokenizer, others, check]
     parts = [
         pairs.map(
             encode_rows, fn_kwargs={"orders": [order]}, new_fingerprint=Hasher.hash([*cache_key, order]), **settings

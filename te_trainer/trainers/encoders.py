@@ -73,12 +73,14 @@ def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
     """What sentence-transformers saves of its object, but for the weights, says what a folder's files would say."""
     modules = [type(module).__name__ for module in model]
     name, plm = f"of the {type(model).__name__}", getattr(model[0], "auto_model", None)
-    if modules != SUPPORTED_MODULES[: len(modules)] or not isinstance(plm, PreTrainedModel):
+    runs_in_torch = isinstance(plm, PreTrainedModel)
+    if modules != SUPPORTED_MODULES[: len(modules)] or not runs_in_torch:
         raise InputError(
             f"model: the {type(model).__name__} consists of {', '.join(modules)} with a {type(plm).__name__}; only "
             f"{', '.join(SUPPORTED_MODULES)} of a model that runs in torch can be trained"
         )
     with tempfile.TemporaryDirectory() as folder:
+        # the weights are not read
         plm.save_pretrained = plm.config.save_pretrained
         try:
             model.save_pretrained(folder, create_model_card=False)

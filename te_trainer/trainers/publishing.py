@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from datasets import IterableDataset
 from huggingface_hub import ModelCardData
 from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
@@ -63,15 +63,14 @@ class PublishingTrainer(Trainer):
         token = token if token is not None else self.args.hub_token
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
-        folder = Path(tempfile.mkdtemp())
-        with contextlib.ExitStack() as cleanup:
-            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-            self.save_model(str(folder), _internal_call=True)
-            if not self.is_world_process_zero():
-                return None
-            cleanup.pop_all()  # `_upload` deletes it
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.save_model(folder.name, _internal_call=True)
+        if not self.is_world_process_zero():
+            folder.cleanup()
+            return None
         self._finish_current_push()
-        return self._upload(folder, commit_message, blocking, token, revision, **kwargs)
+        job = self._upload(folder, commit_message, token, revision, **kwargs)
+        return job.result() if blocking else job
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         running = self.push_in_progress
@@ -80,39 +79,33 @@ class PublishingTrainer(Trainer):
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         # a copy: the checkpoint may be deleted while it is uploaded
-        folder = Path(tempfile.mkdtemp())
-        shutil.copytree(checkpoint_folder, folder, dirs_exist_ok=True)
-        job = self._upload(folder, f"Training in progress, step {self.state.global_step}", False, self.args.hub_token)
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        shutil.copytree(checkpoint_folder, folder.name, dirs_exist_ok=True)
+        job = self._upload(folder, f"Training in progress, step {self.state.global_step}", self.args.hub_token)
         self.push_in_progress: Any = PushInProgress([job])  # type: ignore[arg-type]
 
     def _upload(
         self,
-        folder: Path,
+        folder: tempfile.TemporaryDirectory[str],
         message: str | None,
-        blocking: bool,
         token: str | None,
         revision: str | None = None,
         **card: Any,
     ) -> Any:
-        """Upload a temporary folder, and delete it afterwards."""
-        job: Any = None
-        try:
-            self.finish_saved(folder)
-            (folder / "README.md").write_text(trainer_card(self, **card), encoding="utf-8")
-            job = hf_api().upload_folder(
-                repo_id=str(self.hub_model_id),
-                folder_path=folder,
-                commit_message=message,
-                token=token,
-                run_as_future=not blocking,  # type: ignore[call-overload]
-                revision=revision if revision is not None else self.args.hub_revision,
-                ignore_patterns=list(TRAINING_FILES),
-            )
-        finally:
-            if blocking or job is None:
-                shutil.rmtree(folder, ignore_errors=True)
-        if not blocking:
-            job.add_done_callback(lambda _: shutil.rmtree(folder, ignore_errors=True))
+        """Begin to upload a temporary folder, which is deleted afterwards."""
+        path = Path(folder.name)
+        self.finish_saved(path)
+        (path / "README.md").write_text(trainer_card(self, **card), encoding="utf-8")
+        job: Any = hf_api().upload_folder(
+            repo_id=str(self.hub_model_id),
+            folder_path=path,
+            commit_message=message,
+            token=token,
+            run_as_future=True,
+            revision=revision if revision is not None else self.args.hub_revision,
+            ignore_patterns=list(TRAINING_FILES),
+        )
+        job.add_done_callback(lambda _: folder.cleanup())
         return job
 
 
@@ -134,6 +127,11 @@ def trainer_card(
     repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name
     metrics = last_metrics(trainer.state.log_history)
     is_adapter = hasattr(encoder.model, "peft_config")
+    is_stream, orders = (
+        isinstance(trainer.train_dataset, IterableDataset | None),
+        1 + getattr(args, "both_orders", False),
+    )
+    length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
     data = ModelCardData(
         language=language,
         license=license,
@@ -152,10 +150,24 @@ def trainer_card(
         encoder=encoder,
         is_adapter=is_adapter,
         base=base,
-        pair_count=_pair_count(trainer),
+        pair_count=None if is_stream else len(trainer.train_dataset) // orders,
         datasets=[*_as_list(dataset), *_as_list(dataset_args)],
         loss="a custom loss" if trainer.has_custom_loss() else f"the loss `{args.loss}`",
-        arguments=_arguments(trainer),
+        arguments={
+            "learning_rate": args.learning_rate,
+            "lr_scheduler_type": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+            "warmup_steps": args.warmup_steps,
+            "weight_decay": args.weight_decay,
+            "batch size (all processes, accumulated)": trainer.get_total_train_batch_size(args),
+            length: getattr(args, length),
+            "seed": args.seed,
+            "precision": "bfloat16"
+            if args.bf16 or args.autocast == "bfloat16"
+            else "float16"
+            if args.fp16
+            else "float32",
+            "max_length": encoder.max_length,
+        },
         metrics=metrics,
         steps=trainer.state.global_step,
     )
@@ -179,30 +191,6 @@ def last_metrics(log_history: list[dict[str, Any]]) -> dict[str, float]:
     ]
     # several sets are logged one after another
     return {key: value for step, key, value in metrics if step == metrics[-1][0]}
-
-
-def _pair_count(trainer: Any) -> int | None:
-    try:
-        rows = len(trainer.train_dataset)
-    except TypeError:  # None, or a stream
-        return None
-    return rows // 2 if getattr(trainer.args, "both_orders", False) else rows
-
-
-def _arguments(trainer: Any) -> dict[str, Any]:
-    args = trainer.args
-    length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
-    return {
-        "learning_rate": args.learning_rate,
-        "lr_scheduler_type": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
-        "warmup_steps": args.warmup_steps,
-        "weight_decay": args.weight_decay,
-        "batch size (all processes, accumulated)": trainer.get_total_train_batch_size(args),
-        length: getattr(args, length),
-        "seed": args.seed,
-        "precision": "bfloat16" if args.bf16 or args.autocast == "bfloat16" else "float16" if args.fp16 else "float32",
-        "max_length": trainer.encoder.max_length,
-    }
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

@@ -156,7 +156,7 @@ def test_batches_are_grouped_where_padding_is_computed(
 
 
 def test_strategies_that_the_samplers_do_not_follow_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="train_sampling_strategy: 'sequential' is none of auto, random"):
+    with pytest.raises(InputError, match="train_sampling_strategy: 'sequential' cannot be used here, only auto, random"):
         CrossEncoderTrainingArguments(output_dir=str(tmp_path), train_sampling_strategy="sequential")
 
 
