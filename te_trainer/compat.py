@@ -2,8 +2,8 @@
 
 Tested with torch 2.13, transformers 5.23, accelerate 1.15, datasets 5.2. Whoever raises an upper bound in `setup.py`
 looks at each of them. Those of objects are used where the objects are: `Trainer._push_from_checkpoint` (overridden) and
-`Trainer._finish_current_push` in trainers/publishing.py, `Trainer._train_batch_size` and a model's
-`_is_accelerate_prepared` in trainers/base.py, `TrainingArguments._n_gpu` in trainers/arguments.py.
+`Trainer._finish_current_push` in trainers/publishing.py, `Trainer._train_batch_size` in trainers/base.py, a
+model's `_is_accelerate_prepared` in trainers/evaluation.py, `TrainingArguments._n_gpu` in trainers/arguments.py.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import IterableDataset
 from peft import PeftConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -25,23 +24,16 @@ from transformers import (
 
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
-from te_trainer.models.packed import AttentionBackend, choose_backend, use_backend
+from te_trainer.models.packed import use_backend
 from te_trainer.models.precision import autocast
 from te_trainer.trainers.arguments import as_arguments, decide_strategies
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
-from te_trainer.trainers.datasets import LABEL_TOLERANCE, PairCheck, as_dataset, column_values, is_tokenised
+from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, is_tokenised
 from te_trainer.trainers.encoders import as_encoder, same_tokenizer
 from te_trainer.trainers.evaluation import EvaluatingTrainer
 from te_trainer.trainers.official_adamw import follow_official_adamw, refuse_optimizer_of_deepspeed
 from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
-
-# Arguments of other trainers, and what stands for them here.
-OTHER_TRAINERS_ARGUMENTS = {
-    "tokenizer": "it is called processing_class",
-    "loss": "args.loss names one, and a function of your own is a compute_loss_func",
-    "evaluator": "give an eval_dataset, and a metric or compute_metrics",
-}
 
 
 class PairTrainer(EvaluatingTrainer):
@@ -51,8 +43,7 @@ class PairTrainer(EvaluatingTrainer):
     lists.
     """
 
-    # `scale_loss_for_step` weighs every micro-batch by its pairs; the Trainer would weigh a small last one as much as
-    # the others.
+    # `compute_loss` weighs each micro-batch by its pairs; the Trainer would weigh a small last one as much as others
     loss_is_scaled_for_ga = True
 
     args: Any
@@ -61,7 +52,6 @@ class PairTrainer(EvaluatingTrainer):
     arguments_class: ClassVar[type[Any]]
     collator_class: ClassVar[Any]
     losses: ClassVar[Mapping[str, Any]]
-    bounded_losses: ClassVar[tuple[str, ...]]  # their labels lie in [-1, 1]
     loss_inputs: ClassVar[tuple[str, ...]]  # keys of `outputs` that `loss_function` takes, in front of the labels
     sequences_per_pair: ClassVar[int]  # in a batch
 
@@ -120,8 +110,6 @@ class PairTrainer(EvaluatingTrainer):
         Raises:
             InputError: A value cannot be used; the message names the argument, and the row and column.
         """
-        for name in OTHER_TRAINERS_ARGUMENTS.keys() & kwargs:
-            raise InputError(f"{name}: there is no such argument here; {OTHER_TRAINERS_ARGUMENTS[name]}")
         if not callable(metric):
             raise InputError(f"metric: a {type(metric).__name__} where a function of scores and labels is expected")
         if (model is None) == (model_init is None):
@@ -303,42 +291,15 @@ class PairTrainer(EvaluatingTrainer):
             num_items_in_batch: Pairs of the optimiser step, on all ranks; None in evaluation.
         """
         outputs, labels = self.outputs(model, inputs), inputs.get("labels")
+        weight: Tensor | float = self.args.world_size
         if self.compute_loss_func is not None:
             loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
-            if num_items_in_batch is not None:
-                loss = loss * self.args.world_size
         else:
             loss = self.loss_function(*(outputs[name] for name in self.loss_inputs), labels)
-            loss = self.scale_loss_for_step(loss, self.pairs_in(inputs), num_items_in_batch)
+            if num_items_in_batch is not None:
+                weight = self.pairs_in(inputs) * weight / num_items_in_batch
+        loss = loss if num_items_in_batch is None else loss * weight
         return (loss, outputs) if return_outputs else loss
-
-    def scale_loss_for_step(self, loss: Tensor, pairs: int, num_items_in_batch: Tensor | int | None) -> Tensor:
-        """A micro-batch's part of the mean over all pairs of an optimiser step.
-
-        Args:
-            loss: Mean over the micro-batch.
-            pairs: Pairs in the micro-batch.
-        """
-        if num_items_in_batch is None:
-            return loss
-        scaled: Tensor = loss * (pairs * self.args.world_size / num_items_in_batch)
-        return scaled
-
-    def has_custom_loss(self) -> bool:
-        """Whether the loss is the user's: a `compute_loss_func`, or a method of a subclass."""
-        methods = (getattr(type(self), name) for name in ("loss_function", "compute_loss"))
-        ours = all(str(method.__module__).startswith("te_trainer.") for method in methods)
-        return self.compute_loss_func is not None or not ours
-
-    def _takes_any_label(self) -> bool:
-        return self.has_custom_loss() or self.args.loss not in self.bounded_losses
-
-    def has_loss(self, rows: Dataset) -> bool:
-        """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
-        if "label" not in rows.column_names or (self.args.loss == "info_nce" and self.compute_loss_func is None):
-            return False
-        largest = np.abs(column_values(rows, "label")).max()
-        return self._takes_any_label() or bool(largest <= 1 + LABEL_TOLERANCE)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's; with `args.official_adamw` it makes the official code's steps."""
@@ -386,16 +347,6 @@ class PairTrainer(EvaluatingTrainer):
         stack.enter_context(autocast(self.args.device, self.args.autocast))
         return stack
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate or predict. Outside of a training, the encoder's model computes as before afterwards."""
-        if self.is_in_train:
-            return super().evaluation_loop(*args, **kwargs)
-        try:
-            with use_backend(self.encoder.model, self._backend()):
-                return super().evaluation_loop(*args, **kwargs)
-        finally:
-            self._release()
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them."""
         super().save_model(output_dir, _internal_call)
@@ -405,25 +356,7 @@ class PairTrainer(EvaluatingTrainer):
             if not _internal_call:
                 self.finish_saved(folder)
 
-    def _release(self) -> None:
-        # accelerate leaves its autocast around the forward pass, and never prepares again what it has marked: the next
-        # training would be in float32, and each of its processes on its own
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            self.accelerator.free_memory()
-            self.model.__dict__.pop("_is_accelerate_prepared", None)
-
     def _groups_by_length(self) -> bool:
         strategy = self.args.train_sampling_strategy
         pads_on_cpu = self.args.device.type == "cpu" and self._backend().computes_padding
         return strategy == "group_by_length" or (strategy == "auto" and pads_on_cpu)
-
-    def _backend(self) -> AttentionBackend:
-        return choose_backend(
-            self.encoder.model,
-            self.encoder.max_length,
-            self.args.device,
-            compiled=self.args.torch_compile,
-            # its noise depends on a sentence's padded length
-            needs_padding=bool(self.args.neftune_noise_alpha),
-        )

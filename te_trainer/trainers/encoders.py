@@ -72,7 +72,7 @@ def same_tokenizer(one: Any, other: PreTrainedTokenizerBase) -> bool:
 def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
     """What sentence-transformers saves of its object, but for the weights, says what a folder's files would say."""
     modules = [type(module).__name__ for module in model]
-    name, plm = f"of the {type(model).__name__}", getattr(model[0], "auto_model", None)
+    plm: Any = getattr(model[0], "auto_model", None)
     runs_in_torch = isinstance(plm, PreTrainedModel)
     if modules != SUPPORTED_MODULES[: len(modules)] or not runs_in_torch:
         raise InputError(
@@ -86,13 +86,13 @@ def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
             model.save_pretrained(folder, create_model_card=False)
         finally:
             del plm.save_pretrained
-        files, config = CheckpointFiles(name, Path(folder)), copy.copy(plm.config)
+        files, config = CheckpointFiles(f"of the {type(model).__name__}", Path(folder)), copy.copy(plm.config)
         check_config(files, config)
         config.architectures = [type(plm).__name__]
         layout = read_layout(files)
         lower_case = bool(getattr(model[0], "do_lower_case", False))
         layout = replace(layout, transformer=layout.transformer | {"do_lower_case": lower_case})
-        checkpoint = Checkpoint(name, None, files, layout, config)
+        checkpoint = Checkpoint(files.name, None, files, layout, config)
         length = {} if model.max_seq_length is None else {"max_length": model.max_seq_length}
         if kind is CrossEncoder:
             return CrossEncoder(_float32(plm), model.tokenizer, activation=resolve_activation(checkpoint), **length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
@@ -15,9 +16,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
+from te_trainer.models.packed import AttentionBackend, choose_backend, use_backend
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
-from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, is_tokenised
-from te_trainer.trainers.publishing import SPEED_METRICS, PublishingTrainer
+from te_trainer.trainers.datasets import LABEL_TOLERANCE, PairCheck, as_dataset, column_values, is_tokenised
+from te_trainer.trainers.publishing import PublishingTrainer
 
 
 class EvaluatingTrainer(PublishingTrainer):
@@ -29,6 +31,7 @@ class EvaluatingTrainer(PublishingTrainer):
 
     args: Any
     metric: Metric
+    bounded_losses: ClassVar[tuple[str, ...]]  # their labels lie in [-1, 1]
     score_name: ClassVar[str]  # key of the scores in `outputs`
     _user_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
     _order: np.ndarray | None = None  # position of each pair among the rows that are evaluated; None for the same order
@@ -42,9 +45,21 @@ class EvaluatingTrainer(PublishingTrainer):
         """What a loss is computed of, among it the score of each pair (float32, shape (n,), higher for more alike)."""
         raise NotImplementedError
 
+    def has_custom_loss(self) -> bool:
+        """Whether the loss is the user's: a `compute_loss_func`, or a method of a subclass."""
+        methods = (getattr(type(self), name) for name in ("loss_function", "compute_loss"))
+        ours = all(str(method.__module__).startswith("te_trainer.") for method in methods)
+        return self.compute_loss_func is not None or not ours
+
+    def _takes_any_label(self) -> bool:
+        return self.has_custom_loss() or self.args.loss not in self.bounded_losses
+
     def has_loss(self, rows: Dataset) -> bool:
         """Whether the loss can be measured on evaluation rows: gold scores may be on a scale of their own."""
-        raise NotImplementedError
+        if "label" not in rows.column_names or (self.args.loss == "info_nce" and self.compute_loss_func is None):
+            return False
+        largest = np.abs(column_values(rows, "label")).max()
+        return self._takes_any_label() or bool(largest <= 1 + LABEL_TOLERANCE)
 
     @property
     def eval_dataset(self) -> Any:
@@ -70,18 +85,13 @@ class EvaluatingTrainer(PublishingTrainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Batches of the trainer's evaluation set, of the one of that name among several, or of other pairs."""
-        sets = self.eval_dataset
+        own = self.eval_dataset
         if isinstance(eval_dataset, str):
-            if not isinstance(sets, dict) or eval_dataset not in sets:
-                known = ", ".join(sets) if isinstance(sets, dict) else "none"
-                raise InputError(f"eval_dataset: there is no set named '{eval_dataset}' (known: {known})")
-            rows = sets[eval_dataset]
-        else:
-            pairs = sets if eval_dataset is None else eval_dataset
-            if pairs is None:
-                raise InputError("eval_dataset: there is none; give pairs to the trainer, or to evaluate()")
-            rows = self._eval_rows(pairs, "eval_dataset")
-        return self._eval_loader(rows)
+            sets = own if isinstance(own, dict) else {}
+            if eval_dataset not in sets:
+                raise InputError(f"eval_dataset: there is no set named '{eval_dataset}' (known: {', '.join(sets)})")
+            eval_dataset = sets[eval_dataset]
+        return self._eval_loader(self._eval_rows(own if eval_dataset is None else eval_dataset, "eval_dataset"))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """Batches of pairs, which may have no labels."""
@@ -100,10 +110,6 @@ class EvaluatingTrainer(PublishingTrainer):
             raise InputError(
                 f"eval_dataset: {self._metric_name} of its labels is nan; give labels that are not all the same"
             )
-        best = self.args.metric_for_best_model
-        if self.is_in_train and own and best is not None and f"eval_{best.removeprefix('eval_')}" not in metrics:
-            known = [name for name in metrics if name.startswith("eval_") and not name.endswith(SPEED_METRICS)]
-            raise InputError(f"metric_for_best_model: '{best}' is not measured; choose one of {', '.join(known)}")
         return metrics
 
     def evaluation_loop(
@@ -114,7 +120,10 @@ class EvaluatingTrainer(PublishingTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluate or predict, with results in the order of the pairs."""
+        """Evaluate or predict, with results in the order of the pairs.
+
+        Outside of a training, the encoder's model computes as before afterwards.
+        """
         rows = dataloader.dataset  # another one, if a subclass makes the loader
         self._measures_loss = isinstance(rows, Dataset) and self.has_loss(rows)
         in_order = not isinstance(rows, Dataset) or "row" not in rows.column_names
@@ -125,7 +134,13 @@ class EvaluatingTrainer(PublishingTrainer):
                 f"prediction_loss_only: loss '{self.args.loss}' has no value here, for want of labels in [-1, 1]; "
                 "set it to False"
             )
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        with contextlib.ExitStack() as stack:
+            if not self.is_in_train:
+                stack.callback(self._release)
+                stack.enter_context(use_backend(self.encoder.model, self._backend()))
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         return output._replace(
             predictions=self._in_order(output.predictions), label_ids=self._in_order(output.label_ids)
         )
@@ -150,6 +165,24 @@ class EvaluatingTrainer(PublishingTrainer):
                 # compute_loss is a subclass's
                 outputs = self.outputs(model, inputs)
             return loss.detach(), outputs[self.score_name].detach(), labels
+
+    def _release(self) -> None:
+        # accelerate leaves its autocast around the forward pass, and never prepares again what it has marked: the next
+        # training would be in float32, and each of its processes on its own
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            self.accelerator.free_memory()
+            self.model.__dict__.pop("_is_accelerate_prepared", None)
+
+    def _backend(self) -> AttentionBackend:
+        return choose_backend(
+            self.encoder.model,
+            self.encoder.max_length,
+            self.args.device,
+            compiled=self.args.torch_compile,
+            # its noise depends on a sentence's padded length
+            needs_padding=bool(self.args.neftune_noise_alpha),
+        )
 
     def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
         if is_tokenised(pairs):

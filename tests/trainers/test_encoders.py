@@ -133,20 +133,6 @@ def test_what_cannot_be_the_model_is_said(models: dict[str, str], tiny: Path, le
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("tokenizer", "tokenizer: there is no such argument here; it is called processing_class"),
-        ("loss", "loss: there is no such argument here; args.loss names one"),
-        ("evaluator", "evaluator: there is no such argument here; give an eval_dataset"),
-        ("metric", "metric: a str where a function of scores and labels is expected"),
-    ],
-)
-def test_arguments_of_other_trainers_are_refused(name: str, message: str, models: dict[str, str]) -> None:
-    with pytest.raises(InputError, match=f"^{message}"):
-        CLASSES["bi-encoder"][0](load("bi-encoder", models["bert"]), **{name: "spearman"})
-
-
 # ------------------------------------------------------------ model_init
 
 

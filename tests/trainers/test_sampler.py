@@ -12,7 +12,6 @@ from datasets import Dataset
 from test_trainer_evaluation import make
 from transformers import set_seed
 
-from te_trainer.errors import InputError
 from te_trainer.models import CrossEncoder
 from te_trainer.trainers import (
     BiEncoderTrainer,
@@ -153,11 +152,6 @@ def test_batches_are_grouped_where_padding_is_computed(
     assert sum(len(batch["labels"]) for batch in batches) == 400
     spread = np.mean([float(batch["attention_mask"].sum(1).float().std()) for batch in batches])
     assert bool(spread < 1) is grouped
-
-
-def test_strategies_that_the_samplers_do_not_follow_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="train_sampling_strategy: 'sequential' cannot be used here, only auto, random"):
-        CrossEncoderTrainingArguments(output_dir=str(tmp_path), train_sampling_strategy="sequential")
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])

@@ -102,31 +102,42 @@ def test_arguments_may_be_copied(models: dict[str, str], tmp_path: Path) -> None
         assert trainer.args.load_best_model_at_end is True
 
 
+DEV, UNBOUNDED = labelled(8), labelled(8).map(lambda row: {"label": 9 * row["label"]})
+BEST: dict[str, Any] = {"load_best_model_at_end": True}
+
+
 @pytest.mark.parametrize(
     ("values", "dev", "message"),
     [
-        ({"eval_strategy": "steps"}, False, "eval_strategy: 'steps' needs an eval_dataset"),
-        ({"load_best_model_at_end": True}, False, "load_best_model_at_end: only an eval_dataset"),
-        ({"load_best_model_at_end": True, "eval_strategy": "no"}, True, "load_best_model_at_end: evaluations and"),
-        ({"load_best_model_at_end": True, "save_strategy": "no"}, True, "load_best_model_at_end: evaluations and"),
-        ({"load_best_model_at_end": True, "save_steps": 300}, True, "load_best_model_at_end: save_steps .300. must"),
+        ({"eval_strategy": "steps"}, None, "eval_strategy: 'steps' needs an eval_dataset"),
+        (BEST, None, "load_best_model_at_end: only an eval_dataset"),
+        (BEST | {"eval_strategy": "no"}, DEV, "load_best_model_at_end: not every checkpoint has an evaluation"),
+        (BEST | {"save_strategy": "no"}, DEV, "load_best_model_at_end: not every checkpoint has an evaluation"),
+        (BEST | {"save_steps": 300}, DEV, "load_best_model_at_end: not every checkpoint .*save_steps 300"),
+        (BEST | {"compute_metrics": lambda prediction: {}}, DEV, "metric_for_best_model: name the metric"),
         (
-            {"metric_for_best_model": "accuracy"},
-            True,
-            "metric_for_best_model: 'accuracy' is not measured; choose one of",
+            {"metric_for_best_model": "spearman"},
+            {"a": DEV, "b": DEV},
+            "metric_for_best_model: 'spearman' is not measured; choose one of a_spearman, b_spearman, a_loss, b_loss ",
         ),
-        (
-            {"load_best_model_at_end": True, "compute_metrics": lambda prediction: {}},
-            True,
-            "metric_for_best_model: name the one",
-        ),
+        ({"metric_for_best_model": "eval_loss"}, UNBOUNDED, "metric_for_best_model: 'eval_loss' is not measured"),
+        ({"prediction_loss_only": True}, UNBOUNDED, "prediction_loss_only: the labels"),
+        ({"label_smoothing_factor": 0.1}, None, "label_smoothing_factor: '0.1' cannot be used here, only 0.0$"),
+        ({"include_for_metrics": ["inputs"]}, None, "include_for_metrics: 'inputs'"),
+        ({"batch_eval_metrics": True}, None, "batch_eval_metrics: a rank correlation"),
+        ({"eval_do_concat_batches": False}, None, "eval_do_concat_batches: 'False' cannot be used here, only True$"),
+        ({"hub_strategy": "checkpoint"}, None, "hub_strategy: 'checkpoint' cannot be used here, only end, every_save$"),
+        ({"precision": "bf16"}, None, "precision: 'bf16' cannot be used here, only auto, float32, bfloat16, float16$"),
+        ({"train_sampling_strategy": "sequential"}, None, "train_sampling_strategy: 'sequential' cannot be used"),
+        ({"loss": "mae"}, None, "loss: 'mae' is none of mse, bce, info_nce$"),
+        ({"metric": "spearman"}, None, "metric: a str where a function of scores and labels is expected"),
     ],
 )
-def test_what_does_not_go_together_is_said_before_a_training(
-    values: dict[str, Any], dev: bool, message: str, models: dict[str, str], tmp_path: Path
+def test_what_cannot_be_done_is_refused_before_a_training(
+    values: dict[str, Any], dev: Any, message: str, models: dict[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=f"^{message}") as caught:
-        make("bi-encoder", models["bert"], tmp_path, labelled(), labelled(8) if dev else None, **values)
+        make("bi-encoder", models["bert"], tmp_path, None, dev, **values)
     assert "\n" not in str(caught.value)
 
 
@@ -155,21 +166,3 @@ def test_arguments_of_another_trainer_are_refused(models: dict[str, str], tmp_pa
     theirs = SentenceTransformerTrainingArguments(str(tmp_path), prompts="query: ", use_cpu=True)
     with pytest.raises(InputError, match=r"^args: SentenceTransformerTrainingArguments.prompts means nothing here"):
         BiEncoderTrainer(models["bert"], theirs, labelled())
-
-
-def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^precision: 'bf16' is none of auto, float32, bfloat16, float16$"):
-        BiEncoderTrainingArguments(str(tmp_path), precision="bf16")
-
-
-def test_a_metric_that_is_not_given_cannot_choose(models: dict[str, str], tmp_path: Path) -> None:
-    trainer = make(
-        "bi-encoder", models["bert"], tmp_path, labelled(), labelled(8), compute_metrics=lambda _: {"mean": 0.5},
-        metric_for_best_model="median",
-    )  # fmt: skip
-    with pytest.raises(InputError, match=r"^metric_for_best_model: 'median' is not measured; choose one of .*mean"):
-        trainer.train()
-    trainer = make("bi-encoder", models["bert"], tmp_path, labelled(), {"a": labelled(8)})
-    trainer.eval_dataset = {"b": labelled(8)}
-    with pytest.raises(InputError, match=r"^metric_for_best_model: 'a_spearman' is not measured"):
-        trainer.train()

@@ -126,10 +126,6 @@ def test_another_set_may_choose(models: dict[str, str], tmp_path: Path) -> None:
     sets = {"a": labelled(20).select(range(10)), "b": labelled(20).select(range(10, 20))}
     trainer = make("bi-encoder", models["bert"], tmp_path, None, sets, metric_for_best_model="eval_b_spearman")
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("eval_b_spearman", True)
-    with pytest.raises(
-        InputError, match=r"'spearman' is not measured; choose one of a_spearman, b_spearman, a_loss, b_l"
-    ):
-        make("bi-encoder", models["bert"], tmp_path, None, sets, metric_for_best_model="spearman")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,12 +188,6 @@ def test_gold_on_a_scale_of_its_own_has_no_loss(models: dict[str, str], tmp_path
     trainer = make("bi-encoder", models["bert"], tmp_path, None, gold)
     assert "eval_loss" not in trainer.evaluate()
     assert "eval_loss" in trainer.evaluate(pairs)
-    with pytest.raises(
-        InputError, match=r"'eval_loss' is not measured; there is no loss on an eval_dataset whose labels"
-    ):
-        make("bi-encoder", models["bert"], tmp_path, None, gold, metric_for_best_model="eval_loss")
-    with pytest.raises(InputError, match=r"^prediction_loss_only: the labels"):
-        make("bi-encoder", models["bert"], tmp_path, None, gold, prediction_loss_only=True)
     with pytest.raises(InputError, match=r"^prediction_loss_only: loss 'mse' has no value"):
         make("bi-encoder", models["bert"], tmp_path, prediction_loss_only=True).evaluate(gold)
 
@@ -224,23 +214,6 @@ def test_the_trainers_other_ways_to_evaluate(kind: str, models: dict[str, str], 
     )
     assert loss.item() == pytest.approx(metrics["eval_loss"], abs=1e-5)
     np.testing.assert_allclose(np.sort(outputs[known.score_name].detach()), np.sort(scores), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: labels are scores"),
-        ({"include_for_metrics": ["inputs"]}, "include_for_metrics: 'inputs'"),
-        ({"batch_eval_metrics": True}, "batch_eval_metrics: a rank correlation"),
-        ({"eval_do_concat_batches": False}, "eval_do_concat_batches: predictions"),
-    ],
-)
-def test_what_would_do_nothing_is_refused(
-    values: dict[str, Any], message: str, models: dict[str, str], tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=f"^{message}") as caught:
-        make("bi-encoder", models["bert"], tmp_path, labelled(), **values)
-    assert "\n" not in str(caught.value)
 
 
 def test_labels_that_are_all_the_same_predict(models: dict[str, str], tmp_path: Path) -> None:
@@ -311,9 +284,3 @@ def test_training_in_bfloat16_scores_in_float32(kind: str, models: dict[str, str
     exact = expected(trainer, labelled(200))
     assert not np.allclose(scores, exact, rtol=0, atol=1e-5), "nothing was autocast"
     np.testing.assert_allclose(scores, exact, rtol=0.05, atol=0.1)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_loss_is_refused(kind: str, models: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^loss: 'mae' is none of "):
-        make(kind, models["bert"], tmp_path, loss="mae")
