@@ -100,7 +100,12 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     with progress:
         if not was_restarted():
             cut = describe_run_truncation(truncations)
-            for line in [*pool.describe(), *describe_gold(dev, tests), *cut]:
+            for line in [
+                *pool.describe(),
+                *describe_gold(dev, tests),
+                *cut,
+                *plan.describe(len(pairs), state.num_processes),
+            ]:
                 progress.say(line)
         scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, layout.gold_scratch)
 

@@ -3,6 +3,7 @@ train."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -102,6 +103,21 @@ class DistillationPlan:
         step0 = next(iter(self.models.values())).step0
         return {"resolved": by_model} | ({} if step0 is None else {"step0": step0.training | step0.encoder})
 
+    def describe(self, pairs: int, processes: int) -> list[str]:
+        """How long the trainings are, a line for each kind of encoder of each PLM."""
+        lines = []
+        for name, model in self.models.items():
+            for kind, encoder in sorted(model.encoders.items(), reverse=True):
+                training = encoder.training
+                batch, epochs = _batch_size(training, processes), float(training["num_train_epochs"])
+                pairs_read = pairs * (2 if training.get("both_orders") else 1)
+                steps = training.get("max_steps", -1)
+                steps = steps if steps > 0 else math.ceil(-(-pairs_read // batch) * epochs)
+                length = f"about {steps:,} steps of {batch} pairs ({epochs:g} epochs)"
+                how = f"learning rate {training['learning_rate']:g}, {resolve_precision(training['precision'])}"
+                lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
+        return lines
+
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
         """The plan for a pool of so many pairs: cross-encoders learn from a small one for more epochs."""
         if {"num_train_epochs", "max_steps"} & self.config.cross_encoder.training.keys():
@@ -112,9 +128,7 @@ class DistillationPlan:
                 training = encoder.training
                 orders = 2 if training["both_orders"] else 1
                 paper = paper_arguments("cross-encoder", self.config.distillation.task)["num_train_epochs"]
-                batch = processes * training["per_device_train_batch_size"]
-                batch *= training.get("gradient_accumulation_steps", 1)
-                epochs = fitted_epochs(paper, orders * pairs, batch)
+                epochs = fitted_epochs(paper, orders * pairs, _batch_size(training, processes))
                 fitted = replace(encoder, training=training | {"num_train_epochs": epochs})
                 models[name] = replace(model, encoders=model.encoders | {"cross-encoder": fitted})
         return replace(self, models=models)
@@ -202,6 +216,11 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
     if kind == "cross-encoder":
         return plan
     return replace(plan, pooling=model.pooling or config.bi_encoder.pooling, prompt=config.bi_encoder.prompt)
+
+
+def _batch_size(training: dict[str, Any], processes: int) -> int:
+    """Pairs of an optimiser step, of all processes."""
+    return int(processes * training["per_device_train_batch_size"] * training.get("gradient_accumulation_steps", 1))
 
 
 def _hidden_size(model: str) -> int:
