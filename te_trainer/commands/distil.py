@@ -146,5 +146,6 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         # the run is finished now, whatever becomes of its page; the same command writes a page that is missing
         write_page(root)
         print_results(results, metric.__name__)
-        folders = " and ".join(f"NAME/{kind}" for kind in plan.kinds)
+        kept = next(iter(results["final"].values()))
+        folders = " and ".join(f"NAME/{kind}" for kind in sorted(kept))
         print(f"{layout.page} tells more; the encoders are in {root}/{folders}.")

@@ -113,7 +113,7 @@ class DistillationPlan:
                 pairs_read = pairs * (2 if training.get("both_orders") else 1)
                 steps = training.get("max_steps", -1)
                 steps = steps if steps > 0 else math.ceil(-(-pairs_read // batch) * epochs)
-                length = f"about {steps:,} steps of {batch} pairs ({epochs:g} epochs)"
+                length = f"about {steps:,} steps of {batch} pairs, {epochs:g} epoch{'s' * (epochs != 1)}"
                 how = f"learning rate {training['learning_rate']:g}, {resolve_precision(training['precision'])}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines

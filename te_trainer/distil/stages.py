@@ -304,7 +304,11 @@ class DistillationStages:
         record, predictions = self.scorer.score(encoder)
         with scratch_folder(self.scorer.scratch) as scratch:
             probed = score_pairs(
-                encoder, self.probe.pairs, batch_tokens=self.config.distillation.batch_tokens, scratch=scratch
+                encoder,
+                self.probe.pairs,
+                precision=self.store.precision,
+                batch_tokens=self.config.distillation.batch_tokens,
+                scratch=scratch,
             )
         health = self.probe.health(probed, learnt)
         record |= {"health": health, "attempt": attempt}

@@ -148,8 +148,8 @@ def test_a_small_pool_is_learnt_for_more_epochs(
 def test_the_length_of_trainings_is_said(plms: dict[str, Path]) -> None:
     plan, _ = make(plms["base"], "--bi_encoder.max_steps", "7", "--distillation.precision", "float32")
     assert plan.fit(300, 1).describe(300, 1) == [
-        "base: each of 3 cross-encoders: about 95 steps of 32 pairs (5 epochs), learning rate 2e-05, float32",
-        "base: each of 3 bi-encoders: about 7 steps of 128 pairs (10 epochs), learning rate 5e-05, float32",
+        "base: each of 3 cross-encoders: about 95 steps of 32 pairs, 5 epochs, learning rate 2e-05, float32",
+        "base: each of 3 bi-encoders: about 7 steps of 128 pairs, 10 epochs, learning rate 5e-05, float32",
     ]
 
 
