@@ -32,17 +32,6 @@ def stream(count: int = 20) -> IterableDataset:
     return IterableDataset.from_generator(generate)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_list_of_dicts_trains_as_the_data_set_does(kind: str, models: dict[str, str], tmp_path: Path) -> None:
-    found = []
-    for pairs in (labelled(), list(labelled()), labelled().with_format("torch")):
-        trainer = make(kind, models["bert"], tmp_path, pairs, save_strategy="no")
-        trainer.train()
-        found.append(weights(trainer))
-    assert same(found[0], found[1])
-    assert same(found[0], found[2])
-
-
 class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return 4
@@ -56,7 +45,6 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
     assert trainer.train_dataset["label"][:] == labelled(4)["label"][:]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
@@ -75,8 +63,8 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
             "train_dataset: row 1: label is .0.5., which is no finite number",
         ),
         (rows(label="high"), "train_dataset: a column holds values of several types"),
-        (rows(label=5.0), "train_dataset: row 3: label is 5; loss '...' takes labels in .-1, 1.; scale them"),
-        (rows(label=-1.5), "train_dataset: row 3: label is -1.5; loss '...' takes labels"),
+        (rows(label=5.0), "train_dataset: row 3: label is 5; loss 'mse' takes labels in .-1, 1.; scale them"),
+        (rows(label=-1.5), "train_dataset: row 3: label is -1.5; loss 'mse' takes labels"),
         ([], "train_dataset: the dataset has no rows"),
         (labelled(4).select([]), "train_dataset: the dataset has no rows"),
         (["a", "b"], "train_dataset: row 1 is 'a' where a dict"),
@@ -97,11 +85,9 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
         ),
     ],
 )
-def test_what_cannot_be_trained_on_is_named(
-    kind: str, pairs: Any, message: str, models: dict[str, str], tmp_path: Path
-) -> None:
+def test_what_cannot_be_trained_on_is_named(pairs: Any, message: str, models: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"^{message}") as caught:
-        make(kind, models["bert"], tmp_path, pairs)
+        make("bi-encoder", models["bert"], tmp_path, pairs)
     assert "\n" not in str(caught.value)
 
 
@@ -132,20 +118,20 @@ def test_labels_that_a_loss_can_mean_are_taken(models: dict[str, str], tmp_path:
     make("cross-encoder", models["bert"], tmp_path, rows(label=-1.0))
     make("cross-encoder", models["bert"], tmp_path, rows(label=5.0), loss="mse")
     make("bi-encoder", models["bert"], tmp_path, rows(label=5.0), check_labels=False)
-    with pytest.raises(InputError, match=r"loss 'mse'"):
-        make("bi-encoder", models["bert"], tmp_path, rows(label=5.0))
+    with pytest.raises(InputError, match=r"row 3: label is 5; loss 'bce' takes labels"):
+        make("cross-encoder", models["bert"], tmp_path, rows(label=5.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_may_be_assigned_to_a_trainer(kind: str, models: dict[str, str], tmp_path: Path) -> None:
     settings = {"max_steps": 3, "save_strategy": "no", "learning_rate": 1e-3}
     found = []
-    for pairs in (labelled(), list(labelled())):
+    for pairs in (labelled(), list(labelled()), labelled().with_format("torch")):
         trainer = make(kind, models["bert"], tmp_path, labelled(8) if found else None, **settings)
         trainer.train_dataset = pairs
         trainer.train()
         found.append(weights(trainer))
-    assert same(*found)
+    assert same(found[0], found[1]) and same(found[0], found[2])
     trainer.eval_dataset = {"a": list(labelled(6)), "b": labelled(7)}
     trainer.train_dataset = stream()
     trainer.train()

@@ -9,20 +9,20 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from test_trainer_evaluation import make
-from test_training_loop import checkpoints, labelled
+from test_training_loop import checkpoints, curve_of, labelled
 from transformers import TrainerCallback, TrainingArguments
 
 from te_trainer.errors import InputError
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, CrossEncoderTrainingArguments
+from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 
 def trained(model: str, output: Path, dev: bool = True, **values: Any) -> tuple[Any, list[int], list[int]]:
-    """A trainer after two epochs of five steps, the steps at which it evaluated, and those of its checkpoints."""
+    """A trainer after two epochs of five batches, the steps at which it evaluated, and those of its checkpoints."""
     settings = {"num_train_epochs": 2, "save_total_limit": None, **values}
     trainer = make("bi-encoder", model, output, labelled(), labelled(8) if dev else None, **settings)
     trainer.train()
-    evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry]
-    return trainer, evaluated, checkpoints(output)
+    return trainer, list(curve_of(trainer)), checkpoints(output)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,9 @@ def trained(model: str, output: Path, dev: bool = True, **values: Any) -> tuple[
     [
         ({}, [5, 10], [5, 10], True),
         ({"eval_steps": 4}, [4, 5, 8, 10], [4, 5, 8, 10], True),
+        # five batches an epoch, two to a step: the third step of an epoch has one
+        ({"eval_steps": 2, "gradient_accumulation_steps": 2}, [2, 3, 4, 6], [2, 3, 4, 6], True),
+        ({"eval_steps": 4, "eval_delay": 6}, [8, 10], [4, 5, 8, 10], True),
         ({"eval_strategy": "no"}, [], [10], False),
         ({"eval_strategy": "no", "save_strategy": "no"}, [], [], False),
         ({"eval_strategy": "epoch"}, [5, 10], [5, 10], True),
@@ -41,14 +44,20 @@ def trained(model: str, output: Path, dev: bool = True, **values: Any) -> tuple[
         ({"eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 4}, [5, 10], [4, 8, 10], False),
         ({"eval_steps": 4, "load_best_model_at_end": False}, [4, 5, 8, 10], [4, 5, 8, 10], False),
         ({"eval_steps": 4, "load_best_model_at_end": True}, [4, 5, 8, 10], [4, 5, 8, 10], True),
+        ({"dev": False}, [], [5, 10], False),
+        ({"dev": False, "save_strategy": "no"}, [], [], False),
+        ({"dev": False, "save_strategy": "epoch"}, [], [5, 10], False),
+        ({"dev": False, "save_strategy": "steps", "save_steps": 4}, [], [4, 8, 10], False),
     ],
 )
 def test_what_is_set_is_done(
     values: dict[str, Any], evaluated: list[int], saved: list[int], best: bool, models: dict[str, str], tmp_path: Path
 ) -> None:
+    """Never twice at one step."""
     trainer, *found = trained(models["bert"], tmp_path, **values)
     assert found == [evaluated, saved]
     assert trainer.args.load_best_model_at_end is best
+    assert all(Path(tmp_path, f"checkpoint-{step}", WHOLE_MARK).is_file() for step in saved)
 
 
 def test_an_evaluation_of_a_callback_stands_for_no_other(models: dict[str, str], tmp_path: Path) -> None:
@@ -64,12 +73,7 @@ def test_an_evaluation_of_a_callback_stands_for_no_other(models: dict[str, str],
     )
     trainer.train()
     assert len(Watch.found) == 5
-    assert [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry] == [3, 5]
-
-
-def test_evaluation_waits_for_eval_delay(models: dict[str, str], tmp_path: Path) -> None:
-    _, evaluated, _ = trained(models["bert"], tmp_path, eval_steps=4, eval_delay=6)
-    assert evaluated == [8, 10]
+    assert list(curve_of(trainer)) == [3, 5]
 
 
 def test_the_best_may_be_the_least(models: dict[str, str], tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ def test_the_best_may_be_the_least(models: dict[str, str], tmp_path: Path) -> No
         eval_steps=1, learning_rate=1e-3,
     )  # fmt: skip
     trainer.train()
-    curve = {entry["step"]: entry["eval_distance"] for entry in trainer.state.log_history if "eval_distance" in entry}
+    curve = curve_of(trainer, "eval_distance")
     assert trainer.state.best_global_step == min(curve, key=lambda step: curve[step])
     assert trainer.state.best_metric == min(curve.values())
 

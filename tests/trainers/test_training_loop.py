@@ -26,7 +26,6 @@ from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
-from te_trainer.models.precision import resolve_precision
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
@@ -111,6 +110,11 @@ def without_dropout(encoder: Encoder) -> Encoder:
     return encoder
 
 
+def curve_of(trainer: Any, metric: str = "eval_spearman") -> dict[int, float]:
+    """What a trainer measured, by the step."""
+    return {entry["step"]: entry[metric] for entry in trainer.state.log_history if metric in entry}
+
+
 def checkpoints(folder: Path) -> list[int]:
     return sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*"))
 
@@ -127,6 +131,16 @@ class At(TrainerCallback):
     ) -> None:
         if state.global_step + 1 == self.step:
             self.action(kwargs["model"])
+
+
+class Gradients(TrainerCallback):
+    """The gradients of each step."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Tensor]] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.found.append({name: weight.grad.clone() for name, weight in kwargs["model"].named_parameters()})
 
 
 class Killed(BaseException):
@@ -146,15 +160,6 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(
     kind: str, pairs: int, model: str, tmp_path: Path
 ) -> None:
     """transformers takes a custom loss for already scaled, which would make them four times too large."""
-
-    class Gradients(TrainerCallback):
-        def __init__(self) -> None:
-            self.found: list[dict[str, torch.Tensor]] = []
-
-        def on_pre_optimizer_step(
-            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-        ) -> None:
-            self.found.append({name: weight.grad.clone() for name, weight in kwargs["model"].named_parameters()})
 
     found = []
     for batch, accumulation in ((16, 1), (4, 4)):
@@ -238,21 +243,6 @@ def test_the_first_round_follows_from_the_seed(kind: str, model: str, tmp_path: 
     assert same(found[0], found[1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_encoder_trained_in_bfloat16_scores_in_float32_afterwards(kind: str, model: str, tmp_path: Path) -> None:
-    """accelerate wraps the forward pass of the model itself in autocast."""
-    encoder = load(kind, model)
-    trainer = trainer_of(encoder, tmp_path, labelled(), bf16=True, num_train_epochs=1)
-    trainer.train()
-    trainer.save_model(str(tmp_path / "saved"))
-    assert all(
-        weight.dtype == torch.float32 for weight in encoder.model.state_dict().values() if weight.is_floating_point()
-    )
-    np.testing.assert_array_equal(
-        score_pairs(encoder, labelled()), score_pairs(load(kind, str(tmp_path / "saved")), labelled())
-    )
-
-
 # ------------------------------------------------------------ the order of examples
 
 
@@ -290,66 +280,6 @@ def test_every_epoch_trains_each_example_once_in_an_order_of_its_own(kind: str, 
 # ------------------------------------------------------------ evaluation and checkpoints
 
 
-class Diary(TrainerCallback):
-    """The steps at which a trainer evaluated and saved."""
-
-    def __init__(self) -> None:
-        self.evaluated: list[int] = []
-        self.saved: list[int] = []
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.evaluated.append(state.global_step)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.saved.append(state.global_step)
-
-
-@pytest.mark.parametrize(
-    ("kind", "eval_steps", "expected"),
-    [("bi-encoder", 4, [4, 5, 8, 10, 12, 15]), ("cross-encoder", 5, [5, 10, 15])],
-)
-def test_evaluation_comes_every_few_steps_and_at_each_epochs_end(
-    kind: str, eval_steps: int, expected: list[int], model: str, tmp_path: Path
-) -> None:
-    """Never twice at one step, a checkpoint with each."""
-    diary = Diary()
-    dev = labelled(8)
-    trainer = trainer_of(
-        load(kind, model), tmp_path, labelled(), dev, callbacks=[diary], num_train_epochs=3, eval_steps=eval_steps
-    )
-    trainer.train()
-    assert diary.evaluated == expected
-    assert diary.saved == expected
-    assert checkpoints(tmp_path) == expected
-    assert [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry] == expected
-
-
-def test_evaluation_at_an_epochs_end_counts_optimiser_steps(model: str, tmp_path: Path) -> None:
-    """Five batches an epoch, two to a step: the third step of an epoch has one."""
-    diary = Diary()
-    trainer = trainer_of(
-        load("bi-encoder", model),
-        tmp_path,
-        labelled(),
-        labelled(8),
-        callbacks=[diary],
-        eval_steps=2,
-        gradient_accumulation_steps=2,
-    )
-    trainer.train()
-    assert diary.evaluated == diary.saved == [2, 3, 4, 6]
-
-
-@pytest.mark.parametrize(("strategy", "expected"), [("no", []), ("epoch", [5, 10]), ("steps", [4, 8, 10])])
-def test_without_a_dev_set_nothing_is_evaluated(strategy: str, expected: list[int], model: str, tmp_path: Path) -> None:
-    diary = Diary()
-    encoder = load("bi-encoder", model)
-    trainer_of(encoder, tmp_path, labelled(), callbacks=[diary], save_strategy=strategy, save_steps=4).train()
-    assert diary.evaluated == []
-    assert diary.saved == checkpoints(tmp_path) == expected
-    assert all(Path(tmp_path, f"checkpoint-{step}", WHOLE_MARK).is_file() for step in expected)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_checkpoint_by_dev_is_loaded_at_the_end(kind: str, model: str, tmp_path: Path) -> None:
     """Gold is what the encoder says at first and labels are the opposite, so that dev falls from the start."""
@@ -360,7 +290,7 @@ def test_the_best_checkpoint_by_dev_is_loaded_at_the_end(kind: str, model: str, 
     train = pairs.remove_columns("label").add_column("label", gold.min() + gold.max() - gold)
     trainer = trainer_of(encoder, tmp_path, train, dev, eval_steps=4, save_total_limit=2, per_device_eval_batch_size=16)
     trainer.train()
-    curve = {entry["step"]: entry["eval_spearman"] for entry in trainer.state.log_history if "eval_spearman" in entry}
+    curve = curve_of(trainer)
     best, last = max(curve, key=lambda step: curve[step]), max(curve)
     assert best < last
     assert curve[best] > curve[last] + 0.01
@@ -437,7 +367,7 @@ def test_checkpoints_that_score_all_pairs_the_same_are_ranked_too(kind: str, mod
     callbacks = [At(8, awake)]
     trainer = trainer_of(constant(encoder), tmp_path, pairs, pairs, callbacks=callbacks, eval_steps=3, logging_steps=1)
     trainer.train()
-    curve = {entry["step"]: entry["eval_spearman"] for entry in trainer.state.log_history if "eval_spearman" in entry}
+    curve = curve_of(trainer)
     assert [curve[step] for step in (3, 5, 6)] == [0, 0, 0]
     assert max(curve[9], curve[10]) > 0
     assert trainer.state.best_global_step == max((9, 10), key=lambda step: curve[step])
@@ -453,9 +383,18 @@ def test_gold_that_orders_nothing_is_refused(model: str, tmp_path: Path) -> None
 # ------------------------------------------------------------ resuming
 
 
-@pytest.mark.parametrize(("kind", "accumulation"), [("bi-encoder", 1), ("cross-encoder", 1), ("cross-encoder", 2)])
-def test_resuming_within_the_second_epoch_changes_no_bit(
-    kind: str, accumulation: int, model: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "eval_steps", "values", "killed_at", "last_whole"),
+    [
+        ("bi-encoder", 4, {}, 10, 8),
+        ("cross-encoder", 4, {}, 10, 8),
+        ("cross-encoder", 4, {"gradient_accumulation_steps": 2}, 10, 8),
+        ("bi-encoder", 100, {}, 7, 5),  # between two epochs
+        ("cross-encoder", 4, {"official_adamw": True}, 10, 8),
+    ],
+)
+def test_resuming_changes_no_bit(
+    kind: str, eval_steps: int, values: dict[str, Any], killed_at: int, last_whole: int, model: str, tmp_path: Path
 ) -> None:
     """With dropout; the random state at the time of resuming plays no part."""
 
@@ -463,53 +402,31 @@ def test_resuming_within_the_second_epoch_changes_no_bit(
         return trainer_of(
             load(kind, model),
             tmp_path / name,
-            labelled(PAIRS * accumulation),
+            labelled(PAIRS * values.get("gradient_accumulation_steps", 1)),
             labelled(12),
             callbacks=list(callbacks),
             num_train_epochs=3,
-            eval_steps=4,
-            gradient_accumulation_steps=accumulation,
+            eval_steps=eval_steps,
+            **values,
         )
 
     whole = make("whole")
-    dropout = [module.p for module in whole.model.modules() if isinstance(module, torch.nn.Dropout)]
-    assert min(dropout) == 0.1
+    assert min(module.p for module in whole.model.modules() if isinstance(module, torch.nn.Dropout)) == 0.1
     whole.train()
-
     with pytest.raises(Killed):
-        make("killed", At(10, kill)).train()
+        make("killed", At(killed_at, kill)).train()
     last = last_whole_checkpoint(tmp_path / "killed")
-    assert last == str(tmp_path / "killed" / "checkpoint-8")
+    assert last == str(tmp_path / "killed" / f"checkpoint-{last_whole}")
     set_seed(12345)
     resumed = make("killed")
     resumed.train(resume_from_checkpoint=last)
 
     assert same(weights(resumed), weights(whole))
-    for step in (10, 12, 15):
+    assert checkpoints(tmp_path / "whole") == checkpoints(tmp_path / "killed")
+    for step in checkpoints(tmp_path / "whole"):
         files = [tmp_path / name / f"checkpoint-{step}" / "model.safetensors" for name in ("whole", "killed")]
         assert files[0].read_bytes() == files[1].read_bytes(), step
-    curves = [
-        [(entry["step"], entry["eval_spearman"]) for entry in trainer.state.log_history if "eval_spearman" in entry]
-        for trainer in (whole, resumed)
-    ]
-    assert curves[0] == curves[1]
-
-
-def test_resuming_at_an_epochs_end_changes_no_bit(model: str, tmp_path: Path) -> None:
-    def make(name: str, *callbacks: TrainerCallback) -> Any:
-        return trainer_of(
-            load("bi-encoder", model), tmp_path / name, labelled(), callbacks=list(callbacks), save_strategy="epoch"
-        )
-
-    whole = make("whole")
-    whole.train()
-    with pytest.raises(Killed):
-        make("killed", At(7, kill)).train()
-    last = last_whole_checkpoint(tmp_path / "killed")
-    assert last == str(tmp_path / "killed" / "checkpoint-5")
-    resumed = make("killed")
-    resumed.train(resume_from_checkpoint=last)
-    assert same(weights(resumed), weights(whole))
+    assert curve_of(resumed) == curve_of(whole)
 
 
 def test_a_checkpoint_cut_short_is_not_resumed_from(model: str, tmp_path: Path) -> None:
@@ -531,93 +448,43 @@ def test_a_checkpoint_cut_short_is_not_resumed_from(model: str, tmp_path: Path) 
 
 def test_the_last_whole_checkpoint_is_the_one_of_most_steps_with_the_mark(tmp_path: Path) -> None:
     assert last_whole_checkpoint(tmp_path / "absent") is None
-    for step in (9, 10, 200, 1000):
+    for step, expected in ((1000, None), (9, 9), (200, 200), (10, 200)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "model.safetensors").touch()
-        (folder / "trainer_state.json").touch()
-    assert last_whole_checkpoint(tmp_path) is None
-    for step, expected in ((9, 9), (200, 200), (10, 200)):
-        (tmp_path / f"checkpoint-{step}" / "checkpoint-is-whole").touch()
-        assert last_whole_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{expected}")
+        if expected is not None:
+            (folder / WHOLE_MARK).touch()
+        found = last_whole_checkpoint(tmp_path)
+        assert found == (None if expected is None else str(tmp_path / f"checkpoint-{expected}"))
 
 
 # ------------------------------------------------------------ precision
 
 
-@pytest.fixture
-def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-
-
 @pytest.mark.parametrize(
-    ("has", "expected"),
+    ("values", "hardware", "launcher", "expected"),
     [
-        ({}, "float32"),
-        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
-        ({"avx512_bf16": True}, "bfloat16"),
-        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
-    ],
-)
-def test_a_cpu_gets_bfloat16_where_it_has_units_for_it(
-    has: dict[str, bool], expected: str, cpu_only: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert resolve_precision() == expected
-    args = BiEncoderTrainingArguments()
-    assert (args.bf16, args.fp16, args.use_cpu) == (expected == "bfloat16", False, True)
-
-
-@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="the system does not list what its CPU has")
-def test_this_machines_cpu_is_recognised(cpu_only: None) -> None:
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    expected = "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
-    assert resolve_precision() == expected
-
-
-@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float16")])
-def test_a_gpu_gets_bfloat16_or_else_float16(native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=True: torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
-    assert resolve_precision() == expected
-
-
-@pytest.mark.parametrize(
-    ("values", "hardware", "expected"),
-    [
-        ({"precision": "float32"}, {"avx512_bf16": True}, "no"),
-        ({"precision": "bfloat16"}, {}, "bf16"),
-        ({"precision": "float32", "bf16": True}, {}, "bf16"),
-        ({"bf16": True}, {}, "bf16"),
+        ({}, {"avx512_bf16": True}, "no", "bf16"),
+        ({"precision": "float32"}, {"avx512_bf16": True}, "no", "no"),
+        ({"precision": "bfloat16"}, {}, "no", "bf16"),
+        ({"precision": "float32", "bf16": True}, {}, "no", "bf16"),
+        # what the launcher says goes before the hardware and behind the argument
+        ({}, {}, "bf16", "bf16"),
+        ({"precision": "float32"}, {}, "bf16", "no"),
     ],
 )
 def test_the_precision_of_a_training_can_be_overridden(
     values: dict[str, Any],
-    expected: str,
     hardware: dict[str, bool],
-    cpu_only: None,
+    launcher: str,
+    expected: str,
     model: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: hardware)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
     args = BiEncoderTrainingArguments(output_dir=str(tmp_path), **values)
     assert (args.bf16, args.fp16) == (expected == "bf16", False)
-    trainer = BiEncoderTrainer(model, args, labelled(4))
-    assert trainer.accelerator.mixed_precision == expected
-
-
-@pytest.mark.parametrize(("values", "expected"), [({}, "bf16"), ({"precision": "float32"}, "no")])
-def test_what_the_launcher_says_goes_before_the_hardware_and_behind_the_argument(
-    values: dict[str, Any],
-    expected: str,
-    cpu_only: None,
-    model: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """`accelerate launch --mixed_precision bf16` sets the variable."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    trainer = BiEncoderTrainer(model, BiEncoderTrainingArguments(output_dir=str(tmp_path), **values), labelled(4))
-    assert trainer.accelerator.mixed_precision == expected
+    assert BiEncoderTrainer(model, args, labelled(4)).accelerator.mixed_precision == expected
