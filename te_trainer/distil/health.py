@@ -63,17 +63,21 @@ class Probe:
         """Numbers of the rows of a pool that trainings see."""
         return np.setdiff1d(np.arange(pairs), self.rows) if self.held_out else np.arange(pairs)
 
-    def health(self, scores: np.ndarray, learnt: np.ndarray | None = None) -> dict[str, float | int]:
+    def health(
+        self, scores: np.ndarray, learnt: np.ndarray | None = None, first: np.ndarray | None = None
+    ) -> dict[str, float | int]:
         """The health of an encoder.
 
         Args:
             scores: Its scores of `pairs`, shape (n,).
             learnt: The labels that it learnt, shape (pairs of the pool,); None for the start.
+            first: The labels that the first cycle learnt, which are the start's; None for `learnt`.
 
         Returns:
             `std` and `distinct` of the scores of held-out pairs; `orders`, Spearman's correlation of the scores of both
             orders; `graded`, how often more edited sentences score lower; after a training also `agreement`,
-            Spearman's correlation with the labels, and `spread`, the ratio of the standard deviations.
+            Spearman's correlation with the labels, `start`, that with the first labels, and `spread`, the ratio of the
+            standard deviations.
         """
         count = len(self.rows)
         held_out, exchanged, graded = np.split(scores, [count, 2 * count])
@@ -87,6 +91,7 @@ class Probe:
         if learnt is not None:
             labels = learnt[self.rows]
             health["agreement"] = spearman(held_out, labels)
+            health["start"] = health["agreement"] if first is None else spearman(held_out, first[self.rows])
             health["spread"] = health["std"] / max(float(labels.std(dtype=np.float64)), 1e-12)
         return health
 

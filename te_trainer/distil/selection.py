@@ -104,21 +104,21 @@ def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:
     """
     if 0 in healths:
         return 0
-    return max(healths, key=lambda cycle: (healths[cycle]["agreement"], -cycle))
+    return max(healths, key=lambda cycle: (healths[cycle]["start"], -cycle))
 
 
 def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
     """Whether an encoder may be called as good as the bi-encoder that its PLM started from.
 
     With a dev set it scores at most `DEV_TOLERANCE` lower. Without one, its scores of held-out pairs must agree with
-    the labels that it learnt to `TRUSTED_AGREEMENT`: what agrees less may be better or worse, and nobody knows.
+    the start's to `TRUSTED_AGREEMENT`: what agrees less may be better or worse, and nobody knows.
 
     Args:
         record, start: Scores and health of both, as the run stored them.
     """
     if "dev" in start["scores"]:
         return bool(record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE)
-    return bool(record["health"].get("agreement", 1.0) >= TRUSTED_AGREEMENT)
+    return bool(record["health"].get("start", 1.0) >= TRUSTED_AGREEMENT)
 
 
 def agreement(one: np.ndarray, two: np.ndarray) -> float:

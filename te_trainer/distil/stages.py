@@ -310,7 +310,10 @@ class DistillationStages:
                 batch_tokens=self.config.distillation.batch_tokens,
                 scratch=scratch,
             )
-        health = self.probe.health(probed, learnt)
+        first = None
+        if learnt is not None:
+            first = self.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.models)
+        health = self.probe.health(probed, learnt, first)
         record |= {"health": health, "attempt": attempt}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")

@@ -110,6 +110,7 @@ def health_table(results: dict[str, Any], notes: Sequence[str] = ()) -> Table:
     """Each encoder's health and its training."""
     formats: dict[str, tuple[float, str]] = {
         "agreement": (100, "{:z.2f}"),
+        "start": (100, "{:z.2f}"),
         "std": (1, "{:.3f}"),
         "spread": (1, "{:.2f}"),
         "orders": (100, "{:z.2f}"),
@@ -127,7 +128,7 @@ def health_table(results: dict[str, Any], notes: Sequence[str] = ()) -> Table:
                     for key, (factor, shape) in formats.items()
                 ]
                 rows.append([name, f"{'kept: ' * kept}{cycle_title(cycle)}", kind, *cells])
-    columns = ["", "encoder", "agreement", "std", "spread", "orders", "edits", "steps", "loss"]
+    columns = ["", "encoder", "agreement", "with start", "std", "spread", "orders", "edits", "steps", "loss"]
     return _encoder_table(columns, rows, "health (without gold)", notes)
 
 
@@ -184,10 +185,10 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"({percent(start)}); distillation did not improve it."
                 )
             elif start is None and not scores["as_good_as_start"]:
-                agreement = dict(encoders_by_cycle(results["health"], name))[scores["cycle"]][kind]["agreement"]
+                agreement = dict(encoders_by_cycle(results["health"], name))[scores["cycle"]][kind]["start"]
                 lines.append(
                     f"{name}: nothing shows that the {kind} that was kept is as good as the start: on held-out pairs "
-                    f"its scores agree with the labels that it learnt to {percent(agreement)}. Compare both on pairs "
+                    f"its scores agree with the start's to {percent(agreement)}. Compare both on pairs "
                     "that you have scored yourself before you use it."
                 )
     return lines + describe_run_truncation(results.get("truncation", {}))

@@ -137,7 +137,7 @@ def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Pat
 
 
 def test_health_alone_keeps_the_start() -> None:
-    healths = {0: {"graded": 0.9}, 1: {"graded": 0.95, "agreement": 0.97}, 2: {"graded": 0.95, "agreement": 0.99}}
+    healths = {0: {"graded": 0.9}, 1: {"graded": 0.95, "start": 0.97}, 2: {"graded": 0.95, "start": 0.99}}
     assert healthiest_cycle(healths) == 0
     del healths[0]
     assert healthiest_cycle(healths) == 2
@@ -145,8 +145,8 @@ def test_health_alone_keeps_the_start() -> None:
 
 def test_what_may_be_called_as_good_as_the_start() -> None:
     start = {"scores": {"dev": 0.8}, "health": {}}
-    assert is_as_good_as_start({"scores": {"dev": 0.795}, "health": {"agreement": 0.1}}, start)
-    assert not is_as_good_as_start({"scores": {"dev": 0.78}, "health": {"agreement": 0.99}}, start)
+    assert is_as_good_as_start({"scores": {"dev": 0.795}, "health": {"start": 0.1}}, start)
+    assert not is_as_good_as_start({"scores": {"dev": 0.78}, "health": {"start": 0.99}}, start)
     start["scores"] = {}
-    assert is_as_good_as_start({"scores": {}, "health": {"agreement": 0.98}}, start)
-    assert not is_as_good_as_start({"scores": {}, "health": {"agreement": 0.81}}, start)
+    assert is_as_good_as_start({"scores": {}, "health": {"start": 0.98}}, start)
+    assert not is_as_good_as_start({"scores": {}, "health": {"start": 0.81}}, start)

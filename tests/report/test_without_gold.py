@@ -58,7 +58,10 @@ def test_health_holds_what_is_known_without_gold(root: Path, results: dict[str, 
             assert entry["steps"] == record["steps"]
             health = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))["health"]
             assert health.items() <= entry.items()
-            assert {"agreement", "spread"} <= health.keys()
+            assert {"agreement", "start", "spread"} <= health.keys()
+        if cycle == 1:
+            assert cross["start"] == cross["agreement"]  # it learns the start's labels
+            assert bi["start"] != bi["agreement"]
         assert bi["orders"] == pytest.approx(1, abs=1e-6)  # a cosine has no order
         assert bi["loss"] > 0
         assert "loss" not in cross  # it ended before the first log
@@ -80,7 +83,7 @@ def test_the_terminal_and_the_report_show_health(
     assert not has_scores(results)
     table = health_table(results)
     assert len(table.rows) == 5
-    assert all(len(row) == len(table.columns) == 9 for row in table.rows)
+    assert all(len(row) == len(table.columns) == 10 for row in table.rows)
     kept = {row[1]: row[0] for row in table.rows if row[0].startswith("kept")}
     assert kept == {kind: f"kept: cycle {entry['cycle']}" for kind, entry in results["final"]["tiny"].items()}
 
