@@ -75,8 +75,9 @@ class DistillationPlan:
         cycles: Number of cycles.
         precision: Arithmetic of labelling.
         commits: Commits of the Hub's models and data sets, by name.
-        selector: What chooses the cycle whose encoders are kept.
-        is_auto: Whether the start may be kept, and a student that has not learnt ends the cycles.
+        selector: What chooses the cycle whose encoders are kept. With `health`, a student that has not learnt ends the
+            cycles.
+        may_keep_start: Whether the start may be kept.
         held_out: Part of the pool that no training sees.
         keeps_all_cycles: Whether the encoders of all cycles stay until the run ends; `agreement` chooses when it has
             seen them all.
@@ -89,7 +90,7 @@ class DistillationPlan:
     precision: Precision
     commits: dict[str, dict[str, str]]
     selector: Selector
-    is_auto: bool
+    may_keep_start: bool
     held_out: float
     keeps_all_cycles: bool
 
@@ -152,7 +153,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     return DistillationPlan(
         config=config,
         selector=automatic if distillation.selection == "auto" else distillation.selection,
-        is_auto=is_auto,
+        may_keep_start=is_auto,
         held_out=HELD_OUT * is_auto if distillation.held_out is None else distillation.held_out,
         models={model.name: _plan_model(config, model, processes) for model in config.models},
         kinds=trained_kinds(config),

@@ -74,7 +74,7 @@ class DistillationStages:
         self.has_ensemble = len(self.models) > 1
         self.probe = Probe.draw(pairs, plan.held_out, self.config.seed)
         self.selection = Selection(
-            plan.selector, store, list(self.models), self.kinds, self.combine, may_keep_start=plan.is_auto
+            plan.selector, store, list(self.models), self.kinds, self.combine, may_keep_start=plan.may_keep_start
         )
         self.sentences: Dataset | None = None
         if self.config.step0 is not None:
@@ -142,13 +142,14 @@ class DistillationStages:
     def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> bool:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it.
 
-        Where selection is auto, a student that has not learnt is trained once more, with more epochs.
+        Where health decides, a student that has not learnt is trained once more, with more epochs.
 
         Returns:
-            Whether it may teach: it has learnt, or nobody asked.
+            Whether it may teach: it has learnt, or gold decides. A dev set may find that a student of a teacher that
+            has learnt little is better than the start, as in docs/selection.md.
         """
         key = EncoderKey(cycle, name, student)
-        attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.is_auto else 1))
+        attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.selector == "health" else 1))
         return any(self._train_once(key, attempt, labels) for attempt in attempts)
 
     def _train_once(self, key: EncoderKey, attempt: int, labels: np.ndarray) -> bool:
@@ -174,7 +175,7 @@ class DistillationStages:
         return self._may_teach(key)
 
     def _may_teach(self, key: EncoderKey) -> bool:
-        return not self.plan.is_auto or why_not_learnt(self.store.scores(key)["health"]) is None
+        return self.plan.selector != "health" or why_not_learnt(self.store.scores(key)["health"]) is None
 
     def end_cycle(self, cycle: int) -> None:
         """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""
