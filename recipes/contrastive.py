@@ -9,7 +9,7 @@ after an interruption, continues.
 import sys
 
 from te_trainer.commands.contrastive import main
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

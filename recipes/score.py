@@ -9,7 +9,7 @@ Whether the model is a bi-encoder or a cross-encoder is found out from its check
 import sys
 
 from te_trainer.commands.score import main
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main, again="begins from the start"))

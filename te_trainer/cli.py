@@ -9,7 +9,7 @@ from pathlib import Path
 
 from te_trainer.config.parsing import nearest
 from te_trainer.errors import InputError
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 
 JOBS = {
     "distil": "from unlabelled sentence pairs to a bi-encoder and a cross-encoder",

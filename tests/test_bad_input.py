@@ -22,7 +22,7 @@ from conftest import ROOT, SAMPLE, process_environment, run_recipe, save_tiny, t
 from forked import Forked, run_forked
 
 from te_trainer.files.atomic import PARTIAL
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.folder import LOCK
 
 SHORT = ["--distillation.cycles", "1", "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32"]

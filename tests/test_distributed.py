@@ -106,7 +106,7 @@ from pathlib import Path
 import torch
 
 import te_trainer.runs.training as training
-from te_trainer.runs.command import run_in_output_dir
+from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.config.commands import parse
 
 arguments = sys.argv[2:]

@@ -32,7 +32,7 @@ from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder, check_encoder, load_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.model_names import locate
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "score.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]

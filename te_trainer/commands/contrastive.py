@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from te_trainer.config.commands import parse_contrastive
 from te_trainer.config.schema import ContrastiveConfig
-from te_trainer.runs.command import run_in_output_dir
+from te_trainer.runs.folder import run_in_output_dir
 
 if TYPE_CHECKING:
     from te_trainer.contrastive.plan import ContrastivePlan

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import RunConfig
-from te_trainer.runs.command import run_in_output_dir
+from te_trainer.runs.folder import run_in_output_dir
 
 if TYPE_CHECKING:
     from te_trainer.distil.plan import DistillationPlan

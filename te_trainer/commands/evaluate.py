@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from te_trainer.config.commands import parse_evaluation
 from te_trainer.config.schema import EvaluationConfig
-from te_trainer.runs.command import run_in_output_dir
+from te_trainer.runs.folder import run_in_output_dir
 
 if TYPE_CHECKING:
     from te_trainer.runs.manifest import RunManifest

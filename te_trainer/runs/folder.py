@@ -1,4 +1,9 @@
-"""Who may write: one process locks an output folder or an output file; all ranks share a scratch folder."""
+"""The one life of an output folder, and who may write: one process locks an output folder or an output file; all ranks
+share a scratch folder.
+
+A command holds its folder, refuses to continue there with another configuration, writes `run.yaml` before it works and
+`results.json` when it is done. In between, what is done is what lies on the disk.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +12,49 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from te_trainer.distributed import process_state
+from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL, remove
 
+if TYPE_CHECKING:
+    from te_trainer.runs.manifest import RunManifest
+
+Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
+
 LOCK = ".lock"
+
+
+def run_in_output_dir(
+    config: Config,
+    work: Callable[[RunManifest[Config]], None],
+    make_plan: Callable[[Config, int], Any] | None = None,
+) -> bool:
+    """Let all ranks work in a configuration's output folder, which this run holds meanwhile; then they part."""
+    # imported here, so that --help and a wrong key answer at once
+    from te_trainer.files.disk_errors import disk_errors_as_input_error
+    from te_trainer.runs.commits import pin_begun
+    from te_trainer.runs.manifest import RunManifest
+    from te_trainer.runs.quiet import quiet_libraries
+
+    quiet_libraries()
+    root = Path(config.output_dir)
+    state = process_state(config.ddp_timeout)
+    with disk_errors_as_input_error(root), lock_run_dir(root) if state.is_main_process else contextlib.nullcontext():
+        state.wait_for_everyone()
+        manifest = RunManifest(root, config, state.num_processes, make_plan)
+        # what a section means may depend on its model
+        pin_begun(manifest.begun or {})
+        manifest.refuse_other_configuration()
+        work(manifest)
+    shutdown_process_group()
+    return bool(state.is_main_process)
 
 
 @contextlib.contextmanager

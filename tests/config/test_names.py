@@ -22,7 +22,7 @@ from te_trainer.evaluation.paper_tables import show_tables, write_tables
 from te_trainer.report import Table, print_results, write_report
 from te_trainer.report.run_tables import score_table
 from te_trainer.runs.checks import load_gold_sets
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.progress import RunProgress
 
 # What has a meaning in a terminal, in Markdown, HTML, LaTeX or a chart, and none in a name.

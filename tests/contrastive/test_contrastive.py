@@ -32,7 +32,7 @@ from te_trainer.files.atomic import remove
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "contrastive.py"
 FOLDER = ROOT / "recipes" / "contrastive"

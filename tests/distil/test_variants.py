@@ -26,7 +26,7 @@ from te_trainer.distil.combine import combine
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.seeds import training_seed
 from te_trainer.runs.training import Training

@@ -12,7 +12,7 @@ from conftest import ROOT, process_environment, tiny_arguments
 
 FAILING = """
 import os, sys, time
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 from te_trainer.errors import DivergedError, InputError
 
 how, ranks = sys.argv[1], sys.argv[2]

@@ -33,7 +33,7 @@ from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.metrics.bootstrap import interval, resampled
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.runs.command import run_command
+from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "evaluate_sts.py"
 TEST = SAMPLE / "test.tsv"

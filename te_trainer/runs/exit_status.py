@@ -1,0 +1,49 @@
+"""The exit status of every command, and one sentence instead of a stack trace where the user can fix the cause."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from te_trainer.distributed import is_first_to_fail
+from te_trainer.errors import DivergedError, InputError
+from te_trainer.escaping import printable
+
+DONE, FAILED, INPUT_REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(main: Callable[[], None], again: str = "continues") -> int:
+    """Run a command's main function.
+
+    Of the processes that one launcher started on a machine, the first that fails says why: the others fail in the same
+    way, or because it is gone.
+
+    Args:
+        again: What the same command does after an interruption.
+
+    Returns:
+        The exit status: 0 when the command is done, 2 for input that cannot be used, 1 when training diverged, 130 when
+        it was interrupted. Any other exception is a defect of ours and keeps its stack trace.
+    """
+    try:
+        main()
+    except InputError as error:
+        return _complain(str(error), INPUT_REFUSED)
+    except DivergedError as error:
+        return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain(f"interrupted; the same command {again}", INTERRUPTED, by_name=False)
+    except Exception:
+        if is_first_to_fail():
+            raise
+        return FAILED
+    return DONE
+
+
+def _complain(sentence: str, status: int, by_name: bool = True) -> int:
+    if is_first_to_fail():
+        rank = os.environ.get("RANK", "0")
+        where = f"rank {rank}: " if by_name and rank != "0" else ""
+        print(f"error: {where}{printable(sentence)}", file=sys.stderr)
+    return status
