@@ -44,11 +44,10 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     from te_trainer.models.precision import resolve_precision
     from te_trainer.report import print_contrastive_results
     from te_trainer.runs.checks import describe_gold, load_gold_sets
-    from te_trainer.runs.layout import truncation_record
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.saved import check_encoder_files
     from te_trainer.runs.scoring import Scorer
-    from te_trainer.runs.seeds import training_seed
+    from te_trainer.runs.training import training_seed
     from te_trainer.runs.truncation import describe_contrastive_truncation, read_truncations
 
     config, layout = manifest.config, manifest.layout
@@ -74,7 +73,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
         count_contrastive_truncation(plan, layout.sentences, config.seed)
     state.wait_for_everyone()
     counts, sentences = SentenceManifest.load(layout.sentences)
-    truncations = read_truncations(truncation_record(layout.sentences))
+    truncations = read_truncations(layout.sentences)
 
     ################
     # Scores, training, scores

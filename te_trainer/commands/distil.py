@@ -55,7 +55,6 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.report import print_results, write_page, write_report
     from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
     from te_trainer.runs.finished import refuse_missing_encoders
-    from te_trainer.runs.layout import truncation_record
     from te_trainer.runs.progress import RunProgress
     from te_trainer.runs.scoring import Scorer
     from te_trainer.runs.store import RunStore
@@ -91,7 +90,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(layout.pool)
     plan = plan.fit(pool.num_rows, manifest.processes)
-    truncations = read_truncations(truncation_record(layout.pool))
+    truncations = read_truncations(layout.pool)
 
     ################
     # Cycles

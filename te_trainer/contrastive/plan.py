@@ -21,19 +21,12 @@ TRAINER_KEYS = ("temperature", "span", "mlp_head", "both_views")  # of the secti
 
 @dataclass(frozen=True)
 class ContrastivePlan:
-    """How contrastive training makes a bi-encoder of a plain PLM.
+    """How contrastive training makes a bi-encoder of a plain PLM."""
 
-    Args:
-        start: Checkpoint of the PLM.
-        section: The section, in which `precision` and `prompt` may be a run's.
-        processes: Number of processes.
-        training: Keyword arguments of the training arguments.
-    """
-
-    start: Checkpoint
-    section: ContrastiveTrainingConfig
+    start: Checkpoint  # of the PLM
+    section: ContrastiveTrainingConfig  # in which `precision` and `prompt` may be a run's
     processes: int
-    training: dict[str, Any]
+    training: dict[str, Any]  # keyword arguments of the training arguments
 
     @property
     def encoder(self) -> dict[str, Any]:
@@ -53,13 +46,7 @@ class ContrastivePlan:
     def check(self) -> None:
         """Refuse what cannot be trained."""
         section, model = self.section, self.start.name
-        BiEncoder.check(
-            self.start,
-            section.pooling,
-            max_length=section.max_length,
-            prompt=section.prompt,
-            section="contrastive.",
-        )
+        BiEncoder.check(self.start, **self.encoder, section="contrastive.")
         if self.start.is_decoder and section.pooling == "cls":
             raise InputError(
                 f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "

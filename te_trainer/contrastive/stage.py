@@ -13,11 +13,10 @@ from te_trainer.data import SentenceManifest
 from te_trainer.distributed import on_main_process
 from te_trainer.files.atomic import write_text
 from te_trainer.models import BiEncoder
-from te_trainer.runs.layout import truncation_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
 from te_trainer.runs.training import Training
-from te_trainer.runs.truncation import count_truncation, read_truncations
+from te_trainer.runs.truncation import Truncation, count_once, count_truncation
 
 
 def contrastive_training(
@@ -47,9 +46,9 @@ def score_once(
 
 def count_contrastive_truncation(plan: ContrastivePlan, folder: Path, seed: int) -> None:
     """Count what contrastive training cuts of its sentences, unless that is known."""
-    file = truncation_record(folder)
-    if not read_truncations(file):
-        _, sentences = SentenceManifest.load(folder)
-        length = plan.section.max_length
-        count = count_truncation(sentences, "bi-encoder", plan.start.tokenizer, length, plan.prompt_text, seed)
-        write_text(file, json.dumps({"bi-encoder": count}, indent=2) + "\n")
+
+    def count() -> Truncation:
+        sentences, length = SentenceManifest.load(folder)[1], plan.section.max_length
+        return count_truncation(sentences, "bi-encoder", plan.start.tokenizer, length, plan.prompt_text, seed)
+
+    count_once(folder, lambda: {"bi-encoder": count()})

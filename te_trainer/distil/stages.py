@@ -32,9 +32,8 @@ from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
-from te_trainer.runs.seeds import training_seed
 from te_trainer.runs.store import RunStore
-from te_trainer.runs.training import Training
+from te_trainer.runs.training import Training, training_seed
 
 # A student that has not learnt is trained once more, for so many times the epochs.
 ATTEMPTS = (1, 3)

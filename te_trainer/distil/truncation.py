@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distil.plan import DistillationPlan
-from te_trainer.files.atomic import write_text
+from te_trainer.distil.plan import DistillationPlan, ModelPlan
 from te_trainer.models import Checkpoint
-from te_trainer.runs.layout import RunLayout, truncation_record
-from te_trainer.runs.truncation import Truncation, count_truncation, read_truncations
+from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.truncation import Truncation, count_once, count_truncation
 
 
 def count_run_truncation(plan: DistillationPlan, layout: RunLayout) -> None:
@@ -19,22 +17,19 @@ def count_run_truncation(plan: DistillationPlan, layout: RunLayout) -> None:
 
     The file holds the records by PLM, and by kind of encoder or `step0`.
     """
-    file = truncation_record(layout.pool)
-    if read_truncations(file):
-        return
-    _, pairs = PoolManifest.load(layout.pool)
 
     @cache
     def count(start: Checkpoint, kind: Kind, max_length: int, prompt: str, of_step0: bool = False) -> Truncation:
-        texts = SentenceManifest.load(layout.sentences)[1] if of_step0 else pairs
+        texts = (SentenceManifest.load(layout.sentences) if of_step0 else PoolManifest.load(layout.pool))[1]
         return count_truncation(texts, kind, start.tokenizer, max_length, prompt, plan.config.seed)
 
-    truncations: dict[str, dict[str, Truncation]] = {}
-    for model in plan.models.values():
-        truncations[model.name] = entry = {}
+    def count_model(model: ModelPlan) -> dict[str, Truncation]:
+        entry = {}
         if (step0 := model.step0) is not None:
             length = step0.section.max_length
             entry["step0"] = count(step0.start, "bi-encoder", length, step0.prompt_text, of_step0=True)
         for kind, encoder in model.encoders.items():
             entry[kind] = count(encoder.start, kind, encoder.max_length, encoder.prompt_text)
-    write_text(file, json.dumps(truncations, indent=2) + "\n")
+        return entry
+
+    count_once(layout.pool, lambda: {name: count_model(model) for name, model in plan.models.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from te_trainer.distil.combine import combine
 from te_trainer.distributed import process_state
 from te_trainer.evaluation.models import ScoredModel, distinct_members
 from te_trainer.evaluation.sets import TaskSet
-from te_trainer.files.atomic import atomic_folder, write_text
+from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import damage_as_input_error
 from te_trainer.models import load_encoder
 from te_trainer.runs.commits import hub_commits
@@ -27,7 +26,7 @@ from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import predict
-from te_trainer.runs.truncation import count_truncation, describe_truncation, read_truncations
+from te_trainer.runs.truncation import count_once, count_truncation, describe_truncation, read_truncations
 
 
 def begin_or_continue(manifest: RunManifest[EvaluationConfig], models: list[ScoredModel], sets: list[TaskSet]) -> None:
@@ -50,7 +49,7 @@ def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], prog
     members = distinct_members(models)
     progress.total = len(members)
     state = process_state()
-    truncated = truncations(root)
+    truncated = read_truncations(root)
     for member in members:
         progress.say(member.describe())
         if truncated.get(member.name, {}).get("cut"):
@@ -71,21 +70,20 @@ def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], prog
 
 def count_truncations(root: Path, models: list[ScoredModel], sets: list[TaskSet]) -> None:
     """Count what each checkpoint cuts of all sets together, unless that is known."""
-    if truncations(root):
-        return
-    pairs = dict.fromkeys(pair for task in sets for pair in zip(task.gold.sentence1, task.gold.sentence2, strict=True))
-    columns = Dataset.from_dict({"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
-    counts = {}
-    for member in distinct_members(models):
-        prompt = member.checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
-        tokenizer = member.checkpoint.tokenizer
-        counts[member.name] = count_truncation(columns, member.kind, tokenizer, member.max_length, prompt)
-    write_text(RunLayout(root).truncation, json.dumps(counts, indent=2) + "\n")
 
+    def count() -> dict[str, Any]:
+        pairs = dict.fromkeys(
+            pair for task in sets for pair in zip(task.gold.sentence1, task.gold.sentence2, strict=True)
+        )
+        columns = Dataset.from_dict({"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
+        counts = {}
+        for member in distinct_members(models):
+            prompt = member.checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
+            tokenizer = member.checkpoint.tokenizer
+            counts[member.name] = count_truncation(columns, member.kind, tokenizer, member.max_length, prompt)
+        return counts
 
-def truncations(root: Path) -> dict[str, Any]:
-    """What was counted of each checkpoint, by its name; nothing where it was not."""
-    return read_truncations(RunLayout(root).truncation)
+    count_once(root, count)
 
 
 def predictions_of(root: Path, model: ScoredModel, sets: list[TaskSet]) -> list[np.ndarray]:

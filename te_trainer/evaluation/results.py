@@ -13,11 +13,12 @@ import numpy as np
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.evaluation.models import ScoredModel
 from te_trainer.evaluation.paper import paper_reference
-from te_trainer.evaluation.predictions import predictions_of, truncations
+from te_trainer.evaluation.predictions import predictions_of
 from te_trainer.evaluation.sets import TaskSet
 from te_trainer.metrics import TASK_METRICS
 from te_trainer.metrics.bootstrap import COVERED, RESAMPLES, interval, resampled
 from te_trainer.runs.environment import describe_environment
+from te_trainer.runs.truncation import read_truncations
 
 # What the metrics are called in MTEB's results, where that is something else than here.
 MTEB_KEYS = {"average_precision": "ap"}
@@ -69,7 +70,7 @@ def collect(root: Path, config: EvaluationConfig, models: list[ScoredModel], set
             {"task": task.gold.name, "title": task.title, "family": task.family, "pairs": len(task.gold)}
             for task in sets
         ],
-        "truncation": truncations(root),
+        "truncation": read_truncations(root),
         "bootstrap": {"resamples": RESAMPLES, "interval": COVERED / 100, "seed": config.seed},
         "environment": describe_environment("float32"),
     }

@@ -19,8 +19,7 @@ DISK_ERRORS: dict[int, tuple[str, tuple[str, ...]]] = {
         ("Disk quota exceeded", "Quota exceeded", "os error 122"),
     ),
     errno.EFBIG: (
-        "a file in {folder} would be larger than the system allows; raise the limit (ulimit -f), or take a disk that "
-        "holds larger files",
+        "a file in {folder} is larger than allowed; raise the limit (ulimit -f), or take another disk",
         ("File too large", "os error 27"),
     ),
     errno.EROFS: (
@@ -39,10 +38,7 @@ DISK_ERRORS: dict[int, tuple[str, tuple[str, ...]]] = {
         "a file or folder in {folder} may not be read or written (permission denied); change its mode",
         ("Permission denied", "os error 13)"),
     ),
-    errno.EPERM: (
-        "a file or folder in {folder} may not be changed (operation not permitted); make it your own",
-        (),
-    ),
+    errno.EPERM: ("a file or folder in {folder} may not be changed (operation not permitted); make it your own", ()),
 }
 # What torch.save, and numpy's and C++'s writers say when a file took less than it was given.
 CUT_SHORT = ("unexpected pos", "file write failed", "iostream error", "requested and")
@@ -79,10 +75,7 @@ def _sentence(error: Exception, root: Path, key: str) -> str | None:
     if root.exists() and shutil.disk_usage(root).free < SPACE_LEFT:
         return f"{key}: {DISK_ERRORS[errno.ENOSPC][0].format(folder=root)}"
     if any(words in str(link) for link in chain for words in CUT_SHORT):
-        return (
-            f"{key}: a file in {root} could not be written to its end; see whether the disk is full, or a quota or a "
-            "limit of file sizes (ulimit -f) is reached, make room"
-        )
+        return f"{key}: a file in {root} was cut short by a full disk, a quota or a limit (ulimit -f); make room"
     return None
 
 

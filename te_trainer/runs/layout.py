@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -55,11 +54,6 @@ class RunLayout:
         """A scratch folder for scores of the sets with gold scores."""
         return self.root / ".scratch-gold"
 
-    @property
-    def run_name(self) -> str:
-        """The run as loggers call it."""
-        return self.root.resolve().name
-
     # ------------------------------------------------------------ distil and contrastive
 
     @property
@@ -71,10 +65,6 @@ class RunLayout:
     def sentences(self) -> Path:
         """The sentences of contrastive training, what is known of them, and how many the encoder cuts."""
         return self.root / "sentences"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
 
     # ------------------------------------------------------------ distil
 
@@ -118,10 +108,6 @@ class RunLayout:
         """The labels of the last cycle's bi-encoder, which teaches none."""
         return self.root / "agreement" / name / "bi-encoder-labels"
 
-    def all_scores(self) -> Iterator[Path]:
-        """The scores of all trained encoders that are there."""
-        yield from sorted(self.root.glob("cycle-*/*/*-encoder.json"))
-
     # ------------------------------------------------------------ contrastive
 
     @property
@@ -134,11 +120,6 @@ class RunLayout:
         return self.root / "scores" / f"{part}.json"
 
     # ------------------------------------------------------------ evaluate
-
-    @property
-    def truncation(self) -> Path:
-        """How many texts each model cuts."""
-        return self.root / "truncation.json"
 
     @property
     def markdown_table(self) -> Path:
@@ -156,13 +137,3 @@ class RunLayout:
 def training_record(encoder: Path) -> Path:
     """How an encoder came to be, beside the encoder: steps, seconds, dev curve."""
     return encoder.with_name(f"{encoder.name}.training.json")
-
-
-def checkpoint_dir(encoder: Path) -> Path:
-    """Where the checkpoints of an encoder's training live until it is done."""
-    return encoder.with_name(f".training-{encoder.name}")
-
-
-def truncation_record(texts: Path) -> Path:
-    """How many texts of a pool or of sentences the encoders cut."""
-    return texts / "truncation.json"

@@ -51,17 +51,11 @@ TRAINING_SECTIONS = ("bi_encoder", "cross_encoder", "contrastive", "step0.contra
 
 
 class Fingerprint(NamedTuple):
-    """Something that a run stands on and that may not change while the run lasts.
+    """Something that a run stands on and that may not change while the run lasts."""
 
-    Args:
-        keys: Where `run.yaml` holds the fingerprint.
-        value: The fingerprint as it is now.
-        subject: Subject of the sentence "... changed since the run began", with its verb's auxiliary.
-    """
-
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # where `run.yaml` holds the fingerprint
     value: str | None
-    subject: str
+    subject: str  # of the sentence "... changed since the run began", with its verb's auxiliary
 
 
 class BatchSplit(NamedTuple):
@@ -84,9 +78,6 @@ class RunManifest(Generic[Config]):
     """The manifest of an output folder, which this process holds.
 
     Args:
-        root: Output folder.
-        config: Configuration of the command that runs now.
-        processes: Number of processes that run it.
         make_plan: Works out what a configuration means for a number of processes; None of a command that trains
             nothing. A plan's attribute `resolved` holds the entries of `run.yaml` that say how its trainings are done.
 
@@ -161,8 +152,7 @@ class RunManifest(Generic[Config]):
             self.refuse_changes(fingerprints)
             if self.begun["config"] == config:
                 return
-            content = self.begun | {"config": config, "processes": self.processes}
-            content = _merge(content, self._resolved)
+            content = _merge(self.begun | {"config": config, "processes": self.processes}, self._resolved)
         write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
         self.begun = content
 
@@ -197,10 +187,10 @@ class RunManifest(Generic[Config]):
             )
 
     def _refuse_removed_cycles(self) -> None:
-        for scores in self.layout.all_scores():
-            if not scores.with_suffix("").is_dir():
+        for scores in sorted(self.root.glob("cycle-*/*/*-encoder.json")):
+            if not (encoder := scores.with_suffix("")).is_dir():
                 raise InputError(
-                    f"distillation.keep_cycles: {scores.with_suffix('')} was removed when its cycle was over, so not "
+                    f"distillation.keep_cycles: {encoder} was removed when its cycle was over, so not "
                     "all cycles can be kept any more; leave it at false, or name another output_dir"
                 )
 
@@ -274,8 +264,7 @@ def _nested(fingerprint: Fingerprint) -> dict[str, Any]:
     nested: Any = fingerprint.value
     for key in reversed(fingerprint.keys):
         nested = {key: nested}
-    result: dict[str, Any] = nested
-    return result
+    return dict(nested)
 
 
 def _merge(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:

@@ -22,14 +22,9 @@ LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no term
 
 
 class RunProgress:
-    """Progress of a whole run. The display is shown inside of a `with` block; lines are said before and after it too.
+    """Progress of a whole run, of `total` passes; only the first rank's is enabled.
 
-    Args:
-        enabled: False on every rank but the first, which then says nothing.
-
-    Attributes:
-        total: Work of the whole run, in passes.
-        stage: Title of the current stage.
+    The display is shown inside of a `with` block; lines are said before and after it too.
     """
 
     def __init__(self, enabled: bool = True, console: Console | None = None) -> None:

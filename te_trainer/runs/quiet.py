@@ -6,6 +6,12 @@ import logging
 import os
 import warnings
 
+# of whole runs: beginning of the sentence, category
+WARNINGS: list[tuple[str, type[Warning]]] = [
+    # datasets sorts by pyarrow
+    ("Specifying null_placement in SortOptions is deprecated", FutureWarning),
+]
+
 
 def quiet_libraries() -> None:
     """Turn down the libraries' progress bars, load reports and warnings, for this process."""
@@ -17,7 +23,8 @@ def quiet_libraries() -> None:
     if device_type() == "cpu":
         # DeepSpeed, where installed, looks for a device whenever a Trainer is made, and warns that there is none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    warnings.filterwarnings("ignore")
+    for message, category in WARNINGS:
+        warnings.filterwarnings("ignore", message, category)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -18,11 +18,7 @@ from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has.
-
-    Raises:
-        DamagedError: Names the file.
-    """
+    """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has."""
     again = {
         "delete": f"the folder {folder}",
         "then": "the run's command continues from the checkpoint before, or begins this training anew",
@@ -54,11 +50,7 @@ def _check_sizes(checkpoint: Path, **again: str) -> None:
 
 
 def check_encoder_files(folder: Path, **again: str) -> None:
-    """Refuse a saved encoder that was whole, and of which something is gone or cut.
-
-    Args:
-        folder: Folder of the encoder.
-        again: Arguments of `damage_as_input_error`: how to make the encoder again.
+    """Refuse a saved encoder that was whole, and of which something is gone or cut; `again` says how to make it again.
 
     Raises:
         DamagedError: Names the file.
@@ -82,19 +74,10 @@ def check_encoder_files(folder: Path, **again: str) -> None:
 
 
 def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str) -> np.ndarray:
-    """Read the labels that an encoder gave a pool.
-
-    Args:
-        folder: Folder of the labels.
-        expected: What their record must hold.
-        pairs: Number of pairs in the pool.
-        again: Arguments of `damage_as_input_error`: how to label again.
-
-    Returns:
-        float32, shape (pairs,).
+    """Read the labels that an encoder gave a pool, float32 of shape (pairs,).
 
     Raises:
-        DamagedError: One of their files is missing or damaged.
+        DamagedError: One of their files is missing or damaged; `again` says how to label again.
         InputError: Their record holds something else than what is expected.
     """
     with damage_as_input_error(folder, **again):

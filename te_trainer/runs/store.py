@@ -159,9 +159,8 @@ class RunStore:
     # ------------------------------------------------------------ how to fix it, for `damage_as_input_error`
 
     def how_to_train_again(self, key: EncoderKey) -> dict[str, str]:
-        encoder, scores = self.encoder_path(key), self.layout.scores(*key)
-        parts = {f"the folder {encoder}": encoder, f"the file {scores}": scores}
-        delete = " and ".join(text for text, path in parts.items() if path.exists())
+        parts = {"folder": self.encoder_path(key), "file": self.layout.scores(*key)}
+        delete = " and ".join(f"the {kind} {path}" for kind, path in parts.items() if path.exists())
         return {"delete": delete, "then": "the run's command trains it again"}
 
     def _how_to_label_again(self, key: EncoderKey) -> dict[str, str]:

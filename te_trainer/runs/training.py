@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
@@ -19,7 +21,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
 from te_trainer.compat import reset_accelerator_state
-from te_trainer.config.schema import Kind, LoraConfig
+from te_trainer.config.schema import KINDS, Kind, LoraConfig
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
@@ -28,7 +30,7 @@ from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
 from te_trainer.models.lora import ADAPTER_FILES, merge_saved, parameter_counts, peft_config
-from te_trainer.runs.layout import RunLayout, checkpoint_dir, training_record
+from te_trainer.runs.layout import training_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
 from te_trainer.trainers import (
@@ -53,15 +55,12 @@ class Training:
 
     Args:
         folder: Where the encoder goes; `NAME.training.json` beside it says how it came to be.
-        kind: Kind of the encoder.
         load: Loads the encoder as it starts. It is called once the training arguments are there: under ZeRO-3 they make
             `from_pretrained` put a part of the weights on each rank, so that no rank ever holds all of them. With LoRA
             it is called once more at the end.
         values: Keyword arguments of the training arguments.
         dev: The set by which the best checkpoint is kept; None keeps the last one.
-        metric: Metric of the dev set.
         seed: Seed of a new head, of the order of the pairs and of dropout.
-        progress: The run's display.
         run_dir: Output folder of the run; the loggers have their names from it.
         log_name: Name of the training for the loggers, with slashes; empty where the run has no other.
         attempt: Which of a student's trainings this is, from 1.
@@ -86,15 +85,14 @@ class Training:
     @property
     def checkpoint_dir(self) -> Path:
         """Where checkpoints lie until the training is done."""
-        return checkpoint_dir(self.folder)
+        return self.folder.with_name(f".training-{self.folder.name}")
 
     @property
     def record(self) -> Path:
-        """Steps, seconds and dev curve of a training that is done."""
         return training_record(self.folder)
 
     def read_record(self) -> dict[str, Any]:
-        """Read `record`; raises DamagedError."""
+        """Steps, seconds and dev curve of the training that is done; raises DamagedError."""
         return read_json(self.record, "steps", "seconds", then="the same command trains the encoder again")
 
     @property
@@ -175,10 +173,11 @@ class Training:
 
     def _train(self, pairs: Dataset) -> dict[str, Any]:
         """Train and save on all ranks, since each may hold a part of the model; returns what `record` will hold."""
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(RunLayout(self.run_dir).logs / self.log_name)
-        os.environ["WANDB_RUN_GROUP"] = RunLayout(self.run_dir).run_name
+        run_name = self.run_dir.resolve().name
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(self.run_dir / "logs" / self.log_name)
+        os.environ["WANDB_RUN_GROUP"] = run_name
         watch = _Watch(self.progress, self.metric.__name__, self.checkpoint_dir / "seconds")
-        arguments = self._arguments()
+        arguments = self._arguments("-".join(filter(None, [run_name, *self.log_name.split("/")])))
         encoder = self._start()
         trainer = TRAINERS[self.kind][0](
             encoder,
@@ -212,12 +211,11 @@ class Training:
         trainer.accelerator.free_memory()
         return record
 
-    def _arguments(self) -> TrainingArguments:
-        log_parts = [RunLayout(self.run_dir).run_name, *filter(None, self.log_name.split("/"))]
+    def _arguments(self, run_name: str) -> TrainingArguments:
         values = {
             "output_dir": str(self.checkpoint_dir),
             "seed": self.seed,
-            "run_name": "-".join(log_parts),
+            "run_name": run_name,
             "disable_tqdm": True,
             # a Trainer turns the libraries' messages up again, on every rank but the first by default
             "log_level": "error",
@@ -273,14 +271,17 @@ class Training:
             adapter.rmdir()
 
 
-class _Watch(TrainerCallback):
-    """Shows a training's progress, and counts its seconds over all processes that worked on it.
+def training_seed(seed: int, cycle: int, kind: Kind, model: int) -> int:
+    """The seed of one training: its head, order and dropout are drawn independently of all other trainings.
 
-    Args:
-        progress: The run's display.
-        metric: Name of the dev set's metric.
-        file: Holds the seconds up to the last checkpoint.
+    A sum would equal that of another run: 2021 and a later cycle, 2023 and an earlier one.
     """
+    state = np.random.SeedSequence((seed, cycle, KINDS.index(kind), model)).generate_state(1)
+    return int(state[0]) >> 1
+
+
+class _Watch(TrainerCallback):
+    """Shows a training's progress, and counts its seconds over all processes that worked on it, in a file."""
 
     def __init__(self, progress: RunProgress, metric: str, file: Path) -> None:
         self.progress = progress
@@ -319,11 +320,5 @@ def release_engine() -> None:
 
 def _finish_loggers(report_to: list[str] | str | None) -> None:
     """End the loggers' run, so that the next training begins one of its own."""
-    if "wandb" in (report_to or []):
-        import wandb
-
-        wandb.finish()
-    if "trackio" in (report_to or []):
-        import trackio
-
-        trackio.finish()
+    for logger in {"wandb", "trackio"}.intersection(report_to or []):
+        importlib.import_module(logger).finish()

@@ -6,7 +6,7 @@ Nothing behind the last token that is read changes a score: long texts that begi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from transformers import PreTrainedTokenizerBase
 
 from te_trainer.config.schema import Kind
 from te_trainer.data.digests import text_digest
+from te_trainer.files.atomic import write_text
 from te_trainer.models.tokenization import token_counts
 
+RECORD = "truncation.json"
 SAMPLE = 100_000  # rows that are tokenised at most; of more, so many are drawn
 BLOCK = 10_000  # rows in memory at a time
 LONGEST_TOKEN = 100  # characters of a text that are tokenised for each token that is read
@@ -56,21 +58,23 @@ def count_truncation(
     return {"max_length": max_length, "texts": texts, "cut": cut, "sampled": sampled, "share": cut / max(1, texts)}
 
 
-def read_truncations(file: Path) -> dict[str, Any]:
+def count_once(folder: Path, count: Callable[[], dict[str, Any]]) -> None:
+    """Write what is counted of the texts in a folder beside them, unless it is there."""
+    if not read_truncations(folder):
+        write_text(folder / RECORD, json.dumps(count(), indent=2) + "\n")
+
+
+def read_truncations(folder: Path) -> dict[str, Any]:
     """Read what was counted; nothing where it was not, or the file was cut: it is counted again then."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def describe_run_truncation(truncations: dict[str, dict[str, Truncation]]) -> list[str]:
-    """A line for each encoder of a run that cuts something, with the key that helps.
-
-    Args:
-        truncations: By PLM, and by kind of encoder or `step0`.
-    """
+    """A line for each encoder of a run that cuts something, by PLM, and by kind of encoder or `step0`."""
     keys = {"step0": "contrastive.max_length in the file of distillation.step0"}
     return [
         describe_truncation(f"{name}: {kind}", kind, entry, keys.get(kind, f"{kind.replace('-', '_')}.max_length"))
@@ -90,14 +94,7 @@ def describe_contrastive_truncation(truncations: dict[str, Truncation]) -> list[
 
 
 def describe_truncation(title: str, kind: str, counts: Truncation, key: str) -> str:
-    """What is cut, in a line.
-
-    Args:
-        title: What reads the texts.
-        kind: Kind of the encoder.
-        counts: What `count_truncation` returned.
-        key: Key of the configuration that sets the length.
-    """
+    """What is cut, in a line that begins with `title` and names the key of the configuration that sets the length."""
     texts = TEXTS.get(kind, TEXTS["bi-encoder"])
     share, numbers = f"{100 * counts['share']:.1f} %", f"{counts['cut']:,} of {counts['texts']:,}"
     counted = f"about {share} of the {texts} ({numbers} drawn)" if counts["sampled"] else f"{numbers} {texts} ({share})"

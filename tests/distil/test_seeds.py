@@ -16,8 +16,8 @@ from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer
-from te_trainer.runs.seeds import training_seed
 from te_trainer.runs.store import RunStore
+from te_trainer.runs.training import training_seed
 from te_trainer.trainers.sampler import ShuffledSampler
 
 

@@ -28,8 +28,7 @@ from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.progress import RunProgress
-from te_trainer.runs.seeds import training_seed
-from te_trainer.runs.training import Training
+from te_trainer.runs.training import Training, training_seed
 
 Run = Callable[..., Path]
 

@@ -109,7 +109,7 @@ def test_a_mount_is_named(tmp_path: Path, kind: str) -> None:
     [
         (errno.ENOSPC, "no disk space left in"),
         (errno.EDQUOT, "the disk quota in"),
-        (errno.EFBIG, "would be larger than the system allows"),
+        (errno.EFBIG, "is larger than allowed"),
         (errno.EROFS, "is on a disk that is mounted read-only"),
         (errno.EIO, "cannot be read or written (input/output error)"),
         (errno.ESTALE, "cannot be read or written (stale file handle)"),

@@ -122,14 +122,10 @@ def sentence_of_last(outcome: Outcome) -> str:
 
 DAMAGES = [
     (cut, "pool/pairs.arrow"),
-    (empty, "pool/pairs.arrow"),
-    (empty, "pool/pool.json"),
     (bend, "pool/pool.json"),
     (remove, "pool/pairs.arrow"),
-    (cut, f"{LABELS}/data-00000-of-00001.arrow"),
     (empty, f"{SECOND_LABELS}/data-00000-of-00001.arrow"),
     (cut, f"{CROSS_LABELS}/state.json"),
-    (bend, f"{CROSS_LABELS}/fingerprint.json"),
     (remove, f"{LABELS}/fingerprint.json"),
     (cut, "start/tiny/bi-encoder.json"),
     (empty, "cycle-1/tiny/cross-encoder.json"),
@@ -192,19 +188,18 @@ def test_a_damaged_file_of_step0_or_of_several_plms_is_named(
     assert after["final"]["ensemble"] == before["final"]["ensemble"]
 
 
-@pytest.mark.parametrize("damage", [cut, empty, bend])
-def test_damaged_results_are_named(run: Run, root: Path, finished: Path, damage: Callable[[Path], None]) -> None:
-    damage(root / "results.json")
+def test_damaged_results_are_named(run: Run, root: Path, finished: Path) -> None:
+    bend(root / "results.json")
     sentence = sentence_of(run(root))
     assert sentence == f"{root / 'results.json'} is damaged; delete it, and the run's command writes it again"
     follow(sentence, run, root, finished)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
-def test_a_run_file_that_was_cut_is_named(run: Run, root: Path, share: float) -> None:
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_run_file_that_was_cut_is_named(run: Run, root: Path, part: float) -> None:
     (root / "results.json").unlink()
     content = (root / "run.yaml").read_bytes()
-    (root / "run.yaml").write_bytes(content[: int(share * len(content))])
+    (root / "run.yaml").write_bytes(content[: int(part * len(content))])
     sentence = sentence_of(run(root))
     assert sentence.startswith(f"output_dir: {root} holds a run.yaml that is damaged")
     assert sentence.endswith(f"if {root} is a run's, delete it, and the same command begins from the start")
@@ -212,7 +207,7 @@ def test_a_run_file_that_was_cut_is_named(run: Run, root: Path, share: float) ->
 
 @pytest.mark.parametrize(
     ("kinds", "how"),
-    [(["bi-encoder", "cross-encoder"], "removed"), (["cross-encoder"], "cut"), (["bi-encoder"], "empty folder")],
+    [(["bi-encoder", "cross-encoder"], "removed"), (["cross-encoder"], "cut")],
 )
 def test_a_finished_run_whose_encoders_are_gone_says_so(
     run: Run, root: Path, finished: Path, kinds: list[str], how: str
@@ -220,10 +215,8 @@ def test_a_finished_run_whose_encoders_are_gone_says_so(
     for kind in kinds:
         if how == "cut":
             cut(root / "tiny" / kind / "model.safetensors")
-            continue
-        shutil.rmtree(root / "tiny" / kind)
-        if how == "empty folder":
-            (root / "tiny" / kind).mkdir()
+        else:
+            shutil.rmtree(root / "tiny" / kind)
     sentence = sentence_of(run(root))
     assert all(str(root / "tiny" / kind) in sentence for kind in kinds)
     assert str(root / "results.json") in sentence and "nothing to do" not in sentence
@@ -281,9 +274,6 @@ def test_labels_of_another_teacher_are_refused(run: Run, root: Path, finished: P
     follow(sentence, run, root, finished)
 
 
-DAMAGED_CHECKPOINTS = ["trainer_state.json", "optimizer.pt", "model.safetensors", "rng_state.pth"]
-
-
 @pytest.fixture(scope="module")
 def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was interrupted in its first training, behind its first checkpoint."""
@@ -305,7 +295,13 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
 
 @pytest.mark.parametrize(
     ("damage", "file"),
-    [(empty, "trainer_state.json"), *((how, file) for file in DAMAGED_CHECKPOINTS for how in (cut, remove))],
+    [
+        (empty, "trainer_state.json"),
+        (remove, "trainer_state.json"),
+        (cut, "optimizer.pt"),
+        (cut, "model.safetensors"),
+        (remove, "rng_state.pth"),
+    ],
 )
 def test_a_damaged_checkpoint_is_named(
     run: Callable[..., Outcome], interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
@@ -355,16 +351,15 @@ def test_a_best_checkpoint_that_is_gone_is_named(
     assert sentence.startswith(f"{best} is not there any more; delete the folder {checkpoints}, and ")
 
 
-@pytest.mark.parametrize("damage", [cut, remove])
 def test_a_damaged_encoder_of_a_cycle_is_named_and_trained_again(
-    run: Callable[..., Outcome], root: Path, finished: Path, damage: Callable[[Path], None]
+    run: Callable[..., Outcome], root: Path, finished: Path
 ) -> None:
     """Before it has labelled."""
     (root / "results.json").unlink()
     shutil.copytree(root / "tiny" / "cross-encoder", root / "cycle-2" / "tiny" / "cross-encoder")
     for path in ("cycle-2/tiny/cross-encoder-labels", "cycle-2/tiny/bi-encoder.json", "tiny"):
         remove(root / path)
-    damage(root / "cycle-2" / "tiny" / "cross-encoder" / "model.safetensors")
+    cut(root / "cycle-2" / "tiny" / "cross-encoder" / "model.safetensors")
     sentence = sentence_of_last(run(root))
     assert str(root / "cycle-2" / "tiny" / "cross-encoder") in sentence
     follow(sentence, run, root, finished)
