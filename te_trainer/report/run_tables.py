@@ -189,7 +189,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 lines.append(
                     f"{name}: nothing shows that the {kind} that was kept is as good as the start: on held-out pairs "
                     f"its scores agree with the start's to {percent(agreement)}. Compare both on pairs "
-                    "that you have scored yourself before you use it."
+                    "that you have scored yourself (te-trainer annotate) before you use it."
                 )
     return lines + describe_run_truncation(results.get("truncation", {}))
 
@@ -202,7 +202,7 @@ def selection_note(results: dict[str, Any], distillation: DistillationConfig) ->
     kept = {
         "last": "the last cycle is kept",
         "agreement": "the cycle is kept whose encoders agree best on the pool",
-        "auto": "the start is kept unless an encoder's health shows that it is better",
+        "auto": "the bi-encoder of the start is kept, and the cross-encoder that agrees best with it",
     }[distillation.selection]
     return (
         f"No gold score chose anything in this run, so the distillation was unsupervised: {kept}. "
