@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, process_environment, tiny_arguments
 
 FAILING = """
-import os, sys, time
+import os, signal, sys, time
 from te_trainer.runs.exit_status import run_command
 from te_trainer.errors import DivergedError, InputError
 
@@ -19,6 +19,7 @@ how, ranks = sys.argv[1], sys.argv[2]
 
 def main():
     if how == "interrupt":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
         print("begun", flush=True)
         time.sleep(60)
     if os.environ["RANK"] in ranks:
