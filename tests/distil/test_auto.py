@@ -109,6 +109,7 @@ def test_no_training_sees_a_held_out_pair(tiny: Path, tmp_path: Path) -> None:
     for name, more in (("all", ()), ("held out", ("--distillation.held_out", "0.4"))):
         arguments = tiny_arguments(tiny, tmp_path / name, *more, "--distillation.cycles", "1")
         arguments += ["--cross_encoder.per_device_train_batch_size", "1", "--cross_encoder.both_orders", "false"]
+        arguments += ["--cross_encoder.eval_steps", "40"]
         done = run_forked(JOB, arguments)
         assert done.returncode == 0, done.stderr
         steps[name] = results_of(tmp_path / name)["health"]["cycles"][0]["tiny"]["cross-encoder"]["steps"]
@@ -126,13 +127,14 @@ def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Pat
     rows = [f"{score:.6f}\t{one}\t{two}" for score, (one, two) in zip(scores.tolist(), pairs, strict=True)]
     (tmp_path / "gold.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]) + "\n", encoding="utf-8")
     spoilt = ["--bi_encoder.learning_rate", "0.05", "--distillation.students", "bi-encoder", "--data.test", "[]"]
-    for selection, cycles in (("auto", {0}), ("dev", {1, 2})):
+    spoilt += ["--distillation.cycles", "1"]
+    for selection, cycle in (("auto", 0), ("dev", 1)):
         output = tmp_path / selection
         more = ("--distillation.selection", selection, "--data.dev", str(tmp_path / "gold.tsv"), *spoilt)
         done = run_forked(JOB, tiny_arguments(tiny, output, *more))
         assert done.returncode == 0, done.stderr
         final = results_of(output)["final"]["tiny"]["bi-encoder"]
-        assert final["cycle"] in cycles
+        assert final["cycle"] == cycle
         assert final["as_good_as_start"] == (final["cycle"] == 0)
 
 
