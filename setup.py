@@ -22,6 +22,7 @@ CORE = [
     "matplotlib>=3.9,<4",
     "filelock>=3.13,<5",
     "pyyaml>=6,<7",
+    "pydantic>=2.10,<3",
     "huggingface-hub>=1.33,<3",
     "jinja2>=3.1,<4",
 ]

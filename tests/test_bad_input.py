@@ -322,7 +322,7 @@ def test_a_changed_configuration_is_refused_with_all_keys_that_differ(run: Run, 
         "seed": ("2021", "7"),
         "distillation.cycles": ("1", "3"),
         "bi_encoder.eval_steps": ("4.0", "8.0"),
-        "cross_encoder.learning_rate": ("None", "3e-05"),
+        "cross_encoder.learning_rate": ("2e-05", "3e-05"),
         "data.columns.sentence1": ("None", "question1"),
     }
     given = [part for key, (_, new) in changes.items() if "columns" not in key for part in (f"--{key}", new)]

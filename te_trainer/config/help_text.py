@@ -48,7 +48,7 @@ def help_text(command: type, full: bool) -> str:
 def _entry(key: Key, schema: type, full: bool) -> str:
     """A key with its meaning; with its type and its default, unless the meaning names all choices and the default."""
     text = key.help
-    if get_origin(key.type) is list and is_section(entry := get_args(key.type)[0]):
+    if get_origin(key.type) is list and is_section(entry := getattr(get_args(key.type)[0], "__origin__", None)):
         meanings = " ".join(f"{name}: {meaning}" for name, meaning in key_helps(entry).items())
         text += f" Keys of a mapping: {meanings if full else ', '.join(key_types(entry)) + '.'}"
     elif not full:

@@ -5,21 +5,22 @@ A command is a dataclass of `schema`. Its fields are keys; those that are datacl
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, TrainingConfig
+from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, ModelConfig, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, Key, trainer_keys
 from te_trainer.errors import InputError
 
@@ -33,7 +34,10 @@ def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: A
         # here, since nothing else needs it
         from te_trainer.config.help_text import help_text
 
-        print(help_text(command, full="--help-all" in help_wanted))
+        try:
+            print(help_text(command, full="--help-all" in help_wanted), flush=True)
+        except BrokenPipeError:  # as by | head; what is left goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0)
     schema: Any = command
     keys, values = keys_of(schema), dict(_flat(command, defaults))
@@ -50,9 +54,16 @@ def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: A
             if name not in keys:  # an entry of a mapping, such as data.columns.sentence1
                 name, _, entry = name.rpartition(".")
                 before = values.get(name)
-                given = {**(before if isinstance(before, dict) else {}), entry: _loaded(key, given)}
+                given = {**(before if isinstance(before, dict) else {}), entry: _loaded(key, {int}, given)}
             values[name] = convert(name, keys[name].type, given)
-    config: Config = _build(command, values)
+    config: Config = command()
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        owner: Any = getattr(config, section) if section else config
+        if not keys[key].of_trainer:
+            setattr(owner, name, value)
+        elif value is not None:
+            owner.training[name] = value
     return config
 
 
@@ -91,84 +102,40 @@ def _why_managed(section: Any, name: str, key: str) -> str | None:
     return f"{key} cannot be set: {reasons.get(name, reasons['push_to_hub'])}"
 
 
-def _build(schema: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """Make a dataclass of `schema`; what `values` do not hold keeps its default."""
-    arguments = {
-        name: _build(hint, values, f"{prefix}{name}.") if is_section(hint) else values[f"{prefix}{name}"]
-        for name, hint in key_types(schema).items()
-        if is_section(hint) or f"{prefix}{name}" in values
-    }
-    if issubclass(schema, TrainingConfig):
-        training = {name: values.get(f"{prefix}{name}") for name in trainer_keys()}
-        arguments["training"] = {name: value for name, value in training.items() if value is not None}
-    return schema(**arguments)
-
-
 def convert(key: str, hint: Any, value: Any) -> Any:
-    """A value of a file or of the command line as its type has it.
-
-    One entry may stand for a list of one, and a name for a mapping with that name alone.
+    """A value of a file or of the command line as its type has it; one entry may stand for a list of one.
 
     Raises:
         InputError: The value is of another type, or beyond its limits.
     """
+    kinds = _kinds(hint)
+    value = _loaded(key, kinds, value)
+    if kinds - {NoneType} == {list} and not isinstance(value, list | NoneType):
+        value = [value]
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        unknown = "unexpected_keyword_argument"
+        wrong = max(error.errors(), key=lambda each: each["type"] == unknown)  # the first, if none is an unknown key
+    location, given = wrong["loc"], wrong["input"]
+    if wrong["type"] == unknown:
+        name = str(location[-1])
+        raise InputError(nearest(f"{key}: unknown key '{name}'", name, list(key_types(ModelConfig))))
+    if kinds <= {list, dict, NoneType}:  # else the location names types, too
+        key = ".".join([key, *(str(name) for name in location if str(name).isidentifier())])
+    if given is None:
+        raise InputError(f"{key} is empty; give a value, or leave the key out")
+    reason = wrong["msg"].removeprefix("Value error, ")
+    shown = f"'{given[:200]}'" if isinstance(given, str) else str(given)[:200]
+    raise InputError(f"{key}: {reason[0].lower()}{reason[1:]}, got {shown}")
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """The plain types of a type: list of `list[str]`, int and None of `PositiveInt | None`."""
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
-        value = convert(key, parts[0], value)
-        wrong = next((limit.words for limit in parts[1:] if not limit.holds(value)), None)
-    elif kind in {Union, UnionType}:
-        return _convert_any(key, parts, value)
-    elif value is None:
-        raise InputError(f"{key} is empty; give a value, or leave the key out")
-    elif kind is list:
-        value = _loaded(key, value, "[", "{")
-        return [convert(key, parts[0], each) for each in (value if isinstance(value, list) else [value])]
-    elif is_section(kind):
-        return _convert_entry(key, kind, value)
-    elif kind is Literal:
-        wrong = None if value in parts else f"one of {', '.join(map(str, parts))}"
-    elif kind is dict:
-        value = _loaded(key, value, "{")
-        wrong = None if isinstance(value, dict) else "a mapping"
-        if parts and wrong is None:
-            value = {name: convert(f"{key}.{name}", parts[1], each) for name, each in value.items()}
-    else:
-        value = value if kind is str else _loaded(key, value)
-        value = float(value) if kind is float and type(value) is int else value
-        wrong = None if type(value) is kind else kind.__name__
-    if wrong is not None:
-        shown = f"'{value[:200]}'" if isinstance(value, str) else str(value)[:200]
-        raise InputError(f"{key}: expected {wrong}, got {shown}")
-    return value
-
-
-def _convert_any(key: str, kinds: Sequence[Any], value: Any) -> Any:
-    """A value as one of several types; a text stays one if it may, unless it is a list or a mapping."""
-    if value is None and NoneType in kinds:
-        return None
-    kinds = [kind for kind in kinds if kind is not NoneType]
-    if str in kinds and isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
-        return value
-    *first, last = sorted(kinds, key=lambda kind: kind is str)
-    for kind in first:
-        with contextlib.suppress(InputError):
-            return convert(key, kind, value)
-    return convert(key, last, value)
-
-
-def _convert_entry(key: str, schema: Any, value: Any) -> Any:
-    """An entry of a list, which is a mapping, or the value of its first key."""
-    known = key_types(schema)
-    entry = {next(iter(known)): value} if isinstance(value, str) else value
-    if not isinstance(entry, dict):
-        raise InputError(f"{key}: expected a name or a mapping, got {str(value)[:200]}")
-    for name in entry:
-        if name not in known:
-            raise InputError(nearest(f"{key}: unknown key '{name}'", str(name), list(known)))
-    for item in fields(schema):
-        if item.default is MISSING and item.name not in entry:
-            raise InputError(f"{key}: an entry lacks its key '{item.name}'")
-    return schema(**{name: convert(f"{key}.{name}", known[name], each) for name, each in entry.items()})
+        return _kinds(parts[0])
+    return set().union(*map(_kinds, parts)) if kind in {Union, UnionType} else {kind}
 
 
 class _Loader(yaml.SafeLoader):
@@ -183,6 +150,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(str(key.value))
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        return super().construct_object(node, deep=True)  # which refuses a node that holds itself
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -203,14 +173,15 @@ def _load_yaml(text: str) -> Any:
         raise ValueError(f"{line}is not YAML ({problem or ' '.join(str(error).split())[:200]}); correct it") from None
 
 
-def _loaded(key: str, value: Any, *marks: str) -> Any:
-    """A text as the YAML that it holds, where it begins with one of the marks, if there are any."""
-    if not isinstance(value, str) or not value.lstrip().startswith(marks or ""):
+def _loaded(key: str, kinds: set[Any], value: Any) -> Any:
+    """A text as the YAML that it holds, where its type is no text: a list or a mapping in brackets, or a number."""
+    if not isinstance(value, str):
         return value
     try:
-        return _load_yaml(value)
+        in_brackets = bool(kinds & {list, dict}) and value.lstrip().startswith(("[", "{"))
+        return _load_yaml(value) if in_brackets or (kinds & {int, float, bool} and str not in kinds) else value
     except ValueError as error:
-        if marks:
+        if in_brackets:
             raise InputError(f"{key}: {error}") from None
         return value
 

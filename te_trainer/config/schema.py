@@ -5,10 +5,10 @@ Nothing here imports torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up
@@ -29,31 +29,32 @@ SamplingStrategy = Literal["auto", "random", "group_by_length"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
 
 
-class Limit(NamedTuple):
-    words: str  # what a value must be beside its type, to follow "expected"
-    holds: Callable[[Any], bool]
+def _source(name: str) -> str:
+    if not can_be_looked_up(name):
+        raise ValueError(f"input should be a name of which no part has more than {LONGEST_FILE_NAME} bytes")
+    return name
 
 
-def _columns(*names: str) -> Limit:
-    return Limit(f"a mapping of {', '.join(names)} to column names", lambda columns: columns.keys() <= set(names))
+def _entry(entry: Any) -> Any:
+    if not isinstance(entry, str | dict):
+        raise ValueError("input should be a name or a mapping")
+    return {"bi_encoder": entry} if isinstance(entry, str) else entry
 
 
-PositiveInt = Annotated[int, Limit("a number of 1 or more", lambda value: value >= 1)]
-NonNegativeInt = Annotated[int, Limit("a number of 0 or more", lambda value: value >= 0)]
-PositiveFloat = Annotated[float, Limit("a number above 0", lambda value: 0 < value < math.inf)]
-DropoutRate = Annotated[float, Limit("a number from 0 to below 1", lambda value: 0 <= value < 1)]
-Seed = Annotated[int, Limit(f"a number from 0 to {2**31 - 1}", lambda value: 0 <= value < 2**31)]
-Seconds = Annotated[int, Limit(f"a number of seconds from 1 to {2**31 - 1}", lambda value: 1 <= value < 2**31)]
+PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seconds = Annotated[int, Field(ge=1, lt=2**31)]
 # A file, a folder, a repository or the name of a benchmark set.
-Source = Annotated[str, Limit(f"a name of which no part has more than {LONGEST_FILE_NAME} bytes", can_be_looked_up)]
+Source = Annotated[str, AfterValidator(_source)]
 # Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
 TRAINING_LIMITS: dict[str, Any] = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), PositiveInt | None),
     "gradient_accumulation_steps": PositiveInt | None,
     **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps"), PositiveFloat | None),
 }
-GoldColumns = Annotated[dict[str, str], _columns("sentence1", "sentence2", "score")]
-PairColumns = Annotated[dict[str, str], _columns("sentence1", "sentence2")]
+GoldColumns = dict[Annotated[str, Field(pattern="^(sentence1|sentence2|score)$")], str]
+PairColumns = dict[Annotated[str, Field(pattern="^(sentence1|sentence2)$")], str]
 
 
 # What keys mean that stand in several sections, where the section's docstring does not say it.
@@ -95,6 +96,8 @@ class ModelConfig:
     name: str = ""
     pooling: Pooling | None = None
     weight: PositiveFloat | None = None
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         self.cross_encoder = self.cross_encoder or self.bi_encoder
@@ -161,7 +164,7 @@ class DistillationConfig:
     students: Students = "both"
     combine: Combine = "mean"
     selection: Literal["auto", "dev", "last", "agreement"] = "auto"
-    held_out: Annotated[float, Limit("a number from 0 to below 0.5", lambda value: 0 <= value < 0.5)] | None = None
+    held_out: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     precision: Precision = "auto"
     batch_tokens: PositiveInt | None = None
     keep_cycles: bool = False
@@ -243,7 +246,7 @@ class LoraConfig:
 
     rank: PositiveInt | None = None
     alpha: PositiveInt | None = None
-    dropout: DropoutRate = 0.05
+    dropout: Rate = 0.05
     target_modules: list[str] | str = "all-linear"
     keep_adapter: bool = False
 
@@ -482,7 +485,7 @@ class RunConfig:
         report_to: Loggers: tensorboard, wandb, trackio. One run a stage, grouped by output folder.
     """
 
-    models: list[ModelConfig] = field(default_factory=list)
+    models: list[Annotated[ModelConfig, BeforeValidator(_entry)]] = field(default_factory=list)
     output_dir: str = "runs/trans-encoder"
     seed: Seed = 2021
     report_to: list[Logger] = field(default_factory=list)

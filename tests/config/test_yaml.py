@@ -20,6 +20,8 @@ REFUSED = {
     "digits": (BASE + "seed: " + "1" * 10_000, "is not YAML (Exceeds the limit"),
     "alias": (BASE + "seed: *nothing", "line 4 is not YAML (found undefined alias"),
     "key": (BASE + "? [a]\n: 1", "line 4 is not YAML (found unhashable key)"),
+    "itself": ("data: &data {pool: *data}\n", "line 1 is not YAML (found unconstructable recursive node)"),
+    "itself in a list": (BASE + "hub: &hub [*hub]\n", "line 4 is not YAML (found unconstructable recursive node)"),
 }
 
 
@@ -69,8 +71,8 @@ def test_a_file_that_cannot_be_meant_is_refused_with_its_line(file: Path, case: 
         (["--models", "[" * 500 + "]" * 500], "models: is not YAML (maximum recursion depth exceeded"),
         (["--models", "[{bi_encoder: a, name: b, name: c}]"], "models: line 1 is not YAML (the key 'name' stands"),
         (["--data", "{pool: a, pool: b}"], "data: line 1 is not YAML (the key 'pool' stands there twice)"),
-        (["--data", "other.yaml"], "data: expected a mapping, got 'other.yaml'"),
-        (["--seed", "1" * 10_000], "seed: expected int, got '111"),
+        (["--data", "other.yaml"], "data: input should be a valid dictionary, got 'other.yaml'"),
+        (["--seed", "1" * 10_000], "seed: input should be a valid integer, got '111"),
     ],
 )
 def test_a_value_of_the_command_line_is_refused_with_its_key(arguments: list[str], sentence: str) -> None:
@@ -80,9 +82,9 @@ def test_a_value_of_the_command_line_is_refused_with_its_key(arguments: list[str
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("hub: other.yaml", "hub: expected a mapping, got 'other.yaml'"),
+        ("hub: other.yaml", "hub: input should be a valid dictionary, got 'other.yaml'"),
         ("config: other.yaml", "unknown key 'config'; did you mean"),
-        ("seed: 2026-13-45", "seed: expected int, got '2026-13-45'"),
+        ("seed: 2026-13-45", "seed: input should be a valid integer, got '2026-13-45'"),
     ],
 )
 def test_a_value_of_a_file_is_refused(file: Path, line: str, sentence: str) -> None:
