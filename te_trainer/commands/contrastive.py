@@ -115,11 +115,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
 
 
 def collect(layout: RunLayout, training: dict[str, Any], precision: str) -> dict[str, Any]:
-    """`{"start": {"bi-encoder": SCORES}, "final": {"bi-encoder": SCORES}, "training", "seconds", "environment"}`.
-
-    Scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`, absent where there is no gold. The training
-    has its `steps` and the last `loss` that was logged.
-    """
+    """What `results.json` holds; scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`."""
     from te_trainer.files.records import read_json
     from te_trainer.runs.environment import describe_environment
 

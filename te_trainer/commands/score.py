@@ -129,9 +129,9 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     data = config.data
     named = {"sentences": data.sentences, "queries": data.queries}
     sources = {name: source for name, source in named.items() if source is not None}
-    reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split}
     if progress.enabled:
         for name, source in sources.items():
+            reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split}
             build_sentences([source], scratch / name, **reading, benchmark_folder=data.dir, key=f"data.{name}")
     process_state().wait_for_everyone()
     loaded = {name: SentenceManifest.load(scratch / name) for name in sources}
@@ -178,13 +178,11 @@ def load(config: ScoreConfig, key: str, texts: dict[str, Dataset], progress: Run
     from te_trainer.models import describe_encoder, load_encoder
     from te_trainer.runs.truncation import count_truncation, describe_truncation
 
-    if key == "model":
-        name, length_key = config.model, "max_length"
-        encoder = load_encoder(name, pooling=config.pooling, max_length=config.max_length, prompt=config.prompt)
-    else:
-        name, length_key = str(config.rerank), "max_length in its training"
-        encoder = load_encoder(name)
+    name = getattr(config, key)
+    how: dict[str, Any] = {"pooling": config.pooling, "max_length": config.max_length, "prompt": config.prompt}
+    encoder = load_encoder(name, **(how if key == "model" else {}))
     progress.say(f"{key}: {name}: {describe_encoder(encoder)}")
+    length_key = "max_length" if key == "model" else "max_length in its training"
     for title, pairs in texts.items() if progress.enabled else ():
         prompt = getattr(encoder, "prompt", "")
         counts = count_truncation(pairs, encoder.kind, encoder.tokenizer, encoder.max_length, prompt)

@@ -22,13 +22,7 @@ class DamagedError(InputError):
 def damage_as_input_error(path: Path, delete: str | None = None, then: str = WRITTEN_AGAIN) -> Iterator[None]:
     """Say in one sentence that a file of a run, which is read in this block, is missing or damaged.
 
-    Args:
-        path: The file, or the folder that was written as one.
-        delete: What is to be deleted, where that is more than the file.
-        then: What the command that began the run does after that.
-
-    Raises:
-        DamagedError: Names the file, and what to delete.
+    The DamagedError names what to delete, where that is more than the file, and what the run's command does then.
     """
     try:
         yield
@@ -42,15 +36,7 @@ def damage_as_input_error(path: Path, delete: str | None = None, then: str = WRI
 
 
 def read_json(path: Path, *keys: str, delete: str | None = None, then: str = WRITTEN_AGAIN) -> dict[str, Any]:
-    """Read a record that a run has written.
-
-    Args:
-        keys: Keys that it must hold.
-        delete, then: As for `damage_as_input_error`.
-
-    Raises:
-        DamagedError: It is missing or damaged.
-    """
+    """Read a record that a run has written and that must hold the keys; raises DamagedError."""
     with damage_as_input_error(path, delete, then):
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for key in keys:

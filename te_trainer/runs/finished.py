@@ -11,25 +11,18 @@ from te_trainer.config.schema import DistillationConfig, Kind
 from te_trainer.data import PoolManifest
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json
-from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What the output folder of a finished run of distillation says.
-
-    Args:
-        root: Output folder.
-        results: Content of `results.json`.
-        manifest: Content of `run.yaml`.
-        pool: Counts of the pool.
-    """
+    """What the output folder of a finished run of distillation says."""
 
     root: Path
-    results: dict[str, Any]
-    manifest: dict[str, Any]
+    results: dict[str, Any]  # `results.json`
+    manifest: dict[str, Any]  # `run.yaml`
     pool: PoolManifest
 
     @staticmethod
@@ -51,7 +44,6 @@ class FinishedRun:
 
     @property
     def names(self) -> list[str]:
-        """Names of the PLMs."""
         return [name for name in self.results["final"] if name != "ensemble"]
 
     @property
@@ -61,7 +53,6 @@ class FinishedRun:
 
     @property
     def cycles(self) -> list[int]:
-        """Numbers of the cycles."""
         return [entry["cycle"] for entry in self.results["cycles"]]
 
     @property
@@ -97,45 +88,42 @@ class FinishedRun:
         """Folder of a cycle's encoder, or of the one that was kept where `cycle` is None."""
         layout = self.layout
         folder = layout.kept_encoder(name, kind) if cycle is None else layout.encoder(cycle, name, kind)
-        if not (folder / "config.json").is_file():
-            if cycle is None:
-                raise InputError(f"{folder} holds no encoder; it was moved or removed after the run")
-            raise InputError(
-                f"hub.branch_per_cycle: {folder} holds no encoder; only runs with distillation.keep_cycles have those "
-                "of all cycles"
-            )
-        return folder
+        if (folder / "config.json").is_file():
+            return folder
+        if cycle is None:
+            raise InputError(f"{folder} holds no encoder; it was moved or removed after the run")
+        raise InputError(
+            f"hub.branch_per_cycle: {folder} holds no encoder; only runs with distillation.keep_cycles have all cycles'"
+        )
 
     def start_path(self, name: str) -> str:
         """The bi-encoder that a PLM's cycles started from, as a user names it."""
         if self.manifest.get("step0") is not None:
             return str(self.layout.encoder(0, name, "bi-encoder"))
-        return str(next(model for model in self.manifest["config"]["models"] if model["name"] == name)["bi_encoder"])
+        return str(self._model(name)["bi_encoder"])
 
     def start(self, name: str, kind: Kind) -> tuple[str, bool]:
         """The checkpoint that an encoder started from, without this machine's folders, and whether it is the Hub's."""
-        model = next(model for model in self.manifest["config"]["models"] if model["name"] == name)
+        model = self._model(name)
         key = kind.replace("-", "_")
         # a commit of the Hub is a whole SHA-1; of local weights there are shorter hashes
         on_hub = len(self.manifest["models"][name][key]) == 40
         return (split_revision(model[key])[0] if on_hub else Path(model[key].replace(":", "/")).name), on_hub
 
+    def _model(self, name: str) -> dict[str, Any]:
+        return next(model for model in self.manifest["config"]["models"] if model["name"] == name)
+
 
 def refuse_missing_encoders(layout: RunLayout, results: dict[str, Any]) -> None:
     """Refuse to call a run finished whose encoders are not there any more, or are damaged."""
-    kept = [
-        (name, kind, entry["cycle"])
-        for name, kinds in results["final"].items()
-        if name != "ensemble"
-        for kind, entry in kinds.items()
-    ]
     missing, delete = [], [layout.results]
-    for name, kind, cycle in kept:
-        encoder, of_cycle = layout.kept_encoder(name, kind), layout.encoder(cycle, name, kind)
-        if not _is_whole(encoder):
-            missing.append(encoder)
-            delete.append(encoder)
-            delete += [] if _is_whole(of_cycle) else [of_cycle, layout.scores(cycle, name, kind)]
+    for name, kinds in results["final"].items():
+        for kind, entry in kinds.items() if name != "ensemble" else ():
+            encoder, key = layout.kept_encoder(name, kind), EncoderKey(entry["cycle"], name, kind)
+            if not _is_whole(encoder):
+                missing.append(encoder)
+                delete.append(encoder)
+                delete += [] if _is_whole(layout.encoder(*key)) else [layout.encoder(*key), layout.scores(*key)]
     if missing:
         raise InputError(
             f"the run in {layout.root} is finished, but not whole any more: {' and '.join(map(str, missing))} was "

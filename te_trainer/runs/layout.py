@@ -10,16 +10,10 @@ from te_trainer.config.schema import Kind
 
 
 class EncoderKey(NamedTuple):
-    """An encoder of a run.
+    """An encoder of a run."""
 
-    Attributes:
-        cycle: The cycle that trains it; 0 is what a PLM starts from.
-        name: Name of the PLM.
-        kind: Kind of the encoder.
-    """
-
-    cycle: int
-    name: str
+    cycle: int  # that trains it; 0 is what a PLM starts from
+    name: str  # of the PLM
     kind: Kind
 
     @staticmethod

@@ -19,29 +19,16 @@ from te_trainer.runs.folder import scratch_folder
 
 @dataclass
 class Scorer:
-    """Scores encoders on a dev set and on test sets.
-
-    Args:
-        dev: Set that chooses checkpoints and cycles, if there is one.
-        tests: Sets that are reported on; they choose nothing.
-        metric: Metric of the task.
-        batch_tokens: Tokens of a batch, as for `score_pairs`.
-        scratch: A folder to be made while an encoder predicts, on a disk that all ranks see.
-    """
+    """Scores encoders on a dev set, if there is one, and on test sets, which choose nothing."""
 
     dev: GoldSet | None
     tests: list[GoldSet]
     metric: Metric
     batch_tokens: int | None
-    scratch: Path
+    scratch: Path  # a folder to be made while an encoder predicts, on a disk that all ranks see
 
     def score(self, encoder: Encoder) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Score an encoder.
-
-        Returns:
-            `{"scores": SCORES, "seconds": s}`, and the predictions for each set, each of shape (n,); dev, if there is
-            one, comes first.
-        """
+        """`{"scores": SCORES, "seconds": s}`, and the predictions for dev and each test set, each of shape (n,)."""
         began = time.monotonic()
         predictions = predict(encoder, self._sets(), self.batch_tokens, self.scratch)
         return {"scores": self.scores(predictions), "seconds": round(time.monotonic() - began, 3)}, predictions
@@ -68,15 +55,7 @@ def predict(
     scratch: Path,
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
-    """Score several sets with an encoder; pairs and sentences that they share go through it once.
-
-    Args:
-        scratch: A folder to be made meanwhile, on a disk that all ranks see.
-        progress: Called with the part that is done, 0 to 1.
-
-    Returns:
-        Scores of each set, float32, shape (n,).
-    """
+    """Scores of each set, float32, shape (n,); pairs and sentences that sets share go through the encoder once."""
     pairs = [pair for gold in sets for pair in zip(gold.sentence1, gold.sentence2, strict=True)]
     if not pairs:
         return []

@@ -28,23 +28,14 @@ SCORES_AGAIN = "the run's command scores the encoder again"
 
 @dataclass(frozen=True)
 class RunStore:
-    """Labels, encoders and scores of one run.
-
-    Args:
-        layout: Paths of the run.
-        cycles: Number of cycles.
-        trains_start: Whether the run itself trains the bi-encoders that its PLMs start from.
-        pairs: Number of pairs in the pool.
-        pool: Fingerprint of the pool.
-        precision: Arithmetic in which labels are computed.
-    """
+    """Labels, encoders and scores of one run."""
 
     layout: RunLayout
     cycles: int
-    trains_start: bool
-    pairs: int
-    pool: str
-    precision: Precision
+    trains_start: bool  # whether the run itself trains the bi-encoders that its PLMs start from
+    pairs: int  # in the pool
+    pool: str  # its fingerprint
+    precision: Precision  # in which labels are computed
 
     # ------------------------------------------------------------ encoders
 

@@ -34,12 +34,9 @@ def count_truncation(
     """Count the texts that an encoder cuts, of all rows or of a sample.
 
     Args:
-        pairs: Columns `sentence1` and `sentence2`.
-        kind: Kind of the encoder: a bi-encoder reads distinct sentences, a cross-encoder pairs.
-        tokenizer: Tokenizer of the encoder.
+        pairs: Columns `sentence1` and `sentence2`; a bi-encoder reads distinct sentences, a cross-encoder pairs.
         max_length: Tokens that the encoder reads of a text, special ones and those of the prompt included.
         prompt: Text in front of every sentence of a bi-encoder.
-        seed: Draws the sample.
 
     Returns:
         `{"max_length": n, "texts": n, "cut": n, "sampled": b, "share": f}`: how many texts were counted, how many of
