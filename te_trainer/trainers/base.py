@@ -79,32 +79,28 @@ class PairTrainer(EvaluatingTrainer):
         Args:
             model: What is trained: an encoder of this library, a name or folder that its `from_pretrained` loads, an
                 object of sentence-transformers, or a `PreTrainedModel` together with `processing_class`.
-            args (`TrainingArguments`, *optional*): Defaults to the paper's. All values of plain `TrainingArguments` are
-                taken as they are.
-            train_dataset (`Dataset`, `IterableDataset` or `list[dict]`, *optional*): Columns `sentence1`, `sentence2`
-                and, if the loss takes labels, `label`. An `IterableDataset` needs `args.max_steps`.
-            eval_dataset (`Dataset`, `list[dict]` or a `dict` of these, *optional*): The same columns, gold scores on
-                any scale. With it the best checkpoint is loaded at the end. Of several sets the metrics are named
-                `eval_NAME_spearman`, and the first one chooses, unless `args.metric_for_best_model` does. Where all
-                labels of a set may be labels of the loss, there is an `eval_loss` too.
-            metric (`Callable`, *optional*, defaults to `spearman`): Scores and labels to a number; more is better
-                unless `args.greater_is_better` is False.
-            callbacks (`list`, *optional*): More callbacks.
-            peft_config (`peft.PeftConfig`, *optional*): Adapters that are trained instead of all weights. Checkpoints
-                and `save_model` then hold them alone, and `trainer.encoder.model.merge_and_unload()` gives plain
-                weights.
-            data_collator (`Callable`, *optional*): Makes batches of tokenised rows, as the collator of this trainer's
-                `collator_class` does.
-            processing_class (`PreTrainedTokenizerBase`, *optional*): The tokenizer of `model`.
-            model_init (`Callable`, *optional*): Gives the model anew for each training, instead of `model`.
-            compute_loss_func (`Callable`, *optional*): Called as `f(outputs, labels, num_items_in_batch=...)` instead
-                of `args.loss`. `outputs` are those of this trainer's method `outputs`; `num_items_in_batch` is the
-                number of pairs in the optimiser step, by which a sum is to be divided, and None in evaluation.
-            compute_metrics (`Callable`, *optional*): Called with an `EvalPrediction` of scores and labels, in the order
-                of the data set, instead of `metric`. With it the best checkpoint is loaded where
-                `args.metric_for_best_model` names one of its metrics.
-            optimizers (`tuple`, *optional*): An optimiser of the model's weights, and a scheduler.
-            check_labels (`bool`, *optional*, defaults to `True`): Refuse labels that `args.loss` cannot take.
+            args: Defaults to the paper's. All values of plain `TrainingArguments` are taken as they are.
+            train_dataset: A `Dataset`, an `IterableDataset` (which needs `args.max_steps`) or a list of dicts, with the
+                columns `sentence1`, `sentence2` and, if the loss takes labels, `label`.
+            eval_dataset: The same columns, gold scores on any scale; or a dict of several sets, whose metrics are named
+                `eval_NAME_spearman`. With it the best checkpoint is loaded at the end; the first set chooses it, unless
+                `args.metric_for_best_model` does. Where all labels of a set may be labels of the loss, there is an
+                `eval_loss` too.
+            metric: Scores and labels to a number; more is better unless `args.greater_is_better` is False.
+            callbacks: More callbacks.
+            peft_config: Adapters that are trained instead of all weights. Checkpoints and `save_model` then hold them
+                alone, and `trainer.encoder.model.merge_and_unload()` gives plain weights.
+            data_collator: Makes batches of tokenised rows, as the collator of this trainer's `collator_class` does.
+            processing_class: The tokenizer of `model`.
+            model_init: Gives the model anew for each training, instead of `model`.
+            compute_loss_func: Called as `f(outputs, labels, num_items_in_batch=...)` instead of `args.loss`. `outputs`
+                are those of this trainer's method `outputs`; `num_items_in_batch` is the number of pairs in the
+                optimiser step, by which a sum is to be divided, and None in evaluation.
+            compute_metrics: Called with an `EvalPrediction` of scores and labels, in the order of the data set, instead
+                of `metric`. With it the best checkpoint is loaded where `args.metric_for_best_model` names one of its
+                metrics.
+            optimizers: An optimiser of the model's weights, and a scheduler.
+            check_labels: Refuse labels that `args.loss` cannot take.
             kwargs: Other arguments of `transformers.Trainer`.
 
         Raises:
@@ -115,9 +111,7 @@ class PairTrainer(EvaluatingTrainer):
         if (model is None) == (model_init is None):
             raise InputError("model: give either a model or a model_init, and not both")
         if model_init is not None and optimizers != (None, None):
-            raise InputError(
-                "optimizers: with a model_init each training has weights of its own; give optimizer_cls_and_kwargs"
-            )
+            raise InputError("optimizers: each model of a model_init needs its own; give optimizer_cls_and_kwargs")
         # a copy, because what is set below is of this training alone
         settings: Any = copy.copy(as_arguments(args, self.arguments_class))
         self.args = settings
@@ -156,8 +150,7 @@ class PairTrainer(EvaluatingTrainer):
             weights = {id(weight) for group in optimizers[0].param_groups for weight in group["params"]}
             if not any(id(weight) in weights for weight in self.encoder.model.parameters() if weight.requires_grad):
                 raise InputError(
-                    "optimizers: the optimiser holds none of the encoder's weights that are trained; make it of those "
-                    "of the model that you give, or give optimizer_cls_and_kwargs"
+                    "optimizers: the optimiser holds none of the encoder's weights; give optimizer_cls_and_kwargs"
                 )
         self.stop_on_nan = StopOnNaN()
         super().__init__(
@@ -247,8 +240,8 @@ class PairTrainer(EvaluatingTrainer):
             sampler = LengthGroupedSampler(column_values(rows, "length"), batch_size, seed, self._epoch)
         else:
             sampler = ShuffledSampler(len(rows), seed, self._epoch)
-        ranks = args.process_index, args.world_size
-        batches = MicroBatches(sampler, size, args.gradient_accumulation_steps, *ranks, args.dataloader_drop_last)
+        ranks, drop_last = (args.process_index, args.world_size), args.dataloader_drop_last
+        batches = MicroBatches(sampler, size, args.gradient_accumulation_steps, *ranks, drop_last=drop_last)
         # accelerate does not divide it: it is this rank's already
         workers = self.worker_settings() | {"persistent_workers": args.dataloader_persistent_workers}
         return DataLoader(rows, batch_sampler=batches, **workers)
@@ -284,11 +277,8 @@ class PairTrainer(EvaluatingTrainer):
     ) -> Any:
         """The loss of a micro-batch, and with `return_outputs` its `outputs`.
 
-        It is `compute_loss_func`'s where there is one, else `loss_function`'s. Gradients are averaged over the ranks
-        afterwards, so that both are multiplied by the number of ranks.
-
-        Args:
-            num_items_in_batch: Pairs of the optimiser step, on all ranks; None in evaluation.
+        It is a part of the mean over the pairs of the optimiser step on all ranks, `num_items_in_batch` (None in
+        evaluation), times the number of ranks, because gradients are averaged over ranks afterwards.
         """
         outputs, labels = self.outputs(model, inputs), inputs.get("labels")
         weight: Tensor | float = self.args.world_size

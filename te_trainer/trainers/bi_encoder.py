@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,13 +18,6 @@ from te_trainer.trainers.arguments import BiEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.contrastive import SentenceViews, attach_head, detach_head, drop_saved_head, in_batch_loss
 from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, token_ids, tokenised
-
-# The losses of vectors of both sides and of labels, by name; info_nce takes no labels.
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor] | None] = {
-    "mse": cosine_mse,
-    "bce": cosine_bce,
-    "info_nce": None,
-}
 
 
 class BiEncoderTrainer(PairTrainer):
@@ -58,7 +51,7 @@ class BiEncoderTrainer(PairTrainer):
     encoder_class = BiEncoder
     arguments_class = BiEncoderTrainingArguments
     collator_class = BiEncoderCollator
-    losses: ClassVar = LOSSES
+    losses: ClassVar = {"mse": cosine_mse, "bce": cosine_bce, "info_nce": None}
     bounded_losses = ("mse", "bce")
     loss_inputs = ("embeddings1", "embeddings2")
     score_name = "scores"
@@ -99,15 +92,11 @@ class BiEncoderTrainer(PairTrainer):
         return {"scores": cosine_similarity(one, two), "embeddings1": one, "embeddings2": two}
 
     def loss_function(self, embeddings1: Tensor, embeddings2: Tensor, labels: Any) -> Tensor:
-        """The mean loss of a batch; override it for a loss of your own.
-
-        Args:
-            embeddings1, embeddings2: Vectors of both sides, shape (n, hidden).
-            labels: Shape (n,); None for positive pairs.
-        """
-        if (loss := LOSSES[self.args.loss]) is None:
+        """The mean loss of vectors, shape (n, hidden), and labels, (n,), if there are any; override it at will."""
+        if (loss := self.losses[self.args.loss]) is None:
             return in_batch_loss(embeddings1, embeddings2, self.args.temperature, self.args.both_views)
-        return loss(embeddings1, embeddings2, labels)
+        result: Tensor = loss(embeddings1, embeddings2, labels)
+        return result
 
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -16,8 +15,7 @@ from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, tokenised
 
-# The losses of logits and labels, by name, and the activation that makes scores of logits trained with them.
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"bce": soft_bce, "mse": logit_mse}
+# The activation that makes scores of logits that were trained with a loss.
 ACTIVATIONS: dict[str, Activation] = {"bce": "sigmoid", "mse": "identity"}
 
 
@@ -52,7 +50,7 @@ class CrossEncoderTrainer(PairTrainer):
     encoder_class = CrossEncoder
     arguments_class = CrossEncoderTrainingArguments
     collator_class = CrossEncoderCollator
-    losses: ClassVar = LOSSES
+    losses: ClassVar = {"bce": soft_bce, "mse": logit_mse}
     bounded_losses = ("bce",)
     loss_inputs = ("logits",)
     score_name = "logits"
@@ -80,9 +78,6 @@ class CrossEncoderTrainer(PairTrainer):
         return {"logits": self.encoder.logits(model, **tokens)}
 
     def loss_function(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of a batch; override it for a loss of your own.
-
-        Args:
-            logits, labels: Shape (n,).
-        """
-        return LOSSES[self.args.loss](logits, labels)
+        """The mean loss of logits and labels, shape (n,); override it at will."""
+        loss: Tensor = self.losses[self.args.loss](logits, labels)
+        return loss

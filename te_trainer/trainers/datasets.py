@@ -79,11 +79,9 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
     if isinstance(data, IterableDataset):
         return data if stream else as_dataset(list(data), name)
     if isinstance(data, Mapping):
-        splits = all(isinstance(value, Pairs) for value in data.values())
-        hint = f"give one split, such as {name}=dataset['{next(iter(data), 'train')}']"
         raise InputError(
-            f"{name}: a {type(data).__name__} with the {'splits' if splits else 'keys'} {', '.join(map(str, data))} "
-            f"where one data set is expected; {hint if splits else 'make one of columns with Dataset.from_dict'}"
+            f"{name}: a {type(data).__name__} with the keys {', '.join(map(str, data))}, where one data set is "
+            f"expected; give one split, such as {name}=dataset['train'], or make one of columns with Dataset.from_dict"
         )
     # a table of pandas has a length and columns, but its items are no rows
     is_sequence = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not hasattr(data, "columns")

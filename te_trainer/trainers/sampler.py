@@ -37,24 +37,20 @@ class LengthGroupedSampler(ShuffledSampler):
     examples of one optimiser step, over all ranks; longer stretches save more padding and shuffle less.
     """
 
+    batches_per_stretch = 100
+
     def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_size: int,
-        seed: int = 0,
-        epoch: Callable[[], int] = lambda: 0,
-        batches_per_stretch: int = 100,
+        self, lengths: np.ndarray, batch_size: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0
     ) -> None:
         super().__init__(len(lengths), seed, epoch)
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.stretch = batch_size * batches_per_stretch
+        self.lengths, self.batch_size = lengths, batch_size
 
     def order(self) -> np.ndarray:
         generator, order = self._shuffled()
-        for start in range(0, len(order), self.stretch):
-            part = order[start : start + self.stretch]
-            order[start : start + self.stretch] = part[np.argsort(self.lengths[part], kind="stable")]
+        stretch = self.batch_size * self.batches_per_stretch
+        for start in range(0, len(order), stretch):
+            part = order[start : start + stretch]
+            order[start : start + stretch] = part[np.argsort(self.lengths[part], kind="stable")]
         # The examples that fill no batch stay at the end: moved forward, they would shift every batch behind them.
         whole = len(order) // self.batch_size * self.batch_size
         generator.shuffle(order[:whole].reshape(-1, self.batch_size))
@@ -95,10 +91,10 @@ class MicroBatches(Sampler[list[int]]):
         accumulation: int = 1,
         rank: int = 0,
         ranks: int = 1,
+        *,
         drop_last: bool = False,
     ) -> None:
-        self.sampler, self.accumulation = sampler, accumulation
-        self.rank, self.ranks = rank, ranks
+        self.sampler, self.accumulation, self.rank, self.ranks = sampler, accumulation, rank, ranks
         self.global_size = size * accumulation * ranks
         self.full_batches, remainder = divmod(len(sampler), self.global_size)
         # The last global batch: each rank has at least `fewest` examples, the last ranks have one more.

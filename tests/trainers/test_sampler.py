@@ -30,7 +30,8 @@ def distinct_lengths(count: int) -> np.ndarray:
 @pytest.mark.parametrize("batches_per_stretch", [1, 3, 100])
 def test_every_example_comes_once_an_epoch(count: int, batches_per_stretch: int) -> None:
     lengths = np.random.default_rng(0).integers(3, 20, count)
-    sampler = LengthGroupedSampler(lengths, 8, batches_per_stretch=batches_per_stretch)
+    sampler = LengthGroupedSampler(lengths, 8)
+    sampler.batches_per_stretch = batches_per_stretch
     assert len(sampler) == count
     assert sorted(sampler) == list(range(count))
 
