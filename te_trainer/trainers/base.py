@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from datasets import IterableDataset
 from peft import PeftConfig, get_peft_model
@@ -33,7 +35,7 @@ from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, i
 from te_trainer.trainers.encoders import as_encoder, same_tokenizer
 from te_trainer.trainers.evaluation import EvaluatingTrainer
 from te_trainer.trainers.official_adamw import follow_official_adamw, refuse_optimizer_of_deepspeed
-from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
+from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffled, whole_batches
 
 
 class PairTrainer(EvaluatingTrainer):
@@ -231,24 +233,28 @@ class PairTrainer(EvaluatingTrainer):
             return super().get_train_dataloader()
         seed = args.seed if args.data_seed is None else args.data_seed
         size = self._train_batch_size  # `auto_find_batch_size` may have changed it
-        batch_size = size * args.world_size
-        sampler: ShuffledSampler
+        count, batch_size = len(rows), size * args.world_size
+        order: Callable[[int], np.ndarray]
         if isinstance(rows, SentenceViews):
-            sampler = ViewSampler(len(rows), batch_size, seed, self._epoch)
+            order, count = partial(whole_batches, count, batch_size, seed), count // batch_size * batch_size
         elif self._groups_by_length():
-            batch_size *= args.gradient_accumulation_steps
-            sampler = LengthGroupedSampler(column_values(rows, "length"), batch_size, seed, self._epoch)
+            lengths = column_values(rows, "length")
+            order = partial(grouped_by_length, lengths, batch_size * args.gradient_accumulation_steps, seed)
         else:
-            sampler = ShuffledSampler(len(rows), seed, self._epoch)
-        ranks, drop_last = (args.process_index, args.world_size), args.dataloader_drop_last
-        batches = MicroBatches(sampler, size, args.gradient_accumulation_steps, *ranks, drop_last=drop_last)
+            order = partial(shuffled, count, seed)
+        batches = MicroBatches(
+            # while an epoch begins, the state counts exactly the epochs before it, in a resumed run too
+            lambda: order(int(self.state.epoch or 0)),
+            count,
+            size,
+            args.gradient_accumulation_steps,
+            args.process_index,
+            args.world_size,
+            drop_last=args.dataloader_drop_last,
+        )
         # accelerate does not divide it: it is this rank's already
         workers = self.worker_settings() | {"persistent_workers": args.dataloader_persistent_workers}
         return DataLoader(rows, batch_sampler=batches, **workers)
-
-    def _epoch(self) -> int:
-        # While an epoch begins, the state counts exactly the epochs before it, in a resumed run too.
-        return int(self.state.epoch or 0)
 
     def pairs_in(self, batch: dict[str, Tensor]) -> int:
         """Pairs of a collated batch."""

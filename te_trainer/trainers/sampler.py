@@ -9,71 +9,39 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class ShuffledSampler(Sampler[int]):
-    """Every example in random order, by seed and number of the epoch (`epoch()`) alone: a resumed epoch continues."""
-
-    def __init__(self, count: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
-        self.count, self.seed, self.epoch = count, seed, epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
-
-    def order(self) -> np.ndarray:
-        """All indices of the epoch that begins, shape (len,)."""
-        return self._shuffled()[1]
-
-    def _shuffled(self) -> tuple[np.random.Generator, np.ndarray]:
-        generator = np.random.default_rng((self.seed, self.epoch()))
-        return generator, generator.permutation(self.count)
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The indices of all examples in random order, shape (count,)."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-class LengthGroupedSampler(ShuffledSampler):
-    """Batches of examples of similar length (tokens, shape (n,)), in random order.
+def grouped_by_length(
+    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, batches_per_stretch: int = 100
+) -> np.ndarray:
+    """Batches of examples of similar length (tokens, shape (n,)), in random order; shape (n,).
 
     Every epoch draws a permutation, sorts each stretch of it by length, and shuffles the batches. A batch holds the
     examples of one optimiser step, over all ranks; longer stretches save more padding and shuffle less.
     """
-
-    batches_per_stretch = 100
-
-    def __init__(
-        self, lengths: np.ndarray, batch_size: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0
-    ) -> None:
-        super().__init__(len(lengths), seed, epoch)
-        self.lengths, self.batch_size = lengths, batch_size
-
-    def order(self) -> np.ndarray:
-        generator, order = self._shuffled()
-        stretch = self.batch_size * self.batches_per_stretch
-        for start in range(0, len(order), stretch):
-            part = order[start : start + stretch]
-            order[start : start + stretch] = part[np.argsort(self.lengths[part], kind="stable")]
-        # The examples that fill no batch stay at the end: moved forward, they would shift every batch behind them.
-        whole = len(order) // self.batch_size * self.batch_size
-        generator.shuffle(order[:whole].reshape(-1, self.batch_size))
-        return order
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(lengths))
+    stretch = batch_size * batches_per_stretch
+    for start in range(0, len(order), stretch):
+        part = order[start : start + stretch]
+        order[start : start + stretch] = part[np.argsort(lengths[part], kind="stable")]
+    # The examples that fill no batch stay at the end: moved forward, they would shift every batch behind them.
+    whole = len(order) // batch_size * batch_size
+    generator.shuffle(order[:whole].reshape(-1, batch_size))
+    return order
 
 
-class ViewSampler(ShuffledSampler):
-    """Whole batches only, in random order, for losses with in-batch negatives; gives `epoch * count + index`.
+def whole_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Whole batches only, in random order, for losses with in-batch negatives: `epoch * count + index`, shape (m,).
 
     Grouped by length, sentences would be told apart by less than they are in a random batch. The examples that fill no
     whole batch are left out, other ones in each epoch: a smaller batch would have fewer negatives, and one that repeats
     an example would make a sentence its own negative. A batch is a micro-batch, over all ranks.
     """
-
-    def __init__(self, count: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] = lambda: 0) -> None:
-        super().__init__(count, seed, epoch)
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return self.count // self.batch_size * self.batch_size
-
-    def order(self) -> np.ndarray:
-        return self.epoch() * self.count + super().order()[: len(self)]
+    return epoch * count + shuffled(count, seed, epoch)[: count // batch_size * batch_size]
 
 
 class MicroBatches(Sampler[list[int]]):
@@ -81,22 +49,26 @@ class MicroBatches(Sampler[list[int]]):
 
     Global batches do not depend on the number of ranks or of accumulation steps. The last, smaller one is divided
     evenly too: every rank has as many micro-batches, none of them is empty, and no example is repeated. Fewer examples
-    than there are ranks may be left out. `size` is of one rank's micro-batch, of which a step has `accumulation`.
+    than there are ranks may be left out.
+
+    Args:
+        order: Gives the order of the epoch that begins, shape (count,).
+        size: Examples of one rank's micro-batch, of which a step has `accumulation`.
     """
 
     def __init__(
         self,
-        sampler: ShuffledSampler,
+        order: Callable[[], np.ndarray],
+        count: int,
         size: int,
         accumulation: int = 1,
         rank: int = 0,
         ranks: int = 1,
-        *,
         drop_last: bool = False,
     ) -> None:
-        self.sampler, self.accumulation, self.rank, self.ranks = sampler, accumulation, rank, ranks
+        self.order, self.accumulation, self.rank, self.ranks = order, accumulation, rank, ranks
         self.global_size = size * accumulation * ranks
-        self.full_batches, remainder = divmod(len(sampler), self.global_size)
+        self.full_batches, remainder = divmod(count, self.global_size)
         # The last global batch: each rank has at least `fewest` examples, the last ranks have one more.
         fewest, uneven = (0, 0) if drop_last else divmod(remainder, ranks)
         self.last_micro_batches = math.ceil((fewest + bool(uneven)) / size)
@@ -110,7 +82,7 @@ class MicroBatches(Sampler[list[int]]):
         return self.full_batches * self.accumulation + self.last_micro_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.sampler.order()
+        order = self.order()
         end = self.full_batches * self.global_size
         for start in range(0, end, self.global_size):
             yield from self._micro_batches(order[start : start + self.global_size], self.accumulation)

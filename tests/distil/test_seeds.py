@@ -18,7 +18,7 @@ from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
 from te_trainer.runs.training import training_seed
-from te_trainer.trainers.sampler import ShuffledSampler
+from te_trainer.trainers.sampler import shuffled
 
 
 def test_seeds_of_all_trainings_differ_and_fit_every_generator() -> None:
@@ -48,7 +48,7 @@ def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[EncoderKey, 
 def test_runs_and_plms_share_no_order(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:
     runs = {seed: seeds_of(tmp_path, seed, [tiny, tiny_roberta]) for seed in range(2021, 2027)}
     orders = {
-        tuple(ShuffledSampler(40, seed, lambda epoch=epoch: epoch).order().tolist())  # type: ignore[misc]
+        tuple(shuffled(40, seed, epoch).tolist())
         for seeds in runs.values()
         for seed in seeds.values()
         for epoch in range(3)

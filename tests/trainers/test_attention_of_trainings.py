@@ -27,7 +27,6 @@ from te_trainer.models.packed.dropout import CPUDropout
 from te_trainer.models.packed.pack import is_packing
 from te_trainer.models.packed.when_to_pack import ATTENTION_NAME
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
-from te_trainer.trainers.sampler import LengthGroupedSampler
 
 
 def built(kind: str, model: str) -> Encoder:
@@ -193,7 +192,7 @@ def test_scores_of_an_encoder_with_adapters_are_those_of_its_padded_batches(mode
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiler_gets_padded_batches(kind: str, models: dict[str, str], tmp_path: Path) -> None:
     trainer = trainer_of(load(kind, models["bert"]), tmp_path, labelled(), torch_compile=True)
-    assert isinstance(trainer.get_train_dataloader().batch_sampler.sampler, LengthGroupedSampler)
+    assert trainer._groups_by_length()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,7 +200,7 @@ def test_noise_by_a_sentences_length_gets_padded_batches(kind: str, models: dict
     seen = Seen()
     values = {"neftune_noise_alpha": 5.0, "max_steps": 2}
     trainer = trainer_of(load(kind, models["bert"]), tmp_path, labelled(), callbacks=[seen], **values)
-    assert isinstance(trainer.get_train_dataloader().batch_sampler.sampler, LengthGroupedSampler)
+    assert trainer._groups_by_length()
     trainer.train()
     assert seen.found == {("step", False, True)}
 
@@ -211,7 +210,7 @@ def test_prompts_that_are_learnt_stand_in_front_of_padded_batches(models: dict[s
     args = BiEncoderTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no", learning_rate=0.1)
     config = peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=3)
     trainer = BiEncoderTrainer(encoder, args, labelled(), peft_config=config)
-    assert isinstance(trainer.get_train_dataloader().batch_sampler.sampler, LengthGroupedSampler)
+    assert trainer._groups_by_length()
     (before,) = (weight.detach().clone() for weight in trainer.model.parameters() if weight.requires_grad)
     trainer.train()
     (after,) = (weight for weight in trainer.model.parameters() if weight.requires_grad)

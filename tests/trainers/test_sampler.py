@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.sampler import LengthGroupedSampler, MicroBatches, ShuffledSampler, ViewSampler
+from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffled, whole_batches
 
 
 def distinct_lengths(count: int) -> np.ndarray:
@@ -30,16 +31,13 @@ def distinct_lengths(count: int) -> np.ndarray:
 @pytest.mark.parametrize("batches_per_stretch", [1, 3, 100])
 def test_every_example_comes_once_an_epoch(count: int, batches_per_stretch: int) -> None:
     lengths = np.random.default_rng(0).integers(3, 20, count)
-    sampler = LengthGroupedSampler(lengths, 8)
-    sampler.batches_per_stretch = batches_per_stretch
-    assert len(sampler) == count
-    assert sorted(sampler) == list(range(count))
+    assert sorted(grouped_by_length(lengths, 8, 0, 0, batches_per_stretch)) == list(range(count))
 
 
 def test_each_batch_holds_neighbours_in_length_and_the_ragged_rest_is_last() -> None:
     """In one stretch of 103 distinct lengths, batches of 10 are the tenths of the sorted lengths, and 3 are left."""
     lengths = distinct_lengths(103)
-    order = np.array(list(LengthGroupedSampler(lengths, 10)))
+    order = grouped_by_length(lengths, 10, 0, 0)
     batches = [sorted(lengths[order[start : start + 10]].tolist()) for start in range(0, 103, 10)]
     assert batches[-1] == [100, 101, 102]
     assert sorted(batches[:-1]) == [list(range(start, start + 10)) for start in range(0, 100, 10)]
@@ -47,7 +45,7 @@ def test_each_batch_holds_neighbours_in_length_and_the_ragged_rest_is_last() -> 
 
 def test_batches_come_in_random_order() -> None:
     lengths = distinct_lengths(4000)
-    order = np.array(list(LengthGroupedSampler(lengths, 10)))
+    order = grouped_by_length(lengths, 10, 0, 0)
     means = lengths[order].reshape(-1, 10).mean(axis=1)
     assert abs(np.corrcoef(means, np.arange(400))[0, 1]) < 0.2
     # The stretches of 1000 do not stay together either.
@@ -60,35 +58,34 @@ def test_batches_hold_other_examples_in_every_epoch() -> None:
     lengths = distinct_lengths(4000)
     together = []
     for epoch in (0, 1):
-        order = np.array(list(LengthGroupedSampler(lengths, 10, epoch=lambda e=epoch: e)))
+        order = grouped_by_length(lengths, 10, 0, epoch)
         together.append({tuple(sorted(batch)) for batch in order.reshape(-1, 10).tolist()})
     assert len(together[0] & together[1]) < 20
 
 
 @pytest.mark.parametrize(
-    "make",
+    "order",
     [
-        lambda seed, epoch: ShuffledSampler(203, seed, epoch),
-        lambda seed, epoch: LengthGroupedSampler(distinct_lengths(203), 8, seed, epoch),
-        lambda seed, epoch: ViewSampler(203, 8, seed, epoch),
+        partial(shuffled, 203),
+        partial(grouped_by_length, distinct_lengths(203), 8),
+        partial(whole_batches, 203, 8),
     ],
-    ids=["shuffled", "by length", "views"],
+    ids=["shuffled", "by length", "whole batches"],
 )
-def test_an_order_depends_on_seed_and_epoch_alone(make: Callable[[int, Callable[[], int]], ShuffledSampler]) -> None:
-    """The epoch is asked for whenever one begins."""
-    epochs, orders = [0], {}
+def test_an_order_depends_on_seed_and_epoch_alone(order: Callable[[int, int], np.ndarray]) -> None:
+    orders = set()
     for seed in range(4):
-        sampler = make(seed, lambda: epochs[-1])
-        for epoch in (0, 1, 2, 3, 1):
-            epochs.append(epoch)
+        for epoch in range(4):
             set_seed(99)
-            order = list(sampler)
-            # a sampler of views gives another index in each epoch
-            rows = tuple(index % 203 for index in order)
-            assert orders.setdefault((seed, epoch), rows) == rows
-            assert len(set(rows)) == len(order) == len(sampler) >= 200
-            assert not isinstance(sampler, ViewSampler) or {index // 203 for index in order} == {epoch}
-    assert len(set(orders.values())) == 16
+            first = order(seed, epoch)
+            np.testing.assert_array_equal(order(seed, epoch), first)
+            # views of a sentence have another index in each epoch
+            is_of_views = {*(first // 203)} == {epoch}
+            assert is_of_views or first.max() < 203
+            rows = tuple(first % 203)
+            assert len(set(rows)) == len(rows) == (200 if order.func is whole_batches else 203)  # type: ignore[attr-defined]
+            orders.add(rows)
+    assert len(orders) == 16
 
 
 # ------------------------------------------------------------ padding on real pairs
@@ -163,11 +160,21 @@ def test_batches_are_grouped_where_padding_is_computed(
 def global_batches(total: int, size: int, accumulation: int, ranks: int) -> tuple[list[list[int]], list[int]]:
     """The examples of every optimiser step over all ranks, and how many micro-batches each rank has."""
     lengths = np.random.default_rng(0).integers(3, 60, total)
-    sampler = LengthGroupedSampler(lengths, size * accumulation * ranks, seed=5)
-    shares = [list(MicroBatches(sampler, size, accumulation, rank, ranks)) for rank in range(ranks)]
+    batches = [
+        MicroBatches(
+            lambda: grouped_by_length(lengths, size * accumulation * ranks, 5, 0),
+            total,
+            size,
+            accumulation,
+            rank,
+            ranks,
+        )
+        for rank in range(ranks)
+    ]
+    shares = list(map(list, batches))
     for share in shares:
         assert all(0 < len(batch) <= size for batch in share)
-    assert {len(share) for share in shares} == {len(MicroBatches(sampler, size, accumulation, 0, ranks))}
+    assert {len(share) for share in shares} == {len(batches[0])}
     steps = range(0, len(shares[0]), accumulation)
     together = [[i for share in shares for batch in share[step : step + accumulation] for i in batch] for step in steps]
     return together, [len(share) for share in shares]
@@ -198,5 +205,4 @@ def test_no_rank_waits_for_a_micro_batch_that_never_comes(ranks: int, size: int,
 
 
 def test_drop_last_leaves_the_smaller_batch_out() -> None:
-    sampler = LengthGroupedSampler(np.full(21, 7), 8)
-    assert [len(batch) for batch in MicroBatches(sampler, 4, 2, drop_last=True)] == [4, 4, 4, 4]
+    assert [len(batch) for batch in MicroBatches(lambda: np.arange(21), 21, 4, 2, drop_last=True)] == [4, 4, 4, 4]
