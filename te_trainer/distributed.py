@@ -95,14 +95,13 @@ def shutdown_process_group() -> None:
 
 
 def restart_process() -> None:
-    """Replace this process by a new one with the same command; all ranks do so together.
-
-    The launcher takes the new process for the old one, whose memory, also on a device, is freed.
-    """
+    """Replace this process by a new one with the same command, which frees its memory; all ranks do so together."""
     from accelerate.utils import broadcast_object_list
 
     # The launcher's store outlives its processes and would give the new ones the addresses of the old.
-    port = broadcast_object_list([_free_port()])[0]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = broadcast_object_list([free.getsockname()[1]])[0]
     os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
     shutdown_process_group()
     os.environ[RESTARTED] = "1"
@@ -120,8 +119,7 @@ def is_first_to_fail() -> bool:
     """Whether no other process that the same launcher started on this machine has failed before.
 
     The processes of `accelerate launch` and `torchrun` find out by a file in the folder that the launcher makes for
-    their errors, anew at each start and on each machine. Processes of other launchers share no such folder; each of
-    them counts as the first.
+    their errors. Each process of another launcher counts as the first.
     """
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not error_file:
@@ -135,14 +133,6 @@ def is_first_to_fail() -> bool:
             time.sleep(0.05)
     try:
         failed.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, FileExistsError)
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as any_port:
-        any_port.bind(("", 0))
-        return int(any_port.getsockname()[1])

@@ -1,8 +1,6 @@
 """Pseudo-labels: score every pair of a pool with an encoder, on all ranks.
 
-Texts are tokenised in windows, sorted by length within each, and computed in batches of a token budget, so that nearly
-every computed token is a real one. Memory holds the texts, tokens and vectors of one window, and some 100 bytes a pair:
-its score and the numbers of its sentences.
+Memory holds texts, tokens and vectors of one window, and some 100 bytes a pair: its score and its sentences' numbers.
 """
 
 from __future__ import annotations
@@ -137,8 +135,7 @@ def distinct_sentences(pairs: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Number the distinct sentences of a pool in the order in which they first occur.
 
     Returns:
-        Number of each pair's sentences, shape (n, 2), and the position `2 * row + side` at which each distinct sentence
-        first occurs, shape (m,).
+        Numbers of each pair's sentences, shape (n, 2), and where each first occurs, as `2 * row + side`, shape (m,).
     """
     digests = np.empty((len(pairs), 2), dtype=np.uint64)
     for start in range(0, len(pairs), WINDOW):
@@ -174,11 +171,9 @@ def _compute(
     batch_tokens: int | None,
     progress: Progress | None,
 ) -> None:
-    """Fill an array that all ranks share with vectors of sentences or scores of pairs, and wait until all have done so.
+    """Fill an array that all ranks share, and wait until all have done so.
 
-    Args:
-        encode: Gives the tokens of the rows from `start` to `stop`.
-        forward: Method of the encoder that computes a batch of them.
+    `encode` gives the tokens of the rows from one to another; `forward` computes vectors or scores of a batch of them.
     """
     state = process_state()
     device = state.device

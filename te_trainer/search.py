@@ -20,19 +20,15 @@ QUERIES, VECTORS = 1024, 16_384  # rows of the two sides of one matrix product; 
 def nearest(
     vectors: np.ndarray, queries: np.ndarray | None, top_k: int, scratch: Path, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the `top_k` vectors of the highest cosine.
+    """Find the `top_k` vectors of the highest cosine for each query; without queries, for each vector among the others.
 
     Args:
-        vectors: Vectors to search among, float32, shape (n, hidden).
-        queries: Vectors to search for, float32, shape (q, hidden). None stands for `vectors`; each then finds the
-            others, and not itself.
-        top_k: At most n, or n - 1 without queries.
+        vectors, queries: float32, shapes (n, hidden) and (q, hidden).
         scratch: Folder for the result, on a disk that all ranks see.
-        progress: Called with the fraction that is done, 0 to 1.
 
     Returns:
-        Rows of `vectors`, int64, shape (q, top_k), the nearest first, and their cosines, float32, shape (q, top_k).
-        Both are mapped from a file into memory.
+        Rows of `vectors`, int64, the nearest first, and their cosines, float32, both of shape (q, top_k), from mapped
+        files.
     """
     state = process_state()
     searched_for = vectors if queries is None else queries
@@ -60,16 +56,7 @@ def nearest(
 
 
 def write_neighbour_pairs(queries: Dataset, sentences: Dataset, rows: np.ndarray, file: Path) -> Dataset:
-    """Write each query with each of the sentences that `nearest` found for it, as pairs to score.
-
-    Args:
-        queries, sentences: Column `sentence1`.
-        rows: Rows of `sentences`, int64, shape (q, top_k).
-        file: Arrow file on a disk that all ranks see.
-
-    Returns:
-        q * top_k pairs with columns `sentence1` and `sentence2`, mapped into memory.
-    """
+    """Write each query with each of the sentences that `nearest` found for it, (q, top_k) `rows`, as pairs to score."""
     blocks = neighbour_blocks(queries, sentences, rows, rows)
     pairs = (pair for block in blocks for pair in zip(block["query"], block["sentence"].to_pylist(), strict=True))
     on_main_process(lambda: write_arrow(file, pair_blocks(pairs)))

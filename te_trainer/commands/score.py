@@ -95,7 +95,7 @@ def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     file, data = scratch / "pairs.arrow", config.data
     assert data.pairs is not None
     if progress.enabled:
-        for note in write_rows(data.pairs, file, columns=data.columns, benchmark_folder=data.dir, split=data.split):
+        for note in write_rows(data.pairs, file, columns=data.columns, folder=data.dir, split=data.split):
             progress.say(f"pairs: {note}")
     process_state().wait_for_everyone()
     pairs = Dataset.from_file(str(file))

@@ -33,11 +33,7 @@ def write_arrow(path: Path, blocks: Iterable[pa.RecordBatch]) -> None:
 
 
 def read_arrow_rows(path: Path, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
-    """Read these rows of an Arrow file, block by block.
-
-    Args:
-        rows: Row numbers in ascending order.
-    """
+    """Read these rows, in ascending order, of an Arrow file, block by block."""
     start = 0
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         for block in stream:
@@ -48,15 +44,7 @@ def read_arrow_rows(path: Path, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
 
 
 def map_arrow(path: Path, num_rows: int, **how_to_fix: str) -> Dataset:
-    """Map an Arrow file into memory.
-
-    Args:
-        num_rows: Number of rows that it was written with.
-        how_to_fix: Arguments of `damage_as_input_error`.
-
-    Raises:
-        DamagedError: The file is missing or damaged.
-    """
+    """Map an Arrow file of so many rows into memory, or say that it is damaged and `how_to_fix` it."""
     with damage_as_input_error(path, **how_to_fix):
         dataset = Dataset.from_file(str(path))
         if len(dataset) != num_rows:

@@ -47,45 +47,38 @@ class Benchmark:
     mteb: str | None = None
 
 
-BENCHMARKS = {
-    benchmark.name: benchmark
-    for benchmark in [
-        *(
-            Benchmark(f"sts{year}", f"STS{year}", f"mteb/sts{year}-sts", hub_pool=(Rows("test"),), mteb=f"STS{year}")
-            for year in range(12, 17)
-        ),
-        Benchmark("stsb", "STS-B", "mteb/stsbenchmark-sts", dev=Rows("dev"), mteb="STSBenchmark"),
-        Benchmark("sickr", "SICK-R", "mteb/sickr-sts", dev=Rows("trial"), mteb="SICK-R"),
-        Benchmark("mrpc", "MRPC", "nyu-mll/glue", "mrpc", columns={"score": "label"}, positive=1, dev=Rows("dev")),
-        # The paper's split of the official dev set: its first thousand rows choose, the rest test (Table 15).
-        Benchmark(
-            "qnli",
-            "QNLI",
-            "nyu-mll/glue",
-            "qnli",
-            columns={"sentence1": "question", "sentence2": "sentence", "score": "label"},
-            positive=0,
-            dev=Rows("dev", 0, 1000),
-            test=Rows("dev", 1000),
-            pool=(Rows("train", 0, 10_000), Rows("dev")),
-        ),
-        # The paper took the first 10,000, 1,000 and 10,000 rows of train, dev and test of another split of these
-        # questions. GLUE's test has no labels: its validation rows stand for dev and test, and are in the pool as both.
-        Benchmark(
-            "qqp",
-            "QQP",
-            "nyu-mll/glue",
-            "qqp",
-            columns={"sentence1": "question1", "sentence2": "question2", "score": "label"},
-            positive=1,
-            dev=Rows("sample", 0, 1000),
-            test=Rows("sample", 1000, 11_000),
-            hub_splits={"sample": "validation"},
-            pool=(Rows("train", 0, 10_000), Rows("dev", 0, 1000), Rows("test", 0, 10_000), Rows("sample", 0, 11_000)),
-            hub_pool=(Rows("train", 0, 10_000), Rows("sample", 0, 11_000)),
-        ),
-    ]
-}
+_GLUE = "nyu-mll/glue"
+_SETS = [
+    *(
+        Benchmark(f"sts{year}", f"STS{year}", f"mteb/sts{year}-sts", hub_pool=(Rows("test"),), mteb=f"STS{year}")
+        for year in range(12, 17)
+    ),
+    Benchmark("stsb", "STS-B", "mteb/stsbenchmark-sts", dev=Rows("dev"), mteb="STSBenchmark"),
+    Benchmark("sickr", "SICK-R", "mteb/sickr-sts", dev=Rows("trial"), mteb="SICK-R"),
+    Benchmark("mrpc", "MRPC", _GLUE, "mrpc", {"score": "label"}, positive=1, dev=Rows("dev")),
+    # The paper's split of the official dev set: its first thousand rows choose, the rest test (Table 15).
+    Benchmark(
+        *("qnli", "QNLI", _GLUE, "qnli"),
+        columns={"sentence1": "question", "sentence2": "sentence", "score": "label"},
+        positive=0,
+        dev=Rows("dev", 0, 1000),
+        test=Rows("dev", 1000),
+        pool=(Rows("train", 0, 10_000), Rows("dev")),
+    ),
+    # The paper took the first 10,000, 1,000 and 10,000 rows of train, dev and test of another split of these questions.
+    # GLUE's test has no labels: its validation rows stand for dev and test, and are in the pool as both.
+    Benchmark(
+        *("qqp", "QQP", _GLUE, "qqp"),
+        columns={"sentence1": "question1", "sentence2": "question2", "score": "label"},
+        positive=1,
+        dev=Rows("sample", 0, 1000),
+        test=Rows("sample", 1000, 11_000),
+        hub_splits={"sample": "validation"},
+        pool=(Rows("train", 0, 10_000), Rows("dev", 0, 1000), Rows("test", 0, 10_000), Rows("sample", 0, 11_000)),
+        hub_pool=(Rows("train", 0, 10_000), Rows("sample", 0, 11_000)),
+    ),
+]
+BENCHMARKS = {benchmark.name: benchmark for benchmark in _SETS}
 
 # Names for several sets at once; `sts_sickr` are the seven of the paper's Table 1, `binary` the three of its Table 2.
 GROUPS = {

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from datasets import Dataset
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
 from te_trainer.data.benchmarks import Rows
 from te_trainer.data.digests import text_digest
-from te_trainer.data.hub_sets import split_set
-from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows
+from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows, repository_of
 from te_trainer.errors import InputError
 
 
@@ -89,15 +90,31 @@ def load_gold(
     if min(scores) == max(scores):
         raise InputError(f"{key}: all gold scores in {source} are {scores[0]:g}; nothing can be ranked by them")
     sentence1, sentence2 = map(list, zip(*pairs, strict=True))
-    return GoldSet(
-        _name(source),
-        sentence1,
-        sentence2,
-        np.array(scores, dtype=np.float64),
-        unscored,
-        tuple(notes),
-        from_hub=not Path(source).exists() and (benchmark is None or folder is None),
-    )
+    path, from_hub = Path(source), repository_of(source, folder) is not None
+    if from_hub:
+        name = source.split("/", 1)[-1].replace("/", "-")  # a revision may hold slashes, the name of a folder may not
+    else:
+        name = path.stem if path.suffix.lower() in FILE_SUFFIXES else path.name
+    return GoldSet(name, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored, tuple(notes), from_hub)
+
+
+def count_overlaps(pool: Dataset, sets: Sequence[GoldSet]) -> list[int]:
+    """Count, for each set, its pairs that the pool holds in either order.
+
+    The pool is read once, block by block. Pairs are compared by the 64-bit hash by which a pool finds duplicates.
+    """
+    digests = [
+        [
+            {text_digest(one, two), text_digest(two, one)}
+            for one, two in zip(gold.sentence1, gold.sentence2, strict=True)
+        ]
+        for gold in sets
+    ]
+    wanted = {digest for rows in digests for row in rows for digest in row}
+    in_pool: set[int] = set()
+    for block in pool.iter(batch_size=BLOCK_ROWS) if wanted else ():
+        in_pool.update(wanted.intersection(map(text_digest, block["sentence1"], block["sentence2"])))
+    return [sum(not row.isdisjoint(in_pool) for row in rows) for rows in digests]
 
 
 def _parse_score(place: str, score: Any) -> float:
@@ -109,13 +126,3 @@ def _parse_score(place: str, score: Any) -> float:
     if not math.isfinite(value):
         raise InputError(f"{place}: the gold score '{str(score)[:100]}' is not a number; correct or remove the row")
     return value
-
-
-def _name(source: str) -> str:
-    path = Path(source)
-    if path.suffix.lower() in FILE_SUFFIXES:
-        return path.stem
-    if not path.exists() and split_set(source) is not None:
-        # a revision may hold slashes, the name of a folder may not
-        return source.partition("/")[2].replace("/", "-")
-    return path.name

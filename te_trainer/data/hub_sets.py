@@ -37,7 +37,7 @@ def commit_of(repository: str, revision: str | None) -> str | None:
         try:
             commit = HfApi().dataset_info(repository, revision=revision, timeout=100.0).sha
         except Exception:  # `load_set` says why the set cannot be read
-            return None
+            commit = None
         if not commit:
             return None
         _commits[key] = commit
@@ -45,11 +45,7 @@ def commit_of(repository: str, revision: str | None) -> str | None:
 
 
 def load_set(repository: str, configuration: str | None, revision: str | None = None) -> Any:
-    """Load all splits of a data set, by their names.
-
-    Raises:
-        InputError: The set, or the wanted commit of it, cannot be read.
-    """
+    """Load all splits of a data set, by their names."""
     from datasets import load_dataset_builder
     from datasets.packaged_modules.cache.cache import Cache
 

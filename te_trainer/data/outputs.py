@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,7 @@ from te_trainer.files.atomic import atomic_file
 
 
 def prediction_blocks(pairs: Dataset, predictions: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Columns `sentence1`, `sentence2`, `prediction`, block by block.
-
-    Args:
-        predictions: float32, shape (n,); NaN becomes null.
-    """
+    """Columns `sentence1`, `sentence2`, `prediction` (float32; NaN becomes null), block by block."""
     for start in range(0, len(pairs), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
         block = pairs[rows]
@@ -34,10 +31,7 @@ def neighbour_blocks(
 ) -> Iterator[dict[str, Any]]:
     """Columns `query`, `rank` (from 1), `sentence`, `score`, block by block, the queries in their order.
 
-    Args:
-        queries, sentences: Column `sentence1`.
-        rows: Rows of `sentences` that each query found, the nearest first, int64, shape (q, k).
-        scores: float32, shape (q, k).
+    `rows` are those of `sentences` that each query found, the nearest first, shape (q, k), as that of `scores`.
     """
     top_k = rows.shape[1]
     step = max(1, BLOCK_ROWS // top_k)
@@ -60,26 +54,19 @@ def write_table(path: Path, blocks: Iterable[dict[str, Any]]) -> None:
     digits, as many as float32 needs.
     """
     tables = map(pa.table, blocks)
-    write = _write_parquet if path.suffix.lower() == ".parquet" else _write_tsv
     with atomic_file(path) as partial:
-        write(partial, tables)
-
-
-def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> None:
-    first = next(tables)
-    with pq.ParquetWriter(path, first.schema) as writer:
-        writer.write_table(first)
-        for table in tables:
-            writer.write_table(table)
-
-
-def _write_tsv(path: Path, tables: Iterator[pa.Table]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for number, table in enumerate(tables):
-            if number == 0:
-                file.write("\t".join(table.column_names) + "\n")
-            columns = [map(tsv_cell, column.to_pylist()) for column in table.columns]
-            file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+        if path.suffix.lower() == ".parquet":
+            first = next(tables)
+            with pq.ParquetWriter(partial, first.schema) as writer:
+                for table in chain([first], tables):
+                    writer.write_table(table)
+            return
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            for number, table in enumerate(tables):
+                if number == 0:
+                    file.write("\t".join(table.column_names) + "\n")
+                columns = [map(tsv_cell, column.to_pylist()) for column in table.columns]
+                file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
 
 
 def tsv_cell(value: Any) -> str:

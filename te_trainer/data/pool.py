@@ -1,42 +1,161 @@
-"""The pool: unlabelled pairs from one or several sources as one memory-mapped Arrow file."""
+"""Pairs and sentences in memory-mapped Arrow files: distinct ones with a manifest of their sources, or every row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset
 
-from te_trainer.data.manifest import Manifest, SourceCount, draw_rows
-from te_trainer.data.readers import read_texts
+from te_trainer.data.arrow_io import (
+    BLOCK_ROWS,
+    SENTENCE_COLUMNS,
+    map_arrow,
+    pair_blocks,
+    read_arrow_rows,
+    write_arrow,
+)
+from te_trainer.data.digests import file_digest, text_digest
+from te_trainer.data.readers import read_lines, read_texts, source_file
 from te_trainer.errors import InputError
+from te_trainer.files.records import damage_as_input_error, read_json
 
 
 @dataclass
-class PoolManifest(Manifest):
-    """Counts of a pool.
+class SourceCount:
+    """What was read of one source.
 
     Args:
-        distinct: Number of distinct pairs in `data.pool` before a sample of them was drawn.
+        rows: Number of rows (of sentences, in a `SentenceManifest`) that were read.
+        empty: Number of them that were dropped because a text is empty.
+        sha256: Hash of the file; None for a source that is no file.
+        extra: Whether the source is one of `data.extra`.
+        notes: What the reader did to the rows, for people.
+    """
+
+    source: str
+    rows: int = 0
+    empty: int = 0
+    sha256: str | None = None
+    extra: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(source: str, benchmark_folder: str | None, extra: bool = False) -> SourceCount:
+        """Count nothing yet; hash the source if it is a file."""
+        file = source_file(source, benchmark_folder)
+        return SourceCount(source, sha256=file_digest(file) if file else None, extra=extra)
+
+
+@dataclass
+class Manifest:
+    """Counts of an Arrow file of distinct texts.
+
+    Args:
+        sources: Counts by source.
+        duplicates: Number of rows that were dropped because an earlier row, of whichever source, is the same.
+        distinct: Number of distinct rows, without those of `data.extra`, before a sample of them was drawn.
+        num_rows: Number of rows in the file.
+        fingerprint: Hash of the rows in their order.
         extra_distinct: Number of distinct pairs in `data.extra` that `data.pool` does not hold.
         extra: Number of those that were drawn and added.
     """
 
-    title = "pool"
-    source_unit = "rows"
-    unit = "pairs"
-    arrow_file = "pairs.arrow"
-    json_file = "pool.json"
+    title: ClassVar[str]
+    source_unit: ClassVar[str]
+    unit: ClassVar[str]
+    arrow_file: ClassVar[str]
+    json_file: ClassVar[str]
 
+    sources: list[SourceCount] = field(default_factory=list)
+    duplicates: int = 0
+    distinct: int = 0
+    num_rows: int = 0
+    fingerprint: str = ""
     extra_distinct: int = 0
     extra: int = 0
 
-    def _describe_sample(self) -> str:
+    def describe(self) -> list[str]:
+        """The counts for people, one line each."""
+        lines = [
+            f"{self.title}: {'extra ' * count.extra}{count.source}: {count.rows:,} {self.source_unit}"
+            + (f", {count.empty:,} empty ones dropped" if count.empty else "")
+            for count in self.sources
+        ]
+        lines += [f"{self.title}: {note}" for count in self.sources for note in count.notes]
         own = self.num_rows - self.extra
-        drawn = f", {own:,} drawn of {self.distinct:,}" if own != self.distinct else ""
+        dropped = f"{self.duplicates:,} duplicates dropped" + (
+            f", {own:,} drawn of {self.distinct:,}" * (own != self.distinct)
+        )
         added = f", {self.extra:,} of {self.extra_distinct:,} extra ones added" if self.extra_distinct else ""
-        return drawn + added
+        return [*lines, f"{self.title}: {self.num_rows:,} {self.unit} ({dropped}{added})"]
+
+    def write(self, folder: Path, texts: Iterable[tuple[str, ...]], choose: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Write the distinct texts and this manifest into a folder.
+
+        Duplicates are found by a 64-bit hash of each row: 8 bytes of memory a row; among ten million rows, the chance
+        that one is lost to a collision is 3 in a million.
+
+        `choose` gets the ascending numbers of the distinct rows and gives those to keep, in their order. A text that is
+        alone in its row becomes a pair with itself.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        raw, final = folder / "read.arrow", folder / self.arrow_file
+        hashes = array("Q")
+
+        def rows() -> Iterator[tuple[str, ...]]:
+            for row in texts:
+                hashes.append(text_digest(*row))
+                yield row * 2 if len(row) == 1 else row
+
+        write_arrow(raw, pair_blocks(rows()))
+        digests = np.frombuffer(hashes, dtype=np.uint64)
+        distinct = np.sort(np.unique(digests, return_index=True)[1])
+        self.duplicates, self.distinct = len(digests) - len(distinct), len(distinct)
+        kept = choose(distinct)
+        if len(kept) == len(digests):
+            raw.replace(final)
+        else:
+            write_arrow(final, read_arrow_rows(raw, kept))
+            raw.unlink()
+        self.num_rows = len(kept)
+        self.fingerprint = hashlib.sha256(digests[kept].tobytes()).hexdigest()[:16]
+        (folder / self.json_file).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> tuple[Self, Dataset]:
+        """Read a manifest and map its rows, with columns `sentence1` and `sentence2`, into memory.
+
+        Raises:
+            DamagedError: A file is missing or damaged.
+        """
+        fix = {"delete": f"the folder {folder}", "then": "the run's command reads the sources again"}
+        path = folder / cls.json_file
+        values = read_json(path, **fix)
+        with damage_as_input_error(path, **fix):
+            manifest = cls(**{**values, "sources": [SourceCount(**count) for count in values["sources"]]})
+        return manifest, map_arrow(folder / cls.arrow_file, manifest.num_rows, **fix)
+
+
+class PoolManifest(Manifest):
+    """Counts of a pool of pairs."""
+
+    title, source_unit, unit = "pool", "rows", "pairs"
+    arrow_file, json_file = "pairs.arrow", "pool.json"
+
+
+class SentenceManifest(Manifest):
+    """Counts of distinct sentences."""
+
+    title, source_unit, unit = "sentences", "read", "distinct ones"
+    arrow_file, json_file = "sentences.arrow", "sentences.json"
 
 
 def build_pool(
@@ -54,14 +173,8 @@ def build_pool(
 
     A pair that occurs twice in the same order is kept once. Rows that lack a sentence are dropped.
 
-    Args:
-        columns, benchmark_folder: As for `read_rows`.
-        max_pairs: Number of pairs to draw from the sources. Default: all.
-        extra: Further sources. Of their pairs that no other source holds, drawn or not, `extra_pairs` are drawn and
-            added at the end (the paper's Fig. 5). The rest of the pool is the same with and without them.
-
-    Raises:
-        InputError: A source cannot be read, a row is broken, or no pair is left of the sources or of the extra ones.
+    Of the pairs that only `extra` sources hold, drawn or not, `extra_pairs` are drawn and added at the end (the paper's
+    Fig. 5). The rest of the pool is the same with and without them.
     """
     manifest = PoolManifest()
 
@@ -69,12 +182,8 @@ def build_pool(
         for source in [*sources, *extra]:
             count = SourceCount.of(source, benchmark_folder, extra=len(manifest.sources) >= len(sources))
             manifest.sources.append(count)
-            for _, pair in read_texts(source, columns, benchmark_folder, notes=count.notes, pool=True):
-                count.rows += 1
-                if all(pair):
-                    yield tuple(pair)
-                else:
-                    count.empty += 1
+            rows = read_texts(source, columns=columns, folder=benchmark_folder, notes=count.notes, pool=True)
+            yield from _without_empty((tuple(pair) for _, pair in rows), count)
 
     def choose(distinct: np.ndarray) -> np.ndarray:
         of_sources = sum(count.rows - count.empty for count in manifest.sources if not count.extra)
@@ -84,9 +193,98 @@ def build_pool(
             raise InputError(f"data.pool: no pair of sentences in {', '.join(sources)}")
         if extra and not len(added):
             raise InputError(f"data.extra: no pair of sentences that data.pool does not hold in {', '.join(extra)}")
-        added = draw_rows(added, extra_pairs, (seed, 1))
+        added = _draw(added, extra_pairs, (seed, 1))
         manifest.extra = len(added)
-        return np.concatenate([draw_rows(own, max_pairs, seed), added])
+        return np.concatenate([_draw(own, max_pairs, seed), added])
 
     manifest.write(folder, pairs(), choose)
     return manifest
+
+
+def build_sentences(
+    sources: Sequence[str],
+    folder: Path,
+    *,
+    column: str | None = None,
+    columns: dict[str, str] | None = None,
+    split: str | None = None,
+    benchmark_folder: str | None = None,
+    max_sentences: int | None = None,
+    seed: int = 0,
+    key: str = "data.sentences",
+) -> SentenceManifest:
+    """Read the sources once and write `sentences.arrow` and `sentences.json` into `folder`.
+
+    A sentence is kept once: twice in a batch, it would be its own negative. A `.txt` file has one sentence a line, or
+    several with `||` between them.
+
+    """
+    manifest = SentenceManifest()
+    wanted = [column] if column else SENTENCE_COLUMNS
+
+    def texts() -> Iterator[tuple[str, ...]]:
+        for source in sources:
+            count = SourceCount.of(source, benchmark_folder)
+            manifest.sources.append(count)
+            if Path(source).suffix.lower() == ".txt":
+                rows = read_lines(source, count.notes)
+            else:
+                reading = {"columns": columns, "folder": benchmark_folder, "split": split, "notes": count.notes}
+                rows = read_texts(source, wanted=wanted, **reading)
+            yield from _without_empty(((text,) for _, values in rows for text in values), count)
+
+    manifest.write(folder, texts(), lambda distinct: _draw(distinct, max_sentences, (seed, 2)))
+    if not manifest.num_rows:
+        raise InputError(f"{key}: no sentence in {', '.join(sources)}")
+    return manifest
+
+
+def sentences_of_pool(
+    pairs: Dataset, folder: Path, *, max_sentences: int | None = None, seed: int = 0
+) -> SentenceManifest:
+    """Write the distinct sentences of a pool's pairs as `build_sentences` writes them."""
+    manifest = SentenceManifest([count := SourceCount("pool")])
+    blocks = pairs.iter(batch_size=BLOCK_ROWS)
+    texts = (
+        (text,) for block in blocks for pair in zip(*map(block.get, SENTENCE_COLUMNS), strict=True) for text in pair
+    )
+    manifest.write(folder, _without_empty(texts, count), lambda distinct: _draw(distinct, max_sentences, (seed, 2)))
+    return manifest
+
+
+def write_rows(source: str, file: Path, **reading: Any) -> list[str]:
+    """Read a source of pairs once and write all its rows in their order, duplicates included.
+
+    A sentence that a row lacks becomes an empty text.
+
+    Returns:
+        What the reader did to the rows, for people.
+    """
+    notes: list[str] = []
+    write_arrow(file, pair_blocks(pair for _, pair in read_texts(source, notes=notes, **reading)))
+    if not len(rows_with_both(Dataset.from_file(str(file)))):
+        raise InputError(f"data.pairs: no pair of sentences in {source}")
+    return notes
+
+
+def rows_with_both(pairs: Dataset) -> np.ndarray:
+    """Ascending numbers of the rows in which neither sentence is empty."""
+    empty = pc.or_(*(pc.equal(pairs.data.column(name), "") for name in SENTENCE_COLUMNS))
+    return np.flatnonzero(~empty.to_numpy())
+
+
+def _without_empty(rows: Iterable[tuple[str, ...]], count: SourceCount) -> Iterator[tuple[str, ...]]:
+    """Count the rows, and drop those that lack a text."""
+    for row in rows:
+        count.rows += 1
+        if all(row):
+            yield row
+        else:
+            count.empty += 1
+
+
+def _draw(rows: np.ndarray, count: int | None, seed: int | tuple[int, int]) -> np.ndarray:
+    """Draw so many of the rows, in their order; all of them if there are no more, or for None."""
+    if count is None or count >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, size=count, replace=False))

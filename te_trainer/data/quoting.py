@@ -14,6 +14,7 @@ QUOTED = rb'"(?:[^"]|"")*"'
 PLAIN = rb'[^"\t\r\n]*'
 RECORD = re.compile(rb"(?:%b|%b)(?:\t(?:%b|%b))*\r?\n?" % (QUOTED, PLAIN, QUOTED, PLAIN))
 QUOTED_CELL = re.compile(QUOTED)
+NEEDS_QUOTES = re.compile(rb'""|[\t\n\r]')  # inside a cell
 
 
 def count_csv_quoted(path: Path) -> int:
@@ -43,7 +44,7 @@ def count_csv_quoted(path: Path) -> int:
             if columns != width:
                 return 0
             quoted += len(cells)
-            needed = needed or (number == 1 and bool(cells)) or any(_needs_quotes(cell) for cell in cells)
+            needed = needed or any(number == 1 or NEEDS_QUOTES.search(cell, 1, len(cell) - 1) for cell in cells)
     return quoted if needed else 0
 
 
@@ -51,7 +52,3 @@ def looks_quoted(cell: str) -> bool:
     """Whether a text begins and ends with a quote and has only doubled ones inside, at least one pair of them."""
     inside = cell[1:-1]
     return cell[:1] == cell[-1:] == '"' and '""' in inside and '"' not in inside.replace('""', "")
-
-
-def _needs_quotes(cell: bytes) -> bool:
-    return any(mark in cell[1:-1] for mark in (b'""', b"\t", b"\n", b"\r"))

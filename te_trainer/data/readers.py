@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,8 @@ def read_rows(
     Raises:
         InputError: The source cannot be read, a column is missing, or a row is broken.
     """
-    if isinstance(split, str):
-        split = Rows(split)
-    request = _Request(tuple(wanted), columns or {}, (split,) if split else (), [] if notes is None else notes)
+    rows = (Rows(split) if isinstance(split, str) else split,) if split else ()
+    request = _Request(tuple(wanted), columns or {}, rows, [] if notes is None else notes)
     path = Path(source)
     if benchmark := find_benchmark(source):
         return _benchmark(benchmark, request, folder, pool)
@@ -72,32 +70,14 @@ def read_rows(
 
 
 def read_texts(
-    source: str,
-    columns: Mapping[str, str] | None = None,
-    folder: str | None = None,
-    split: str | None = None,
-    notes: list[str] | None = None,
-    *,
-    wanted: Sequence[str] = SENTENCE_COLUMNS,
-    pool: bool = False,
+    source: str, *, wanted: Sequence[str] = SENTENCE_COLUMNS, **reading: Any
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of a source as texts without white space around them; a missing text is empty.
-
-    Args:
-        As for `read_rows`.
-
-    Raises:
-        InputError: As for `read_rows`, or a value is not a text.
-    """
-    return _as_texts(read_rows(source, wanted, columns, folder, split, notes, pool))
+    """Yield the rows that `read_rows` reads as texts without white space around them; a missing text is empty."""
+    return _as_texts(read_rows(source, wanted, **reading))
 
 
 def read_lines(source: str, notes: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Yield the lines of a `.txt` file, each with the sentences that `||` separates.
-
-    Raises:
-        InputError: There is no such file, or a line is not UTF-8.
-    """
+    """Yield the lines of a `.txt` file, each with the sentences that `||` separates."""
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{source}: the file does not exist")
@@ -268,33 +248,20 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
             if split is None or is_wanted(row[split]):
                 yield place, [row[position] for position in positions]
     except csv.Error as error:
-        in_header = ", or save the file with commas between its columns" if reader.line_num == 1 else ""
-        fault = _describe_csv_error(str(error))
-        raise InputError(f"{path}, line {reader.line_num}: {fault}; correct the row{in_header}") from None
+        header_hint = ", or save the file with commas between its columns" if reader.line_num == 1 else ""
+        carriage_return = str(error).startswith("new-line character")
+        fault = "a carriage return in the middle" if carriage_return else f"quotes or a long cell break it ({error})"
+        raise InputError(f"{path}, line {reader.line_num}: {fault}; correct the row{header_hint}") from None
 
 
 def _refuse_other_delimiter(path: Path, header: list[str], delimiter: str) -> None:
-    line = header[0].casefold()
-    excel = line.startswith("sep=")
     names = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
     for other, name in names.items():
-        if len(header) == 1 and other != delimiter and (other in line or (excel and line[4:5] == other)):
-            suffix = {"\t": ", or as .tsv", ",": ", or as .csv"}.get(other, "")
+        if len(header) == 1 and other != delimiter and other in header[0]:
             raise InputError(
-                f"{path}: {name} separate the columns, where {names[delimiter]} are expected; save the file with "
-                f"{names[delimiter]}{suffix}"
+                f"{path}: {name} separate the columns, where {names[delimiter]} are expected; save the file anew (tabs "
+                "in a .tsv, commas in a .csv)"
             )
-    if excel:
-        raise InputError(f"{path}: the first line is '{header[0]}', not the names of the columns; remove the line")
-
-
-def _describe_csv_error(error: str) -> str:
-    """What the csv module means; it has one class of errors for all."""
-    if error.startswith("new-line character"):
-        return "a carriage return in the middle of the line"
-    if error.startswith("field larger"):
-        return f"a cell of more than {csv.field_size_limit():,} characters, or a quote that is never closed"
-    return f"broken quoting ({error})"
 
 
 def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
@@ -329,13 +296,8 @@ def _jsonl(path: Path, request: _Request) -> Iterator[Row]:
 def _parse_json(place: str, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not JSON ({error.msg}); a line is one object") from None
-    except RecursionError:
-        raise InputError(f"{place}: lists or objects too deep inside one another; correct or remove the row") from None
-    except ValueError:
-        most = sys.get_int_max_str_digits()
-        raise InputError(f"{place}: a number of more than {most:,} digits; correct or remove the row") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: not JSON ({getattr(error, 'msg', error)}); a line is one object") from None
     if not isinstance(row, dict):
         raise InputError(f"{place}: a {type(row).__name__} where an object is expected")
     return row
@@ -345,106 +307,79 @@ def _parse_json(place: str, line: str) -> dict[str, Any]:
 
 
 def _arrow_rows(
-    where: str, blocks: Iterable[Any], request: _Request, columns: list[str], by_split: bool
+    source: str, unit: str, names: Sequence[str], blocks: Callable[[list[str]], Iterable[Any]], request: _Request
 ) -> Iterator[Row]:
-    """Rows of record batches or tables; `by_split` says whether they have a column `split` to choose by."""
-    is_wanted = request.chooser()
-    number = 0
-    for block in blocks:
+    """Rows of the record batches or tables that `blocks` gives of some columns; `names` are those of all columns."""
+    columns, is_wanted, number = request.find_columns(source, names), request.chooser(), 0
+    split = ["split"] if request.rows and "split" in names else []
+    for block in blocks(columns + split):
         try:
-            values = [block.column(name).to_pylist() for name in columns]
+            values = [block.column(name).to_pylist() for name in columns + split]
         except UnicodeDecodeError:
-            raise InputError(f"{where}s {number + 1} to {number + len(block)}: not UTF-8; save them anew") from None
-        splits = block.column("split").to_pylist() if by_split else None
-        for offset, row in enumerate(zip(*values, strict=True)):
+            rows = f"{unit}s {number + 1} to {number + len(block)}"
+            raise InputError(f"{source}, {rows}: not UTF-8; save them anew") from None
+        for row in zip(*values, strict=True):
             number += 1
-            if splits is None or is_wanted(splits[offset]):
-                yield f"{where} {number}", list(row)
+            if not split or is_wanted(row[-1]):
+                yield f"{source}, {unit} {number}", list(row[: len(columns)])
 
 
 def _parquet(path: Path, request: _Request) -> Iterator[Row]:
-    import pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        yield from _arrow_rows(str(path), "row", names, lambda columns: file.iter_batches(columns=columns), request)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file ({_first_line(error)}); save it anew") from None
-    columns = request.find_columns(str(path), file.schema_arrow.names)
-    by_split = bool(request.rows) and "split" in file.schema_arrow.names
-
-    def blocks() -> Iterator[Any]:
-        try:
-            yield from file.iter_batches(columns=columns + ["split"] * by_split)
-        except OSError as error:  # pyarrow cannot decode a page
-            raise InputError(f"{path}: the file is damaged ({_first_line(error)}); save it anew") from None
-
-    return _arrow_rows(f"{path}, row", blocks(), request, columns, by_split)
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return "".join(character for character in line if character.isprintable()).rstrip(".: ")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = "".join(character for character in reason if character.isprintable()).rstrip(".: ")
+        raise InputError(f"{path}: not a Parquet file, or a damaged one ({reason}); save it anew") from None
 
 
 def _saved_dataset(path: Path, request: _Request) -> Iterator[Row]:
-    from datasets import DatasetDict, load_from_disk
+    from datasets import load_from_disk
 
     try:
         loaded = load_from_disk(str(path))
     except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it") from None
-    return _datasets(str(path), loaded if isinstance(loaded, DatasetDict) else {"": loaded}, request)
+    return _datasets(str(path), loaded, request) if isinstance(loaded, dict) else _dataset(str(path), loaded, request)
+
+
+def _dataset(source: str, dataset: Any, request: _Request, unit: str = "row") -> Iterator[Row]:
+    def blocks(columns: list[str]) -> Iterable[Any]:
+        return dataset.select_columns(columns).with_format("arrow").iter(batch_size=1000)  # type: ignore[no-any-return]
+
+    return _arrow_rows(source, unit, dataset.column_names, blocks, request)
 
 
 def _datasets(source: str, splits: Mapping[str, Any], request: _Request) -> Iterator[Row]:
-    """Rows of data sets by split; a data set without splits has the empty name."""
-    if "" in splits:
-        by_split = bool(request.rows) and "split" in splits[""].column_names
-        return _dataset(source, f"{source}, row", splits[""], request, by_split)
-    if not request.rows:
-        chosen = [Rows(name) for name in splits]
-    else:
-        dev = "dev" if "dev" in splits else "validation"
-        chosen = [replace(each, split=dev) if each.split == "dev" else each for each in request.rows]
-    present = [each for each in chosen if each.split in splits]
+    """Rows of data sets by split."""
+    renamed = {} if "dev" in splits else {"dev": "validation"}
+    chosen = [replace(each, split=renamed.get(each.split, each.split)) for each in request.rows]
+    present = [each for each in chosen or map(Rows, splits) if each.split in splits]
     if not present:
-        raise InputError(f"{source}: no split '{request.rows[0].split}' among {', '.join(splits)}")
-    return chain.from_iterable(
-        islice(
-            _dataset(source, f"{source}, {each.split} row", splits[each.split], request, by_split=False),
-            each.start,
-            each.stop,
+        raise InputError(
+            f"{source}: no split '{request.rows[0].split}' among {', '.join(splits)}; choose another set (or a folder "
+            "with the benchmark's NAME.tsv as data.dir)"
         )
-        for each in present
-    )
-
-
-def _dataset(source: str, where: str, dataset: Any, request: _Request, by_split: bool) -> Iterator[Row]:
-    columns = request.find_columns(source, dataset.column_names)
-    blocks = dataset.select_columns(columns + ["split"] * by_split).with_format("arrow").iter(batch_size=1000)
-    return _arrow_rows(where, blocks, request, columns, by_split)
+    for each in present:
+        rows = _dataset(source, splits[each.split], replace(request, rows=()), f"{each.split} row")
+        yield from islice(rows, each.start, each.stop)
 
 
 def _benchmark(benchmark: Benchmark, request: _Request, folder: str | None, pool: bool) -> Iterator[Row]:
-    if folder is None:
-        return _hub_benchmark(benchmark, request, pool)
-    path = Path(folder, f"{benchmark.name}.tsv")
-    if not path.is_file():
-        raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
-    rows = request.rows or (benchmark.pool if pool else ())
-    return _unquoted_tsv(path, replace(request, columns={}, rows=rows))
-
-
-def _hub_benchmark(benchmark: Benchmark, request: _Request, pool: bool) -> Iterator[Row]:
-    splits = load_set(benchmark.repository, benchmark.configuration)
+    if folder is not None:
+        path = Path(folder, f"{benchmark.name}.tsv")
+        if not path.is_file():
+            raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
+        rows = request.rows or (benchmark.pool if pool else ())
+        yield from _unquoted_tsv(path, replace(request, columns={}, rows=rows))
+        return
     rows = request.rows or ((benchmark.hub_pool or benchmark.pool) if pool else ())
     rows = tuple(replace(each, split=benchmark.hub_splits.get(each.split, each.split)) for each in rows)
-    if benchmark.dev is not None and request.rows == (benchmark.dev,) and rows[0].split not in splits:
-        raise InputError(
-            f"{benchmark.name}: the set on the Hub ({benchmark.repository}) has no dev rows; name a folder with "
-            f"{benchmark.name}.tsv as data.dir, or choose another set as data.dev"
-        )
+    splits = load_set(benchmark.repository, benchmark.configuration)
     for place, values in _datasets(
         benchmark.repository, splits, replace(request, columns=benchmark.columns, rows=rows)
     ):

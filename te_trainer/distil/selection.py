@@ -125,7 +125,7 @@ def agreement(one: np.ndarray, two: np.ndarray) -> float:
     """Spearman's rank correlation of two encoders' scores of the pool, shape (n,); 0 where one ranks nothing."""
     if one.min() == one.max() or two.min() == two.max():
         return 0.0
-    return spearman(one, two)
+    return float(spearman(one, two))
 
 
 def measures(

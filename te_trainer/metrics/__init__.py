@@ -5,13 +5,11 @@ Each metric is a function here and a module of the library evaluate: `evaluate.l
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.stats import ConstantInputWarning, pearsonr, rankdata, spearmanr
 
 from te_trainer.config.schema import Task
 
@@ -24,58 +22,88 @@ METRIC_TITLES = {
 }
 
 
-@contextlib.contextmanager
-def _constant_gold_is_nan() -> Iterator[None]:
-    """Callers refuse gold scores that are all the same by the NaN, so scipy need not warn of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)
-        yield
+def spearman(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray | None = None) -> Any:
+    """Spearman's rank correlation, a fraction; 0 for scores that are all equal, NaN for such gold scores.
+
+    Args:
+        scores, gold: Shape (n,).
+        counts: How often each pair counts, shape (b, n), for b results at once. Default: once, for one result.
+    """
+    weights = _weights(gold, counts)
+    return _result(_correlation(_Order(scores).ranks(weights), _Order(gold).ranks(weights), weights), counts)
 
 
-def spearman(scores: np.ndarray, gold: np.ndarray) -> float:
-    """Spearman's rank correlation of two arrays of shape (n,), a fraction; 0 for scores that are all equal."""
-    scores = np.asarray(scores, dtype=np.float64)
-    if (scores == scores[0]).all():
-        return 0.0
-    with _constant_gold_is_nan():
-        return float(spearmanr(scores, np.asarray(gold, dtype=np.float64)).statistic)
+def pearson(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray | None = None) -> Any:
+    """Pearson's correlation, a fraction; arguments and exceptions are those of `spearman`."""
+    # less the first one, values that are all equal are exactly 0, and so is their mean
+    one, two = (values - values[0] for values in (np.asarray(scores, np.float64), np.asarray(gold, np.float64)))
+    return _result(_correlation(one, two, _weights(gold, counts)), counts)
 
 
-def pearson(scores: np.ndarray, gold: np.ndarray) -> float:
-    """Pearson's correlation of two arrays of shape (n,), a fraction; 0 for scores that are all equal."""
-    scores = np.asarray(scores, dtype=np.float64)
-    if (scores == scores[0]).all():
-        return 0.0
-    with _constant_gold_is_nan():
-        return float(pearsonr(scores, np.asarray(gold, dtype=np.float64)).statistic)
-
-
-def roc_auc(scores: np.ndarray, gold: np.ndarray) -> float:
+def roc_auc(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray | None = None) -> Any:
     """Area under the ROC curve, a fraction: how often a positive pair scores above a negative one, ties half.
 
     Args:
-        scores: Shape (n,).
-        gold: Shape (n,); above 0.5 is positive.
+        scores, counts: As for `spearman`.
+        gold: Shape (n,); above 0.5 is positive. The result is NaN where all are, or none is.
     """
-    positive = np.asarray(gold) > 0.5
-    count = int(positive.sum())
-    ranks = rankdata(np.asarray(scores, dtype=np.float64))
-    wins = ranks[positive].sum() - count * (count + 1) / 2
-    return float(wins / (count * (len(ranks) - count)))
+    weights = _weights(gold, counts)
+    hits = weights * (np.asarray(gold) > 0.5)
+    positives, negatives = hits.sum(1), (weights - hits).sum(1)
+    wins = (hits * _Order(scores).ranks(weights)).sum(1) - positives * (positives + 1) / 2
+    with np.errstate(invalid="ignore"):
+        return _result(wins / (positives * negatives), counts)
 
 
-def average_precision(scores: np.ndarray, gold: np.ndarray) -> float:
+def average_precision(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray | None = None) -> Any:
     """Average precision, a fraction: precision at each score that positive pairs have, weighted by how many have it.
 
     Args:
-        scores: Shape (n,); pairs of equal scores are retrieved together.
-        gold: Shape (n,); above 0.5 is positive, and at least one must be.
+        scores, counts: As for `spearman`; pairs of equal scores are retrieved together.
+        gold: Shape (n,); above 0.5 is positive. The result is NaN where none is.
     """
-    positive = np.asarray(gold) > 0.5
-    _, index = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
-    retrieved = np.bincount(index)
-    hits = np.bincount(index, weights=positive)
-    return float((hits * hits.cumsum() / retrieved.cumsum()).sum() / positive.sum())
+    weights, order = _weights(gold, counts), _Order(-np.asarray(scores, np.float64))
+    hits, retrieved = order.count(weights * (np.asarray(gold) > 0.5)), order.count(weights)
+    with np.errstate(invalid="ignore"):
+        precision = np.nan_to_num(hits.cumsum(1) / retrieved.cumsum(1))
+        return _result((hits * precision).sum(1) / hits.sum(1), counts)
+
+
+class _Order:
+    """The order of values, to count below each value without sorting again."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        distinct, self.index = np.unique(np.asarray(values, np.float64), return_inverse=True)
+        self.order = np.argsort(self.index, kind="stable")
+        self.starts = np.searchsorted(self.index[self.order], np.arange(len(distinct)))
+
+    def count(self, weights: np.ndarray) -> np.ndarray:
+        """How often each distinct value counts, in ascending order: (b, m)."""
+        return np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+
+    def ranks(self, weights: np.ndarray) -> np.ndarray:
+        """The average rank of each pair's value, (b, n)."""
+        drawn = self.count(weights)
+        return (drawn.cumsum(1) - (drawn - 1) / 2)[:, self.index]
+
+
+def _weights(gold: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    return np.ones((1, len(gold))) if counts is None else counts
+
+
+def _result(values: np.ndarray, counts: np.ndarray | None) -> Any:
+    return float(values[0]) if counts is None else values
+
+
+def _correlation(one: np.ndarray, two: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of values of shape (n,) or (b, n)."""
+    one, two = (
+        values - (weights * values).sum(1, keepdims=True) / weights.sum(1, keepdims=True) for values in (one, two)
+    )
+    variance, gold_variance = (weights * one**2).sum(1), (weights * two**2).sum(1)
+    with np.errstate(invalid="ignore"):
+        correlation = (weights * one * two).sum(1) / np.sqrt(variance * gold_variance)
+    return np.where(variance == 0, 0.0, correlation)
 
 
 # The first metric of a task is the one that the paper's tables have, and that chooses checkpoints.
