@@ -72,9 +72,9 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
         ("pairs.csv", "train_dataset: a str where a datasets.Dataset or IterableDataset or a list of dicts"),
         (
             DatasetDict(train=labelled(4), test=labelled(4)),
-            r"train_dataset: a DatasetDict with the keys train, test .*train_dataset=dataset\['train'\]",
+            r"train_dataset: a DatasetDict with the keys train, test, .*train_dataset=dataset\['train'\]",
         ),
-        (labelled(4).to_dict(), "train_dataset: a dict with the keys sentence1, sentence2, label .*from_dict"),
+        (labelled(4).to_dict(), "train_dataset: a dict with the keys sentence1, sentence2, label, .*from_dict"),
         (
             labelled(4).rename_columns({"label": "score"}),
             r"train_dataset: .* no column 'label' among .*Dataset.rename_columns\({'score': 'label'}\)$",
