@@ -133,4 +133,4 @@ def test_a_recipe_that_fails_on_one_rank_says_so_and_ends(tiny: Path, tmp_path: 
     errors = [line for line in said if line.startswith("error: ")]
     assert len(errors) == 1 and errors[0].startswith("error: rank 1: model model: "), done.stderr
     assert "exitcode  : 2" in done.stderr  # what torchrun reports of rank 1
-    assert "te_trainer/runs/command.py" not in done.stderr  # no stack trace of ours
+    assert "te_trainer/runs/exit_status.py" not in done.stderr  # no stack trace of ours
