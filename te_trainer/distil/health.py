@@ -77,7 +77,8 @@ class Probe:
             `std` and `distinct` of the scores of held-out pairs; `orders`, Spearman's correlation of the scores of both
             orders; `graded`, how often more edited sentences score lower; after a training also `agreement`,
             Spearman's correlation with the labels, `start`, that with the first labels, and `spread`, the ratio of the
-            standard deviations.
+            standard deviations. What cannot be computed is absent: where all labels are equal, or no sentence is long
+            enough to edit.
         """
         count = len(self.rows)
         held_out, exchanged, graded = np.split(scores, [count, 2 * count])
@@ -92,8 +93,9 @@ class Probe:
             labels = learnt[self.rows]
             health["agreement"] = spearman(held_out, labels)
             health["start"] = health["agreement"] if first is None else spearman(held_out, first[self.rows])
-            health["spread"] = health["std"] / max(float(labels.std(dtype=np.float64)), 1e-12)
-        return health
+            spread = float(labels.std(dtype=np.float64))
+            health["spread"] = health["std"] / spread if spread else np.nan
+        return {name: value for name, value in health.items() if not np.isnan(value)}
 
 
 def describe_health(health: dict[str, Any]) -> str:
@@ -105,9 +107,7 @@ def describe_health(health: dict[str, Any]) -> str:
         "graded": "edits in order {:.0f} %",
     }
     values = {name: value if name == "spread" else 100 * value for name, value in health.items()}
-    return "held-out pairs: " + ", ".join(
-        words.format(values[name]) for name, words in parts.items() if name in values and not np.isnan(values[name])
-    )
+    return "held-out pairs: " + ", ".join(words.format(values[name]) for name, words in parts.items() if name in values)
 
 
 def why_not_learnt(health: dict[str, Any]) -> str | None:

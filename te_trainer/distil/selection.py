@@ -104,7 +104,7 @@ def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:
     """
     if 0 in healths:
         return 0
-    return max(healths, key=lambda cycle: (healths[cycle]["start"], -cycle))
+    return max(healths, key=lambda cycle: (healths[cycle].get("start", -1.0), -cycle))
 
 
 def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
@@ -116,9 +116,11 @@ def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
     Args:
         record, start: Scores and health of both, as the run stored them.
     """
+    if record == start:
+        return True
     if "dev" in start["scores"]:
         return bool(record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE)
-    return bool(record["health"].get("start", 1.0) >= TRUSTED_AGREEMENT)
+    return bool(record["health"].get("start", 0.0) >= TRUSTED_AGREEMENT)
 
 
 def agreement(one: np.ndarray, two: np.ndarray) -> float:

@@ -185,7 +185,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"({percent(start)}); distillation did not improve it."
                 )
             elif start is None and not scores["as_good_as_start"]:
-                agreement = dict(encoders_by_cycle(results["health"], name))[scores["cycle"]][kind]["start"]
+                agreement = dict(encoders_by_cycle(results["health"], name))[scores["cycle"]][kind].get("start", 0.0)
                 lines.append(
                     f"{name}: nothing shows that the {kind} that was kept is as good as the start: on held-out pairs "
                     f"its scores agree with the start's to {percent(agreement)}. Compare both on pairs "

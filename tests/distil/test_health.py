@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from te_trainer.distil.health import Probe, why_not_learnt
+from te_trainer.distil.health import Probe, describe_health, why_not_learnt
 
 
 def pool(rows: int) -> Dataset:
@@ -44,6 +46,16 @@ def test_health_is_that_of_pairs_nobody_has_learnt_from():
     assert health["orders"] < 0.9
     assert why_not_learnt(health) is None
     assert {"agreement", "spread"}.isdisjoint(probe.health(np.concatenate([held_out, held_out, graded])))
+
+
+def test_what_cannot_be_computed_is_absent() -> None:
+    """Results are JSON, which has no NaN: of short titles nothing can be edited, and equal labels order nothing."""
+    titles = [f"lamp {row}" for row in range(60)]
+    probe = Probe.draw(Dataset.from_dict({"sentence1": titles, "sentence2": titles[::-1]}), 0.03, seed=1)
+    health = probe.health(np.arange(len(probe.pairs["sentence1"]), dtype=np.float32), np.ones(60, dtype=np.float32))
+    assert {"graded", "agreement", "start", "spread"}.isdisjoint(health)
+    assert json.dumps(health, allow_nan=False)
+    assert describe_health(health).startswith("held-out pairs: of both orders")
 
 
 @pytest.mark.parametrize(
