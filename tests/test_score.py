@@ -426,8 +426,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (["--top_k", "3"], "top_k", "data.sentences"),
         (["--data.queries", "pairs.tsv"], "data.queries", "data.sentences"),
         (["--data.columns", "{score: x}"], "data.columns", "sentence1, sentence2"),
-        (["--batch_tokens", "0"], "batch_tokens", "1 or more"),
-        (["--data.pairs", "null", "--data.sentences", "pairs.tsv", "--top_k", "0"], "top_k", "1 or more"),
+        (["--batch_tokens", "0"], "batch_tokens", "greater than 0"),
+        (["--data.pairs", "null", "--data.sentences", "pairs.tsv", "--top_k", "0"], "top_k", "greater than 0"),
     ],
 )
 def test_a_wrong_command_line_is_refused_by_its_key(

@@ -35,6 +35,15 @@ def _source(name: str) -> str:
     return name
 
 
+def _one_of(*names: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"input should be one of {', '.join(names)}")
+        return name
+
+    return AfterValidator(check)
+
+
 def _entry(entry: Any) -> Any:
     if not isinstance(entry, str | dict):
         raise ValueError("input should be a name or a mapping")
@@ -53,8 +62,8 @@ TRAINING_LIMITS: dict[str, Any] = {
     "gradient_accumulation_steps": PositiveInt | None,
     **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps"), PositiveFloat | None),
 }
-GoldColumns = dict[Annotated[str, Field(pattern="^(sentence1|sentence2|score)$")], str]
-PairColumns = dict[Annotated[str, Field(pattern="^(sentence1|sentence2)$")], str]
+GoldColumns = dict[Annotated[str, _one_of("sentence1", "sentence2", "score")], str]
+PairColumns = dict[Annotated[str, _one_of("sentence1", "sentence2")], str]
 
 
 # What keys mean that stand in several sections, where the section's docstring does not say it.

@@ -317,7 +317,7 @@ def test_a_wrong_value_is_refused_with_its_key(key: str, value: str, expected: s
 
 
 def test_a_column_that_no_set_has_is_refused() -> None:
-    sentence = "data.columns.sentense1: string should match pattern '^(sentence1|sentence2|score)$', got 'sentense1'"
+    sentence = "data.columns.sentense1: input should be one of sentence1, sentence2, score, got 'sentense1'"
     assert complaint("--data.columns", "{sentense1: q}") == sentence
 
 

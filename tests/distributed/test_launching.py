@@ -53,7 +53,9 @@ def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:
     script.write_text(
         "from accelerate import Accelerator\n"
         "accelerator = Accelerator(cpu=True)\n"
-        "print(accelerator.num_processes, accelerator.distributed_type.value)\n",
+        # in one piece: the lines of two processes may run into each other
+        "line = f'{accelerator.num_processes} {accelerator.distributed_type.value}\\n'\n"
+        "import os; os.write(1, line.encode())\n",
         encoding="utf-8",
     )
     assert set(launch(str(script), configuration).split("\n")[:2]) == {"2 MULTI_CPU"}
