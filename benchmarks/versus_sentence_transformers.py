@@ -130,6 +130,9 @@ def our_command(arguments: argparse.Namespace, seed: int, model: str, folder: Pa
         "data.dev": folder / "dev.tsv",
         "data.test": folder / "test.tsv",
         "distillation.cycles": 1,
+        # the peer holds no pair out, and has the paper's learning rate whatever the model's size
+        "distillation.selection": "dev",
+        "cross_encoder.learning_rate": 2e-5,
         "distillation.precision": "float32" if arguments.float32 else "auto",
         "cross_encoder.num_train_epochs": arguments.cross_epochs,
         "bi_encoder.num_train_epochs": arguments.bi_epochs,

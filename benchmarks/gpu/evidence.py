@@ -34,6 +34,8 @@ SMALL_MODEL = {
     "cross_encoder.num_train_epochs": 2,
     "bi_encoder.learning_rate": 1e-4,
 }
+# a small model's defaults are larger
+PAPER = {"cross_encoder.learning_rate": 2e-5, "cross_encoder.num_train_epochs": 1}
 
 
 def main() -> None:
@@ -84,7 +86,7 @@ def main() -> None:
     for name, seconds, changed in (
         ("3 cycles", 90, SMALL_MODEL),
         ("control, bi-encoder alone", 60, SMALL_MODEL | {"distillation.students": "bi-encoder"}),
-        ("3 cycles, the paper's steps", 90, {}),
+        ("3 cycles, the paper's steps", 90, PAPER),
         ("3 cycles, seed 2022", 90, SMALL_MODEL | {"seed": 2022}),
         ("3 cycles, seed 2023", 90, SMALL_MODEL | {"seed": 2023}),
     ):

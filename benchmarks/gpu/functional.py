@@ -41,6 +41,8 @@ def short_run(output: Path, *more: Any, pairs: int = 200) -> list[Any]:
         "data.dev": SAMPLE / "dev.tsv",
         "data.test": SAMPLE / "test.tsv",
         "distillation.cycles": 1,
+        "distillation.selection": "dev",
+        "cross_encoder.num_train_epochs": 1,
         "bi_encoder.num_train_epochs": 2,
         "bi_encoder.per_device_train_batch_size": 16,
         "cross_encoder.learning_rate": "1e-4",

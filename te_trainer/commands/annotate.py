@@ -20,7 +20,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from te_trainer.config.parsing import nearest
     from te_trainer.data import PoolManifest
     from te_trainer.errors import InputError
-    from te_trainer.evaluation.annotation import MOST_SCORED, annotation_file, compared_encoder, telling_rows
+    from te_trainer.evaluation.annotation import (
+        MOST_SCORED,
+        annotation_file,
+        compared_encoder,
+        start_for_comparison,
+        telling_rows,
+    )
     from te_trainer.files.atomic import write_text
     from te_trainer.labelling import score_pairs
     from te_trainer.models.encoder import load_encoder
@@ -46,5 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     write_text(Path(config.output), annotation_file(pairs.select(chosen), run.distillation.task))
     print(f"{len(chosen)} pairs are in {config.output}; its first lines say how to score them. Then compare:")
-    models = f"'[{run.start_path(name)}, {run.layout.kept_encoder(name, kind)}]'"
-    print(f"  te-trainer evaluate --models {models} --tasks '[{config.output}]' --output_dir {config.run}-evaluation")
+    start, more = start_for_comparison(run, name)
+    models = f"'[{start}, {run.layout.kept_encoder(name, kind)}]'"
+    output = f"{config.run.rstrip('/')}-evaluation"
+    print(f"  te-trainer evaluate --models {models}{more} --tasks '[{config.output}]' --output_dir {output}")

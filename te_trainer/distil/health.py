@@ -102,12 +102,13 @@ def describe_health(health: dict[str, Any]) -> str:
     """The health of an encoder in one line, correlations times 100."""
     parts = {
         "agreement": "agreement with the labels learnt {:.1f}",
-        "spread": "spread {:.2f} of theirs",
-        "orders": "of both orders {:.1f}",
+        "start": "with the start {:.1f}",
+        "spread": "spread {:.2f} of the labels'",
+        "orders": "agreement of both orders {:.1f}",
         "graded": "edits in order {:.0f} %",
     }
     values = {name: value if name == "spread" else 100 * value for name, value in health.items()}
-    return "held-out pairs: " + ", ".join(words.format(values[name]) for name, words in parts.items() if name in values)
+    return "health: " + ", ".join(words.format(values[name]) for name, words in parts.items() if name in values)
 
 
 def why_not_learnt(health: dict[str, Any]) -> str | None:

@@ -46,7 +46,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         record, before = (
             store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey(0, name, "bi-encoder"))
         )
-        good = is_as_good_as_start(record, before)
+        good = cycle == 0 or is_as_good_as_start(record, before)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:

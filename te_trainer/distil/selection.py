@@ -116,8 +116,6 @@ def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
     Args:
         record, start: Scores and health of both, as the run stored them.
     """
-    if record == start:
-        return True
     if "dev" in start["scores"]:
         return bool(record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE)
     return bool(record["health"].get("start", 0.0) >= TRUSTED_AGREEMENT)

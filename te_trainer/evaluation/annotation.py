@@ -51,6 +51,16 @@ def compared_encoder(run: FinishedRun, name: str) -> Kind:
     raise InputError(f"run: {run.root} kept {name}'s start and nothing else, so that there is nothing to compare")
 
 
+def start_for_comparison(run: FinishedRun, name: str) -> tuple[str, str]:
+    """The start as the run used it: the folder where it was kept, else its name and the keys that make it so."""
+    if run.results["final"][name]["bi-encoder"]["cycle"] == 0:
+        return str(run.layout.kept_encoder(name, "bi-encoder")), ""
+    section = run.manifest["config"]["bi_encoder"]
+    pooling = run.model(name)["pooling"] or section["pooling"]
+    keys = f" --max_length {section['max_length']}" + (f" --pooling {pooling}" if pooling else "")
+    return run.start_path(name), keys
+
+
 def annotation_file(pairs: Dataset, task: Task) -> str:
     """The text of a .tsv file: a guideline, the header, and a row a pair with an empty score."""
     header = "\t".join(("score", *SENTENCE_COLUMNS))

@@ -28,8 +28,9 @@ AGREEMENT_DESCRIPTION = (
     "compare an encoder with that of its kind of the cycle before; in cycle 1, bi-bi compares with the start."
 )
 HEALTH_DESCRIPTION = (
-    "Health is measured on pairs of the pool that are kept for it, without gold. An encoder's agreement is Spearman's "
-    "correlation × 100 of its scores with the labels that it learnt. Spread is the standard deviation of the scores "
+    "Health is measured on some pairs of the pool, without gold; where distillation.held_out is above 0, no training "
+    "sees them. An encoder's agreement is Spearman's correlation × 100 of its scores with the labels that it learnt, "
+    "“with start” that with the labels that the first cycle learnt. Spread is the standard deviation of the scores "
     "beside that of these labels. Orders is Spearman's correlation × 100 of the scores of (s1, s2) and (s2, s1). Edits "
     "says how often a sentence is found less similar to itself the more of it was edited, and least to another one; "
     "scores that say nothing reach 50. None of this says how good an encoder is; low values say that it has not "
@@ -187,8 +188,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
             elif start is None and not scores["as_good_as_start"]:
                 agreement = dict(encoders_by_cycle(results["health"], name))[scores["cycle"]][kind].get("start", 0.0)
                 lines.append(
-                    f"{name}: nothing shows that the {kind} that was kept is as good as the start: on held-out pairs "
-                    f"its scores agree with the start's to {percent(agreement)}. Compare both on pairs "
+                    f"{name}: nothing shows that the {kind} that was kept is as good as the start: on a sample of the "
+                    f"pool its scores agree with the start's to {percent(agreement)}. Compare both on pairs "
                     "that you have scored yourself (te-trainer annotate) before you use it."
                 )
     return lines + describe_run_truncation(results.get("truncation", {}))

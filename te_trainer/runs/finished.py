@@ -100,17 +100,18 @@ class FinishedRun:
         """The bi-encoder that a PLM's cycles started from, as a user names it."""
         if self.manifest.get("step0") is not None:
             return str(self.layout.encoder(0, name, "bi-encoder"))
-        return str(self._model(name)["bi_encoder"])
+        return str(self.model(name)["bi_encoder"])
 
     def start(self, name: str, kind: Kind) -> tuple[str, bool]:
         """The checkpoint that an encoder started from, without this machine's folders, and whether it is the Hub's."""
-        model = self._model(name)
+        model = self.model(name)
         key = kind.replace("-", "_")
         # a commit of the Hub is a whole SHA-1; of local weights there are shorter hashes
         on_hub = len(self.manifest["models"][name][key]) == 40
         return (split_revision(model[key])[0] if on_hub else Path(model[key].replace(":", "/")).name), on_hub
 
-    def _model(self, name: str) -> dict[str, Any]:
+    def model(self, name: str) -> dict[str, Any]:
+        """A PLM's entry in the configuration."""
         return next(model for model in self.manifest["config"]["models"] if model["name"] == name)
 
 

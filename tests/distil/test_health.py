@@ -28,6 +28,9 @@ def test_a_few_per_cent_are_held_out(rows, held_out):
     other = Probe.draw(pool(rows), 0.03, seed=2)
     assert list(probe.rows) == list(Probe.draw(pool(rows), 0.03, seed=1).rows)
     assert list(probe.rows) != list(other.rows)
+    assert probe.held_out == (rows >= 20)
+    assert sorted([*probe.rows, *probe.rows_to_learn(rows)]) == list(range(rows))
+    assert list(Probe.draw(pool(rows), 0, seed=1).rows_to_learn(rows)) == list(range(rows))
 
 
 def test_health_is_that_of_pairs_nobody_has_learnt_from():
@@ -55,7 +58,7 @@ def test_what_cannot_be_computed_is_absent() -> None:
     health = probe.health(np.arange(len(probe.pairs["sentence1"]), dtype=np.float32), np.ones(60, dtype=np.float32))
     assert {"graded", "agreement", "start", "spread"}.isdisjoint(health)
     assert json.dumps(health, allow_nan=False)
-    assert describe_health(health).startswith("held-out pairs: of both orders")
+    assert describe_health(health).startswith("health: agreement of both orders")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -52,7 +54,8 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     file = tmp_path / "labels.tsv"
     done = annotate(run, file, "--pairs", "12")
     assert done.returncode == 0, done.stderr
-    assert "te-trainer evaluate --models '[" in done.stdout
+    command = shlex.split(done.stdout.splitlines()[-1])
+    assert command[:3] == ["te-trainer", "evaluate", "--models"]
     lines = file.read_text(encoding="utf-8").splitlines()
     guideline = [line for line in lines if line.startswith("# ")]
     assert guideline[0] == f"# {GUIDELINES['sts'][0]}"
@@ -64,6 +67,15 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     gold = load_gold(str(file), "test", {})
     assert gold.scores.tolist() == [number % 6 for number in range(11)]
     assert gold.unscored == 1
+
+    # the command that it printed compares the start as the run used it: the same cosines
+    output = command.index("--output_dir") + 1
+    compared = run_forked("evaluate_sts.py", [*command[2:output], str(tmp_path / "compared")])
+    assert compared.returncode == 0, compared.stderr
+    results = json.loads((tmp_path / "compared" / "results.json").read_text(encoding="utf-8"))
+    start = results["models"][0]["members"][0]
+    assert (start["pooling"], start["max_length"]) == ("mean", 32)
+    assert results["differences"][0]["tasks"]["labels"].keys() == {"difference", "interval"}
 
 
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
