@@ -5,11 +5,13 @@ Each metric is a function here and a module of the library evaluate: `evaluate.l
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import ConstantInputWarning, pearsonr, spearmanr
 
 from te_trainer.config.schema import Task
 
@@ -29,15 +31,18 @@ def spearman(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray | None = N
         scores, gold: Shape (n,).
         counts: How often each pair counts, shape (b, n), for b results at once. Default: once, for one result.
     """
-    weights = _weights(gold, counts)
-    return _result(_correlation(_Order(scores).ranks(weights), _Order(gold).ranks(weights), weights), counts)
+    if counts is None:
+        return _by_scipy(spearmanr, scores, gold)
+    return _correlation(_Order(scores).ranks(counts), _Order(gold).ranks(counts), counts)
 
 
 def pearson(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray | None = None) -> Any:
     """Pearson's correlation, a fraction; arguments and exceptions are those of `spearman`."""
+    if counts is None:
+        return _by_scipy(pearsonr, scores, gold)
     # less the first one, values that are all equal are exactly 0, and so is their mean
     one, two = (values - values[0] for values in (np.asarray(scores, np.float64), np.asarray(gold, np.float64)))
-    return _result(_correlation(one, two, _weights(gold, counts)), counts)
+    return _correlation(one, two, counts)
 
 
 def roc_auc(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray | None = None) -> Any:
@@ -67,6 +72,16 @@ def average_precision(scores: np.ndarray, gold: np.ndarray, counts: np.ndarray |
     with np.errstate(invalid="ignore"):
         precision = np.nan_to_num(hits.cumsum(1) / retrieved.cumsum(1))
         return _result((hits * precision).sum(1) / hits.sum(1), counts)
+
+
+def _by_scipy(correlation: Callable[..., Any], scores: np.ndarray, gold: np.ndarray) -> float:
+    scores, gold = np.asarray(scores, np.float64), np.asarray(gold, np.float64)
+    if (scores == scores[0]).all():
+        return 0.0
+    with warnings.catch_warnings():
+        # callers refuse gold scores that are all equal by the NaN
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        return float(correlation(scores, gold).statistic)
 
 
 class _Order:
