@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,13 +92,5 @@ def telling_rows(start: np.ndarray, result: np.ndarray, count: int, seed: int) -
         drawn = rng.permutation(band)
         # one of each in turn
         queues.append(dict.fromkeys(row for both in zip(by_shift, drawn, strict=True) for row in both))
-    in_turn: dict[int, None] = {}
-    iterators = [iter(queue) for queue in queues]
-    while iterators and len(in_turn) < count:
-        for iterator in list(iterators):
-            row = next(iterator, None)
-            if row is None:
-                iterators.remove(iterator)
-            elif len(in_turn) < count:
-                in_turn[int(row)] = None
-    return rng.permutation(np.fromiter(in_turn, dtype=np.int64, count=len(in_turn)))
+    in_turn = [row for turn in zip_longest(*queues) for row in turn if row is not None]
+    return rng.permutation(np.array(in_turn[:count], dtype=np.int64))
