@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from te_trainer.distil.selection import CHOOSING, MEASURES
+from te_trainer.distillation.selection import CHOOSING, MEASURES
 
 
 def main() -> None:

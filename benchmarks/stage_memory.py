@@ -17,10 +17,10 @@ import psutil
 
 from te_trainer.config.commands import parse
 from te_trainer.data import PoolManifest
-from te_trainer.distil.cycle import distil
-from te_trainer.distil.plan import make_plan
-from te_trainer.distil.preparation import check_models, prepare_pool
-from te_trainer.distil.stages import DistillationStages
+from te_trainer.distillation.cycle import distil
+from te_trainer.distillation.plan import make_plan
+from te_trainer.distillation.preparation import check_models, prepare_pool
+from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.metrics import TASK_METRICS
 from te_trainer.models.precision import resolve_precision

@@ -25,7 +25,7 @@ from cut_layers import cut_layers
 from datasets import Dataset
 
 from te_trainer.config.defaults import fitted_epochs, fitted_learning_rate
-from te_trainer.distil.health import Probe
+from te_trainer.distillation.health import Probe
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric, roc_auc, spearman
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder

@@ -308,7 +308,7 @@ def test_a_finished_run_says_so_shows_its_table_and_asks_no_model(
     run: Run, finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(finished_run)
-    monkeypatch.delattr("te_trainer.distil.plan.resolve_checkpoint")
+    monkeypatch.delattr("te_trainer.distillation.plan.resolve_checkpoint")
     outcome = run(output=finished_run)
     assert (outcome.status, outcome.err) == (0, "")
     assert f"The run in {finished_run} is finished; there is nothing to do.\n" in outcome.out

@@ -18,7 +18,7 @@ from te_trainer.config.schema import RunConfig
 from te_trainer.runs.folder import run_in_output_dir
 
 if TYPE_CHECKING:
-    from te_trainer.distil.plan import DistillationPlan
+    from te_trainer.distillation.plan import DistillationPlan
     from te_trainer.runs.manifest import RunManifest
 
 
@@ -35,18 +35,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     """What the configuration means."""
-    from te_trainer.distil import plan
+    from te_trainer.distillation import plan
 
     return plan.make_plan(config, processes)
 
 
 def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.data import PoolManifest
-    from te_trainer.distil.cycle import distil as run_cycles
-    from te_trainer.distil.preparation import check_models, prepare_pool
-    from te_trainer.distil.results import collect_results, count_gold_in_pool
-    from te_trainer.distil.stages import DistillationStages
-    from te_trainer.distil.truncation import count_run_truncation
+    from te_trainer.distillation.cycle import distil as run_cycles
+    from te_trainer.distillation.preparation import check_models, prepare_pool
+    from te_trainer.distillation.results import collect_results, count_gold_in_pool
+    from te_trainer.distillation.stages import DistillationStages
+    from te_trainer.distillation.truncation import count_run_truncation
     from te_trainer.distributed import process_state, restart_process, was_restarted
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json

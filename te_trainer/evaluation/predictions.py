@@ -14,7 +14,7 @@ from datasets import Dataset
 from te_trainer.config.schema import EvaluationConfig
 from te_trainer.data.digests import file_digest
 from te_trainer.data.readers import source_file
-from te_trainer.distil.combine import combine
+from te_trainer.distillation.combine import combine
 from te_trainer.distributed import process_state
 from te_trainer.evaluation.models import ScoredModel, distinct_members
 from te_trainer.evaluation.sets import TaskSet

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest
-from te_trainer.distil.selection import agreement
+from te_trainer.distillation.selection import agreement
 from te_trainer.escaping import printable
 from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from te_trainer.config.schema import DistillationConfig
-from te_trainer.distil.selection import MEASURES
+from te_trainer.distillation.selection import MEASURES
 from te_trainer.escaping import printable
 from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.table_formats import Table, percent

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from te_trainer.data import GoldSet, PoolManifest, build_pool, count_overlaps, load_gold
-from te_trainer.distil.results import count_gold_in_pool
+from te_trainer.distillation.results import count_gold_in_pool
 
 
 def gold(name: str, *pairs: tuple[str, str]) -> GoldSet:

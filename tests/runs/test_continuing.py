@@ -18,7 +18,7 @@ from te_trainer.config.commands import parse, parse_contrastive, parse_evaluatio
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.contrastive import plan as contrastive_plan
 from te_trainer.data import load_gold
-from te_trainer.distil import plan as distillation_plan
+from te_trainer.distillation import plan as distillation_plan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.runs.checks import gold_fingerprints

@@ -16,7 +16,7 @@ from te_trainer.runs.layout import EncoderKey
 
 if TYPE_CHECKING:
     from te_trainer.config.schema import Kind
-    from te_trainer.distil.plan import Selector
+    from te_trainer.distillation.plan import Selector
     from te_trainer.runs.store import RunStore
 
 # The measure by which the cycle of each kind of encoder is chosen. Encoders that agree with their like of the cycle

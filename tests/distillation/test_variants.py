@@ -22,7 +22,7 @@ from test_bad_input import recipe_main
 from torch import nn
 
 from te_trainer.data import PoolManifest, load_gold
-from te_trainer.distil.combine import combine
+from te_trainer.distillation.combine import combine
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder

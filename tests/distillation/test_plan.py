@@ -13,7 +13,7 @@ from transformers import BertConfig
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import RunConfig
-from te_trainer.distil.plan import DistillationPlan, EncoderPlan, make_plan
+from te_trainer.distillation.plan import DistillationPlan, EncoderPlan, make_plan
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder
 

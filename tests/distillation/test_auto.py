@@ -13,7 +13,7 @@ from conftest import SAMPLE, tiny_arguments
 from forked import Forked, run_forked
 from sentence_transformers import SentenceTransformer
 
-from te_trainer.distil.selection import healthiest_cycle, is_as_good_as_start
+from te_trainer.distillation.selection import healthiest_cycle, is_as_good_as_start
 
 JOB = "trans_encoder.py"
 WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")

@@ -17,11 +17,11 @@ from datasets import Dataset
 from te_trainer.config.schema import Kind
 from te_trainer.contrastive.stage import contrastive_training
 from te_trainer.data import SentenceManifest
-from te_trainer.distil.combine import combine
-from te_trainer.distil.cycle import HALF_CYCLES
-from te_trainer.distil.health import Probe, describe_health, why_not_learnt
-from te_trainer.distil.plan import DistillationPlan
-from te_trainer.distil.selection import Selection
+from te_trainer.distillation.combine import combine
+from te_trainer.distillation.cycle import HALF_CYCLES
+from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
+from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.distillation.selection import Selection
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
@@ -42,7 +42,7 @@ FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward,
 
 
 class DistillationStages:
-    """The stages that `te_trainer.distil.cycle.distil` calls, in a run's folder.
+    """The stages that `te_trainer.distillation.cycle.distil` calls, in a run's folder.
 
     Args:
         plan: What the run's configuration means.

@@ -6,7 +6,7 @@ from functools import cache
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distil.plan import DistillationPlan, ModelPlan
+from te_trainer.distillation.plan import DistillationPlan, ModelPlan
 from te_trainer.models import Checkpoint
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.truncation import Truncation, count_once, count_truncation

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from te_trainer.config.schema import Kind
-from te_trainer.distil.selection import agreement, measures, most_agreed_cycle
+from te_trainer.distillation.selection import agreement, measures, most_agreed_cycle
 
 START = np.random.default_rng(0).random(200).astype(np.float32)
 

@@ -27,8 +27,8 @@ from transformers import (
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import DataConfig
 from te_trainer.data import build_pool
-from te_trainer.distil.plan import make_plan
-from te_trainer.distil.preparation import check_models, prepare_pool
+from te_trainer.distillation.plan import make_plan
+from te_trainer.distillation.preparation import check_models, prepare_pool
 from te_trainer.errors import InputError
 from te_trainer.runs.checks import check_space, load_gold_sets
 from te_trainer.runs.manifest import RunManifest

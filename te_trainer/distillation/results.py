@@ -9,9 +9,9 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import GoldSet, count_overlaps
-from te_trainer.distil.cycle import HALF_CYCLES
-from te_trainer.distil.health import why_not_learnt
-from te_trainer.distil.selection import Selection, is_as_good_as_start
+from te_trainer.distillation.cycle import HALF_CYCLES
+from te_trainer.distillation.health import why_not_learnt
+from te_trainer.distillation.selection import Selection, is_as_good_as_start
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.scoring import Scorer

@@ -10,8 +10,8 @@ from datasets import Dataset
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import KINDS
-from te_trainer.distil.plan import make_plan
-from te_trainer.distil.stages import DistillationStages
+from te_trainer.distillation.plan import make_plan
+from te_trainer.distillation.stages import DistillationStages
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.progress import RunProgress

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from te_trainer.distil.combine import combine
+from te_trainer.distillation.combine import combine
 
 ONES = [1.0, 1.0, 1.0]
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from te_trainer.config.commands import parse
 from te_trainer.data import build_pool
-from te_trainer.distil.plan import make_plan
-from te_trainer.distil.preparation import check_models, read_step0_sentences
+from te_trainer.distillation.plan import make_plan
+from te_trainer.distillation.preparation import check_models, read_step0_sentences
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder

@@ -10,7 +10,7 @@ from typing import Any
 from te_trainer.config.schema import RunConfig
 from te_trainer.contrastive.preparation import read_sentences
 from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_pool
-from te_trainer.distil.plan import DistillationPlan
+from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.models import BiEncoder, CrossEncoder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from te_trainer.distil.health import Probe, describe_health, why_not_learnt
+from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
 
 
 def pool(rows: int) -> Dataset:
