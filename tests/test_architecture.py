@@ -24,6 +24,7 @@ ORDER = [
     "contrastive",
     "runs",
     "trainers",
+    "mining",
     "search",
     "labelling",
     "models",

@@ -1,0 +1,62 @@
+"""Pairs that could be mined: each once, with the source that found it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+SOURCES = ("neighbours", "bm25", "document", "random")
+
+
+class Candidates(NamedTuple):
+    """Pairs of rows of a file of sentences, in ascending order.
+
+    Attributes:
+        rows: int64, shape (n, 2). The first row of each pair is the smaller one, and no pair occurs twice.
+        source: uint8, shape (n,): which of `SOURCES` found the pair, the first of them where several did.
+    """
+
+    rows: np.ndarray
+    source: np.ndarray
+
+
+def merge(found: dict[str, np.ndarray]) -> Candidates:
+    """Gather what several sources found.
+
+    Args:
+        found: Pairs of rows of each source, by its name in `SOURCES`, each of shape (m, 2) and in any order. A
+            sentence with itself is dropped.
+    """
+    names = [name for name in SOURCES if name in found]
+    rows = np.concatenate([np.empty((0, 2), dtype=np.int64), *(found[name] for name in names)])
+    source = np.repeat([SOURCES.index(name) for name in names], [len(found[name]) for name in names]).astype(np.uint8)
+    two = rows[:, 0] != rows[:, 1]
+    rows, source = np.sort(rows[two], axis=1), source[two]
+    # the two rows of a pair as one number; `unique` gives the first place of each
+    _, first = np.unique(rows[:, 0] << 32 | rows[:, 1], return_index=True)
+    return Candidates(rows[first], source[first])
+
+
+def random_pairs(count: int, anchors: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Pair each anchor with sentences that are drawn at random.
+
+    Args:
+        count: Number of sentences.
+        anchors: Rows of the sentences that look for partners, int64, shape (a,).
+        k: Partners of each; at most all other sentences.
+        seed: Draws the partners.
+
+    Returns:
+        Pairs of rows, int64, shape (a * k, 2), the anchor first. A partner may be drawn twice where k is no small part
+        of the sentences.
+    """
+    k = max(0, min(k, count - 1))
+    # a step from 1 to count - 1 never leads back to the anchor
+    steps = np.random.default_rng(seed).integers(1, max(count, 2), (len(anchors), k))
+    return pairs_with_anchors(anchors, (anchors[:, None] + steps) % count)
+
+
+def pairs_with_anchors(anchors: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    """Pairs of each anchor, shape (a,), with each of its partners, shape (a, k): int64, shape (a * k, 2)."""
+    return np.stack([np.repeat(anchors, partners.shape[1]), partners.ravel()], axis=1).astype(np.int64)

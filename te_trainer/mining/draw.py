@@ -1,0 +1,60 @@
+"""Which of the scored candidates become pairs: as many of each score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+OUTER = 0.5  # per cent of the scores on each side that do not widen the range of the bands
+BANDS = 20
+
+
+def draw_evenly(
+    scores: np.ndarray, rows: np.ndarray, pairs: int, per_sentence: int, seed: int, bands: int = BANDS
+) -> np.ndarray:
+    """Draw pairs so that all scores occur equally often, as far as there are candidates.
+
+    The bands are of equal width. Each in turn gives one of its candidates, drawn at random, and one that has none left
+    is passed over.
+
+    Args:
+        scores: Scores of the candidates, shape (n,).
+        rows: Rows of their sentences, int64, shape (n, 2).
+        pairs: How many to draw; fewer where the candidates or `per_sentence` allow no more.
+        per_sentence: Pairs that a sentence may be in.
+        seed: Draws among the candidates of a band.
+        bands: Number of bands.
+
+    Returns:
+        The drawn candidates, int64, ascending.
+    """
+    band = band_of(scores, band_edges(scores, bands))
+    order = np.random.default_rng(seed).permutation(len(scores))
+    queues = [iter(order[band[order] == number].tolist()) for number in range(bands)]
+    first, second = rows[:, 0].tolist(), rows[:, 1].tolist()
+    taken = [0] * (int(rows.max(initial=-1)) + 1)
+    drawn: list[int] = []
+    while queues:
+        for queue in list(queues):
+            if len(drawn) >= pairs:
+                return np.array(sorted(drawn), dtype=np.int64)
+            for candidate in queue:
+                one, two = first[candidate], second[candidate]
+                if taken[one] < per_sentence and taken[two] < per_sentence:
+                    taken[one] += 1
+                    taken[two] += 1
+                    drawn.append(candidate)
+                    break
+            else:
+                queues.remove(queue)
+    return np.array(sorted(drawn), dtype=np.int64)
+
+
+def band_edges(scores: np.ndarray, bands: int = BANDS) -> np.ndarray:
+    """Edges of bands of equal width between the scores' 0.5th and 99.5th percentile, float64, shape (bands + 1,)."""
+    low, high = np.percentile(scores, [OUTER, 100 - OUTER]) if len(scores) else (0.0, 1.0)
+    return np.linspace(low, high, bands + 1)
+
+
+def band_of(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The band of each score, from 0; a score outside of all bands is in the nearest one."""
+    return np.searchsorted(edges[1:-1], scores, side="right")

@@ -1,0 +1,49 @@
+"""Each pair once, with the first source that found it; random partners."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from te_trainer.mining.candidates import SOURCES, merge, random_pairs
+
+
+def test_a_pair_is_gathered_once_with_the_first_source_that_found_it() -> None:
+    found = {
+        "random": np.array([[4, 1], [7, 2], [3, 3]]),
+        "neighbours": np.array([[2, 7], [5, 9], [9, 5]]),
+        "bm25": np.array([[1, 4]]),
+    }
+    rows, source = merge(found)
+    assert rows.tolist() == [[1, 4], [2, 7], [5, 9]]
+    assert [SOURCES[each] for each in source] == ["bm25", "neighbours", "neighbours"]
+    assert rows.dtype == np.int64
+    assert source.dtype == np.uint8
+
+
+def test_sources_that_found_nothing_give_no_candidates() -> None:
+    for found in ({}, {"bm25": np.empty((0, 2), dtype=np.int64)}, {"random": np.array([[3, 3]])}):
+        rows, source = merge(found)
+        assert rows.shape == (0, 2)
+        assert source.shape == (0,)
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_random_partners_are_other_sentences_and_all_of_them_in_the_end(count: int) -> None:
+    anchors = np.arange(count)
+    pairs = random_pairs(count, anchors, 20, seed=1)
+    k = min(20, count - 1)
+    assert pairs[:, 0].tolist() == np.repeat(anchors, k).tolist()
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert set(pairs[:, 1]) <= set(range(count))
+    assert len(set(random_pairs(count, np.zeros(200, dtype=int), 20, seed=1)[:, 1])) == count - 1
+    assert (random_pairs(count, anchors, 20, seed=1) == pairs).all()
+
+
+def test_another_seed_draws_other_partners() -> None:
+    anchors = np.arange(50)
+    assert (random_pairs(50, anchors, 5, seed=1) != random_pairs(50, anchors, 5, seed=2)).any()
+
+
+def test_one_sentence_has_no_partner() -> None:
+    assert random_pairs(1, np.array([0]), 5, seed=0).shape == (0, 2)
