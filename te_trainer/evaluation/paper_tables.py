@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from te_trainer.escaping import markdown_text, printable
+from te_trainer.evaluation.verdicts import verdicts
 from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.report.table_formats import Table, percent
@@ -15,15 +17,20 @@ from te_trainer.runs.layout import RunLayout
 
 
 def show_tables(results: dict[str, Any], console: Console | None = None) -> None:
-    """Print all tables."""
+    """Print all tables, and what they say of each model against the first."""
     for table in evaluation_tables(results):
         table.show(console)
+    for sentence in verdicts(results):
+        print(printable(sentence), file=console.file if console else None)
 
 
 def write_tables(root: Path, results: dict[str, Any]) -> None:
     """Write `table.md` and `table.tex`."""
     layout, tables = RunLayout(root), evaluation_tables(results)
-    write_text(layout.markdown_table, "\n".join(f"## {table.title}\n\n{table.markdown()}\n" for table in tables))
+    sections = [f"## {table.title}\n\n{table.markdown()}\n" for table in tables]
+    if sentences := verdicts(results):
+        sections.append("## Verdict\n\n" + "\n".join(f"- {markdown_text(each)}" for each in sentences) + "\n")
+    write_text(layout.markdown_table, "\n".join(sections))
     latex = "\n".join(table.latex() for table in tables)
     write_text(layout.latex_table, f"% needs \\usepackage{{booktabs}}\n{latex}")
 

@@ -29,6 +29,7 @@ from te_trainer.data import load_gold
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import resolve_models
 from te_trainer.evaluation.sets import load_sets
+from te_trainer.evaluation.verdicts import verdicts
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.metrics.bootstrap import interval, resampled
@@ -226,9 +227,16 @@ def test_families_ensembles_and_the_papers_rows(
         f"| unsup-simcse-roberta-base | {100 * values[0]:.2f} |\n| paper: SimCSE-RoBERTa-base | 80.20 |\n"
     )
     assert "## ROC-AUC × 100\n" in table and "## Average precision × 100\n" in table
+    # each but the first is compared with it, on both families, on the terminal and in the file
+    sentences = verdicts(results)
+    assert len(sentences) == 4 and sentences[0] in out and sentences[-1] in out.splitlines()
+    assert table.count("\n- ") == 4 and table.index("## Verdict") > table.rindex("## Average precision")
+    loss = results["differences"][0]["tasks"]["mrpc"]
+    found, low, high = (f"{-100 * value:+z.1f}" for value in (loss["difference"], *reversed(loss["interval"])))
+    assert f" than {names[0]} on MRPC: {found} ROC-AUC × 100 (95 % interval {low} to {high})" in sentences[1]
     latex = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
     assert f"bert\\_bi-encoder & {100 * values[1]:.2f} \\\\" in latex
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == table.count("## ")
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == table.count("## ") - 1
     for cell in ("STS-B", "MRPC", f"{100 * values[2]:.2f}", "paper: SimCSE-BERT-base + TEnc (bi)", "81.26"):
         assert cell in out
 
