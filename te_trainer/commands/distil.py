@@ -1,4 +1,4 @@
-"""From unlabelled sentence pairs to a bi-encoder and a cross-encoder (Trans-Encoder, Liu et al., ICLR 2022).
+"""From unlabelled pairs or sentences to a bi-encoder and a cross-encoder (Trans-Encoder, Liu et al., ICLR 2022).
 
     accelerate launch recipes/trans_encoder.py --config recipes/quickstart.yaml --output_dir runs/quickstart
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,12 +43,16 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
 
 
 def distil(manifest: RunManifest[RunConfig]) -> None:
-    from te_trainer.data import PoolManifest
+    from te_trainer.data import PoolManifest, SentenceManifest
     from te_trainer.distillation.cycle import distil as run_cycles
-    from te_trainer.distillation.preparation import check_models, prepare_pool
+    from te_trainer.distillation.mining import mine_pool
+    from te_trainer.distillation.preparation import check_models, prepare_texts
     from te_trainer.distillation.results import collect_results, count_gold_in_pool
     from te_trainer.distillation.stages import DistillationStages
+    from te_trainer.distillation.starts import train_starts
+    from te_trainer.distillation.trainings import Trainings
     from te_trainer.distillation.truncation import count_run_truncation
+    from te_trainer.distillation.work import total_work
     from te_trainer.distributed import process_state, restart_process, was_restarted
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json
@@ -74,7 +80,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         return
 
     ################
-    # Models, gold scores, pool
+    # Models, gold scores, texts
     ################
     plan: DistillationPlan = manifest.plan
     check_loggers(config.report_to)
@@ -85,42 +91,47 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         check_hub(config.hub, list(plan.models), plan.kinds, ask=begins)
         if begins:
             check_space(root, needed)
-        prepare_pool(manifest, dev, tests)
-        count_run_truncation(plan, layout)
+        prepare_texts(manifest, dev, tests)
     state.wait_for_everyone()
-    pool, pairs = PoolManifest.load(layout.pool)
-    plan = plan.fit(pool.num_rows, manifest.processes)
-    truncations = read_truncations(layout.pool)
-
-    ################
-    # Cycles
-    ################
     progress = RunProgress(enabled=state.is_main_process)
+    scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, layout.gold_scratch)
+    store = RunStore(layout, plan.cycles, trains_start=config.step0 is not None, precision=plan.precision)
+
+    def restart() -> None:
+        progress.close()
+        restart_process()
+
+    after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
     with progress:
-        if not was_restarted():
-            cut = describe_run_truncation(truncations)
-            for line in [
-                *pool.describe(),
-                *describe_gold(dev, tests),
-                *cut,
-                *plan.describe(len(pairs), state.num_processes),
-            ]:
+        progress.total = total_work(plan, layout)
+        is_first = not was_restarted()
+        if is_first and config.mines:
+            for line in SentenceManifest.load(layout.mining)[0].describe():
                 progress.say(line)
-        scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, layout.gold_scratch)
 
-        def restart() -> None:
-            progress.close()
-            restart_process()
+        ################
+        # The pool: pairs that are given, or mined with what the cycles start from
+        ################
+        if config.mines:
+            train_starts(plan, Trainings(plan, store, scorer, progress), **after_stage)
+            mine_pool(plan, store, progress)
+        pool, pairs = PoolManifest.load(layout.pool)
+        store = replace(store, pairs=pool.num_rows, pool=pool.fingerprint)
+        plan = manifest.plan = plan.fit(pool.num_rows, manifest.processes)
+        if state.is_main_process:
+            manifest.add(pool={"pairs": pool.num_rows})
+            count_run_truncation(plan, layout)
+        state.wait_for_everyone()
+        truncations = read_truncations(layout.pool)
+        described = [pool.describe(), describe_gold(dev, tests), describe_run_truncation(truncations)]
+        for line in chain(*described, plan.describe(len(pairs), state.num_processes)) if is_first else ():
+            progress.say(line)
 
-        after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
-        store = RunStore(
-            layout,
-            cycles=plan.cycles,
-            trains_start=config.step0 is not None,
-            pairs=pool.num_rows,
-            pool=pool.fingerprint,
-            precision=plan.precision,
-        )
+        ################
+        # Cycles
+        ################
+        if not config.mines:
+            train_starts(plan, Trainings(plan, store, scorer, progress), **after_stage)
         stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)
         stages.selection.learnt = run_cycles(
             stages,

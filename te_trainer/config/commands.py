@@ -20,6 +20,7 @@ from te_trainer.config.schema import (
     ContrastiveConfig,
     EvaluationConfig,
     HubConfig,
+    MiningConfig,
     PushConfig,
     RunConfig,
     ScoreConfig,
@@ -38,7 +39,13 @@ def parse(argv: Sequence[str] | None = None) -> RunConfig:
     if distillation.step0 is not None:
         config.step0 = parse_step0(distillation.step0)
     _require(config.models, "models", "at least one model, e.g. --models '[bert-base-uncased]'")
-    _require(data.pool, "data.pool", "at least one source of sentence pairs, e.g. --data.pool '[pairs.tsv]'")
+    _require(
+        data.pool or data.sentences,
+        "data.pool",
+        "at least one source of sentence pairs, e.g. --data.pool '[pairs.tsv]', or with data.sentences a source of "
+        "sentences that pairs are mined from",
+    )
+    _check_mining(config)
     check_model_names([model.name for model in config.models])
     check_path(config.output_dir, "output_dir")
     if distillation.selection == "dev" and data.dev is None:
@@ -128,6 +135,27 @@ def parse_annotate(argv: Sequence[str] | None = None) -> AnnotateConfig:
         raise InputError("run is missing: write te-trainer annotate RUN_FOLDER --output labels.tsv")
     check_output(config.output, config.overwrite, formats=(".tsv",))
     return config
+
+
+def _check_mining(config: RunConfig) -> None:
+    """Refuse keys that would have no effect."""
+    data, mining = config.data, config.mining
+    if not config.mines and mining != MiningConfig():
+        raise InputError(
+            "mining: its keys say how pairs are mined, but neither data.sentences nor mining.pairs is given; give one"
+        )
+    for key in ("column", "document"):
+        if getattr(data, key) is not None and not data.sentences:
+            raise InputError(
+                f"data.{key}: belongs to data.sentences, which is not given; name a source, or remove the key"
+            )
+    for key in ("max_pairs", "extra"):
+        if getattr(data, key) and not data.pool:
+            raise InputError(f"data.{key}: belongs to data.pool, which is not given; name a source, or remove the key")
+    if not mining.sources:
+        raise InputError("mining.sources is empty: name one, e.g. --mining.sources '[neighbours]'")
+    if set(mining.sources) == {"document"} and data.document is None:
+        raise InputError("mining.sources: document alone needs data.document; name the column, or other sources")
 
 
 def _run_first(argv: Sequence[str] | None) -> list[str]:

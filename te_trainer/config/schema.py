@@ -24,6 +24,7 @@ Combine = Literal["mean", "weighted", "rank"]
 Method = Literal["simcse", "mirror_bert"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 SamplingStrategy = Literal["auto", "random", "group_by_length"]
+CandidateSource = Literal["neighbours", "bm25", "document", "random"]
 
 
 Logger = Literal["tensorboard", "trackio", "wandb"]
@@ -116,13 +117,17 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Where the unlabelled pairs and the gold scores are.
+    """Where the unlabelled pairs or sentences, and the gold scores are.
 
     Args:
         pool: Sources of unlabelled pairs, one or several. Each is a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`,
             `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
             `owner/name:config`, with `@revision` behind it or not). Labels in them are ignored; all splits are read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
+        sentences: Sources of sentences that pairs are mined from, beside `pool` or instead of it: `.txt` files (a
+            sentence a line), or any source as for `pool`, of which the distinct sentences are taken.
+        document: Column of `sentences` that names the document of each row; sentences that follow one another in a
+            document are candidates, too.
         extra: Sources as in `pool` whose pairs are added to it, such as SNLI (the paper's Fig. 5).
         extra_pairs: Add at most this many pairs of `extra`, drawn likewise.
         dev: Pairs with gold scores that choose checkpoints and cycles. It is a benchmark name, or a file as for `pool`
@@ -132,11 +137,32 @@ class DataConfig:
     pool: list[Source] = field(default_factory=list)
     columns: GoldColumns = field(default_factory=dict)
     max_pairs: PositiveInt | None = None
+    sentences: list[Source] = field(default_factory=list)
+    column: str | None = None
+    document: str | None = None
     extra: list[Source] = field(default_factory=list)
     extra_pairs: PositiveInt | None = None
     dir: Source | None = None
     dev: Source | None = None
     test: list[Source] = field(default_factory=list)
+
+
+@dataclass
+class MiningConfig:
+    """Pairs out of sentences: of `data.sentences`, or of the pool's own where `pairs` is given and they are not.
+
+    Args:
+        pairs: How many pairs are mined, beside those of `data.pool`. Default: two for each sentence, at most 50,000.
+        sources: Where candidates come from: neighbours (nearest by the start's vectors), bm25 (rare words in common),
+            document (neighbours in the text, with `data.document`), random. Default: all of them.
+        candidates: Candidates of each source for each sentence.
+        per_sentence: Mined pairs that a sentence may be in.
+    """
+
+    pairs: PositiveInt | None = None
+    sources: list[CandidateSource] = field(default_factory=lambda: list(get_args(CandidateSource)))
+    candidates: PositiveInt = 10
+    per_sentence: PositiveInt = 5
 
 
 @dataclass
@@ -500,6 +526,7 @@ class RunConfig:
     report_to: list[Logger] = field(default_factory=list)
     ddp_timeout: Seconds = DDP_TIMEOUT
     data: DataConfig = field(default_factory=DataConfig)
+    mining: MiningConfig = field(default_factory=MiningConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     bi_encoder: BiEncoderConfig = field(default_factory=BiEncoderConfig)
     cross_encoder: CrossEncoderConfig = field(default_factory=CrossEncoderConfig)
@@ -507,3 +534,8 @@ class RunConfig:
     hub: HubConfig = field(default_factory=HubConfig)
     # what the file of `distillation.step0` says
     step0: ContrastiveConfig | None = field(default=None, metadata=NOT_A_KEY)
+
+    @property
+    def mines(self) -> bool:
+        """Whether pairs are mined from sentences."""
+        return bool(self.data.sentences) or self.mining.pairs is not None

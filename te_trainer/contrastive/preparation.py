@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig
 from te_trainer.contrastive.plan import ContrastivePlan, data_sources
-from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_sentences, sentences_of_pool
+from te_trainer.data import GoldSet, SentenceManifest, build_sentences
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
 from te_trainer.runs.commits import hub_commits
@@ -47,18 +49,20 @@ def prepare_sentences(
 
 @contextlib.contextmanager
 def read_sentences(
-    data: ContrastiveDataConfig, final: Path, benchmark_folder: str | None, seed: int, pool: Path | None = None
+    data: ContrastiveDataConfig, final: Path, benchmark_folder: str | None, seed: int, pool: Dataset | None = None
 ) -> Iterator[SentenceManifest]:
-    """Give the sentences that lie in the folder `final`; sentences that are read are there when the block ends well."""
+    """Give the sentences that lie in the folder `final`; sentences that are read are there when the block ends well.
+
+    Args:
+        pool: Pairs whose sentences are taken where `data` names no source.
+    """
     if final.exists():
         sentences, _ = SentenceManifest.load(final)
         refuse_changed_files(sentences.sources, benchmark_folder, final.parent)
         yield sentences
         return
-    drawn: dict[str, Any] = {"max_sentences": data.max_sentences, "seed": seed}
+    own = None if data.sentences else pool
+    reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split, "pool": own}
+    reading |= {"benchmark_folder": benchmark_folder, "max_sentences": data.max_sentences, "seed": seed}
     with atomic_folder(final) as folder:
-        if data.sentences or pool is None:
-            reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split}
-            yield build_sentences(data.sentences, folder, benchmark_folder=benchmark_folder, **reading, **drawn)
-        else:
-            yield sentences_of_pool(PoolManifest.load(pool)[1], folder, **drawn)
+        yield build_sentences(data.sentences, folder, **reading)

@@ -5,10 +5,10 @@ from te_trainer.data.pool import (
     PoolManifest,
     SentenceManifest,
     SourceCount,
+    add_pairs,
     build_pool,
     build_sentences,
     rows_with_both,
-    sentences_of_pool,
     write_rows,
 )
 
@@ -17,11 +17,11 @@ __all__ = [
     "PoolManifest",
     "SentenceManifest",
     "SourceCount",
+    "add_pairs",
     "build_pool",
     "build_sentences",
     "count_overlaps",
     "load_gold",
     "rows_with_both",
-    "sentences_of_pool",
     "write_rows",
 ]

@@ -7,6 +7,7 @@ import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,7 +24,7 @@ from te_trainer.data.arrow_io import (
     write_arrow,
 )
 from te_trainer.data.digests import file_digest, text_digest
-from te_trainer.data.readers import read_texts, source_file
+from te_trainer.data.readers import as_texts, read_rows, read_texts, source_file
 from te_trainer.errors import InputError
 from te_trainer.files.records import damage_as_input_error, read_json
 
@@ -209,6 +210,8 @@ def build_sentences(
     columns: dict[str, str] | None = None,
     split: str | None = None,
     benchmark_folder: str | None = None,
+    document: str | None = None,
+    pool: Dataset | None = None,
     max_sentences: int | None = None,
     seed: int = 0,
     key: str = "data.sentences",
@@ -218,35 +221,75 @@ def build_sentences(
     A sentence is kept once: twice in a batch, it would be its own negative. A `.txt` file has one sentence a line, or
     several with `||` between them.
 
+    Args:
+        document: Column that names each row's document; a hash of it is written into `documents.npy`, uint64 of shape
+            (n,).
+        pool: Pairs whose sentences are added.
     """
-    manifest = SentenceManifest()
+    manifest, documents = SentenceManifest(), array("Q")
 
     def texts() -> Iterator[tuple[str, ...]]:
         for source in sources:
             count = SourceCount.of(source, benchmark_folder)
             manifest.sources.append(count)
-            one = column or ("sentence" if Path(source).suffix.lower() == ".txt" else None)
-            wanted = [one] if one else SENTENCE_COLUMNS
-            reading = {"columns": columns, "folder": benchmark_folder, "split": split, "notes": count.notes}
-            rows = read_texts(source, wanted=wanted, **reading)
-            yield from _without_empty(((text,) for _, values in rows for text in values), count)
+            for text, document_name in _sentences(source, count):
+                count.rows += 1
+                count.empty += not text
+                if text:
+                    documents.append(text_digest(source, document_name))
+                    yield (text,)
+        if pool is not None:
+            manifest.sources.append(count := SourceCount("pool"))
+            yield from _without_empty(_sentences_of(pool), count)
 
-    manifest.write(folder, texts(), lambda distinct: _draw(distinct, max_sentences, (seed, 2)))
+    def _sentences(source: str, count: SourceCount) -> Iterator[tuple[str, str]]:
+        is_txt = Path(source).suffix.lower() == ".txt"
+        if document is not None and is_txt:
+            raise InputError(f"{source}: a .txt file has no column '{document}' (data.document); give .csv or .jsonl")
+        one = column or ("sentence" if is_txt else None)
+        wanted = ([one] if one else list(SENTENCE_COLUMNS)) + ([document] if document is not None else [])
+        reading: dict[str, Any] = {"columns": columns, "folder": benchmark_folder, "split": split, "notes": count.notes}
+        for place, values in read_rows(source, wanted, **reading):
+            name = str(values.pop()) if document is not None else ""
+            yield from ((text, name) for text in as_texts(place, values))
+
+    def choose(distinct: np.ndarray) -> np.ndarray:
+        kept = _draw(distinct, max_sentences, (seed, 2))
+        if document is not None:
+            # sentences of the pool are in no document
+            known = np.frombuffer(documents, dtype=np.uint64)
+            lacking = np.arange(len(known), kept.max(initial=-1) + 1, dtype=np.uint64)
+            np.save(folder / "documents.npy", np.concatenate([known, lacking])[kept])
+        return kept
+
+    manifest.write(folder, texts(), choose)
     if not manifest.num_rows:
         raise InputError(f"{key}: no sentence in {', '.join(sources)}")
     return manifest
 
 
-def sentences_of_pool(
-    pairs: Dataset, folder: Path, *, max_sentences: int | None = None, seed: int = 0
-) -> SentenceManifest:
-    """Write the distinct sentences of a pool's pairs as `build_sentences` writes them."""
-    manifest = SentenceManifest([count := SourceCount("pool")])
-    blocks = pairs.iter(batch_size=BLOCK_ROWS)
-    texts = (
-        (text,) for block in blocks for pair in zip(*map(block.get, SENTENCE_COLUMNS), strict=True) for text in pair
-    )
-    manifest.write(folder, _without_empty(texts, count), lambda distinct: _draw(distinct, max_sentences, (seed, 2)))
+def add_pairs(given: Path | None, pairs: Iterable[tuple[str, str]], source: str, folder: Path) -> PoolManifest:
+    """Write a pool of given pairs and further ones behind them into `folder`.
+
+    Args:
+        given: Folder of the given pairs' pool, if there are any.
+        pairs: The further pairs.
+        source: What they are called among the pool's sources.
+    """
+    manifest, count = PoolManifest(), SourceCount(source)
+    known: Iterable[tuple[str, ...]] = ()
+    if given is not None:
+        manifest, dataset = PoolManifest.load(given)
+        known = _pairs_of(dataset)
+    manifest.sources.append(count)
+    before, dropped = manifest.distinct, manifest.duplicates
+
+    def choose(distinct: np.ndarray) -> np.ndarray:
+        manifest.distinct = before + count.rows
+        manifest.duplicates += dropped
+        return distinct
+
+    manifest.write(folder, chain(known, _without_empty(pairs, count)), choose)
     return manifest
 
 
@@ -269,6 +312,15 @@ def rows_with_both(pairs: Dataset) -> np.ndarray:
     """Ascending numbers of the rows in which neither sentence is empty."""
     empty = pc.or_(*(pc.equal(pairs.data.column(name), "") for name in SENTENCE_COLUMNS))
     return np.flatnonzero(~empty.to_numpy())
+
+
+def _pairs_of(pairs: Dataset) -> Iterator[tuple[str, ...]]:
+    for block in pairs.iter(batch_size=BLOCK_ROWS):
+        yield from zip(*map(block.get, SENTENCE_COLUMNS), strict=True)
+
+
+def _sentences_of(pairs: Dataset) -> Iterator[tuple[str, ...]]:
+    return ((text,) for pair in _pairs_of(pairs) for text in pair)
 
 
 def _without_empty(rows: Iterable[tuple[str, ...]], count: SourceCount) -> Iterator[tuple[str, ...]]:

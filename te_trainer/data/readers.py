@@ -75,10 +75,15 @@ def read_texts(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield the rows that `read_rows` reads as texts without white space around them; a missing text is empty."""
     for place, values in read_rows(source, wanted, **reading):
-        texts = ["" if value is None else value for value in values]
-        if not all(isinstance(text, str) for text in texts):
-            raise InputError(f"{place}: a sentence is not text; correct or remove the row")
-        yield place, [text.strip() for text in texts]
+        yield place, as_texts(place, values)
+
+
+def as_texts(place: str, values: Iterable[Any]) -> list[str]:
+    """Values of a row as texts without white space around them; a missing one is empty."""
+    texts = ["" if value is None else value for value in values]
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{place}: a sentence is not text; correct or remove the row")
+    return [text.strip() for text in texts]
 
 
 def find_benchmark(source: str) -> Benchmark | None:

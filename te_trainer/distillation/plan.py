@@ -17,6 +17,7 @@ from te_trainer.runs.commits import Source, pin_commits
 
 Selector = Literal["dev", "last", "agreement", "health"]
 HELD_OUT = 0.03  # part of the pool, by default
+MOST_MINED = 50_000  # pairs, by default; more than the paper's largest pool
 LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
 TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adamw")  # of a section and of its trainer
 
@@ -119,6 +120,10 @@ class DistillationPlan:
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines
 
+    def pairs_to_mine(self, sentences: int) -> int:
+        """How many pairs are mined of so many sentences."""
+        return self.config.mining.pairs or min(2 * sentences, MOST_MINED)
+
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
         """The plan for a pool of so many pairs: cross-encoders learn from a small one for more epochs."""
         if {"num_train_epochs", "max_steps"} & self.config.cross_encoder.training.keys():
@@ -177,7 +182,7 @@ def start_names(config: RunConfig) -> list[str]:
 def data_sources(config: RunConfig) -> list[Source]:
     """What a run reads texts and gold scores from, each with the folder that benchmark sets would lie in."""
     data = config.data
-    sources = [*data.pool, *data.extra, *([data.dev] if data.dev else []), *data.test]
+    sources = [*data.pool, *data.sentences, *data.extra, *([data.dev] if data.dev else []), *data.test]
     found: list[Source] = [(source, data.dir) for source in sources]
     if config.step0 is not None:
         found += [(source, config.step0.data.dir or data.dir) for source in config.step0.data.sentences]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from datasets import Dataset
 
 from te_trainer.config.schema import RunConfig
 from te_trainer.contrastive.preparation import read_sentences
-from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_pool
+from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_pool, build_sentences
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
@@ -58,10 +60,11 @@ def check_models(plan: DistillationPlan) -> int:
     return encoders + 3 * 3 * trained
 
 
-def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()) -> None:
-    """Build the pool in the output folder and write `run.yaml`, or see that they are still what the run began with.
+def prepare_texts(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()) -> None:
+    """Read all texts into the output folder and write `run.yaml`, or see that they are what the run began with.
 
-    `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
+    The texts are the pool, or the sentences that it is mined from, and the sentences of step 0. `run.yaml` comes first:
+    it makes the folder a run's, whenever the process is killed.
 
     Args:
         dev: Set that chooses checkpoints and cycles.
@@ -70,15 +73,20 @@ def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, t
     Raises:
         InputError: A source cannot be read, or a source, a model or a gold score has changed since the run began.
     """
-    config, plan = manifest.config, manifest.plan
-    layout = manifest.layout
-    with (
-        _read_pool(config, layout) as (pool, folder),
-        read_step0_sentences(plan, layout.sentences, folder) as sentences,
-    ):
-        texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
-        manifest.plan = plan = plan.fit(pool.num_rows, manifest.processes)
-        entries: dict[str, Any] = {"pool": {"pairs": pool.num_rows}, "cycles": plan.cycles}
+    config, plan, layout = manifest.config, manifest.plan, manifest.layout
+    entries: dict[str, Any] = {"cycles": plan.cycles}
+    with contextlib.ExitStack() as written:
+        if config.mines:
+            mined_from = written.enter_context(_read_mining_sentences(config, layout))
+            texts = [Fingerprint(("mining", "fingerprint"), mined_from.fingerprint, "data: the texts have")]
+            entries["mining"] = {"sentences": len(mined_from.sentences)}
+            own_texts = mined_from.sentences
+        else:
+            pool, own_texts = written.enter_context(_read_pool(config, layout))
+            texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
+            entries["pool"] = {"pairs": pool.num_rows}
+            manifest.plan = plan = plan.fit(pool.num_rows, manifest.processes)
+        sentences = written.enter_context(read_step0_sentences(plan, layout.sentences, own_texts))
         if sentences is not None:
             texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))
             entries["step0"] = {"sentences": sentences.num_rows}
@@ -87,41 +95,79 @@ def prepare_pool(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, t
 
 
 @contextlib.contextmanager
-def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManifest, Path]]:
-    """Give the pool and the folder that it lies in; a pool that is built is in its place when the block ends well."""
-    data = config.data
+def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManifest, Dataset]]:
+    """Give the pool; one that is built is in its place when the block ends well."""
     if layout.pool.exists():
-        pool, _ = PoolManifest.load(layout.pool)
-        refuse_changed_files(pool.sources, data.dir, layout.root)
-        yield pool, layout.pool
+        pool, pairs = PoolManifest.load(layout.pool)
+        refuse_changed_files(pool.sources, config.data.dir, layout.root)
+        yield pool, pairs
         return
     with atomic_folder(layout.pool) as folder:
-        pool = build_pool(
-            data.pool,
-            folder,
-            columns=data.columns,
-            benchmark_folder=data.dir,
-            max_pairs=data.max_pairs,
-            extra=data.extra,
-            extra_pairs=data.extra_pairs,
-            seed=config.seed,
-        )
-        yield pool, folder
+        build_pool_of(config, folder)
+        yield PoolManifest.load(folder)
+
+
+def build_pool_of(config: RunConfig, folder: Path) -> None:
+    """Build the pool of a run's pairs in a folder."""
+    data = config.data
+    build_pool(
+        data.pool,
+        folder,
+        columns=data.columns,
+        benchmark_folder=data.dir,
+        max_pairs=data.max_pairs,
+        extra=data.extra,
+        extra_pairs=data.extra_pairs,
+        seed=config.seed,
+    )
+
+
+class MiningSentences(NamedTuple):
+    """What pairs are mined from, and a fingerprint of it and of the pairs that are given."""
+
+    sentences: Dataset
+    fingerprint: str
 
 
 @contextlib.contextmanager
-def read_step0_sentences(plan: DistillationPlan, final: Path, pool: Path) -> Iterator[SentenceManifest | None]:
+def _read_mining_sentences(config: RunConfig, layout: RunLayout) -> Iterator[MiningSentences]:
+    """Give the sentences that pairs are mined from; what is read is in its place when the block ends well."""
+    data, folder = config.data, layout.mining
+    with contextlib.ExitStack() as written:
+        if not folder.exists():
+            folder = written.enter_context(atomic_folder(folder))
+            if data.pool:
+                build_pool_of(config, folder / layout.given_pairs.name)
+            build_sentences(
+                data.sentences,
+                folder,
+                column=data.column,
+                columns=data.columns,
+                document=data.document,
+                benchmark_folder=data.dir,
+                pool=None if data.sentences else PoolManifest.load(folder / layout.given_pairs.name)[1],
+            )
+        manifest, sentences = SentenceManifest.load(folder)
+        given = PoolManifest.load(folder / layout.given_pairs.name)[0] if data.pool else PoolManifest()
+        refuse_changed_files([*manifest.sources, *given.sources], data.dir, layout.root)
+        if manifest.num_rows < 2:
+            raise InputError("data.sentences: one distinct sentence makes no pair; give more")
+        yield MiningSentences(sentences, "-".join(filter(None, (manifest.fingerprint, given.fingerprint))))
+
+
+@contextlib.contextmanager
+def read_step0_sentences(plan: DistillationPlan, final: Path, own_texts: Dataset) -> Iterator[SentenceManifest | None]:
     """Give the sentences of step 0, if the run has one, as `read_sentences` does.
 
     Args:
-        pool: Where the run's pool is at this moment; without sources of its own, step 0 takes its sentences.
+        own_texts: The run's own pairs or sentences, which step 0 takes where it has no sources of its own.
     """
     config = plan.config
     if config.step0 is None:
         yield None
         return
     data = config.step0.data
-    with read_sentences(data, final, data.dir or config.data.dir, config.seed, pool) as sentences:
+    with read_sentences(data, final, data.dir or config.data.dir, config.seed, own_texts) as sentences:
         for model in plan.models.values():
             if model.step0 is not None:
                 model.step0.check_batch(sentences.num_rows)

@@ -33,7 +33,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
         `health` holds what is known of each encoder without gold and of its training, also of a student that has not
         learnt; `stopped` says of which, where that ended the cycles. `as_good_as_start` of a kept encoder is what
-        `is_as_good_as_start` says.
+        `is_as_good_as_start` says. `mining` says what `describe_mining` does, without examples.
     """
     store, names = selection.store, selection.names
     kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
@@ -79,6 +79,8 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         "final": final,
     }
     results["health"] = _health(selection, kinds)
+    if mined := store.mined():
+        results["mining"] = {key: value for key, value in mined.items() if key not in {"examples", "seconds"}}
     if stopped := _stopped(selection, kinds):
         results["stopped"] = stopped
     if selection.how == "agreement":
@@ -153,6 +155,8 @@ def _seconds(selection: Selection) -> dict[str, float]:
     records: dict[str, list[dict[str, Any]]] = {}
     if store.trains_start:
         records["step0"] = [store.training_record(key) for key in starts]
+    if mined := store.mined():
+        records["mine"] = [mined]
     for teacher, student in _half_cycles(selection):
         teachers = [key for key in (*starts, *trained) if key.kind == teacher and store.has_labels(key)]
         learners = [key for key in trained if key.kind == student]

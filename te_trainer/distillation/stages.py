@@ -8,37 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
-from te_trainer.contrastive.stage import contrastive_training
-from te_trainer.data import SentenceManifest
 from te_trainer.distillation.combine import combine
 from te_trainer.distillation.cycle import HALF_CYCLES
+from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
+from te_trainer.distillation.trainings import ATTEMPTS, Trainings
+from te_trainer.distillation.work import FORWARD, training_work
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
-from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, Encoder, resolve_checkpoint
-from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.encoder import weight_fingerprint
 from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
 from te_trainer.runs.store import RunStore
-from te_trainer.runs.training import Training, training_seed
-
-# A student that has not learnt is trained once more, for so many times the epochs.
-ATTEMPTS = (1, 3)
-STEPS = ("num_train_epochs", "max_steps")
-FORWARD, TRAINING = 1, 3  # cost of a pass over the pool; training goes forward, and backward at twice that
 
 
 class DistillationStages:
@@ -75,22 +67,13 @@ class DistillationStages:
         self.selection = Selection(
             plan.selector, store, list(self.models), self.kinds, self.combine, may_keep_start=plan.may_keep_start
         )
-        self.sentences: Dataset | None = None
-        if self.config.step0 is not None:
-            _, self.sentences = SentenceManifest.load(store.layout.sentences)
-        progress.total = self._total_work()
+        self.trainings = Trainings(plan, store, scorer, progress)
 
     # ------------------------------------------------------------ what `distil` calls
 
     def evaluate_start(self, name: str) -> None:
-        """Score the bi-encoder that a PLM starts from, and train it first where the run has a step 0."""
+        """Score the bi-encoder that a PLM starts from."""
         start = EncoderKey(0, name, "bi-encoder")
-        if self.sentences is not None:
-            training = self._step0_training(start)
-            is_new = not training.is_done
-            training.run(f"step 0 {name}: contrastive training", self._step0_work(), self.sentences)
-            if is_new:
-                self.after_stage()
         if not self.store.is_scored(start, self.has_ensemble):
             self._score(start, f"{name}: start")
 
@@ -107,7 +90,7 @@ class DistillationStages:
         when = f"cycle {cycle}/{self.cycles}" if cycle <= self.cycles else "agreement"
         title = f"{when} {name}: label with {teacher}"
         self.progress.begin(title, FORWARD)
-        encoder = self._load(key, teacher)
+        encoder = load_encoder(self.plan, self.store, key)
         folder = self.store.labels_path(key)
         try:
             with scratch_folder(folder.with_name(f".scratch-{folder.name}")) as scratch:
@@ -152,8 +135,8 @@ class DistillationStages:
         return any(self._train_once(key, attempt, labels) for attempt in attempts)
 
     def _train_once(self, key: EncoderKey, attempt: int, labels: np.ndarray) -> bool:
-        training = self._training(key, attempt)
-        work = self._training_work(key.name, key.kind) * ATTEMPTS[attempt - 1]
+        training = self.trainings.student(key, attempt)
+        work = training_work(self.plan, key.name, key.kind) * ATTEMPTS[attempt - 1]
         scored = self.store.is_scored(key, self.has_ensemble)
         last = self.store.scores(key)["attempt"] if scored else attempt
         if last > attempt:
@@ -195,7 +178,9 @@ class DistillationStages:
                     best = self.selection.best_cycle(name, kind)
                     if best is not None:
                         key = EncoderKey(best, name, kind)
-                        self.store.keep_encoder(key, None if self.store.trains(key) else self._load(key, kind))
+                        self.store.keep_encoder(
+                            key, None if self.store.trains(key) else load_encoder(self.plan, self.store, key)
+                        )
 
         # One rank asks the disk: another might look when this one has written. And agreement reads the whole pool.
         on_main_process(keep)
@@ -208,34 +193,7 @@ class DistillationStages:
                     for cycle in range(1, self.cycles + 1):
                         self.store.remove_encoder(EncoderKey(cycle, name, kind))
 
-    # ------------------------------------------------------------ encoders
-
-    def _load(self, key: EncoderKey, kind: Kind) -> Encoder:
-        """Load an encoder, as one of its kind or (under `init: sequential`) as a student of the other kind."""
-        if not self.store.trains(key):
-            return self._encoder(key.name, kind, self.models[key.name].encoders[key.kind].start)
-        self.store.check_encoder(key)
-        try:
-            return self._encoder(key.name, kind, str(self.store.encoder_path(key)))
-        except InputError as error:
-            again = self.store.how_to_train_again(key)
-            raise InputError(f"{error}; delete {again['delete']}, and {again['then']}") from None
-
-    def _encoder(self, name: str, kind: Kind, path: str | Checkpoint) -> Encoder:
-        encoder = self.models[name].encoders[kind]
-        if kind == "cross-encoder":
-            return CrossEncoder.from_pretrained(path, max_length=encoder.max_length)
-        start_key = EncoderKey(0, name, kind)
-        trains_start = self.store.trains(start_key)
-        start = resolve_checkpoint(str(self.store.encoder_path(start_key))) if trains_start else encoder.start
-        return BiEncoder.from_pretrained(
-            path,
-            pooling=resolve_pooling(start, encoder.pooling),
-            max_length=encoder.max_length,
-            prompt=encoder.prompt,
-            layout=start.layout,
-            from_cross_encoder=self.config.distillation.init == "sequential",
-        )
+    # ------------------------------------------------------------ what the stages do
 
     def _check_teacher(self, key: EncoderKey) -> None:
         """Refuse labels that are not those of their teacher, while it is there."""
@@ -243,56 +201,12 @@ class DistillationStages:
         is_gone = self.store.trains(key) and not path.exists()
         if is_gone or not process_state().is_main_process:
             return
-        if weight_fingerprint(self._load(key, key.kind)) != self.store.label_record(key)["teacher"]:
+        if weight_fingerprint(load_encoder(self.plan, self.store, key)) != self.store.label_record(key)["teacher"]:
             folder, teacher = self.store.labels_path(key), path if self.store.trains(key) else "the start"
             raise InputError(
                 f"{folder}: its labels are not those of {teacher}; delete the folder {folder}, and the run's command "
                 "labels again"
             )
-
-    # ------------------------------------------------------------ trainings and scores
-
-    def _training(self, key: EncoderKey, attempt: int = 1) -> Training:
-        cycle, name, student = key
-        source = key._replace(cycle=0)
-        if self.config.distillation.init == "sequential":
-            teachers = {student: teacher for teacher, student in HALF_CYCLES[self.config.distillation.students]}
-            source = EncoderKey.teacher(cycle, name, teachers[student])
-        encoder = self.models[name].encoders[student]
-        length = {name: encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
-        common = {"report_to": self.config.report_to or "none", "ddp_timeout": self.config.ddp_timeout}
-        return Training(
-            kind=student,
-            load=partial(self._load, source, student),
-            values=common | encoder.training | {name: value * ATTEMPTS[attempt - 1] for name, value in length.items()},
-            attempt=attempt,
-            section=encoder.section,
-            log_name=f"cycle-{cycle}/{name}/{student}",
-            lora=self.config.lora,
-            **self._training_arguments(key),
-        )
-
-    def _step0_training(self, key: EncoderKey) -> Training:
-        plan = self.models[key.name].step0
-        assert plan is not None
-        return contrastive_training(
-            plan,
-            report_to=self.config.report_to,
-            ddp_timeout=self.config.ddp_timeout,
-            log_name=f"start/{key.name}",
-            **self._training_arguments(key),
-        )
-
-    def _training_arguments(self, key: EncoderKey) -> dict[str, Any]:
-        """What step 0 and the cycles' trainings have in common."""
-        return {
-            "folder": self.store.encoder_path(key),
-            "dev": self.scorer.dev if self.plan.selector == "dev" else None,
-            "metric": self.scorer.metric,
-            "seed": training_seed(self.config.seed, key.cycle, key.kind, list(self.models).index(key.name)),
-            "progress": self.progress,
-            "run_dir": self.store.layout.root,
-        }
 
     def _score(self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1) -> None:
         """Score an encoder against gold, and look at its health.
@@ -300,7 +214,7 @@ class DistillationStages:
         Args:
             learnt: The labels that it learnt; None for the start.
         """
-        encoder = self._load(key, key.kind)
+        encoder = load_encoder(self.plan, self.store, key)
         record, predictions = self.scorer.score(encoder)
         with scratch_folder(self.scorer.scratch) as scratch:
             probed = score_pairs(
@@ -322,23 +236,3 @@ class DistillationStages:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""
         student = dict(HALF_CYCLES[self.config.distillation.students])[teacher]
         return not all(self.store.is_scored(EncoderKey(cycle, name, student)) for name in self.models)
-
-    # ------------------------------------------------------------ passes over the pool, for the display
-
-    def _training_work(self, name: str, kind: Kind) -> float:
-        training = self.models[name].encoders[kind].training
-        orders = 2 if training.get("both_orders") else 1
-        return TRAINING * orders * float(training["num_train_epochs"])
-
-    def _step0_work(self) -> float:
-        """One PLM's step 0: each sentence is read twice, a pair's sentences once each."""
-        plan = next(iter(self.models.values())).step0
-        if self.sentences is None or plan is None:
-            return 0.0
-        epochs = float(plan.training["num_train_epochs"])
-        return TRAINING * epochs * len(self.sentences) / len(self.pairs)
-
-    def _total_work(self) -> float:
-        trainings = sum(self._training_work(name, kind) for name in self.models for kind in self.kinds)
-        labellings = self.cycles * len(self.kinds) + (self.config.distillation.selection == "agreement")
-        return self.cycles * trainings + (FORWARD * labellings + self._step0_work()) * len(self.models)

@@ -42,6 +42,7 @@ ADVICE = (
 )
 STAGE_TITLES = {
     "step0": "step 0: contrastive training",
+    "mine": "mine pairs of sentences",
     "label_bi": "label with bi-encoders",
     "train_cross": "train cross-encoders",
     "label_cross": "label with cross-encoders",

@@ -63,6 +63,26 @@ class RunLayout:
     # ------------------------------------------------------------ distil
 
     @property
+    def mining(self) -> Path:
+        """The sentences that pairs are mined from, and what is known of them."""
+        return self.root / "mining"
+
+    @property
+    def given_pairs(self) -> Path:
+        """The pairs of `data.pool`, which mined ones are added to."""
+        return self.mining / "pool"
+
+    @property
+    def mined_record(self) -> Path:
+        """What was mined, for the report; in the pool's folder, because both appear at once."""
+        return self.pool / "mined.json"
+
+    @property
+    def mining_scratch(self) -> Path:
+        """A scratch folder for the sentences' vectors."""
+        return self.root / ".scratch-mining"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.md"
 

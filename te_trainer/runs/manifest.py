@@ -156,6 +156,14 @@ class RunManifest(Generic[Config]):
         write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
         self.begun = content
 
+    def add(self, **entries: Any) -> None:
+        """Write into `run.yaml` what became known after the run began, and how its trainings are done by now."""
+        assert self.begun is not None
+        content = _merge(_merge(self.begun, self._resolved), entries)
+        if content != self.begun:
+            write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
+            self.begun = content
+
     def _may_change(self, key: str) -> bool:
         section, _, name = key.rpartition(".")
         if section in TRAINING_SECTIONS and name in SPLIT_KEYS:

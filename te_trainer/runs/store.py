@@ -33,9 +33,9 @@ class RunStore:
     layout: RunLayout
     cycles: int
     trains_start: bool  # whether the run itself trains the bi-encoders that its PLMs start from
-    pairs: int  # in the pool
-    pool: str  # its fingerprint
     precision: Precision  # in which labels are computed
+    pairs: int = 0  # in the pool, once there is one
+    pool: str = ""  # its fingerprint
 
     # ------------------------------------------------------------ encoders
 
@@ -117,6 +117,13 @@ class RunStore:
                 path.unlink()
 
         on_main_process(remove)
+
+    # ------------------------------------------------------------ mined pairs
+
+    def mined(self) -> dict[str, Any] | None:
+        """What is known of the pool's mined pairs; None where none were mined."""
+        file = self.layout.mined_record
+        return read_json(file, "seconds", then="the run cannot continue without it") if file.exists() else None
 
     # ------------------------------------------------------------ scores
 

@@ -1,0 +1,190 @@
+"""The pool of a run that has sentences: pairs are mined from them with the bi-encoders that the cycles start from."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from te_trainer.data import PoolManifest, SentenceManifest, add_pairs
+from te_trainer.data.arrow_io import BLOCK_ROWS
+from te_trainer.data.digests import text_digest
+from te_trainer.distillation.combine import combine
+from te_trainer.distillation.encoders import load_encoder
+from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.distillation.work import mining_work
+from te_trainer.distributed import on_main_process
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import atomic_folder, write_text
+from te_trainer.labelling import embed_sentences
+from te_trainer.mining.bm25 import bm25_pairs
+from te_trainer.mining.candidates import SOURCES, Candidates, merge, random_pairs
+from te_trainer.mining.documents import document_pairs
+from te_trainer.mining.draw import band_edges, band_of, draw_evenly
+from te_trainer.mining.neighbours import nearest_pairs
+from te_trainer.mining.overlap import near_duplicates
+from te_trainer.models import BiEncoder
+from te_trainer.runs.folder import scratch_folder
+from te_trainer.runs.layout import EncoderKey, RunLayout
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.store import RunStore
+
+BINS = 50  # of the record's histograms
+EXAMPLE_BANDS, EXAMPLES = 5, 10
+
+
+def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) -> None:
+    """Mine pairs and write the pool, unless it is there.
+
+    Every PLM's start embeds all sentences. Candidates are scored by its cosines; those of several PLMs are combined as
+    labels are. All ranks embed and search; the first one draws and writes.
+
+    Raises:
+        DivergedError: A vector is NaN or infinite.
+        InputError: Candidates are lacking, or a package.
+    """
+    layout, mining, seed = store.layout, plan.config.mining, plan.config.seed
+    sentences = SentenceManifest.load(layout.mining)[1]
+    pairs = plan.pairs_to_mine(len(sentences))
+    work = mining_work(plan, layout)
+    if layout.pool.exists():
+        progress.skip(2 * work * len(plan.models))
+        return
+    began = time.monotonic()
+    anchors = np.sort(
+        np.random.default_rng((seed, 4)).choice(len(sentences), min(pairs, len(sentences)), replace=False)
+    )
+    vectors, found = [], [np.empty((0, 2), dtype=np.int64)]
+    with scratch_folder(layout.mining_scratch) as scratch:
+        for number, name in enumerate(plan.models):
+            folder = scratch / str(number)
+            on_main_process(folder.mkdir)
+            progress.begin(f"mine pairs: embed sentences with {name}", work)
+            encoder = load_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
+            assert isinstance(encoder, BiEncoder)
+            how: dict[str, Any] = {"precision": store.precision, "batch_tokens": plan.config.distillation.batch_tokens}
+            vectors.append(embed_sentences(encoder, sentences, folder, progress=progress.advance, **how))
+            progress.end()
+            progress.begin(f"mine pairs: nearest sentences by {name}", work)
+            if "neighbours" in mining.sources:
+                found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
+            progress.end()
+
+        def write() -> None:
+            candidates = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
+            scores = combine(
+                (cosines(each, candidates.rows) for each in vectors),
+                plan.config.distillation.combine,
+                [model.weight for model in plan.models.values()],
+            )
+            drawn = draw_evenly(scores, candidates.rows, pairs, mining.per_sentence, seed)
+            if not len(drawn):
+                raise InputError(f"data.sentences: no pair can be mined of {len(sentences):,} sentences; give more")
+            given = layout.given_pairs if layout.given_pairs.exists() else None
+            with atomic_folder(layout.pool) as folder:
+                add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder)
+                record = describe_mining(sentences, candidates, scores, drawn)
+                record |= {"sentences": len(sentences), "seconds": round(time.monotonic() - began, 3)}
+                write_text(folder / layout.mined_record.name, json.dumps(record, indent=2) + "\n")
+
+        on_main_process(write)
+
+
+def cosines(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Cosines of pairs of vectors.
+
+    Args:
+        vectors: float32, shape (n, hidden).
+        rows: Rows of both, shape (m, 2).
+
+    Returns:
+        float32, shape (m,).
+    """
+    scores = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        one, two = vectors[block[:, 0]], vectors[block[:, 1]]
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+        scores[start : start + BLOCK_ROWS] = np.einsum("ij,ij->i", one, two) / np.maximum(norms, 1e-12)
+    return scores
+
+
+def describe_mining(
+    sentences: Dataset, candidates: Candidates, scores: np.ndarray, drawn: np.ndarray
+) -> dict[str, Any]:
+    """What the report says of mined pairs.
+
+    Returns:
+        `{"candidates": {source: n}, "pairs": {source: n}, "histogram": {"edges", "candidates", "pairs"}, "examples":
+        [{"from": f, "to": f, "pairs": [[sentence1, sentence2, score, source]]}]}`; `pairs` are those that were drawn.
+    """
+
+    def by_source(source: np.ndarray) -> dict[str, int]:
+        counts = np.bincount(source, minlength=len(SOURCES)).tolist()
+        return {name: count for name, count in zip(SOURCES, counts, strict=True) if count}
+
+    edges = np.linspace(scores.min(), scores.max(), BINS + 1)
+    bands = band_edges(scores, EXAMPLE_BANDS)
+    band = band_of(scores[drawn], bands)
+    examples = []
+    for number, (low, high) in enumerate(pairwise(bands.tolist())):
+        here = drawn[band == number][:: max(1, int((band == number).sum()) // EXAMPLES)][:EXAMPLES]
+        texts = _pairs(sentences, candidates.rows[here])
+        shown = [
+            [one, two, round(float(scores[index]), 4), SOURCES[candidates.source[index]]]
+            for (one, two), index in zip(texts, here, strict=True)
+        ]
+        examples.append({"from": round(low, 4), "to": round(high, 4), "pairs": shown})
+    return {
+        "candidates": by_source(candidates.source),
+        "pairs": by_source(candidates.source[drawn]),
+        "histogram": {
+            "edges": [round(edge, 6) for edge in edges.tolist()],
+            "candidates": np.histogram(scores, edges)[0].tolist(),
+            "pairs": np.histogram(scores[drawn], edges)[0].tolist(),
+        },
+        "examples": examples,
+    }
+
+
+def _candidates(
+    plan: DistillationPlan, layout: RunLayout, sentences: Dataset, anchors: np.ndarray, neighbours: np.ndarray
+) -> Candidates:
+    """All candidates, without near-duplicates and pairs that are given."""
+    mining, documents = plan.config.mining, layout.mining / "documents.npy"
+    found = {"neighbours": neighbours}
+    if "bm25" in mining.sources:
+        found["bm25"] = bm25_pairs(sentences, anchors, mining.candidates)
+    if "document" in mining.sources and documents.exists():
+        found["document"] = document_pairs(np.load(documents))
+    if "random" in mining.sources:
+        found["random"] = random_pairs(len(sentences), anchors, mining.candidates, plan.config.seed)
+    candidates = merge(found)
+    keep = ~near_duplicates(sentences, candidates.rows)
+    if layout.given_pairs.exists():
+        keep &= ~_are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
+    return Candidates(candidates.rows[keep], candidates.source[keep])
+
+
+def _are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarray:
+    """Whether each pair of rows is among the given pairs, in either order."""
+    number = {text_digest(text): row for row, text in enumerate(sentences["sentence1"])}
+    known = set()
+    for block in given.iter(batch_size=BLOCK_ROWS):
+        for one, two in zip(block["sentence1"], block["sentence2"], strict=True):
+            pair = [number.get(text_digest(text), -1) for text in (one, two)]
+            known.add((min(pair), max(pair)))
+    return np.array([tuple(pair) in known for pair in rows.tolist()], dtype=bool)
+
+
+def _pairs(sentences: Dataset, rows: np.ndarray) -> Iterator[tuple[str, str]]:
+    """The texts of pairs of rows."""
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        columns = [sentences[block[:, side].tolist()]["sentence1"] for side in (0, 1)]
+        yield from zip(*columns, strict=True)

@@ -1,0 +1,81 @@
+"""The trainings of a run: step 0 of each PLM, and each student of each cycle."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from te_trainer.contrastive.stage import contrastive_training
+from te_trainer.distillation.cycle import HALF_CYCLES
+from te_trainer.distillation.encoders import load_encoder
+from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.runs.layout import EncoderKey
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.store import RunStore
+from te_trainer.runs.training import Training, training_seed
+
+# A student that has not learnt is trained once more, for so many times the epochs.
+ATTEMPTS = (1, 3)
+STEPS = ("num_train_epochs", "max_steps")
+
+
+class Trainings:
+    """Makes the trainings of a run.
+
+    Args:
+        plan: What the run's configuration means.
+        store: What the stages leave on the disk.
+        scorer: Its dev set chooses checkpoints, where the plan says so.
+        progress: The run's display.
+    """
+
+    def __init__(self, plan: DistillationPlan, store: RunStore, scorer: Scorer, progress: RunProgress) -> None:
+        self.plan = plan
+        self.store = store
+        self.scorer = scorer
+        self.progress = progress
+
+    def student(self, key: EncoderKey, attempt: int = 1) -> Training:
+        """The training of a cycle's student, from its original checkpoint or from its teacher's weights."""
+        config = self.plan.config
+        source = key._replace(cycle=0)
+        if config.distillation.init == "sequential":
+            teachers = {student: teacher for teacher, student in HALF_CYCLES[config.distillation.students]}
+            source = EncoderKey.teacher(key.cycle, key.name, teachers[key.kind])
+        encoder = self.plan.models[key.name].encoders[key.kind]
+        length = {name: encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
+        common = {"report_to": config.report_to or "none", "ddp_timeout": config.ddp_timeout}
+        return Training(
+            kind=key.kind,
+            load=partial(load_encoder, self.plan, self.store, source, key.kind),
+            values=common | encoder.training | {name: value * ATTEMPTS[attempt - 1] for name, value in length.items()},
+            attempt=attempt,
+            section=encoder.section,
+            log_name=f"cycle-{key.cycle}/{key.name}/{key.kind}",
+            lora=config.lora,
+            **self._common(key),
+        )
+
+    def step0(self, name: str) -> Training:
+        """The contrastive training that makes the bi-encoder that a PLM's cycles start from."""
+        plan, config = self.plan.models[name].step0, self.plan.config
+        assert plan is not None
+        return contrastive_training(
+            plan,
+            report_to=config.report_to,
+            ddp_timeout=config.ddp_timeout,
+            log_name=f"start/{name}",
+            **self._common(EncoderKey(0, name, "bi-encoder")),
+        )
+
+    def _common(self, key: EncoderKey) -> dict[str, Any]:
+        config = self.plan.config
+        return {
+            "folder": self.store.encoder_path(key),
+            "dev": self.scorer.dev if self.plan.selector == "dev" else None,
+            "metric": self.scorer.metric,
+            "seed": training_seed(config.seed, key.cycle, key.kind, list(self.plan.models).index(key.name)),
+            "progress": self.progress,
+            "run_dir": self.store.layout.root,
+        }
