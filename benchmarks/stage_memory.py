@@ -19,7 +19,7 @@ from te_trainer.config.commands import parse
 from te_trainer.data import PoolManifest
 from te_trainer.distillation.cycle import distil
 from te_trainer.distillation.plan import make_plan
-from te_trainer.distillation.preparation import check_models, prepare_pool
+from te_trainer.distillation.preparation import check_models, prepare_texts
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.metrics import TASK_METRICS
@@ -43,7 +43,7 @@ def main() -> None:
     check_models(plan)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
-        prepare_pool(manifest)
+        prepare_texts(manifest)
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(root / "pool")
     memory: list[float] = []

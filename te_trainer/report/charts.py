@@ -105,6 +105,20 @@ def histogram_chart(
     return _svg(name, description, draw, 2.5)
 
 
+def drawing_chart(name: str, description: str, edges: np.ndarray, candidates: np.ndarray, pairs: np.ndarray) -> Markup:
+    """Histograms of the scores of candidates and of the pairs that were drawn of them: fractions, shape (bins,)."""
+
+    def draw(axes: Axes) -> None:
+        axes.stairs(candidates, edges, fill=True, color=FAINT, alpha=0.5)
+        axes.stairs(pairs, edges, color=INK, linewidth=1.5)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("score by the start")
+        axes.set_ylabel("share")
+
+    return _svg(name, description, draw, 2.5)
+
+
 def scatter_chart(
     name: str, description: str, bi: np.ndarray, cross: np.ndarray, limits: Sequence[tuple[float, float]]
 ) -> Markup:

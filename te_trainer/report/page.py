@@ -22,6 +22,7 @@ from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
 from te_trainer.report.labels import QUANTILES, Labelling, disagreements, quantiles, sample_rows
+from te_trainer.report.mined_pairs import mining_section
 from te_trainer.report.run_tables import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
@@ -84,6 +85,7 @@ def write_page(root: Path) -> None:
         score_figures=_score_figures(run, METRIC_TITLES[metric]),
         agreement=agreement_table(results),
         agreement_description=AGREEMENT_DESCRIPTION,
+        mining=mining_section(run),
         models=[_label_section(run, index) for index in range(len(run.names))],
         stages=stage_table(results),
         pool_lines=[printable(line.removeprefix("pool: ")) for line in run.pool.describe()] + overlap_lines(results),

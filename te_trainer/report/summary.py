@@ -10,6 +10,7 @@ from te_trainer.config.schema import DistillationConfig
 from te_trainer.escaping import markdown_code, markdown_text, printable
 from te_trainer.files.atomic import atomic_file, write_text
 from te_trainer.metrics import METRIC_TITLES
+from te_trainer.report.mined_pairs import mining_description, mining_table
 from te_trainer.report.run_tables import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
@@ -39,7 +40,7 @@ def write_report(
     """Write `curves.png` and `report.md` into the output folder; `pool` are lines that describe the pool."""
     write_curves(RunLayout(root).curves, results, metric)
     scored = has_scores(results)
-    table, agreement = result_table(results, metric), agreement_table(results)
+    table, agreement, mining = result_table(results, metric), agreement_table(results), mining_table(results)
     environment = results["environment"]
     unit = f"{table.title}." if scored else "There are no gold scores."
     encoders = [
@@ -59,6 +60,7 @@ def write_report(
         *([] if agreement is None else ["## Agreement", AGREEMENT_DESCRIPTION, agreement.markdown()]),
         "## Pool",
         "\n".join(f"- {markdown_text(line.removeprefix('pool: '))}" for line in [*pool, *overlap_lines(results)]),
+        *([] if mining is None else ["## Mined pairs", mining_description(results), mining.markdown()]),
         "## Models",
         "\n".join(encoders),
         "## Time",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
-from te_trainer.data import SentenceManifest, build_sentences, sentences_of_pool
+from te_trainer.data import SentenceManifest, build_sentences
 from te_trainer.errors import InputError
 
 LINES = [
@@ -86,7 +87,7 @@ def test_more_sentences_than_a_block_stay_whole(tmp_path: Path) -> None:
 
 def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
     pool = Dataset.from_dict({"sentence1": ["a", "b", "a"], "sentence2": ["c", "a", "d"]})
-    found = sentences_of_pool(pool, tmp_path / "out")
+    found = build_sentences([], tmp_path / "out", pool=pool)
     assert texts(tmp_path / "out") == ["a", "c", "b", "d"]
     assert (
         found.fingerprint
@@ -116,3 +117,19 @@ def test_broken_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_bytes(b"fine\n\xff broken\n")
     with pytest.raises(InputError, match=r"s\.txt, line 2: not UTF-8"):
         build_sentences([str(tmp_path / "s.txt")], tmp_path / "out")
+
+
+def test_documents_follow_their_sentences(tmp_path: Path) -> None:
+    lines = ["doc,text", "1,a", "1,b", "2,c", "2,a", "2,d", "1,", "1,e"]
+    build_sentences([written(tmp_path / "s.csv", lines)], tmp_path / "out", column="text", document="doc")
+    documents = np.load(tmp_path / "out" / "documents.npy")
+    assert texts(tmp_path / "out") == ["a", "b", "c", "d", "e"]
+    one, two = documents[0], documents[2]
+    assert one != two
+    assert documents.tolist() == [one, one, two, two, one]
+
+
+def test_a_text_file_has_no_documents(tmp_path: Path) -> None:
+    source = written(tmp_path / "s.txt", ["a", "b"])
+    with pytest.raises(InputError, match=r"s\.txt: a \.txt file has no column 'doc' \(data\.document\)"):
+        build_sentences([source], tmp_path / "out", document="doc")

@@ -42,7 +42,7 @@ def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[EncoderKey, 
     store = RunStore(RunLayout(tmp_path), 3, trains_start=False, pairs=8, pool="", precision="float32")
     stages = DistillationStages(make_plan(config, 1), store, pairs, scorer, RunProgress(enabled=False))
     keys = [EncoderKey(*key) for key in product(range(1, 4), stages.models, KINDS)]
-    return {key: stages._training(key).seed for key in keys}
+    return {key: stages.trainings.student(key).seed for key in keys}
 
 
 def test_runs_and_plms_share_no_order(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""Runs that have sentences: pairs are mined from them before the cycles."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import sample_pairs, tiny_arguments
+from datasets import Dataset
+from forked import Forked, run_forked
+
+from te_trainer.config.commands import parse
+from te_trainer.distillation.mining import cosines
+from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
+from te_trainer.models import BiEncoder
+
+JOB = "trans_encoder.py"
+ONE_CYCLE = (
+    "--distillation.cycles",
+    "1",
+    "--bi_encoder.num_train_epochs",
+    "1",
+    "--cross_encoder.num_train_epochs",
+    "1",
+)
+SENTENCES = list(dict.fromkeys(text for pair in sample_pairs(60) for text in pair))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of documents of five sentences each."""
+    path = tmp_path_factory.mktemp("sentences") / "texts.jsonl"
+    rows = [json.dumps({"text": text, "page": number // 5}) for number, text in enumerate(SENTENCES)]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def arguments(tiny: Path, output: Path, source: Path, *more: str) -> list[str]:
+    mined = (
+        "--data.pool",
+        "[]",
+        "--data.max_pairs",
+        "null",
+        "--data.sentences",
+        str(source),
+        "--data.column",
+        "text",
+        "--data.document",
+        "page",
+    )
+    return tiny_arguments(tiny, output, *ONE_CYCLE, *mined, "--mining.pairs", "64", *more)
+
+
+def pool_of(output: Path) -> list[tuple[str, str]]:
+    pairs = Dataset.from_file(str(output / "pool" / "pairs.arrow"))
+    return list(zip(pairs["sentence1"], pairs["sentence2"], strict=True))
+
+
+def read(output: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / name).read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture(scope="module")
+def output(tiny: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "mined"
+    done = run_forked(JOB, arguments(tiny, folder, source))
+    assert done.returncode == 0, done.stderr
+    assert f"sentences: {len(SENTENCES)} distinct ones" in done.stderr
+    assert "pool: 64 pairs" in done.stderr
+    return folder
+
+
+def test_the_pool_is_mined_from_the_sentences(output: Path, tiny: Path) -> None:
+    pool = pool_of(output)
+    assert len({frozenset(pair) for pair in pool}) == len(pool) == 64
+    assert {text for pair in pool for text in pair} <= set(SENTENCES)
+    most = max(sum(text in pair for pair in pool) for text in SENTENCES)
+    assert most <= 5
+    record = read(output, "pool/mined.json")
+    assert sum(record["pairs"].values()) == 64
+    assert record["candidates"].keys() == {"neighbours", "bm25", "document", "random"}
+    shown = [pair for band in record["examples"] for pair in band["pairs"]]
+    assert {tuple(pair[:2]) for pair in shown} <= set(pool)
+    # each example's score is the start's cosine
+    scores = score_pairs(
+        BiEncoder.from_pretrained(str(tiny)), {"sentence1": [p[0] for p in shown], "sentence2": [p[1] for p in shown]}
+    )
+    np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
+
+
+def test_scores_of_the_pool_spread_wider_than_those_of_random_pairs(output: Path, tiny: Path) -> None:
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    every = list(combinations(SENTENCES, 2))
+    mined, anyhow = (
+        score_pairs(encoder, {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
+        for pairs in (pool_of(output), every)
+    )
+    assert mined.std() > 1.2 * anyhow.std()
+
+
+def test_results_and_report_say_what_was_mined(output: Path) -> None:
+    results = read(output, "results.json")
+    assert results["mining"]["sentences"] == len(SENTENCES)
+    assert "examples" not in results["mining"]
+    assert results["seconds"]["mine"] > 0
+    manifest = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
+    assert manifest["pool"]["pairs"] == 64
+    assert manifest["mining"]["sentences"] == len(SENTENCES)
+    assert "mined" in (output / "report.md").read_text(encoding="utf-8")
+    assert "Mined pairs" in (output / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_kill_while_pairs_are_mined_changes_nothing(output: Path, tiny: Path, source: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    process = Forked(JOB, arguments(tiny, killed, source))
+    while process.poll() is None and not (killed / ".scratch-mining").exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -9
+    assert not (killed / "pool").exists()
+    done = run_forked(JOB, arguments(tiny, killed, source))
+    assert done.returncode == 0, done.stderr
+    assert pool_of(killed) == pool_of(output)
+    both = [read(folder, "results.json") for folder in (output, killed)]
+    assert both[0]["cycles"] == both[1]["cycles"]
+    assert not (killed / ".scratch-mining").exists()
+
+
+def test_other_sentences_are_another_run(output: Path, tiny: Path, source: Path, tmp_path: Path) -> None:
+    (output / "results.json").rename(tmp_path / "results.json")
+    kept = source.read_text(encoding="utf-8")
+    source.write_text(kept + '{"text": "one more", "page": 9}\n', encoding="utf-8")
+    try:
+        done = run_forked(JOB, arguments(tiny, output, source))
+    finally:
+        source.write_text(kept, encoding="utf-8")
+        (tmp_path / "results.json").rename(output / "results.json")
+    assert done.returncode == 2
+    assert "texts.jsonl: the file has changed since the run in" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_pool_grows_by_pairs_of_its_own_sentences_and_step_0_comes_first(tiny: Path, tmp_path: Path) -> None:
+    step0 = tmp_path / "step0.yaml"
+    section = {"method": "mirror_bert", "pooling": "mean", "per_device_train_batch_size": 8, "num_train_epochs": 1}
+    step0.write_text(yaml.safe_dump({"model": "x", "contrastive": section | {"learning_rate": 1e-3}}), encoding="utf-8")
+    more = ("--mining.pairs", "20", "--distillation.step0", str(step0))
+    done = run_forked(JOB, tiny_arguments(tiny, tmp_path / "run", *ONE_CYCLE, *more))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.index("step 0 tiny") < done.stderr.index("mine pairs: embed sentences with tiny")
+    pool = pool_of(tmp_path / "run")
+    given, mined = pool[:-20], pool[-20:]
+    texts = {text for pair in given for text in pair}
+    assert {text for pair in mined for text in pair} <= texts
+    assert not {frozenset(pair) for pair in given} & {frozenset(pair) for pair in mined}
+    # the vectors are those of the bi-encoder that step 0 made
+    made = BiEncoder.from_pretrained(str(tmp_path / "run" / "start" / "tiny" / "bi-encoder"))
+    shown = [pair for band in read(tmp_path / "run", "pool/mined.json")["examples"] for pair in band["pairs"]]
+    scores = score_pairs(made, {"sentence1": [p[0] for p in shown], "sentence2": [p[1] for p in shown]})
+    np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ((), "data.pool is empty"),
+        (("--mining.per_sentence", "2", "--data.pool", "x.tsv"), "mining: its keys say how pairs are mined"),
+        (("--data.document", "page", "--data.pool", "x.tsv"), "data.document: belongs to data.sentences"),
+        (("--data.sentences", "x.txt", "--data.max_pairs", "9"), "data.max_pairs: belongs to data.pool"),
+        (("--data.sentences", "x.txt", "--mining.sources", "[document]"), "document alone needs data.document"),
+        (("--data.sentences", "x.txt", "--mining.sources", "[bm52]"), "mining.sources: .*'bm52'"),
+        (("--data.sentences", "x.txt", "--mining.sources", "[]"), "mining.sources is empty"),
+    ],
+)
+def test_keys_without_effect_are_refused(more: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse(["--models", "x", *more])
+
+
+def test_one_sentence_makes_no_pair(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("alone\n", encoding="utf-8")
+    plain = tiny_arguments(
+        tiny,
+        tmp_path / "run",
+        "--data.pool",
+        "[]",
+        "--data.max_pairs",
+        "null",
+        "--data.sentences",
+        str(tmp_path / "one.txt"),
+    )
+    done = run_forked(JOB, plain)
+    assert done.returncode == 2
+    assert "data.sentences: one distinct sentence makes no pair" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_cosines() -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    vectors[3] = 0
+    rows = np.array(list(combinations(range(30), 2)))
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    np.testing.assert_allclose(cosines(vectors, rows), (unit[rows[:, 0]] * unit[rows[:, 1]]).sum(1), atol=1e-6)
