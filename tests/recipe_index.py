@@ -11,6 +11,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 GROUPS = {
     "self_distill": "Self-distillation",
     "mutual_distill": "Mutual-distillation",
+    "from_sentences": "From sentences, without pairs",
     "ablations": "Ablations and variants",
     "lora": "LoRA",
     "large": "Large decoders",
@@ -24,7 +25,7 @@ which are the paper's (its Table 16). These scripts take them, and `te-trainer` 
 
 | script | `te-trainer` | what it does |
 | --- | --- | --- |
-| `trans_encoder.py` | `distil` | from unlabelled pairs to a bi-encoder and a cross-encoder |
+| `trans_encoder.py` | `distil` | from unlabelled pairs or sentences to a bi-encoder and a cross-encoder |
 | `contrastive.py` | `contrastive` | from sentences to a bi-encoder (step 0) |
 | `score.py` | `score` | scores of pairs, nearest sentences |
 | `evaluate_sts.py` | `evaluate` | scores of finished models |

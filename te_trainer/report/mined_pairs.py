@@ -24,7 +24,7 @@ def mining_description(results: dict[str, Any]) -> str:
     mining = results["mining"]
     drawn, found = (sum(mining[key].values()) for key in ("pairs", "candidates"))
     return (
-        f"{drawn:,} pairs were mined from {mining['sentences']:,} sentences. The start scored {found:,} candidates, and "
+        f"{drawn:,} pairs were mined from {mining['sentences']:,} sentences. The start scored {found:,} candidates; "
         "pairs were drawn from bands of its score so that low, middle and high scores occur as evenly as the "
         "candidates allow. Near-duplicates were left out."
     )

@@ -160,6 +160,8 @@ def test_two_steps_run(
         models.append({key: value for key, value in values.items() if value is not None})
     gold = str(binary if config.distillation.task == "binary" else SAMPLE / "dev.tsv")
     extra = ["--data.extra", f"[{SAMPLE / 'test.tsv'}]"] if config.data.extra else []
+    if config.data.sentences:
+        extra += ["--data.sentences", f"[{SAMPLE / 'pool.tsv'}]", "--mining.pairs", "16"]
     output = tmp_path / "run"
     arguments = [
         *("--config", str(path), "--models", json.dumps(models), "--data.pool", f"[{SAMPLE / 'pool.tsv'}]"),

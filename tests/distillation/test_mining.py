@@ -63,6 +63,10 @@ def pool_of(output: Path) -> list[tuple[str, str]]:
     return list(zip(pairs["sentence1"], pairs["sentence2"], strict=True))
 
 
+def columns_of(pairs: list[Any]) -> dict[str, list[str]]:
+    return {"sentence1": [pair[0] for pair in pairs], "sentence2": [pair[1] for pair in pairs]}
+
+
 def read(output: Path, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((output / name).read_text(encoding="utf-8"))
     return content
@@ -91,18 +95,16 @@ def test_the_pool_is_mined_from_the_sentences(output: Path, tiny: Path) -> None:
     assert {tuple(pair[:2]) for pair in shown} <= set(pool)
     # each example's score is the start's cosine
     scores = score_pairs(
-        BiEncoder.from_pretrained(str(tiny)), {"sentence1": [p[0] for p in shown], "sentence2": [p[1] for p in shown]}
+        BiEncoder.from_pretrained(str(tiny), pooling="mean"),
+        {"sentence1": [p[0] for p in shown], "sentence2": [p[1] for p in shown]},
     )
     np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
 
 
 def test_scores_of_the_pool_spread_wider_than_those_of_random_pairs(output: Path, tiny: Path) -> None:
-    encoder = BiEncoder.from_pretrained(str(tiny))
+    encoder = BiEncoder.from_pretrained(str(tiny), pooling="mean")
     every = list(combinations(SENTENCES, 2))
-    mined, anyhow = (
-        score_pairs(encoder, {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
-        for pairs in (pool_of(output), every)
-    )
+    mined, anyhow = (score_pairs(encoder, columns_of(pairs)) for pairs in (pool_of(output), every))
     assert mined.std() > 1.2 * anyhow.std()
 
 
@@ -165,7 +167,7 @@ def test_a_pool_grows_by_pairs_of_its_own_sentences_and_step_0_comes_first(tiny:
     # the vectors are those of the bi-encoder that step 0 made
     made = BiEncoder.from_pretrained(str(tmp_path / "run" / "start" / "tiny" / "bi-encoder"))
     shown = [pair for band in read(tmp_path / "run", "pool/mined.json")["examples"] for pair in band["pairs"]]
-    scores = score_pairs(made, {"sentence1": [p[0] for p in shown], "sentence2": [p[1] for p in shown]})
+    scores = score_pairs(made, columns_of(shown))
     np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
 
 
