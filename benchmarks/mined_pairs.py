@@ -2,9 +2,9 @@
 
     python benchmarks/mined_pairs.py --data-dir FOLDER --output runs/mined_pairs
 
-FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All three pools have as many pairs; mined and random ones are made of
-the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS] pooling. It was
-trained on labelled pairs, so nothing here is unsupervised. A run that is finished is not repeated.
+FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All three pools have as many pairs; mined and random ones are
+made of the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS]
+pooling. It was trained on labelled pairs, so nothing here is unsupervised. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
