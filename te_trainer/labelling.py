@@ -72,7 +72,7 @@ def score_pairs(
         vectors = shared_array(scratch and scratch / "vectors.f32", (len(first), encoder.model.config.hidden_size))
 
         def encode(start: int, stop: int) -> Columns:
-            return _tokenise_sentences(encoder, _sentences_at(pairs, first[start:stop]))
+            return _tokenise_sentences(encoder, sentences_at(pairs, first[start:stop]))
 
         _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
         rank = rows_of_rank(len(pairs))
@@ -149,8 +149,8 @@ def distinct_sentences(pairs: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return number[inverse].reshape(-1, 2), first[order]
 
 
-def _sentences_at(pairs: Dataset, positions: np.ndarray) -> list[str]:
-    """Sentences at ascending positions `2 * row + side`; one sweep reads their rows."""
+def sentences_at(pairs: Dataset, positions: np.ndarray) -> list[str]:
+    """Sentences of a pool at ascending positions `2 * row + side`; one sweep reads their rows."""
     rows, index = np.unique(positions // 2, return_inverse=True)
     block = pairs[rows.tolist()]
     sides = [block[name] for name in SENTENCE_COLUMNS]

@@ -45,6 +45,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
 def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.data import PoolManifest, SentenceManifest
     from te_trainer.distillation.cycle import distil as run_cycles
+    from te_trainer.distillation.memory import describe_memory
     from te_trainer.distillation.mining import mine_pool
     from te_trainer.distillation.preparation import check_models, prepare_texts
     from te_trainer.distillation.results import collect_results, count_gold_in_pool
@@ -123,9 +124,10 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             count_run_truncation(plan, layout)
         state.wait_for_everyone()
         truncations = read_truncations(layout.pool)
-        described = [pool.describe(), describe_gold(dev, tests), describe_run_truncation(truncations)]
-        for line in chain(*described, plan.describe(len(pairs), state.num_processes)) if is_first else ():
-            progress.say(line)
+        if is_first:
+            described = [pool.describe(), describe_gold(dev, tests), describe_run_truncation(truncations)]
+            for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
+                progress.say(line)
 
         ################
         # Cycles
@@ -145,6 +147,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     # Results
     ################
     stages.keep_best_encoders()
+    stages.compare_neighbours()
     if state.is_main_process:
         results = collect_results(stages.selection, scorer)
         results["truncation"] = truncations

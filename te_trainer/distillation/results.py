@@ -163,6 +163,7 @@ def _seconds(selection: Selection) -> dict[str, float]:
         records[f"label_{teacher.split('-')[0]}"] = [store.label_record(key) for key in teachers]
         records[f"train_{student.split('-')[0]}"] = [store.training_record(key) for key in learners]
     records["evaluate"] = [store.scores(key) for key in (*starts, *trained)]
+    records["health"] = [{"seconds": record.get("health_seconds", 0.0)} for record in records["evaluate"]]
     seconds = {stage: sum(record["seconds"] for record in entries) for stage, entries in records.items()}
     return {stage: round(value, 3) for stage, value in (seconds | {"total": sum(seconds.values())}).items()}
 

@@ -6,6 +6,7 @@ Stages follow one another in one process. A stage keeps nothing that it made (ar
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,13 +19,16 @@ from te_trainer.distillation.combine import combine
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
+from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
 from te_trainer.distillation.trainings import ATTEMPTS, Trainings
 from te_trainer.distillation.work import FORWARD, training_work
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
-from te_trainer.labelling import score_pairs
+from te_trainer.files.atomic import write_text
+from te_trainer.labelling import embed_sentences, score_pairs
+from te_trainer.models import BiEncoder
 from te_trainer.models.encoder import weight_fingerprint
 from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
@@ -185,6 +189,25 @@ class DistillationStages:
         # One rank asks the disk: another might look when this one has written. And agreement reads the whole pool.
         on_main_process(keep)
 
+    def compare_neighbours(self) -> None:
+        """Write down which sentences have other neighbours than the start finds, unless it is written.
+
+        They are those of the bi-encoder that is kept, or of the last one that was trained where that is the start.
+        """
+        is_written = self.store.layout.neighbours.exists()
+        process_state().wait_for_everyone()
+        if is_written:
+            return
+        sentences = draw_sentences(self.pairs, self.config.seed)
+        found = {}
+        for name in self.models:
+            trained = self._bi_encoder_to_compare(name)
+            if trained is not None and len(sentences) > NEAREST:
+                before, after = (self._embed(key, sentences) for key in (trained._replace(cycle=0), trained))
+                found[name] = {"cycle": trained.cycle} | changed_neighbours(sentences, before, after)
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+        on_main_process(lambda: write_text(self.store.layout.neighbours, text))
+
     def remove_cycle_encoders(self) -> None:
         """Remove the cycles' encoders, unless the run is to keep them; the best ones have been copied."""
         if not self.config.distillation.keep_cycles:
@@ -194,6 +217,19 @@ class DistillationStages:
                         self.store.remove_encoder(EncoderKey(cycle, name, kind))
 
     # ------------------------------------------------------------ what the stages do
+
+    def _bi_encoder_to_compare(self, name: str) -> EncoderKey | None:
+        """The best cycle's bi-encoder, or where the start is kept the last; None where it is not there."""
+        best = self.selection.best_cycle(name, "bi-encoder")
+        keys = (EncoderKey(cycle, name, "bi-encoder") for cycle in ([best] if best else range(self.cycles, 0, -1)))
+        return next((key for key in keys if self.store.encoder_path(key).exists()), None)
+
+    def _embed(self, key: EncoderKey, sentences: list[str]) -> np.ndarray:
+        encoder = load_encoder(self.plan, self.store, key)
+        assert isinstance(encoder, BiEncoder)
+        with scratch_folder(self.scorer.scratch) as scratch:
+            columns = Dataset.from_dict({"sentence1": sentences})
+            return np.array(embed_sentences(encoder, columns, scratch, precision=self.store.precision))
 
     def _check_teacher(self, key: EncoderKey) -> None:
         """Refuse labels that are not those of their teacher, while it is there."""
@@ -214,6 +250,7 @@ class DistillationStages:
         Args:
             learnt: The labels that it learnt; None for the start.
         """
+        began = time.monotonic()
         encoder = load_encoder(self.plan, self.store, key)
         record, predictions = self.scorer.score(encoder)
         with scratch_folder(self.scorer.scratch) as scratch:
@@ -228,7 +265,9 @@ class DistillationStages:
         if learnt is not None:
             first = self.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.models)
         health = self.probe.health(probed, learnt, first)
-        record |= {"health": health, "attempt": attempt}
+        # with the time in which the encoder was loaded
+        seconds = round(time.monotonic() - began - record["seconds"], 3)
+        record |= {"health": health, "health_seconds": seconds, "attempt": attempt}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
 

@@ -19,6 +19,7 @@ from te_trainer.data import PoolManifest
 from te_trainer.distillation.selection import agreement
 from te_trainer.escaping import printable
 from te_trainer.files.atomic import write_text
+from te_trainer.files.records import read_json
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
 from te_trainer.report.labels import QUANTILES, Labelling, disagreements, quantiles, sample_rows
@@ -86,6 +87,7 @@ def write_page(root: Path) -> None:
         agreement=agreement_table(results),
         agreement_description=AGREEMENT_DESCRIPTION,
         mining=mining_section(run),
+        neighbours=_neighbours(run),
         models=[_label_section(run, index) for index in range(len(run.names))],
         stages=stage_table(results),
         pool_lines=[printable(line.removeprefix("pool: ")) for line in run.pool.describe()] + overlap_lines(results),
@@ -139,6 +141,27 @@ def _score_figures(run: FinishedRun, metric: str) -> list[Figure]:
             chart = score_chart(f"scores-{len(figures)}", description, points, ticks, metric, limits)
             figures.append(Figure(caption, chart))
     return figures
+
+
+def _neighbours(run: FinishedRun) -> list[dict[str, Any]]:
+    """Of each PLM, the sentences whose neighbours changed most; nothing where the run has not compared them."""
+    if not run.layout.neighbours.exists():
+        return []
+    sections = []
+    for name, found in read_json(run.layout.neighbours).items():
+        changed = [
+            {
+                "sentence": _shortened(each["sentence"]),
+                "lists": [
+                    (title, [entry | {"sentence": _shortened(entry["sentence"])} for entry in each[key]])
+                    for key, title in (("before", "Nearest by the start"), ("after", "Nearest now"))
+                ],
+            }
+            for each in found["changed"]
+        ]
+        kept = run.results["final"][name]["bi-encoder"]["cycle"] == found["cycle"]
+        sections.append(found | {"name": name, "kept": kept, "changed": changed})
+    return sections
 
 
 def _label_section(run: FinishedRun, index: int) -> dict[str, Any]:

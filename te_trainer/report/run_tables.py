@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from te_trainer.config.schema import DistillationConfig
-from te_trainer.distillation.selection import MEASURES
+from te_trainer.distillation.selection import MEASURES, TRUSTED_AGREEMENT
 from te_trainer.escaping import printable
 from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.table_formats import Table, percent
@@ -48,6 +48,7 @@ STAGE_TITLES = {
     "label_cross": "label with cross-encoders",
     "train_bi": "train bi-encoders",
     "evaluate": "score on gold sets",
+    "health": "look at the encoders' health",
 }
 
 
@@ -177,23 +178,42 @@ def remarks(results: dict[str, Any]) -> list[str]:
         )
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")
+        if start is None:
+            lines.append(_verdict(results, name))
+            continue
         for kind, scores in results["final"][name].items():
             if scores["cycle"] == 0:
-                why = "nothing shows that a cycle's is better" if start is None else "no cycle's scores higher on dev"
-                lines.append(f"{name}: the {kind} that was kept is the start, as it came; {why}.")
-            elif start is not None and scores["dev"] < start:
+                lines.append(
+                    f"{name}: the {kind} that was kept is the start, as it came; no cycle's scores higher on dev."
+                )
+            elif scores["dev"] < start:
                 lines.append(
                     f"{name}: the {kind} that was kept scores lower on dev ({percent(scores['dev'])}) than the start "
                     f"({percent(start)}); distillation did not improve it."
                 )
-            elif start is None and not scores["as_good_as_start"]:
-                agreement = dict(encoders_by_cycle(results["health"], name))[scores["cycle"]][kind].get("start", 0.0)
-                lines.append(
-                    f"{name}: nothing shows that the {kind} that was kept is as good as the start: on a sample of the "
-                    f"pool its scores agree with the start's to {percent(agreement)}. Compare both on pairs "
-                    "that you have scored yourself (te-trainer annotate) before you use it."
-                )
     return lines + describe_run_truncation(results.get("truncation", {}))
+
+
+def _verdict(results: dict[str, Any], name: str) -> str:
+    """What a run without a dev set knows of what it kept for a PLM, and how to know more."""
+    health = dict(encoders_by_cycle(results["health"], name))
+    kept = []
+    for kind, entry in sorted(results["final"][name].items()):
+        if entry["cycle"] == 0:
+            kept.append(f"the start as its {kind}")
+        else:
+            agreement = percent(health[entry["cycle"]][kind].get("start", 0.0))
+            enough = "enough" if entry["as_good_as_start"] else "too little"
+            kept.append(
+                f"the {kind} of cycle {entry['cycle']}, whose scores of a sample of the pool agree with the start's to "
+                f"{agreement}, {enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
+            )
+    if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
+        return f"{name}: this run changed nothing: it keeps {' and '.join(kept)}, as it came."
+    return (
+        f"{name}: this run keeps {', and '.join(kept)}. Whether that helps on your pairs, nobody knows without gold "
+        "scores: score some of them yourself and compare (te-trainer annotate)."
+    )
 
 
 def selection_note(results: dict[str, Any], distillation: DistillationConfig) -> str:

@@ -50,11 +50,11 @@ def write_report(
     ]
     paragraphs = [
         "# Trans-Encoder run",
+        *map(markdown_text, table.notes),
         f"{unit} {selection_note(results, distillation)}",
         ENSEMBLE_DESCRIPTIONS[distillation.combine] if "ensemble" in results["final"] else "",
         table.markdown(),
         "" if scored else HEALTH_DESCRIPTION,
-        *map(markdown_text, table.notes),
         f"![{'Scores' if scored else 'Health'} by cycle](curves.png)",
         *(["## Health", HEALTH_DESCRIPTION, health_table(results).markdown()] if scored else []),
         *([] if agreement is None else ["## Agreement", AGREEMENT_DESCRIPTION, agreement.markdown()]),

@@ -94,6 +94,11 @@ class RunLayout:
     def page(self) -> Path:
         return self.root / "report.html"
 
+    @property
+    def neighbours(self) -> Path:
+        """Which sentences have other neighbours than the start finds, by model."""
+        return self.root / "neighbours.json"
+
     def model(self, cycle: int, name: str) -> Path:
         """What a PLM's encoders did and became in a cycle."""
         return self.root / (f"cycle-{cycle}" if cycle else "start") / name

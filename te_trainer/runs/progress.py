@@ -1,6 +1,6 @@
 """What a run says while it runs: one display on a terminal, plain lines elsewhere.
 
-The display counts work in passes over the pool: labelling a pair is one pass, training on it three (forward and
+The display counts work in passes over the pool: labelling a pair is one pass, training on it four (forward and
 backward), so that the fraction done and the time left mean the same in every stage.
 """
 

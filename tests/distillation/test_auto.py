@@ -47,7 +47,10 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     for text in (done.stdout, *((output / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))):
         flat = " ".join(text.split())
         assert "has not learnt its labels" in flat
-        assert "the bi-encoder that was kept is the start" in flat
+        assert "tiny: this run changed nothing: it keeps the start as its bi-encoder, as it came." in flat
+    # no bi-encoder was trained that could be compared with the start
+    assert json.loads((output / "neighbours.json").read_text(encoding="utf-8")) == {}
+    assert "Neighbours" not in (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_start_is_kept_as_it_came(stopped: tuple[Path, Any], tiny: Path) -> None:
@@ -93,6 +96,7 @@ def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any]
     assert json.loads((folder / "cross-encoder.json").read_text(encoding="utf-8"))["attempt"] == 1
     last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
     assert last.returncode == 0, last.stderr
+    assert (killed / "neighbours.json").read_bytes() == (stopped[0] / "neighbours.json").read_bytes()
     whole, after = results_of(stopped[0]), results_of(killed)
     for entry in (whole, after):
         for cycle in entry["health"]["cycles"]:
@@ -136,6 +140,10 @@ def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Pat
         final = results_of(output)["final"]["tiny"]["bi-encoder"]
         assert final["cycle"] == cycle
         assert final["as_good_as_start"] == (final["cycle"] == 0)
+    for each in ("auto", "dev"):
+        assert json.loads((tmp_path / each / "neighbours.json").read_text(encoding="utf-8"))["tiny"]["cycle"] == 1
+    pages = [(tmp_path / each / "report.html").read_text(encoding="utf-8") for each in ("auto", "dev")]
+    assert ["bi-encoder of cycle 1, which was not kept, as by the start" in page for page in pages] == [True, False]
 
 
 def test_health_alone_keeps_the_start() -> None:

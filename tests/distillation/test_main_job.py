@@ -94,12 +94,12 @@ def test_results_follow_the_contract(results: dict[str, Any]) -> None:
         best = max(results["cycles"], key=lambda cycle: cycle["tiny"][kind]["dev"])
         assert (entry["cycle"], entry["dev"]) == (best["cycle"], best["tiny"][kind]["dev"])
     seconds = results["seconds"]
-    assert seconds.keys() == {"label_bi", "train_cross", "label_cross", "train_bi", "evaluate", "total"}
+    assert seconds.keys() == {"label_bi", "train_cross", "label_cross", "train_bi", "evaluate", "health", "total"}
     assert all(value > 0 for value in seconds.values())
 
 
 def test_the_folder_holds_what_the_contract_names_and_nothing_half_done(output: Path) -> None:
-    for name in ("run.yaml", "results.json", "report.html", "report.md", "curves.png"):
+    for name in ("run.yaml", "results.json", "report.html", "report.md", "curves.png", "neighbours.json"):
         assert (output / name).stat().st_size > 0
     run = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
     assert run["config"]["seed"] == 2021

@@ -150,7 +150,7 @@ def test_bi_encoders_alone_teach_each_other(run: Run, tiny: Path, init: str) -> 
     results = results_of(output)
     assert [set(entry["tiny"]) for entry in results["cycles"]] == [{"bi-encoder"}] * 2
     assert results["final"]["tiny"].keys() == {"bi-encoder"}
-    assert results["seconds"].keys() == {"label_bi", "train_bi", "evaluate", "total"}
+    assert results["seconds"].keys() == {"label_bi", "train_bi", "evaluate", "health", "total"}
     assert not [path for path in output.rglob("*") if "cross" in path.name]
     assert "cross" not in (output / "report.md").read_text(encoding="utf-8")
     assert run_file(output)["resolved"]["tiny"].keys() == {"bi-encoder"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from conftest import tiny_arguments
 from forked import run_forked
 from matplotlib import image
+from sentence_transformers import SentenceTransformer
 
 from te_trainer.report.run_tables import has_scores, health_table
 from te_trainer.report.summary import write_curves
@@ -88,6 +90,43 @@ def test_the_terminal_and_the_report_show_health(
     assert kept == {kind: f"kept: cycle {entry['cycle']}" for kind, entry in results["final"]["tiny"].items()}
 
 
+def test_every_report_says_what_was_kept_and_what_nobody_knows(
+    root: Path, finished: subprocess.CompletedProcess[str], results: dict[str, Any]
+) -> None:
+    kept = results["final"]["tiny"]["bi-encoder"]
+    found = results["health"]["cycles"][kept["cycle"] - 1]["tiny"]["bi-encoder"]["start"]
+    verdict = (
+        f"tiny: this run keeps the bi-encoder of cycle {kept['cycle']}, whose scores of a sample of the pool agree "
+    )
+    verdict += f"with the start's to {100 * found:z.2f}, "
+    texts = [(root / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")]
+    for text in (finished.stdout, *texts):
+        shown = html.unescape(text)
+        assert verdict in shown and "nobody knows without gold scores" in shown and "te-trainer annotate" in shown
+    for text, table in zip(texts, ("| start |", "<table>"), strict=True):
+        assert text.index("nobody knows") < text.index(table)
+
+
+def test_the_page_shows_the_neighbours_that_changed_most(
+    root: Path, finished: subprocess.CompletedProcess[str], tiny: Path, results: dict[str, Any]
+) -> None:
+    found = json.loads((root / "neighbours.json").read_text(encoding="utf-8"))["tiny"]
+    assert found["cycle"] == results["final"]["tiny"]["bi-encoder"]["cycle"]
+    assert 0 < len(found["changed"]) <= 6
+    page = html.unescape((root / "report.html").read_text(encoding="utf-8"))
+    assert page.count('<ol class="near">') == 2 * len(found["changed"])
+    assert "which was not kept" not in page
+    # the kept encoder itself finds them, and not the start
+    encoder = SentenceTransformer(str(root / "tiny" / "bi-encoder"), device="cpu")
+    for each in found["changed"]:
+        assert [entry["place"] for entry in each["after"]] == [1, 2, 3]
+        assert max(entry["place"] for entry in each["before"]) > 3
+        for entry in each["after"]:
+            one, two = encoder.encode([each["sentence"], entry["sentence"]])
+            assert entry["cosine"] == pytest.approx(float(encoder.similarity(one, two)), abs=1e-3)
+            assert entry["sentence"] in page
+
+
 def test_the_curves_are_no_empty_axis(root: Path, finished: subprocess.CompletedProcess[str]) -> None:
     picture = image.imread(root / "curves.png")
     blue, orange = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)
@@ -131,7 +170,11 @@ def test_a_run_that_goes_on_reads_the_count(root: Path, arguments: list[str], re
     found["tiny"]["bi-encoder"]["cut"] = 7
     file.write_text(json.dumps(found), encoding="utf-8")
     (root / "results.json").unlink()
+    neighbours = (root / "neighbours.json").read_bytes()
+    (root / "neighbours.json").write_bytes(neighbours + b"\n")
     again = run_forked(JOB, arguments)
     assert again.returncode == 0, again.stderr
     assert "tiny: bi-encoder: 7 of " in again.stderr
+    # its encoders of the cycles are gone by now
+    assert (root / "neighbours.json").read_bytes() == neighbours + b"\n"
     assert json.loads((root / "results.json").read_text(encoding="utf-8"))["health"] == results["health"]

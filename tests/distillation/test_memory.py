@@ -1,0 +1,57 @@
+"""How much memory is said to be needed, against what torch really keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import BertConfig, BertModel
+
+from te_trainer.config.commands import parse
+from te_trainer.distillation.memory import activation_bytes, describe_memory
+from te_trainer.distillation.plan import DistillationPlan, make_plan
+
+
+def plan_of(plm: Path, *more: str) -> DistillationPlan:
+    return make_plan(parse(["--models", f"[{{bi_encoder: {plm}, name: bert}}]", "--data.pool", "pairs.tsv", *more]), 1)
+
+
+@pytest.fixture(scope="module")
+def plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plm")
+    config = BertConfig(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512)
+    config.save_pretrained(folder)
+    save_file({"one": torch.zeros(1)}, folder / "model.safetensors")
+    return folder
+
+
+def test_activations_are_those_that_torch_keeps(plm: Path) -> None:
+    more = ("--bi_encoder.max_length", "24", "--bi_encoder.per_device_train_batch_size", "8")
+    encoder = plan_of(plm, *more).models["bert"].encoders["bi-encoder"]
+    model = BertModel(encoder.start.config).train()
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.ones(2 * 8, 24, dtype=torch.int64)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        # alive until its tensors are counted
+        output = model(input_ids=ids).last_hidden_state
+    assert output.requires_grad
+    assert activation_bytes(encoder) == pytest.approx(sum(kept.values()), rel=0.25)
+
+
+def test_lines_count_what_is_trained(plm: Path) -> None:
+    parameters = sum(weight.numel() for weight in BertModel(BertConfig.from_pretrained(plm)).parameters())
+    cross, bi = describe_memory(plan_of(plm))
+    assert cross.startswith(f"bert: training a cross-encoder takes about {16 * parameters / 1e9:.2f} GB of memory")
+    assert bi.startswith("bert: training a bi-encoder takes about")
+    adapters = describe_memory(plan_of(plm, "--lora.rank", "4"))[0]
+    assert f"about {4 * parameters / 1e9:.2f} GB" in adapters
