@@ -10,8 +10,8 @@ from te_trainer.models.lora import parameter_counts, put_adapters
 
 STATES = 4 + 4 + 8  # bytes of a trained parameter in float32: the weight, its gradient, AdamW's two moments
 FROZEN = 4  # bytes of any other
-# Korthikanti et al. (arXiv 2205.05198, equation 1) count 16-bit activations; float32 takes twice as much. So does
-# autocast at most: it keeps a part of them in float32 (1.4 to 2.1 times as much on a CPU; docs/performance.md).
+# Korthikanti et al. (arXiv 2205.05198, equation 1) count 16-bit activations; float32 takes twice as much, and autocast
+# keeps a part of them in float32 (docs/performance.md).
 ACTIVATIONS = 2
 
 
@@ -22,7 +22,7 @@ def describe_memory(plan: DistillationPlan) -> list[str]:
         for kind, encoder in sorted(model.encoders.items(), reverse=True):
             weights = f"{_state_bytes(plan, encoder) / 1e9:.2f} GB of memory for weights, gradients and AdamW"
             batch = activation_bytes(encoder)
-            more = "" if batch is None else f", and up to {batch / 1e9:.2f} GB for a batch of texts of full length"
+            more = "" if batch is None else f", and {batch / 1e9:.2f} GB for a batch of texts of full length"
             lines.append(f"{name}: training a {kind} takes about {weights}{more}")
     if device_type() == "cuda":
         lines.append(f"The GPU has {torch.cuda.get_device_properties(0).total_memory / 1e9:.1f} GB")
@@ -30,7 +30,7 @@ def describe_memory(plan: DistillationPlan) -> list[str]:
 
 
 def activation_bytes(encoder: EncoderPlan) -> int | None:
-    """Bytes that a micro-batch's activations take at most; None where the configuration names its sizes otherwise."""
+    """Bytes of the activations of a full-length micro-batch; None where the configuration names its sizes otherwise."""
     config = encoder.start.config
     try:
         hidden, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
