@@ -1,17 +1,19 @@
-"""Recipes as processes of their own, without the seconds in which each would import what all of them need.
+"""Scripts as processes of their own, without the seconds in which each would import what all of them need.
 
 A server that has imported it forks a process for each run: a real one, with files, signals and an end of its own.
 """
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,11 +31,19 @@ FORKING.set_forkserver_preload(
 
 
 class Forked:
-    """A recipe's process, with what of `subprocess.Popen` tests need."""
+    """A recipe's or another script's process, with what of `subprocess.Popen` tests need.
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+    Args:
+        script: A path, or the name of a recipe.
+        environment: More variables; those that a library reads while it is imported come too late.
+    """
+
+    def __init__(
+        self, script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.process = FORKING.Process(target=_run, args=(ROOT / "recipes" / name, list(arguments), self.folder.name))
+        what = (ROOT / "recipes" / script, list(arguments), self.folder.name, dict(environment or {}))
+        self.process = FORKING.Process(target=_run, args=what)
         self.process.start()
 
     def poll(self) -> int | None:
@@ -67,9 +77,30 @@ def run_forked(name: str, arguments: Sequence[str]) -> subprocess.CompletedProce
     return subprocess.CompletedProcess([name, *arguments], status, process.said("stdout"), process.said())
 
 
-def _run(recipe: Path, arguments: list[str], folder: str) -> None:
+def run_ranks(script: str | Path, arguments: Sequence[str], ranks: int = 2) -> subprocess.CompletedProcess[str]:
+    """Run a script as processes that meet over gloo, as `accelerate launch` and torchrun start them on a CPU.
+
+    Each has the variables that these set. What they write is joined, and the status is 0 where it is so for all.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    group |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    processes = [
+        Forked(script, arguments, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
+    ]
+    status = max((process.wait() for process in processes), key=abs)
+    said = ("".join(process.said(stream) for process in processes) for stream in ("stdout", "stderr"))
+    return subprocess.CompletedProcess([str(script), *arguments], status, *said)
+
+
+def _run(script: Path, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     for number, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(folder, stream), os.O_WRONLY | os.O_CREAT), number)
     os.chdir(ROOT)
-    sys.argv = [str(recipe), *arguments]
-    runpy.run_path(str(recipe), run_name="__main__")
+    os.environ |= environment
+    # accelerate collects garbage after each training; to search all that was imported would cost more than the training
+    gc.freeze()
+    sys.argv = [str(script), *arguments]
+    runpy.run_path(str(script), run_name="__main__")

@@ -13,7 +13,8 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
-from conftest import ROOT, run_two_ranks, tiny_arguments
+from conftest import ROOT, tiny_arguments
+from forked import run_ranks
 
 from te_trainer.distributed import device_type, process_state
 from te_trainer.models.precision import resolve_precision
@@ -156,7 +157,8 @@ run_in_output_dir(parse(arguments), work, make_plan)
 def test_ranks_of_a_run_wait_as_long_as_it_says_and_one_of_them_hashes_weights(tiny: Path, tmp_path: Path) -> None:
     short = ["--distillation.cycles", "1", "--distillation.students", "bi-encoder", "--data.max_pairs", "32"]
     arguments = tiny_arguments(tiny, tmp_path / "run", *short, "--ddp_timeout", "7200")
-    done = run_two_ranks(RUN, tmp_path, str(tmp_path), *arguments)
+    (tmp_path / "ranks.py").write_text(RUN, encoding="utf-8")
+    done = run_ranks(tmp_path / "ranks.py", [str(tmp_path), *arguments])
     assert done.returncode == 0, done.stderr[-4000:]
     ranks = [json.loads((tmp_path / str(rank)).read_text(encoding="utf-8")) for rank in (0, 1)]
     for rank in ranks:

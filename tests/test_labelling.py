@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +12,9 @@ import numpy as np
 import pytest
 import sentence_transformers
 import torch
-from conftest import GOLD_FOLDER, MINILM, SAMPLE, process_environment, sample_pairs, save_tiny
+from conftest import GOLD_FOLDER, MINILM, SAMPLE, sample_pairs, save_tiny
 from datasets import Dataset
+from forked import run_ranks
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
 from torch import nn
@@ -461,16 +460,7 @@ def two_ranks(
     cross_encoder.save_pretrained(folder / "cross")
     (folder / "script.py").write_text(RANKS, encoding="utf-8")
     (folder / "pairs.json").write_text(json.dumps(columns(pairs_with_repeats(150))), encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run(
-        [*launch, str(folder / "script.py"), str(folder), start, str(folder / "cross")],
-        # What `accelerate launch` sets where the configuration says `use_cpu: true`.
-        env=process_environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    run = run_ranks(folder / "script.py", [str(folder), start, str(folder / "cross")])
     assert run.returncode == 0, run.stderr
     seen: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*-[01].json")):

@@ -19,7 +19,7 @@ import pytest
 import sentence_transformers
 import torch
 from conftest import MINILM, ROOT, process_environment, sample_pairs
-from forked import Forked, run_forked
+from forked import Forked, run_forked, run_ranks
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
 from torch import nn
@@ -35,7 +35,6 @@ from te_trainer.models.model_names import locate
 from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "score.py"
-LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -290,16 +289,7 @@ def test_two_ranks_write_what_one_writes(
     else:
         arguments += ["--data.sentences", str(sentences_file), "--top_k", "3"]
     assert run(*arguments, "--output", tmp_path / "one.parquet")[0] == 0
-    launcher = str(ROOT / "accelerate_configs" / "cpu_ddp.yaml")
-    finished = subprocess.run(
-        [*LAUNCH, "--config_file", launcher, str(RECIPE), *arguments, "--output", str(tmp_path / "two.parquet")],
-        cwd=ROOT,
-        env=process_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    finished = run_ranks(RECIPE, [*arguments, "--output", str(tmp_path / "two.parquet")])
     assert finished.returncode == 0, finished.stderr[-4000:]
     assert finished.stderr.count("model: ") == 1
     one, two = (pq.read_table(tmp_path / f"{name}.parquet").to_pydict() for name in ("one", "two"))

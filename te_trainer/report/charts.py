@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from te_trainer.config.schema import Kind
+
+# matplotlib is imported where it draws: all processes of every job import this module, and one of them draws at last
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 XLINK = "http://www.w3.org/1999/xlink"
 # Colours that stand for variables of the style sheet, which differ between dark and light.
@@ -97,8 +97,7 @@ def histogram_chart(
             axes.stairs(share, edges, fill=True, color=COLOURS[kind], alpha=0.25)
             axes.stairs(share, edges, color=COLOURS[kind], linewidth=1.5, linestyle=LINES[kind])
         axes.set_ylim(0, highest)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        _percent_ticks(axes)
         axes.set_xlabel("label")
         axes.set_ylabel("share of the pool")
 
@@ -111,8 +110,7 @@ def drawing_chart(name: str, description: str, edges: np.ndarray, candidates: np
     def draw(axes: Axes) -> None:
         axes.stairs(candidates, edges, fill=True, color=FAINT, alpha=0.5)
         axes.stairs(pairs, edges, color=INK, linewidth=1.5)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        _percent_ticks(axes)
         axes.set_xlabel("score by the start")
         axes.set_ylabel("share")
 
@@ -139,6 +137,7 @@ def movement_chart(
     name: str, description: str, rows: Sequence[tuple[str, Sequence[float]]], kind: Kind, limits: Sequence[float]
 ) -> Markup:
     """Quantiles of the changes of labels (`QUANTILES`): the middle half thick, nine tenths thin, the median a mark."""
+    from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=INK, linewidth=0.9, linestyle=":")
@@ -162,11 +161,21 @@ def _columns(pairs: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     return [one for one, _ in pairs], [two for _, two in pairs]
 
 
+def _percent_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+
+
 def _svg(name: str, description: str, draw: Callable[[Axes], None], height: float) -> Markup:
     """One pair of axes as a part of a page: a text alternative, names of its own, colours of the page, no metadata.
 
     It is 331 pixels wide, about what a phone has, so that text keeps its size there.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.6, height), layout="constrained")
         draw(figure.add_subplot())

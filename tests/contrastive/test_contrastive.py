@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, SAMPLE, process_environment, sample_pairs, save_tiny
-from forked import Forked, run_forked
+from forked import Forked, run_forked, run_ranks
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
@@ -80,18 +80,6 @@ def run(
         return run_command(module.main), *capfd.readouterr()
 
     return start
-
-
-def launched(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=process_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 # ---------------------------------------------------------------- what it makes
@@ -181,9 +169,8 @@ def test_sentences_that_are_cut_with_their_prompt_are_counted_before_work_starts
 @pytest.mark.slow
 def test_two_ranks_train_one_encoder(arguments: list[str], tmp_path: Path) -> None:
     """Both have 8 of the 16 sentences of a batch; the engine has the head's weights, too."""
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_ddp.yaml", str(RECIPE)]
     more = ["--contrastive.per_device_train_batch_size", "8", "--output_dir", str(tmp_path / "out")]
-    result = launched(*launch, *arguments, *more)
+    result = run_ranks(RECIPE, [*arguments, *more])
     assert result.returncode == 0, result.stderr
     training = json.loads((tmp_path / "out" / "bi-encoder.training.json").read_text(encoding="utf-8"))
     assert (training["engine"], training["steps"]) == ("DistributedDataParallel", 24)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, process_environment, tiny_arguments
+from forked import run_forked, run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -67,7 +68,9 @@ def test_isolated_stages_change_nothing(configuration: str, students: str, tiny:
     recipe = str(ROOT / "recipes" / "trans_encoder.py")
     one_cycle = ["--distillation.cycles", "1", "--distillation.students", students]
     kinds = ["bi-encoder", "cross-encoder"] if students == "both" else ["bi-encoder"]
-    launch(recipe, launcher, *tiny_arguments(tiny, tmp_path / "together", *one_cycle))
+    together = tiny_arguments(tiny, tmp_path / "together", *one_cycle)
+    finished = run_ranks(recipe, together) if configuration == "cpu_ddp" else run_forked(recipe, together)
+    assert finished.returncode == 0, finished.stderr[-4000:]
     isolated = ["--distillation.isolate_stages", "true"]
     said = launch(recipe, launcher, *tiny_arguments(tiny, tmp_path / "isolated", *one_cycle, *isolated))
     assert scores(tmp_path / "isolated") == scores(tmp_path / "together")

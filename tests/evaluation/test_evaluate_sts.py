@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import sentence_transformers
 import sklearn.metrics
 import torch
 import yaml
-from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE, process_environment
+from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE
+from forked import run_ranks
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 from transformers import set_seed
@@ -348,17 +347,8 @@ def test_a_retrained_model_is_refused(run: Run, encoders: dict[str, Path], model
 @pytest.mark.distributed
 def test_two_ranks_find_what_one_finds(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
     assert run([encoders["bi"], encoders["cross"]], "--tasks", TEST)[0] == 0
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    command = [*launch, "--config_file", "accelerate_configs/cpu_ddp.yaml", str(RECIPE)]
-    command += ["--models", f"[{encoders['bi']}, {encoders['cross']}]", "--tasks", str(TEST)]
-    finished = subprocess.run(
-        [*command, "--output_dir", str(tmp_path / "two")],
-        cwd=ROOT,
-        env=process_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ["--models", f"[{encoders['bi']}, {encoders['cross']}]", "--tasks", str(TEST)]
+    finished = run_ranks(RECIPE, [*arguments, "--output_dir", str(tmp_path / "two")])
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("The tables are in") == 1
     one, two = results_in(tmp_path / "out"), results_in(tmp_path / "two")

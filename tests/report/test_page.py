@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import run_recipe, sample_pairs, tiny_arguments
+from conftest import sample_pairs, tiny_arguments
+from forked import run_forked
 from playwright.sync_api import Browser, Page, sync_playwright
 
+JOB = "trans_encoder.py"
 PAGE = "report.html"
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -33,7 +35,7 @@ def run(tiny: Path, letters: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "pool.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {letters}, name: two, pooling: mean}}]"
     arguments = tiny_arguments(tiny, folder / "run", "--models", models, pool=[str(folder / "pool.jsonl")])
-    finished = run_recipe(*arguments)
+    finished = run_forked(JOB, arguments)
     assert finished.returncode == 0, finished.stderr
     assert PAGE in finished.stdout
     (folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
@@ -45,7 +47,8 @@ def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one cycle of bi-encoders alone, without any gold score."""
     folder = tmp_path_factory.mktemp("runs") / "plain"
     arguments = tiny_arguments(tiny, folder, "--distillation.students", "bi-encoder", "--distillation.cycles", "1")
-    finished = run_recipe(*arguments, "--distillation.selection", "last", "--data.dev", "null", "--data.test", "[]")
+    arguments += ["--distillation.selection", "last", "--data.dev", "null", "--data.test", "[]"]
+    finished = run_forked(JOB, arguments)
     assert finished.returncode == 0, finished.stderr
     return folder
 
@@ -271,7 +274,7 @@ def test_a_page_that_is_missing_is_written_again_with_the_same_bytes(run: Path) 
     """A run that was killed between its results and its page is finished by the same command."""
     before = (run / PAGE).read_bytes()
     (run / PAGE).unlink()
-    again = run_recipe(*json.loads(run.with_name("arguments.json").read_text(encoding="utf-8")))
+    again = run_forked(JOB, json.loads(run.with_name("arguments.json").read_text(encoding="utf-8")))
     assert again.returncode == 0, again.stderr
     assert "there is nothing to do" in again.stdout
     assert (run / PAGE).read_bytes() == before

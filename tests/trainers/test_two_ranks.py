@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_two_ranks
+from forked import run_ranks
 
 RANK = """
 import sys
@@ -110,7 +110,8 @@ dist.destroy_process_group()
 def test_two_ranks_divide_a_stream_learn_together_and_give_the_gradient_of_one(
     models: dict[str, str], tmp_path: Path
 ) -> None:
-    result = run_two_ranks(RANK, tmp_path, models["bert"], str(tmp_path))
+    (tmp_path / "ranks.py").write_text(RANK, encoding="utf-8")
+    result = run_ranks(tmp_path / "ranks.py", [models["bert"], str(tmp_path)])
     assert result.returncode == 0, result.stderr
     for rank in "01":
         found = torch.load(tmp_path / f"gradients-{rank}")
