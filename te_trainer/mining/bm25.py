@@ -33,13 +33,19 @@ def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int) -> np.ndarray:
         return np.empty((0, 2), dtype=np.int64)
     index = bm25s.BM25()
     index.index((numbers, vocabulary), show_progress=False)
-    queries = [list(dict.fromkeys(numbers[row])) for row in anchors.tolist()]
     pairs = [np.empty((0, 2), dtype=np.int64)]
-    for anchor, query in zip(anchors.tolist(), queries, strict=True):
-        if query:
-            scores = index.get_scores_from_ids(query)
-            scores[anchor] = 0
-            best = np.argsort(-scores, kind="stable")[:k]
-            best = best[scores[best] > 0]
-            pairs.append(np.stack([np.full(len(best), anchor), best], axis=1))
+    for anchor in anchors.tolist():
+        if query := list(dict.fromkeys(numbers[anchor])):
+            partners = _best(index.get_scores_from_ids(query), anchor, k)
+            pairs.append(np.stack([np.full(len(partners), anchor), partners], axis=1))
     return np.concatenate(pairs)
+
+
+def _best(scores: np.ndarray, anchor: int, k: int) -> np.ndarray:
+    """The k rows of the highest scores above 0, the anchor left out; of equal scores the first rows."""
+    scores[anchor] = 0
+    found = np.flatnonzero(scores)
+    if len(found) > k:
+        least = np.partition(scores[found], len(found) - k)[len(found) - k]
+        found = found[scores[found] >= least]
+    return found[np.argsort(-scores[found], kind="stable")[:k]]

@@ -1,4 +1,4 @@
-"""The nearest sentences of some sentences: exact where they are few, by an approximate index where they are many."""
+"""The nearest sentences of some sentences: exact, or by an approximate index where that would take long."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
+from te_trainer.distributed import on_main_process, shared_array
+from te_trainer.errors import InputError
 from te_trainer.labelling import Progress
 from te_trainer.mining.candidates import pairs_with_anchors
 from te_trainer.search import nearest
+
+# Cosines that are computed one by one: those of 100,000 sentences that look for partners among a million. Two CPU cores
+# take 15 minutes for them, as docs/mining.md shows.
+EXACT_UP_TO = 10**11
+LISTS_PER_ROOT, SAMPLE_PER_LIST, ITERATIONS = 4, 40, 10  # k-means: lists for n vectors, vectors that it sees, passes
+PROBED = 32  # the part of the lists that a search looks into is one of so many
+BLOCK = 16_384  # vectors that are normalised at once
 
 
 def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Path, progress: Progress) -> np.ndarray:
     """Pair each anchor with the sentences of the highest cosine.
 
-    All ranks call it, and all get the pairs.
+    All ranks call it, and all get the pairs. Up to `EXACT_UP_TO` cosines all ranks search exactly; above, the first one
+    searches an inverted file of faiss, which misses some.
 
     Args:
         vectors: Vectors of all sentences, float32, shape (n, hidden).
@@ -24,11 +34,21 @@ def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Pat
         progress: Called with the fraction that is done, 0 to 1.
 
     Returns:
-        Pairs of rows, int64, shape (a * k, 2), the anchor first and its nearest partner first.
+        Pairs of rows, int64, shape (a * k, 2), the anchor first and its nearest partner first. An approximate search
+        that finds fewer gives fewer.
+
+    Raises:
+        InputError: The search would be approximate, and the package faiss is not installed.
     """
     k = max(0, min(k, len(vectors) - 1))
-    rows, _ = nearest(vectors, vectors[anchors], k + 1, scratch, progress)
-    return pairs_with_anchors(anchors, without_anchors(np.asarray(rows), anchors))
+    if len(vectors) * len(anchors) <= EXACT_UP_TO:
+        rows, _ = nearest(vectors, vectors[anchors], k + 1, scratch, progress)
+    else:
+        _check_faiss(len(vectors), len(anchors))
+        rows = shared_array(scratch / "rows.i64", (len(anchors), k + 1), "int64")
+        on_main_process(lambda: _search(vectors, anchors, rows, progress))
+    pairs = pairs_with_anchors(anchors, without_anchors(np.asarray(rows), anchors))
+    return pairs[pairs[:, 1] >= 0]  # faiss writes -1 where it found nothing
 
 
 def without_anchors(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -37,3 +57,44 @@ def without_anchors(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     drop[~drop.any(axis=1), -1] = True
     kept: np.ndarray = rows[~drop].reshape(len(rows), rows.shape[1] - 1)
     return kept
+
+
+def _check_faiss(sentences: int, anchors: int) -> None:
+    try:
+        import faiss  # noqa: F401
+    except ImportError:
+        raise InputError(
+            f"mining.sources: the neighbours of {anchors:,} among {sentences:,} sentences need the package faiss; "
+            "pip install 'te_trainer[mining]', or leave neighbours out"
+        ) from None
+
+
+def _search(vectors: np.ndarray, anchors: np.ndarray, rows: np.ndarray, progress: Progress) -> None:
+    """Fill `rows`, shape (a, k + 1), from an inverted file: k-means lists of vectors in float16."""
+    import faiss
+
+    hidden, lists = vectors.shape[1], min(len(vectors), int(LISTS_PER_ROOT * len(vectors) ** 0.5))
+    quantizer = faiss.IndexFlatIP(hidden)
+    half = faiss.ScalarQuantizer.QT_fp16
+    index = faiss.IndexIVFScalarQuantizer(quantizer, hidden, lists, half, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter = ITERATIONS
+    # as many vectors as k-means wants, evenly spread, whatever the order of the sentences
+    step = max(1, len(vectors) // (lists * SAMPLE_PER_LIST))
+    index.train(_normalize(vectors[::step]))
+    for start in range(0, len(vectors), BLOCK):
+        index.add(_normalize(vectors[start : start + BLOCK]))
+        progress(0.5 * min(1.0, (start + BLOCK) / len(vectors)))
+    index.nprobe = -(-lists // PROBED)
+    for start in range(0, len(anchors), BLOCK):
+        rows[start : start + BLOCK] = index.search(_normalize(vectors[anchors[start : start + BLOCK]]), rows.shape[1])[
+            1
+        ]
+        progress(0.5 + 0.5 * min(1.0, (start + BLOCK) / len(anchors)))
+
+
+def _normalize(vectors: np.ndarray) -> np.ndarray:
+    import faiss
+
+    block = np.array(vectors, dtype=np.float32, order="C")
+    faiss.normalize_L2(block)
+    return block
