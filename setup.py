@@ -17,6 +17,7 @@ CORE = [
     "peft>=0.18,<0.22",
     "docstring-parser>=0.16,<1",
     "numpy>=2.0,<3",
+    "pyarrow>=21,<27",
     "scipy>=1.13,<2",
     "regex>=2025.10.22,<2028",  # knows the scripts; transformers needs it too
     "rich>=14,<16",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,11 +149,33 @@ def test_pairs_get_the_scores_of_sentence_transformers(
 
     assert run(*arguments, "--output", "scores.tsv")[0] == 0
     header, *written = read_tsv(tmp_path / "scores.tsv")
-    assert header == ["sentence1", "sentence2", "prediction"]
-    assert written[40] == ["my router blinks red", "a red light", written[40][2]]
-    assert written[41] == ["", "", ""]
+    assert header == ["sentence1", "sentence2", "prediction", "number"]
+    assert written[40] == ["my router blinks red", "a red light", written[40][2], "40"]
+    assert written[41] == ["", "", "", "41"]
     assert [np.float32(row[2]) for row in written if row[2]] == [np.float32(value) for value in ours]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "scores.parquet", "scores.tsv"]
+
+
+def test_a_runs_folder_stands_for_its_encoder_and_csv_keeps_ids(
+    bi: str, cross: str, rows: list[tuple[str, str]], pairs_file: Path, run: Run, tmp_path: Path
+) -> None:
+    for kind, folder in {"bi-encoder": bi, "cross-encoder": cross}.items():
+        shutil.copytree(folder, tmp_path / "runs" / "bert" / kind)
+    (tmp_path / "runs" / "run.yaml").touch()
+    kept = {"bi-encoder": {"as_good_as_start": True}, "cross-encoder": {"as_good_as_start": True}}
+    (tmp_path / "runs" / "results.json").write_text(json.dumps({"cycles": [], "final": {"bert": kept}}))
+    arguments = ["--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+    status, _, said = run("--model", "runs", *arguments, "--output", "of_run.csv")
+    assert status == 0, said
+    assert "model: of the run in runs, bert/cross-encoder is taken: it is as good as the start" in said
+    assert run("--model", cross, *arguments, "--output", "of_encoder.csv")[0] == 0
+    assert (tmp_path / "of_run.csv").read_bytes() == (tmp_path / "of_encoder.csv").read_bytes()
+    with (tmp_path / "of_run.csv").open(encoding="utf-8", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["number"] for row in written] == [str(number) for number in range(len(rows))]
+    assert [(row["sentence1"], row["sentence2"]) for row in written] == rows
+    assert run("--model", cross, *arguments, "--data.keep", "false", "--output", "plain.csv")[0] == 0
+    assert (tmp_path / "plain.csv").read_text().split("\n")[0] == "sentence1,sentence2,prediction"
 
 
 def test_what_is_said_goes_before_the_checkpoint(
@@ -408,7 +432,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (["--modle", "x"], "'modle'", "did you mean 'model'"),
         (["--data.pair", "x"], "'data.pair'", "did you mean 'data.pairs'"),
         (["--model", ""], "model", "empty"),
-        (["--output", "scores.csv"], "output", r"does not end in \.tsv or \.parquet"),
+        (["--output", "scores.xls"], "output", r"does not end in \.tsv, \.csv, \.jsonl or \.parquet"),
         (["--output", "is.tsv"], "output", "is a folder"),
         (["--output", "pairs.tsv"], "output", "is there already.*--overwrite true"),
         (["--data.sentences", "pairs.tsv"], "data", "either data.pairs or data.sentences"),

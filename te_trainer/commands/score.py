@@ -1,15 +1,17 @@
 """Scores of a file of pairs, or the nearest sentences of each sentence of a file, with a trained encoder.
 
-    accelerate launch recipes/score.py --model MODEL --data.pairs pairs.csv --output scores.tsv
+    accelerate launch recipes/score.py --model MODEL --data.pairs pairs.csv --output scores.csv
     accelerate launch recipes/score.py --model MODEL --data.sentences sentences.txt --top_k 5 --output nearest.tsv
 
-The checkpoint says whether the model is a bi-encoder or a cross-encoder. `--help` lists all keys.
+The checkpoint says whether the model is a bi-encoder or a cross-encoder; of a finished run's folder the fitting encoder
+is taken. `--help` lists all keys.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from te_trainer.config.schema import ScoreConfig
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from te_trainer.runs.chosen_encoder import Use
     from te_trainer.runs.progress import RunProgress
 
 Blocks = Iterator[dict[str, Any]]  # of the output's columns
@@ -47,6 +50,7 @@ def main() -> None:
     ################
     # Models
     ################
+    config, taken = take_encoders(config)
     data = config.data
     pin_commits(
         [name for name in (config.model, config.rerank) if name is not None],
@@ -75,11 +79,31 @@ def main() -> None:
     ):
         # another process may have written the output since the command line was read
         check_output(config.output, config.overwrite)
+        for line in taken:
+            progress.say(line)
         blocks = (score if data.pairs is not None else search)(config, scratch, progress)
         if state.is_main_process:
             write_table(output, blocks)
         progress.say(f"The scores are in {output}.")
     shutdown_process_group()
+
+
+def take_encoders(config: ScoreConfig) -> tuple[ScoreConfig, list[str]]:
+    """Put encoders of runs where the configuration names the runs' folders; give a line that says why for each."""
+    from te_trainer.config.revision import is_folder
+    from te_trainer.runs.chosen_encoder import choose_encoder
+    from te_trainer.runs.layout import RunLayout
+
+    chosen: dict[str, Any] = {}
+    lines = []
+    uses: dict[str, Use] = {"model": "sentences" if config.data.pairs is None else "pairs", "rerank": "rerank"}
+    for key, use in uses.items():
+        name = getattr(config, key)
+        if name is not None and is_folder(name) and RunLayout(Path(name)).manifest.is_file():
+            encoder, why = choose_encoder(Path(name), use, key)
+            chosen[key] = str(encoder)
+            lines.append(f"{key}: of the run in {name}, {encoder.relative_to(name)} is taken: {why}")
+    return replace(config, **chosen), lines
 
 
 def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
@@ -88,14 +112,17 @@ def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     from datasets import Dataset
 
     from te_trainer.data import rows_with_both, write_rows
-    from te_trainer.data.outputs import prediction_blocks
+    from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+    from te_trainer.data.other_columns import OtherColumns
+    from te_trainer.data.outputs import PREDICTION, prediction_blocks
     from te_trainer.distributed import process_state
     from te_trainer.labelling import score_pairs
 
     file, data = scratch / "pairs.arrow", config.data
     assert data.pairs is not None
+    others = OtherColumns(scratch / "others.jsonl", (*SENTENCE_COLUMNS, PREDICTION)) if data.keep else None
     if progress.enabled:
-        for note in write_rows(data.pairs, file, columns=data.columns, folder=data.dir, split=data.split):
+        for note in write_rows(data.pairs, file, others, columns=data.columns, folder=data.dir, split=data.split):
             progress.say(f"pairs: {note}")
     process_state().wait_for_everyone()
     pairs = Dataset.from_file(str(file))
@@ -109,7 +136,7 @@ def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     chosen = pairs.select(whole) if lacking else pairs
     with stage("pairs", config, progress) as arguments:
         predictions[whole] = score_pairs(encoder, chosen, scratch=scratch, **arguments)
-    return prediction_blocks(pairs, predictions)
+    return prediction_blocks(pairs, predictions, others)
 
 
 def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:

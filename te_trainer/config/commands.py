@@ -29,7 +29,7 @@ from te_trainer.errors import InputError
 
 # What the Hub lets a repository be called: OWNER/NAME.
 REPOSITORY = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)\w[\w.-]*/\w([\w.-]{0,94}\w)?", re.ASCII)
-OUTPUT_FORMATS = (".tsv", ".parquet")
+OUTPUT_FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
 
 
 def parse(argv: Sequence[str] | None = None) -> RunConfig:
@@ -168,7 +168,8 @@ def check_output(output: str, overwrite: bool, formats: Sequence[str] = OUTPUT_F
     """Refuse a file that cannot be written, or is there already."""
     path = Path(output)
     if path.suffix.lower() not in formats:
-        raise InputError(f"output: '{output}' does not end in {' or '.join(formats)}; name such a file")
+        known = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
+        raise InputError(f"output: '{output}' does not end in {known}; name such a file")
     check_path(output, "output", is_file=True)
     if path.is_dir():
         raise InputError(f"output: {output} is a folder; name a file")

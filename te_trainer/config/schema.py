@@ -399,6 +399,7 @@ class ScoreDataConfig:
             sentence's nearest other ones.
         column: Of `sentences` and `queries`, read this one column instead of `sentence1` and `sentence2`.
         columns: Maps `sentence1` and `sentence2` to the files' names, e.g. `{sentence1: question1}`.
+        keep: Of `pairs`, write the other columns too, such as ids, behind the scores.
     """
 
     pairs: Source | None = None
@@ -408,6 +409,7 @@ class ScoreDataConfig:
     split: str | None = None
     columns: PairColumns = field(default_factory=dict)
     dir: Source | None = None
+    keep: bool = True
 
 
 @dataclass
@@ -415,11 +417,12 @@ class ScoreConfig:
     """Scores of a file of pairs, or the nearest sentences of each sentence of a file.
 
     Args:
-        model: A bi-encoder or a cross-encoder: a Hub id (owner/name[@revision]), a local folder, or package:folder.
-        output: The file to write: .tsv (tabs and line breaks inside a sentence become spaces) or .parquet.
+        model: A bi-encoder or a cross-encoder: a Hub id (owner/name[@revision]), a local folder, package:folder, or the
+            output folder of a finished run of one PLM.
+        output: The file to write: .tsv (tabs and line breaks inside a text become spaces), .csv, .jsonl or .parquet.
         overwrite: Replace an output that is there already.
         top_k: Number of nearest sentences of each, with data.sentences.
-        rerank: A cross-encoder that scores and orders these nearest sentences anew, with data.sentences.
+        rerank: A cross-encoder, or a run that kept one, to score and order these nearest sentences anew.
         precision: Arithmetic of the encoder; auto takes what the hardware is fast at. Cosines are float32.
         max_length: Tokens beyond this are cut. Default: as the checkpoint says.
     """

@@ -1,10 +1,12 @@
-"""Predictions as files: a `.tsv` or `.parquet` that is written block by block and appears when it is whole."""
+"""Predictions as files of every format, written block by block; a file appears when it is whole."""
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,22 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
+from te_trainer.data.other_columns import OtherColumns
 from te_trainer.files.atomic import atomic_file
 
+PREDICTION = "prediction"  # name of the column of scores
 
-def prediction_blocks(pairs: Dataset, predictions: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Columns `sentence1`, `sentence2`, `prediction` (float32; NaN becomes null), block by block."""
-    for start in range(0, len(pairs), BLOCK_ROWS):
+
+def prediction_blocks(
+    pairs: Dataset, predictions: np.ndarray, others: OtherColumns | None = None
+) -> Iterator[dict[str, Any]]:
+    """Columns `sentence1`, `sentence2`, `prediction` (float32; NaN becomes null) and others, block by block."""
+    of_others = repeat({}) if others is None else others.blocks(BLOCK_ROWS)
+    for start, more in zip(range(0, len(pairs), BLOCK_ROWS), of_others, strict=False):
         rows = slice(start, start + BLOCK_ROWS)
         block = pairs[rows]
         values = pa.array(predictions[rows], mask=np.isnan(predictions[rows]))
-        yield {**{name: block[name] for name in SENTENCE_COLUMNS}, "prediction": values}
+        yield {**{name: block[name] for name in SENTENCE_COLUMNS}, PREDICTION: values, **more}
 
 
 def neighbour_blocks(
@@ -50,27 +58,52 @@ def neighbour_blocks(
 def write_table(path: Path, blocks: Iterable[dict[str, Any]]) -> None:
     """Write blocks of columns as one file, in the format that its suffix names.
 
-    In a `.tsv`, tabs and line breaks inside a text become spaces, null becomes an empty cell, and numbers have nine
-    digits, as many as float32 needs.
+    Scores have nine digits, as many as float32 needs. In a `.tsv` and a `.csv`, null becomes an empty cell. In a
+    `.tsv`, tabs and line breaks inside a text become spaces.
     """
     tables = map(pa.table, blocks)
+    suffix = path.suffix.lower()
     with atomic_file(path) as partial:
-        if path.suffix.lower() == ".parquet":
+        if suffix == ".parquet":
             first = next(tables)
             with pq.ParquetWriter(partial, first.schema) as writer:
                 for table in chain([first], tables):
                     writer.write_table(table)
             return
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with partial.open("w", encoding="utf-8", newline="") as file:
             for number, table in enumerate(tables):
-                if number == 0:
-                    file.write("\t".join(table.column_names) + "\n")
-                columns = [map(tsv_cell, column.to_pylist()) for column in table.columns]
-                file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+                names, columns = table.column_names, [_values(column) for column in table.columns]
+                rows = zip(*columns, strict=True)
+                if suffix == ".jsonl":
+                    file.writelines(
+                        json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
+                    )
+                    continue
+                lines = chain([names], rows) if number == 0 else rows
+                if suffix == ".csv":
+                    csv.writer(file, lineterminator="\n").writerows(map(_cells, lines))
+                else:
+                    file.writelines("\t".join(map(tsv_cell, _cells(line))) + "\n" for line in lines)
 
 
-def tsv_cell(value: Any) -> str:
-    """A value as a cell of a .tsv file."""
-    if isinstance(value, str):
-        return re.sub(r"[\t\r\n]", " ", value)
-    return "" if value is None else f"{value:.9g}"
+def tsv_cell(text: str) -> str:
+    """A text as a cell of a .tsv file."""
+    return re.sub(r"[\t\r\n]", " ", text)
+
+
+def _values(column: pa.ChunkedArray) -> Iterable[Any]:
+    """The values of a column, as JSON has them."""
+    values: list[Any] = column.to_pylist()
+    if column.type == pa.float32():
+        return (None if value is None else float(f"{value:.9g}") for value in values)
+    if column.type == pa.json_():
+        return (None if value is None else json.loads(value) for value in values)
+    return values
+
+
+def _cells(row: Iterable[Any]) -> list[str]:
+    """The cells of a row: texts, and what is none as JSON writes it."""
+    return [
+        value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+        for value in row
+    ]

@@ -24,6 +24,7 @@ from te_trainer.data.arrow_io import (
     write_arrow,
 )
 from te_trainer.data.digests import file_digest, text_digest
+from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import as_texts, read_rows, read_texts, source_file
 from te_trainer.errors import InputError
 from te_trainer.files.records import damage_as_input_error, read_json
@@ -293,16 +294,18 @@ def add_pairs(given: Path | None, pairs: Iterable[tuple[str, str]], source: str,
     return manifest
 
 
-def write_rows(source: str, file: Path, **reading: Any) -> list[str]:
+def write_rows(source: str, file: Path, others: OtherColumns | None = None, **reading: Any) -> list[str]:
     """Read a source of pairs once and write all its rows in their order, duplicates included.
 
-    A sentence that a row lacks becomes an empty text.
+    A sentence that a row lacks becomes an empty text. `others`, if given, receives the source's other columns.
 
     Returns:
         What the reader did to the rows, for people.
     """
     notes: list[str] = []
-    write_arrow(file, pair_blocks(pair for _, pair in read_texts(source, notes=notes, **reading)))
+    rows = read_rows(source, SENTENCE_COLUMNS, notes=notes, others=others is not None, **reading)
+    plain = rows if others is None else others.set_aside(rows)
+    write_arrow(file, pair_blocks(as_texts(place, values) for place, values in plain))
     if not len(rows_with_both(Dataset.from_file(str(file)))):
         raise InputError(f"data.pairs: no pair of sentences in {source}")
     return notes

@@ -35,6 +35,7 @@ def read_rows(
     split: str | Rows | None = None,
     notes: list[str] | None = None,
     pool: bool = False,
+    others: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a source.
 
@@ -48,12 +49,13 @@ def read_rows(
         split: Give only rows of this split, or of these rows of it, where the source has splits.
         notes: Receives a line for each thing that was done to the rows, once all are read.
         pool: Of a benchmark, give only the rows that belong to the paper's pool.
+        others: Give, after the wanted values, a dict of the row's other columns.
 
     Raises:
         InputError: The source cannot be read, a column is missing, or a row is broken.
     """
     rows = (Rows(split) if isinstance(split, str) else split,) if split else ()
-    request = _Request(tuple(wanted), columns or {}, rows, [] if notes is None else notes)
+    request = _Request(tuple(wanted), columns or {}, rows, [] if notes is None else notes, others)
     path = Path(source)
     if benchmark := find_benchmark(source):
         return _benchmark(benchmark, request, folder, pool)
@@ -116,6 +118,7 @@ class _Request:
     columns: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[Rows, ...] = ()
     notes: list[str] = field(default_factory=list)
+    others: bool = False
 
     def find_columns(self, source: str, present: Iterable[str]) -> list[str]:
         """The source's column for each wanted name."""
@@ -136,6 +139,22 @@ class _Request:
                 )
             found.append(column)
         return found
+
+    def find_others(self, source: str, present: Iterable[str], found: Sequence[str]) -> list[str]:
+        """The source's other columns, if they are asked for; what has no name is none."""
+        if not self.others:
+            return []
+        names = [name for name in present if name and name not in found]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise InputError(
+                f"{source}: several columns are named '{twice[0]}'; rename all but one, or leave the file's other "
+                "columns out with --data.keep false"
+            )
+        return names
+
+    def row(self, values: list[Any], others: Mapping[str, Any]) -> list[Any]:
+        """The values that are asked for."""
+        return [*values, others] if self.others else values
 
     def chooser(self) -> Callable[[str], bool]:
         """A function that says whether a row is wanted by its split; it must see every row of a source in turn."""
@@ -172,7 +191,7 @@ def _note_quotes(path: Path, rows: Iterator[Row], notes: list[str]) -> Iterator[
     """Pass rows on, and note at their end how many cells look as if a CSV writer had quoted them."""
     quoted = 0
     for place, values in rows:
-        quoted += sum(map(looks_quoted, values))
+        quoted += sum(looks_quoted(value) for value in values if isinstance(value, str))
         yield place, values
     if quoted:
         notes.append(
@@ -192,7 +211,7 @@ def _txt(path: Path, request: _Request) -> Iterator[Row]:
             if len(request.wanted) == 2 and len(values) != 2:
                 wrong = "no second sentence" if len(values) == 1 else f"{len(values)} sentences"
                 raise InputError(f"{path}, line {number}: {wrong}; a line is written sentence1||sentence2")
-            yield f"{path}, line {number}", list(values)
+            yield f"{path}, line {number}", request.row(list(values), {})
 
     return _note_quotes(path, rows(), request.notes)
 
@@ -224,17 +243,20 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
         header = [name.strip() for name in header]
         _refuse_other_delimiter(path, header, delimiter)
-        positions = [header.index(name) for name in request.find_columns(str(path), header)]
+        found = request.find_columns(str(path), header)
+        positions = [header.index(name) for name in found]
+        others = {name: header.index(name) for name in request.find_others(str(path), header, found)}
         split = header.index("split") if request.rows and "split" in header else None
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if not any(cell.strip() for cell in row):
-                yield place, [""] * len(positions)
+                yield place, request.row([""] * len(positions), {})
                 continue
             if len(row) != len(header):
                 raise InputError(f"{place}: {len(row)} columns where the header has {len(header)}; correct the row")
             if split is None or is_wanted(row[split]):
-                yield place, [row[position] for position in positions]
+                values = [row[position] for position in positions]
+                yield place, request.row(values, {name: row[position] for name, position in others.items()})
     except csv.Error as error:
         header_hint = ", or save the file with commas between its columns" if reader.line_num == 1 else ""
         carriage_return = str(error).startswith("new-line character")
@@ -262,7 +284,7 @@ def _jsonl(path: Path, request: _Request) -> Iterator[Row]:
     for number, line in enumerate(_read_lines(path), 1):
         place = f"{path}, line {number}"
         if not line.strip():
-            yield place, [""] * len(request.wanted)
+            yield place, request.row([""] * len(request.wanted), {})
             continue
         row = _parse_json(place, line)
         columns = columns or request.find_columns(place, row)
@@ -274,7 +296,7 @@ def _jsonl(path: Path, request: _Request) -> Iterator[Row]:
         values = [row[column] for column in columns]
         if any(isinstance(value, str) and LONE_SURROGATE.search(value) for value in values):
             raise InputError(f"{place}: half a character (a lone surrogate); correct or remove the row")
-        yield place, values
+        yield place, request.row(values, {name: value for name, value in row.items() if name not in columns})
 
 
 def _parse_json(place: str, line: str) -> dict[str, Any]:
@@ -295,17 +317,20 @@ def _arrow_rows(
 ) -> Iterator[Row]:
     """Rows of the record batches or tables that `blocks` gives of some columns; `names` are those of all columns."""
     columns, is_wanted, number = request.find_columns(source, names), request.chooser(), 0
+    others = request.find_others(source, names, columns)
     split = ["split"] if request.rows and "split" in names else []
-    for block in blocks(columns + split):
+    chosen, width = [*columns, *others, *split], len(columns)
+    for block in blocks(list(dict.fromkeys(chosen))):
         try:
-            values = [block.column(name).to_pylist() for name in columns + split]
+            values = [block.column(name).to_pylist() for name in chosen]
         except UnicodeDecodeError:
             rows = f"{unit}s {number + 1} to {number + len(block)}"
             raise InputError(f"{source}, {rows}: not UTF-8; save them anew") from None
         for row in zip(*values, strict=True):
             number += 1
             if not split or is_wanted(row[-1]):
-                yield f"{source}, {unit} {number}", list(row[: len(columns)])
+                rest = dict(zip(others, row[width : width + len(others)], strict=True))
+                yield f"{source}, {unit} {number}", request.row(list(row[:width]), rest)
 
 
 def _parquet(path: Path, request: _Request) -> Iterator[Row]:
