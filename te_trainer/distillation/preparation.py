@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,9 +130,17 @@ class MiningSentences(NamedTuple):
     fingerprint: str
 
 
+def _check_mining_packages(config: RunConfig) -> None:
+    if "bm25" in config.mining.sources and importlib.util.find_spec("bm25s") is None:
+        raise InputError(
+            "mining.sources: bm25 needs the package bm25s; pip install 'te_trainer[mining]', or name other sources"
+        )
+
+
 @contextlib.contextmanager
 def _read_mining_sentences(config: RunConfig, layout: RunLayout) -> Iterator[MiningSentences]:
     """Give the sentences that pairs are mined from; what is read is in its place when the block ends well."""
+    _check_mining_packages(config)
     data, folder = config.data, layout.mining
     with contextlib.ExitStack() as written:
         if not folder.exists():
