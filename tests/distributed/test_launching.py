@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, process_environment, tiny_arguments
+from conftest import ROOT, SAMPLE, process_environment, tiny_arguments
 from forked import run_forked, run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
@@ -62,11 +62,27 @@ def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:
     assert set(launch(str(script), configuration).split("\n")[:2]) == {"2 MULTI_CPU"}
 
 
-@pytest.mark.parametrize(("configuration", "students"), [("cpu", "both"), ("cpu_ddp", "bi-encoder")])
-def test_isolated_stages_change_nothing(configuration: str, students: str, tiny: Path, tmp_path: Path) -> None:
+MINED = (
+    "--data.pool",
+    "[]",
+    "--data.max_pairs",
+    "null",
+    "--data.sentences",
+    str(SAMPLE / "dev.tsv"),
+    "--mining.pairs",
+    "96",
+)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "students", "source"), [("cpu", "both", ()), ("cpu_ddp", "bi-encoder", MINED)]
+)
+def test_isolated_stages_change_nothing(
+    configuration: str, students: str, source: tuple[str, ...], tiny: Path, tmp_path: Path
+) -> None:
     launcher = ROOT / "accelerate_configs" / f"{configuration}.yaml"
     recipe = str(ROOT / "recipes" / "trans_encoder.py")
-    one_cycle = ["--distillation.cycles", "1", "--distillation.students", students]
+    one_cycle = ["--distillation.cycles", "1", "--distillation.students", students, *source]
     kinds = ["bi-encoder", "cross-encoder"] if students == "both" else ["bi-encoder"]
     together = tiny_arguments(tiny, tmp_path / "together", *one_cycle)
     finished = run_ranks(recipe, together) if configuration == "cpu_ddp" else run_forked(recipe, together)
@@ -78,6 +94,10 @@ def test_isolated_stages_change_nothing(configuration: str, students: str, tiny:
         weights = Path("tiny", kind, "model.safetensors")
         assert (tmp_path / "isolated" / weights).read_bytes() == (tmp_path / "together" / weights).read_bytes()
     assert said.count("kept: cycle") == len(kinds)  # the table is printed once, by the last process
+    if source:  # two processes mine what one does
+        run_forked("trans_encoder.py", tiny_arguments(tiny, tmp_path / "one", *one_cycle))
+        pools = [(tmp_path / name / "pool" / "pairs.arrow").read_bytes() for name in ("together", "isolated", "one")]
+        assert pools[0] == pools[1] == pools[2]
 
 
 @pytest.mark.serial
