@@ -53,6 +53,11 @@ def parse(argv: Sequence[str] | None = None) -> RunConfig:
             "distillation.selection is 'dev' but data.dev names no set with gold scores; give one, or set "
             "distillation.selection to 'last' or 'agreement'"
         )
+    if distillation.bi_encoder_labels == "averaged" and distillation.students == "bi-encoder":
+        raise InputError(
+            "distillation.bi_encoder_labels is 'averaged', but distillation.students is 'bi-encoder', so that no "
+            "cross-encoder labels anything; leave one of both keys out"
+        )
     for model in config.models:
         if model.weight is not None and distillation.combine != "weighted":
             raise InputError(

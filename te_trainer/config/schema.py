@@ -180,6 +180,8 @@ class DistillationConfig:
             from the labels of the one before it then (standard self-distillation, the paper's baseline, Table 14).
         combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
             `rank`. The latter is the mean of ranks at the quantiles of the mean, for teachers of different scale.
+        bi_encoder_labels: What bi-encoders learn: the scores of the cross-encoders (`cross-encoder`, the paper's), or
+            the mean of these and of the first labels, which are the start's (`averaged`).
         selection: Which cycle is kept: the best on `data.dev`, or without it the healthiest, or the start (`auto`); the
             best on `data.dev` (`dev`, the paper's); the last (`last`); that which agrees best with the first labels
             (`agreement`).
@@ -198,6 +200,7 @@ class DistillationConfig:
     init: Literal["refresh", "sequential"] = "refresh"
     students: Students = "both"
     combine: Combine = "mean"
+    bi_encoder_labels: Literal["cross-encoder", "averaged"] = "cross-encoder"
     selection: Literal["auto", "dev", "last", "agreement"] = "auto"
     held_out: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     precision: Precision = "auto"

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
-from te_trainer.distillation.combine import combine
+from te_trainer.distillation.combine import average_with_first, combine
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
@@ -135,6 +135,8 @@ class DistillationStages:
             has learnt little is better than the start, as in docs/selection.md.
         """
         key = EncoderKey(cycle, name, student)
+        if student == "bi-encoder" and self.config.distillation.bi_encoder_labels == "averaged":
+            labels = average_with_first(labels, self._first_labels())
         attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.selector == "health" else 1))
         return any(self._train_once(key, attempt, labels) for attempt in attempts)
 
@@ -261,15 +263,17 @@ class DistillationStages:
                 batch_tokens=self.config.distillation.batch_tokens,
                 scratch=scratch,
             )
-        first = None
-        if learnt is not None:
-            first = self.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.models)
+        first = None if learnt is None else self._first_labels()
         health = self.probe.health(probed, learnt, first)
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
         record |= {"health": health, "health_seconds": seconds, "attempt": attempt}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
+
+    def _first_labels(self) -> np.ndarray:
+        """The labels that the first cycle learnt, which are the start's."""
+        return self.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.models)
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""

@@ -16,13 +16,17 @@ import pytest
 import yaml
 from conftest import SAMPLE, tiny_arguments, unreserved_names
 from datasets import load_from_disk
+from forked import run_forked
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from test_bad_input import recipe_main
 from torch import nn
 
+from te_trainer.config.commands import parse
 from te_trainer.data import PoolManifest, load_gold
-from te_trainer.distillation.combine import combine
+from te_trainer.distillation.combine import average_with_first, combine
+from te_trainer.distillation.health import Probe
+from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
@@ -278,3 +282,26 @@ def test_extra_pairs_are_learnt_too(run: Run, tmp_path: Path) -> None:
     assert all(text.startswith("a dog") for text in pairs["sentence1"][32:])
     assert len(labels_of(output / "cycle-1" / "tiny" / "cross-encoder-labels")) == 40
     assert "8 of 20 extra ones added" in (output / "report.md").read_text(encoding="utf-8")
+
+
+def test_bi_encoders_learn_averaged_labels(tiny: Path, tmp_path: Path) -> None:
+    keys = ("--distillation.bi_encoder_labels", "averaged", "--distillation.cycles", "1")
+    keys += ("--distillation.keep_cycles", "true", "--distillation.held_out", "0.3")
+    done = run_forked("trans_encoder.py", tiny_arguments(tiny, tmp_path / "run", *keys))
+    assert done.returncode == 0, done.stderr
+    folder, (_, pool) = tmp_path / "run" / "cycle-1" / "tiny", PoolManifest.load(tmp_path / "run" / "pool")
+    first, second = (
+        np.array(load_from_disk(str(folder / f"{kind}-labels"))["score"][:], dtype=np.float32)
+        for kind in ("bi-encoder", "cross-encoder")
+    )
+    rows = Probe.draw(pool, 0.3, 2021).rows
+    scores = score_pairs(BiEncoder.from_pretrained(str(folder / "bi-encoder")), pool.select(rows))
+    health = json.loads((folder / "bi-encoder.json").read_text(encoding="utf-8"))["health"]
+    assert health["agreement"] == pytest.approx(spearman(scores, average_with_first(second, first)[rows]), abs=1e-3)
+    assert abs(health["agreement"] - spearman(scores, second[rows])) > 0.01
+
+
+def test_averaged_labels_need_a_cross_encoder(tiny: Path, tmp_path: Path) -> None:
+    keys = ("--distillation.bi_encoder_labels", "averaged", "--distillation.students", "bi-encoder")
+    with pytest.raises(InputError, match="no cross-encoder labels anything"):
+        parse(tiny_arguments(tiny, tmp_path, *keys))
