@@ -70,19 +70,19 @@ PairColumns = dict[Annotated[str, _one_of("sentence1", "sentence2")], str]
 # What keys mean that stand in several sections, where the section's docstring does not say it.
 COMMON_HELP = {
     "batch_tokens": "Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.",
-    "column": "Read this one column instead of `sentence1` and `sentence2`, e.g. `text` of a Hub dataset.",
-    "columns": "Maps `sentence1`, `sentence2` and `score` to the files' names, e.g. `{sentence1: question1}`. Where a "
+    "column": "One column to read instead of `sentence1` and `sentence2`. That may be `text` of a Hub dataset.",
+    "columns": "Maps columns to the files' names: `{sentence1: question1}`. So may `sentence2` and `score` be. Where a "
     "file lacks the mapped column, its column of the plain name is read.",
     "ddp_timeout": "Seconds that processes wait for one another. One of them reads and tokenises for all.",
-    "dir": "Folder with benchmark sets as `NAME.tsv`, with the header `split score sentence1 sentence2`. Without it "
-    "they come from the Hub.",
+    "dir": "Folder with benchmark sets as `NAME.tsv`. Their header is `split score sentence1 sentence2`. Without a "
+    "folder they come from the Hub.",
     "output_dir": "Where everything is written.",
     "pooling": "How a sentence's token vectors become one. Default: the checkpoint's, else last for decoders and cls "
     "for encoders.",
     "prompt": "Text before every sentence. Default: the checkpoint's.",
     "seed": "Seed of everything random.",
     "split": "Read this split only, of sources that have splits. Default: all of them.",
-    "test": "Pairs with gold scores to report on, named as `dev` is; they choose nothing.",
+    "test": "Pairs with gold scores to report on. They are named as `dev` is, and choose nothing.",
 }
 NOT_A_KEY = {"key": False}  # of a field that follows from others
 
@@ -124,11 +124,12 @@ class DataConfig:
             `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
             `owner/name:config`, with `@revision` behind it or not). Labels in them are ignored; all splits are read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
-        sentences: Sources of sentences that pairs are mined from, beside `pool` or instead of it: `.txt` files (a
-            sentence a line), or any source as for `pool`, of which the distinct sentences are taken.
-        document: Column of `sentences` that names the document of each row; sentences that follow one another in a
-            document are candidates, too.
-        extra: Sources as in `pool` whose pairs are added to it, such as SNLI (the paper's Fig. 5).
+        sentences: Sources of sentences that pairs are mined from. They stand beside `pool` or instead of it: `.txt`
+            files (a sentence a line), or any source as for `pool`, of which the distinct sentences are taken.
+        document: Column that names each row's document. Sentences of `sentences` that follow one another in a document
+            are candidates, too.
+        extra: Sources whose pairs are added to the pool. They are named as in `pool`; SNLI is one (the
+            paper's Fig. 5).
         extra_pairs: Add at most this many pairs of `extra`, drawn likewise.
         dev: Pairs with gold scores that choose checkpoints and cycles. It is a benchmark name, or a file as for `pool`
             with a column `score`.
@@ -149,13 +150,13 @@ class DataConfig:
 
 @dataclass
 class MiningConfig:
-    """Pairs out of sentences: of `data.sentences`, or of the pool's own where `pairs` is given and they are not.
+    """Pairs out of `data.sentences`, or with `pairs` alone of the pool's own.
 
     Args:
-        pairs: How many pairs are mined, beside those of `data.pool`. Default: two for each sentence, at most 50,000.
-        sources: Where candidates come from: neighbours (nearest by the start's vectors), bm25 (rare words in common),
-            document (neighbours in the text, with `data.document`), random. Default: all of them.
-        candidates: Candidates of each source for each sentence.
+        pairs: Pairs to mine. They come beside those of `data.pool`. Default: two for each sentence, at most 50,000.
+        sources: Where candidates come from. These are neighbours (nearest by the start's vectors), bm25 (rare words in
+            common), document (neighbours in the text, with `data.document`) and random. Default: all four.
+        candidates: Candidates of each source for a sentence.
         per_sentence: Mined pairs that a sentence may be in.
     """
 
@@ -170,26 +171,27 @@ class DistillationConfig:
     """The alternation of labelling and training (paper section 2).
 
     Args:
-        task: What the PLMs learn, which chooses the paper's hyper-parameters (Table 16) and the metric: `sts`
-            (Spearman) or `binary` (ROC-AUC).
-        size: Column of Table 16: `base`, `large`, or `auto`, which is `large` from a hidden size of 1024 on.
+        task: What the PLMs learn: `sts` (Spearman) or `binary` (ROC-AUC). It chooses the paper's hyper-parameters
+            (Table 16), too.
+        size: Column of Table 16: `base`, `large` or `auto`. The latter is `large` from a hidden size of 1024 on.
         cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`.
-        init: `refresh` starts every training from the original checkpoints (the paper's choice); `sequential` starts
-            each encoder from the weights of its teacher.
+        init: Where trainings start: `refresh` or `sequential`. The former is the original checkpoint (the paper's
+            choice), the latter the weights of the teacher.
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
             from the labels of the one before it then (standard self-distillation, the paper's baseline, Table 14).
-        combine: How the labels of several PLMs become one: `mean` (the paper's), `weighted` by `models.weight`, or
-            `rank`. The latter is the mean of ranks at the quantiles of the mean, for teachers of different scale.
-        bi_encoder_labels: What bi-encoders learn: the scores of the cross-encoders (`cross-encoder`, the paper's), or
-            the mean of these and of the first labels, which are the start's (`averaged`).
-        selection: Which cycle is kept: the best on `data.dev`, or without it the healthiest, or the start (`auto`); the
-            best on `data.dev` (`dev`, the paper's); the last (`last`); that which agrees best with the first labels
-            (`agreement`).
-        held_out: Part of the pool that no training sees and health is measured on (with `auto` 0.03, else 0).
-        precision: Arithmetic of training and labelling: `float32`, `bfloat16`, `float16`, or what the hardware is fast
-            at (`auto`). Weights, scores and reported results are float32 always.
-        keep_cycles: Keep the encoders of all cycles instead of the best ones only.
-        isolate_stages: Run each stage in a process of its own, whose memory holds nothing of earlier stages.
+        combine: How labels of several PLMs become one: `mean`, `weighted` or `rank`. The first is the paper's, the
+            second is by `models.weight`. The last is the mean of ranks at the quantiles of the mean, for teachers of
+            different scale.
+        bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. The former are the scores of the
+            cross-encoders (the paper's), the latter the mean of these and of the first labels, which are the start's.
+        selection: Which cycle is kept: `auto`, `dev`, `last` or `agreement`. With `dev` (the paper's) it is the best on
+            `data.dev`. With `auto` it is so too, but the start may be kept, as it is without `data.dev`. With
+            `agreement` it is the one that agrees best with the first labels.
+        held_out: Part of the pool that no training sees. Health is measured on it (with `auto` 0.03, else 0).
+        precision: Arithmetic: `float32`, `bfloat16`, `float16` or `auto`. The latter is what the hardware is fast at.
+            Weights, scores and reported results are float32 always.
+        keep_cycles: Keep the encoders of all cycles. Otherwise only the best ones stay.
+        isolate_stages: Run each stage in a process of its own. Its memory holds nothing of earlier stages then.
         step0: YAML file of `recipes/contrastive.py` that makes a bi-encoder of each plain PLM first (step 0).
             Only its sources of sentences (without any, the run's own pool) and its section `contrastive` count.
     """
