@@ -174,7 +174,7 @@ class DistillationConfig:
         task: What the PLMs learn: `sts` (Spearman) or `binary` (ROC-AUC). It chooses the paper's hyper-parameters
             (Table 16), too.
         size: Column of Table 16: `base`, `large` or `auto`. The latter is `large` from a hidden size of 1024 on.
-        cycles: Their number. Default: 3 for `sts`, 5 for `binary`.
+        cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`.
         init: Where trainings start: `refresh` or `sequential`. The former is the original checkpoint (the paper's
             choice), the latter the weights of the teacher.
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
@@ -281,7 +281,7 @@ class LoraConfig:
         alpha: Scale of the adapters. Default: twice the rank.
         dropout: Dropout rate in front of the adapters.
         target_modules: Names of the linear layers that get adapters; `all-linear` takes every one but the head.
-        keep_adapter: Keep the adapter beside the merged weights, in the folder `adapter`.
+        keep_adapter: Keep the adapter in the folder `adapter`. The merged weights lie beside it.
     """
 
     rank: PositiveInt | None = None
