@@ -281,7 +281,7 @@ class LoraConfig:
         alpha: Scale of the adapters. Default: twice the rank.
         dropout: Dropout rate in front of the adapters.
         target_modules: Names of the linear layers that get adapters; `all-linear` takes every one but the head.
-        keep_adapter: Keep the adapter in the folder `adapter`. The merged weights lie beside it.
+        keep_adapter: Keep the adapter, too. It lies in the folder `adapter`, beside the merged weights.
     """
 
     rank: PositiveInt | None = None
