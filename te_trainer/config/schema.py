@@ -121,8 +121,9 @@ class DataConfig:
 
     Args:
         pool: Sources of unlabelled pairs, one or several. Each is a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`,
-            `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), or a Hub id (`owner/name` or
-            `owner/name:config`, with `@revision` behind it or not). Labels in them are ignored; all splits are read.
+            `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), a Hub id (`owner/name` or
+            `owner/name:config`, with `@revision` behind it or not), or an address (`https://`, `s3://`, `hf://`) of
+            `.parquet` or `.jsonl` files. Labels in them are ignored; all splits are read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
         sentences: Sources of sentences that pairs are mined from. They stand beside `pool` or instead of it: `.txt`
             files (a sentence a line), or any source as for `pool`, of which the distinct sentences are taken.

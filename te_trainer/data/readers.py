@@ -20,8 +20,11 @@ from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark, Rows
 from te_trainer.data.hub_sets import load_set, split_set
 from te_trainer.data.quoting import count_csv_quoted, looks_quoted
+from te_trainer.data.remote import is_address, open_address, unreadable
 from te_trainer.errors import InputError
 
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEP_LINE = re.compile(r"sep=.?")  # Excel's; the delimiter itself ends a cell
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
@@ -40,7 +43,7 @@ def read_rows(
     """Yield the rows of a source.
 
     Args:
-        source: A file, a saved Dataset folder, a benchmark's name, or a Hub id.
+        source: A file, a saved Dataset folder, a benchmark's name, a Hub id, or an address.
         wanted: Names of the columns to give, e.g. `["sentence1", "sentence2"]`. Of a `.txt` file, one name stands for
             all sentences of a line.
         columns: Maps wanted names to the source's names. A source without the mapped column is read by the wanted name
@@ -59,6 +62,8 @@ def read_rows(
     path = Path(source)
     if benchmark := find_benchmark(source):
         return _benchmark(benchmark, request, folder, pool)
+    if is_address(source):
+        return _address(source, request)
     if path.is_dir():
         return _saved_dataset(path, request)
     if reader := _READERS.get(path.suffix.lower()):
@@ -106,7 +111,7 @@ def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | N
     if benchmark := find_benchmark(source):
         return (benchmark.repository, None) if folder is None else None
     path = Path(source)
-    hub_set = None if path.exists() or path.suffix.lower() in FILE_SUFFIXES else split_set(source)
+    hub_set = None if is_address(source) or path.exists() or path.suffix.lower() in FILE_SUFFIXES else split_set(source)
     return (hub_set[0], hub_set[2]) if hub_set else None
 
 
@@ -217,6 +222,19 @@ def _txt(path: Path, request: _Request) -> Iterator[Row]:
 
 
 def _tsv(path: Path, request: _Request) -> Iterator[Row]:
+    return _separated(path, request, "\t")
+
+
+def _csv(path: Path, request: _Request) -> Iterator[Row]:
+    return _separated(path, request, ",")
+
+
+def _separated(path: Path, request: _Request, expected: str) -> Iterator[Row]:
+    delimiter = _find_delimiter(path, request, expected)
+    if delimiter != expected:
+        request.notes.append(f"{path}: its columns are separated by {DELIMITERS[delimiter]}")
+    if delimiter != "\t":
+        return _table(path, request, delimiter=delimiter, strict=True)
     quoted = count_csv_quoted(path)
     if not quoted:
         return _note_quotes(path, _unquoted_tsv(path, request), request.notes)
@@ -228,21 +246,37 @@ def _unquoted_tsv(path: Path, request: _Request) -> Iterator[Row]:
     return _table(path, request, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _csv(path: Path, request: _Request) -> Iterator[Row]:
-    return _table(path, request, delimiter=",", strict=True)
+def _find_delimiter(path: Path, request: _Request, expected: str) -> str:
+    """What separates the columns: the expected delimiter, unless another one alone finds the wanted columns."""
+    headers = {}
+    for delimiter in (expected, *DELIMITERS):
+        try:
+            headers[delimiter] = _read_header(csv.reader(_read_lines(path), delimiter=delimiter)) or []
+            request.find_columns(str(path), headers[delimiter])
+        except (InputError, csv.Error):
+            continue
+        return delimiter
+    # the error should name the columns that are there
+    several = [delimiter for delimiter, header in headers.items() if len(header) > 1]
+    return several[0] if several else expected
+
+
+def _read_header(reader: Iterator[list[str]]) -> list[str] | None:
+    """The names of the columns, behind guidelines for annotators and Excel's line that names the delimiter."""
+    for row in reader:
+        line = "".join(row)
+        if not (len(row) == 1 and line.startswith("# ")) and not SEP_LINE.fullmatch(line):
+            return [name.strip() for name in row]
+    return None
 
 
 def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> Iterator[Row]:
     reader = csv.reader(_read_lines(path), delimiter=delimiter, **dialect)
     is_wanted = request.chooser()
     try:
-        header = next(reader, None)
-        while header is not None and len(header) == 1 and header[0].startswith("# "):  # a guideline for annotators
-            header = next(reader, None)
+        header = _read_header(reader)
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
-        header = [name.strip() for name in header]
-        _refuse_other_delimiter(path, header, delimiter)
         found = request.find_columns(str(path), header)
         positions = [header.index(name) for name in found]
         others = {name: header.index(name) for name in request.find_others(str(path), header, found)}
@@ -258,20 +292,9 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
                 values = [row[position] for position in positions]
                 yield place, request.row(values, {name: row[position] for name, position in others.items()})
     except csv.Error as error:
-        header_hint = ", or save the file with commas between its columns" if reader.line_num == 1 else ""
         carriage_return = str(error).startswith("new-line character")
         fault = "a carriage return in the middle" if carriage_return else f"quotes or a long cell break it ({error})"
-        raise InputError(f"{path}, line {reader.line_num}: {fault}; correct the row{header_hint}") from None
-
-
-def _refuse_other_delimiter(path: Path, header: list[str], delimiter: str) -> None:
-    names = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
-    for other, name in names.items():
-        if len(header) == 1 and other != delimiter and other in header[0]:
-            raise InputError(
-                f"{path}: {name} separate the columns, where {names[delimiter]} are expected; save the file anew (tabs "
-                "in a .tsv, commas in a .csv)"
-            )
+        raise InputError(f"{path}, line {reader.line_num}: {fault}; correct the row") from None
 
 
 def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
@@ -361,6 +384,15 @@ def _dataset(source: str, dataset: Any, request: _Request, unit: str = "row") ->
         return dataset.select_columns(columns).with_format("arrow").iter(batch_size=1000)  # type: ignore[no-any-return]
 
     return _arrow_rows(source, unit, dataset.column_names, blocks, request)
+
+
+def _address(source: str, request: _Request) -> Iterator[Row]:
+    try:
+        yield from _dataset(source, open_address(source), request)
+    except InputError:
+        raise
+    except Exception as error:  # of the network, or of a file that is none of its kind
+        raise unreadable(source, error) from None
 
 
 def _datasets(source: str, splits: Mapping[str, Any], request: _Request) -> Iterator[Row]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import datasets
@@ -83,7 +86,7 @@ def read(source: str, columns: dict[str, str] | None = None, **more: Any) -> lis
 
 
 def places(source: str, **more: Any) -> list[str]:
-    return [place for place, _ in read_rows(source, WANTED, {}, **more)]
+    return [place for place, _ in read_rows(source, WANTED, **more)]
 
 
 def _filled(value: Any) -> Any:
@@ -263,15 +266,8 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.csv", "sentence1,sentence2\nx\0,y\n", "a.csv, line 2: a NUL byte; the file is damaged"),
         ("a.txt", "\0||\0\n", "a.txt, line 1: a NUL byte; the file is damaged"),
         ("a.parquet", "no table", "a.parquet: not a Parquet file"),
-        (
-            "a.csv",
-            "sentence1;sentence2\none;two\n",
-            "a.csv: semicolons separate the columns, where commas are expected",
-        ),
-        ("a.csv", "sep=;\nsentence1;sentence2\none;two\n", "a.csv: semicolons separate the columns"),
-        ("a.csv", '"sentence1";"sentence2"\n"one";"two"\n', "or save the file with commas between its columns"),
-        ("a.csv", "sentence1\tsentence2\none\ttwo\n", "tabs separate the columns, where commas are expected; save"),
-        ("a.tsv", "sentence1,sentence2\none,two\n", "commas separate the columns, where tabs are expected"),
+        ("a.csv", "frage;antwort\none;two\n", "a.csv: no column 'sentence1' among frage, antwort; map it"),
+        ("a.csv", "sentence1;sentence2\none;two;three\n", "a.csv, line 2: 3 columns where the header has 2"),
         ("a.csv", "sentence1,sentence2,sentence1\na,b,c\n", "a.csv: 2 columns are named 'sentence1'; rename all but"),
         ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
     ],
@@ -282,6 +278,80 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, conten
         read(str(tmp_path / name))
     assert message in str(caught.value)
     assert len(str(caught.value)) < 1_000 + len(str(tmp_path))
+
+
+HEADER = {"sentence1": "question", "sentence2": "answer"}
+SEPARATED = [("a, b; c | d\te", 'he said "no"'), ("line\nbreak", "x"), ("last", "one")]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+@pytest.mark.parametrize(
+    ("mark", "name", "excel"),
+    [(",", "commas", ""), (";", "semicolons", ""), ("\t", "tabs", ""), ("|", "bars", ""), (";", "semicolons", "sep=")],
+)
+def test_the_header_shows_what_separates_the_columns(
+    mark: str, name: str, excel: str, ending: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"pairs.{ending}"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        file.write(f"{excel}{mark}\r\n" if excel else "")
+        csv.writer(file, delimiter=mark).writerows(
+            [("id, no", "question", "answer"), *((1, *row) for row in SEPARATED)]
+        )
+    notes: list[str] = []
+    assert read(str(path), HEADER, notes=notes) == SEPARATED
+    said = [f"{path}: its columns are separated by {name}"]
+    assert notes[:1] == said if mark != {"csv": ",", "tsv": "\t"}[ending] else said[0] not in notes
+
+
+def test_the_expected_mark_goes_before_others(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,a;b\nx;y,z,1;2\n")
+    assert read(str(tmp_path / "pairs.csv")) == [("x;y", "z")]
+
+
+def test_utf_16_is_refused(tmp_path: Path) -> None:
+    for encoding, reason in {"utf-16": "not UTF-8", "utf-16-le": "a NUL byte"}.items():
+        (tmp_path / "pairs.csv").write_text("sentence1,sentence2\nx,y\n", encoding=encoding)
+        with pytest.raises(InputError, match=rf"pairs\.csv, line 1: {reason}"):
+            read(str(tmp_path / "pairs.csv"))
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """The address of a web server with the files of the folder."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_files_at_an_address_are_read(kind: str, address: str, tmp_path: Path) -> None:
+    rows = [{"id": number, **row} for number, row in enumerate(as_rows(PAIRS, ("question", "answer")))]
+    write_rows(tmp_path / "one", kind, rows[:2])
+    write_rows(tmp_path / "two", kind, rows[2:])
+    assert read(f"{address}/one.{kind}", HEADER) == PAIRS[:2]
+    assert places(f"file://{tmp_path}/two.{kind}", columns=HEADER) == [f"file://{tmp_path}/two.{kind}, row 1"]
+    assert sorted(read(f"file://{tmp_path}/*.{kind}", HEADER)) == sorted(PAIRS)
+    with pytest.raises(InputError, match="no column 'sentence1' among id, question, answer"):
+        read(f"{address}/one.{kind}")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("ADDRESS/pairs.csv", r"only \.parquet and \.jsonl files can be read .*; download the file"),
+        ("ADDRESS/owner/name", r"only \.parquet and \.jsonl files can be read"),
+        ("ADDRESS/gone.jsonl", r"gone\.jsonl: not to be had from this address \(Unable to find"),
+        ("ADDRESS/damaged.parquet", r"damaged\.parquet: not to be had from this address \("),
+        ("nowhere://bucket/a.parquet", r"not to be had from this address \(Protocol not known"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_refused(source: str, message: str, address: str, tmp_path: Path) -> None:
+    (tmp_path / "damaged.parquet").write_text("no table")
+    with pytest.raises(InputError, match=message):
+        read(source.replace("ADDRESS", address))
 
 
 def test_a_damaged_page_or_a_doubled_column_of_parquet_is_named(tmp_path: Path) -> None:

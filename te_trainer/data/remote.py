@@ -1,0 +1,37 @@
+"""Files at addresses: on the Hub, in a bucket, on a web server. Their rows come block by block; no file is kept."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from te_trainer.errors import InputError
+
+BUILDERS = {".parquet": "parquet", ".jsonl": "json"}
+
+
+def is_address(source: str) -> bool:
+    """Whether a source is an address such as `https://…`, `s3://…` or `hf://…`."""
+    return "://" in source
+
+
+def open_address(source: str) -> Any:
+    """Open the file of an address, or all files that fit an address with `*`, as a stream of `datasets`."""
+    from datasets import load_dataset
+
+    suffix = PurePosixPath(source).suffix.lower()
+    if suffix not in BUILDERS:
+        raise InputError(
+            f"{source}: at an address, only {' and '.join(BUILDERS)} files can be read (several of them with *); "
+            "download the file, and name it on this machine"
+        )
+    try:
+        return load_dataset(BUILDERS[suffix], data_files=source, split="train", streaming=True)
+    except Exception as error:  # the file systems raise many kinds; each means that the address cannot be read
+        raise unreadable(source, error) from None
+
+
+def unreadable(source: str, error: Exception) -> InputError:
+    """The error of an address that cannot be read."""
+    reason = " ".join(str(error).split())[:400] or type(error).__name__
+    return InputError(f"{source}: not to be had from this address ({reason})")
