@@ -6,7 +6,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -169,13 +169,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -files[item.path])
 
 
-@pytest.fixture
-def recipe() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the main job as a process of its own."""
-    return run_recipe
-
-
 def run_recipe(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the main job as a process of its own."""
     command = [sys.executable, str(ROOT / "recipes" / "trans_encoder.py"), *arguments]
     return subprocess.run(
         command,
@@ -192,22 +187,6 @@ def unreserved_names(output: Path, models: set[str]) -> set[str]:
     """What lies in a run's folder under a name that a model could have."""
     names = {path.name for path in output.iterdir()} - RUN_FOLDER_NAMES - models
     return {name for name in names if not name.startswith(".") and CYCLE_FOLDER.fullmatch(name) is None}
-
-
-def run_two_ranks(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script, which is written to `folder`, as two processes that meet over gloo."""
-    path = folder / "ranks.py"
-    path.write_text(script)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return subprocess.run(
-        [*launch, str(path), *arguments],
-        env=process_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
 
 
 def process_environment(**more: str) -> dict[str, str]:

@@ -77,15 +77,20 @@ def run_forked(name: str, arguments: Sequence[str]) -> subprocess.CompletedProce
     return subprocess.CompletedProcess([name, *arguments], status, process.said("stdout"), process.said())
 
 
-def run_ranks(script: str | Path, arguments: Sequence[str], ranks: int = 2) -> subprocess.CompletedProcess[str]:
+def run_ranks(
+    script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None, ranks: int = 2
+) -> subprocess.CompletedProcess[str]:
     """Run a script as processes that meet over gloo, as `accelerate launch` and torchrun start them on a CPU.
 
     Each has the variables that these set. What they write is joined, and the status is 0 where it is so for all.
+
+    Args:
+        environment: More variables, as those that `accelerate launch` sets for an engine; by default that of a CPU.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(environment or {"ACCELERATE_USE_CPU": "true"})}
     group |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     processes = [
         Forked(script, arguments, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)

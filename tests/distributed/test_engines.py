@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import ROOT, SAMPLE, process_environment, save_tiny, tiny_arguments
 from datasets import load_from_disk
+from forked import run_forked, run_ranks
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -30,6 +31,7 @@ from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
+JOB = "trans_encoder.py"
 ENGINES = {
     "cpu_ddp": ("MULTI_CPU", "DistributedDataParallel"),
     "cpu_deepspeed_zero2": ("DEEPSPEED", "DeepSpeedEngine"),
@@ -52,7 +54,7 @@ def model(folder: Path) -> Path:
     return place
 
 
-def command(model: Path, output: Path, launch: str, processes: int, *more: str) -> list[str]:
+def job(model: Path, output: Path, processes: int, *more: str) -> list[str]:
     """Two cycles whose global batches are the same on any number of processes."""
     batches = ["--bi_encoder.per_device_train_batch_size", str(16 // processes)]
     batches += ["--cross_encoder.per_device_train_batch_size", str(32 // processes)]
@@ -60,15 +62,19 @@ def command(model: Path, output: Path, launch: str, processes: int, *more: str) 
     # its steps must be those of one process under every engine, too
     rates += ["--cross_encoder.official_adamw", "true", "--bi_encoder.official_adamw", "true"]
     few = ["--data.max_pairs", "64", "--cross_encoder.eval_steps", "2", "--bi_encoder.eval_steps", "4"]
+    return tiny_arguments(model, output, *batches, *rates, *few, "--distillation.keep_cycles", "true", *more)
+
+
+def command(model: Path, output: Path, engine: str, *more: str) -> list[str]:
+    """It on two processes, under an engine."""
     accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
-    configuration = ["--config_file", str(ROOT / "accelerate_configs" / f"{launch}.yaml")]
-    arguments = tiny_arguments(model, output, *batches, *rates, *few, "--distillation.keep_cycles", "true", *more)
-    return [*accelerate, *configuration, str(ROOT / "recipes" / "trans_encoder.py"), *arguments]
+    configuration = ["--config_file", str(ROOT / "accelerate_configs" / f"{engine}.yaml")]
+    return [*accelerate, *configuration, str(ROOT / "recipes" / JOB), *job(model, output, 2, *more)]
 
 
-def run(*arguments: Any) -> None:
+def run(model: Path, output: Path, engine: str, *more: str) -> None:
     finished = subprocess.run(
-        command(*arguments),
+        command(model, output, engine, *more),
         cwd=ROOT,
         env=process_environment(),
         capture_output=True,
@@ -105,7 +111,8 @@ def labels(output: Path, cycle: int, teacher: str) -> np.ndarray:
 def single(model: Path, folder: Path) -> Path:
     """The same run in one process."""
     output = folder / "single"
-    run(model, output, "cpu", 1)
+    finished = run_forked(JOB, job(model, output, 1))
+    assert finished.returncode == 0, finished.stderr[-4000:]
     return output
 
 
@@ -118,7 +125,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 def whole(engine: str, model: Path, folder: Path) -> Iterator[Path]:
     """A run under an engine that nothing disturbed."""
     output = folder / engine
-    run(model, output, engine, 2)
+    run(model, output, engine)
     yield output
 
 
@@ -192,17 +199,22 @@ def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Pat
     """SIGKILL of one rank, then of all processes, each in the middle of a training; the same command continues."""
     output = folder / f"{engine}-killed"
     for ranks, stage in KILLS[engine]:
-        kill_in(output / stage, ranks, command(model, output, engine, 2))
+        launched = kill_in(output / stage, ranks, command(model, output, engine))
         assert not (output / "results.json").exists()
-    run(model, output, engine, 2)
+    finished = run_ranks(JOB, job(model, output, 2), launched)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    assert results_of(output)["environment"] == results_of(whole)["environment"]
     assert scores_of(results_of(output)) == scores_of(results_of(whole))
     for kind in ("bi-encoder", "cross-encoder"):
         weights = Path("tiny", kind, "model.safetensors")
         assert (output / weights).read_bytes() == (whole / weights).read_bytes()
 
 
-def kill_in(training: Path, ranks: str, words: list[str]) -> None:
-    """Kill these ranks of a command once a checkpoint of the training is whole; with all of them, the launcher too."""
+def kill_in(training: Path, ranks: str, words: list[str]) -> dict[str, str]:
+    """Kill these ranks of a command once a checkpoint of the training is whole; with all of them, the launcher too.
+
+    Returns: the variables by which the launcher told the ranks of the engine.
+    """
     process = subprocess.Popen(
         words, cwd=ROOT, env=process_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -213,6 +225,7 @@ def kill_in(training: Path, ranks: str, words: list[str]) -> None:
         time.sleep(0.005)
     workers = [child for child in psutil.Process(process.pid).children(recursive=True) if rank(child) is not None]
     assert sorted(str(rank(worker)) for worker in workers) == ["0", "1"]
+    told = {name: value for name, value in workers[0].environ().items() if name.startswith("ACCELERATE_")}
     for worker in workers:
         if str(rank(worker)) in ranks:
             os.kill(worker.pid, signal.SIGKILL)
@@ -220,6 +233,7 @@ def kill_in(training: Path, ranks: str, words: list[str]) -> None:
         process.kill()
     assert process.wait(timeout=120) != 0
     psutil.wait_procs(workers, timeout=60)
+    return told
 
 
 def rank(process: psutil.Process) -> str | None:

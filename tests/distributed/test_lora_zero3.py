@@ -24,7 +24,7 @@ def test_the_merged_encoders_score_as_the_trained_ones_did(tmp_path: Path) -> No
     lora = ["--lora.rank", "4", "--lora.keep_adapter", "true", "--bi_encoder.pooling", "last"]
     rates = ["--cross_encoder.learning_rate", "1e-2", "--bi_encoder.learning_rate", "1e-2"]
     output = tmp_path / "run"
-    run(model, output, "cpu_deepspeed_zero3", 2, *lora, *rates, "--distillation.cycles", "1")
+    run(model, output, "cpu_deepspeed_zero3", *lora, *rates, "--distillation.cycles", "1")
     results = results_of(output)
     gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     for kind in ("bi-encoder", "cross-encoder"):

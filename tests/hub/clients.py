@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from conftest import ROOT, process_environment
 
 CALLS = Path(__file__).with_name("calls.py")
+JOB = str(ROOT / "recipes" / "trans_encoder.py")
 
 # Commands of the project as one process runs them, one after another, each with a token of its own; the clients do not
 # pause before they ask a Hub that is away again.
@@ -48,21 +51,28 @@ def online(url: str, home: Path, token: str = "") -> dict[str, str]:
     }
 
 
-def command(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        cwd=ROOT,
-        env=process_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+@cache
+def warm() -> subprocess.Popen[str]:
+    """The process that forks all others; it ends with the tests, when nobody can write to it any more."""
+    words = [sys.executable, str(Path(__file__).with_name("warm.py"))]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, cwd=ROOT, env=process_environment(), stdin=pipe, stdout=pipe, text=True)
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `python` ends with, given these arguments, in the project's folder."""
+    server = warm()
+    assert server.stdin is not None and server.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps([arguments, process_environment(**environment), folder]), file=server.stdin, flush=True)
+        status = int(server.stdout.readline())
+        out, err = (Path(folder, stream).read_text(encoding="utf-8") for stream in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(arguments, status, out, err)
 
 
 def ask(url: str, home: Path, calls: dict[str, list[Any]], **environment: str) -> dict[str, Any]:
     """What each call gives in one new process, or the exception that it raises; `stderr` beside them."""
-    done = command([sys.executable, str(CALLS), json.dumps(calls)], **online(url, home) | environment)
+    done = python(str(CALLS), json.dumps(calls), **online(url, home) | environment)
     assert done.returncode == 0, done.stderr
     return {**json.loads(done.stdout), "stderr": done.stderr}
 
@@ -72,7 +82,7 @@ def run_commands(
 ) -> list[subprocess.CompletedProcess[str]]:
     """What several calls of a recipe end with, each with a token of its own; in one process, for the time it takes."""
     commands = [(token, [str(ROOT / "recipes" / recipe), *arguments]) for token, arguments in calls]
-    done = command([sys.executable, "-c", COMMANDS, json.dumps(commands)], **environment)
+    done = python("-c", COMMANDS, json.dumps(commands), **environment)
     assert done.returncode == 0, done.stderr
     return [subprocess.CompletedProcess([], *ended) for ended in json.loads(done.stdout)]
 

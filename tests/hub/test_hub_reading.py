@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 from calls import bi, cross
-from clients import ask, online, refused, run_commands
-from conftest import run_recipe, sample_pairs, tiny_arguments
+from clients import JOB, ask, online, python, refused, run_commands
+from conftest import sample_pairs, tiny_arguments
 from datasets import ClassLabel, Dataset, Features, Value
 from server import HubServer
 
@@ -324,7 +324,7 @@ def test_a_whole_run_stands_on_the_hub_alone(hub: HubServer, tmp_path: Path) -> 
     more = ["--data.dev", "stsb", "--data.test", "[stsb, mrpc]", "--distillation.cycles", "1"]
     more += ["--bi_encoder.pooling", "null", "--bi_encoder.num_train_epochs", "1"]
     arguments = tiny_arguments(Path("owner/mean"), output, *more, pool=["owner/parquet"])
-    done = run_recipe(*arguments, **online(hub.url, tmp_path / "home"))
+    done = python(JOB, *arguments, **online(hub.url, tmp_path / "home"))
     assert done.returncode == 0, done.stderr
     assert "142 rows" in done.stderr + done.stdout
     scores = json.loads((output / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]["bi-encoder"]

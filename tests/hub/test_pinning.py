@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from clients import ask, online
-from conftest import run_recipe, run_two_ranks, save_tiny, tiny_arguments
+from clients import JOB, ask, online, python
+from conftest import run_recipe, save_tiny, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 from safetensors.torch import load_file
@@ -225,18 +225,33 @@ def test_a_cache_that_another_library_filled_serves_without_the_hub(root: Path, 
 
 
 RANKS = """
-import os, sys
-rank = os.environ["RANK"]
-os.environ |= {"HF_ENDPOINT": sys.argv[1], "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": f"{sys.argv[2]}/cache-{rank}"}
+import multiprocessing, os, socket, sys
 from pathlib import Path
-from te_trainer.models.model_names import locate
-from te_trainer.runs.commits import pin_commits
-from te_trainer.distributed import shutdown_process_group
 
-pin_commits(["owner/ranks"])
-folder = Path(locate("owner/ranks"))
-Path(sys.argv[2], f"commit-{rank}").write_text(f"{folder.name} {(folder / 'model.safetensors').is_file()}")
-shutdown_process_group()
+url, folder = sys.argv[1], Path(sys.argv[2])
+
+def pin(rank, port):
+    os.environ |= {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(folder / f"cache-{rank}")}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    from te_trainer.distributed import shutdown_process_group
+    from te_trainer.models.model_names import locate
+    from te_trainer.runs.commits import pin_commits
+
+    pin_commits(["owner/ranks"])
+    commit = Path(locate("owner/ranks"))
+    (folder / f"commit-{rank}").write_text(f"{commit.name} {(commit / 'model.safetensors').is_file()}")
+    shutdown_process_group()
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+ranks = [multiprocessing.get_context("fork").Process(target=pin, args=(rank, port)) for rank in range(2)]
+for each in ranks:
+    each.start()
+for each in ranks:
+    each.join()
+sys.exit(max(each.exitcode for each in ranks))
 """
 
 
@@ -258,7 +273,7 @@ def test_ranks_with_caches_of_their_own_have_one_commit(root: Path, later: Path,
     with HubServer(root) as server:
         server.requests = PushingAtEachLookUp(server, later)
         commit = server.commit("models", "owner/ranks")
-        done = run_two_ranks(RANKS, tmp_path, server.url, str(tmp_path))
+        done = python("-c", RANKS, server.url, str(tmp_path))
         assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"commit-{rank}").read_text() for rank in (0, 1)] == [f"{commit} True"] * 2
     assert sum("/revision/main" in request for request in server.requests) == 1
@@ -308,7 +323,7 @@ def test_a_push_in_the_middle_of_a_run_changes_nothing(
     (pushed / "results.json").unlink()
     shutil.rmtree(pushed / "cycle-1")
     shutil.rmtree(pushed / "tiny")
-    done = run_recipe(*arguments, **online(hub.url, tmp_path / "empty"))
+    done = python(JOB, *arguments, **online(hub.url, tmp_path / "empty"))
     assert done.returncode == 0, done.stderr
     assert all(torch.equal(weights(pushed)[name], weight) for name, weight in expected.items())
 

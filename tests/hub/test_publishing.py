@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
@@ -18,8 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from clients import command, online, refused, run_commands
-from conftest import SAMPLE, run_recipe, tiny_arguments
+from clients import JOB, online, python, refused, run_commands
+from conftest import SAMPLE, tiny_arguments
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from server import HubServer
@@ -90,7 +89,7 @@ def push(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 def load(hub: HubServer, home: Path, calls: list[list[Any]]) -> list[Any]:
     """What the libraries make of what is on the Hub, with an empty cache."""
     request = {"test": str(SAMPLE / "test.tsv"), "calls": calls}
-    done = command([sys.executable, "-c", LOADING, json.dumps(request)], **signed_in(hub, home))
+    done = python("-c", LOADING, json.dumps(request), **signed_in(hub, home))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -121,7 +120,7 @@ def trained(
     output = tmp_path_factory.mktemp("runs") / "tickets"
     keys = ["--hub.repo_id", "owner/tickets", "--hub.branch_per_cycle", "true", "--hub.license", "mit"]
     hub.resets["/commit/"] = 1
-    done = run_recipe(*training(tiny, output), *keys, **signed_in(hub, output.parent / "home"))
+    done = python(JOB, *training(tiny, output), *keys, **signed_in(hub, output.parent / "home"))
     return output, done
 
 
@@ -138,7 +137,7 @@ def published(
     """What is printed by the command that the failed upload's error names."""
     words = shlex.split(trained[1].stderr.splitlines()[-1].partition("publishes it: ")[2])
     assert words[:2] == ["te-trainer", "push"]
-    done = command([sys.executable, "-m", "te_trainer", *words[1:]], **signed_in(hub, tmp_path_factory.mktemp("again")))
+    done = python("-m", "te_trainer", *words[1:], **signed_in(hub, tmp_path_factory.mktemp("again")))
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -225,8 +224,8 @@ def test_a_second_upload_changes_nothing_and_sends_nothing(
     sent = [request for request in hub.requests if request.startswith("PUT ")]
     assert len(sent) == len(set(sent))
     before = list(hub.shelf.commits)
-    done = run_recipe(
-        *training(tiny, run), "--hub.repo_id", "owner/tickets", "--hub.license", "mit", **signed_in(hub, tmp_path)
+    done = python(
+        JOB, *training(tiny, run), "--hub.repo_id", "owner/tickets", "--hub.license", "mit", **signed_in(hub, tmp_path)
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Published: {hub.url}/owner/tickets-cross-encoder" in done.stdout

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from clients import command, online
+from clients import online, python
 from huggingface_hub import ModelCard
 from server import HubServer
 from test_publishing import TOKENS
@@ -79,8 +78,9 @@ BI = {
 def test_a_trainer_publishes_its_encoder_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
     with HubServer(tmp_path / "hub") as hub:
         hub.shelf.accounts |= TOKENS
-        words = [sys.executable, "-c", PUSHING, str(tiny), str(tmp_path / "runs")]
-        done = command(words, **online(hub.url, tmp_path / "home", "hf_write"))
+        done = python(
+            "-c", PUSHING, str(tiny), str(tmp_path / "runs"), **online(hub.url, tmp_path / "home", "hf_write")
+        )
         assert done.returncode == 0, done.stderr
         assert len(json.loads(done.stdout.splitlines()[-1])) == 2, "each card's code prints a score"
         files = {
