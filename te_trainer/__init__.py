@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from te_trainer.commands.in_python import DistilledRun as DistilledRun
+    from te_trainer.commands.in_python import distil as distil
     from te_trainer.labelling import embed_sentences as embed_sentences
     from te_trainer.labelling import score_pairs as score_pairs
     from te_trainer.models import BiEncoder as BiEncoder
@@ -27,6 +29,8 @@ _MODULES = {
     "CrossEncoder": "te_trainer.models",
     "CrossEncoderTrainer": "te_trainer.trainers",
     "CrossEncoderTrainingArguments": "te_trainer.trainers",
+    "DistilledRun": "te_trainer.commands.in_python",
+    "distil": "te_trainer.commands.in_python",
     "embed_sentences": "te_trainer.labelling",
     "score_pairs": "te_trainer.labelling",
 }

@@ -23,4 +23,6 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
             exec("".join(cell["source"]), names)
     assert "mean cosine before" in capsys.readouterr().out
     assert len(names["after"]) == 64
+    assert Path("runs/notebook/report.html").is_file()
+    assert names["run"].results["final"]["model"].keys() == {"bi-encoder", "cross-encoder"}
     assert (names["after"] != names["labels"]).any()

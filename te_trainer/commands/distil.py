@@ -9,7 +9,7 @@ command, run again after an interruption, continues.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(argv)
-    is_main_process = run_in_output_dir(config, distil, make_plan)
+    run(parse(argv), distil)
+
+
+def run(config: RunConfig, work: Callable[[RunManifest[RunConfig]], None]) -> None:
+    """Do the work in the run's folder, and publish what it has made where the configuration says so."""
+    is_main_process = run_in_output_dir(config, work, make_plan)
     # The process group has ended, because an upload may take longer than the ranks wait for one another.
     if is_main_process and config.hub.repo_id is not None:
         from te_trainer.hub import publish

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ REPOSITORY = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)\w[\w.-]*/\w([\w.-]{0,94}\w
 OUTPUT_FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
 
 
-def parse(argv: Sequence[str] | None = None) -> RunConfig:
-    """The configuration of the main job."""
-    config = read(RunConfig, argv)
+def parse(given: Sequence[str] | Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration of the main job, from a command line or from keys."""
+    config = read(RunConfig, given)
     data, distillation = config.data, config.distillation
     if distillation.step0 is not None:
         config.step0 = parse_step0(distillation.step0)

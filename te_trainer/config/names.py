@@ -18,7 +18,7 @@ LONGEST_NAME = 200  # bytes; leaves room for the prefixes and endings that a run
 
 # What lies in the output folder of trans_encoder.py beside the folders of the models (`RunLayout`), as `folded`.
 RUN_FOLDER_NAMES = frozenset({"run.yaml", "results.json", "report.md", "report.html", "curves.png"}) | {
-    *("neighbours.json", "pool", "sentences", "mining", "start", "agreement", "logs"),
+    *("python-pairs.jsonl", "neighbours.json", "pool", "sentences", "mining", "start", "agreement", "logs"),
 }
 CYCLE_FOLDER = re.compile(r"cycle-.*", re.DOTALL)
 # Keys of `results.json` that stand where the models' names stand.

@@ -27,35 +27,26 @@ from te_trainer.errors import InputError
 Config = TypeVar("Config")
 
 
-def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: Any) -> Config:
-    """A command line as the dataclass of its command; `defaults` are sections with other defaults than its own."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):
-        # here, since nothing else needs it
-        from te_trainer.config.help_text import help_text
+def read(command: type[Config], given: Sequence[str] | Mapping[str, Any] | None = None, **defaults: Any) -> Config:
+    """Keys as the dataclass of their command.
 
-        try:
-            print(help_text(command, full="--help-all" in help_wanted), flush=True)
-        except BrokenPipeError:  # as by | head; what is left goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0)
+    Args:
+        given: A command line, by default this process's; or the keys themselves, as a YAML file holds them.
+        defaults: Sections with other defaults than their own.
+    """
     schema: Any = command
     keys, values = keys_of(schema), dict(_flat(command, defaults))
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("--"):
-            raise InputError(f"unexpected argument '{argument}': write --section.key value")
-        key, equals, text = argument.removeprefix("--").partition("=")
-        value = text if equals else next(rest, None)
-        if value is None:
-            raise InputError(f"{key}: its value is missing; write --{key} VALUE")
-        content = _read_file(Path(value)) if key == "config" else {key: None if value in {"null", "~"} else value}
-        for name, given in _flat(command, content):
+    contents = (
+        [given] if isinstance(given, Mapping) else _command_line(command, sys.argv[1:] if given is None else given)
+    )
+    for content in contents:
+        for key, value in _flat(command, content):
+            name = key
             if name not in keys:  # an entry of a mapping, such as data.columns.sentence1
-                name, _, entry = name.rpartition(".")
+                name, _, entry = key.rpartition(".")
                 before = values.get(name)
-                given = {**(before if isinstance(before, dict) else {}), entry: _loaded(key, {int}, given)}
-            values[name] = convert(name, keys[name].type, given)
+                value = {**(before if isinstance(before, dict) else {}), entry: _loaded(key, {int}, value)}
+            values[name] = convert(name, keys[name].type, value)
     config: Config = command()
     for key, value in values.items():
         section, _, name = key.rpartition(".")
@@ -65,6 +56,29 @@ def read(command: type[Config], argv: Sequence[str] | None = None, **defaults: A
         elif value is not None:
             owner.training[name] = value
     return config
+
+
+def _command_line(command: type[Config], argv: Sequence[str]) -> Iterator[Mapping[Any, Any]]:
+    """The keys of each argument: one of its own, or those of the file that it names."""
+    arguments = list(argv)
+    if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):
+        # here, since nothing else needs it
+        from te_trainer.config.help_text import help_text
+
+        try:
+            print(help_text(command, full="--help-all" in help_wanted), flush=True)
+        except BrokenPipeError:  # as by | head; what is left goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0)
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            raise InputError(f"unexpected argument '{argument}': write --section.key value")
+        key, equals, text = argument.removeprefix("--").partition("=")
+        value = text if equals else next(rest, None)
+        if value is None:
+            raise InputError(f"{key}: its value is missing; write --{key} VALUE")
+        yield _read_file(Path(value)) if key == "config" else {key: None if value in {"null", "~"} else value}
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunCon
 from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL, remove
+from te_trainer.runs.layout import RunLayout
 
 if TYPE_CHECKING:
     from te_trainer.runs.manifest import RunManifest
@@ -66,7 +67,9 @@ def lock_run_dir(root: Path) -> Iterator[None]:
     if root.exists() and not root.is_dir():
         raise InputError(f"output_dir: {root} is a file; name a folder")
     names = [path.name for path in root.iterdir()] if root.is_dir() else []
-    foreign = sorted(name for name in names if name != LOCK and not name.startswith(PARTIAL))
+    # a process that was killed while it read the pool leaves a program's pairs, and no run.yaml yet
+    own = {LOCK, RunLayout(root).python_pairs.name}
+    foreign = sorted(name for name in names if name not in own and not name.startswith(PARTIAL))
     if foreign and not (root / "run.yaml").is_file():
         raise InputError(
             f"output_dir: {root} holds '{foreign[0]}' and no run.yaml, so it is not a run's folder; name another one"

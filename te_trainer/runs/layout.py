@@ -51,6 +51,11 @@ class RunLayout:
     # ------------------------------------------------------------ distil and contrastive
 
     @property
+    def python_pairs(self) -> Path:
+        """The pairs that a Python program gave, from which the pool is read."""
+        return self.root / "python-pairs.jsonl"
+
+    @property
     def pool(self) -> Path:
         """The pairs, what is known of them, and how many the encoders cut."""
         return self.root / "pool"

@@ -1,0 +1,79 @@
+"""Pairs that a Python program gives, as a file that a pool is read from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
+from te_trainer.data.digests import file_digest
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import PARTIAL
+
+
+def as_sources(
+    pairs: str | os.PathLike[str] | Dataset | Iterable[Any] | None,
+) -> tuple[list[str], Dataset | list[Any]]:
+    """Split what a program gives as pairs into the names of sources and pairs themselves; one of both is empty."""
+    if pairs is None:
+        return [], []
+    if isinstance(pairs, str | os.PathLike):
+        return [os.fspath(pairs)], []
+    if isinstance(pairs, dict):
+        raise InputError(
+            f"pairs: a {type(pairs).__name__} has splits or columns; give one Dataset, e.g. pairs['train']"
+        )
+    given = pairs if isinstance(pairs, Dataset) else list(pairs)
+    if not len(given):
+        raise InputError("pairs is empty: give at least one pair of sentences, or the name of a source")
+    if isinstance(given, list) and all(isinstance(item, str | os.PathLike) for item in given):
+        return [os.fspath(item) for item in given], []
+    return [], given
+
+
+def write_given(pairs: Dataset | list[Any], file: Path, begun: bool) -> None:
+    """Write pairs as JSON lines of `sentence1` and `sentence2`.
+
+    Args:
+        begun: Whether the run that reads the file has begun: then the pairs must be those that it holds.
+
+    Raises:
+        InputError: An item is no pair of texts, or other pairs are in the file.
+    """
+    new = file.with_name(PARTIAL + file.name)
+    try:
+        with new.open("w", encoding="utf-8") as lines:
+            for one, two in _texts(pairs):
+                lines.write(json.dumps({"sentence1": one, "sentence2": two}) + "\n")
+        if begun and file.is_file() and file_digest(file) != file_digest(new):
+            raise InputError(f"pairs: they have changed since the run in {file.parent} began; name another output_dir")
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _texts(pairs: Dataset | list[Any]) -> Iterator[tuple[str | None, str | None]]:
+    for number, pair in enumerate(_rows(pairs)):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"pairs: item {number} is no pair of sentences; write (sentence1, sentence2)")
+        if not all(isinstance(text, str | None) for text in pair):
+            raise InputError(f"pairs: item {number}: a sentence is not text; correct or remove it")
+        yield pair[0], pair[1]
+
+
+def _rows(pairs: Dataset | list[Any]) -> Iterator[Any]:
+    if isinstance(pairs, list):
+        yield from pairs
+        return
+    if missing := [name for name in SENTENCE_COLUMNS if name not in pairs.column_names]:
+        raise InputError(
+            f"pairs: the Dataset has no column '{missing[0]}' among {', '.join(pairs.column_names)[:500]}; rename one "
+            "with Dataset.rename_column"
+        )
+    for block in pairs.select_columns(list(SENTENCE_COLUMNS)).with_format(None).iter(batch_size=BLOCK_ROWS):
+        yield from zip(*(block[name] for name in SENTENCE_COLUMNS), strict=True)

@@ -1,0 +1,151 @@
+"""`te_trainer.distil` does in one call, and again and again in one process, what the command does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SAMPLE, sample_pairs, tiny_arguments
+from datasets import Dataset, DatasetDict, load_from_disk
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+import te_trainer
+from te_trainer.commands.distil import main
+from te_trainer.errors import InputError
+
+COUNT = 96
+# The keys of `tiny_arguments`, as a Python program gives them.
+KEYS: dict[str, Any] = {
+    "data": {"dev": SAMPLE / "dev.tsv", "test": [SAMPLE / "test.tsv"]},
+    "distillation": {"selection": "dev", "cycles": 2, "precision": "float32"},
+    "cross_encoder": {"num_train_epochs": 1, "learning_rate": 2e-5, "eval_steps": 4},
+    "bi_encoder": {"pooling": "mean", "num_train_epochs": 2, "per_device_train_batch_size": 16},
+    "bi_encoder.eval_steps": 4,
+}
+VARIES = ("seconds", "environment", "health")
+
+
+def scores(results: dict[str, Any], folder: Path) -> Any:
+    """What results say of a run, without what differs between two that are the same."""
+    kept = {key: value for key, value in results.items() if key not in VARIES}
+    return json.loads(json.dumps(kept).replace(str(folder), ""))
+
+
+def interrupt_when_there_is(pattern: str, folder: Path) -> threading.Thread:
+    """Press Ctrl-C when a file appears."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not any(folder.glob(pattern)):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[str, str]]:
+    return sample_pairs(COUNT)
+
+
+@pytest.fixture(scope="module")
+def command(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of the command on the same pairs."""
+    folder = tmp_path_factory.mktemp("command")
+    pool = folder / "pool.tsv"
+    pool.write_text("\n".join(["sentence1\tsentence2", *map("\t".join, pairs)]) + "\n", encoding="utf-8")
+    main(tiny_arguments(tiny, folder / "run", pool=[str(pool)]))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> te_trainer.DistilledRun:
+    """A run that was interrupted in its second training, and continued by the same call."""
+    folder = tmp_path_factory.mktemp("call") / "run"
+    folder.mkdir()
+    # as a process leaves it that was killed while it read the pool
+    (folder / "python-pairs.jsonl").write_text("{}\n")
+    interrupts = interrupt_when_there_is("cycle-1/tiny/.training-bi-encoder/checkpoint-*/checkpoint-is-whole", folder)
+    with pytest.raises(KeyboardInterrupt):
+        te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **KEYS)
+    interrupts.join()
+    assert not (folder / "results.json").exists()
+    return te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **KEYS)
+
+
+def test_a_call_makes_what_the_command_makes(command: Path, run: te_trainer.DistilledRun) -> None:
+    assert scores(run.results, run.output_dir) == scores(json.loads((command / "results.json").read_text()), command)
+    labels = "cycle-2/tiny/cross-encoder-labels"
+    ours, theirs = (load_from_disk(folder / labels) for folder in (run.output_dir, command))
+    assert np.array_equal(ours["score"][:], theirs["score"][:])
+
+
+def test_the_folders_of_the_encoders_load(run: te_trainer.DistilledRun) -> None:
+    assert run.encoders == {"tiny": {kind: run.output_dir / "tiny" / kind for kind in ("bi-encoder", "cross-encoder")}}
+    assert SentenceTransformer(run.bi_encoder, device="cpu").encode("my router restarts").shape == (32,)
+    assert 0 <= CrossEncoder(run.cross_encoder, device="cpu").predict(("one", "two")) <= 1
+
+
+def test_the_same_pairs_in_a_dataset_find_the_run_finished(
+    tiny: Path, pairs: list[tuple[str, str]], run: te_trainer.DistilledRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*pairs, strict=True)), strict=True))
+    given = Dataset.from_dict({"id": range(COUNT), **columns})
+    again = te_trainer.distil(given, {"bi_encoder": str(tiny), "name": "tiny"}, str(run.output_dir), **KEYS)
+    assert again.results == run.results
+    assert "is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda pairs: pairs[1:], "pairs: they have changed since the run in"),
+        (lambda pairs: SAMPLE / "pool.tsv", "was begun with another configuration: data.pool"),
+    ],
+)
+def test_other_pairs_are_refused(
+    tiny: Path, pairs: list[tuple[str, str]], run: te_trainer.DistilledRun, change: Any, message: str
+) -> None:
+    before = (run.output_dir / "python-pairs.jsonl").read_bytes()
+    with pytest.raises(InputError, match=message):
+        te_trainer.distil(change(pairs), {"bi_encoder": tiny, "name": "tiny"}, run.output_dir, **KEYS)
+    assert (run.output_dir / "python-pairs.jsonl").read_bytes() == before
+    assert not list(run.output_dir.glob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "keys", "message"),
+    [
+        ([], {}, "pairs is empty"),
+        (None, {}, "data.pool is empty"),
+        (None, {"data": {"sentences": "missing.txt"}}, "missing.txt: the file does not exist"),
+        ([("one", "two"), ("three",)], {}, "pairs: item 1 is no pair of sentences"),
+        ([("one", "two"), "three"], {}, "pairs: item 1 is no pair of sentences"),
+        ([("one", 2)], {}, "pairs: item 0: a sentence is not text"),
+        ([("one", "\ud800")], {}, "python-pairs.jsonl, line 1: half a character"),
+        ([("one", None), ("", "two")], {}, "data.pool: no pair of sentences"),
+        (Dataset.from_dict({"sentence1": ["one"], "text": ["two"]}), {}, "no column 'sentence2' among sentence1, text"),
+        (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
+        ("missing.tsv", {}, "missing.tsv: the file does not exist"),
+        (["missing.tsv"], {"data": {"pool": "x"}}, "data.pool: it is the argument pairs"),
+        (["missing.tsv"], {"models": "x"}, "models: it is the argument model"),
+        (["missing.tsv"], {"distilation": {"cycles": 1}}, "did you mean 'distillation.cycles'"),
+        (["missing.tsv"], {"distillation": {"cycles": "three"}}, "distillation.cycles: input should be"),
+        (["missing.tsv"], {"distillation": {"isolate_stages": True}}, "needs the command te-trainer distil"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_leaves_nothing(
+    tiny: Path, tmp_path: Path, pairs: Any, keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        te_trainer.distil(pairs, tiny, tmp_path / "runs" / "one", **keys)
+    assert not list(tmp_path.iterdir())
