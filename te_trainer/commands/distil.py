@@ -57,7 +57,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.distillation.starts import train_starts
     from te_trainer.distillation.trainings import Trainings
     from te_trainer.distillation.truncation import count_run_truncation
-    from te_trainer.distillation.work import total_work
+    from te_trainer.distillation.work import expected_pairs, total_work
     from te_trainer.distributed import process_state, restart_process, was_restarted
     from te_trainer.files.atomic import write_text
     from te_trainer.files.records import read_json
@@ -108,9 +108,9 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
 
     after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
     with progress:
-        progress.total = total_work(plan, layout)
-        is_first = not was_restarted()
-        if is_first and config.mines:
+        progress.total = total_work(plan.fit(expected_pairs(plan, layout), manifest.processes), layout)
+        says = not was_restarted()
+        if says and config.mines:
             for line in SentenceManifest.load(layout.mining)[0].describe():
                 progress.say(line)
 
@@ -119,7 +119,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         ################
         if config.mines:
             train_starts(plan, Trainings(plan, store, scorer, progress), **after_stage)
-            mine_pool(plan, store, progress)
+            says |= mine_pool(plan, store, progress)
         pool, pairs = PoolManifest.load(layout.pool)
         store = replace(store, pairs=pool.num_rows, pool=pool.fingerprint)
         plan = manifest.plan = plan.fit(pool.num_rows, manifest.processes)
@@ -128,7 +128,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             count_run_truncation(plan, layout)
         state.wait_for_everyone()
         truncations = read_truncations(layout.pool)
-        if is_first:
+        if says:
             described = [pool.describe(), describe_gold(dev, tests), describe_run_truncation(truncations)]
             for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
                 progress.say(line)

@@ -38,11 +38,14 @@ BINS = 50  # of the record's histograms
 EXAMPLE_BANDS, EXAMPLES = 5, 10
 
 
-def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) -> None:
+def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) -> bool:
     """Mine pairs and write the pool, unless it is there.
 
     Every PLM's start embeds all sentences. Candidates are scored by its cosines; those of several PLMs are combined as
     labels are. All ranks embed and search; the first one draws and writes.
+
+    Returns:
+        Whether the pool was mined now.
 
     Raises:
         DivergedError: A vector is NaN or infinite.
@@ -54,7 +57,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     work = mining_work(plan, layout)
     if layout.pool.exists():
         progress.skip(2 * work * len(plan.models))
-        return
+        return False
     began = time.monotonic()
     anchors = np.sort(
         np.random.default_rng((seed, 4)).choice(len(sentences), min(pairs, len(sentences)), replace=False)
@@ -93,6 +96,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
                 write_text(folder / layout.mined_record.name, json.dumps(record, indent=2) + "\n")
 
         on_main_process(write)
+    return True
 
 
 def cosines(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
