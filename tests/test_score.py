@@ -24,6 +24,7 @@ from conftest import MINILM, ROOT, process_environment, sample_pairs
 from forked import Forked, run_forked, run_ranks
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
+from sklearn.calibration import _SigmoidCalibration
 from torch import nn
 from transformers import set_seed
 
@@ -31,6 +32,7 @@ from te_trainer import search
 from te_trainer.config.commands import parse_score
 from te_trainer.data import outputs
 from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, check_encoder, load_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.model_names import locate
@@ -204,6 +206,82 @@ def test_lengths_are_those_of_sentence_transformers(bi: str, cross: str, tiny: P
         == 14
     )
     assert load_encoder(cross).max_length == 14
+
+
+# ---------------------------------------------------------------- probabilities
+
+
+def labels_file(path: Path, rows: list[tuple[str, str]], labels: list[float]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("score", "sentence1", "sentence2")])
+        csv.writer(file).writerows((label, *pair) for label, pair in zip(labels, rows, strict=True))
+    return path
+
+
+def test_labelled_pairs_turn_scores_into_probabilities(
+    bi: str, rows: list[tuple[str, str]], pairs_file: Path, run: Run, tmp_path: Path
+) -> None:
+    arguments = ["--model", bi, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+    assert run(*arguments, "--output", "plain.parquet")[0] == 0
+    scores = pq.read_table(tmp_path / "plain.parquet")["prediction"].to_pylist()
+    known = scores[:40]
+    # half of the pairs are the same, those that score high, except every fifth
+    same = [(score > np.median(known)) != (number % 5 == 0) for number, score in enumerate(known)]
+    for labels, more in ((map(float, same), []), ((5.0 if each else 2.5 for each in same), ["--same_from", "4"])):
+        labels_file(tmp_path / "labels.csv", rows[:40], list(labels))
+        status, _, said = run(
+            *arguments, "--probabilities", "labels.csv", *more, "--output", "scores.parquet", "--overwrite", "true"
+        )
+        assert status == 0, said
+        assert re.search(
+            rf"probabilities: labels\.csv: 40 pairs, {sum(same)} of them the same; expected calibration error 0\.\d+ .*"
+            r"probability 0\.5 is the score 0\.\d+, which \d+ reach, with precision 0\.\d+ and recall 0\.\d+",
+            said,
+        )
+        table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+        assert list(table) == ["sentence1", "sentence2", "prediction", "probability", "number"]
+        assert table["prediction"] == scores
+        expected = _SigmoidCalibration().fit(np.array(known), same)
+        for score, probability in zip(scores, table["probability"], strict=True):
+            assert (score is None) == (probability is None)
+            if score is not None:
+                assert probability == pytest.approx(expected.predict(np.array([score]))[0], abs=1e-3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "plain.parquet", "scores.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "message"),
+    [
+        ([0, 1, 2, 5] * 5, [], "the scores in labels.csv are not 0 and 1 alone; say from which score on"),
+        ([0, 1, 2, 5] * 5, ["--same_from", "6"], "of 20 pairs in labels.csv, 0 are the same; at least two must be"),
+        ([1] * 19 + [0], [], "of 20 pairs in labels.csv, 19 are the same"),
+        ("falling", [], "that are the same score no higher than the others"),
+        (
+            [1, 0] * 10,
+            ["--same_from", "0.5", "--data.sentences", "s.txt", "--data.pairs", "null"],
+            "belongs to data.pairs",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(
+    labels: Any,
+    more: list[str],
+    message: str,
+    bi: str,
+    rows: list[tuple[str, str]],
+    pairs_file: Path,
+    run: Run,
+    tmp_path: Path,
+) -> None:
+    if labels == "falling":
+        columns = {"sentence1": [one for one, _ in rows[:20]], "sentence2": [two for _, two in rows[:20]]}
+        scores = score_pairs(load_encoder(bi), columns)
+        labels = [int(score < np.median(scores)) for score in scores]
+    labels_file(tmp_path / "labels.csv", rows[:20], labels)
+    arguments = ["--model", bi, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+    status, _, said = run(*arguments, "--probabilities", "labels.csv", "--output", "scores.csv", *more)
+    assert status == 2 and "error: probabilities: " in said and message in said.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv"]
 
 
 # ---------------------------------------------------------------- nearest sentences

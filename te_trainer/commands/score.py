@@ -21,6 +21,8 @@ from te_trainer.config.schema import ScoreConfig
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from te_trainer.metrics.calibration import PlattScaling
+    from te_trainer.models import Encoder
     from te_trainer.runs.chosen_encoder import Use
     from te_trainer.runs.progress import RunProgress
 
@@ -54,7 +56,11 @@ def main() -> None:
     data = config.data
     pin_commits(
         [name for name in (config.model, config.rerank) if name is not None],
-        [(source, data.dir) for source in (data.pairs, data.sentences, data.queries) if source is not None],
+        [
+            (source, data.dir)
+            for source in (data.pairs, data.sentences, data.queries, config.probabilities)
+            if source is not None
+        ],
     )
     kind = check_encoder(config.model, config.pooling, config.prompt, config.max_length)
     if data.sentences is not None and kind == "cross-encoder":
@@ -114,13 +120,14 @@ def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     from te_trainer.data import rows_with_both, write_rows
     from te_trainer.data.arrow_io import SENTENCE_COLUMNS
     from te_trainer.data.other_columns import OtherColumns
-    from te_trainer.data.outputs import PREDICTION, prediction_blocks
+    from te_trainer.data.outputs import PREDICTION, PROBABILITY, prediction_blocks
     from te_trainer.distributed import process_state
     from te_trainer.labelling import score_pairs
 
     file, data = scratch / "pairs.arrow", config.data
     assert data.pairs is not None
-    others = OtherColumns(scratch / "others.jsonl", (*SENTENCE_COLUMNS, PREDICTION)) if data.keep else None
+    taken = [*SENTENCE_COLUMNS, PREDICTION, *([PROBABILITY] if config.probabilities else [])]
+    others = OtherColumns(scratch / "others.jsonl", taken) if data.keep else None
     if progress.enabled:
         for note in write_rows(data.pairs, file, others, columns=data.columns, folder=data.dir, split=data.split):
             progress.say(f"pairs: {note}")
@@ -132,11 +139,54 @@ def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     progress.say(f"pairs: {data.pairs}: {len(pairs):,} rows{note}")
 
     encoder = load(config, "model", {"pairs": pairs}, progress)
+    to_probability = None
+    if config.probabilities is not None:
+        progress.total = 2
+        to_probability = calibrate(config, config.probabilities, encoder, scratch, progress)
     predictions = np.full(len(pairs), np.nan, dtype=np.float32)
     chosen = pairs.select(whole) if lacking else pairs
     with stage("pairs", config, progress) as arguments:
         predictions[whole] = score_pairs(encoder, chosen, scratch=scratch, **arguments)
-    return prediction_blocks(pairs, predictions, others)
+    scores = {PREDICTION: predictions}
+    if to_probability is not None:
+        scores[PROBABILITY] = to_probability(predictions).astype(np.float32)
+    return prediction_blocks(pairs, scores, others)
+
+
+def calibrate(config: ScoreConfig, source: str, encoder: Encoder, scratch: Path, progress: RunProgress) -> PlattScaling:
+    """Fit probabilities to the encoder's scores of pairs whose answer is known; say how far they can be trusted."""
+    from te_trainer.data import load_gold
+    from te_trainer.errors import InputError
+    from te_trainer.labelling import score_pairs
+    from te_trainer.metrics.calibration import describe_calibration, fit_platt
+    from te_trainer.runs.folder import scratch_folder
+
+    data = config.data
+    gold = load_gold(source, "test", dict(data.columns), data.dir, key="probabilities")
+    for note in gold.notes:
+        progress.say(f"probabilities: {note}")
+    if config.same_from is None and not set(gold.scores.tolist()) <= {0.0, 1.0}:
+        raise InputError(
+            f"probabilities: the scores in {source} are not 0 and 1 alone; say from which score on two sentences are "
+            "the same, e.g. --same_from 4"
+        )
+    same = gold.scores >= (1.0 if config.same_from is None else config.same_from)
+    if min(same.sum(), (~same).sum()) < 2:
+        raise InputError(
+            f"probabilities: of {len(same)} pairs in {source}, {same.sum()} are the same; at least two must be, and "
+            "two must not be; score more pairs"
+        )
+    columns = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
+    with scratch_folder(scratch / "probabilities") as folder, stage("probabilities", config, progress) as arguments:
+        scores = score_pairs(encoder, columns, scratch=folder, **arguments)
+    platt = fit_platt(scores, same)
+    if platt.slope <= 0:
+        raise InputError(
+            f"probabilities: the pairs in {source} that are the same score no higher than the others; correct their "
+            "scores, or name another model"
+        )
+    progress.say(f"probabilities: {source}: {describe_calibration(scores, same)}")
+    return platt
 
 
 def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:

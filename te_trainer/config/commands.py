@@ -118,6 +118,10 @@ def parse_score(argv: Sequence[str] | None = None) -> ScoreConfig:
         for key, value in of_search.items():
             if value is not None:
                 raise InputError(f"{key}: belongs to data.sentences, but data.pairs is given; leave it out")
+    elif config.probabilities is not None:
+        raise InputError("probabilities: belongs to data.pairs, but data.sentences is given; leave it out")
+    if config.same_from is not None and config.probabilities is None:
+        raise InputError("same_from: belongs to probabilities, which names no pairs with scores; name them")
     check_output(config.output, config.overwrite)
     return config
 

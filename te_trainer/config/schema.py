@@ -429,6 +429,9 @@ class ScoreConfig:
         overwrite: Replace an output that is there already.
         top_k: Number of nearest sentences of each, with data.sentences.
         rerank: A cross-encoder, or a run that kept one, to score and order these nearest sentences anew.
+        probabilities: Pairs with a column `score`, such as a filled-in file of `te-trainer annotate`: with data.pairs,
+            they turn scores into probabilities that two sentences are the same, in a column of that name.
+        same_from: The sentences of these pairs are the same from this score on. Default: scores are 0 and 1.
         precision: Arithmetic of the encoder; auto takes what the hardware is fast at. Cosines are float32.
         max_length: Tokens beyond this are cut. Default: as the checkpoint says.
     """
@@ -439,6 +442,8 @@ class ScoreConfig:
     overwrite: bool = False
     top_k: PositiveInt = 10
     rerank: Source | None = None
+    probabilities: Source | None = None
+    same_from: float | None = None
     precision: Precision = "auto"
     batch_tokens: PositiveInt | None = None
     pooling: Pooling | None = None

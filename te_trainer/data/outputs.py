@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,23 @@ from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.files.atomic import atomic_file
 
-PREDICTION = "prediction"  # name of the column of scores
+PREDICTION, PROBABILITY = "prediction", "probability"  # names of columns
 
 
 def prediction_blocks(
-    pairs: Dataset, predictions: np.ndarray, others: OtherColumns | None = None
+    pairs: Dataset, scores: Mapping[str, np.ndarray], others: OtherColumns | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Columns `sentence1`, `sentence2`, `prediction` (float32; NaN becomes null) and others, block by block."""
+    """Columns `sentence1`, `sentence2`, those of scores (NaN becomes null) and others, block by block.
+
+    Args:
+        scores: Each of shape (n,), float32, by the name of its column.
+    """
     of_others = repeat({}) if others is None else others.blocks(BLOCK_ROWS)
     for start, more in zip(range(0, len(pairs), BLOCK_ROWS), of_others, strict=False):
         rows = slice(start, start + BLOCK_ROWS)
         block = pairs[rows]
-        values = pa.array(predictions[rows], mask=np.isnan(predictions[rows]))
-        yield {**{name: block[name] for name in SENTENCE_COLUMNS}, PREDICTION: values, **more}
+        columns = {name: pa.array(values[rows], mask=np.isnan(values[rows])) for name, values in scores.items()}
+        yield {**{name: block[name] for name in SENTENCE_COLUMNS}, **columns, **more}
 
 
 def neighbour_blocks(

@@ -49,7 +49,7 @@ def scored(source: str, output: Path, **reading: Any) -> Path:
     others = OtherColumns(output.with_name("others.jsonl"), TAKEN)
     write_rows(source, output.with_name("pairs.arrow"), others, **reading)
     pairs = Dataset.from_file(str(output.with_name("pairs.arrow")))
-    write_table(output, prediction_blocks(pairs, SCORES[: len(pairs)], others))
+    write_table(output, prediction_blocks(pairs, {"prediction": SCORES[: len(pairs)]}, others))
     return output
 
 
