@@ -39,7 +39,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.checkpoint_mark import WHOLE_MARK, last_whole_checkpoint
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_unfinished
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
 
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
@@ -128,6 +128,7 @@ class Training:
             on_main_process(lambda: shutil.rmtree(self.checkpoint_dir, ignore_errors=True))
             self.progress.skip(work)
             return
+        on_main_process(lambda: remove_unfinished(self.checkpoint_dir))
         self.progress.begin(title, work, self._part_done())
         on_main_process(self._clean)
         try:
@@ -155,9 +156,6 @@ class Training:
     def _clean(self) -> None:
         """Remove what a killed process left, and follow a run that has been moved."""
         remove(self._partial)
-        for path in self.checkpoint_dir.glob("checkpoint-*"):
-            if not (path / WHOLE_MARK).exists():
-                remove(path)
         if (checkpoint := last_whole_checkpoint(self.checkpoint_dir)) is not None:
             file = Path(checkpoint, "trainer_state.json")
             state = json.loads(file.read_text(encoding="utf-8"))
