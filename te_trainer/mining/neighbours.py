@@ -12,8 +12,7 @@ from te_trainer.labelling import Progress
 from te_trainer.mining.candidates import pairs_with_anchors
 from te_trainer.search import nearest
 
-# Cosines that are computed one by one: those of 100,000 sentences that look for partners among a million. Two CPU cores
-# take 15 minutes for them, as docs/mining.md shows.
+# Cosines that are computed one by one, at most: those of 100,000 sentences that look for partners among a million.
 EXACT_UP_TO = 10**11
 LISTS_PER_ROOT, SAMPLE_PER_LIST, ITERATIONS = 4, 40, 10  # k-means: lists for n vectors, vectors that it sees, passes
 PROBED = 32  # the part of the lists that a search looks into is one of so many
