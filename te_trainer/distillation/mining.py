@@ -59,9 +59,8 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
         progress.skip(2 * work * len(plan.models))
         return False
     began = time.monotonic()
-    anchors = np.sort(
-        np.random.default_rng((seed, 4)).choice(len(sentences), min(pairs, len(sentences)), replace=False)
-    )
+    rng = np.random.default_rng((seed, 4))
+    anchors = np.sort(rng.choice(len(sentences), plan.anchors(len(sentences)), replace=False))
     vectors, found = [], [np.empty((0, 2), dtype=np.int64)]
     with scratch_folder(layout.mining_scratch) as scratch:
         for number, name in enumerate(plan.models):
@@ -73,9 +72,11 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             how: dict[str, Any] = {"precision": store.precision, "batch_tokens": plan.config.distillation.batch_tokens}
             vectors.append(embed_sentences(encoder, sentences, folder, progress=progress.advance, **how))
             progress.end()
+            if "neighbours" not in mining.sources:
+                progress.skip(work)
+                continue
             progress.begin(f"mine pairs: nearest sentences by {name}", work)
-            if "neighbours" in mining.sources:
-                found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
+            found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
             progress.end()
 
         def write() -> None:

@@ -124,6 +124,10 @@ class DistillationPlan:
         """How many pairs are mined of so many sentences."""
         return self.config.mining.pairs or min(2 * sentences, MOST_MINED)
 
+    def anchors(self, sentences: int) -> int:
+        """How many of so many sentences look for partners: as many as pairs are mined."""
+        return min(self.pairs_to_mine(sentences), sentences)
+
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
         """The plan for a pool of so many pairs: cross-encoders learn from a small one for more epochs."""
         if {"num_train_epochs", "max_steps"} & self.config.cross_encoder.training.keys():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_pool,
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
+from te_trainer.mining.bm25 import check_bm25
+from te_trainer.mining.neighbours import check_faiss
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.lora import parameter_counts, put_adapters
 from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files
@@ -78,7 +79,7 @@ def prepare_texts(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, 
     entries: dict[str, Any] = {"cycles": plan.cycles}
     with contextlib.ExitStack() as written:
         if config.mines:
-            mined_from = written.enter_context(_read_mining_sentences(config, layout))
+            mined_from = written.enter_context(_read_mining_sentences(plan, layout))
             texts = [Fingerprint(("mining", "fingerprint"), mined_from.fingerprint, "data: the texts have")]
             entries["mining"] = {"sentences": len(mined_from.sentences)}
             own_texts = mined_from.sentences
@@ -130,18 +131,13 @@ class MiningSentences(NamedTuple):
     fingerprint: str
 
 
-def _check_mining_packages(config: RunConfig) -> None:
-    if "bm25" in config.mining.sources and importlib.util.find_spec("bm25s") is None:
-        raise InputError(
-            "mining.sources: bm25 needs the package bm25s; pip install 'te_trainer[mining]', or name other sources"
-        )
-
-
 @contextlib.contextmanager
-def _read_mining_sentences(config: RunConfig, layout: RunLayout) -> Iterator[MiningSentences]:
+def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterator[MiningSentences]:
     """Give the sentences that pairs are mined from; what is read is in its place when the block ends well."""
-    _check_mining_packages(config)
-    data, folder = config.data, layout.mining
+    config, folder = plan.config, layout.mining
+    data, sources = config.data, config.mining.sources
+    if "bm25" in sources:
+        check_bm25()
     with contextlib.ExitStack() as written:
         if not folder.exists():
             folder = written.enter_context(atomic_folder(folder))
@@ -161,6 +157,8 @@ def _read_mining_sentences(config: RunConfig, layout: RunLayout) -> Iterator[Min
         refuse_changed_files([*manifest.sources, *given.sources], data.dir, layout.root)
         if manifest.num_rows < 2:
             raise InputError("data.sentences: one distinct sentence makes no pair; give more")
+        if "neighbours" in sources:
+            check_faiss(manifest.num_rows, plan.anchors(manifest.num_rows))
         yield MiningSentences(sentences, "-".join(filter(None, (manifest.fingerprint, given.fingerprint))))
 
 

@@ -23,10 +23,9 @@ def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int) -> np.ndarray:
     Raises:
         InputError: The package bm25s is not installed.
     """
-    try:
-        import bm25s
-    except ImportError:
-        raise InputError("BM25 needs the package bm25s; pip install 'te_trainer[mining]'") from None
+    check_bm25()
+    import bm25s
+
     numbers, vocabulary = number_words(sentences["sentence1"])
     k = max(0, min(k, len(numbers) - 1))
     if not vocabulary or not k:
@@ -39,6 +38,16 @@ def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int) -> np.ndarray:
             partners = _best(index.get_scores_from_ids(query), anchor, k)
             pairs.append(np.stack([np.full(len(partners), anchor), partners], axis=1))
     return np.concatenate(pairs)
+
+
+def check_bm25() -> None:
+    """Refuse to go on without the package bm25s."""
+    try:
+        import bm25s  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "mining.sources: bm25 needs the package bm25s; pip install 'te_trainer[mining]', or leave bm25 out"
+        ) from None
 
 
 def _best(scores: np.ndarray, anchor: int, k: int) -> np.ndarray:

@@ -40,10 +40,10 @@ def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Pat
         InputError: The search would be approximate, and the package faiss is not installed.
     """
     k = max(0, min(k, len(vectors) - 1))
+    check_faiss(len(vectors), len(anchors))
     if len(vectors) * len(anchors) <= EXACT_UP_TO:
         rows, _ = nearest(vectors, vectors[anchors], k + 1, scratch, progress)
     else:
-        _check_faiss(len(vectors), len(anchors))
         rows = shared_array(scratch / "rows.i64", (len(anchors), k + 1), "int64")
         on_main_process(lambda: _search(vectors, anchors, rows, progress))
     pairs = pairs_with_anchors(anchors, without_anchors(np.asarray(rows), anchors))
@@ -58,7 +58,10 @@ def without_anchors(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _check_faiss(sentences: int, anchors: int) -> None:
+def check_faiss(sentences: int, anchors: int) -> None:
+    """Refuse a search among so many sentences that would be approximate, without the package faiss."""
+    if sentences * anchors <= EXACT_UP_TO:
+        return
     try:
         import faiss  # noqa: F401
     except ImportError:

@@ -53,7 +53,7 @@ def mining_section(run: FinishedRun) -> dict[str, Any] | None:
     # examples are there while the pool's folder is as the run left it
     file = run.layout.mined_record
     bands = (
-        read_json(file, "examples", then="the run's report cannot be made again")["examples"] if file.exists() else []
+        read_json(file, "examples", then="the page is written without examples")["examples"] if file.exists() else []
     )
     return {
         "description": mining_description(run.results),

@@ -122,8 +122,9 @@ class RunStore:
 
     def mined(self) -> dict[str, Any] | None:
         """What is known of the pool's mined pairs; None where none were mined."""
-        file = self.layout.mined_record
-        return read_json(file, "seconds", then="the run cannot continue without it") if file.exists() else None
+        file, pool = self.layout.mined_record, self.layout.pool
+        again = {"delete": f"the folder {pool}", "then": "the run's command mines the same pairs again"}
+        return read_json(file, "seconds", **again) if file.exists() else None
 
     # ------------------------------------------------------------ scores
 

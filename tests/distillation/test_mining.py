@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from html import unescape
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,13 @@ from forked import Forked, run_forked
 
 from te_trainer.config.commands import parse
 from te_trainer.distillation.mining import cosines
+from te_trainer.distillation.plan import make_plan
+from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
+from te_trainer.mining import neighbours
 from te_trainer.models import BiEncoder
+from te_trainer.runs.layout import RunLayout
 
 JOB = "trans_encoder.py"
 ONE_CYCLE = (
@@ -31,13 +37,15 @@ ONE_CYCLE = (
     "1",
 )
 SENTENCES = list(dict.fromkeys(text for pair in sample_pairs(60) for text in pair))
+NEARLY_THE_FIRST = f"{SENTENCES[0]} !!"  # its words are the same
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of documents of five sentences each."""
     path = tmp_path_factory.mktemp("sentences") / "texts.jsonl"
-    rows = [json.dumps({"text": text, "page": number // 5}) for number, text in enumerate(SENTENCES)]
+    texts = [*SENTENCES, NEARLY_THE_FIRST]
+    rows = [json.dumps({"text": text, "page": number // 5}) for number, text in enumerate(texts)]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return path
 
@@ -77,7 +85,7 @@ def output(tiny: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("runs") / "mined"
     done = run_forked(JOB, arguments(tiny, folder, source))
     assert done.returncode == 0, done.stderr
-    assert f"sentences: {len(SENTENCES)} distinct ones" in done.stderr
+    assert f"sentences: {len(SENTENCES) + 1} distinct ones" in done.stderr
     assert "pool: 64 pairs" in done.stderr
     return folder
 
@@ -85,7 +93,8 @@ def output(tiny: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_pool_is_mined_from_the_sentences(output: Path, tiny: Path) -> None:
     pool = pool_of(output)
     assert len({frozenset(pair) for pair in pool}) == len(pool) == 64
-    assert {text for pair in pool for text in pair} <= set(SENTENCES)
+    assert {text for pair in pool for text in pair} <= {*SENTENCES, NEARLY_THE_FIRST}
+    assert {SENTENCES[0], NEARLY_THE_FIRST} not in [set(pair) for pair in pool]
     most = max(sum(text in pair for pair in pool) for text in SENTENCES)
     assert most <= 5
     record = read(output, "pool/mined.json")
@@ -110,14 +119,17 @@ def test_scores_of_the_pool_spread_wider_than_those_of_random_pairs(output: Path
 
 def test_results_and_report_say_what_was_mined(output: Path) -> None:
     results = read(output, "results.json")
-    assert results["mining"]["sentences"] == len(SENTENCES)
+    assert results["mining"]["sentences"] == len(SENTENCES) + 1
     assert "examples" not in results["mining"]
     assert results["seconds"]["mine"] > 0
     manifest = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
     assert manifest["pool"]["pairs"] == 64
-    assert manifest["mining"]["sentences"] == len(SENTENCES)
-    assert "mined" in (output / "report.md").read_text(encoding="utf-8")
-    assert "Mined pairs" in (output / "report.html").read_text(encoding="utf-8")
+    assert manifest["mining"]["sentences"] == len(SENTENCES) + 1
+    drawn = f"64 pairs were mined from {len(SENTENCES) + 1:,} sentences"
+    assert drawn in (output / "report.md").read_text(encoding="utf-8")
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert drawn in page
+    assert read(output, "pool/mined.json")["examples"][0]["pairs"][0][0] in unescape(page)
 
 
 @pytest.mark.slow
@@ -212,3 +224,18 @@ def test_cosines() -> None:
     rows = np.array(list(combinations(range(30), 2)))
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     np.testing.assert_allclose(cosines(vectors, rows), (unit[rows[:, 0]] * unit[rows[:, 1]]).sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("package", ["bm25s", "faiss"])
+def test_a_package_that_lacks_is_named_before_work_starts(
+    package: str, tiny: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(neighbours, "EXACT_UP_TO", 10)
+    config = parse(arguments(tiny, tmp_path / "run", source))
+    with (
+        pytest.raises(InputError, match=rf"mining\.sources: .* the package {package}; pip install"),
+        _read_mining_sentences(make_plan(config, 1), RunLayout(tmp_path / "run")),
+    ):
+        pass
+    assert not (tmp_path / "run" / "mining").exists()
