@@ -18,7 +18,8 @@ from datasets import Dataset
 from forked import Forked, run_forked
 
 from te_trainer.config.commands import parse
-from te_trainer.distillation.mining import cosines
+from te_trainer.data import SentenceManifest, build_pool, build_sentences
+from te_trainer.distillation.mining import _candidates, cosines
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
@@ -176,6 +177,8 @@ def test_a_pool_grows_by_pairs_of_its_own_sentences_and_step_0_comes_first(tiny:
     texts = {text for pair in given for text in pair}
     assert {text for pair in mined for text in pair} <= texts
     assert not {frozenset(pair) for pair in given} & {frozenset(pair) for pair in mined}
+    counts = [read(tmp_path / "run", name)["distinct"] for name in ("mining/pool/pool.json", "pool/pool.json")]
+    assert counts[1] == counts[0] + 20
     # the vectors are those of the bi-encoder that step 0 made
     made = BiEncoder.from_pretrained(str(tmp_path / "run" / "start" / "tiny" / "bi-encoder"))
     shown = [pair for band in read(tmp_path / "run", "pool/mined.json")["examples"] for pair in band["pairs"]]
@@ -239,3 +242,17 @@ def test_a_package_that_lacks_is_named_before_work_starts(
     ):
         pass
     assert not (tmp_path / "run" / "mining").exists()
+
+
+def test_given_pairs_and_near_duplicates_are_no_candidates(tiny: Path, tmp_path: Path) -> None:
+    layout, texts = RunLayout(tmp_path / "run"), ["red light", "no sound", "Red light!", "box is hot", "late parcel"]
+    (tmp_path / "given.tsv").write_text("sentence1\tsentence2\nno sound\tred light\nno sound\tlate parcel\n")
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    build_pool([str(tmp_path / "given.tsv")], layout.given_pairs)
+    build_sentences([str(tmp_path / "texts.txt")], layout.mining)
+    plan = make_plan(parse(["--models", str(tiny), "--data.sentences", "x.txt", "--mining.sources", "[neighbours]"]), 1)
+    sentences, every = SentenceManifest.load(layout.mining)[1], np.array(list(combinations(range(5), 2)))
+    found = _candidates(plan, layout, sentences, np.arange(5), every)
+    left = {tuple(pair) for pair in every.tolist()} - {(0, 2), (0, 1), (1, 4)}
+    assert {tuple(pair) for pair in found.rows.tolist()} == left
+    assert len(found.source) == len(left)
