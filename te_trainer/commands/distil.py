@@ -49,6 +49,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
 def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.data import PoolManifest, SentenceManifest
     from te_trainer.distillation.cycle import distil as run_cycles
+    from te_trainer.distillation.estimate import estimate_seconds
     from te_trainer.distillation.memory import describe_memory
     from te_trainer.distillation.mining import mine_pool
     from te_trainer.distillation.preparation import check_models, prepare_texts
@@ -66,7 +67,8 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.report import print_results, write_page, write_report
     from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
     from te_trainer.runs.finished import refuse_missing_encoders
-    from te_trainer.runs.progress import RunProgress
+    from te_trainer.runs.layout import EncoderKey
+    from te_trainer.runs.progress import RunProgress, format_duration
     from te_trainer.runs.scoring import Scorer
     from te_trainer.runs.store import RunStore
     from te_trainer.runs.truncation import describe_run_truncation, read_truncations
@@ -138,6 +140,9 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         ################
         if not config.mines:
             train_starts(plan, Trainings(plan, store, scorer, progress), **after_stage)
+        if not store.has_labels(EncoderKey(0, next(iter(plan.models)), "bi-encoder")):
+            seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
+            progress.say(f"The cycles will take about {seconds} on this machine")
         stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)
         stages.selection.learnt = run_cycles(
             stages,

@@ -32,12 +32,17 @@ def mining_work(plan: DistillationPlan, layout: RunLayout) -> float:
     return FORWARD * sentences / expected_pairs(plan, layout)
 
 
+def cycles_work(plan: DistillationPlan, name: str) -> float:
+    """All cycles of a PLM."""
+    trainings = sum(training_work(plan, name, kind) for kind in plan.kinds)
+    labellings = plan.cycles * len(plan.kinds) + (plan.config.distillation.selection == "agreement")
+    return plan.cycles * trainings + FORWARD * labellings
+
+
 def total_work(plan: DistillationPlan, layout: RunLayout) -> float:
     """The whole run."""
-    trainings = sum(training_work(plan, name, kind) for name in plan.models for kind in plan.kinds)
-    labellings = plan.cycles * len(plan.kinds) + (plan.config.distillation.selection == "agreement")
     starts = step0_work(plan, layout) + 2 * mining_work(plan, layout)
-    return plan.cycles * trainings + (FORWARD * labellings + starts) * len(plan.models)
+    return sum(cycles_work(plan, name) + starts for name in plan.models)
 
 
 def expected_pairs(plan: DistillationPlan, layout: RunLayout) -> int:

@@ -125,7 +125,7 @@ class RunProgress:
         left = ""
         if self._began is not None and done > self._earlier:
             seconds = (time.monotonic() - self._began) * self.total * (1 - fraction) / (done - self._earlier)
-            left = f"about {_duration(seconds)} left"
+            left = f"about {format_duration(seconds)} left"
         if self._display is not None:
             self._display.update(
                 self._task,
@@ -140,7 +140,7 @@ class RunProgress:
             self.say(" | ".join(filter(None, [self.stage, event, f"run {fraction:.0%}", left, self._dev])))
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
