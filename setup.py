@@ -74,7 +74,7 @@ setup(
     package_data={
         "te_trainer": ["py.typed"],
         # templates of model cards and of a run's page; what evaluate loads by its path
-        "te_trainer.hub": ["card.md"],
+        "te_trainer.hub": ["card.md", "contrastive_card.md"],
         "te_trainer.models": ["usage.md"],
         "te_trainer.trainers": ["card.md"],
         "te_trainer.report": ["page.html", "page.css"],

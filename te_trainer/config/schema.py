@@ -370,7 +370,7 @@ class ContrastiveTrainingConfig(TrainingConfig):
             ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
             "the dev set chooses the checkpoint by Spearman's correlation; without data.dev the last one is kept",
         ),
-        "push_to_hub": "the run does not publish; `hf upload OWNER/NAME OUTPUT_DIR/bi-encoder` does",
+        "push_to_hub": "the run does not publish; `te-trainer push OUTPUT_DIR --hub.repo_id OWNER/NAME` does",
     }
 
 

@@ -17,16 +17,16 @@ from te_trainer.config.schema import Kind
 from te_trainer.data import SourceCount
 from te_trainer.data.benchmarks import BENCHMARKS
 from te_trainer.escaping import markdown_code, markdown_text
+from te_trainer.hub.evaluations import GoldScore, front_matter
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.models.model_card import PIPELINE_TAGS, card_tags, render_card
 from te_trainer.report.run_tables import overlap_entries, score_table, selection_note
-from te_trainer.runs.finished import FinishedRun
+from te_trainer.runs.finished import FinishedRun, Start
 
 TEMPLATE = Path(__file__).with_name("card.md")
-EVALUATE_NAMES = {"spearman": "spearmanr", "roc_auc": "roc_auc"}  # what the Hub calls the metrics
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
@@ -49,33 +49,29 @@ class Upload:
 def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
     """The card of a repository: front matter and text."""
     results = run.results_for(upload.model)
-    metric = TASK_METRICS[run.distillation.task][0].__name__
+    metric = run_metric(run)
     table = score_table(results, metric)
-    evaluated = _eval_results(run, upload, metric)
-    starts = [run.start(upload.model, kind) for kind in upload.kinds]
+    scores = gold_scores(run, upload)
     title = upload.repo_id.partition("/")[2]
-    data = ModelCardData(
-        base_model=list(dict.fromkeys(start for start, on_hub in starts if on_hub)) or None,
-        datasets=_hub_datasets(run) or None,
-        license=license,
-        library_name="sentence-transformers",
-        pipeline_tag=PIPELINE_TAGS[upload.kinds[0]],
-        metrics=[EVALUATE_NAMES[metric]] if evaluated else None,
-        tags=card_tags(upload.kinds),
-        model_name=title if evaluated else None,
-        eval_results=evaluated or None,
+    data = card_data(
+        upload,
+        license,
+        [run.start(upload.model, kind) for kind in upload.kinds],
+        run.pool.sources,
+        front_matter(scores, metric, upload.subfolders),
+        card_tags(upload.kinds),
     )
     return render_card(
         TEMPLATE,
         data,
         title=markdown_text(title),
         upload=upload,
-        encoders=[_describe_encoder(run, upload, kind) for kind in upload.kinds],
+        encoders=[_describe_run_encoder(run, upload, kind) for kind in upload.kinds],
         cycles=len(run.cycles),
         others=[markdown_text(other) for other in run.names if other != upload.model],
         with_cross_encoder="cross-encoder" in run.kinds,
         pairs=run.pool.num_rows,
-        sources=[markdown_text(_source_name(count)) for count in run.pool.sources],
+        sources=[markdown_text(source_name(count)) for count in run.pool.sources],
         metric=METRIC_TITLES[metric],
         table=table,
         notes=list(map(markdown_text, table.notes)),
@@ -85,64 +81,92 @@ def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
             for role, entry in overlap_entries(run.results)
             if entry["in_pool"]
         ],
-        tested=bool(evaluated),
+        tested=bool(scores),
     )
 
 
-def _describe_encoder(run: FinishedRun, upload: Upload, kind: Kind) -> dict[str, Any]:
+def card_data(
+    upload: Upload,
+    license: str | None,
+    starts: Sequence[Start],
+    sources: Sequence[SourceCount],
+    results: list[EvalResult],
+    tags: list[str],
+) -> ModelCardData:
+    """The front matter of a card."""
+    base_models = list(dict.fromkeys(start.name for start in starts if start.commit))
+    return ModelCardData(
+        base_model=base_models or None,
+        datasets=hub_datasets(sources) or None,
+        license=license,
+        library_name="sentence-transformers",
+        pipeline_tag=PIPELINE_TAGS[upload.kinds[0]],
+        metrics=sorted({result.metric_type for result in results}) or None,
+        tags=tags,
+        model_name=upload.repo_id.partition("/")[2] if results else None,
+        eval_results=results or None,
+        # the Hub would take two base models for a merge, and an adapter beside whole weights for an adapter
+        base_model_relation="finetune" if base_models else None,
+    )
+
+
+def _describe_run_encoder(run: FinishedRun, upload: Upload, kind: Kind) -> dict[str, Any]:
+    max_length = run.manifest["config"][kind.replace("-", "_")]["max_length"]
+    folder = run.encoder(upload.model, kind, upload.cycle)
+    cycle = upload.cycle or run.results["final"][upload.model][kind]["cycle"]
+    return describe_encoder(kind, folder, run.start(upload.model, kind), max_length) | {"cycle": cycle}
+
+
+def describe_encoder(kind: Kind, folder: Path, start: Start, max_length: int) -> dict[str, Any]:
     """What a person needs to know to use an encoder."""
-    start, on_hub = run.start(upload.model, kind)
-    checkpoint = resolve_checkpoint(str(run.encoder(upload.model, kind, upload.cycle)))
+    checkpoint = resolve_checkpoint(str(folder))
     description = {
         "kind": kind,
-        "start": markdown_code(start),
-        "on_hub": on_hub,
-        "cycle": upload.cycle or run.results["final"][upload.model][kind]["cycle"],
-        "max_length": run.manifest["config"][kind.replace("-", "_")]["max_length"],
+        "start": markdown_code(start.name),
+        "commit": start.commit,
+        "max_length": max_length,
     }
     if kind == "bi-encoder":
         return description | {"pooling": resolve_pooling(checkpoint), "prompt": checkpoint.layout.prompt}
     return description | {"activation": resolve_activation(checkpoint)}
 
 
-def _eval_results(run: FinishedRun, upload: Upload, metric: str) -> list[EvalResult]:
-    """The scores on test sets, as fractions."""
-    results = []
+def run_metric(run: FinishedRun) -> str:
+    """Name of the metric of the run's scores."""
+    return TASK_METRICS[run.distillation.task][0].__name__
+
+
+def gold_scores(run: FinishedRun, upload: Upload) -> list[GoldScore]:
+    """What the run's encoders score on test sets."""
+    scores = []
     for kind in upload.kinds:
         for test, score in run.scores(upload.model, kind, upload.cycle).get("test", {}).items():
-            if test == "avg":
-                continue
-            # what a local file named like a benchmark holds, nobody knows
-            on_hub = test in run.manifest["config"]["data"]["test"] and run.results["overlap"]["test"][test]["from_hub"]
-            benchmark = BENCHMARKS.get(test) if on_hub else None
-            split = benchmark.test.split if benchmark else ""
-            results.append(
-                EvalResult(
-                    task_type="sentence-similarity",
-                    task_name="Semantic Similarity",
-                    # The Hub groups scores by data set, configuration and split: sets without a name differ by them.
-                    dataset_type=benchmark.repository if benchmark else "unknown",
-                    dataset_config=benchmark.configuration if benchmark else test,
-                    dataset_name=test if benchmark or test not in BENCHMARKS else f"{test} (local file)",
-                    dataset_split=benchmark.hub_splits.get(split, split) if benchmark else None,
-                    metric_type=EVALUATE_NAMES[metric],
-                    metric_name=f"{METRIC_TITLES[metric]} ({kind})" if upload.subfolders else METRIC_TITLES[metric],
-                    metric_value=score,
-                )
-            )
-    return results
+            if test != "avg":
+                overlap = run.results["overlap"]["test"][test]
+                on_hub = test in run.manifest["config"]["data"]["test"] and overlap["from_hub"]
+                scores.append(hub_score(run.manifest, test, kind, score, on_hub, overlap["in_pool"]))
+    return scores
 
 
-def _hub_datasets(run: FinishedRun) -> list[str]:
-    """The pool's sources that the Hub knows."""
-    sources = [count.source for count in run.pool.sources if _is_on_hub(count)]
+def hub_score(
+    manifest: dict[str, Any], test: str, kind: Kind, score: float, on_hub: bool, in_pool: int | None = None
+) -> GoldScore:
+    """A score with what the Hub knows of its set."""
+    benchmark = BENCHMARKS.get(test) if on_hub else None
+    commit = manifest.get("data_commits", {}).get(benchmark.repository) if benchmark else None
+    return GoldScore(test, kind, score, benchmark, commit, in_pool)
+
+
+def hub_datasets(counts: Sequence[SourceCount]) -> list[str]:
+    """The sources that the Hub knows."""
+    sources = [count.source for count in counts if _is_on_hub(count)]
     repositories = [
         BENCHMARKS[source].repository if source in BENCHMARKS else re.split("[:@]", source)[0] for source in sources
     ]
     return list(dict.fromkeys(repositories))
 
 
-def _source_name(count: SourceCount) -> str:
+def source_name(count: SourceCount) -> str:
     """A source's name, without the folders of this machine."""
     return count.source if _is_on_hub(count) else Path(count.source).name
 

@@ -19,9 +19,12 @@ from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.escaping import printable
-from te_trainer.hub.card import Upload, model_card
+from te_trainer.hub.card import Upload, gold_scores, model_card, run_metric
+from te_trainer.hub.contrastive_card import contrastive_card, contrastive_scores
+from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
-from te_trainer.runs.finished import FinishedRun
+from te_trainer.metrics import spearman
+from te_trainer.runs.finished import FinishedContrastive, FinishedRun, load_finished
 
 TOKEN_FIX = f"make one that may write at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN or call `hf auth login`"
 # Files of an earlier upload that a loader might take instead of the new ones.
@@ -56,8 +59,11 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
     Of an encoder's folder, the files of a checkpoint are uploaded; what else lies there is named and left out. Gives
     the repositories' addresses. The refusal of an upload that failed ends with the command that repeats it.
     """
-    run = FinishedRun.load(root)
-    uploads = _uploads(hub, run.names, run.kinds, run.whole_cycles if hub.branch_per_cycle else ())
+    run = load_finished(root)
+    if isinstance(run, FinishedContrastive) and hub.branch_per_cycle:
+        raise InputError(f"hub.branch_per_cycle: {root} holds contrastive training, which has no cycles; leave it out")
+    cycles = run.whole_cycles if isinstance(run, FinishedRun) and hub.branch_per_cycle else ()
+    uploads = _uploads(hub, run.names, run.kinds, cycles)
     encoders = [run.encoder(upload.model, kind, upload.cycle) for upload in uploads for kind in upload.kinds]
     left_out = [str(encoder / name) for encoder in encoders for name in encoder_files(encoder, root).left_out]
     _check_token()
@@ -67,7 +73,10 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
     for upload in uploads:
         with tempfile.TemporaryDirectory() as folder:
             _link_files(Path(folder), run, upload)
-            Path(folder, "README.md").write_text(model_card(run, upload, hub.license), encoding="utf-8")
+            for name, text in _written_files(run, upload, hub.license).items():
+                path = Path(folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
             with _upload_errors_as_input_error(upload.repo_id, root, hub):
                 _upload(api, folder, upload, hub.private)
     if left_out:
@@ -88,7 +97,16 @@ def _uploads(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], cycles
     return uploads
 
 
-def _link_files(folder: Path, run: FinishedRun, upload: Upload) -> None:
+def _written_files(run: FinishedRun | FinishedContrastive, upload: Upload, license: str | None) -> dict[str, str]:
+    """What says about the encoders: the card and their scores, by path in the repository."""
+    if isinstance(run, FinishedContrastive):
+        card, scores, metric = contrastive_card(run, upload, license), contrastive_scores(run), spearman.__name__
+    else:
+        card, scores, metric = model_card(run, upload, license), gold_scores(run, upload), run_metric(run)
+    return {"README.md": card, **eval_result_files(scores, metric, upload.subfolders)}
+
+
+def _link_files(folder: Path, run: FinishedRun | FinishedContrastive, upload: Upload) -> None:
     """Link the encoders' files into an empty folder; an adapter's configuration is written without local folders."""
     for kind in upload.kinds:
         encoder = run.encoder(upload.model, kind, upload.cycle)
@@ -97,7 +115,7 @@ def _link_files(folder: Path, run: FinishedRun, upload: Upload) -> None:
             link.parent.mkdir(parents=True, exist_ok=True)
             if file.name == "adapter_config.json":
                 adapter = json.loads(file.read_text(encoding="utf-8"))
-                adapter["base_model_name_or_path"] = run.start(upload.model, kind)[0]
+                adapter["base_model_name_or_path"] = run.start(upload.model, kind).name
                 link.write_text(json.dumps(adapter, indent=2) + "\n", encoding="utf-8")
             else:
                 link.symlink_to(file.absolute())
@@ -114,7 +132,7 @@ def _upload(api: HfApi, folder: str, upload: Upload, private: bool) -> None:
         folder_path=folder,
         revision=upload.revision,
         commit_message=f"Encoders of {upload.model}, cycle {upload.cycle or 'kept'}",
-        delete_patterns=STALE_FILES,
+        delete_patterns=[*STALE_FILES, *STALE_RESULTS],
     )
 
 

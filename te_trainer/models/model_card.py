@@ -18,9 +18,9 @@ KIND_TAGS: dict[Kind, list[str]] = {
 }
 
 
-def card_tags(kinds: Sequence[Kind], *more: str) -> list[str]:
+def card_tags(kinds: Sequence[Kind], *more: str, method: str = "trans-encoder") -> list[str]:
     """Tags of a repository that holds encoders of some kinds."""
-    tags = ["sentence-transformers", *(tag for kind in kinds for tag in KIND_TAGS[kind]), "trans-encoder", *more]
+    tags = ["sentence-transformers", *(tag for kind in kinds for tag in KIND_TAGS[kind]), method, *more]
     return list(dict.fromkeys(tags))
 
 

@@ -59,10 +59,9 @@ def print_results(results: dict[str, Any], metric: str, console: Console | None 
 
 def print_contrastive_results(results: dict[str, Any], metric: str) -> None:
     """Print the scores of the encoder before and after contrastive training, or what is known without any."""
-    notes = describe_contrastive_truncation(results.get("truncation", {}))
-    encoders = [(when, results[part]["bi-encoder"]) for when, part in (("start", "start"), ("kept", "final"))]
-    if any("dev" in scores or "test" in scores for _, scores in encoders):
-        _score_table([("", when, "bi-encoder", scores) for when, scores in encoders], metric, notes).show()
+    table = contrastive_table(results, metric)
+    if table is not None:
+        table.show()
         return
     training = results.get("training", {})
     facts = [f"{results['seconds']['train']:,.1f} seconds"]
@@ -71,8 +70,17 @@ def print_contrastive_results(results: dict[str, Any], metric: str) -> None:
     if training.get("loss") is not None:
         facts.append(f"last loss {training['loss']:.4f}")
     print(f"There are no gold scores (data.dev, data.test), so nothing was scored. Training: {', '.join(facts)}.")
-    for note in notes:
+    for note in describe_contrastive_truncation(results.get("truncation", {})):
         print(printable(note))
+
+
+def contrastive_table(results: dict[str, Any], metric: str) -> Table | None:
+    """Scores of the encoder before and after contrastive training, times 100; None where there are none."""
+    encoders = [(when, results[part]["bi-encoder"]) for when, part in (("start", "start"), ("kept", "final"))]
+    if not any("dev" in scores or "test" in scores for _, scores in encoders):
+        return None
+    notes = describe_contrastive_truncation(results.get("truncation", {}))
+    return _score_table([("", when, "bi-encoder", scores) for when, scores in encoders], metric, notes)
 
 
 def result_table(results: dict[str, Any], metric: str) -> Table:

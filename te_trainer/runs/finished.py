@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from te_trainer.config.revision import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
-from te_trainer.data import PoolManifest
+from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
+
+
+class Start(NamedTuple):
+    """The checkpoint that an encoder started from."""
+
+    name: str  # on the Hub, or of its folder
+    commit: str | None  # None of a local one
+
+    @staticmethod
+    def of(model: str, fingerprint: str) -> Start:
+        """A model as the configuration names it, without this machine's folders."""
+        # a commit of the Hub is a whole SHA-1; of local weights there are shorter hashes
+        if len(fingerprint) == 40:
+            return Start(split_revision(model)[0], fingerprint)
+        return Start(Path(model.replace(":", "/")).name, None)
 
 
 @dataclass(frozen=True)
@@ -102,17 +117,53 @@ class FinishedRun:
             return str(self.layout.encoder(0, name, "bi-encoder"))
         return str(self.model(name)["bi_encoder"])
 
-    def start(self, name: str, kind: Kind) -> tuple[str, bool]:
-        """The checkpoint that an encoder started from, without this machine's folders, and whether it is the Hub's."""
-        model = self.model(name)
+    def start(self, name: str, kind: Kind) -> Start:
+        """The checkpoint that an encoder started from."""
         key = kind.replace("-", "_")
-        # a commit of the Hub is a whole SHA-1; of local weights there are shorter hashes
-        on_hub = len(self.manifest["models"][name][key]) == 40
-        return (split_revision(model[key])[0] if on_hub else Path(model[key].replace(":", "/")).name), on_hub
+        return Start.of(self.model(name)[key], self.manifest["models"][name][key])
 
     def model(self, name: str) -> dict[str, Any]:
         """A PLM's entry in the configuration."""
         return next(model for model in self.manifest["config"]["models"] if model["name"] == name)
+
+
+@dataclass(frozen=True)
+class FinishedContrastive:
+    """What the output folder of finished contrastive training says: one PLM, one bi-encoder, no cycles."""
+
+    root: Path
+    results: dict[str, Any]  # `results.json`
+    manifest: dict[str, Any]  # `run.yaml`
+    sentences: SentenceManifest
+
+    @property
+    def names(self) -> list[str]:
+        return [Path(self.start().name).name]
+
+    @property
+    def kinds(self) -> list[Kind]:
+        return ["bi-encoder"]
+
+    def encoder(self, name: str, kind: Kind, cycle: int | None) -> Path:
+        """Folder of the encoder; arguments as of `FinishedRun.encoder`."""
+        folder = RunLayout(self.root).contrastive_encoder
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder} holds no encoder; it was moved or removed after the run")
+        return folder
+
+    def start(self, *_: str) -> Start:
+        """The plain PLM that the encoder started from."""
+        return Start.of(self.manifest["config"]["model"], self.manifest["model"])
+
+
+def load_finished(root: Path) -> FinishedRun | FinishedContrastive:
+    """Read the output folder of finished distillation or contrastive training."""
+    layout = RunLayout(root)
+    if layout.sentences.is_dir() and layout.manifest.is_file() and layout.results.is_file():
+        results = read_json(layout.results, "start", "final")
+        manifest = read_manifest(root, "model", "sentences")
+        return FinishedContrastive(root, results, manifest, SentenceManifest.load(layout.sentences)[0])
+    return FinishedRun.load(root)
 
 
 def refuse_missing_encoders(layout: RunLayout, results: dict[str, Any]) -> None:

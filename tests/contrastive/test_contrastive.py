@@ -273,7 +273,7 @@ def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -
         ),
         (
             ["--contrastive.hub_token", "x"],
-            "contrastive.hub_token cannot be set: the run does not publish; `hf upload ",
+            "contrastive.hub_token cannot be set: the run does not publish; `te-trainer push ",
         ),
         (["--models", "bert"], "unknown key 'models'; did you mean 'model'?"),
         (["--data.max_sentences", "0"], "data.max_sentences: input should be greater than 0, got 0"),

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from clients import JOB, online, python, refused, run_commands
 from conftest import SAMPLE, tiny_arguments
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from markdown_it import MarkdownIt
 from server import HubServer
 from writing import Account
@@ -28,7 +28,8 @@ from te_trainer.config.schema import HubConfig
 from te_trainer.data import SourceCount
 from te_trainer.errors import InputError
 from te_trainer.hub import check_hub, publish
-from te_trainer.hub.card import Upload, model_card
+from te_trainer.hub.card import Upload, gold_scores, model_card
+from te_trainer.hub.evaluations import eval_result_files
 from te_trainer.runs.finished import FinishedRun
 
 pytestmark = pytest.mark.slow
@@ -254,28 +255,46 @@ def test_both_encoders_in_one_private_repository(hub: HubServer, run: Path, publ
 
 
 def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
-    """As many as the run has. The connection breaks once in the middle of a large file, and the client goes on."""
+    """As many as the run has. The connection breaks once in the middle of a large file, and the client goes on.
+
+    Scores on sets of the Hub go along as its leaderboards read them; those of an earlier upload go, others' stay.
+    """
     twins = tmp_path / "twins"
     shutil.copytree(run, twins)
     shutil.copytree(twins / "tiny", twins / "other")
     found = results(run)
     for part in (found["start"], found["final"], *found["cycles"]):
+        for entry in part["tiny"].values():
+            entry["test"] = {"sickr": 0.75, "avg": 0.75}
         part["other"] = part["tiny"]
+    found["overlap"]["test"] = {"sickr": {"name": "sickr", "from_hub": True, "pairs": 9, "in_pool": 3}}
     (twins / "results.json").write_text(json.dumps(found), encoding="utf-8")
     manifest = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
+    manifest["config"]["data"]["test"] = ["sickr"]
+    manifest["data_commits"] = {"mteb/sickr-sts": "c" * 40}
     manifest["config"]["models"].append({**manifest["config"]["models"][0], "name": "other"})
     manifest["models"]["other"] = manifest["models"]["tiny"]
     (twins / "run.yaml").write_text(yaml.safe_dump(manifest), encoding="utf-8")
 
+    names = [f"owner/twins-{name}-{kind}" for name in ("tiny", "other") for kind in KINDS]
+    scores = hub.root / "models" / names[0] / ".eval_results"
+    scores.mkdir(parents=True)
+    for name in ("STS12", "BIOSSES"):
+        (scores / f"{name}.yaml").write_text("[]", encoding="utf-8")
     hub.shelf.objects.clear()
     hub.resets["/lfs/"] = 1
     done = push(str(twins), "--hub.repo_id", "owner/twins", **signed_in(hub, tmp_path / "home"))
     assert (done.returncode, done.stderr) == (0, "")
     assert hub.resets["/lfs/"] == 0
-    names = [f"owner/twins-{name}-{kind}" for name in ("tiny", "other") for kind in KINDS]
     assert done.stdout.split()[1::2] == [f"{hub.url}/{name}" for name in names]
     card = (hub.root / "models" / names[0] / "README.md").read_text(encoding="utf-8")
     assert "Labels were combined with those of other (mutual distillation)." in card
+    assert {path.name for path in scores.iterdir()} == {"SICK-R.yaml", "BIOSSES.yaml"}
+    (entry,) = parse_eval_result_entries(yaml.safe_load((scores / "SICK-R.yaml").read_text(encoding="utf-8")))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("mteb/sickr-sts", "SICK-R", 75.0)
+    assert entry.dataset_revision == "c" * 40
+    assert entry.notes is not None and "bi-encoder" in entry.notes
+    assert "3 of the pairs were among the training pairs, without their gold scores" in entry.notes
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -357,11 +376,17 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
     pool = replace(found.pool, sources=[SourceCount("stsb"), SourceCount("owner/pairs:small")])
     scores = {"stsb": 0.75, "sts12": 0.5, "avg": 0.625}
     found.results["final"]["tiny"]["bi-encoder"]["test"] = scores
-    card = card_of(replace(found, manifest=manifest, pool=pool, results=found.results | {"overlap": overlap}))
-    assert card.data.base_model == ["princeton-nlp/start"]
+    found = replace(found, manifest=manifest, pool=pool, results=found.results | {"overlap": overlap})
+    card = card_of(found)
+    assert (card.data.base_model, card.data.base_model_relation) == (["princeton-nlp/start"], "finetune")
+    assert f"It started from `princeton-nlp/start` at revision `{'a' * 40}`; these are" in card.text
     assert card.data.datasets == ["mteb/stsbenchmark-sts", "owner/pairs"]
     described = [(result.dataset_type, result.dataset_split, result.metric_value) for result in card.data.eval_results]
     assert described == [("mteb/stsbenchmark-sts", "test", 0.75), ("mteb/sts12-sts", "test", 0.5)]
+    both = Upload("me/x", "tiny", ["bi-encoder"], True)
+    files = eval_result_files(gold_scores(found, both), "spearman", True)
+    assert list(files) == [".eval_results/STSBenchmark_bi-encoder.yaml", ".eval_results/STS12_bi-encoder.yaml"]
+    assert not eval_result_files(gold_scores(found, both), "roc_auc", True)
     pairs = "3 of the 9 pairs of the dev set stsb, 9 of the 9 pairs of the test set stsb"
     assert f"The pool holds {pairs}, in either order, though" in card.text
     assert "No licence was named" in card.text
