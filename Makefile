@@ -78,7 +78,7 @@ $(VENV)/.dev: $(VENV)/bin/pip setup.py constraints.txt
 
 $(LOWEST)/.installed: setup.py
 	$(PYTHON) -m venv $(LOWEST)
-	grep -o '"[a-z0-9-]*>=[0-9.]*' setup.py | tr -d '"' | sed 's/>=/==/' > $(LOWEST)/constraints.txt
+	grep -o '"[a-z][a-z0-9-]*>=[0-9.]*' setup.py | tr -d '"' | sed 's/>=/==/' > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt '.[test]'
 	$(LOWEST)/bin/pip uninstall --quiet --yes te_trainer
 	touch $@
