@@ -34,7 +34,7 @@ gpu-check:
 gpu-evidence:
 	$(PYTHON) benchmarks/gpu/evidence.py
 
-# The whole suite with the oldest versions that setup.py allows.
+# The whole suite with the oldest versions that pyproject.toml allows.
 test-lowest: $(LOWEST)/.installed chromium
 	PYTHONPATH=. $(LOWEST)/bin/python $(PYTEST)
 
@@ -68,17 +68,17 @@ clean:
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.quickstart: $(VENV)/bin/pip setup.py constraints.txt
+$(VENV)/.quickstart: $(VENV)/bin/pip pyproject.toml setup.py constraints.txt
 	$(PIP) -e '.[quickstart]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/pip setup.py constraints.txt
+$(VENV)/.dev: $(VENV)/bin/pip pyproject.toml setup.py constraints.txt
 	$(PIP) -e '.[dev]'
 	touch $@
 
-$(LOWEST)/.installed: setup.py
+$(LOWEST)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(LOWEST)
-	grep -o '"[a-z][a-z0-9-]*>=[0-9.]*' setup.py | tr -d '"' | sed 's/>=/==/' > $(LOWEST)/constraints.txt
+	grep -o '"[a-z][a-z0-9-]*>=[0-9.]*' pyproject.toml | tr -d '"' | sed 's/>=/==/' > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt '.[test]'
 	$(LOWEST)/bin/pip uninstall --quiet --yes te_trainer
 	touch $@

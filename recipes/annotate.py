@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["te_trainer"]
+#
+# [tool.uv.sources]
+# te_trainer = { path = "..", editable = true }
+# ///
 """Choose pairs of a finished run's pool to score by hand: those that tell most about its start against its result.
 
     python recipes/annotate.py runs/tickets --output labels.tsv

@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["te_trainer"]
+#
+# [tool.uv.sources]
+# te_trainer = { path = "..", editable = true }
+# ///
 """From a plain PLM and sentences to a bi-encoder, by contrastive training (SimCSE, Mirror-BERT): the paper's step 0.
 
     accelerate launch recipes/contrastive.py --config recipes/contrastive/simcse_bert_base.yaml

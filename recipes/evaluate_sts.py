@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["te_trainer"]
+#
+# [tool.uv.sources]
+# te_trainer = { path = "..", editable = true }
+# ///
 """Scores of bi-encoders, cross-encoders and ensembles on pairs with gold scores, as the paper's tables have them.
 
     accelerate launch recipes/evaluate_sts.py --models '[runs/sts/bert/bi-encoder, runs/sts/bert/cross-encoder]'

@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["te_trainer"]
+#
+# [tool.uv.sources]
+# te_trainer = { path = "..", editable = true }
+# ///
 """Publish a finished run on the Hugging Face Hub: its encoders, each with a card of its own.
 
     python recipes/push_to_hub.py runs/tickets --hub.repo_id me/tickets

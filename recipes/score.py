@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["te_trainer"]
+#
+# [tool.uv.sources]
+# te_trainer = { path = "..", editable = true }
+# ///
 """Scores of a file of pairs, or the nearest sentences of each sentence of a file, with a trained encoder.
 
     accelerate launch recipes/score.py --model MODEL --data.pairs pairs.csv --output scores.tsv

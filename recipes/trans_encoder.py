@@ -1,3 +1,10 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["te_trainer"]
+#
+# [tool.uv.sources]
+# te_trainer = { path = "..", editable = true }
+# ///
 """From unlabelled sentence pairs to a bi-encoder and a cross-encoder (Trans-Encoder, Liu et al., ICLR 2022).
 
     accelerate launch recipes/trans_encoder.py --config recipes/quickstart.yaml --output_dir runs/quickstart

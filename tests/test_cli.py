@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, process_environment
+from packaging.requirements import Requirement
 
 import te_trainer
 from te_trainer import cli
@@ -83,6 +86,36 @@ def test_a_copy_replaces_nothing(tmp_path: Path) -> None:
         cli.recipes("recipes", "cp", "sts/bert_bas", str(tmp_path / "other.yaml"))
     with pytest.raises(InputError, match="cp NAME TARGET"):
         cli.recipes("recipes", "cp", "quickstart")
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.name)
+def test_a_recipe_says_what_it_needs(recipe: Path) -> None:
+    """As `uv run` reads it: PEP 723, with the regular expression that stands there."""
+    pattern = r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$"
+    (block,) = re.finditer(pattern, recipe.read_text(encoding="utf-8"))
+    assert block["type"] == "script"
+    head = tomllib.loads(
+        "".join(line.removeprefix("#").removeprefix(" ") for line in block["content"].splitlines(True))
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert head["requires-python"] == project["requires-python"]
+    assert head["dependencies"] == [project["name"]]
+    assert (recipe.parent / head["tool"]["uv"]["sources"][project["name"]]["path"]).resolve() == ROOT
+
+
+def test_the_oldest_versions_are_constraints_that_pip_reads() -> None:
+    """What `make test-lowest` writes, with the command that stands in the Makefile."""
+    command = re.search(r"^\tgrep (.+) > \$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert command is not None
+    lines = subprocess.check_output(f"grep {command[1]}", cwd=ROOT, shell=True, text=True).splitlines()
+    found = dict(line.split("==") for line in lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    for line in [*project["dependencies"], *(line for extra in extras for line in extra)]:
+        wanted = Requirement(line)
+        if not wanted.extras and wanted.name == wanted.name.lower():
+            oldest = found[wanted.name]
+            assert wanted.specifier.contains(oldest) and f">={oldest}" in str(wanted.specifier)
 
 
 @pytest.mark.slow
