@@ -18,7 +18,7 @@ from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 TEMPLATE = Path(__file__).with_name("card.md")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-HUB_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/", re.ASCII)
+HUB_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/([0-9a-f]+)", re.ASCII)
 SPEED_METRICS = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")  # ends of their names
 # Files of a checkpoint that only a resumed training reads.
 TRAINING_FILES = (
@@ -123,7 +123,7 @@ def trainer_card(
 ) -> str:
     """The model card of a trainer's encoder as it is now; the arguments are those of `Trainer.create_model_card`."""
     encoder, args = trainer.encoder, trainer.args
-    base = finetuned_from or base_model(encoder.model)
+    base, revision = (finetuned_from, None) if finetuned_from else base_model(encoder.model)
     repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name
     metrics = last_metrics(trainer.state.log_history)
     is_adapter = hasattr(encoder.model, "peft_config")
@@ -150,6 +150,7 @@ def trainer_card(
         encoder=encoder,
         is_adapter=is_adapter,
         base=base,
+        base_revision=revision,
         pair_count=None if is_stream else len(trainer.train_dataset) // orders,
         datasets=[*_as_list(dataset), *_as_list(dataset_args)],
         loss="a custom loss" if trainer.has_custom_loss() else f"the loss `{args.loss}`",
@@ -173,12 +174,13 @@ def trainer_card(
     )
 
 
-def base_model(model: Any) -> str | None:
-    """The Hub's name of what a model was loaded from; None for a local folder."""
+def base_model(model: Any) -> tuple[str | None, str | None]:
+    """The Hub's name of what a model was loaded from, and its commit, as far as they are known."""
     name = str(getattr(model, "name_or_path", "") or getattr(model.config, "_name_or_path", ""))
     if cached := HUB_CACHE.search(name):
-        return "/".join(part for part in cached.groups() if part)
-    return name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+        *parts, commit = cached.groups()
+        return "/".join(part for part in parts if part), commit
+    return (name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None), None
 
 
 def last_metrics(log_history: list[dict[str, Any]]) -> dict[str, float]:

@@ -112,17 +112,21 @@ def test_a_trainer_publishes_its_encoder_and_nothing_else(tiny: Path, tmp_path: 
 def test_the_base_model_is_the_hubs_name_of_it(tiny: Path, tmp_path: Path) -> None:
     trainer = BiEncoderTrainer(tiny, BiEncoderTrainingArguments(str(tmp_path)))
     names = {
-        "google-bert/bert-base-uncased": "google-bert/bert-base-uncased",
-        "bert-base-uncased": "bert-base-uncased",
-        str(tiny): None,
-        "/home/me/hub/models--owner--some-model/snapshots/0123abc": "owner/some-model",
+        "google-bert/bert-base-uncased": ("google-bert/bert-base-uncased", None),
+        "bert-base-uncased": ("bert-base-uncased", None),
+        str(tiny): (None, None),
+        "/home/me/hub/models--owner--some-model/snapshots/0123abc": ("owner/some-model", "0123abc"),
+        "/home/me/hub/models--some-model/snapshots/0123abc": ("some-model", "0123abc"),
     }
     for name, expected in names.items():
         trainer.model.name_or_path = name
         assert base_model(trainer.model) == expected
+    trainer.create_model_card()
+    text = "It started from [some-model](https://huggingface.co/some-model) at revision `0123abc`."
+    assert text in ModelCard.load(tmp_path / "README.md").text
     trainer.model.name_or_path = "owner/start"
     trainer.create_model_card(model_name="my\nmodel")
     card = ModelCard.load(tmp_path / "README.md")
-    assert card.data.base_model == "owner/start"
+    assert card.data.base_model == "owner/start" and "at revision" not in card.text
     assert "\n# my model\n" in card.text
     assert "None" not in str(card)
