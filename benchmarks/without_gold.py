@@ -28,7 +28,6 @@ from cut_layers import cut_layers
 from datasets import Dataset
 
 from te_trainer.config.defaults import fitted_epochs, fitted_learning_rate
-from te_trainer.distillation.combine import average_with_first
 from te_trainer.distillation.health import Probe
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric, roc_auc, spearman
@@ -148,8 +147,8 @@ def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, c
     first = judge("start", bi_encoder())
     transformers.set_seed(seed)
     second = student("cross-encoder", CrossEncoder.from_pretrained(path), first)
-    learn = {"bi-encoder": second, "averaged labels": average_with_first(second, first)}
-    learn |= {"mean of labels": (first + second) / 2, "constant": np.full_like(first, first.mean())}
+    learn = {"bi-encoder": second, "mean of labels": (first + second) / 2}
+    learn |= {"averaged labels": averaged(second, first), "constant": np.full_like(first, first.mean())}
     if not confirming:
         learn["own labels"] = first
     for name, labels in learn.items():
@@ -171,6 +170,12 @@ def halfway(start: BiEncoder, student: BiEncoder) -> BiEncoder:
             if weight.is_floating_point():
                 weight.lerp_(moved[name].to(weight.dtype), 0.5)
     return start
+
+
+def averaged(labels: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The mean of both, standardised, on the scale and within the range of the former."""
+    one, two = ((each - each.mean()) / (each.std() or 1.0) for each in (labels, first))
+    return np.clip((one + two) / 2 * labels.std() + labels.mean(), labels.min(), labels.max())
 
 
 def word_overlap(row: Row) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up
@@ -159,12 +159,15 @@ class MiningConfig:
             common), document (neighbours in the text, with `data.document`) and random. Default: all four.
         candidates: Candidates of each source for a sentence.
         per_sentence: Mined pairs that a sentence may be in.
+        skew: How much oftener high scores are drawn. The shares of 20 bands of the start's score are as their numbers,
+            from 1 for the lowest, to this power; at 0 all scores are drawn equally often.
     """
 
     pairs: PositiveInt | None = None
     sources: list[CandidateSource] = field(default_factory=lambda: list(get_args(CandidateSource)))
     candidates: PositiveInt = 10
     per_sentence: PositiveInt = 5
+    skew: NonNegativeFloat = 1.0
 
 
 @dataclass
@@ -189,7 +192,7 @@ class DistillationConfig:
             `data.dev`. With `auto` it is so too, but the start may be kept, as it is without `data.dev`. With
             `agreement` it is the one that agrees best with the first labels.
         held_out: Part of the pool that no training sees. Health is measured on it (with `auto` 0.03, else 0).
-        precision: Arithmetic: `float32`, `bfloat16`, `float16` or `auto`. The latter is what the hardware is fast at.
+        precision: float32, bfloat16, float16 or auto. The latter is what the hardware is fast at.
             Weights, scores and reported results are float32 always.
         keep_cycles: Keep the encoders of all cycles. Otherwise only the best ones stay.
         isolate_stages: Run each stage in a process of its own. Its memory holds nothing of earlier stages then.

@@ -35,26 +35,3 @@ def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]
     if how == "rank":
         combined[np.argsort(ranks, kind="stable")] = np.sort(combined)
     return combined
-
-
-def average_with_first(labels: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The mean of labels and of the first ones, both standardised, on the scale and within the range of the former.
-
-    Cross-encoders of a small pool have noisy scores. The start's cosines keep a student near what it began with
-    (docs/selection.md).
-
-    Args:
-        labels, first: float32, shape (n,).
-
-    Returns:
-        float32, shape (n,).
-    """
-    one, two = (each.astype(np.float64) for each in (labels, first))
-    mean = (_standardised(one) + _standardised(two)) / 2 * one.std() + one.mean()
-    averaged: np.ndarray = np.clip(mean, labels.min(), labels.max()).astype(np.float32)
-    return averaged
-
-
-def _standardised(scores: np.ndarray) -> np.ndarray:
-    centred: np.ndarray = scores - scores.mean()
-    return centred / (scores.std() or 1.0)

@@ -25,7 +25,7 @@ from te_trainer.labelling import embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, merge, random_pairs
 from te_trainer.mining.documents import document_pairs
-from te_trainer.mining.draw import band_edges, band_of, draw_evenly
+from te_trainer.mining.draw import band_edges, band_of, draw_by_score
 from te_trainer.mining.neighbours import nearest_pairs
 from te_trainer.mining.overlap import near_duplicates
 from te_trainer.models import BiEncoder
@@ -86,7 +86,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
                 plan.config.distillation.combine,
                 [model.weight for model in plan.models.values()],
             )
-            drawn = draw_evenly(scores, candidates.rows, pairs, mining.per_sentence, seed)
+            drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed, mining.skew)
             if not len(drawn):
                 raise InputError(f"data.sentences: no pair can be mined of {len(sentences):,} sentences; give more")
             given = layout.given_pairs if layout.given_pairs.exists() else None

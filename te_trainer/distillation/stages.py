@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
-from te_trainer.distillation.combine import average_with_first, combine
+from te_trainer.distillation.combine import combine
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
@@ -136,7 +136,7 @@ class DistillationStages:
         """
         key = EncoderKey(cycle, name, student)
         if student == "bi-encoder" and self.config.distillation.bi_encoder_labels == "averaged":
-            labels = average_with_first(labels, self._first_labels())
+            labels = combine([labels, self._first_labels()], "mean", [1.0, 1.0])
         attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.selector == "health" else 1))
         return any(self._train_once(key, attempt, labels) for attempt in attempts)
 

@@ -1,1 +1,1 @@
-"""Pairs out of sentences: candidates from four sources, scored elsewhere, drawn evenly over their scores."""
+"""Pairs out of sentences: candidates from four sources, scored elsewhere, drawn over the range of their scores."""

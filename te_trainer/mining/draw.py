@@ -1,6 +1,8 @@
-"""Which of the scored candidates become pairs: as many of each score."""
+"""Which of the scored candidates become pairs: as many of each score, or more of the higher ones."""
 
 from __future__ import annotations
+
+from itertools import count
 
 import numpy as np
 
@@ -8,13 +10,19 @@ OUTER = 0.5  # per cent of the scores on each side that do not widen the range o
 BANDS = 20
 
 
-def draw_evenly(
-    scores: np.ndarray, rows: np.ndarray, pairs: int, per_sentence: int, seed: int, bands: int = BANDS
+def draw_by_score(
+    scores: np.ndarray,
+    rows: np.ndarray,
+    pairs: int,
+    per_sentence: int,
+    seed: int,
+    skew: float = 0.0,
+    bands: int = BANDS,
 ) -> np.ndarray:
-    """Draw pairs so that all scores occur equally often, as far as there are candidates.
+    """Draw pairs so that each score occurs as often as `skew` says, as far as there are candidates.
 
-    The bands are of equal width. Each in turn gives one of its candidates, drawn at random, and one that has none left
-    is passed over.
+    The bands are of equal width. In each round the highest gives one of its candidates, drawn at random, and the others
+    give theirs in some of the rounds; one that has none left is passed over.
 
     Args:
         scores: Scores of the candidates, shape (n,).
@@ -22,6 +30,7 @@ def draw_evenly(
         pairs: How many to draw; fewer where the candidates or `per_sentence` allow no more.
         per_sentence: Pairs that a sentence may be in.
         seed: Draws among the candidates of a band.
+        skew: The shares of the bands are as their numbers, from 1 for the lowest, to this power. At 0, all are equal.
         bands: Number of bands.
 
     Returns:
@@ -33,11 +42,13 @@ def draw_evenly(
     first, second = rows[:, 0].tolist(), rows[:, 1].tolist()
     taken = [0] * (int(rows.max(initial=-1)) + 1)
     drawn: list[int] = []
-    while queues:
-        for queue in list(queues):
+    shares = (np.arange(1, bands + 1) / bands) ** skew
+    left = list(range(bands))
+    for turn in count(1):
+        for number in [band for band in left if int(turn * shares[band]) > int((turn - 1) * shares[band])]:
             if len(drawn) >= pairs:
                 return np.array(sorted(drawn), dtype=np.int64)
-            for candidate in queue:
+            for candidate in queues[number]:
                 one, two = first[candidate], second[candidate]
                 if taken[one] < per_sentence and taken[two] < per_sentence:
                     taken[one] += 1
@@ -45,7 +56,9 @@ def draw_evenly(
                     drawn.append(candidate)
                     break
             else:
-                queues.remove(queue)
+                left.remove(number)
+        if not left:
+            break
     return np.array(sorted(drawn), dtype=np.int64)
 
 

@@ -25,8 +25,8 @@ def mining_description(results: dict[str, Any]) -> str:
     drawn, found = (sum(mining[key].values()) for key in ("pairs", "candidates"))
     return (
         f"{drawn:,} pairs were mined from {mining['sentences']:,} sentences. The start scored {found:,} candidates; "
-        "pairs were drawn from bands of its score so that low, middle and high scores occur as evenly as the "
-        "candidates allow. Near-duplicates were left out."
+        "pairs were drawn over the whole range of its score, as many of each part as `mining.skew` says. "
+        "Near-duplicates were left out."
     )
 
 

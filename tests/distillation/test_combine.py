@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from te_trainer.distillation.combine import average_with_first, combine
+from te_trainer.distillation.combine import combine
 
 ONES = [1.0, 1.0, 1.0]
 
@@ -94,20 +94,3 @@ def test_memory_does_not_grow_with_the_number_of_teachers() -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         assert peaks[1] < peaks[0] + 4 * count, how
-
-
-def test_labels_are_averaged_with_the_first_on_their_own_scale() -> None:
-    rng = np.random.default_rng(0)
-    first, labels = rng.normal(0.3, 0.2, 500).astype(np.float32), rng.uniform(0.5, 0.6, 500).astype(np.float32)
-    averaged = average_with_first(labels, first)
-    assert averaged.dtype == np.float32
-    assert labels.min() <= averaged.min() < averaged.max() <= labels.max()
-    assert averaged.mean() == pytest.approx(labels.mean(), abs=1e-3)
-    both = [spearmanr(averaged, each).statistic for each in (labels, first)]
-    assert both == pytest.approx([0.7, 0.7], abs=0.06)
-    # a rescaling of the first labels changes nothing, and equal ones add nothing
-    np.testing.assert_allclose(average_with_first(labels, 5 * first - 2), averaged, atol=1e-6)
-    np.testing.assert_allclose(average_with_first(labels, labels), labels, atol=1e-6)
-    constant = np.full_like(labels, 0.4)
-    assert spearmanr(average_with_first(labels, constant), labels).statistic == pytest.approx(1)
-    assert np.ptp(average_with_first(constant, first)) == 0

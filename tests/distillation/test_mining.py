@@ -111,11 +111,12 @@ def test_the_pool_is_mined_from_the_sentences(output: Path, tiny: Path) -> None:
     np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
 
 
-def test_scores_of_the_pool_spread_wider_than_those_of_random_pairs(output: Path, tiny: Path) -> None:
+def test_high_scores_are_oftener_in_the_pool_than_among_all_pairs(output: Path, tiny: Path) -> None:
     encoder = BiEncoder.from_pretrained(str(tiny), pooling="mean")
     every = list(combinations(SENTENCES, 2))
     mined, anyhow = (score_pairs(encoder, columns_of(pairs)) for pairs in (pool_of(output), every))
-    assert mined.std() > 1.2 * anyhow.std()
+    assert mined.std() > 1.05 * anyhow.std()
+    assert (mined > np.quantile(anyhow, 0.8)).mean() > 0.4
 
 
 def test_results_and_report_say_what_was_mined(output: Path) -> None:
