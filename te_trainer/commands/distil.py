@@ -140,7 +140,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         ################
         if not config.mines:
             train_starts(plan, Trainings(plan, store, scorer, progress), **after_stage)
-        if not store.has_labels(EncoderKey(0, next(iter(plan.models)), "bi-encoder")):
+        if plan.counts_epochs and not store.has_labels(EncoderKey(0, next(iter(plan.models)), "bi-encoder")):
             seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
             progress.say(f"The cycles will take about {seconds} on this machine")
         stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
 from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up
@@ -54,6 +54,7 @@ def _entry(entry: Any) -> Any:
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Skew = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[int, Field(ge=1, lt=2**31)]
 # A file, a folder, a repository or the name of a benchmark set.
 Source = Annotated[str, AfterValidator(_source)]
@@ -167,7 +168,7 @@ class MiningConfig:
     sources: list[CandidateSource] = field(default_factory=lambda: list(get_args(CandidateSource)))
     candidates: PositiveInt = 10
     per_sentence: PositiveInt = 5
-    skew: NonNegativeFloat = 1.0
+    skew: Skew = 1.0
 
 
 @dataclass

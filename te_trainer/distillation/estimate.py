@@ -38,7 +38,7 @@ def _seconds_per_pair(plan: DistillationPlan, store: RunStore, pairs: Dataset, k
     encoder = load_encoder(plan, store, key)
     timed = min(TIMED if device_type() == "cpu" else TIMED_ON_GPU, len(pairs))
     # from all of the pool, whose parts may differ in length
-    some = pairs.select(range(0, timed * (len(pairs) // timed), len(pairs) // timed))
+    some = pairs.select([number * len(pairs) // timed for number in range(timed)])
     for sample in (some.select(range(min(WARM_UP, timed))), some):
         with scratch_folder(store.layout.gold_scratch) as scratch:
             began = time.monotonic()

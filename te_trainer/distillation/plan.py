@@ -120,6 +120,12 @@ class DistillationPlan:
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines
 
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether every training is as long as its epochs, and none ends at `max_steps`."""
+        encoders = [encoder for model in self.models.values() for encoder in model.encoders.values()]
+        return all(encoder.training.get("max_steps", -1) <= 0 for encoder in encoders)
+
     def pairs_to_mine(self, sentences: int) -> int:
         """How many pairs are mined of so many sentences."""
         return self.config.mining.pairs or min(2 * sentences, MOST_MINED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from te_trainer.data.benchmarks import BENCHMARKS
+from te_trainer.data.readers import repository_of
 from te_trainer.escaping import markdown_text
 from te_trainer.hub.card import Upload, card_data, describe_encoder, hub_score, source_name
 from te_trainer.hub.evaluations import GoldScore, front_matter
@@ -48,15 +48,15 @@ def contrastive_card(run: FinishedContrastive, upload: Upload, license: str | No
 
 def contrastive_scores(run: FinishedContrastive) -> list[GoldScore]:
     """What the encoder scores on test sets."""
-    scores = run.results["final"]["bi-encoder"].get("test", {})
+    scores, data = run.results["final"]["bi-encoder"].get("test", {}), run.manifest["config"]["data"]
     return [
-        hub_score(run.manifest, test, "bi-encoder", score, _is_from_hub(run, test))
+        hub_score(
+            run.manifest,
+            test,
+            "bi-encoder",
+            score,
+            test in data["test"] and repository_of(test, data["dir"]) is not None,
+        )
         for test, score in scores.items()
         if test != "avg"
     ]
-
-
-def _is_from_hub(run: FinishedContrastive, test: str) -> bool:
-    """Whether a test set was read from the Hub, whose commit `run.yaml` then holds."""
-    named = test in BENCHMARKS and test in run.manifest["config"]["data"]["test"]
-    return named and BENCHMARKS[test].repository in run.manifest.get("data_commits", {})

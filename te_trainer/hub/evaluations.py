@@ -8,14 +8,19 @@ from dataclasses import dataclass
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.schema import KINDS, Kind
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark
 from te_trainer.metrics import METRIC_TITLES
 
 EVALUATE_NAMES = {"spearman": "spearmanr", "roc_auc": "roc_auc"}  # what the Hub calls the metrics
 EVAL_RESULTS = ".eval_results"
 # What an earlier upload may have left there; files of other sets are other people's.
-STALE_RESULTS = [f"{EVAL_RESULTS}/{benchmark.mteb}*.yaml" for benchmark in BENCHMARKS.values() if benchmark.mteb]
+STALE_RESULTS = [
+    f"{EVAL_RESULTS}/{benchmark.mteb}{kind}.yaml"
+    for benchmark in BENCHMARKS.values()
+    if benchmark.mteb
+    for kind in ("", *(f"_{each}" for each in KINDS))
+]
 
 
 @dataclass(frozen=True)

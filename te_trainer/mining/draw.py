@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import count
+import heapq
+import math
 
 import numpy as np
 
@@ -21,8 +22,8 @@ def draw_by_score(
 ) -> np.ndarray:
     """Draw pairs so that each score occurs as often as `skew` says, as far as there are candidates.
 
-    The bands are of equal width. In each round the highest gives one of its candidates, drawn at random, and the others
-    give theirs in some of the rounds; one that has none left is passed over.
+    The bands are of equal width and take turns to give one of their candidates, drawn at random; one with a larger
+    share has more turns. A band that has none left gives its turns to the others.
 
     Args:
         scores: Scores of the candidates, shape (n,).
@@ -42,23 +43,20 @@ def draw_by_score(
     first, second = rows[:, 0].tolist(), rows[:, 1].tolist()
     taken = [0] * (int(rows.max(initial=-1)) + 1)
     drawn: list[int] = []
-    shares = (np.arange(1, bands + 1) / bands) ** skew
-    left = list(range(bands))
-    for turn in count(1):
-        for number in [band for band in left if int(turn * shares[band]) > int((turn - 1) * shares[band])]:
-            if len(drawn) >= pairs:
-                return np.array(sorted(drawn), dtype=np.int64)
-            for candidate in queues[number]:
-                one, two = first[candidate], second[candidate]
-                if taken[one] < per_sentence and taken[two] < per_sentence:
-                    taken[one] += 1
-                    taken[two] += 1
-                    drawn.append(candidate)
-                    break
-            else:
-                left.remove(number)
-        if not left:
-            break
+    # of each band the logarithm of when its next turn is: the band's n-th is at n divided by its share
+    turns = [(-skew * math.log((number + 1) / bands), number, 1) for number in range(bands)]
+    heapq.heapify(turns)
+    while turns and len(drawn) < pairs:
+        _, number, turn = heapq.heappop(turns)
+        for candidate in queues[number]:
+            one, two = first[candidate], second[candidate]
+            if taken[one] < per_sentence and taken[two] < per_sentence:
+                taken[one] += 1
+                taken[two] += 1
+                drawn.append(candidate)
+                later = math.log(turn + 1) - skew * math.log((number + 1) / bands)
+                heapq.heappush(turns, (later, number, turn + 1))
+                break
     return np.array(sorted(drawn), dtype=np.int64)
 
 

@@ -161,8 +161,9 @@ def load_finished(root: Path) -> FinishedRun | FinishedContrastive:
     layout = RunLayout(root)
     if layout.sentences.is_dir() and layout.manifest.is_file() and layout.results.is_file():
         results = read_json(layout.results, "start", "final")
-        manifest = read_manifest(root, "model", "sentences")
-        return FinishedContrastive(root, results, manifest, SentenceManifest.load(layout.sentences)[0])
+        if "cycles" not in results:  # a distillation with step 0 has sentences too
+            manifest = read_manifest(root, "model", "sentences")
+            return FinishedContrastive(root, results, manifest, SentenceManifest.load(layout.sentences)[0])
     return FinishedRun.load(root)
 
 

@@ -6,14 +6,17 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import sample_pairs, tiny_arguments
 from datasets import Dataset
 
 from te_trainer.config.commands import parse
+from te_trainer.data import GoldSet
 from te_trainer.distillation import estimate
 from te_trainer.distillation.estimate import estimate_seconds
 from te_trainer.distillation.plan import make_plan
+from te_trainer.metrics import spearman
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
@@ -24,15 +27,21 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
     pairs: int, timed: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ("--cross_encoder.both_orders", "true", "--bi_encoder.num_train_epochs", "3")  # the last of a key counts
-    plan = make_plan(parse(tiny_arguments(tiny, tmp_path, *more)), 1)
+    arguments = tiny_arguments(tiny, tmp_path, *more)
+    arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two}}]"
+    plan = make_plan(parse(arguments), 1)
     layout = RunLayout(tmp_path)
     store = RunStore(layout, plan.cycles, trains_start=False, precision=plan.precision)
     pool = Dataset.from_dict(dict(zip(("sentence1", "sentence2"), zip(*sample_pairs(pairs), strict=True), strict=True)))
-    scorer = Scorer(None, [], lambda one, two: 0.0, None, layout.gold_scratch)
+    gold = GoldSet("gold", ["a"] * 10, ["b"] * 10, np.zeros(10))
+    scorer = Scorer(gold, [gold], spearman, None, layout.gold_scratch)
     # a clock by which whatever is timed takes two seconds
     monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=count(step=2).__next__))
     # a cycle labels twice, and trains on both orders of each pair once and on each pair three times; a pass of a
     # training costs four of a labelling
     passes = 2 * (2 + 4 * 2 * 1 + 4 * 3)
-    assert estimate_seconds(plan, store, pool, scorer) == pytest.approx(2 / timed * pairs * passes)
+    # the start and two encoders a cycle score both sets
+    scored = (1 + 2 * 2) * 20
+    expected = 2 * (2 / timed) * (pairs * passes + scored)
+    assert estimate_seconds(plan, store, pool, scorer) == pytest.approx(expected)
     assert not layout.gold_scratch.exists()

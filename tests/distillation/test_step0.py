@@ -22,6 +22,7 @@ from te_trainer.distillation.preparation import check_models, read_step0_sentenc
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
+from te_trainer.runs.finished import FinishedRun, load_finished
 
 JOB = "trans_encoder.py"
 
@@ -83,6 +84,12 @@ def test_the_cycles_start_from_what_step_0_makes(output: Path, tiny: Path) -> No
     cross = load_file(output / "cycle-1" / "tiny" / "cross-encoder" / "model.safetensors")
     moved = cross["bert.embeddings.word_embeddings.weight"]
     assert (moved - plain).abs().max() < 1e-3
+
+
+def test_it_is_published_as_a_run_with_cycles(output: Path) -> None:
+    finished = load_finished(output)
+    assert isinstance(finished, FinishedRun)
+    assert set(finished.kinds) == {"bi-encoder", "cross-encoder"}
 
 
 def test_another_content_of_the_file_is_another_run(output: Path, tiny: Path, tmp_path: Path, step0: Path) -> None:

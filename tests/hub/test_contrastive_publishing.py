@@ -84,7 +84,7 @@ def test_a_card_names_method_hub_models_and_sets(run: Path) -> None:
     manifest = json.loads(json.dumps(found.manifest))
     manifest["config"] |= {"model": "google-bert/bert-base-uncased@main"}
     manifest["config"]["contrastive"]["method"] = "mirror_bert"
-    manifest["config"]["data"]["test"] = ["stsb", "sts12"]
+    manifest["config"]["data"]["test"] = ["stsb", "gold/sts12.tsv"]
     manifest |= {"model": "a" * 40, "data_commits": {"mteb/stsbenchmark-sts": "b" * 40}}
     manifest["resolved"]["span"] = 5
     scores = {"test": {"stsb": 0.7512345678, "sts12": 0.5, "avg": 0.6}}
@@ -97,11 +97,13 @@ def test_a_card_names_method_hub_models_and_sets(run: Path) -> None:
     assert "as Mirror-BERT does it" in card.text and "a masked span of 5 characters" in card.text
     assert "liu2021mirrorbert" in card.text and "gao2021simcse" not in card.text
     assert "No gold score chose anything" in card.text
-    # sts12 was read from a folder: the run knows no commit of it
+    # sts12 is a file
     described = [(result.dataset_type, result.dataset_name) for result in card.data.eval_results or []]
     assert described == [("mteb/stsbenchmark-sts", "stsb"), ("unknown", "sts12 (local file)")]
     files = eval_result_files(contrastive_scores(other), "spearman", several_kinds=False)
     assert list(files) == [".eval_results/STSBenchmark.yaml"]
+    manifest["config"]["data"] |= {"test": ["stsb", "sts12"], "dir": "gold"}
+    assert not eval_result_files(contrastive_scores(other), "spearman", several_kinds=False)
     assert "value: 75.12346\n" in files[".eval_results/STSBenchmark.yaml"]
 
 

@@ -279,7 +279,7 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
     names = [f"owner/twins-{name}-{kind}" for name in ("tiny", "other") for kind in KINDS]
     scores = hub.root / "models" / names[0] / ".eval_results"
     scores.mkdir(parents=True)
-    for name in ("STS12", "BIOSSES"):
+    for name in ("STS12", "SICK-R-PL"):
         (scores / f"{name}.yaml").write_text("[]", encoding="utf-8")
     hub.shelf.objects.clear()
     hub.resets["/lfs/"] = 1
@@ -289,7 +289,7 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
     assert done.stdout.split()[1::2] == [f"{hub.url}/{name}" for name in names]
     card = (hub.root / "models" / names[0] / "README.md").read_text(encoding="utf-8")
     assert "Labels were combined with those of other (mutual distillation)." in card
-    assert {path.name for path in scores.iterdir()} == {"SICK-R.yaml", "BIOSSES.yaml"}
+    assert {path.name for path in scores.iterdir()} == {"SICK-R.yaml", "SICK-R-PL.yaml"}
     (entry,) = parse_eval_result_entries(yaml.safe_load((scores / "SICK-R.yaml").read_text(encoding="utf-8")))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("mteb/sickr-sts", "SICK-R", 75.0)
     assert entry.dataset_revision == "c" * 40
