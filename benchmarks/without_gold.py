@@ -28,7 +28,7 @@ from cut_layers import cut_layers
 from datasets import Dataset
 
 from te_trainer.config.defaults import fitted_epochs, fitted_learning_rate
-from te_trainer.distillation.health import Probe
+from te_trainer.distillation.health import Probe, why_not_learnt
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric, roc_auc, spearman
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
@@ -187,7 +187,10 @@ def word_overlap(row: Row) -> float:
 def keep_where(
     holds: Callable[[Entry, Entry, Entry], bool], name: str = "bi-encoder"
 ) -> Callable[[dict[str, Entry]], str]:
-    """A criterion: an encoder is kept where something holds of start, cross-encoder and it, else the start."""
+    """A criterion: an encoder is kept where something holds of start, cross-encoder and it, else the start.
+
+    It is a KeyError that these runs have no such encoder.
+    """
 
     def kept(encoders: dict[str, Entry]) -> str:
         return name if holds(encoders["start"], encoders["cross-encoder"], encoders[name]) else "start"
@@ -198,6 +201,11 @@ def keep_where(
 def is_better_than_chance(start: Entry, cross: Entry, bi: Entry) -> bool:
     """Whether the cross-encoder puts edits in order more often than chance does."""
     return bool(cross["graded"] > 0.5)
+
+
+def has_learnt(start: Entry, cross: Entry, bi: Entry) -> bool:
+    """Whether the cross-encoder has learnt, as the main job sees it."""
+    return why_not_learnt(cross) is None
 
 
 CRITERIA: dict[str, Callable[[dict[str, Entry]], str]] = {
@@ -219,6 +227,9 @@ CRITERIA: dict[str, Callable[[dict[str, Entry]], str]] = {
     "averaged labels": keep_where(lambda start, cross, bi: True, "averaged labels"),
     "averaged labels, edits better than chance": keep_where(is_better_than_chance, "averaged labels"),
     "averaged labels, halfway, edits better than chance": keep_where(is_better_than_chance, "averaged labels, 50%"),
+    "mean of labels": keep_where(lambda start, cross, bi: True, "mean of labels"),
+    "mean of labels where the cross-encoder has learnt": keep_where(has_learnt, "mean of labels"),
+    "halfway to it where the cross-encoder has learnt": keep_where(has_learnt, "mean of labels, 50%"),
     "own labels": keep_where(lambda start, cross, bi: True, "own labels"),
     "constant labels": keep_where(lambda start, cross, bi: True, "constant"),
 }
@@ -226,7 +237,8 @@ CRITERIA: dict[str, Callable[[dict[str, Entry]], str]] = {
 
 def tables(entries: list[Entry]) -> str:
     """Both tables in Markdown."""
-    names = ["start", "cross-encoder", "bi-encoder", "averaged labels", "own labels", "constant"]
+    names = ["start", "cross-encoder", "bi-encoder", "averaged labels", "mean of labels", "mean of labels, cycle 2"]
+    names = [name for name in (*names, "own labels", "constant") if all(name in entry["encoders"] for entry in entries)]
     lines = [f"| start | pool | pairs | seed | {' | '.join(names)} | agreement | spread | edits |"]
     lines += ["| --- | --- |" + " ---: |" * (len(names) + 5)]
     for entry in entries:
@@ -238,9 +250,13 @@ def tables(entries: list[Entry]) -> str:
     lines += ["", "| what is kept | mean gain | worst gain | mean regret | worst regret |", "| --- |" + " ---: |" * 4]
     for title, criterion in CRITERIA.items():
         gains, regrets = [], []
-        for entry in entries:
+        try:
+            choices = [criterion(entry["encoders"]) for entry in entries]
+        except KeyError:
+            continue
+        for entry, kept in zip(entries, choices, strict=True):
             test = {name: scores["test"] for name, scores in entry["encoders"].items()}
-            kept, best = criterion(entry["encoders"]), CRITERIA["dev set"](entry["encoders"])
+            best = CRITERIA["dev set"](entry["encoders"])
             gains.append(test[kept] - test["start"])
             regrets.append(test[best] - test[kept])
         figures = (np.mean(gains), min(gains), np.mean(regrets), max(regrets))
