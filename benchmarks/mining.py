@@ -32,7 +32,7 @@ from te_trainer.labelling import embed_sentences
 from te_trainer.mining import neighbours
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import merge, random_pairs
-from te_trainer.mining.draw import draw_evenly
+from te_trainer.mining.draw import draw_by_score
 from te_trainer.mining.overlap import near_duplicates
 from te_trainer.models import BiEncoder
 from te_trainer.models.model_names import locate
@@ -146,7 +146,7 @@ def stages(options: argparse.Namespace) -> None:
         with row("near-duplicates"):
             rows = candidates.rows[~near_duplicates(sentences, candidates.rows)]
         with row("scores and drawing"):
-            drawn = draw_evenly(cosines(vectors, rows), rows, options.pairs, PER_SENTENCE, 0)
+            drawn = draw_by_score(cosines(vectors, rows), rows, options.pairs, PER_SENTENCE, 0, skew=1.0)
         with row("write the pool"):
             add_pairs(None, texts(sentences, rows[drawn]), "mined pairs", scratch / "pool")
     print(f"\n{len(anchors):,} of {count:,} distinct sentences look for partners among all of them.")

@@ -2,9 +2,10 @@
 
     python benchmarks/mining_again.py --data-dir FOLDER --output runs/mined_pairs
 
-The first cycle is the run `mined` of benchmarks/mined_pairs.py, in the same output folder; it is made if it is not
-there. Each row is then one cycle whose bi-encoder starts from, and whose pairs are labelled by, that cycle's
-bi-encoder. The cross-encoder starts from the original model, as in a second cycle. Rows differ in their pool alone:
+The first cycle is the run `mined evenly` of benchmarks/mined_pairs.py, in the same output folder; it is made if it is
+not there. Each row is then one cycle whose bi-encoder starts from, and whose pairs are labelled by, that cycle's
+bi-encoder. The cross-encoder starts from the original model, as in a second cycle. Rows differ in their pool alone, and
+all pools are drawn evenly over the scores of the encoder that mined them:
 
     once      the pairs of the first cycle
     again     pairs that are mined with the first cycle's bi-encoder
@@ -31,7 +32,7 @@ from te_trainer.distillation.mining import cosines
 from te_trainer.labelling import embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import merge, random_pairs
-from te_trainer.mining.draw import draw_evenly
+from te_trainer.mining.draw import draw_by_score
 from te_trainer.mining.neighbours import nearest_pairs
 from te_trainer.mining.overlap import near_duplicates
 from te_trainer.models import BiEncoder
@@ -55,7 +56,7 @@ def mine(encoder: BiEncoder, sentences: Dataset, pairs: int, seed: int) -> Itera
         }
         rows = merge(found).rows
         rows = rows[~near_duplicates(sentences, rows)]
-        drawn = draw_evenly(cosines(vectors, rows), rows, pairs, PER_SENTENCE, seed)
+        drawn = draw_by_score(cosines(vectors, rows), rows, pairs, PER_SENTENCE, seed)
     texts = sentences["sentence1"]
     yield from ((texts[one], texts[two]) for one, two in rows[drawn].tolist())
 
@@ -77,8 +78,8 @@ def second_cycle(options: argparse.Namespace, pool: str, seed: int) -> dict[str,
     """The results of a cycle that begins where the first one ended."""
     output = options.output / f"{pool}-{options.pairs}-{seed}"
     if not (output / "results.json").exists():
-        run(options, "mined", seed)
-        first = options.output / f"mined-{options.pairs}-{seed}"
+        run(options, "mined evenly", seed)
+        first = options.output / f"mined-evenly-{options.pairs}-{options.labels}-{seed}"
         file = options.output / f"{pool}-{options.pairs}-{seed}.jsonl"
         if not file.exists():
             write_pool(file, first, pool, options, seed)
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=POOLS)
+    parser.set_defaults(labels="cross-encoder")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     print(table({(pool, seed): second_cycle(options, pool, seed) for pool in options.pools for seed in options.seeds}))
