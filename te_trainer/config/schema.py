@@ -54,7 +54,6 @@ def _entry(entry: Any) -> Any:
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Skew = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[int, Field(ge=1, lt=2**31)]
 # A file, a folder, a repository or the name of a benchmark set.
 Source = Annotated[str, AfterValidator(_source)]
@@ -160,15 +159,12 @@ class MiningConfig:
             common), document (neighbours in the text, with `data.document`) and random. Default: all four.
         candidates: Candidates of each source for a sentence.
         per_sentence: Mined pairs that a sentence may be in.
-        skew: How much oftener high scores are drawn. The shares of 20 bands of the start's score are as their numbers,
-            from 1 for the lowest, to this power; at 0 all scores are drawn equally often.
     """
 
     pairs: PositiveInt | None = None
     sources: list[CandidateSource] = field(default_factory=lambda: list(get_args(CandidateSource)))
     candidates: PositiveInt = 10
     per_sentence: PositiveInt = 5
-    skew: Skew = 1.0
 
 
 @dataclass

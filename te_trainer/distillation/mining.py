@@ -86,7 +86,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
                 plan.config.distillation.combine,
                 [model.weight for model in plan.models.values()],
             )
-            drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed, mining.skew)
+            drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed)
             if not len(drawn):
                 raise InputError(f"data.sentences: no pair can be mined of {len(sentences):,} sentences; give more")
             given = layout.given_pairs if layout.given_pairs.exists() else None

@@ -25,7 +25,7 @@ def mining_description(results: dict[str, Any]) -> str:
     drawn, found = (sum(mining[key].values()) for key in ("pairs", "candidates"))
     return (
         f"{drawn:,} pairs were mined from {mining['sentences']:,} sentences. The start scored {found:,} candidates; "
-        "pairs were drawn over the whole range of its score, as many of each part as `mining.skew` says. "
+        "pairs were drawn over the whole range of its score, more of the high ones. "
         "Near-duplicates were left out."
     )
 

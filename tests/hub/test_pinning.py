@@ -317,7 +317,7 @@ def test_a_push_in_the_middle_of_a_run_changes_nothing(
     assert done.returncode == 0, done.stderr
     expected = weights(still)
     assert all(torch.equal(weights(pushed)[name], weight) for name, weight in expected.items())
-    assert FinishedRun.load(pushed).start("tiny", "bi-encoder") == ("owner/stages", True)
+    assert FinishedRun.load(pushed).start("tiny", "bi-encoder") == ("owner/stages", commit)
 
     # A run that is continued, here with an empty cache, has the commit that it began with.
     (pushed / "results.json").unlink()
