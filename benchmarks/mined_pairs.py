@@ -60,8 +60,8 @@ def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
     return results
 
 
-def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
-    """Average test scores (STS-B, STS13) of the start and of both encoders of each pool, by seed."""
+def table(results: dict[tuple[str, int], dict[str, Any]], start: str = "(start)") -> str:
+    """Average test scores (STS-B, STS13) of the start, called so, and of both encoders of each pool, by seed."""
     pools, seeds = list(dict.fromkeys(pool for pool, _ in results)), sorted({seed for _, seed in results})
     lines = [f"| pool | encoder | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |"]
     lines += ["| --- | --- |" + " ---: |" * (len(seeds) + 1)]
@@ -74,7 +74,7 @@ def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
             encoders = found["start"]["minilm"] if when == "start" else found["cycles"][0]["minilm"]
             values.append(100 * encoders[kind]["test"]["avg"])
         cells = " | ".join(f"{value:.2f}" for value in (*values, np.mean(values)))
-        lines.append(f"| {'(start)' if when == 'start' else pool} | {kind} | {cells} |")
+        lines.append(f"| {start if when == 'start' else pool} | {kind} | {cells} |")
     return "\n".join(lines)
 
 

@@ -2,10 +2,9 @@
 
     python benchmarks/mining_again.py --data-dir FOLDER --output runs/mined_pairs
 
-The first cycle is the run `mined evenly` of benchmarks/mined_pairs.py, in the same output folder; it is made if it is
+The first cycle is the run `mined` of benchmarks/mined_pairs.py, in the same output folder; it is made if it is
 not there. Each row is then one cycle whose bi-encoder starts from, and whose pairs are labelled by, that cycle's
-bi-encoder. The cross-encoder starts from the original model, as in a second cycle. Rows differ in their pool alone, and
-all pools are drawn evenly over the scores of the encoder that mined them:
+bi-encoder. The cross-encoder starts from the original model, as in a second cycle. Rows differ in their pool alone:
 
     once      the pairs of the first cycle
     again     pairs that are mined with the first cycle's bi-encoder
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from mined_pairs import COMMON, run
+from mined_pairs import COMMON, run, table
 
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.distillation.mining import cosines
@@ -78,8 +77,8 @@ def second_cycle(options: argparse.Namespace, pool: str, seed: int) -> dict[str,
     """The results of a cycle that begins where the first one ended."""
     output = options.output / f"{pool}-{options.pairs}-{seed}"
     if not (output / "results.json").exists():
-        run(options, "mined evenly", seed)
-        first = options.output / f"mined-evenly-{options.pairs}-{options.labels}-{seed}"
+        run(options, "mined", seed)
+        first = options.output / f"mined-{options.pairs}-{options.labels}-{seed}"
         file = options.output / f"{pool}-{options.pairs}-{seed}.jsonl"
         if not file.exists():
             write_pool(file, first, pool, options, seed)
@@ -92,23 +91,6 @@ def second_cycle(options: argparse.Namespace, pool: str, seed: int) -> dict[str,
     return results
 
 
-def table(results: dict[tuple[str, int], dict[str, Any]]) -> str:
-    """Average test scores (STS-B, STS13) of the first cycle's bi-encoder and of what each pool makes, by seed."""
-    seeds = sorted({seed for _, seed in results})
-    lines = [f"| pool | encoder | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |"]
-    lines += ["| --- | --- |" + " ---: |" * (len(seeds) + 1)]
-    pools = [pool for pool in POOLS if (pool, seeds[0]) in results]
-    rows = [(pools[0], "start", "bi-encoder")]
-    rows += [(pool, "cycle", kind) for pool in pools for kind in ("cross-encoder", "bi-encoder")]
-    for pool, when, kind in rows:
-        found = [results[pool, seed] for seed in seeds]
-        encoders = [each["start"]["minilm"] if when == "start" else each["cycles"][0]["minilm"] for each in found]
-        values = [100 * each[kind]["test"]["avg"] for each in encoders]
-        cells = " | ".join(f"{value:.2f}" for value in (*values, np.mean(values)))
-        lines.append(f"| {'(first cycle)' if when == 'start' else pool} | {kind} | {cells} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
@@ -119,7 +101,8 @@ def main() -> None:
     parser.set_defaults(labels="cross-encoder")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    print(table({(pool, seed): second_cycle(options, pool, seed) for pool in options.pools for seed in options.seeds}))
+    results = {(pool, seed): second_cycle(options, pool, seed) for pool in options.pools for seed in options.seeds}
+    print(table(results, start="(first cycle)"))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """What a run without gold should keep: many small runs whose gold is hidden, and what each criterion would have kept.
 
     python benchmarks/without_gold.py --data-dir FOLDER --output runs/without_gold
+    python benchmarks/without_gold.py --data-dir FOLDER --output runs/without_gold_confirmed --confirm
 
 FOLDER holds `stsb.tsv`, `sts12.tsv` to `sts15.tsv`, `mrpc.tsv` and `qnli.tsv` (header `split score sentence1
 sentence2`). A run is one cycle from all-MiniLM-L6-v2 (mean or [CLS] pooling, or its first three layers). That model was
 trained on labelled pairs, so nothing here is unsupervised. Beside the cycle's two encoders a run trains a bi-encoder
 that learns the mean of the start's and the cross-encoder's labels, and two controls: bi-encoders that learn the start's
-own labels, and one constant label. Of each, the weights halfway between it and the start are judged too. A run whose
-result is there is not repeated.
+own labels, and one constant label. Of each, the weights halfway between it and the start are judged too. `--confirm`
+makes other runs, to try what the first ones chose. A run whose result is there is not repeated.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def rows_of(folder: Path, task: str, gold: bool) -> list[Row]:
                 if name not in splits or row["split"] == splits[name][gold]:
                     found[row["sentence1"], row["sentence2"]] = float(row["score"])
     rows = [(one, two, score) for (one, two), score in found.items()]
-    if task == "qnli" or task in STS:  # it has one split
-        if task in STS:  # it has several parts, one after another
-            random.Random(0).shuffle(rows)
+    if task in STS:  # it has several parts, one after another
+        random.Random(0).shuffle(rows)
+    if task not in splits and task != "sts":  # it has one split
         return rows[-1000:] if gold else rows[:-1000]
     return rows
 
@@ -184,20 +185,6 @@ def word_overlap(row: Row) -> float:
     return len(one & two) / max(1, len(one | two))
 
 
-def keep_where(
-    holds: Callable[[Entry, Entry, Entry], bool], name: str = "bi-encoder"
-) -> Callable[[dict[str, Entry]], str]:
-    """A criterion: an encoder is kept where something holds of start, cross-encoder and it, else the start.
-
-    It is a KeyError that these runs have no such encoder.
-    """
-
-    def kept(encoders: dict[str, Entry]) -> str:
-        return name if holds(encoders["start"], encoders["cross-encoder"], encoders[name]) else "start"
-
-    return kept
-
-
 def is_better_than_chance(start: Entry, cross: Entry, bi: Entry) -> bool:
     """Whether the cross-encoder puts edits in order more often than chance does."""
     return bool(cross["graded"] > 0.5)
@@ -208,31 +195,39 @@ def has_learnt(start: Entry, cross: Entry, bi: Entry) -> bool:
     return why_not_learnt(cross) is None
 
 
-CRITERIA: dict[str, Callable[[dict[str, Entry]], str]] = {
-    "dev set": keep_where(lambda start, cross, bi: bi["dev"] > start["dev"]),
-    "the start": keep_where(lambda start, cross, bi: False),
-    "the last": keep_where(lambda start, cross, bi: True),
-    "cross-encoder's agreement at least 0.5": keep_where(lambda start, cross, bi: cross["agreement"] >= 0.5),
-    "cross-encoder's agreement at least 0.8": keep_where(lambda start, cross, bi: cross["agreement"] >= 0.8),
-    "cross-encoder's edits better than chance": keep_where(is_better_than_chance),
-    "bi-encoder's edits in order more often": keep_where(lambda start, cross, bi: bi["graded"] > start["graded"]),
-    "bi-encoder's scores spread more": keep_where(lambda start, cross, bi: bi["std"] > start["std"]),
-    "bi-encoder's scores spread less": keep_where(lambda start, cross, bi: bi["std"] < start["std"]),
-    "bi-encoder follows word overlap less": keep_where(lambda start, cross, bi: bi["overlap"] < start["overlap"]),
-    "agreement of both students at least 0.8": keep_where(
-        lambda start, cross, bi: min(cross["agreement"], bi["agreement"]) >= 0.8
+# Where something holds of start, cross-encoder and a student, the student is kept, else the start.
+CRITERIA: dict[str, tuple[str, Callable[[Entry, Entry, Entry], bool]]] = {
+    "dev set": ("bi-encoder", lambda start, cross, bi: bi["dev"] > start["dev"]),
+    "the start": ("bi-encoder", lambda start, cross, bi: False),
+    "the last": ("bi-encoder", lambda start, cross, bi: True),
+    "cross-encoder's agreement at least 0.5": ("bi-encoder", lambda start, cross, bi: cross["agreement"] >= 0.5),
+    "cross-encoder's agreement at least 0.8": ("bi-encoder", lambda start, cross, bi: cross["agreement"] >= 0.8),
+    "cross-encoder's edits better than chance": ("bi-encoder", is_better_than_chance),
+    "bi-encoder's edits in order more often": ("bi-encoder", lambda start, cross, bi: bi["graded"] > start["graded"]),
+    "bi-encoder's scores spread more": ("bi-encoder", lambda start, cross, bi: bi["std"] > start["std"]),
+    "bi-encoder's scores spread less": ("bi-encoder", lambda start, cross, bi: bi["std"] < start["std"]),
+    "bi-encoder follows word overlap less": ("bi-encoder", lambda start, cross, bi: bi["overlap"] < start["overlap"]),
+    "agreement of both students at least 0.8": (
+        "bi-encoder",
+        lambda start, cross, bi: min(cross["agreement"], bi["agreement"]) >= 0.8,
     ),
-    "halfway to the last": keep_where(lambda start, cross, bi: True, "bi-encoder, 50%"),
-    "halfway, edits better than chance": keep_where(is_better_than_chance, "bi-encoder, 50%"),
-    "averaged labels": keep_where(lambda start, cross, bi: True, "averaged labels"),
-    "averaged labels, edits better than chance": keep_where(is_better_than_chance, "averaged labels"),
-    "averaged labels, halfway, edits better than chance": keep_where(is_better_than_chance, "averaged labels, 50%"),
-    "mean of labels": keep_where(lambda start, cross, bi: True, "mean of labels"),
-    "mean of labels where the cross-encoder has learnt": keep_where(has_learnt, "mean of labels"),
-    "halfway to it where the cross-encoder has learnt": keep_where(has_learnt, "mean of labels, 50%"),
-    "own labels": keep_where(lambda start, cross, bi: True, "own labels"),
-    "constant labels": keep_where(lambda start, cross, bi: True, "constant"),
+    "halfway to the last": ("bi-encoder, 50%", lambda start, cross, bi: True),
+    "halfway, edits better than chance": ("bi-encoder, 50%", is_better_than_chance),
+    "averaged labels": ("averaged labels", lambda start, cross, bi: True),
+    "averaged labels, edits better than chance": ("averaged labels", is_better_than_chance),
+    "averaged labels, halfway, edits better than chance": ("averaged labels, 50%", is_better_than_chance),
+    "mean of labels": ("mean of labels", lambda start, cross, bi: True),
+    "mean of labels where the cross-encoder has learnt": ("mean of labels", has_learnt),
+    "halfway to it where the cross-encoder has learnt": ("mean of labels, 50%", has_learnt),
+    "own labels": ("own labels", lambda start, cross, bi: True),
+    "constant labels": ("constant", lambda start, cross, bi: True),
 }
+
+
+def keep(entry: Entry, name: str, holds: Callable[[Entry, Entry, Entry], bool]) -> str:
+    """The encoder of a run that a criterion keeps."""
+    encoders = entry["encoders"]
+    return name if holds(encoders["start"], encoders["cross-encoder"], encoders[name]) else "start"
 
 
 def tables(entries: list[Entry]) -> str:
@@ -248,15 +243,13 @@ def tables(entries: list[Entry]) -> str:
         health = [f"{100 * cross['agreement']:.0f}", f"{cross['spread']:.2f}", f"{100 * cross['graded']:.0f}"]
         lines.append("| " + " | ".join([*map(str, list(entry.values())[:4]), *scores, *health]) + " |")
     lines += ["", "| what is kept | mean gain | worst gain | mean regret | worst regret |", "| --- |" + " ---: |" * 4]
-    for title, criterion in CRITERIA.items():
-        gains, regrets = [], []
-        try:
-            choices = [criterion(entry["encoders"]) for entry in entries]
-        except KeyError:
+    for title, (name, holds) in CRITERIA.items():
+        if not all(name in entry["encoders"] for entry in entries):
             continue
-        for entry, kept in zip(entries, choices, strict=True):
+        gains, regrets = [], []
+        for entry in entries:
             test = {name: scores["test"] for name, scores in entry["encoders"].items()}
-            best = CRITERIA["dev set"](entry["encoders"])
+            kept, best = keep(entry, name, holds), keep(entry, *CRITERIA["dev set"])
             gains.append(test[kept] - test["start"])
             regrets.append(test[best] - test[kept])
         figures = (np.mean(gains), min(gains), np.mean(regrets), max(regrets))

@@ -27,10 +27,10 @@ def estimate_seconds(plan: DistillationPlan, store: RunStore, pairs: Dataset, sc
     """
     seconds = 0.0
     for name in plan.models:
-        work = cycles_work(plan, name) + (1 + plan.cycles * len(plan.kinds)) * FORWARD * scorer.pairs / len(pairs)
-        seconds += (
-            work / FORWARD * len(pairs) * _seconds_per_pair(plan, store, pairs, EncoderKey(0, name, "bi-encoder"))
-        )
+        # the start and each student score the sets with gold scores
+        scored = (1 + plan.cycles * len(plan.kinds)) * scorer.pairs
+        labelled = cycles_work(plan, name) / FORWARD * len(pairs)
+        seconds += (labelled + scored) * _seconds_per_pair(plan, store, pairs, EncoderKey(0, name, "bi-encoder"))
     return seconds
 
 

@@ -1,30 +1,24 @@
-"""Which of the scored candidates become pairs: as many of each score, or more of the higher ones."""
+"""Which of the scored candidates become pairs: some of each score, more of the higher ones."""
 
 from __future__ import annotations
 
 import heapq
-import math
 
 import numpy as np
 
 OUTER = 0.5  # per cent of the scores on each side that do not widen the range of the bands
 BANDS = 20
-SKEW = 1.0  # given pairs have high scores oftener than low ones too; docs/results.md measures 0, 1 and 2
 
 
 def draw_by_score(
-    scores: np.ndarray,
-    rows: np.ndarray,
-    pairs: int,
-    per_sentence: int,
-    seed: int,
-    skew: float = SKEW,
-    bands: int = BANDS,
+    scores: np.ndarray, rows: np.ndarray, pairs: int, per_sentence: int, seed: int, bands: int = BANDS
 ) -> np.ndarray:
-    """Draw pairs so that each score occurs as often as `skew` says, as far as there are candidates.
+    """Draw pairs of each score, more of the higher ones, as far as there are candidates.
 
-    The bands are of equal width and take turns to give one of their candidates, drawn at random; one with a larger
-    share has more turns. A band that has none left gives its turns to the others.
+    The bands are of equal width and take turns to give one of their candidates, drawn at random. A band has as many
+    turns as its number says, from 1 for the lowest: given pairs have high scores oftener than low ones too, and this
+    was better than equal shares and than squared ones (docs/results.md). A band that has none left gives its turns to
+    the others.
 
     Args:
         scores: Scores of the candidates, shape (n,).
@@ -32,7 +26,6 @@ def draw_by_score(
         pairs: How many to draw; fewer where the candidates or `per_sentence` allow no more.
         per_sentence: Pairs that a sentence may be in.
         seed: Draws among the candidates of a band.
-        skew: The shares of the bands are as their numbers, from 1 for the lowest, to this power. At 0, all are equal.
         bands: Number of bands.
 
     Returns:
@@ -44,8 +37,8 @@ def draw_by_score(
     first, second = rows[:, 0].tolist(), rows[:, 1].tolist()
     taken = [0] * (int(rows.max(initial=-1)) + 1)
     drawn: list[int] = []
-    # of each band the logarithm of when its next turn is: the band's n-th is at n divided by its share
-    turns = [(-skew * math.log((number + 1) / bands), number, 1) for number in range(bands)]
+    # the n-th turn of a band is at n divided by its share
+    turns = [(1 / (number + 1), number, 1) for number in range(bands)]
     heapq.heapify(turns)
     while turns and len(drawn) < pairs:
         _, number, turn = heapq.heappop(turns)
@@ -55,8 +48,7 @@ def draw_by_score(
                 taken[one] += 1
                 taken[two] += 1
                 drawn.append(candidate)
-                later = math.log(turn + 1) - skew * math.log((number + 1) / bands)
-                heapq.heappush(turns, (later, number, turn + 1))
+                heapq.heappush(turns, ((turn + 1) / (number + 1), number, turn + 1))
                 break
     return np.array(sorted(drawn), dtype=np.int64)
 

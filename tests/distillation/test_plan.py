@@ -156,6 +156,7 @@ def test_the_length_of_trainings_is_said(plms: dict[str, Path]) -> None:
 def test_steps_are_as_many_as_was_asked_for(plms: dict[str, Path]) -> None:
     plan, _ = make(plms["base"], "--cross_encoder.max_steps", "7")
     assert plan.fit(10, 1) == plan
+    assert not plan.counts_epochs and make(plms["base"])[0].counts_epochs
 
 
 @pytest.mark.parametrize(("hidden", "rate"), [(128, 1e-4), (384, 8e-5), (512, 4.5e-5), (768, 2e-5), (4096, 2e-5)])
