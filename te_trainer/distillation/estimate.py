@@ -34,11 +34,15 @@ def estimate_seconds(plan: DistillationPlan, store: RunStore, pairs: Dataset, sc
     return seconds
 
 
+def spread(pairs: Dataset, count: int) -> Dataset:
+    """So many pairs from all of the pool, whose parts may differ in length."""
+    return pairs.select([number * len(pairs) // count for number in range(count)])
+
+
 def _seconds_per_pair(plan: DistillationPlan, store: RunStore, pairs: Dataset, key: EncoderKey) -> float:
     encoder = load_encoder(plan, store, key)
     timed = min(TIMED if device_type() == "cpu" else TIMED_ON_GPU, len(pairs))
-    # from all of the pool, whose parts may differ in length
-    some = pairs.select([number * len(pairs) // timed for number in range(timed)])
+    some = spread(pairs, timed)
     for sample in (some.select(range(min(WARM_UP, timed))), some):
         with scratch_folder(store.layout.gold_scratch) as scratch:
             began = time.monotonic()

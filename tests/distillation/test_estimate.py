@@ -14,7 +14,7 @@ from datasets import Dataset
 from te_trainer.config.commands import parse
 from te_trainer.data import GoldSet
 from te_trainer.distillation import estimate
-from te_trainer.distillation.estimate import estimate_seconds
+from te_trainer.distillation.estimate import estimate_seconds, spread
 from te_trainer.distillation.plan import make_plan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import RunLayout
@@ -45,3 +45,9 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
     expected = 2 * (2 / timed) * (pairs * passes + scored)
     assert estimate_seconds(plan, store, pool, scorer) == pytest.approx(expected)
     assert not layout.gold_scratch.exists()
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 10])
+def test_pairs_that_are_timed_come_from_all_of_the_pool(count: int) -> None:
+    rows = spread(Dataset.from_dict({"row": range(10)}), count)["row"]
+    assert len(set(rows)) == count and rows[0] == 0 and max(np.diff([*rows, 10])) <= -(-10 // count)
