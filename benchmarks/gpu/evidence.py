@@ -1,14 +1,15 @@
-"""Does the method gain anything? A PLM from raw text alone, SimCSE, self-distillation, and controls beside it.
+"""Does the method gain anything? A PLM that has seen no label, SimCSE, self-distillation, and controls beside it.
 
     make gpu-evidence                                                  # on the machine with the GPU, some nine minutes
     make gpu-evidence MODE=cpu BUDGET=900 PYTHON=.venv/bin/python      # to see it run, tiny, on a CPU
 
-No gold score chooses anything: the last checkpoint and the last cycle count, dev and test are only reported. What tells
-most comes first; a job that no longer fits into BUDGET is named as skipped. OUT/summary.md gets a line a score as soon
-as a job is done. OUT/plm is the pre-trained PLM, the weights in shards, all else in `rest.tar.gz`; unpacked beside the
-shards it is a folder that `--plm` takes, so that a later call pre-trains nothing. CORPUS is a file with a sentence a
-line (default KIT/corpus.txt or KIT/corpus.txt.xz), PRETRAIN_SECONDS how long to pre-train. `machine.py` lists the other
-environment variables.
+No gold score chooses anything: the last checkpoint and the last cycle count, dev and test are only reported. What
+tells most comes first; a job that no longer fits into BUDGET is named as skipped. OUT/summary.md gets a line a score
+as soon as a job is done. The PLM is KIT/distilbert.npz where there is one (`benchmarks/unlabelled_plm.py` packs it),
+else a small BERT that is pre-trained first. OUT/plm is the latter, the weights in shards, all else in `rest.tar.gz`;
+unpacked beside the shards it is a folder that `--plm` takes, so that a later call pre-trains nothing. CORPUS is a
+file with a sentence a line (default KIT/corpus.txt or KIT/corpus.txt.xz), PRETRAIN_SECONDS how long to pre-train.
+`machine.py` lists the other environment variables.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from machine import DATA, KIT, ON_GPU, OUT, ROOT, WORK, prepare_environment, rea
 
 BUDGET = float(os.environ.get("BUDGET", "560"))
 CORPUS = Path(os.environ.get("CORPUS") or next(KIT.glob("corpus.txt*"), KIT / "corpus.txt.xz")).absolute()
+DISTILBERT = KIT / "distilbert.npz"
 PRETRAIN_SECONDS = float(os.environ.get("PRETRAIN_SECONDS", "230" if ON_GPU else "30"))
 # the paper's steps are those of models four and more times as large
 SMALL_MODEL = {
@@ -34,6 +36,7 @@ SMALL_MODEL = {
     "cross_encoder.num_train_epochs": 2,
     "bi_encoder.learning_rate": 1e-4,
 }
+BASE_MODEL = {"cross_encoder.learning_rate": 1e-4}
 # a small model's defaults are larger
 PAPER = {"cross_encoder.learning_rate": 2e-5, "cross_encoder.num_train_epochs": 1}
 
@@ -51,7 +54,12 @@ def main() -> None:
     for name in ("summary.md", "logs.txt"):
         (OUT / name).unlink(missing_ok=True)
     session = Session()
-    if not given:
+    is_packed = not given and DISTILBERT.exists()
+    if is_packed:
+        unpack = [sys.executable, str(ROOT / "benchmarks" / "unlabelled_plm.py"), "--unpack", str(DISTILBERT), str(plm)]
+        if run_logged(unpack, WORK / "plm.log", 120):
+            sys.exit((WORK / "plm.log").read_text(errors="replace"))
+    elif not given:
         options = {"corpus": CORPUS, "output": plm, "seconds": PRETRAIN_SECONDS}
         script, flag = Path("benchmarks/gpu/pretrain.py"), "--compile" if ON_GPU else "--tiny"
         done = session.run("pretrain", script, options, PRETRAIN_SECONDS + 120, flag)
@@ -63,16 +71,24 @@ def main() -> None:
 
     names = sorted(path.stem for path in DATA.glob("*.tsv") if path.stem.startswith(("sts", "sick")))
     sets = {"data.dir": DATA, "data.test": f"[{','.join(names)}]"}
-    sentences = WORK / "sentences.txt"
-    sample_sentences(CORPUS, sentences, 200_000 if ON_GPU else 2_000)
-    simcse = {
-        "config": "recipes/contrastive/simcse_bert_base.yaml",
-        "model": plm,
-        "data.sentences": sentences,
-        "data.dev": "null",
-        "contrastive.per_device_train_batch_size": 256 if ON_GPU else 32,
-        "contrastive.learning_rate": 1e-4,
-    }
+    if is_packed:
+        simcse = {
+            "config": "recipes/contrastive/distilbert_cpu.yaml",
+            "data.sentences": sets["data.test"],
+            "data.max_sentences": "null" if ON_GPU else 64,
+        }
+    else:
+        sentences = WORK / "sentences.txt"
+        sample_sentences(CORPUS, sentences, 200_000 if ON_GPU else 2_000)
+        simcse = {
+            "config": "recipes/contrastive/simcse_bert_base.yaml",
+            "data.sentences": sentences,
+            "data.dev": "null",
+            "contrastive.per_device_train_batch_size": 256 if ON_GPU else 32,
+            "contrastive.learning_rate": 1e-4,
+        }
+    simcse["model"] = plm
+    fitting = BASE_MODEL if is_packed else SMALL_MODEL
     session.run("SimCSE", Path("recipes/contrastive.py"), simcse | sets, 60)
     distillation = {
         "config": "recipes/self_distill/sts/bert_base.yaml",
@@ -84,11 +100,11 @@ def main() -> None:
         **({} if ON_GPU else {"data.max_pairs": 300, "distillation.cycles": 1}),
     }
     for name, seconds, changed in (
-        ("3 cycles", 90, SMALL_MODEL),
-        ("control, bi-encoder alone", 60, SMALL_MODEL | {"distillation.students": "bi-encoder"}),
+        ("3 cycles", 90, fitting),
+        ("control, bi-encoder alone", 60, fitting | {"distillation.students": "bi-encoder"}),
         ("3 cycles, the paper's steps", 90, PAPER),
-        ("3 cycles, seed 2022", 90, SMALL_MODEL | {"seed": 2022}),
-        ("3 cycles, seed 2023", 90, SMALL_MODEL | {"seed": 2023}),
+        ("3 cycles, seed 2022", 90, fitting | {"seed": 2022}),
+        ("3 cycles, seed 2023", 90, fitting | {"seed": 2023}),
     ):
         session.run(name, Path("recipes/trans_encoder.py"), distillation | changed, seconds)
     session.say(f"{time.monotonic() - session.began:.0f} s in all")

@@ -16,6 +16,9 @@ from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import Source, pin_commits
 
 Selector = Literal["dev", "last", "agreement", "health"]
+
+# Pairs of the smallest pool whose students were better than a start that has seen no label: docs/selection.md.
+LEAST_TO_TRUST = 4000
 HELD_OUT = 0.03  # part of the pool, by default
 MOST_MINED = 50_000  # pairs, by default; more than the paper's largest pool
 LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
@@ -78,7 +81,7 @@ class DistillationPlan:
         commits: Commits of the Hub's models and data sets, by name.
         selector: What chooses the cycle whose encoders are kept. With `health`, a student that has not learnt ends the
             cycles.
-        may_keep_start: Whether the start may be kept.
+        may_keep_start: Whether the start may be kept although students have learnt.
         held_out: Part of the pool that no training sees.
         keeps_all_cycles: Whether the encoders of all cycles stay until the run ends; `agreement` chooses when it has
             seen them all.
@@ -135,7 +138,19 @@ class DistillationPlan:
         return min(self.pairs_to_mine(sentences), sentences)
 
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
-        """The plan for a pool of so many pairs: cross-encoders learn from a small one for more epochs."""
+        """The plan for a pool of so many pairs.
+
+        Cross-encoders learn from a small one for more epochs. Without gold, a large one's students are kept where all
+        starts are plain PLMs after step 0.
+        """
+        plan = self._fit_epochs(pairs, processes)
+        steps0 = [model.step0 for model in self.models.values()]
+        have_seen_no_label = all(step0 is not None and not step0.start.layout.modules for step0 in steps0)
+        if self.selector == "health" and self.kinds == KINDS and pairs >= LEAST_TO_TRUST and have_seen_no_label:
+            return replace(plan, may_keep_start=False)
+        return plan
+
+    def _fit_epochs(self, pairs: int, processes: int) -> DistillationPlan:
         if {"num_train_epochs", "max_steps"} & self.config.cross_encoder.training.keys():
             return self
         models = dict(self.models)

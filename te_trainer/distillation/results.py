@@ -33,7 +33,8 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
         `health` holds what is known of each encoder without gold and of its training, also of a student that has not
         learnt; `stopped` says of which, where that ended the cycles. `as_good_as_start` of a kept encoder is what
-        `is_as_good_as_start` says. `mining` says what `describe_mining` does, without examples.
+        `is_as_good_as_start` says, or that the run trusts its students. `mining` says what `describe_mining` does,
+        without examples.
     """
     store, names = selection.store, selection.names
     kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
@@ -46,7 +47,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         record, before = (
             store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey(0, name, "bi-encoder"))
         )
-        good = cycle == 0 or is_as_good_as_start(record, before)
+        good = cycle == 0 or selection.trusts_students or is_as_good_as_start(record, before)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:

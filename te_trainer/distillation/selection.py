@@ -39,7 +39,7 @@ class Selection:
         names: Names of the PLMs.
         kinds: Kinds of encoders that a cycle trains.
         combine: Makes one set of labels of all PLMs'.
-        may_keep_start: Whether the start is a candidate too.
+        may_keep_start: Whether the start is a candidate too; where health chooses and nothing has learnt, it always is.
 
     Attributes:
         learnt: Number of cycles whose encoders of each kind may be kept.
@@ -63,6 +63,11 @@ class Selection:
         self.learnt = dict.fromkeys(kinds, store.cycles)
         self._measures: dict[str, list[dict[str, Any]]] = {}
 
+    @property
+    def trusts_students(self) -> bool:
+        """Whether health chooses, and among the students alone."""
+        return self.how == "health" and not self.may_keep_start
+
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
         """The cycle whose encoder is kept, of equals the earliest; 0 for the start, None where nothing has learnt.
 
@@ -70,7 +75,7 @@ class Selection:
             cycles: Number of cycles that are done. Default: those that have learnt.
         """
         cycles = self.learnt[kind] if cycles is None else cycles
-        with_start = self.may_keep_start and kind == "bi-encoder"
+        with_start = kind == "bi-encoder" and (self.may_keep_start or (self.how == "health" and cycles == 0))
         candidates = range(0 if with_start else 1, cycles + 1)
         if len(candidates) < 2:
             return candidates[0] if candidates else None

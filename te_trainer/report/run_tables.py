@@ -212,15 +212,24 @@ def _verdict(results: dict[str, Any], name: str) -> str:
         else:
             agreement = percent(health[entry["cycle"]][kind].get("start", 0.0))
             enough = "enough" if entry["as_good_as_start"] else "too little"
+            verdict = f"{enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
+            if entry["as_good_as_start"] and health[entry["cycle"]][kind].get("start", 0.0) < TRUSTED_AGREEMENT:
+                verdict = "and which is kept because its start has seen no label and the pool is large enough"
             kept.append(
                 f"the {kind} of cycle {entry['cycle']}, whose scores of a sample of the pool agree with the start's to "
-                f"{agreement}, {enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
+                f"{agreement}, {verdict}"
             )
+    hint = ""
+    if results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and "stopped" not in results:
+        hint = (
+            " Where its start has seen no label and the pool has thousands of pairs, students are likely better: "
+            "distillation.selection agreement keeps them."
+        )
     if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
-        return f"{name}: this run changed nothing: it keeps {' and '.join(kept)}, as it came."
+        return f"{name}: this run changed nothing: it keeps {' and '.join(kept)}, as it came.{hint}"
     return (
         f"{name}: this run keeps {', and '.join(kept)}. Whether that helps on your pairs, nobody knows without gold "
-        "scores: score some of them yourself and compare (te-trainer annotate)."
+        f"scores: score some of them yourself and compare (te-trainer annotate).{hint}"
     )
 
 
@@ -229,10 +238,13 @@ def selection_note(results: dict[str, Any], distillation: DistillationConfig) ->
     reported = any("dev" in results["start"][name]["bi-encoder"] for name in model_names(results))
     if distillation.selection == "dev" or (distillation.selection == "auto" and reported):
         return "Gold scores of the dev set chose checkpoints and cycles."
+    keeps_start = all(results["final"][name]["bi-encoder"]["cycle"] == 0 for name in model_names(results))
     kept = {
         "last": "the last cycle is kept",
         "agreement": "the cycle is kept whose encoders agree best on the pool",
-        "auto": "the bi-encoder of the start is kept, and the cross-encoder that agrees best with it",
+        "auto": "the bi-encoder of the start is kept, and the cross-encoder that agrees best with it"
+        if keeps_start
+        else "the encoders are kept that agree best with the start",
     }[distillation.selection]
     return (
         f"No gold score chose anything in this run, so the distillation was unsupervised: {kept}. "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import save_tiny
 from safetensors.torch import save_file
 from transformers import BertConfig
 
@@ -143,6 +144,24 @@ def test_a_small_pool_is_learnt_for_more_epochs(
             assert model.encoders["cross-encoder"].training["num_train_epochs"] == epochs
         assert model.encoders["cross-encoder"].training.keys() == encoders["cross-encoder"].training.keys()
         assert model.encoders["bi-encoder"] == encoders["bi-encoder"]
+
+
+def test_without_gold_students_of_a_plain_plm_and_a_large_pool_are_kept(plms: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "step0.yaml").write_text("contrastive: {method: simcse}\n", encoding="utf-8")
+    auto, step0 = ["--distillation.selection", "auto"], ["--distillation.step0", str(tmp_path / "step0.yaml")]
+
+    def may_keep_start(pairs: int, *more: str, plm: Path = plms["base"]) -> bool:
+        return make(plm, *auto, *more)[0].fit(pairs, 1).may_keep_start
+
+    assert not may_keep_start(4000, *step0)
+    assert not may_keep_start(4000, *step0, "--cross_encoder.num_train_epochs", "1")
+    assert may_keep_start(3999, *step0)
+    assert may_keep_start(4000)  # who knows what the checkpoint has learnt from
+    assert may_keep_start(4000, *step0, "--data.dev", "dev.tsv")
+    assert may_keep_start(4000, *step0, "--distillation.students", "bi-encoder")
+    BiEncoder.from_pretrained(save_tiny(tmp_path / "plain")).save_pretrained(tmp_path / "trained")
+    assert not may_keep_start(4000, *step0, plm=tmp_path / "plain")
+    assert may_keep_start(4000, *step0, plm=tmp_path / "trained")  # sentence-transformers' layout: it was trained
 
 
 def test_the_length_of_trainings_is_said(plms: dict[str, Path]) -> None:

@@ -1,0 +1,113 @@
+"""What a recipe of the main job gains, beside its controls, over several seeds.
+
+    python benchmarks/controls.py --config recipes/quickstart.yaml --output runs/quickstart_controls
+
+The controls are the same run without cross-encoders (self-distillation of the bi-encoder), and the start that learns
+one constant label for every pair, as long as the run's first bi-encoder learns. Other options are the main job's keys
+(`--data.dir FOLDER`). Scores are those of the last cycle: the dev set's and the test sets' average. A run that is
+finished is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+import yaml
+
+from te_trainer.data import PoolManifest
+from te_trainer.data.gold import load_gold
+from te_trainer.labelling import score_pairs
+from te_trainer.metrics import spearman
+from te_trainer.models import BiEncoder
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+
+
+def run(output: Path, config: Path, keys: list[str], students: str, seed: int) -> Path:
+    """The folder of a run of the main job."""
+    folder = output / f"{students}-{seed}"
+    if not (folder / "results.json").exists():
+        own = {"config": config, "output_dir": folder, "seed": seed, "distillation.students": students}
+        arguments = [str(part) for key, value in own.items() for part in (f"--{key}", value)]
+        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments, *keys], check=True)
+    return folder
+
+
+def scores_of(folder: Path) -> dict[str, list[float]]:
+    """Dev score and average of the test sets of a run's start and of the encoders of its last cycle."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    parts = {"start": results["start"], "last": results["cycles"][-1]}
+    found = {}
+    for part, models in parts.items():
+        encoders = next(entry for name, entry in models.items() if name != "cycle")
+        for kind, scores in encoders.items():
+            found[f"{part} {kind}"] = [scores["dev"], scores["test"]["avg"]]
+    return found
+
+
+def constant(folder: Path) -> list[float]:
+    """The scores of a run's start after it has learnt one label for all pairs of the run's pool."""
+    record = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+    config, (model, *_) = record["config"], record["config"]["models"]
+    file = folder / "constant_label.json"
+    if not file.exists():
+        _, pairs = PoolManifest.load(folder / "pool")
+        transformers.set_seed(config["seed"])
+        lengths = {"max_length": config["bi_encoder"]["max_length"]}
+        encoder = BiEncoder.from_pretrained(model["bi_encoder"], pooling=model["pooling"], **lengths)
+        training = record["resolved"][model["name"]]["bi-encoder"]
+        quiet: dict[str, Any] = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+        with tempfile.TemporaryDirectory() as checkpoints:
+            arguments = BiEncoderTrainingArguments(checkpoints, seed=config["seed"], **training | quiet)
+            labelled = pairs.add_column("label", np.full(len(pairs), 0.5, dtype=np.float32))
+            BiEncoderTrainer(encoder, arguments, labelled, check_labels=False).train()
+        data, scores = config["data"], []
+        for role, names in (("dev", [data["dev"]]), ("test", data["test"])):
+            each = []
+            for name in names:
+                gold = load_gold(name, role, data["columns"], data["dir"])
+                columns = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
+                each.append(spearman(score_pairs(encoder, columns), gold.scores))
+            scores.append(float(np.mean(each)))
+        file.write_text(json.dumps(scores), encoding="utf-8")
+    scores = json.loads(file.read_text(encoding="utf-8"))
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2021, 2022, 2023])
+    options, keys = parser.parse_known_args()
+    rows: dict[str, list[list[float]]] = {}
+    for seed in options.seeds:
+        folders = [run(options.output, options.config, keys, students, seed) for students in ("both", "bi-encoder")]
+        whole, alone = folders
+        scores = scores_of(whole)
+        for title, values in {
+            "start": scores["start bi-encoder"],
+            "cross-encoder": scores["last cross-encoder"],
+            "bi-encoder": scores["last bi-encoder"],
+            "bi-encoder, without cross-encoders": scores_of(alone)["last bi-encoder"],
+            "bi-encoder, constant label": constant(whole),
+        }.items():
+            rows.setdefault(title, []).append(values)
+    print(f"| | {' | '.join(f'seed {seed}' for seed in options.seeds)} | mean |")
+    print("| --- |" + " ---: |" * (len(options.seeds) + 1))
+    for title, pairs in rows.items():
+        cells = [f"{100 * dev:.2f} / {100 * test:.2f}" for dev, test in (*pairs, np.mean(pairs, axis=0))]
+        print(f"| {title} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
