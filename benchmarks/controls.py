@@ -4,8 +4,8 @@
 
 The controls are the same run without cross-encoders (self-distillation of the bi-encoder), and the start that learns
 one constant label for every pair, as long as the run's first bi-encoder learns. Other options are the main job's keys
-(`--data.dir FOLDER`). Scores are those of the last cycle: the dev set's and the test sets' average. A run that is
-finished is not repeated.
+(`--data.dir FOLDER`). Scores are Spearman's correlations x 100 of the last cycle: the dev set's and the test sets'
+average. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def constant(folder: Path) -> list[float]:
     if not file.exists():
         _, pairs = PoolManifest.load(folder / "pool")
         transformers.set_seed(config["seed"])
-        lengths = {"max_length": config["bi_encoder"]["max_length"]}
-        encoder = BiEncoder.from_pretrained(model["bi_encoder"], pooling=model["pooling"], **lengths)
+        max_length = config["bi_encoder"]["max_length"]
+        encoder = BiEncoder.from_pretrained(model["bi_encoder"], pooling=model["pooling"], max_length=max_length)
         training = record["resolved"][model["name"]]["bi-encoder"]
         quiet: dict[str, Any] = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True}
         with tempfile.TemporaryDirectory() as checkpoints:

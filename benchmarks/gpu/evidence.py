@@ -36,7 +36,6 @@ SMALL_MODEL = {
     "cross_encoder.num_train_epochs": 2,
     "bi_encoder.learning_rate": 1e-4,
 }
-BASE_MODEL = {"cross_encoder.learning_rate": 1e-4}
 # a small model's defaults are larger
 PAPER = {"cross_encoder.learning_rate": 2e-5, "cross_encoder.num_train_epochs": 1}
 
@@ -72,12 +71,14 @@ def main() -> None:
     names = sorted(path.stem for path in DATA.glob("*.tsv") if path.stem.startswith(("sts", "sick")))
     sets = {"data.dir": DATA, "data.test": f"[{','.join(names)}]"}
     if is_packed:
+        recipe, fitting = "recipes/self_distill/distilbert_cpu.yaml", {"bi_encoder.num_train_epochs": 10}
         simcse = {
             "config": "recipes/contrastive/distilbert_cpu.yaml",
             "data.sentences": sets["data.test"],
             "data.max_sentences": "null" if ON_GPU else 64,
         }
     else:
+        recipe, fitting = "recipes/self_distill/sts/bert_base.yaml", SMALL_MODEL
         sentences = WORK / "sentences.txt"
         sample_sentences(CORPUS, sentences, 200_000 if ON_GPU else 2_000)
         simcse = {
@@ -88,16 +89,16 @@ def main() -> None:
             "contrastive.learning_rate": 1e-4,
         }
     simcse["model"] = plm
-    fitting = BASE_MODEL if is_packed else SMALL_MODEL
     session.run("SimCSE", Path("recipes/contrastive.py"), simcse | sets, 60)
     distillation = {
-        "config": "recipes/self_distill/sts/bert_base.yaml",
+        "config": recipe,
         "models": f"[{{name: plm, bi_encoder: {WORK / 'SimCSE' / 'bi-encoder'}, cross_encoder: {plm}}}]",
         "data.pool": sets["data.test"],
         "data.dev": "stsb",
         "distillation.selection": "last",
         **sets,
-        **({} if ON_GPU else {"data.max_pairs": 300, "distillation.cycles": 1}),
+        "data.max_pairs": "null" if ON_GPU else 300,
+        "distillation.cycles": 3 if ON_GPU else 1,
     }
     for name, seconds, changed in (
         ("3 cycles", 90, fitting),

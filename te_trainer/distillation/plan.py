@@ -17,9 +17,9 @@ from te_trainer.runs.commits import Source, pin_commits
 
 Selector = Literal["dev", "last", "agreement", "health"]
 
-# Pairs of the smallest pool whose students were better than a start that has seen no label: docs/selection.md.
-LEAST_TO_TRUST = 4000
 HELD_OUT = 0.03  # part of the pool, by default
+# Pairs of the smallest pool whose students were both better than a start that has seen no label: docs/selection.md.
+LEAST_TO_TRUST = 4000
 MOST_MINED = 50_000  # pairs, by default; more than the paper's largest pool
 LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
 TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adamw")  # of a section and of its trainer
