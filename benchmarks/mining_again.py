@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from mined_pairs import COMMON, run, table
+from mined_pairs import COMMON, MINILM, run, table
 
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.distillation.mining import cosines
@@ -83,7 +83,7 @@ def second_cycle(options: argparse.Namespace, pool: str, seed: int) -> dict[str,
         if not file.exists():
             write_pool(file, first, pool, options, seed)
         model = f"{{bi_encoder: {first / 'minilm' / 'bi-encoder'}, cross_encoder: '{ORIGINAL}', name: minilm}}"
-        keys = COMMON | {"data.dir": str(options.data_dir), "seed": str(seed + 100), "output_dir": str(output)}
+        keys = MINILM | COMMON | {"data.dir": str(options.data_dir), "seed": str(seed + 100), "output_dir": str(output)}
         keys |= {"models": f"[{model}]", "data.pool": str(file)}
         arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
         subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments], check=True)
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=POOLS)
-    parser.set_defaults(labels="cross-encoder")
+    parser.set_defaults(labels="cross-encoder", config=None, keys=[])
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     results = {(pool, seed): second_cycle(options, pool, seed) for pool in options.pools for seed in options.seeds}
