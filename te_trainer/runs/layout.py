@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,87 +21,36 @@ class EncoderKey(NamedTuple):
         return EncoderKey(cycle - (kind == "bi-encoder"), name, kind)
 
 
-@dataclass(frozen=True)
 class RunLayout:
     """The paths of an output folder.
 
     A cycle counts from 1; cycle 0 is the start, with the scores of what a PLM starts from and the result of step 0.
     """
 
-    root: Path
-
-    # ------------------------------------------------------------ every command
-
-    @property
-    def manifest(self) -> Path:
-        """`run.yaml`, which makes the folder a run's; it is written first."""
-        return self.root / "run.yaml"
-
-    @property
-    def results(self) -> Path:
-        """`results.json`, which makes the run a finished one; it is written last."""
-        return self.root / "results.json"
-
-    @property
-    def gold_scratch(self) -> Path:
-        """A scratch folder for scores of the sets with gold scores."""
-        return self.root / ".scratch-gold"
-
-    # ------------------------------------------------------------ distil and contrastive
-
-    @property
-    def python_pairs(self) -> Path:
-        """The pairs that a Python program gave, from which the pool is read."""
-        return self.root / "python-pairs.jsonl"
-
-    @property
-    def pool(self) -> Path:
-        """The pairs, what is known of them, and how many the encoders cut."""
-        return self.root / "pool"
-
-    @property
-    def sentences(self) -> Path:
-        """The sentences of contrastive training, what is known of them, and how many the encoder cuts."""
-        return self.root / "sentences"
-
-    # ------------------------------------------------------------ distil
-
-    @property
-    def mining(self) -> Path:
-        """The sentences that pairs are mined from, and what is known of them."""
-        return self.root / "mining"
-
-    @property
-    def given_pairs(self) -> Path:
-        """The pairs of `data.pool`, which mined ones are added to."""
-        return self.mining / "pool"
-
-    @property
-    def mined_record(self) -> Path:
-        """What was mined, for the report; in the pool's folder, because both appear at once."""
-        return self.pool / "mined.json"
-
-    @property
-    def mining_scratch(self) -> Path:
-        """A scratch folder for the sentences' vectors."""
-        return self.root / ".scratch-mining"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.md"
-
-    @property
-    def curves(self) -> Path:
-        return self.root / "curves.png"
-
-    @property
-    def page(self) -> Path:
-        return self.root / "report.html"
-
-    @property
-    def neighbours(self) -> Path:
-        """Which sentences have other neighbours than the start finds, by model."""
-        return self.root / "neighbours.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # of every command
+        self.manifest = root / "run.yaml"  # makes the folder a run's; it is written first
+        self.results = root / "results.json"  # makes the run a finished one; it is written last
+        self.gold_scratch = root / ".scratch-gold"  # for scores of the sets with gold scores
+        # of distil and contrastive
+        self.python_pairs = root / "python-pairs.jsonl"  # that a Python program gave; the pool is read from them
+        self.pool = root / "pool"  # the pairs, what is known of them, and how many the encoders cut
+        self.sentences = root / "sentences"  # the same of contrastive training's sentences
+        # of distil
+        self.mining = root / "mining"  # the sentences that pairs are mined from, and what is known of them
+        self.given_pairs = self.mining / "pool"  # the pairs of `data.pool`, which mined ones are added to
+        self.mined_record = self.pool / "mined.json"  # for the report; both appear at once
+        self.mining_scratch = root / ".scratch-mining"  # for the sentences' vectors
+        self.report = root / "report.md"
+        self.curves = root / "curves.png"
+        self.page = root / "report.html"
+        self.neighbours = root / "neighbours.json"  # which sentences have other ones than the start finds, by PLM
+        # of contrastive
+        self.contrastive_encoder = root / "bi-encoder"
+        # of evaluate
+        self.markdown_table = root / "table.md"
+        self.latex_table = root / "table.tex"
 
     def model(self, cycle: int, name: str) -> Path:
         """What a PLM's encoders did and became in a cycle."""
@@ -132,26 +80,9 @@ class RunLayout:
         """The labels of the last cycle's bi-encoder, which teaches none."""
         return self.root / "agreement" / name / "bi-encoder-labels"
 
-    # ------------------------------------------------------------ contrastive
-
-    @property
-    def contrastive_encoder(self) -> Path:
-        """The bi-encoder that contrastive training makes."""
-        return self.root / "bi-encoder"
-
     def contrastive_scores(self, part: str) -> Path:
-        """Scores of the encoder before ("start") or after ("final") the training."""
+        """Scores of contrastive training's encoder before ("start") or after ("final") it."""
         return self.root / "scores" / f"{part}.json"
-
-    # ------------------------------------------------------------ evaluate
-
-    @property
-    def markdown_table(self) -> Path:
-        return self.root / "table.md"
-
-    @property
-    def latex_table(self) -> Path:
-        return self.root / "table.tex"
 
     def model_predictions(self, name: str) -> Path:
         """A model's predictions, a Parquet file a set."""
