@@ -14,8 +14,7 @@ The file, filled in, is a set with gold scores: `data.dev` of a run, or a task o
 
 import sys
 
-from te_trainer.commands.annotate import main
-from te_trainer.runs.exit_status import run_command
+from te_trainer.cli import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_job("annotate"))

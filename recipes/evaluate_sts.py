@@ -15,8 +15,7 @@ interruption, continues.
 
 import sys
 
-from te_trainer.commands.evaluate import main
-from te_trainer.runs.exit_status import run_command
+from te_trainer.cli import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_job("evaluate"))

@@ -14,8 +14,7 @@ It can be repeated: what the Hub has already is not sent again.
 
 import sys
 
-from te_trainer.commands.push import main
-from te_trainer.runs.exit_status import run_command
+from te_trainer.cli import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_job("push"))

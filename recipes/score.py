@@ -10,13 +10,13 @@
     accelerate launch recipes/score.py --model MODEL --data.pairs pairs.csv --output scores.tsv
     accelerate launch recipes/score.py --model MODEL --data.sentences sentences.txt --top_k 5 --output nearest.tsv
 
-Whether the model is a bi-encoder or a cross-encoder is found out from its checkpoint. `--help` lists all keys.
+The checkpoint says whether the model is a bi-encoder or a cross-encoder; of a finished run's folder the fitting encoder
+is taken. `--help` lists all keys.
 """
 
 import sys
 
-from te_trainer.commands.score import main
-from te_trainer.runs.exit_status import run_command
+from te_trainer.cli import run_job
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, again="begins from the start"))
+    sys.exit(run_job("score"))

@@ -5,19 +5,33 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from te_trainer.config.commands import (
+    parse,
+    parse_annotate,
+    parse_contrastive,
+    parse_evaluation,
+    parse_push,
+    parse_score,
+)
 from te_trainer.config.parsing import nearest
 from te_trainer.errors import InputError
 from te_trainer.runs.exit_status import run_command
 
-JOBS = {
-    "distil": "from unlabelled sentence pairs to a bi-encoder and a cross-encoder",
-    "contrastive": "from a plain PLM and sentences to a bi-encoder (SimCSE, Mirror-BERT)",
-    "score": "scores of a file of pairs, or the nearest sentences of a file's sentences",
-    "evaluate": "scores of finished models on pairs with gold scores",
-    "annotate": "pairs of a finished run's pool to score by hand, which tell most about start and result",
-    "push": "publish a finished run on the Hugging Face Hub",
+# What reads the keys of each job, and what the job does.
+JOBS: dict[str, tuple[Callable[[Sequence[str] | None], Any], str]] = {
+    "distil": (parse, "from unlabelled sentence pairs to a bi-encoder and a cross-encoder"),
+    "contrastive": (parse_contrastive, "from a plain PLM and sentences to a bi-encoder (SimCSE, Mirror-BERT)"),
+    "score": (parse_score, "scores of a file of pairs, or the nearest sentences of a file's sentences"),
+    "evaluate": (parse_evaluation, "scores of finished models on pairs with gold scores"),
+    "annotate": (
+        parse_annotate,
+        "pairs of a finished run's pool to score by hand, which tell most about start and result",
+    ),
+    "push": (parse_push, "publish a finished run on the Hugging Face Hub"),
 }
 
 USAGE = """usage: te-trainer COMMAND [--config FILE.yaml] [--section.key value ...]
@@ -28,11 +42,11 @@ USAGE = """usage: te-trainer COMMAND [--config FILE.yaml] [--section.key value .
 
 `te-trainer COMMAND --help` lists the keys of a command. `accelerate launch -m te_trainer COMMAND` runs it in several
 processes.
-""".format(jobs="\n".join(f"  {name:<14} {text}" for name, text in JOBS.items()))
+""".format(jobs="\n".join(f"  {name:<14} {text}" for name, (_, text) in JOBS.items()))
 
 
 def main() -> int:
-    """Run one command; the exit statuses are those of `run_command`."""
+    """Run the command of the command line; the exit statuses are those of `run_command`."""
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in {"-h", "--help"}:
         print(USAGE, end="")
@@ -41,8 +55,18 @@ def main() -> int:
         return run_command(lambda: recipes(command, *arguments))
     # A job reads its keys from sys.argv, as the script of the same name does.
     sys.argv = [f"te-trainer {command}", *arguments]
-    job = importlib.import_module(f"te_trainer.commands.{command}").main
-    return run_command(job, again="begins from the start" if command == "score" else "continues")
+    return run_job(command)
+
+
+def run_job(job: str) -> int:
+    """Do a job with the keys of the command line; the exit statuses are those of `run_command`."""
+    return run_command(lambda: start(job), again="begins from the start" if job == "score" else "continues")
+
+
+def start(job: str, argv: Sequence[str] | None = None) -> None:
+    """Read the keys of a job, and do it; torch is imported behind the keys, so that a wrong one is refused at once."""
+    config = JOBS[job][0](argv)
+    importlib.import_module(f"te_trainer.commands.{job}").main(config)
 
 
 def recipes(*arguments: str) -> None:

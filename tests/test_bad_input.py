@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import shutil
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from conftest import ROOT, SAMPLE, process_environment, run_recipe, save_tiny, tiny_arguments
+from conftest import SAMPLE, process_environment, run_recipe, save_tiny, tiny_arguments
 from forked import Forked, run_forked
 
+from te_trainer.cli import run_job
 from te_trainer.files.atomic import PARTIAL
-from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.folder import LOCK
 
 SHORT = ["--distillation.cycles", "1", "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32"]
@@ -36,15 +35,6 @@ class Outcome(NamedTuple):
 
 
 Run = Callable[..., Outcome]
-
-
-def recipe_main() -> Callable[[], None]:
-    spec = importlib.util.spec_from_file_location("trans_encoder", ROOT / "recipes" / "trans_encoder.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    main: Callable[[], None] = module.main
-    return main
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +57,7 @@ def run(
     def start(*more: str | Path, output: Path = tmp_path / "runs" / "new") -> Outcome:
         monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *tiny_arguments(tiny, output, *short, *map(str, more))])
         capfd.readouterr()
-        status = run_command(recipe_main())
+        status = run_job("distil")
         return Outcome(status, *capfd.readouterr())
 
     return start
@@ -166,7 +156,6 @@ def on_small_disks(folder: str) -> None:
     place = Path(folder)
     model = save_tiny(place / "tiny")
     sys.argv = ["trans_encoder.py"]
-    main = recipe_main()
 
     def disk(name: str, size: int) -> Path:
         path = place / name
@@ -179,7 +168,7 @@ def on_small_disks(folder: str) -> None:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                status = run_command(main)
+                status = run_job("distil")
             except Exception:
                 traceback.print_exc()
                 status = 1
@@ -300,7 +289,7 @@ def finished_run(tiny: Path, short: list[str], tmp_path_factory: pytest.TempPath
     output = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["trans_encoder.py", *tiny_arguments(tiny, output, *short)])
-        assert run_command(recipe_main()) == 0
+        assert run_job("distil") == 0
     return output
 
 

@@ -111,7 +111,8 @@ from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.config.commands import parse
 
 arguments = sys.argv[2:]
-from te_trainer.commands.distil import distil, make_plan
+from te_trainer.commands.distil import distil
+from te_trainer.distillation.plan import make_plan
 told, hashed = [], [0]
 trainer, make = training.TRAINERS["bi-encoder"]
 

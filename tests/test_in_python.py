@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import te_trainer
-from te_trainer.commands.distil import main
+from te_trainer.cli import start
 from te_trainer.errors import InputError
 
 COUNT = 96
@@ -64,7 +64,7 @@ def command(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("command")
     pool = folder / "pool.tsv"
     pool.write_text("\n".join(["sentence1\tsentence2", *map("\t".join, pairs)]) + "\n", encoding="utf-8")
-    main(tiny_arguments(tiny, folder / "run", pool=[str(pool)]))
+    start("distil", tiny_arguments(tiny, folder / "run", pool=[str(pool)]))
     return folder / "run"
 
 

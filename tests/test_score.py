@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 import shutil
@@ -29,6 +28,7 @@ from torch import nn
 from transformers import set_seed
 
 from te_trainer import search
+from te_trainer.cli import run_job
 from te_trainer.config.commands import parse_score
 from te_trainer.data import outputs
 from te_trainer.errors import InputError
@@ -36,7 +36,6 @@ from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, check_encoder, load_encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.model_names import locate
-from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "score.py"
 
@@ -98,15 +97,11 @@ def sentences_file(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """The recipe in this process, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("score", RECIPE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def start(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["score.py", *map(str, arguments), "--precision", "float32"])
         capfd.readouterr()
-        return run_command(module.main), *capfd.readouterr()
+        return run_job("score"), *capfd.readouterr()
 
     return start
 

@@ -1,40 +1,32 @@
-"""Choose pairs of a finished run's pool to score by hand: those that tell most about its start against its result.
-
-    python recipes/annotate.py runs/tickets --output labels.tsv
-
-The file, filled in, is a set with gold scores: `data.dev` of a run, or a task of `recipes/evaluate_sts.py`.
-"""
+"""Choose pairs of a finished run's pool to score by hand: those that tell most about its start against its result."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from te_trainer.config.commands import parse_annotate
+import numpy as np
+
+from te_trainer.config.parsing import nearest
+from te_trainer.config.schema import AnnotateConfig
+from te_trainer.data import PoolManifest
+from te_trainer.errors import InputError
+from te_trainer.evaluation.annotation import (
+    MOST_SCORED,
+    annotation_file,
+    compared_encoder,
+    start_for_comparison,
+    telling_rows,
+)
+from te_trainer.files.atomic import write_text
+from te_trainer.labelling import score_pairs
+from te_trainer.models import load_encoder
+from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.finished import FinishedRun
+from te_trainer.runs.quiet import quiet_libraries
+from te_trainer.runs.saved import read_labels
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config = parse_annotate(argv)
-    import numpy as np
-
-    from te_trainer.config.parsing import nearest
-    from te_trainer.data import PoolManifest
-    from te_trainer.errors import InputError
-    from te_trainer.evaluation.annotation import (
-        MOST_SCORED,
-        annotation_file,
-        compared_encoder,
-        start_for_comparison,
-        telling_rows,
-    )
-    from te_trainer.files.atomic import write_text
-    from te_trainer.labelling import score_pairs
-    from te_trainer.models.encoder import load_encoder
-    from te_trainer.models.precision import resolve_precision
-    from te_trainer.runs.finished import FinishedRun
-    from te_trainer.runs.quiet import quiet_libraries
-    from te_trainer.runs.saved import read_labels
-
+def main(config: AnnotateConfig) -> None:
     quiet_libraries()
     run = FinishedRun.load(Path(config.run))
     name = config.model or run.names[0]

@@ -1,55 +1,38 @@
-"""From a plain PLM and sentences to a bi-encoder, by contrastive training (SimCSE, Mirror-BERT): the paper's step 0.
-
-    accelerate launch recipes/contrastive.py --config recipes/contrastive/simcse_bert_base.yaml
-
-Every key of the YAML file can be overridden as `--section.key value`; `--help` and `--help-all` list them. The same
-command, run again after an interruption, continues.
-"""
+"""From a plain PLM and sentences to a bi-encoder, by contrastive training (SimCSE, Mirror-BERT): the paper's step 0."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from te_trainer.config.commands import parse_contrastive
 from te_trainer.config.schema import ContrastiveConfig
+from te_trainer.contrastive.plan import ContrastivePlan, make_plan
+from te_trainer.contrastive.preparation import check_run, prepare_sentences
+from te_trainer.contrastive.stage import contrastive_training, count_contrastive_truncation, score_once
+from te_trainer.data import SentenceManifest
+from te_trainer.distributed import process_state
+from te_trainer.files.atomic import write_text
+from te_trainer.files.records import read_json
+from te_trainer.metrics import spearman
+from te_trainer.models.precision import resolve_precision
+from te_trainer.report import print_contrastive_results
+from te_trainer.runs.checks import describe_gold, load_gold_sets
+from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.folder import run_in_output_dir
-
-if TYPE_CHECKING:
-    from te_trainer.contrastive.plan import ContrastivePlan
-    from te_trainer.runs.layout import RunLayout
-    from te_trainer.runs.manifest import RunManifest
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    run_in_output_dir(parse_contrastive(argv), train_contrastively, make_plan)
+from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.manifest import RunManifest
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.saved import check_encoder_files
+from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.training import training_seed
+from te_trainer.runs.truncation import describe_contrastive_truncation, read_truncations
 
 
-def make_plan(config: ContrastiveConfig, processes: int) -> ContrastivePlan:
-    """What the configuration means."""
-    from te_trainer.contrastive import plan
-
-    return plan.make_plan(config, processes)
+def main(config: ContrastiveConfig) -> None:
+    run_in_output_dir(config, train_contrastively, make_plan)
 
 
 def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
-    from te_trainer.contrastive.preparation import check_run, prepare_sentences
-    from te_trainer.contrastive.stage import contrastive_training, count_contrastive_truncation, score_once
-    from te_trainer.data import SentenceManifest
-    from te_trainer.distributed import process_state
-    from te_trainer.files.atomic import write_text
-    from te_trainer.files.records import read_json
-    from te_trainer.metrics import spearman
-    from te_trainer.models.precision import resolve_precision
-    from te_trainer.report import print_contrastive_results
-    from te_trainer.runs.checks import describe_gold, load_gold_sets
-    from te_trainer.runs.progress import RunProgress
-    from te_trainer.runs.saved import check_encoder_files
-    from te_trainer.runs.scoring import Scorer
-    from te_trainer.runs.training import training_seed
-    from te_trainer.runs.truncation import describe_contrastive_truncation, read_truncations
-
     config, layout = manifest.config, manifest.layout
     state = process_state()
     encoder = layout.contrastive_encoder
@@ -116,9 +99,6 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
 
 def collect(layout: RunLayout, training: dict[str, Any], precision: str) -> dict[str, Any]:
     """What `results.json` holds; scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`."""
-    from te_trainer.files.records import read_json
-    from te_trainer.runs.environment import describe_environment
-
     then = "the same command scores the encoder again"
     start, final = (
         read_json(layout.contrastive_scores(part), "scores", "seconds", then=then) for part in ("start", "final")

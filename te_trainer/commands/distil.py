@@ -1,31 +1,46 @@
-"""From unlabelled pairs or sentences to a bi-encoder and a cross-encoder (Trans-Encoder, Liu et al., ICLR 2022).
-
-    accelerate launch recipes/trans_encoder.py --config recipes/quickstart.yaml --output_dir runs/quickstart
-
-Every key of the YAML file can be overridden as `--section.key value`; `--help` and `--help-all` list them. The same
-command, run again after an interruption, continues.
-"""
+"""From unlabelled pairs or sentences to a bi-encoder and a cross-encoder (Trans-Encoder, Liu et al., ICLR 2022)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from te_trainer.config.commands import parse
 from te_trainer.config.schema import RunConfig
+from te_trainer.data import PoolManifest, SentenceManifest
+from te_trainer.distillation.cycle import distil as run_cycles
+from te_trainer.distillation.estimate import estimate_seconds
+from te_trainer.distillation.memory import describe_memory
+from te_trainer.distillation.mining import mine_pool
+from te_trainer.distillation.plan import DistillationPlan, make_plan
+from te_trainer.distillation.preparation import check_models, prepare_texts
+from te_trainer.distillation.results import collect_results, count_gold_in_pool
+from te_trainer.distillation.stages import DistillationStages
+from te_trainer.distillation.starts import train_starts
+from te_trainer.distillation.trainings import Trainings
+from te_trainer.distillation.truncation import count_run_truncation
+from te_trainer.distillation.work import expected_pairs, total_work
+from te_trainer.distributed import process_state, restart_process, was_restarted
+from te_trainer.files.atomic import write_text
+from te_trainer.files.records import read_json
+from te_trainer.hub import check_hub, publish
+from te_trainer.metrics import TASK_METRICS
+from te_trainer.report import print_results, write_page, write_report
+from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
+from te_trainer.runs.finished import refuse_missing_encoders
 from te_trainer.runs.folder import run_in_output_dir
+from te_trainer.runs.layout import EncoderKey
+from te_trainer.runs.manifest import RunManifest
+from te_trainer.runs.progress import RunProgress, format_duration
+from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.store import RunStore
+from te_trainer.runs.truncation import describe_run_truncation, read_truncations
 
-if TYPE_CHECKING:
-    from te_trainer.distillation.plan import DistillationPlan
-    from te_trainer.runs.manifest import RunManifest
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    run(parse(argv), distil)
+def main(config: RunConfig) -> None:
+    run(config, distil)
 
 
 def run(config: RunConfig, work: Callable[[RunManifest[RunConfig]], None]) -> None:
@@ -33,46 +48,11 @@ def run(config: RunConfig, work: Callable[[RunManifest[RunConfig]], None]) -> No
     is_main_process = run_in_output_dir(config, work, make_plan)
     # The process group has ended, because an upload may take longer than the ranks wait for one another.
     if is_main_process and config.hub.repo_id is not None:
-        from te_trainer.hub import publish
-
         for address in publish(Path(config.output_dir), config.hub):
             print(f"Published: {address}")
 
 
-def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
-    """What the configuration means."""
-    from te_trainer.distillation import plan
-
-    return plan.make_plan(config, processes)
-
-
 def distil(manifest: RunManifest[RunConfig]) -> None:
-    from te_trainer.data import PoolManifest, SentenceManifest
-    from te_trainer.distillation.cycle import distil as run_cycles
-    from te_trainer.distillation.estimate import estimate_seconds
-    from te_trainer.distillation.memory import describe_memory
-    from te_trainer.distillation.mining import mine_pool
-    from te_trainer.distillation.preparation import check_models, prepare_texts
-    from te_trainer.distillation.results import collect_results, count_gold_in_pool
-    from te_trainer.distillation.stages import DistillationStages
-    from te_trainer.distillation.starts import train_starts
-    from te_trainer.distillation.trainings import Trainings
-    from te_trainer.distillation.truncation import count_run_truncation
-    from te_trainer.distillation.work import expected_pairs, total_work
-    from te_trainer.distributed import process_state, restart_process, was_restarted
-    from te_trainer.files.atomic import write_text
-    from te_trainer.files.records import read_json
-    from te_trainer.hub import check_hub
-    from te_trainer.metrics import TASK_METRICS
-    from te_trainer.report import print_results, write_page, write_report
-    from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
-    from te_trainer.runs.finished import refuse_missing_encoders
-    from te_trainer.runs.layout import EncoderKey
-    from te_trainer.runs.progress import RunProgress, format_duration
-    from te_trainer.runs.scoring import Scorer
-    from te_trainer.runs.store import RunStore
-    from te_trainer.runs.truncation import describe_run_truncation, read_truncations
-
     config, root, layout = manifest.config, manifest.root, manifest.layout
     state = process_state()
     metric = TASK_METRICS[config.distillation.task][0]

@@ -1,39 +1,27 @@
-"""Scores of bi-encoders, cross-encoders and ensembles on pairs with gold scores, as the paper's tables have them.
-
-    accelerate launch recipes/evaluate_sts.py --models '[runs/sts/bert/bi-encoder, runs/sts/bert/cross-encoder]'
-
-Every key can stand in a YAML file, too (`--config`); `--help` and `--help-all` list them. The same command, run again
-after an interruption, continues.
-"""
+"""Scores of bi-encoders, cross-encoders and ensembles on pairs with gold scores, as the paper's tables have them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from te_trainer.config.commands import parse_evaluation
 from te_trainer.config.schema import EvaluationConfig
+from te_trainer.distributed import process_state
+from te_trainer.evaluation.models import resolve_models
+from te_trainer.evaluation.paper_tables import show_tables, write_tables
+from te_trainer.evaluation.predictions import begin_or_continue, count_truncations, predict_all
+from te_trainer.evaluation.results import collect
+from te_trainer.evaluation.sets import load_sets
+from te_trainer.files.atomic import write_text
 from te_trainer.runs.folder import run_in_output_dir
+from te_trainer.runs.manifest import RunManifest
+from te_trainer.runs.progress import RunProgress
 
-if TYPE_CHECKING:
-    from te_trainer.runs.manifest import RunManifest
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    run_in_output_dir(parse_evaluation(argv), evaluate)
+def main(config: EvaluationConfig) -> None:
+    run_in_output_dir(config, evaluate)
 
 
 def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
-    from te_trainer.distributed import process_state
-    from te_trainer.evaluation.models import resolve_models
-    from te_trainer.evaluation.paper_tables import show_tables, write_tables
-    from te_trainer.evaluation.predictions import begin_or_continue, count_truncations, predict_all
-    from te_trainer.evaluation.results import collect
-    from te_trainer.evaluation.sets import load_sets
-    from te_trainer.files.atomic import write_text
-    from te_trainer.runs.progress import RunProgress
-
     ################
     # Models, sets with gold scores
     ################

@@ -6,18 +6,19 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset
 
 from te_trainer.commands import distil as command
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import KINDS, Kind, RunConfig
+from te_trainer.data.given import as_sources, write_given
+from te_trainer.distributed import process_state
 from te_trainer.errors import InputError
+from te_trainer.files.records import read_json
 from te_trainer.runs.layout import RunLayout
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from te_trainer.runs.manifest import RunManifest
+from te_trainer.runs.manifest import RunManifest
 
 # Keys that the arguments of `distil` stand for.
 ARGUMENTS = {"models": "model", "output_dir": "output_dir", "data.pool": "pairs"}
@@ -99,10 +100,6 @@ def distil(
         InputError: A key, a model or a source cannot be used, or the folder holds a run of other pairs or keys.
         DivergedError: A loss is NaN or infinite.
     """
-    from te_trainer.data.given import as_sources, write_given
-    from te_trainer.distributed import process_state
-    from te_trainer.files.records import read_json
-
     layout = RunLayout(Path(output_dir))
     sources, given = as_sources(pairs)
     pool = [str(layout.python_pairs)] if len(given) else sources

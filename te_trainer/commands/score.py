@@ -1,11 +1,4 @@
-"""Scores of a file of pairs, or the nearest sentences of each sentence of a file, with a trained encoder.
-
-    accelerate launch recipes/score.py --model MODEL --data.pairs pairs.csv --output scores.csv
-    accelerate launch recipes/score.py --model MODEL --data.sentences sentences.txt --top_k 5 --output nearest.tsv
-
-The checkpoint says whether the model is a bi-encoder or a cross-encoder; of a finished run's folder the fitting encoder
-is taken. `--help` lists all keys.
-"""
+"""Scores of a file of pairs, or the nearest sentences of each sentence of a file, with a trained encoder."""
 
 from __future__ import annotations
 
@@ -13,39 +6,39 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from te_trainer.config.commands import parse_score
+import numpy as np
+from datasets import Dataset
+
+from te_trainer.config.commands import check_output
+from te_trainer.config.revision import is_folder
 from te_trainer.config.schema import ScoreConfig
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from te_trainer.metrics.calibration import PlattScaling
-    from te_trainer.models import Encoder
-    from te_trainer.runs.chosen_encoder import Use
-    from te_trainer.runs.progress import RunProgress
+from te_trainer.data import SentenceManifest, build_sentences, load_gold, rows_with_both, write_rows
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.data.other_columns import OtherColumns
+from te_trainer.data.outputs import PREDICTION, PROBABILITY, neighbour_blocks, prediction_blocks, write_table
+from te_trainer.distributed import process_state, shutdown_process_group
+from te_trainer.errors import InputError
+from te_trainer.files.atomic import PARTIAL
+from te_trainer.files.disk_errors import disk_errors_as_input_error
+from te_trainer.labelling import embed_sentences, score_pairs
+from te_trainer.metrics.calibration import PlattScaling, describe_calibration, fit_platt
+from te_trainer.models import Encoder, check_encoder, describe_encoder, load_encoder
+from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.chosen_encoder import Use, choose_encoder
+from te_trainer.runs.commits import pin_commits
+from te_trainer.runs.folder import lock_output_file, scratch_folder
+from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.quiet import quiet_libraries
+from te_trainer.runs.truncation import count_truncation, describe_truncation
+from te_trainer.search import nearest, write_neighbour_pairs
 
 Blocks = Iterator[dict[str, Any]]  # of the output's columns
 
 
-def main() -> None:
-    ################
-    # Configuration; heavy imports follow it, so that --help and a wrong key answer at once
-    ################
-    config = parse_score()
-    from te_trainer.config.commands import check_output
-    from te_trainer.data.outputs import write_table
-    from te_trainer.distributed import process_state, shutdown_process_group
-    from te_trainer.errors import InputError
-    from te_trainer.files.atomic import PARTIAL
-    from te_trainer.files.disk_errors import disk_errors_as_input_error
-    from te_trainer.models import check_encoder
-    from te_trainer.runs.commits import pin_commits
-    from te_trainer.runs.folder import lock_output_file, scratch_folder
-    from te_trainer.runs.progress import RunProgress
-    from te_trainer.runs.quiet import quiet_libraries
-
+def main(config: ScoreConfig) -> None:
     quiet_libraries()
     state = process_state(config.ddp_timeout)
 
@@ -96,10 +89,6 @@ def main() -> None:
 
 def take_encoders(config: ScoreConfig) -> tuple[ScoreConfig, list[str]]:
     """Put encoders of runs where the configuration names the runs' folders; give a line that says why for each."""
-    from te_trainer.config.revision import is_folder
-    from te_trainer.runs.chosen_encoder import choose_encoder
-    from te_trainer.runs.layout import RunLayout
-
     chosen: dict[str, Any] = {}
     lines = []
     uses: dict[str, Use] = {"model": "sentences" if config.data.pairs is None else "pairs", "rerank": "rerank"}
@@ -114,16 +103,6 @@ def take_encoders(config: ScoreConfig) -> tuple[ScoreConfig, list[str]]:
 
 def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     """Score every pair of a source."""
-    import numpy as np
-    from datasets import Dataset
-
-    from te_trainer.data import rows_with_both, write_rows
-    from te_trainer.data.arrow_io import SENTENCE_COLUMNS
-    from te_trainer.data.other_columns import OtherColumns
-    from te_trainer.data.outputs import PREDICTION, PROBABILITY, prediction_blocks
-    from te_trainer.distributed import process_state
-    from te_trainer.labelling import score_pairs
-
     file, data = scratch / "pairs.arrow", config.data
     assert data.pairs is not None
     taken = [*SENTENCE_COLUMNS, PREDICTION, *([PROBABILITY] if config.probabilities else [])]
@@ -155,12 +134,6 @@ def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
 
 def calibrate(config: ScoreConfig, source: str, encoder: Encoder, scratch: Path, progress: RunProgress) -> PlattScaling:
     """Fit probabilities to the encoder's scores of pairs whose answer is known; say how far they can be trusted."""
-    from te_trainer.data import load_gold
-    from te_trainer.errors import InputError
-    from te_trainer.labelling import score_pairs
-    from te_trainer.metrics.calibration import describe_calibration, fit_platt
-    from te_trainer.runs.folder import scratch_folder
-
     data = config.data
     gold = load_gold(source, "test", dict(data.columns), data.dir, key="probabilities")
     for note in gold.notes:
@@ -191,15 +164,6 @@ def calibrate(config: ScoreConfig, source: str, encoder: Encoder, scratch: Path,
 
 def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     """Find the nearest sentences of each sentence, or of each query."""
-    import numpy as np
-
-    from te_trainer.data import SentenceManifest, build_sentences
-    from te_trainer.data.outputs import neighbour_blocks
-    from te_trainer.distributed import process_state
-    from te_trainer.errors import InputError
-    from te_trainer.labelling import embed_sentences, score_pairs
-    from te_trainer.search import nearest, write_neighbour_pairs
-
     ################
     # Sentences and queries
     ################
@@ -252,9 +216,6 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
 
 def load(config: ScoreConfig, key: str, texts: dict[str, Dataset], progress: RunProgress) -> Any:
     """Load the encoder that a key names; say what it is, and how many of the texts are longer than it reads."""
-    from te_trainer.models import describe_encoder, load_encoder
-    from te_trainer.runs.truncation import count_truncation, describe_truncation
-
     name = getattr(config, key)
     how: dict[str, Any] = {"pooling": config.pooling, "max_length": config.max_length, "prompt": config.prompt}
     encoder = load_encoder(name, **(how if key == "model" else {}))
@@ -271,8 +232,6 @@ def load(config: ScoreConfig, key: str, texts: dict[str, Dataset], progress: Run
 @contextlib.contextmanager
 def stage(title: str, config: ScoreConfig, progress: RunProgress) -> Iterator[dict[str, Any]]:
     """Show a stage's progress; give the arguments that all functions of labelling take."""
-    from te_trainer.models.precision import resolve_precision
-
     progress.begin(title, 1)
     precision = resolve_precision(config.precision)
     yield {"precision": precision, "batch_tokens": config.batch_tokens, "progress": progress.advance}

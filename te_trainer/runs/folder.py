@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -22,10 +22,11 @@ from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunCon
 from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL, remove
+from te_trainer.files.disk_errors import disk_errors_as_input_error
+from te_trainer.runs.commits import pin_begun
 from te_trainer.runs.layout import RunLayout
-
-if TYPE_CHECKING:
-    from te_trainer.runs.manifest import RunManifest
+from te_trainer.runs.manifest import RunManifest
+from te_trainer.runs.quiet import quiet_libraries
 
 Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
 
@@ -38,12 +39,6 @@ def run_in_output_dir(
     make_plan: Callable[[Config, int], Any] | None = None,
 ) -> bool:
     """Let all ranks work in a configuration's output folder, which this run holds meanwhile; then they part."""
-    # imported here, so that --help and a wrong key answer at once
-    from te_trainer.files.disk_errors import disk_errors_as_input_error
-    from te_trainer.runs.commits import pin_begun
-    from te_trainer.runs.manifest import RunManifest
-    from te_trainer.runs.quiet import quiet_libraries
-
     quiet_libraries()
     root = Path(config.output_dir)
     state = process_state(config.ddp_timeout)

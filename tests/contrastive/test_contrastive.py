@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import subprocess
@@ -23,6 +22,7 @@ from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
 from transformers import AutoModel
 
+from te_trainer.cli import run_job
 from te_trainer.config.commands import parse_contrastive, parse_step0
 from te_trainer.config.schema import ContrastiveTrainingConfig
 from te_trainer.contrastive.plan import contrastive_arguments
@@ -32,7 +32,6 @@ from te_trainer.files.atomic import remove
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder
-from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "contrastive.py"
 FOLDER = ROOT / "recipes" / "contrastive"
@@ -69,15 +68,11 @@ def run(
 ) -> Run:
     """The recipe in this process, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("contrastive", RECIPE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def start(*more: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["contrastive.py", *arguments, "--output_dir", "out", *map(str, more)])
         capfd.readouterr()
-        return run_command(module.main), *capfd.readouterr()
+        return run_job("contrastive"), *capfd.readouterr()
 
     return start
 

@@ -19,9 +19,9 @@ from datasets import load_from_disk
 from forked import run_forked
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
-from test_bad_input import recipe_main
 from torch import nn
 
+from te_trainer.cli import run_job
 from te_trainer.config.commands import parse
 from te_trainer.data import PoolManifest, load_gold
 from te_trainer.distillation.combine import combine
@@ -30,7 +30,6 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.training import Training, training_seed
 
@@ -57,7 +56,7 @@ def run(
     def start(*more: str | Path) -> Path:
         arguments = [*tiny_arguments(tiny, tmp_path / "run", *short), *map(str, more)]
         monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments])
-        assert run_command(recipe_main()) == 0, capfd.readouterr().err
+        assert run_job("distil") == 0, capfd.readouterr().err
         return tmp_path / "run"
 
     return start

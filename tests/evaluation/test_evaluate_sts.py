@@ -22,7 +22,7 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelati
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 from transformers import set_seed
 
-from te_trainer.commands import evaluate
+from te_trainer import cli
 from te_trainer.config.schema import EvaluationConfig, EvaluationDataConfig
 from te_trainer.data import load_gold
 from te_trainer.errors import InputError
@@ -81,7 +81,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     def start(models: list[Any], *more: str | Path) -> tuple[int, str, str]:
         arguments = ["--models", json.dumps([str(model) for model in models]), "--output_dir", "out", *map(str, more)]
         capfd.readouterr()
-        return run_command(lambda: evaluate.main(arguments)), *capfd.readouterr()
+        return run_command(lambda: cli.start("evaluate", arguments)), *capfd.readouterr()
 
     return start
 

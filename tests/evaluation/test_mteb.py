@@ -16,7 +16,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
-from te_trainer.commands import evaluate
+from te_trainer.cli import start
 from te_trainer.errors import InputError
 from te_trainer.evaluation.mteb import PairScorer
 from te_trainer.models import BiEncoder, CrossEncoder
@@ -68,8 +68,16 @@ def mteb_scores(model: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder", "identity"])
 def test_mteb_and_evaluate_agree(encoders: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    evaluate.main(
-        ["--models", str(encoders[kind]), "--tasks", str(SAMPLE / "test.tsv"), "--output_dir", str(tmp_path / "scores")]
+    start(
+        "evaluate",
+        [
+            "--models",
+            str(encoders[kind]),
+            "--tasks",
+            str(SAMPLE / "test.tsv"),
+            "--output_dir",
+            str(tmp_path / "scores"),
+        ],
     )
     results = json.loads((tmp_path / "scores" / "results.json").read_text(encoding="utf-8"))
     expected = results["models"][0]["tasks"][0]["scores"]["test"][0]

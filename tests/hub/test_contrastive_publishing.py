@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from server import HubServer
 from test_publishing import TOKENS
 
-from te_trainer.commands.contrastive import main
+from te_trainer.cli import start
 from te_trainer.config.schema import HubConfig
 from te_trainer.errors import InputError
 from te_trainer.hub import publish
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.slow
 # Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
 PUSHING = """
 import re, sys
-from te_trainer.commands.push import main
+from te_trainer.cli import start
 from huggingface_hub import hf_hub_download
 
-main([sys.argv[1], "--hub.repo_id", "owner/tickets", "--hub.license", "mit"])
+start("push", [sys.argv[1], "--hub.repo_id", "owner/tickets", "--hub.license", "mit"])
 card = open(hf_hub_download("owner/tickets-bi-encoder", "README.md"), encoding="utf-8").read()
 for block in re.findall(r"```python\\n(.*?)```", card, re.DOTALL):
     exec(block, {})
@@ -47,7 +47,7 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     gold = ["--data.dev", str(SAMPLE / "dev.tsv"), "--data.test", str(SAMPLE / "test.tsv")]
     short = ["--contrastive.per_device_train_batch_size", "8", "--contrastive.max_steps", "2"]
     names = ["--model", str(tiny), "--data.sentences", str(sentences), "--output_dir", str(output)]
-    main([*names, *gold, *short, "--contrastive.precision", "float32"])
+    start("contrastive", [*names, *gold, *short, "--contrastive.precision", "float32"])
     return output
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from conftest import SAMPLE, tiny_arguments
 from datasets import Dataset
-from test_bad_input import Outcome, recipe_main, sentence_of
+from test_bad_input import Outcome, sentence_of
 
+from te_trainer.cli import run_job
 from te_trainer.files.atomic import remove
 from te_trainer.files.records import DamagedError
 from te_trainer.report import write_page
-from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.saved import check_encoder_files
 
@@ -43,7 +43,7 @@ def finished(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root)])
-        assert run_command(recipe_main()) == 0
+        assert run_job("distil") == 0
     return root
 
 
@@ -54,7 +54,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     def start(root: Path, *more: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
         capfd.readouterr()
-        return Outcome(run_command(recipe_main()), *capfd.readouterr())
+        return Outcome(run_job("distil"), *capfd.readouterr())
 
     return start
 
@@ -157,7 +157,7 @@ def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathF
     root = tmp_path_factory.mktemp("several") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
-        assert run_command(recipe_main()) == 0
+        assert run_job("distil") == 0
     return root, more
 
 
@@ -289,7 +289,7 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
 
         patch.setattr(MarkWholeCheckpoints, "on_save", interrupt)
         patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), "--cross_encoder.eval_steps", "1"])
-        assert run_command(recipe_main()) == 130
+        assert run_job("distil") == 130
     return root
 
 
