@@ -16,17 +16,19 @@ from huggingface_hub import EvalResult, ModelCardData
 from te_trainer.config.schema import Kind
 from te_trainer.data import SourceCount
 from te_trainer.data.benchmarks import BENCHMARKS
+from te_trainer.data.readers import repository_of
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.hub.evaluations import GoldScore, front_matter
-from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
+from te_trainer.metrics import METRIC_TITLES, TASK_METRICS, spearman
 from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.models.model_card import PIPELINE_TAGS, card_tags, render_card
-from te_trainer.report.run_tables import overlap_entries, score_table, selection_note
-from te_trainer.runs.finished import FinishedRun, Start
+from te_trainer.report.run_tables import contrastive_table, overlap_entries, score_table, selection_note
+from te_trainer.runs.finished import FinishedContrastive, FinishedRun, Start
 
 TEMPLATE = Path(__file__).with_name("card.md")
+CONTRASTIVE_TEMPLATE = Path(__file__).with_name("contrastive_card.md")
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
@@ -81,6 +83,36 @@ def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
             for role, entry in overlap_entries(run.results)
             if entry["in_pool"]
         ],
+        tested=bool(scores),
+    )
+
+
+def contrastive_card(run: FinishedContrastive, upload: Upload, license: str | None) -> str:
+    """The card of a bi-encoder that contrastive training made."""
+    metric, scores = spearman.__name__, contrastive_scores(run)
+    section = run.manifest["resolved"]
+    encoder = run.encoder(upload.model, "bi-encoder", None)
+    method = run.manifest["config"]["contrastive"]["method"]
+    return render_card(
+        CONTRASTIVE_TEMPLATE,
+        card_data(
+            upload,
+            license,
+            [run.start()],
+            run.sentences.sources,
+            front_matter(scores, metric, upload.subfolders),
+            card_tags(["bi-encoder"], method=method.replace("_", "-")),
+        ),
+        title=markdown_text(upload.repo_id.partition("/")[2]),
+        upload=upload,
+        encoder=describe_encoder("bi-encoder", encoder, run.start(), section["max_length"]),
+        method=method,
+        span=section["span"],
+        sentences=run.sentences.num_rows,
+        sources=[markdown_text(source_name(count)) for count in run.sentences.sources],
+        metric=METRIC_TITLES[metric],
+        table=contrastive_table(run.results, metric),
+        chosen="dev" in run.results["final"]["bi-encoder"],
         tested=bool(scores),
     )
 
@@ -146,6 +178,22 @@ def gold_scores(run: FinishedRun, upload: Upload) -> list[GoldScore]:
                 on_hub = test in run.manifest["config"]["data"]["test"] and overlap["from_hub"]
                 scores.append(hub_score(run.manifest, test, kind, score, on_hub, overlap["in_pool"]))
     return scores
+
+
+def contrastive_scores(run: FinishedContrastive) -> list[GoldScore]:
+    """What contrastive training's encoder scores on test sets."""
+    scores, data = run.results["final"]["bi-encoder"].get("test", {}), run.manifest["config"]["data"]
+    return [
+        hub_score(
+            run.manifest,
+            test,
+            "bi-encoder",
+            score,
+            test in data["test"] and repository_of(test, data["dir"]) is not None,
+        )
+        for test, score in scores.items()
+        if test != "avg"
+    ]
 
 
 def hub_score(

@@ -19,8 +19,7 @@ from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.escaping import printable
-from te_trainer.hub.card import Upload, gold_scores, model_card, run_metric
-from te_trainer.hub.contrastive_card import contrastive_card, contrastive_scores
+from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores, gold_scores, model_card, run_metric
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
 from te_trainer.metrics import spearman
