@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.commands import check_output
-from te_trainer.config.revision import is_folder
+from te_trainer.config.names import is_folder
 from te_trainer.config.schema import ScoreConfig
 from te_trainer.data import SentenceManifest, build_sentences, load_gold, rows_with_both, write_rows
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS

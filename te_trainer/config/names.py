@@ -65,6 +65,20 @@ def can_be_looked_up(source: str) -> bool:
     return all(len(part) <= LONGEST_FILE_NAME for part in source.encode("utf-8", "surrogateescape").split(b"/"))
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """A model's name, and the branch, tag or commit behind its `@`; None where there is none, as for a local folder."""
+    model, at, revision = name.partition("@")
+    return (name, None) if not at or is_folder(name) else (model, revision)
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name is a local folder's; no folder can have a name that the system refuses."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
+
+
 def _check_names(names: Sequence[str], key: str, named: str, kind: str, taken: Collection[str], fix: str) -> None:
     seen: dict[str, str] = {}
     for name in names:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
-from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up
-from te_trainer.config.revision import split_revision
+from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up, split_revision
 
 Kind = Literal["bi-encoder", "cross-encoder"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

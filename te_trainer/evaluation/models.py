@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from te_trainer.config.names import LONGEST_NAME, folded
-from te_trainer.config.revision import is_folder, split_revision
+from te_trainer.config.names import LONGEST_NAME, folded, is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, resolve_checkpoint

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from mteb.models import ModelMeta
 
-from te_trainer.config.revision import is_folder, split_revision
+from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.schema import Pooling
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs

@@ -11,7 +11,7 @@ from typing import get_args
 
 import yaml
 
-from te_trainer.config.revision import split_revision
+from te_trainer.config.names import split_revision
 from te_trainer.config.schema import Kind
 from te_trainer.runs.layout import RunLayout
 

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from te_trainer.config.revision import split_revision
+from te_trainer.config.names import split_revision
 from te_trainer.config.schema import Kind
 from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
 from te_trainer.models.decoders import is_decoder, prepare_model

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from te_trainer.config.revision import is_folder, split_revision
+from te_trainer.config.names import is_folder, split_revision
 from te_trainer.errors import InputError
 from te_trainer.models.checkpoint_files import first_line, refusal
 

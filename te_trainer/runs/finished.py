@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from te_trainer.config.revision import split_revision
+from te_trainer.config.names import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.errors import InputError
