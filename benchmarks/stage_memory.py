@@ -41,9 +41,9 @@ def main() -> None:
     manifest = RunManifest(root, config, state.num_processes, make_plan)
     plan = manifest.plan
     check_models(plan)
-    dev, tests = load_gold_sets(config.data, config.distillation.task)
+    gold = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
-        prepare_texts(manifest)
+        prepare_texts(manifest, gold)
     state.wait_for_everyone()
     pool, pairs = PoolManifest.load(root / "pool")
     memory: list[float] = []
@@ -54,9 +54,8 @@ def main() -> None:
         if state.is_main_process:
             print(f"stage {len(memory)}: {memory[-1]} MB", flush=True)
 
-    scorer = Scorer(
-        dev, tests, TASK_METRICS[config.distillation.task][0], config.distillation.batch_tokens, root / ".scratch-gold"
-    )
+    metric = TASK_METRICS[config.distillation.task][0]
+    scorer = Scorer(gold, metric, config.distillation.batch_tokens, root / ".scratch-gold")
     store = RunStore(
         RunLayout(root),
         cycles=plan.cycles,

@@ -50,9 +50,9 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     ################
     plan: ContrastivePlan = manifest.plan
     check_run(manifest)
-    dev, tests = load_gold_sets(config.data)
+    gold = load_gold_sets(config.data)
     if state.is_main_process:
-        prepare_sentences(manifest, dev, tests)
+        prepare_sentences(manifest, gold)
         count_contrastive_truncation(plan, layout.sentences, config.seed)
     state.wait_for_everyone()
     counts, sentences = SentenceManifest.load(layout.sentences)
@@ -65,15 +65,15 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
         cut = describe_contrastive_truncation(truncations)
-        for line in [*counts.describe(), *describe_gold(dev, tests), *cut]:
+        for line in [*counts.describe(), *describe_gold(gold), *cut]:
             progress.say(line)
-        scorer = Scorer(dev, tests, spearman, None, layout.gold_scratch)
+        scorer = Scorer(gold, spearman, None, layout.gold_scratch)
         training = contrastive_training(
             plan,
             report_to=config.report_to,
             ddp_timeout=config.ddp_timeout,
             folder=encoder,
-            dev=dev,
+            dev=gold.dev,
             metric=spearman,
             seed=training_seed(config.seed, 0, "bi-encoder", 0),
             progress=progress,

@@ -10,18 +10,14 @@ from pathlib import Path
 
 from te_trainer.config.schema import RunConfig
 from te_trainer.data import PoolManifest, SentenceManifest
+from te_trainer.distillation.costs import describe_memory, estimate_seconds, expected_pairs, total_work
 from te_trainer.distillation.cycle import distil as run_cycles
-from te_trainer.distillation.estimate import estimate_seconds
-from te_trainer.distillation.memory import describe_memory
 from te_trainer.distillation.mining import mine_pool
 from te_trainer.distillation.plan import DistillationPlan, make_plan
-from te_trainer.distillation.preparation import check_models, prepare_texts
+from te_trainer.distillation.preparation import check_models, count_run_truncation, prepare_texts
 from te_trainer.distillation.results import collect_results, count_gold_in_pool
 from te_trainer.distillation.stages import DistillationStages
-from te_trainer.distillation.starts import train_starts
 from te_trainer.distillation.trainings import Trainings
-from te_trainer.distillation.truncation import count_run_truncation
-from te_trainer.distillation.work import expected_pairs, total_work
 from te_trainer.distributed import process_state, restart_process, was_restarted
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
@@ -71,17 +67,17 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     ################
     plan: DistillationPlan = manifest.plan
     check_loggers(config.report_to)
-    dev, tests = load_gold_sets(config.data, config.distillation.task)
+    gold = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         begins = manifest.begun is None
         needed = check_models(plan)
         check_hub(config.hub, list(plan.models), plan.kinds, ask=begins)
         if begins:
             check_space(root, needed)
-        prepare_texts(manifest, dev, tests)
+        prepare_texts(manifest, gold)
     state.wait_for_everyone()
     progress = RunProgress(enabled=state.is_main_process)
-    scorer = Scorer(dev, tests, metric, config.distillation.batch_tokens, layout.gold_scratch)
+    scorer = Scorer(gold, metric, config.distillation.batch_tokens, layout.gold_scratch)
     store = RunStore(layout, plan.cycles, trains_start=config.step0 is not None, precision=plan.precision)
 
     def restart() -> None:
@@ -100,7 +96,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         # The pool: pairs that are given, or mined with what the cycles start from
         ################
         if config.mines:
-            train_starts(plan, Trainings(plan, store, scorer, progress), **after_stage)
+            Trainings(plan, store, scorer, progress).train_starts(**after_stage)
             says |= mine_pool(plan, store, progress)
         pool, pairs = PoolManifest.load(layout.pool)
         store = replace(store, pairs=pool.num_rows, pool=pool.fingerprint)
@@ -111,7 +107,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         state.wait_for_everyone()
         truncations = read_truncations(layout.pool)
         if says:
-            described = [pool.describe(), describe_gold(dev, tests), describe_run_truncation(truncations)]
+            described = [pool.describe(), describe_gold(gold), describe_run_truncation(truncations)]
             for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
                 progress.say(line)
 
@@ -119,7 +115,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         # Cycles
         ################
         if not config.mines:
-            train_starts(plan, Trainings(plan, store, scorer, progress), **after_stage)
+            Trainings(plan, store, scorer, progress).train_starts(**after_stage)
         if plan.counts_epochs and not store.has_labels(EncoderKey(0, next(iter(plan.models)), "bi-encoder")):
             seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
             progress.say(f"The cycles will take about {seconds} on this machine")
@@ -140,7 +136,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     if state.is_main_process:
         results = collect_results(stages.selection, scorer)
         results["truncation"] = truncations
-        results["overlap"] = count_gold_in_pool(pairs, dev, tests)
+        results["overlap"] = count_gold_in_pool(pairs, gold)
     stages.remove_cycle_encoders()
     if state.is_main_process:
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)

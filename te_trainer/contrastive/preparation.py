@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig
 from te_trainer.contrastive.plan import ContrastivePlan, data_sources
-from te_trainer.data import GoldSet, SentenceManifest, build_sentences
+from te_trainer.data import GoldSets, SentenceManifest, build_sentences
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
 from te_trainer.runs.commits import hub_commits
@@ -29,16 +29,14 @@ def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
         check_space(manifest.root, weights + 3 * 3 * weights)
 
 
-def prepare_sentences(
-    manifest: RunManifest[ContrastiveConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()
-) -> None:
+def prepare_sentences(manifest: RunManifest[ContrastiveConfig], gold: GoldSets) -> None:
     """Write the sentences and `run.yaml` into the output folder, or see that they are what the run began with.
 
     `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
     """
     config, plan = manifest.config, manifest.plan
     weights = f"model: the weights of {config.model} have"
-    fixed = [Fingerprint(("model",), plan.start.fingerprint, weights), *gold_fingerprints(dev, tests)]
+    fixed = [Fingerprint(("model",), plan.start.fingerprint, weights), *gold_fingerprints(gold)]
     manifest.refuse_changes(fixed)
     with read_sentences(config.data, manifest.layout.sentences, config.data.dir, config.seed) as sentences:
         plan.check_batch(sentences.num_rows)

@@ -1,6 +1,6 @@
 """Sentence pairs and sentences: unlabelled pools and sets with gold scores, from files and from the Hub."""
 
-from te_trainer.data.gold import GoldSet, count_overlaps, load_gold
+from te_trainer.data.gold import GoldSet, GoldSets, count_overlaps, load_gold
 from te_trainer.data.pool import (
     PoolManifest,
     SentenceManifest,
@@ -14,6 +14,7 @@ from te_trainer.data.pool import (
 
 __all__ = [
     "GoldSet",
+    "GoldSets",
     "PoolManifest",
     "SentenceManifest",
     "SourceCount",

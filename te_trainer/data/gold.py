@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from te_trainer.data.benchmarks import Rows
 from te_trainer.data.digests import text_digest
 from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows, repository_of
 from te_trainer.errors import InputError
+
+Role = Literal["dev", "test"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,23 @@ class GoldSet:
         return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class GoldSets:
+    """The sets with gold scores of a run: the dev set, if there is one, and the test sets, which choose nothing."""
+
+    dev: GoldSet | None = None
+    tests: tuple[GoldSet, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[Role, GoldSet]]:
+        """Each set with its role, the dev set first."""
+        if self.dev is not None:
+            yield "dev", self.dev
+        yield from (("test", gold) for gold in self.tests)
+
+
 def load_gold(
     source: str,
-    role: Literal["dev", "test"],
+    role: Role,
     columns: dict[str, str],
     folder: str | None = None,
     key: str | None = None,

@@ -15,16 +15,15 @@ from te_trainer.data import PoolManifest, SentenceManifest, add_pairs
 from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.digests import text_digest
 from te_trainer.distillation.combine import combine
+from te_trainer.distillation.costs import mining_work
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.plan import DistillationPlan
-from te_trainer.distillation.work import mining_work
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder, write_text
 from te_trainer.labelling import embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
-from te_trainer.mining.candidates import SOURCES, Candidates, merge, random_pairs
-from te_trainer.mining.documents import document_pairs
+from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
 from te_trainer.mining.draw import band_edges, band_of, draw_by_score
 from te_trainer.mining.neighbours import nearest_pairs
 from te_trainer.mining.overlap import near_duplicates

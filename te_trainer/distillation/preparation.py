@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from te_trainer.config.schema import RunConfig
+from te_trainer.config.schema import Kind, RunConfig
 from te_trainer.contrastive.preparation import read_sentences
-from te_trainer.data import GoldSet, PoolManifest, SentenceManifest, build_pool, build_sentences
-from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.data import GoldSets, PoolManifest, SentenceManifest, build_pool, build_sentences
+from te_trainer.distillation.plan import DistillationPlan, ModelPlan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.mining.bm25 import check_bm25
 from te_trainer.mining.neighbours import check_faiss
-from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder
 from te_trainer.models.lora import parameter_counts, put_adapters
 from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
+from te_trainer.runs.truncation import Truncation, count_once, count_truncation
 
 
 def check_models(plan: DistillationPlan) -> int:
@@ -62,15 +64,11 @@ def check_models(plan: DistillationPlan) -> int:
     return encoders + 3 * 3 * trained
 
 
-def prepare_texts(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, tests: Sequence[GoldSet] = ()) -> None:
+def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
     """Read all texts into the output folder and write `run.yaml`, or see that they are what the run began with.
 
     The texts are the pool, or the sentences that it is mined from, and the sentences of step 0. `run.yaml` comes first:
     it makes the folder a run's, whenever the process is killed.
-
-    Args:
-        dev: Set that chooses checkpoints and cycles.
-        tests: Sets that are reported on.
 
     Raises:
         InputError: A source cannot be read, or a source, a model or a gold score has changed since the run began.
@@ -92,7 +90,7 @@ def prepare_texts(manifest: RunManifest[RunConfig], dev: GoldSet | None = None, 
         if sentences is not None:
             texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))
             entries["step0"] = {"sentences": sentences.num_rows}
-        fixed = [*gold_fingerprints(dev, tests), *model_fingerprints(plan)]
+        fixed = [*gold_fingerprints(gold), *model_fingerprints(plan)]
         manifest.begin_or_continue([*texts, *fixed], **entries, **plan.commits)
 
 
@@ -192,3 +190,26 @@ def model_fingerprints(plan: DistillationPlan) -> list[Fingerprint]:
         for model in plan.models.values()
         for encoder in model.encoders.values()
     ]
+
+
+def count_run_truncation(plan: DistillationPlan, layout: RunLayout) -> None:
+    """Count what each PLM's encoders cut of the pool, and step 0 of its sentences, unless that is known.
+
+    The file holds the records by PLM, and by kind of encoder or `step0`.
+    """
+
+    @cache
+    def count(start: Checkpoint, kind: Kind, max_length: int, prompt: str, of_step0: bool = False) -> Truncation:
+        texts = (SentenceManifest.load(layout.sentences) if of_step0 else PoolManifest.load(layout.pool))[1]
+        return count_truncation(texts, kind, start.tokenizer, max_length, prompt, plan.config.seed)
+
+    def count_model(model: ModelPlan) -> dict[str, Truncation]:
+        entry = {}
+        if (step0 := model.step0) is not None:
+            length = step0.section.max_length
+            entry["step0"] = count(step0.start, "bi-encoder", length, step0.prompt_text, of_step0=True)
+        for kind, encoder in model.encoders.items():
+            entry[kind] = count(encoder.start, kind, encoder.max_length, encoder.prompt_text)
+        return entry
+
+    count_once(layout.pool, lambda: {name: count_model(model) for name, model in plan.models.items()})

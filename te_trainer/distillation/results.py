@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
-from te_trainer.data import GoldSet, count_overlaps
+from te_trainer.data import GoldSets, count_overlaps
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.health import why_not_learnt
 from te_trainer.distillation.selection import Selection, is_as_good_as_start
@@ -126,20 +125,21 @@ def _stopped(selection: Selection, kinds: list[Kind]) -> dict[str, Any] | None:
     return {"cycle": cycle, "name": name, "kind": kind, "reason": reasons[name]}
 
 
-def count_gold_in_pool(pool: Dataset, dev: GoldSet | None, tests: Sequence[GoldSet]) -> dict[str, Any]:
+def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:
     """How many pairs of the sets with gold scores are in the pool, in either order.
 
     Returns:
         `{"dev": ENTRY, "test": {task: ENTRY}}` with entries `{"name": s, "from_hub": b, "pairs": n, "in_pool": n}`;
         `dev` is absent where there is none.
     """
-    sets = [*([dev] if dev is not None else []), *tests]
-    entries = [
-        {"name": gold.name, "from_hub": gold.from_hub, "pairs": len(gold), "in_pool": count}
-        for gold, count in zip(sets, count_overlaps(pool, sets), strict=True)
-    ]
-    overlap: dict[str, Any] = {"dev": entries.pop(0)} if dev is not None else {}
-    return overlap | {"test": {entry["name"]: entry for entry in entries}}
+    overlap: dict[str, Any] = {"test": {}}
+    for (role, gold), count in zip(sets, count_overlaps(pool, [gold for _, gold in sets]), strict=True):
+        entry = {"name": gold.name, "from_hub": gold.from_hub, "pairs": len(gold), "in_pool": count}
+        if role == "dev":
+            overlap = {"dev": entry} | overlap
+        else:
+            overlap["test"][gold.name] = entry
+    return overlap
 
 
 def _seconds(selection: Selection) -> dict[str, float]:

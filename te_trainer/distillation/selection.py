@@ -7,6 +7,7 @@ Neither agreement nor health has seen a gold score. The paper chooses by a dev s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,12 +31,11 @@ TRUSTED_AGREEMENT = 0.97  # at 0.92 a cross-encoder was 3 points below the start
 MEASURES = ("cross-first", "bi-first", "cross-bi", "cross-cross", "bi-bi")
 
 
+@dataclass
 class Selection:
     """Chooses cycles from the records of a run.
 
     Args:
-        how: `dev`, `last`, `agreement` or `health`.
-        store: Scores and labels of the run.
         names: Names of the PLMs.
         kinds: Kinds of encoders that a cycle trains.
         combine: Makes one set of labels of all PLMs'.
@@ -45,23 +45,17 @@ class Selection:
         learnt: Number of cycles whose encoders of each kind may be kept.
     """
 
-    def __init__(
-        self,
-        how: Selector,
-        store: RunStore,
-        names: Sequence[str],
-        kinds: Sequence[Kind],
-        combine: Callable[[Iterable[np.ndarray]], np.ndarray],
-        may_keep_start: bool = False,
-    ) -> None:
-        self.how = how
-        self.store = store
-        self.names = names
-        self.kinds = kinds
-        self.combine = combine
-        self.may_keep_start = may_keep_start
-        self.learnt = dict.fromkeys(kinds, store.cycles)
-        self._measures: dict[str, list[dict[str, Any]]] = {}
+    how: Selector
+    store: RunStore
+    names: Sequence[str]
+    kinds: Sequence[Kind]
+    combine: Callable[[Iterable[np.ndarray]], np.ndarray]
+    may_keep_start: bool = False
+    learnt: dict[Kind, int] = field(init=False)
+    _measures: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.learnt = dict.fromkeys(self.kinds, self.store.cycles)
 
     @property
     def trusts_students(self) -> bool:

@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.distillation.combine import combine
+from te_trainer.distillation.costs import FORWARD, training_work
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
@@ -23,7 +24,6 @@ from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
 from te_trainer.distillation.trainings import ATTEMPTS, Trainings
-from te_trainer.distillation.work import FORWARD, training_work
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.files.atomic import write_text

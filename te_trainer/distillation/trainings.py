@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from te_trainer.contrastive.stage import contrastive_training
+from te_trainer.data import SentenceManifest
+from te_trainer.distillation.costs import step0_work
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.plan import DistillationPlan
@@ -20,21 +24,14 @@ ATTEMPTS = (1, 3)
 STEPS = ("num_train_epochs", "max_steps")
 
 
+@dataclass(frozen=True)
 class Trainings:
-    """Makes the trainings of a run.
+    """Makes the trainings of a run; the scorer's dev set chooses checkpoints, where the plan says so."""
 
-    Args:
-        plan: What the run's configuration means.
-        store: What the stages leave on the disk.
-        scorer: Its dev set chooses checkpoints, where the plan says so.
-        progress: The run's display.
-    """
-
-    def __init__(self, plan: DistillationPlan, store: RunStore, scorer: Scorer, progress: RunProgress) -> None:
-        self.plan = plan
-        self.store = store
-        self.scorer = scorer
-        self.progress = progress
+    plan: DistillationPlan
+    store: RunStore
+    scorer: Scorer
+    progress: RunProgress
 
     def student(self, key: EncoderKey, attempt: int = 1) -> Training:
         """The training of a cycle's student, from its original checkpoint or from its teacher's weights."""
@@ -57,6 +54,24 @@ class Trainings:
             **self._common(key),
         )
 
+    def train_starts(self, after_stage: Callable[[], None] = lambda: None) -> None:
+        """Train the bi-encoders that the PLMs' cycles start from, each once, where the run has a step 0.
+
+        Args:
+            after_stage: Called when a training's result is on the disk; it need not return.
+        """
+        if self.plan.config.step0 is None:
+            return
+        layout = self.store.layout
+        _, sentences = SentenceManifest.load(layout.sentences)
+        work = step0_work(self.plan, layout)
+        for name in self.plan.models:
+            training = self.step0(name)
+            is_new = not training.is_done
+            training.run(f"step 0 {name}: contrastive training", work, sentences)
+            if is_new:
+                after_stage()
+
     def step0(self, name: str) -> Training:
         """The contrastive training that makes the bi-encoder that a PLM's cycles start from."""
         plan, config = self.plan.models[name].step0, self.plan.config
@@ -73,7 +88,7 @@ class Trainings:
         config = self.plan.config
         return {
             "folder": self.store.encoder_path(key),
-            "dev": self.scorer.dev if self.plan.selector == "dev" else None,
+            "dev": self.scorer.gold.dev if self.plan.selector == "dev" else None,
             "metric": self.scorer.metric,
             "seed": training_seed(config.seed, key.cycle, key.kind, list(self.plan.models).index(key.name)),
             "progress": self.progress,

@@ -14,7 +14,7 @@ from transformers.training_args import OptimizerNames
 
 from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, Task, TrainingConfig
-from te_trainer.data import GoldSet, SourceCount, load_gold
+from te_trainer.data import GoldSets, SourceCount, load_gold
 from te_trainer.data.digests import file_digest
 from te_trainer.data.readers import source_file
 from te_trainer.errors import InputError
@@ -58,42 +58,33 @@ def check_space(root: Path, needed: int) -> None:
         )
 
 
-def load_gold_sets(
-    data: DataConfig | ContrastiveDataConfig, task: Task = "sts"
-) -> tuple[GoldSet | None, list[GoldSet]]:
+def load_gold_sets(data: DataConfig | ContrastiveDataConfig, task: Task = "sts") -> GoldSets:
     """The dev set and the test sets."""
     if data.dir is not None and not Path(data.dir).is_dir():
         raise InputError(f"data.dir: {data.dir} is no folder")
     dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
-    tests = [load_gold(source, "test", data.columns, data.dir) for source in data.test]
-    check_set_names([gold.name for gold in [dev] if gold is not None], "data.dev", taken=())
-    check_set_names([gold.name for gold in tests], "data.test")
-    if task == "binary":
-        for gold in [*([dev] if dev else []), *tests]:
-            if not set(gold.scores) <= {0.0, 1.0}:
-                raise InputError(
-                    f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it"
-                )
-    return dev, tests
+    sets = GoldSets(dev, tuple(load_gold(source, "test", data.columns, data.dir) for source in data.test))
+    check_set_names([gold.name for role, gold in sets if role == "dev"], "data.dev", taken=())
+    check_set_names([gold.name for gold in sets.tests], "data.test")
+    for _, gold in sets if task == "binary" else ():
+        if not set(gold.scores) <= {0.0, 1.0}:
+            raise InputError(
+                f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it"
+            )
+    return sets
 
 
-def describe_gold(dev: GoldSet | None, tests: list[GoldSet]) -> list[str]:
-    """The sets' sizes, a line each, to print before work starts."""
-    named = [("dev", dev)] * (dev is not None) + [("test", gold) for gold in tests]
-    return [
-        line
-        for role, gold in named
-        if gold is not None
-        for line in (
-            f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped",
-            *(f"{role}: {note}" for note in gold.notes),
-        )
-    ]
+def describe_gold(sets: GoldSets) -> list[str]:
+    """The sets' sizes, to print before work starts."""
+    lines = []
+    for role, gold in sets:
+        lines.append(f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped")
+        lines += [f"{role}: {note}" for note in gold.notes]
+    return lines
 
 
-def gold_fingerprints(dev: GoldSet | None, tests: Sequence[GoldSet]) -> list[Fingerprint]:
+def gold_fingerprints(sets: GoldSets) -> list[Fingerprint]:
     """A hash of the rows of each set with gold scores."""
-    sets = [*([("dev", dev)] if dev is not None else []), *(("test", gold) for gold in tests)]
     return [
         Fingerprint(("gold", role, gold.name), gold.fingerprint(), f"data.{role}: the rows of {gold.name} have")
         for role, gold in sets

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from te_trainer.data import GoldSet
+from te_trainer.data import GoldSet, GoldSets
 from te_trainer.labelling import Progress, score_pairs
 from te_trainer.metrics import Metric
 from te_trainer.models import Encoder
@@ -19,10 +19,9 @@ from te_trainer.runs.folder import scratch_folder
 
 @dataclass
 class Scorer:
-    """Scores encoders on a dev set, if there is one, and on test sets, which choose nothing."""
+    """Scores encoders on the sets of a run."""
 
-    dev: GoldSet | None
-    tests: list[GoldSet]
+    gold: GoldSets
     metric: Metric
     batch_tokens: int | None
     scratch: Path  # a folder to be made while an encoder predicts, on a disk that all ranks see
@@ -30,27 +29,26 @@ class Scorer:
     @property
     def pairs(self) -> int:
         """Number of pairs with gold scores."""
-        return sum(len(gold) for gold in self._sets())
+        return sum(len(gold) for _, gold in self.gold)
 
     def score(self, encoder: Encoder) -> tuple[dict[str, Any], list[np.ndarray]]:
         """`{"scores": SCORES, "seconds": s}`, and the predictions for dev and each test set, each of shape (n,)."""
         began = time.monotonic()
-        predictions = predict(encoder, self._sets(), self.batch_tokens, self.scratch)
+        predictions = predict(encoder, [gold for _, gold in self.gold], self.batch_tokens, self.scratch)
         return {"scores": self.scores(predictions), "seconds": round(time.monotonic() - began, 3)}, predictions
 
     def scores(self, predictions: Sequence[np.ndarray]) -> dict[str, Any]:
         """`{"dev": f, "test": {name: f, ..., "avg": f}}` as fractions; absent where there is no gold."""
-        values = [self.metric(each, gold.scores) for each, gold in zip(predictions, self._sets(), strict=True)]
         scores: dict[str, Any] = {}
-        if self.dev is not None:
-            scores["dev"] = values.pop(0)
-        if values:
-            tests = dict(zip([gold.name for gold in self.tests], values, strict=True))
-            scores["test"] = {**tests, "avg": float(np.mean(values))}
+        for prediction, (role, gold) in zip(predictions, self.gold, strict=True):
+            score = self.metric(prediction, gold.scores)
+            if role == "dev":
+                scores["dev"] = score
+            else:
+                scores.setdefault("test", {})[gold.name] = score
+        if "test" in scores:
+            scores["test"]["avg"] = float(np.mean(list(scores["test"].values())))
         return scores
-
-    def _sets(self) -> list[GoldSet]:
-        return ([self.dev] if self.dev is not None else []) + self.tests
 
 
 def predict(

@@ -279,11 +279,11 @@ def test_tables_of_an_evaluation_show_names_as_they_are(tmp_path: Path) -> None:
 
 def test_a_score_of_a_set_is_not_lost_to_the_average() -> None:
     """What the tables read is what the scorer writes: each set under its name, and the average beside them."""
-    from te_trainer.data import GoldSet
+    from te_trainer.data import GoldSet, GoldSets
     from te_trainer.metrics import spearman
     from te_trainer.runs.scoring import Scorer
 
     gold = GoldSet("one", ["a", "b", "c"], ["a", "b", "c"], np.array([1.0, 2.0, 3.0]))
     other = GoldSet("two", ["a", "b", "c"], ["a", "b", "c"], np.array([3.0, 2.0, 1.0]))
-    scores = Scorer(None, [gold, other], spearman, None, Path()).scores([gold.scores, gold.scores])
+    scores = Scorer(GoldSets(None, (gold, other)), spearman, None, Path()).scores([gold.scores, gold.scores])
     assert scores == {"test": {"one": pytest.approx(1), "two": pytest.approx(-1), "avg": pytest.approx(0)}}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from te_trainer.data import GoldSet, PoolManifest, build_pool, count_overlaps, load_gold
+from te_trainer.data import GoldSet, GoldSets, PoolManifest, build_pool, count_overlaps, load_gold
 from te_trainer.distillation.results import count_gold_in_pool
 
 
@@ -36,10 +36,10 @@ def test_pairs_are_found_in_either_order_whatever_source_they_came_from(folder: 
     pool = PoolManifest.load(folder)[1]
     assert count_overlaps(pool, sets) == [4, 0, 2]
     assert count_overlaps(pool, []) == []
-    found = count_gold_in_pool(pool, sets[0], sets[1:])
+    found = count_gold_in_pool(pool, GoldSets(sets[0], tuple(sets[1:])))
     assert found["dev"] == {"name": "some", "from_hub": False, "pairs": 6, "in_pool": 4}
     assert {name: entry["in_pool"] for name, entry in found["test"].items()} == {"none": 0, "all": 2}
-    assert count_gold_in_pool(pool, None, []) == {"test": {}}
+    assert count_gold_in_pool(pool, GoldSets()) == {"test": {}}
 
 
 def test_spaces_around_a_sentence_do_not_hide_it(folder: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from conftest import sample_pairs, tiny_arguments
 from datasets import Dataset
 
 from te_trainer.config.commands import parse
-from te_trainer.data import GoldSet
-from te_trainer.distillation import estimate
-from te_trainer.distillation.estimate import estimate_seconds, spread
+from te_trainer.data import GoldSet, GoldSets
+from te_trainer.distillation import costs
+from te_trainer.distillation.costs import estimate_seconds, spread
 from te_trainer.distillation.plan import make_plan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import RunLayout
@@ -34,9 +34,9 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
     store = RunStore(layout, plan.cycles, trains_start=False, precision=plan.precision)
     pool = Dataset.from_dict(dict(zip(("sentence1", "sentence2"), zip(*sample_pairs(pairs), strict=True), strict=True)))
     gold = GoldSet("gold", ["a"] * 10, ["b"] * 10, np.zeros(10))
-    scorer = Scorer(gold, [gold], spearman, None, layout.gold_scratch)
+    scorer = Scorer(GoldSets(gold, (gold,)), spearman, None, layout.gold_scratch)
     # a clock by which whatever is timed takes two seconds
-    monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=count(step=2).__next__))
+    monkeypatch.setattr(costs, "time", SimpleNamespace(monotonic=count(step=2).__next__))
     # a cycle labels twice, and trains on both orders of each pair once and on each pair three times; a pass of a
     # training costs four of a labelling
     passes = 2 * (2 + 4 * 2 * 1 + 4 * 3)

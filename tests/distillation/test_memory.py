@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from te_trainer.config.commands import parse
-from te_trainer.distillation.memory import activation_bytes, describe_memory
+from te_trainer.distillation.costs import activation_bytes, describe_memory
 from te_trainer.distillation.plan import DistillationPlan, make_plan
 
 

@@ -26,7 +26,7 @@ from transformers import (
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import DataConfig
-from te_trainer.data import build_pool
+from te_trainer.data import GoldSets, build_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import check_models, prepare_texts
 from te_trainer.errors import InputError
@@ -288,21 +288,21 @@ def test_a_source_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: 
     }[way]
     root = tmp_path / "run"
     config = parse(tiny_arguments(tiny, root, *source))
-    prepare_texts(RunManifest(root, config, make_plan=make_plan))
-    prepare_texts(RunManifest(root, config, make_plan=make_plan))
+    prepare_texts(RunManifest(root, config, make_plan=make_plan), GoldSets())
+    prepare_texts(RunManifest(root, config, make_plan=make_plan), GoldSets())
     path.write_text(path.read_text(encoding="utf-8") + "test\t1\tone more\trow\n", encoding="utf-8")
     with pytest.raises(InputError, match=rf"^{path}: the file has changed since the run in {root} began"):
-        prepare_texts(RunManifest(root, config, make_plan=make_plan))
+        prepare_texts(RunManifest(root, config, make_plan=make_plan), GoldSets())
 
 
 def test_a_model_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: Path) -> None:
     model, root = shutil.copytree(tiny, tmp_path / "model"), tmp_path / "run"
     models = f"[{{bi_encoder: {tiny}, cross_encoder: {model}, name: tiny}}]"
     config = parse(tiny_arguments(tiny, root, "--models", models))
-    prepare_texts(RunManifest(root, config, make_plan=make_plan))
+    prepare_texts(RunManifest(root, config, make_plan=make_plan), GoldSets())
     plm = BertModel.from_pretrained(model)
     with torch.no_grad():
         plm.embeddings.LayerNorm.bias[0] += 1e-3
     plm.save_pretrained(model)
     with pytest.raises(InputError, match=rf"^models: the weights of tiny's cross_encoder have changed .* {root} began"):
-        prepare_texts(RunManifest(root, config, make_plan=make_plan))
+        prepare_texts(RunManifest(root, config, make_plan=make_plan), GoldSets())

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import KINDS
+from te_trainer.data import GoldSets
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.metrics import spearman
@@ -38,7 +39,7 @@ def seeds_of(tmp_path: Path, seed: int, models: list[Path]) -> dict[EncoderKey, 
         ["--models", f"[{entries}]", "--data.pool", "x.tsv", "--seed", str(seed), "--distillation.selection", "last"]
     )
     pairs = Dataset.from_list([{"sentence1": one, "sentence2": two} for one, two in sample_pairs(8)])
-    scorer = Scorer(None, [], spearman, None, tmp_path)
+    scorer = Scorer(GoldSets(), spearman, None, tmp_path)
     store = RunStore(RunLayout(tmp_path), 3, trains_start=False, pairs=8, pool="", precision="float32")
     stages = DistillationStages(make_plan(config, 1), store, pairs, scorer, RunProgress(enabled=False))
     keys = [EncoderKey(*key) for key in product(range(1, 4), stages.models, KINDS)]

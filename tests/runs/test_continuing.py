@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from te_trainer.config.commands import parse, parse_contrastive, parse_evaluation
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.contrastive import plan as contrastive_plan
-from te_trainer.data import load_gold
+from te_trainer.data import GoldSets, load_gold
 from te_trainer.distillation import plan as distillation_plan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
@@ -300,9 +300,9 @@ def test_gold_scores_may_not_change_while_a_run_lasts(tiny: Path, tmp_path: Path
     file = tmp_path / "mine.tsv"
     file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\n")
     config = main_job(tiny, tmp_path / "run", "--data.dev", str(file))
-    manifest(tmp_path / "run", config).begin_or_continue(gold_fingerprints(load_gold(str(file), "dev", {}), []))
+    manifest(tmp_path / "run", config).begin_or_continue(gold_fingerprints(GoldSets(load_gold(str(file), "dev", {}))))
     continued = manifest(tmp_path / "run", config)
-    continued.refuse_changes(gold_fingerprints(load_gold(str(file), "dev", {}), []))
+    continued.refuse_changes(gold_fingerprints(GoldSets(load_gold(str(file), "dev", {}))))
     file.write_text("score\tsentence1\tsentence2\n1\ta\tb\n3\tc\td\n")
     with pytest.raises(InputError, match=r"data\.dev: the rows of mine have changed since the run in .* began"):
-        continued.refuse_changes(gold_fingerprints(load_gold(str(file), "dev", {}), []))
+        continued.refuse_changes(gold_fingerprints(GoldSets(load_gold(str(file), "dev", {}))))

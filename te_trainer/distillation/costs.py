@@ -1,0 +1,137 @@
+"""What a run will cost, said before its cycles begin: passes over the pool for the display, seconds, memory."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from datasets import Dataset
+
+from te_trainer.config.schema import Kind
+from te_trainer.data import PoolManifest, SentenceManifest
+from te_trainer.distillation.encoders import load_encoder
+from te_trainer.distillation.plan import DistillationPlan, EncoderPlan
+from te_trainer.distributed import device_type
+from te_trainer.labelling import score_pairs
+from te_trainer.models.lora import parameter_counts, put_adapters
+from te_trainer.runs.folder import scratch_folder
+from te_trainer.runs.layout import EncoderKey, RunLayout
+from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.store import RunStore
+
+FORWARD, TRAINING = 1, 4  # cost of a pass over the pool; docs/performance.md measures 3.6 and 4.2 of a training
+WARM_UP = 32  # pairs
+TIMED, TIMED_ON_GPU = 256, 4096  # pairs; large batches are what a GPU is good at
+STATES = 4 + 4 + 8  # bytes of a trained parameter in float32: the weight, its gradient, AdamW's two moments
+FROZEN = 4  # bytes of any other
+# Korthikanti et al. (arXiv 2205.05198, equation 1) count 16-bit activations; float32 takes twice as much, and autocast
+# keeps a part of them in float32 (docs/performance.md).
+ACTIVATIONS = 2
+
+
+def training_work(plan: DistillationPlan, name: str, kind: Kind) -> float:
+    """One training of a PLM's encoder."""
+    training = plan.models[name].encoders[kind].training
+    orders = 2 if training.get("both_orders") else 1
+    return TRAINING * orders * float(training["num_train_epochs"])
+
+
+def step0_work(plan: DistillationPlan, layout: RunLayout) -> float:
+    """Step 0 of one PLM: each sentence is read twice, a pair's sentences once each."""
+    step0 = next(iter(plan.models.values())).step0
+    if step0 is None:
+        return 0.0
+    sentences = SentenceManifest.load(layout.sentences)[0].num_rows
+    return TRAINING * float(step0.training["num_train_epochs"]) * sentences / expected_pairs(plan, layout)
+
+
+def mining_work(plan: DistillationPlan, layout: RunLayout) -> float:
+    """The search with one PLM's vectors, or their embedding, which takes about as long."""
+    sentences = SentenceManifest.load(layout.mining)[0].num_rows if plan.config.mines else 0
+    return FORWARD * sentences / expected_pairs(plan, layout)
+
+
+def cycles_work(plan: DistillationPlan, name: str) -> float:
+    """All cycles of a PLM."""
+    trainings = sum(training_work(plan, name, kind) for kind in plan.kinds)
+    labellings = plan.cycles * len(plan.kinds) + (plan.config.distillation.selection == "agreement")
+    return plan.cycles * trainings + FORWARD * labellings
+
+
+def total_work(plan: DistillationPlan, layout: RunLayout) -> float:
+    """The whole run."""
+    starts = step0_work(plan, layout) + 2 * mining_work(plan, layout)
+    return sum(cycles_work(plan, name) + starts for name in plan.models)
+
+
+def expected_pairs(plan: DistillationPlan, layout: RunLayout) -> int:
+    """The pairs of the pool; before it is mined, as many as are asked for."""
+    if layout.pool.exists():
+        return PoolManifest.load(layout.pool)[0].num_rows
+    sentences = SentenceManifest.load(layout.mining)[0].num_rows
+    given = PoolManifest.load(layout.given_pairs)[0].num_rows if layout.given_pairs.exists() else 0
+    return given + plan.pairs_to_mine(sentences)
+
+
+def estimate_seconds(plan: DistillationPlan, store: RunStore, pairs: Dataset, scorer: Scorer) -> float:
+    """Seconds that the cycles will take, by the time in which the starts label some pairs of the pool.
+
+    A PLM's cross-encoder is taken to be as large as its bi-encoder. Every rank must call this; each has its own clock.
+    """
+    seconds = 0.0
+    for name in plan.models:
+        # the start and each student score the sets with gold scores
+        scored = (1 + plan.cycles * len(plan.kinds)) * scorer.pairs
+        labelled = cycles_work(plan, name) / FORWARD * len(pairs)
+        seconds += (labelled + scored) * _seconds_per_pair(plan, store, pairs, EncoderKey(0, name, "bi-encoder"))
+    return seconds
+
+
+def spread(pairs: Dataset, count: int) -> Dataset:
+    """So many pairs from all of the pool, whose parts may differ in length."""
+    return pairs.select([number * len(pairs) // count for number in range(count)])
+
+
+def _seconds_per_pair(plan: DistillationPlan, store: RunStore, pairs: Dataset, key: EncoderKey) -> float:
+    encoder = load_encoder(plan, store, key)
+    timed = min(TIMED if device_type() == "cpu" else TIMED_ON_GPU, len(pairs))
+    some = spread(pairs, timed)
+    for sample in (some.select(range(min(WARM_UP, timed))), some):
+        with scratch_folder(store.layout.gold_scratch) as scratch:
+            began = time.monotonic()
+            tokens = plan.config.distillation.batch_tokens
+            score_pairs(encoder, sample, precision=store.precision, batch_tokens=tokens, scratch=scratch)
+    return (time.monotonic() - began) / timed
+
+
+def describe_memory(plan: DistillationPlan) -> list[str]:
+    """What each kind of training needs on a process, a line each, and what the device has, if it is a GPU."""
+    lines = []
+    for name, model in plan.models.items():
+        for kind, encoder in sorted(model.encoders.items(), reverse=True):
+            weights = f"{_state_bytes(plan, encoder) / 1e9:.2f} GB of memory for weights, gradients and AdamW"
+            batch = activation_bytes(encoder)
+            more = "" if batch is None else f", and {batch / 1e9:.2f} GB for a batch of texts of full length"
+            lines.append(f"{name}: training a {kind} takes about {weights}{more}")
+    if device_type() == "cuda":
+        lines.append(f"The GPU has {torch.cuda.get_device_properties(0).total_memory / 1e9:.1f} GB")
+    return lines
+
+
+def activation_bytes(encoder: EncoderPlan) -> int | None:
+    """Bytes of the activations of a full-length micro-batch; None where the configuration names its sizes otherwise."""
+    config = encoder.start.config
+    try:
+        hidden, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
+    except AttributeError:
+        return None
+    length = encoder.max_length
+    texts = encoder.training["per_device_train_batch_size"] * (2 if encoder.kind == "bi-encoder" else 1)
+    return int(ACTIVATIONS * texts * length * layers * (34 * hidden + 5 * heads * length))
+
+
+def _state_bytes(plan: DistillationPlan, encoder: EncoderPlan) -> int:
+    model, lora = encoder.start.empty_model(encoder.kind), plan.config.lora
+    adapted = put_adapters(model, encoder.kind, lora, encoder.start.name) if lora.rank else model
+    trained, parameters = parameter_counts(adapted)
+    return int(STATES * trained + FROZEN * (parameters - trained))
