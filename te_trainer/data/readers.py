@@ -221,15 +221,8 @@ def _txt(path: Path, request: _Request) -> Iterator[Row]:
     return _note_quotes(path, rows(), request.notes)
 
 
-def _tsv(path: Path, request: _Request) -> Iterator[Row]:
-    return _separated(path, request, "\t")
-
-
-def _csv(path: Path, request: _Request) -> Iterator[Row]:
-    return _separated(path, request, ",")
-
-
-def _separated(path: Path, request: _Request, expected: str) -> Iterator[Row]:
+def _separated(path: Path, request: _Request) -> Iterator[Row]:
+    expected = "\t" if path.suffix.lower() == ".tsv" else ","
     delimiter = _find_delimiter(path, request, expected)
     if delimiter != expected:
         request.notes.append(f"{path}: its columns are separated by {DELIMITERS[delimiter]}")
@@ -432,8 +425,8 @@ def _benchmark(benchmark: Benchmark, request: _Request, folder: str | None, pool
 
 _READERS: dict[str, Callable[[Path, _Request], Iterator[Row]]] = {
     ".txt": _txt,
-    ".tsv": _tsv,
-    ".csv": _csv,
+    ".tsv": _separated,
+    ".csv": _separated,
     ".jsonl": _jsonl,
     ".parquet": _parquet,
 }

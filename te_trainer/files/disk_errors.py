@@ -11,34 +11,15 @@ from pathlib import Path
 
 from te_trainer.errors import DivergedError, InputError
 
-# By error number: the sentence, and how libraries name the error where they do not hand on its number.
-DISK_ERRORS: dict[int, tuple[str, tuple[str, ...]]] = {
-    errno.ENOSPC: ("no disk space left in {folder}; make room", ("No space left on device", "os error 28")),
-    errno.EDQUOT: (
-        "the disk quota in {folder} is used up; remove files, or have the quota raised",
-        ("Disk quota exceeded", "Quota exceeded", "os error 122"),
-    ),
-    errno.EFBIG: (
-        "a file in {folder} is larger than allowed; raise the limit (ulimit -f), or take another disk",
-        ("File too large", "os error 27"),
-    ),
-    errno.EROFS: (
-        "{folder} is on a disk that is mounted read-only; mount it for writing",
-        ("Read-only file system", "os error 30"),
-    ),
-    errno.EIO: (
-        "the disk of {folder} cannot be read or written (input/output error); check the disk",
-        ("Input/output error", "os error 5)"),
-    ),
-    errno.ESTALE: (
-        "the disk of {folder} cannot be read or written (stale file handle); check the network disk",
-        ("Stale file handle", "os error 116"),
-    ),
-    errno.EACCES: (
-        "a file or folder in {folder} may not be read or written (permission denied); change its mode",
-        ("Permission denied", "os error 13)"),
-    ),
-    errno.EPERM: ("a file or folder in {folder} may not be changed (operation not permitted); make it your own", ()),
+DISK_ERRORS: dict[int, str] = {
+    errno.ENOSPC: "no disk space left in {folder}; make room",
+    errno.EDQUOT: "the disk quota in {folder} is used up; remove files, or have the quota raised",
+    errno.EFBIG: "a file in {folder} is larger than allowed; raise the limit (ulimit -f), or take another disk",
+    errno.EROFS: "{folder} is on a disk that is mounted read-only; mount it for writing",
+    errno.EIO: "the disk of {folder} cannot be read or written (input/output error); check the disk",
+    errno.ESTALE: "the disk of {folder} cannot be read or written (stale file handle); check the network disk",
+    errno.EACCES: "a file or folder in {folder} may not be read or written (permission denied); change its mode",
+    errno.EPERM: "a file or folder in {folder} may not be changed (operation not permitted); make it your own",
 }
 # What torch.save, and numpy's and C++'s writers say when a file took less than it was given.
 CUT_SHORT = ("unexpected pos", "file write failed", "iostream error", "requested and")
@@ -66,14 +47,14 @@ def _sentence(error: Exception, root: Path, key: str) -> str | None:
         number = _disk_error_number(link)
         if number is not None:
             folder = _folder(link, root)
-            return f"{f'{key}: ' if folder == root else ''}{DISK_ERRORS[number][0].format(folder=folder)}"
+            return f"{f'{key}: ' if folder == root else ''}{DISK_ERRORS[number].format(folder=folder)}"
     # A failed clearing of a half-written file hides why the file was not written, so it is looked at second.
     for link in chain:
         if (path := _in_the_way(link, root)) is not None:
             kind = "folder" if path.is_dir() else "link" if path.is_symlink() else "file"
             return f"{key}: {path} is a {kind}, and something else is to be there; move or delete it"
     if root.exists() and shutil.disk_usage(root).free < SPACE_LEFT:
-        return f"{key}: {DISK_ERRORS[errno.ENOSPC][0].format(folder=root)}"
+        return f"{key}: {DISK_ERRORS[errno.ENOSPC].format(folder=root)}"
     if any(words in str(link) for link in chain for words in CUT_SHORT):
         return f"{key}: a file in {root} was cut short by a full disk, a quota or a limit (ulimit -f); make room"
     return None
@@ -92,8 +73,11 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _disk_error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in DISK_ERRORS else None
-    text = str(error)
-    return next((number for number, (_, words) in DISK_ERRORS.items() if any(word in text for word in words)), None)
+    # Libraries that do not hand on its number name an error as C or as Rust does. Others than disks do not permit, too.
+    for number in DISK_ERRORS.keys() - {errno.EPERM}:
+        if os.strerror(number) in str(error) or f"(os error {number})" in str(error):
+            return number
+    return None
 
 
 def _in_the_way(error: BaseException, root: Path) -> Path | None:

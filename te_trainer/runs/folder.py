@@ -8,8 +8,6 @@ A command holds its folder, refuses to continue there with another configuration
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -141,21 +139,14 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 def _make_folder(folder: Path) -> list[Path]:
     """Make a folder and its parents; returns those that were not there before, the innermost first."""
-    made: list[Path] = []
     folder = folder.absolute()
-    for path in [*reversed(folder.parents), folder]:
-        try:
-            path.mkdir()
-        except OSError:
-            # Of a folder that is there, the system may say many things, for example that its disk is read-only.
-            if not path.is_dir():
-                _remove_empty(made)
-                if os.path.lexists(path):
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
-                raise
-        else:
-            made.insert(0, path)
-    return made
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        _remove_empty(missing)
+        raise
+    return missing
 
 
 def _remove_empty(folders: list[Path]) -> None:
