@@ -19,32 +19,20 @@ class Rows:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One set with gold scores.
-
-    Args:
-        title: Name of the set in the paper's tables.
-        columns: Maps our columns to the Hub's, where they differ.
-        positive: Label on the Hub that counts as 1 (the paper flips QNLI, so that entailment is 1). None keeps scores.
-        dev: Rows that choose checkpoints. None: the set has none.
-        test: Rows that are reported.
-        hub_splits: Maps our names of splits to the Hub's, where they differ.
-        pool: Rows that belong to the paper's pool. Empty: all rows.
-        hub_pool: Rows of the Hub's set that belong to the paper's pool, where they differ from `pool`.
-        mteb: Name of the set in MTEB. None: MTEB does not have it.
-    """
+    """One set with gold scores."""
 
     name: str
-    title: str
+    title: str  # in the paper's tables
     repository: str
     configuration: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    positive: int | None = None
-    dev: Rows | None = None
-    test: Rows = Rows("test")
-    hub_splits: dict[str, str] = field(default_factory=lambda: {"dev": "validation"})
-    pool: tuple[Rows, ...] = ()
-    hub_pool: tuple[Rows, ...] = ()
-    mteb: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)  # maps our columns to the Hub's, where they differ
+    positive: int | None = None  # label on the Hub that counts as 1 (the paper flips QNLI); None keeps scores
+    dev: Rows | None = None  # rows that choose checkpoints
+    test: Rows = Rows("test")  # rows that are reported
+    hub_splits: dict[str, str] = field(default_factory=lambda: {"dev": "validation"})  # ours to the Hub's
+    pool: tuple[Rows, ...] = ()  # rows of the paper's pool; empty for all rows
+    hub_pool: tuple[Rows, ...] = ()  # the same of the Hub's set, where they differ
+    mteb: str | None = None  # name of the set in MTEB
 
 
 _GLUE = "nyu-mll/glue"

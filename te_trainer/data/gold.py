@@ -23,23 +23,15 @@ Role = Literal["dev", "test"]
 
 @dataclass(frozen=True)
 class GoldSet:
-    """Pairs with gold scores.
+    """Pairs with gold scores."""
 
-    Args:
-        name: Name of the benchmark, of the file without its suffix, or of a Hub id without its owner.
-        scores: Gold scores, float64, shape (n,).
-        unscored: Number of rows that were dropped because they have no score (the paper drops them too).
-        notes: What the reader did to the rows, for people.
-        from_hub: Whether the set came from the Hub, and not from a local file or folder.
-    """
-
-    name: str
+    name: str  # of the benchmark, of the file without its suffix, or of a Hub id without its owner
     sentence1: list[str]
     sentence2: list[str]
-    scores: np.ndarray
-    unscored: int = 0
-    notes: tuple[str, ...] = ()
-    from_hub: bool = False
+    scores: np.ndarray  # float64, shape (n,)
+    unscored: int = 0  # rows that were dropped because they have no score (the paper drops them too)
+    notes: tuple[str, ...] = ()  # what the reader did to the rows, for people
+    from_hub: bool = False  # and not from a local file or folder
 
     def __len__(self) -> int:
         return len(self.sentence1)

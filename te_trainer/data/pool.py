@@ -32,22 +32,14 @@ from te_trainer.files.records import damage_as_input_error, read_json
 
 @dataclass
 class SourceCount:
-    """What was read of one source.
-
-    Args:
-        rows: Number of rows (of sentences, in a `SentenceManifest`) that were read.
-        empty: Number of them that were dropped because a text is empty.
-        sha256: Hash of the file; None for a source that is no file.
-        extra: Whether the source is one of `data.extra`.
-        notes: What the reader did to the rows, for people.
-    """
+    """What was read of one source."""
 
     source: str
-    rows: int = 0
-    empty: int = 0
-    sha256: str | None = None
-    extra: bool = False
-    notes: list[str] = field(default_factory=list)
+    rows: int = 0  # that were read; in a `SentenceManifest`, sentences
+    empty: int = 0  # of them, dropped because a text is empty
+    sha256: str | None = None  # of the file; None for a source that is no file
+    extra: bool = False  # whether it is one of `data.extra`
+    notes: list[str] = field(default_factory=list)  # what the reader did to the rows, for people
 
     @staticmethod
     def of(source: str, benchmark_folder: str | None, extra: bool = False) -> SourceCount:
@@ -58,17 +50,7 @@ class SourceCount:
 
 @dataclass
 class Manifest:
-    """Counts of an Arrow file of distinct texts.
-
-    Args:
-        sources: Counts by source.
-        duplicates: Number of rows that were dropped because an earlier row, of whichever source, is the same.
-        distinct: Number of distinct rows, without those of `data.extra`, before a sample of them was drawn.
-        num_rows: Number of rows in the file.
-        fingerprint: Hash of the rows in their order.
-        extra_distinct: Number of distinct pairs in `data.extra` that `data.pool` does not hold.
-        extra: Number of those that were drawn and added.
-    """
+    """Counts of an Arrow file of distinct texts."""
 
     title: ClassVar[str]
     source_unit: ClassVar[str]
@@ -77,12 +59,12 @@ class Manifest:
     json_file: ClassVar[str]
 
     sources: list[SourceCount] = field(default_factory=list)
-    duplicates: int = 0
-    distinct: int = 0
-    num_rows: int = 0
-    fingerprint: str = ""
-    extra_distinct: int = 0
-    extra: int = 0
+    duplicates: int = 0  # rows that were dropped because an earlier one, of whichever source, is the same
+    distinct: int = 0  # rows, without those of `data.extra`, before a sample of them was drawn
+    num_rows: int = 0  # in the file
+    fingerprint: str = ""  # hash of the rows in their order
+    extra_distinct: int = 0  # pairs in `data.extra` that `data.pool` does not hold
+    extra: int = 0  # of those, drawn and added
 
     def describe(self) -> list[str]:
         """The counts for people, one line each."""
@@ -270,12 +252,9 @@ def build_sentences(
 
 
 def add_pairs(given: Path | None, pairs: Iterable[tuple[str, str]], source: str, folder: Path) -> PoolManifest:
-    """Write a pool of given pairs and further ones behind them into `folder`.
+    """Write a pool into `folder`: the pairs of the pool `given`, if there is one, and further ones behind them.
 
-    Args:
-        given: Folder of the given pairs' pool, if there are any.
-        pairs: The further pairs.
-        source: What they are called among the pool's sources.
+    `source` is what these are called among the pool's sources.
     """
     manifest, count = PoolManifest(), SourceCount(source)
     known: Iterable[tuple[str, ...]] = ()

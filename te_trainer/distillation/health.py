@@ -29,18 +29,11 @@ MIN_GRADED = 0.7
 
 @dataclass(frozen=True)
 class Probe:
-    """Pairs by which a run's encoders are judged.
+    """Pairs by which a run's encoders are judged."""
 
-    Args:
-        rows: Ascending numbers of the pool's rows by which encoders are judged.
-        held_out: Whether no training may see them.
-        pairs: Columns `sentence1` and `sentence2`: the held-out pairs, the same with their sentences exchanged, and
-            edited sentences.
-    """
-
-    rows: np.ndarray
-    held_out: bool
-    pairs: dict[str, list[str]]
+    rows: np.ndarray  # of the pool, ascending
+    held_out: bool  # whether no training may see them
+    pairs: dict[str, list[str]]  # columns: these pairs, the same with their sentences exchanged, and edited sentences
 
     @classmethod
     def draw(cls, pool: Dataset, part: float, seed: int) -> Probe:

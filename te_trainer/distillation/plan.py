@@ -27,22 +27,13 @@ TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adam
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """One PLM's encoders of a kind.
-
-    Args:
-        kind: Kind of the encoders.
-        start: Checkpoint that they start from.
-        max_length: Tokens after which a sentence or a pair is cut.
-        training: Keyword arguments of the training arguments.
-        pooling: Pooling of bi-encoders; None for what the checkpoint says.
-        prompt: Prompt of bi-encoders; None for what the checkpoint says.
-    """
+    """One PLM's encoders of a kind."""
 
     kind: Kind
     start: Checkpoint
-    max_length: int
-    training: dict[str, Any]
-    pooling: Pooling | None = None
+    max_length: int  # tokens after which a sentence or a pair is cut
+    training: dict[str, Any]  # keyword arguments of the training arguments
+    pooling: Pooling | None = None  # of bi-encoders; None for what the checkpoint says, as of the prompt
     prompt: str | None = None
 
     @property
@@ -70,33 +61,18 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class DistillationPlan:
-    """A whole run.
-
-    Args:
-        config: The configuration, for what it says as it stands.
-        models: The PLMs by their names, in the configuration's order.
-        kinds: Kinds of encoders that a cycle trains.
-        cycles: Number of cycles.
-        precision: Arithmetic of labelling.
-        commits: Commits of the Hub's models and data sets, by name.
-        selector: What chooses the cycle whose encoders are kept. With `health`, a student that has not learnt ends the
-            cycles.
-        may_keep_start: Whether the start may be kept although students have learnt.
-        held_out: Part of the pool that no training sees.
-        keeps_all_cycles: Whether the encoders of all cycles stay until the run ends; `agreement` chooses when it has
-            seen them all.
-    """
+    """A whole run."""
 
     config: RunConfig
-    models: dict[str, ModelPlan]
-    kinds: tuple[Kind, ...]
+    models: dict[str, ModelPlan]  # by their names, in the configuration's order
+    kinds: tuple[Kind, ...]  # of encoders that a cycle trains
     cycles: int
-    precision: Precision
-    commits: dict[str, dict[str, str]]
-    selector: Selector
-    may_keep_start: bool
-    held_out: float
-    keeps_all_cycles: bool
+    precision: Precision  # of labelling
+    commits: dict[str, dict[str, str]]  # of the Hub's models and data sets, by name
+    selector: Selector  # chooses the cycle that is kept; with `health`, a student that has not learnt ends the cycles
+    may_keep_start: bool  # although students have learnt
+    held_out: float  # part of the pool that no training sees
+    keeps_all_cycles: bool  # until the run ends: `agreement` chooses when it has seen them all
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -167,9 +143,6 @@ class DistillationPlan:
 
 def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     """Work out what a configuration means, and let the Hub's names mean the same commits on all ranks.
-
-    Args:
-        processes: Number of processes, among which the paper's batch sizes are divided.
 
     Raises:
         InputError: There is no such model, or a training key has a value that it cannot have.

@@ -25,22 +25,14 @@ STALE_RESULTS = [
 
 @dataclass(frozen=True)
 class GoldScore:
-    """The score of an encoder on a test set.
+    """The score of an encoder on a test set."""
 
-    Args:
-        name: Name of the set in the run.
-        value: A fraction.
-        benchmark: The set, where it was read from the Hub; what a local file named like it holds, nobody knows.
-        commit: Commit of the Hub's set. None: it is not known.
-        in_pool: How many of its pairs the encoder learnt from, without their gold scores. None: not looked at.
-    """
-
-    name: str
+    name: str  # of the set in the run
     kind: Kind
-    value: float
-    benchmark: Benchmark | None = None
-    commit: str | None = None
-    in_pool: int | None = None
+    value: float  # a fraction
+    benchmark: Benchmark | None = None  # where it was read from the Hub; what a local file named so holds, nobody knows
+    commit: str | None = None  # of the Hub's set; None where it is not known
+    in_pool: int | None = None  # pairs that the encoder learnt from, without gold scores; None where not looked at
 
 
 def front_matter(scores: Sequence[GoldScore], metric: str, several_kinds: bool) -> list[EvalResult]:

@@ -10,15 +10,10 @@ SOURCES = ("neighbours", "bm25", "document", "random")
 
 
 class Candidates(NamedTuple):
-    """Pairs of rows of a file of sentences, in ascending order.
+    """Pairs of rows of a file of sentences, in ascending order; no pair occurs twice."""
 
-    Attributes:
-        rows: int64, shape (n, 2). The first row of each pair is the smaller one, and no pair occurs twice.
-        source: uint8, shape (n,): which of `SOURCES` found the pair, the first of them where several did.
-    """
-
-    rows: np.ndarray
-    source: np.ndarray
+    rows: np.ndarray  # int64, shape (n, 2), the smaller row first
+    source: np.ndarray  # uint8, shape (n,): which of `SOURCES` found the pair, the first of them where several did
 
 
 def merge(found: dict[str, np.ndarray]) -> Candidates:

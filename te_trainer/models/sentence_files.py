@@ -48,19 +48,12 @@ IS_KEPT: dict[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True)
 class SentenceLayout:
-    """What the files of sentence-transformers say; keys whose value is null are left out.
+    """What the files of sentence-transformers say; keys whose value is null are left out."""
 
-    Args:
-        model: Content of `config_sentence_transformers.json`.
-        transformer: Content of `sentence_bert_config.json`, under any of its names.
-        pooling: Content of the module Pooling's `config.json`.
-        modules: Folders of the modules by their kinds, in their order; empty where there is no `modules.json`.
-    """
-
-    model: dict[str, Any] = field(default_factory=dict)
-    transformer: dict[str, Any] = field(default_factory=dict)
-    pooling: dict[str, Any] = field(default_factory=dict)
-    modules: dict[str, str] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)  # `config_sentence_transformers.json`
+    transformer: dict[str, Any] = field(default_factory=dict)  # `sentence_bert_config.json`, under any of its names
+    pooling: dict[str, Any] = field(default_factory=dict)  # the module Pooling's `config.json`
+    modules: dict[str, str] = field(default_factory=dict)  # folders by kind, in order; empty without `modules.json`
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -15,25 +15,15 @@ from te_trainer.escaping import latex_text, markdown_cell, printable
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text, under a header.
-
-    Args:
-        columns: Titles of the columns.
-        rows: Cells, as many as columns in each row.
-        title: Heading of the table; empty for none.
-        text_columns: How many of the first columns hold text: they are aligned left and escaped. The others hold
-            numbers.
-        emphasis: `bold` or `dim`, by the index of a row: what was kept is bold, the paper's figures are dim. Terminals
-            and HTML show it.
-        notes: Sentences that stand below the table.
-    """
+    """Cells of text, under a header."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
-    text_columns: int = 1
+    text_columns: int = 1  # the first columns, which are aligned left and escaped; the others hold numbers
+    # `bold` for what was kept, `dim` for the paper's figures, by the index of a row; terminals and HTML show it
     emphasis: Mapping[int, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # sentences that stand below the table
 
     def show(self, console: Console | None = None) -> None:
         """Print the table and its notes."""

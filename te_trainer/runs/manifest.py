@@ -75,20 +75,15 @@ class BatchSplit(NamedTuple):
 
 @dataclass
 class RunManifest(Generic[Config]):
-    """The manifest of an output folder, which this process holds.
-
-    Args:
-        make_plan: Works out what a configuration means for a number of processes; None of a command that trains
-            nothing. A plan's attribute `resolved` holds the entries of `run.yaml` that say how its trainings are done.
-
-    Attributes:
-        begun: Content of `run.yaml` as the run was begun or last continued; None where it has not begun.
-    """
+    """The manifest of an output folder, which this process holds."""
 
     root: Path
     config: Config
     processes: int = 1
+    # Works out what the configuration means; None of a command that trains nothing. A plan's attribute `resolved` holds
+    # the entries of `run.yaml` that say how its trainings are done.
     make_plan: Callable[[Config, int], Any] | None = None
+    # content of `run.yaml` as the run was begun or last continued; None where it has not begun
     begun: dict[str, Any] | None = field(init=False)
 
     def __post_init__(self) -> None:

@@ -53,34 +53,23 @@ TRAINERS: dict[Kind, tuple[Any, Any]] = {
 class Training:
     """One training of a run, which is done once.
 
-    Args:
-        folder: Where the encoder goes; `NAME.training.json` beside it says how it came to be.
-        load: Loads the encoder as it starts. It is called once the training arguments are there: under ZeRO-3 they make
-            `from_pretrained` put a part of the weights on each rank, so that no rank ever holds all of them. With LoRA
-            it is called once more at the end.
-        values: Keyword arguments of the training arguments.
-        dev: The set by which the best checkpoint is kept; None keeps the last one.
-        seed: Seed of a new head, of the order of the pairs and of dropout.
-        run_dir: Output folder of the run; the loggers have their names from it.
-        log_name: Name of the training for the loggers, with slashes; empty where the run has no other.
-        attempt: Which of a student's trainings this is, from 1.
-        section: Section of the configuration that holds the arguments.
-        lora: With a rank, adapters are trained, and merged into plain weights at the end.
+    `load` is called once the training arguments are there: under ZeRO-3 they make `from_pretrained` put a part of the
+    weights on each rank, so that no rank ever holds all of them. With LoRA it is called once more at the end.
     """
 
-    folder: Path
+    folder: Path  # of the encoder; `NAME.training.json` beside it says how it came to be
     kind: Kind
-    load: Callable[[], Encoder]
-    values: dict[str, Any]
-    dev: GoldSet | None
+    load: Callable[[], Encoder]  # loads the encoder as it starts
+    values: dict[str, Any]  # keyword arguments of the training arguments
+    dev: GoldSet | None  # by which the best checkpoint is kept; None keeps the last one
     metric: Metric
-    seed: int
+    seed: int  # of a new head, of the order of the pairs and of dropout
     progress: RunProgress
-    run_dir: Path
-    section: str
-    log_name: str = ""
-    attempt: int = 1
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    run_dir: Path  # output folder of the run; the loggers have their names from it
+    section: str  # of the configuration that holds the arguments
+    log_name: str = ""  # for the loggers, with slashes; empty where the run has no other training
+    attempt: int = 1  # which of a student's trainings this is
+    lora: LoraConfig = field(default_factory=LoraConfig)  # with a rank, adapters are trained, and merged at the end
 
     @property
     def checkpoint_dir(self) -> Path:

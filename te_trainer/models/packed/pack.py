@@ -36,19 +36,12 @@ GROUP_COST = 5_000  # products of a query and a key that cost as much as one mor
 
 
 class AttentionGroup(NamedTuple):
-    """Sentences of similar length, of a packed row, as attention's heads see them.
+    """Sentences of similar length, of a packed row, as attention's heads see them."""
 
-    Args:
-        sentences: Number of sentences, padding ones included.
-        length: Tokens of the longest sentence, rounded up.
-        vectors: Indices of their vectors among those of all tokens' heads, shape (sentences * heads * length,).
-        bias: Added to scores: 0 for tokens, float32's least number for padding, shape (sentences, 1, 1, length).
-    """
-
-    sentences: int
-    length: int
-    vectors: Tensor
-    bias: Tensor
+    sentences: int  # padding ones included
+    length: int  # tokens of the longest sentence, rounded up
+    vectors: Tensor  # indices among those of all tokens' heads, shape (sentences * heads * length,)
+    bias: Tensor  # added to scores: 0 for tokens, float32's least for padding, shape (sentences, 1, 1, length)
 
 
 class Packing:

@@ -68,19 +68,13 @@ def _short_on_cpu(model: nn.Module, max_length: int, device: torch.device) -> bo
 
 @dataclass(frozen=True)
 class AttentionBackend:
-    """How a model is computed.
+    """How a model is computed."""
 
-    Args:
-        fits: Whether it can compute a model, and is fast with texts of so many tokens on a device.
-        attention: Name among transformers' attentions; None for the model's own.
-        fast_dropout: Whether trainings draw dropout as `cpu_dropout` does.
-        computes_padding: Whether padding costs as much as real tokens.
-    """
-
+    # whether it can compute a model, and is fast with texts of so many tokens on a device
     fits: Callable[[nn.Module, int, torch.device], bool]
-    attention: str | None = None
-    fast_dropout: bool = False
-    computes_padding: bool = True
+    attention: str | None = None  # among transformers' attentions; None for the model's own
+    fast_dropout: bool = False  # whether trainings draw dropout as `cpu_dropout` does
+    computes_padding: bool = True  # at the cost of real tokens
 
     def batches(self, lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
         """Indices of texts in batches of at most `max_tokens` computed tokens, or of one text."""
@@ -105,8 +99,7 @@ def choose_backend(
 ) -> AttentionBackend:
     """The fastest backend for a model with texts of at most `max_length` tokens; a compiled model stays as it is.
 
-    Args:
-        needs_padding: Whether something between embeddings and layers depends on the shape of the padded batch.
+    With `needs_padding`, something between embeddings and layers depends on the shape of the padded batch.
     """
     if compiled:
         return BACKENDS[-1]
