@@ -26,9 +26,8 @@ from scale import PeakMemory
 
 from te_trainer.data import SentenceManifest, add_pairs
 from te_trainer.data.pool import build_sentences
-from te_trainer.distillation.mining import cosines
 from te_trainer.distributed import shared_array
-from te_trainer.labelling import embed_sentences
+from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining import neighbours
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import merge, random_pairs

@@ -27,8 +27,7 @@ from datasets import Dataset
 from mined_pairs import COMMON, MINILM, run, table
 
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.mining import cosines
-from te_trainer.labelling import embed_sentences
+from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import merge, random_pairs
 from te_trainer.mining.draw import draw_by_score

@@ -76,11 +76,7 @@ def score_pairs(
 
         _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
         rank = rows_of_rank(len(pairs))
-        for start in range(rank.start, rank.stop, WINDOW):
-            stop = min(start + WINDOW, rank.stop)
-            one, two = (vectors[ids[start:stop, side]] for side in (0, 1))
-            norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-            scores[start:stop] = np.einsum("ij,ij->i", one, two) / np.maximum(norms, 1e-12)
+        scores[rank.start : rank.stop] = cosines(vectors, ids[rank.start : rank.stop])
         state.wait_for_everyone()
     else:
 
@@ -129,6 +125,24 @@ def embed_sentences(
         if not np.isfinite(vectors[start : start + WINDOW]).all():
             raise DivergedError("a vector of the bi-encoder is NaN or infinite; its weights diverged")
     return vectors
+
+
+def cosines(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Cosines of pairs of vectors.
+
+    Args:
+        vectors: float32, shape (n, hidden).
+        rows: Rows of both, shape (m, 2).
+
+    Returns:
+        float32, shape (m,).
+    """
+    scores = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), WINDOW):
+        one, two = (vectors[rows[start : start + WINDOW, side]] for side in (0, 1))
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+        scores[start : start + WINDOW] = np.einsum("ij,ij->i", one, two) / np.maximum(norms, 1e-12)
+    return scores
 
 
 def distinct_sentences(pairs: Dataset) -> tuple[np.ndarray, np.ndarray]:

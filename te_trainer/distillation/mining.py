@@ -21,7 +21,7 @@ from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder, write_text
-from te_trainer.labelling import embed_sentences
+from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
 from te_trainer.mining.draw import band_edges, band_of, draw_by_score
@@ -99,33 +99,14 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     return True
 
 
-def cosines(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Cosines of pairs of vectors.
-
-    Args:
-        vectors: float32, shape (n, hidden).
-        rows: Rows of both, shape (m, 2).
-
-    Returns:
-        float32, shape (m,).
-    """
-    scores = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = rows[start : start + BLOCK_ROWS]
-        one, two = vectors[block[:, 0]], vectors[block[:, 1]]
-        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-        scores[start : start + BLOCK_ROWS] = np.einsum("ij,ij->i", one, two) / np.maximum(norms, 1e-12)
-    return scores
-
-
 def describe_mining(
     sentences: Dataset, candidates: Candidates, scores: np.ndarray, drawn: np.ndarray
 ) -> dict[str, Any]:
-    """What the report says of mined pairs.
+    """What the report says of mined pairs; `pairs` are those that were drawn.
 
     Returns:
         `{"candidates": {source: n}, "pairs": {source: n}, "histogram": {"edges", "candidates", "pairs"}, "examples":
-        [{"from": f, "to": f, "pairs": [[sentence1, sentence2, score, source]]}]}`; `pairs` are those that were drawn.
+        [{"from": f, "to": f, "pairs": [[sentence1, sentence2, score, source]]}]}`
     """
 
     def by_source(source: np.ndarray) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -38,15 +39,9 @@ from te_trainer.runs.store import RunStore
 
 
 class DistillationStages:
-    """The stages that `te_trainer.distillation.cycle.distil` calls, in a run's folder.
+    """The stages that `te_trainer.distillation.cycle.distil` calls, on the pairs of a run's pool.
 
-    Args:
-        plan: What the run's configuration means.
-        store: What the stages leave on the disk.
-        pairs: The pairs of the pool.
-        scorer: Scores encoders against gold.
-        progress: The run's display.
-        after_stage: Called when a stage's result is on the disk; it need not return.
+    `after_stage` is called when a stage's result is on the disk; it need not return.
     """
 
     def __init__(
@@ -58,13 +53,8 @@ class DistillationStages:
         progress: RunProgress,
         after_stage: Callable[[], None] = lambda: None,
     ) -> None:
-        self.plan = plan
-        self.config = plan.config
-        self.store = store
-        self.pairs = pairs
-        self.scorer = scorer
-        self.progress = progress
-        self.after_stage = after_stage
+        self.plan, self.config, self.store, self.pairs = plan, plan.config, store, pairs
+        self.scorer, self.progress, self.after_stage = scorer, progress, after_stage
         self.models, self.cycles, self.kinds = plan.models, plan.cycles, plan.kinds
         self.has_ensemble = len(self.models) > 1
         self.probe = Probe.draw(pairs, plan.held_out, self.config.seed)
@@ -168,10 +158,9 @@ class DistillationStages:
     def end_cycle(self, cycle: int) -> None:
         """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""
         if not self.plan.keeps_all_cycles:
-            for name in self.models:
-                for kind in self.kinds:
-                    for earlier in set(range(1, cycle)) - {self.selection.best_cycle(name, kind, cycle)}:
-                        self.store.remove_encoder(EncoderKey(earlier, name, kind))
+            for name, kind in product(self.models, self.kinds):
+                for earlier in set(range(1, cycle)) - {self.selection.best_cycle(name, kind, cycle)}:
+                    self.store.remove_encoder(EncoderKey(earlier, name, kind))
 
     # ------------------------------------------------------------ what the end of a run calls
 
@@ -179,14 +168,11 @@ class DistillationStages:
         """Copy the best cycle's encoders to `NAME/bi-encoder` and `NAME/cross-encoder`."""
 
         def keep() -> None:
-            for name in self.models:
-                for kind in self.kinds:
-                    best = self.selection.best_cycle(name, kind)
-                    if best is not None:
-                        key = EncoderKey(best, name, kind)
-                        self.store.keep_encoder(
-                            key, None if self.store.trains(key) else load_encoder(self.plan, self.store, key)
-                        )
+            for name, kind in product(self.models, self.kinds):
+                if (best := self.selection.best_cycle(name, kind)) is not None:
+                    key = EncoderKey(best, name, kind)
+                    start = None if self.store.trains(key) else load_encoder(self.plan, self.store, key)
+                    self.store.keep_encoder(key, start)
 
         # One rank asks the disk: another might look when this one has written. And agreement reads the whole pool.
         on_main_process(keep)
@@ -213,10 +199,8 @@ class DistillationStages:
     def remove_cycle_encoders(self) -> None:
         """Remove the cycles' encoders, unless the run is to keep them; the best ones have been copied."""
         if not self.config.distillation.keep_cycles:
-            for name in self.models:
-                for kind in self.kinds:
-                    for cycle in range(1, self.cycles + 1):
-                        self.store.remove_encoder(EncoderKey(cycle, name, kind))
+            for key in product(range(1, self.cycles + 1), self.models, self.kinds):
+                self.store.remove_encoder(EncoderKey(*key))
 
     # ------------------------------------------------------------ what the stages do
 
@@ -247,11 +231,7 @@ class DistillationStages:
             )
 
     def _score(self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1) -> None:
-        """Score an encoder against gold, and look at its health.
-
-        Args:
-            learnt: The labels that it learnt; None for the start.
-        """
+        """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start)."""
         began = time.monotonic()
         encoder = load_encoder(self.plan, self.store, key)
         record, predictions = self.scorer.score(encoder)

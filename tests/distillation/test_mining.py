@@ -19,11 +19,11 @@ from forked import Forked, run_forked
 
 from te_trainer.config.commands import parse
 from te_trainer.data import SentenceManifest, build_pool, build_sentences
-from te_trainer.distillation.mining import _candidates, cosines
+from te_trainer.distillation.mining import _candidates
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
-from te_trainer.labelling import score_pairs
+from te_trainer.labelling import cosines, score_pairs
 from te_trainer.mining import neighbours
 from te_trainer.models import BiEncoder
 from te_trainer.runs.layout import RunLayout
