@@ -128,15 +128,7 @@ def embed_sentences(
 
 
 def cosines(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Cosines of pairs of vectors.
-
-    Args:
-        vectors: float32, shape (n, hidden).
-        rows: Rows of both, shape (m, 2).
-
-    Returns:
-        float32, shape (m,).
-    """
+    """Cosines of pairs of vectors (float32, shape (n, hidden)) with these rows, shape (m, 2): float32, shape (m,)."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), WINDOW):
         one, two = (vectors[rows[start : start + WINDOW, side]] for side in (0, 1))

@@ -19,9 +19,7 @@ from te_trainer.config.training_keys import Key
 def help_text(command: type, full: bool) -> str:
     """The keys of a command with their meanings and defaults.
 
-    Args:
-        full: Whether to give more than the first sentence of each key's meaning, and to list every key of
-            TrainingArguments too.
+    Unless `full`, each meaning is its first sentence, and keys of TrainingArguments are named without it.
     """
     keys = [key for key in keys_of(command).values() if full or not key.of_trainer]
     usage = f"usage: {Path(sys.argv[0]).name} [--config FILE] [--key value ...]"

@@ -42,9 +42,7 @@ def check_model_names(names: Sequence[str]) -> None:
 def check_set_names(names: Sequence[str], key: str, taken: Collection[str] = SCORE_COLUMNS) -> None:
     """Refuse names of sets with gold scores that cannot name files or columns, and two that are alike.
 
-    Args:
-        key: Key of the configuration that names the sets.
-        taken: Names that a table of scores has for other columns.
+    `key` of the configuration names the sets; `taken` are names that a table of scores has for other columns.
     """
     _check_names(names, key, "sets", "a set with gold scores", taken, "rename the file")
 

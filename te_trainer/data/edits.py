@@ -20,14 +20,9 @@ def graded_pairs(sentences: Iterable[str], count: int, seed: int) -> dict[str, l
     word, which is a function word as a rule. A heavy edit replaces half of the words, the rarest ones, by the rarest of
     another sentence. In texts without spaces, characters are the words.
 
-    Args:
-        sentences: Any texts; repeated and very short ones are passed over.
-        count: Number of sentences to draw.
-        seed: Draws sentences and edits.
-
     Returns:
-        Columns `sentence1` and `sentence2`: of each drawn sentence one row for each of `GRADES`, in their order. They
-        are empty where there are not three sentences.
+        Columns `sentence1` and `sentence2`: of each of `count` sentences one row for each of `GRADES`, in their order.
+        Repeated and very short sentences are passed over; the columns are empty where there are not three others.
     """
     usable = [text for text in dict.fromkeys(sentences) if len(_split(text)[0]) >= MIN_UNITS]
     pairs: dict[str, list[str]] = {"sentence1": [], "sentence2": []}
@@ -45,11 +40,8 @@ def graded_pairs(sentences: Iterable[str], count: int, seed: int) -> dict[str, l
 def graded_order(scores: np.ndarray) -> float:
     """How often neighbouring grades are scored in their order, a fraction; equal scores count half.
 
-    Args:
-        scores: Scores of `graded_pairs`, shape (n,).
-
-    Returns:
-        1 where every sentence's pairs come in order, about 0.5 for scores that say nothing, NaN without scores.
+    Of the scores of `graded_pairs`, shape (n,): 1 where every sentence's pairs come in order, about 0.5 for scores that
+    say nothing, NaN without scores.
     """
     if not len(scores):
         return float("nan")

@@ -39,11 +39,8 @@ def as_sources(
 def write_given(pairs: Dataset | list[Any], file: Path, begun: bool) -> None:
     """Write pairs as JSON lines of `sentence1` and `sentence2`.
 
-    Args:
-        begun: Whether the run that reads the file has begun: then the pairs must be those that it holds.
-
-    Raises:
-        InputError: An item is no pair of texts, or other pairs are in the file.
+    Raises an InputError where an item is no pair of texts, or where the run that reads the file has `begun` with
+    others.
     """
     new = file.with_name(PARTIAL + file.name)
     try:

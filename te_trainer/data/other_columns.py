@@ -23,14 +23,10 @@ NUMBERS = {
 
 
 class OtherColumns:
-    """The other columns of a source, set aside in a file of JSON lines and given back block by block.
+    """The other columns of a source, set aside in a scratch file of JSON lines and given back block by block.
 
     A row may lack a column that another one has. A column of truth values or numbers keeps its type, lists and objects
-    stay JSON, and everything else is text.
-
-    Args:
-        file: A scratch file, which is written here.
-        taken: Names that the columns must not have, because the output has columns of these names.
+    stay JSON, and everything else is text. None may have a name that is `taken` by a column of the output.
     """
 
     def __init__(self, file: Path, taken: Iterable[str]) -> None:

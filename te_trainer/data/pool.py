@@ -274,12 +274,9 @@ def add_pairs(given: Path | None, pairs: Iterable[tuple[str, str]], source: str,
 
 
 def write_rows(source: str, file: Path, others: OtherColumns | None = None, **reading: Any) -> list[str]:
-    """Read a source of pairs once and write all its rows in their order, duplicates included.
+    """Write all rows of a source of pairs in their order, duplicates included; says what the reader did to them.
 
     A sentence that a row lacks becomes an empty text. `others`, if given, receives the source's other columns.
-
-    Returns:
-        What the reader did to the rows, for people.
     """
     notes: list[str] = []
     rows = read_rows(source, SENTENCE_COLUMNS, notes=notes, others=others is not None, **reading)

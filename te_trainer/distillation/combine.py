@@ -11,7 +11,7 @@ from te_trainer.config.schema import Combine
 
 
 def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]) -> np.ndarray:
-    """One score for each pair out of every teacher's.
+    """One score for each pair out of every teacher's, float32, shape (n,).
 
     Args:
         labels: Labels of each teacher, float32, shape (n,); one array is in memory at a time.
@@ -20,9 +20,6 @@ def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]
             the values of the plain mean in that order: no monotone rescaling of a teacher changes the order, and a
             teacher whose scores spread widely counts no more than another.
         weights: Weights of the teachers, positive, for `weighted`; only their ratios count.
-
-    Returns:
-        float32, shape (n,).
     """
     mean: np.ndarray | float = 0.0
     ranks: np.ndarray | float = 0.0

@@ -14,12 +14,8 @@ from te_trainer.runs.store import RunStore
 def load_encoder(plan: DistillationPlan, store: RunStore, key: EncoderKey, kind: Kind | None = None) -> Encoder:
     """Load an encoder of a run.
 
-    Args:
-        kind: Kind that it becomes. Default: its own; under `init: sequential` a student starts from a teacher of the
-            other kind.
-
-    Raises:
-        InputError: It is gone or damaged; the sentence says how to make it again.
+    `kind` is what it becomes, by default its own kind; under `init: sequential` a student starts from a teacher of the
+    other kind. Raises an InputError that says how to make the encoder again, where it is gone or damaged.
     """
     kind = kind or key.kind
     if not store.trains(key):

@@ -39,9 +39,7 @@ class Probe:
     def draw(cls, pool: Dataset, part: float, seed: int) -> Probe:
         """Draw a probe from a pool.
 
-        Args:
-            part: Part of the pool that is held out, 0 to 1; at 0, trainings see the probe's pairs.
-            seed: Draws pairs, sentences and edits.
+        `part` of the pool, 0 to 1, is held out; at 0, trainings see the probe's pairs.
         """
         tenth = max(len(pool) // 10, 2)
         count = min(max(MIN_PAIRS, round(part * len(pool))), MAX_PAIRS, tenth, len(pool))

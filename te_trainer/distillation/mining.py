@@ -38,13 +38,10 @@ EXAMPLE_BANDS, EXAMPLES = 5, 10
 
 
 def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) -> bool:
-    """Mine pairs and write the pool, unless it is there.
+    """Mine pairs and write the pool, unless it is there; says whether it was mined now.
 
     Every PLM's start embeds all sentences. Candidates are scored by its cosines; those of several PLMs are combined as
     labels are. All ranks embed and search; the first one draws and writes.
-
-    Returns:
-        Whether the pool was mined now.
 
     Raises:
         DivergedError: A vector is NaN or infinite.

@@ -68,10 +68,8 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
     """Read all texts into the output folder and write `run.yaml`, or see that they are what the run began with.
 
     The texts are the pool, or the sentences that it is mined from, and the sentences of step 0. `run.yaml` comes first:
-    it makes the folder a run's, whenever the process is killed.
-
-    Raises:
-        InputError: A source cannot be read, or a source, a model or a gold score has changed since the run began.
+    it makes the folder a run's, whenever the process is killed. Raises an InputError where a source cannot be read, or
+    a source, a model or a gold score has changed since the run began.
     """
     config, plan, layout = manifest.config, manifest.plan, manifest.layout
     entries: dict[str, Any] = {"cycles": plan.cycles}
@@ -162,11 +160,7 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
 
 @contextlib.contextmanager
 def read_step0_sentences(plan: DistillationPlan, final: Path, own_texts: Dataset) -> Iterator[SentenceManifest | None]:
-    """Give the sentences of step 0, if the run has one, as `read_sentences` does.
-
-    Args:
-        own_texts: The run's own pairs or sentences, which step 0 takes where it has no sources of its own.
-    """
+    """Give the sentences of step 0, if the run has one, as `read_sentences` does; by default the run's own texts."""
     config = plan.config
     if config.step0 is None:
         yield None

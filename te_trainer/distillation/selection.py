@@ -65,8 +65,7 @@ class Selection:
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
         """The cycle whose encoder is kept, of equals the earliest; 0 for the start, None where nothing has learnt.
 
-        Args:
-            cycles: Number of cycles that are done. Default: those that have learnt.
+        `cycles` is the number of cycles that are done, by default those that have learnt.
         """
         cycles = self.learnt[kind] if cycles is None else cycles
         with_start = kind == "bi-encoder" and (self.may_keep_start or (self.how == "health" and cycles == 0))
@@ -96,10 +95,9 @@ class Selection:
 
 
 def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:
-    """The cycle whose encoder's health is best, of equals the earliest.
+    """The cycle whose encoder's health is best, of equals the earliest; the start, if it is among the candidates.
 
-    Args:
-        healths: Health by cycle, as `Probe.health` returns it; cycle 0 is the start.
+    `healths` is by cycle, 0 for the start, as `Probe.health` returns it.
     """
     if 0 in healths:
         return 0
@@ -107,13 +105,10 @@ def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:
 
 
 def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
-    """Whether an encoder may be called as good as the bi-encoder that its PLM started from.
+    """Whether an encoder may be called as good as the bi-encoder that its PLM started from, by the records of both.
 
     With a dev set it scores at most `DEV_TOLERANCE` lower. Without one, its scores of held-out pairs must agree with
     the start's to `TRUSTED_AGREEMENT`: what agrees less may be better or worse, and nobody knows.
-
-    Args:
-        record, start: Scores and health of both, as the run stored them.
     """
     if "dev" in start["scores"]:
         return bool(record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE)
@@ -135,8 +130,6 @@ def measures(
     Args:
         labels: Gives the labels of the pool by a cycle's encoder of a kind; cycle 0 is the start.
         first: The labels that the first cycle learns from, of all PLMs together; shape (n,).
-        cycles: Number of cycles.
-        kinds: Kinds of encoders that a cycle trains.
 
     Returns:
         For each cycle `{"cycle": c, "cross-first": f, "bi-first": f, "cross-bi": f, "cross-cross": f, "bi-bi": f}`: the
@@ -159,10 +152,5 @@ def measures(
 
 
 def most_agreed_cycle(entries: Sequence[dict[str, Any]], kind: Kind) -> int:
-    """The cycle of the highest agreement, of equals the earliest.
-
-    Args:
-        entries: As `measures` returns them.
-        kind: Kind of the encoder that is chosen.
-    """
+    """The cycle of a kind's highest agreement, of equals the earliest, of `entries` as `measures` returns them."""
     return int(max(entries, key=lambda entry: (entry[CHOOSING[kind]], -entry["cycle"]))["cycle"])

@@ -57,8 +57,7 @@ class Trainings:
     def train_starts(self, after_stage: Callable[[], None] = lambda: None) -> None:
         """Train the bi-encoders that the PLMs' cycles start from, each once, where the run has a step 0.
 
-        Args:
-            after_stage: Called when a training's result is on the disk; it need not return.
+        `after_stage` is called when a training's result is on the disk; it need not return.
         """
         if self.plan.config.step0 is None:
             return

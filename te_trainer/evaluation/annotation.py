@@ -41,8 +41,7 @@ COMMON = (
 def compared_encoder(run: FinishedRun, name: str) -> Kind:
     """The encoder that is compared with the start: the bi-encoder, or the cross-encoder where the start was kept.
 
-    Raises:
-        InputError: The run kept nothing but the start.
+    Raises an InputError where the run kept nothing but the start.
     """
     kept = run.results["final"][name]
     if kept["bi-encoder"]["cycle"] > 0:
@@ -74,14 +73,8 @@ def annotation_file(pairs: Dataset, task: Task) -> str:
 def telling_rows(start: np.ndarray, result: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Choose pairs over the whole range of scores, half of them those that the two encoders disagree on most.
 
-    Args:
-        start: Scores by the start, shape (n,).
-        result: Scores by the run's encoder, shape (n,).
-        count: Number of pairs to choose.
-        seed: Draws the other half, and the order.
-
-    Returns:
-        Numbers of min(count, n) rows in random order, so that nothing in the file hints at a score.
+    `start` and `result` are scores by the start and by the run's encoder, shape (n,). Gives the numbers of min(count,
+    n) rows in random order, so that nothing in the file hints at a score.
     """
     rng = np.random.default_rng(seed)
     shift = np.abs(rankdata(result) - rankdata(start))

@@ -16,9 +16,8 @@ MOST_NEEDED = 100_000  # pairs; nobody scores more
 def verdicts(results: dict[str, Any]) -> list[str]:
     """A sentence for each model but the first, and each family of sets: better or worse than the first, or unclear.
 
-    Args:
-        results: As `te_trainer.evaluation.results.collect` returns them. Where a family has several sets, the
-            difference is that of the averages.
+    `results` are those of `te_trainer.evaluation.results.collect`. Where a family has several sets, the difference is
+    that of the averages.
     """
     first = results["models"][0]["name"]
     against_first = [entry for entry in results["differences"] if entry["models"][0] == first]

@@ -129,9 +129,5 @@ TASK_METRICS: dict[Task, tuple[Metric, Metric]] = {
 
 
 def module_path(name: str) -> str:
-    """Path of the `evaluate.Metric` of a metric, for `evaluate.load` without network.
-
-    Args:
-        name: `spearman`, `pearson`, `roc_auc` or `average_precision`.
-    """
+    """Path of the `evaluate.Metric` of a metric of `METRIC_TITLES`, for `evaluate.load` without network."""
     return str(Path(__file__).parent / "modules" / name)

@@ -60,11 +60,7 @@ def fit_platt(scores: np.ndarray, same: np.ndarray) -> PlattScaling:
 
 
 def cross_validated(scores: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """The probability of each pair by a fit to others: without the pair itself, of many pairs without a fiftieth.
-
-    Args:
-        scores, same: As for `fit_platt`.
-    """
+    """The probability of each pair, shape (n,), by a fit to others: without itself, of many without a fiftieth."""
     probabilities = np.empty(len(scores))
     order = np.argsort(scores, kind="stable")
     for fold in range(min(FOLDS, len(scores))):
@@ -75,12 +71,7 @@ def cross_validated(scores: np.ndarray, same: np.ndarray) -> np.ndarray:
 
 
 def calibration_error(probabilities: np.ndarray, same: np.ndarray) -> float:
-    """The expected calibration error, a fraction: how far off probabilities are on average, in bins of equal size.
-
-    Args:
-        probabilities: Shape (n,).
-        same: Whether the two sentences of each pair are the same, shape (n,).
-    """
+    """The expected calibration error of probabilities, shape (n,): the mean distance of bins of equal size."""
     bins = np.array_split(np.argsort(probabilities, kind="stable"), BINS)
     return float(sum(abs((probabilities[rows] - same[rows]).sum()) for rows in bins) / len(probabilities))
 
@@ -93,22 +84,14 @@ def chance_error(probabilities: np.ndarray) -> float:
 
 
 def precision_and_recall(chosen: np.ndarray, same: np.ndarray) -> tuple[float, float]:
-    """How many of the chosen pairs are the same (NaN where none is chosen), and how many of the same are chosen.
-
-    Args:
-        chosen, same: bool of shape (n,); at least one pair is the same.
-    """
+    """Precision (NaN where none is chosen) and recall of the chosen pairs, bool of shape (n,), against the same."""
     hits = np.count_nonzero(chosen & same)
     count = np.count_nonzero(chosen)
     return (hits / count if count else float("nan")), hits / np.count_nonzero(same)
 
 
 def describe_calibration(scores: np.ndarray, same: np.ndarray) -> str:
-    """What pairs whose answer is known say of their probabilities, in one sentence, by cross-validation.
-
-    Args:
-        scores, same: As for `fit_platt`.
-    """
+    """What pairs whose answer is known say of their probabilities, in one sentence, by cross-validation."""
     probabilities = cross_validated(scores, same)
     error, chance = calibration_error(probabilities, same), chance_error(probabilities)
     chosen = probabilities >= 0.5

@@ -12,10 +12,8 @@ from te_trainer import metrics
 
 
 def make_metric(name: str) -> type[evaluate.Metric]:
-    """Make an `evaluate.Metric` that gives `{name: fraction}`, computed in float64.
-
-    Args:
-        name: Name of a function of `te_trainer.metrics`.
+    """Make an `evaluate.Metric` that gives `{name: fraction}`, computed in float64, of a function of
+    `te_trainer.metrics`.
     """
     function: metrics.Metric = getattr(metrics, name)
 

@@ -10,12 +10,11 @@ from te_trainer.mining.words import number_words
 
 
 def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int) -> np.ndarray:
-    """Pair each anchor with the sentences of the highest BM25 score.
+    """Pair each anchor with the `k` sentences of the highest BM25 score, or with all that share a word with it.
 
     Args:
         sentences: Column `sentence1`.
         anchors: Rows of the sentences that look for partners, int64, shape (a,).
-        k: Partners of each; fewer where fewer sentences share a word with it.
 
     Returns:
         Pairs of rows, int64, shape (m, 2) with m at most a * k, the anchor first.

@@ -36,28 +36,22 @@ def merge(found: dict[str, np.ndarray]) -> Candidates:
 def document_pairs(documents: np.ndarray) -> np.ndarray:
     """Pair each sentence with the next one of its document.
 
-    Args:
-        documents: A number of each sentence's document, shape (n,), in the order in which they were read.
-
-    Returns:
-        Pairs of rows, int64, shape (m, 2).
+    `documents` numbers the documents of all sentences, shape (n,), in the order in which they were read. Gives pairs of
+    rows, int64, shape (m, 2).
     """
     first = np.flatnonzero(documents[1:] == documents[:-1])
     return np.stack([first, first + 1], axis=1).astype(np.int64)
 
 
 def random_pairs(count: int, anchors: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Pair each anchor with sentences that are drawn at random.
+    """Pair each anchor with `k` other sentences that are drawn at random, one perhaps twice.
 
     Args:
         count: Number of sentences.
         anchors: Rows of the sentences that look for partners, int64, shape (a,).
-        k: Partners of each; at most all other sentences.
-        seed: Draws the partners.
 
     Returns:
-        Pairs of rows, int64, shape (a * k, 2), the anchor first. A partner may be drawn twice where k is no small part
-        of the sentences.
+        Pairs of rows, int64, shape (a * k, 2), the anchor first; with fewer other sentences than k, fewer.
     """
     k = max(0, min(k, count - 1))
     # a step from 1 to count - 1 never leads back to the anchor

@@ -23,13 +23,10 @@ def draw_by_score(
     Args:
         scores: Scores of the candidates, shape (n,).
         rows: Rows of their sentences, int64, shape (n, 2).
-        pairs: How many to draw; fewer where the candidates or `per_sentence` allow no more.
         per_sentence: Pairs that a sentence may be in.
-        seed: Draws among the candidates of a band.
-        bands: Number of bands.
 
     Returns:
-        The drawn candidates, int64, ascending.
+        The drawn candidates, int64, ascending: `pairs`, or as many as candidates and `per_sentence` allow.
     """
     band = band_of(scores, band_edges(scores, bands))
     order = np.random.default_rng(seed).permutation(len(scores))

@@ -20,7 +20,7 @@ BLOCK = 16_384  # vectors that are normalised at once
 
 
 def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Path, progress: Progress) -> np.ndarray:
-    """Pair each anchor with the sentences of the highest cosine.
+    """Pair each anchor with the `k` sentences, or all others, of the highest cosine.
 
     All ranks call it, and all get the pairs. Up to `EXACT_UP_TO` cosines all ranks search exactly; above, the first one
     searches an inverted file of faiss, which misses some.
@@ -28,9 +28,7 @@ def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Pat
     Args:
         vectors: Vectors of all sentences, float32, shape (n, hidden).
         anchors: Rows of the sentences that look for partners, int64, shape (a,).
-        k: Partners of each; at most all other sentences.
         scratch: Folder for what was found, on a disk that all ranks see.
-        progress: Called with the fraction that is done, 0 to 1.
 
     Returns:
         Pairs of rows, int64, shape (a * k, 2), the anchor first and its nearest partner first. An approximate search

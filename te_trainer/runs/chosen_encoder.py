@@ -14,18 +14,11 @@ Use = Literal["pairs", "sentences", "rerank"]
 
 
 def choose_encoder(folder: Path, use: Use, key: str) -> tuple[Path, str]:
-    """Choose an encoder of a run.
+    """The folder of the encoder of a finished run that is for a use, and why it was chosen.
 
     Sentences are searched with the bi-encoder, and a cross-encoder orders what was found. Pairs are scored by the
-    cross-encoder if it is as good as the start (`is_as_good_as_start`), else by the bi-encoder.
-
-    Args:
-        folder: The run's output folder.
-        use: What the encoder is for.
-        key: Key of the configuration that names the folder.
-
-    Returns:
-        The encoder's folder, and why it was chosen.
+    cross-encoder if it is as good as the start (`is_as_good_as_start`), else by the bi-encoder. `key` is what names the
+    run's folder in the configuration.
 
     Raises:
         InputError: The run is not finished, has several PLMs, or kept no such encoder.

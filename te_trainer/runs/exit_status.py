@@ -14,13 +14,10 @@ DONE, FAILED, INPUT_REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_command(main: Callable[[], None], again: str = "continues") -> int:
-    """Run a command's main function.
+    """Run a command's main function; `again` says what the same command does after an interruption.
 
     Of the processes that one launcher started on a machine, the first that fails says why: the others fail in the same
     way, or because it is gone.
-
-    Args:
-        again: What the same command does after an interruption.
 
     Returns:
         The exit status: 0 when the command is done, 2 for input that cannot be used, 1 when training diverged, 130 when

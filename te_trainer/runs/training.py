@@ -103,7 +103,6 @@ class Training:
         """Train unless it is done, from the last whole checkpoint if there is one, and save.
 
         Args:
-            title: What the display and errors call the training.
             work: Passes over the pool that the whole training is worth, for the display.
             pairs: Columns `sentence1`, `sentence2`, `label`; positive pairs have no label.
 

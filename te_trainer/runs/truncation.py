@@ -33,10 +33,8 @@ def count_truncation(
 ) -> Truncation:
     """Count the texts that an encoder cuts, of all rows or of a sample.
 
-    Args:
-        pairs: Columns `sentence1` and `sentence2`; a bi-encoder reads distinct sentences, a cross-encoder pairs.
-        max_length: Tokens that the encoder reads of a text, special ones and those of the prompt included.
-        prompt: Text in front of every sentence of a bi-encoder.
+    A bi-encoder reads the distinct sentences of the columns `sentence1` and `sentence2`, each behind a prompt, a
+    cross-encoder the pairs. `max_length` includes special tokens and those of the prompt.
 
     Returns:
         `{"max_length": n, "texts": n, "cut": n, "sampled": b, "share": f}`: how many texts were counted, how many of

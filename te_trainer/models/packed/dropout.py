@@ -13,13 +13,11 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def dropout_mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor | None:
-    """What values on a CPU are multiplied with: 0 with probability `p`, else 1 / (1 - p).
+    """What values on a CPU are multiplied with, of shape `shape`: 0 with probability `p`, else 1 / (1 - p); None for no
+    `p`.
 
     It is made of whole 64-bit numbers of a generator that torch's seeds: 8 bits decide on one value. So a mask drops a
     multiple of 1/256 of its values; which of the two that lie next to `p` is drawn too, and `p` is the mean.
-
-    Returns:
-        Shape `shape`; None where `p` is 0.
     """
     if not p:
         return None
