@@ -21,7 +21,7 @@ FORKING = multiprocessing.get_context("forkserver")
 # Names only: importing them here would be for nothing. One that fails costs time, and its run says why.
 FORKING.set_forkserver_preload(
     [
-        "te_trainer.hub",
+        "te_trainer.hub.publish",
         "te_trainer.distillation.stages",
         "te_trainer.contrastive.stage",
         "matplotlib.pyplot",

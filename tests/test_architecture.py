@@ -78,7 +78,6 @@ WITHOUT_TORCH = [
     "distillation.cycle",
     "data.benchmarks",
     "distillation.combine",
-    "distillation.selection",
     "evaluation.paper",
     "metrics.bootstrap",
 ]

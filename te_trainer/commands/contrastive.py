@@ -15,7 +15,7 @@ from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
 from te_trainer.metrics import spearman
 from te_trainer.models.precision import resolve_precision
-from te_trainer.report import print_contrastive_results
+from te_trainer.report.run_tables import print_contrastive_results
 from te_trainer.runs.checks import describe_gold, load_gold_sets
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.folder import run_in_output_dir
@@ -45,9 +45,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
             print(f"The run in {layout.root} is finished; there is nothing to do.")
         return
 
-    ################
-    # Model, gold scores, sentences
-    ################
+    # ------------------------------------------------------------ model, gold scores, sentences
     plan: ContrastivePlan = manifest.plan
     check_run(manifest)
     gold = load_gold_sets(config.data)
@@ -58,9 +56,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     counts, sentences = SentenceManifest.load(layout.sentences)
     truncations = read_truncations(layout.sentences)
 
-    ################
-    # Scores, training, scores
-    ################
+    # ------------------------------------------------------------ scores, training, scores
     precision = resolve_precision(plan.training["precision"])
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
@@ -87,9 +83,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
             check_encoder_files(encoder, delete=f"the folder {encoder}", then=then)
         score_once(plan, str(encoder), "trained", final_scores, scorer, progress)
 
-    ################
-    # Results
-    ################
+    # ------------------------------------------------------------ results
     if state.is_main_process:
         results = collect(layout, training.read_record(), precision) | {"truncation": truncations}
         write_text(layout.results, json.dumps(results, indent=2) + "\n")

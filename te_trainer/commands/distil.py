@@ -21,9 +21,11 @@ from te_trainer.distillation.trainings import Trainings
 from te_trainer.distributed import process_state, restart_process, was_restarted
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
-from te_trainer.hub import check_hub, publish
+from te_trainer.hub.publish import check_hub, publish
 from te_trainer.metrics import TASK_METRICS
-from te_trainer.report import print_results, write_page, write_report
+from te_trainer.report.page import write_page
+from te_trainer.report.run_tables import result_table
+from te_trainer.report.summary import write_report
 from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
 from te_trainer.runs.finished import refuse_missing_encoders
 from te_trainer.runs.folder import run_in_output_dir
@@ -56,15 +58,13 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         if state.is_main_process:
             results = read_json(layout.results, "start", "cycles", "final")
             refuse_missing_encoders(layout, results)
-            print_results(results, metric.__name__)
+            result_table(results, metric.__name__).show()
             print(f"The run in {root} is finished; there is nothing to do.")
             if not layout.page.exists():
                 write_page(root)
         return
 
-    ################
-    # Models, gold scores, texts
-    ################
+    # ------------------------------------------------------------ models, gold scores, texts
     plan: DistillationPlan = manifest.plan
     check_loggers(config.report_to)
     gold = load_gold_sets(config.data, config.distillation.task)
@@ -92,9 +92,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             for line in SentenceManifest.load(layout.mining)[0].describe():
                 progress.say(line)
 
-        ################
-        # The pool: pairs that are given, or mined with what the cycles start from
-        ################
+        # ------------------------------------------------------------ the pool, given or mined with the starts
         if config.mines:
             Trainings(plan, store, scorer, progress).train_starts(**after_stage)
             says |= mine_pool(plan, store, progress)
@@ -111,9 +109,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
                 progress.say(line)
 
-        ################
-        # Cycles
-        ################
+        # ------------------------------------------------------------ cycles
         if not config.mines:
             Trainings(plan, store, scorer, progress).train_starts(**after_stage)
         if plan.counts_epochs and not store.has_labels(EncoderKey(0, next(iter(plan.models)), "bi-encoder")):
@@ -128,9 +124,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             label_at_end=config.distillation.selection == "agreement",
         )
 
-    ################
-    # Results
-    ################
+    # ------------------------------------------------------------ results
     stages.keep_best_encoders()
     stages.compare_neighbours()
     if state.is_main_process:
@@ -143,7 +137,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         write_text(layout.results, json.dumps(results, indent=2) + "\n")
         # the run is finished now, whatever becomes of its page; the same command writes a page that is missing
         write_page(root)
-        print_results(results, metric.__name__)
+        result_table(results, metric.__name__).show()
         kept = next(iter(results["final"].values()))
         folders = " and ".join(f"NAME/{kind}" for kind in sorted(kept))
         print(f"{layout.page} tells more; the encoders are in {root}/{folders}.")

@@ -22,9 +22,7 @@ def main(config: EvaluationConfig) -> None:
 
 
 def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
-    ################
-    # Models, sets with gold scores
-    ################
+    # ------------------------------------------------------------ models, sets with gold scores
     config, root, layout = manifest.config, manifest.root, manifest.layout
     state = process_state()
     models = resolve_models(config)
@@ -34,17 +32,13 @@ def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
         count_truncations(root, models, sets)
     state.wait_for_everyone()
 
-    ################
-    # Predictions, on all ranks
-    ################
+    # ------------------------------------------------------------ predictions, on all ranks
     with RunProgress(enabled=state.is_main_process) as progress:
         for task in sets:
             progress.say(task.describe())
         predict_all(root, models, sets, progress)
 
-    ################
-    # Scores
-    ################
+    # ------------------------------------------------------------ scores
     if state.is_main_process:
         results = collect(root, config, models, sets)
         write_text(layout.results, json.dumps(results, indent=2) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from te_trainer.config.schema import PushConfig
-from te_trainer.hub import publish
+from te_trainer.hub.publish import publish
 from te_trainer.runs.quiet import quiet_libraries
 
 

@@ -26,8 +26,8 @@ from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.metrics.calibration import PlattScaling, describe_calibration, fit_platt
 from te_trainer.models import Encoder, check_encoder, describe_encoder, load_encoder
 from te_trainer.models.precision import resolve_precision
-from te_trainer.runs.chosen_encoder import Use, choose_encoder
 from te_trainer.runs.commits import pin_commits
+from te_trainer.runs.finished import Use, choose_encoder
 from te_trainer.runs.folder import lock_output_file, scratch_folder
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress
@@ -42,9 +42,7 @@ def main(config: ScoreConfig) -> None:
     quiet_libraries()
     state = process_state(config.ddp_timeout)
 
-    ################
-    # Models
-    ################
+    # ------------------------------------------------------------ models
     config, taken = take_encoders(config)
     data = config.data
     pin_commits(
@@ -64,9 +62,7 @@ def main(config: ScoreConfig) -> None:
     if config.rerank is not None and check_encoder(config.rerank) != "cross-encoder":
         raise InputError(f"rerank: {config.rerank} is a bi-encoder; name a cross-encoder")
 
-    ################
-    # Scores; what lies in the scratch folder meanwhile is removed with it
-    ################
+    # ------------------------------------------------------------ scores, by way of a scratch folder
     output = Path(config.output)
     scratch = output.with_name(f"{PARTIAL}{output.name}.scratch")
     progress = RunProgress(enabled=state.is_main_process)
@@ -164,9 +160,7 @@ def calibrate(config: ScoreConfig, source: str, encoder: Encoder, scratch: Path,
 
 def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     """Find the nearest sentences of each sentence, or of each query."""
-    ################
-    # Sentences and queries
-    ################
+    # ------------------------------------------------------------ sentences and queries
     data = config.data
     named = {"sentences": data.sentences, "queries": data.queries}
     sources = {name: source for name, source in named.items() if source is not None}
@@ -188,9 +182,7 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     if top_k < config.top_k:
         progress.say(f"top_k: {top_k:,}, because there are no more")
 
-    ################
-    # Vectors, and the nearest of them
-    ################
+    # ------------------------------------------------------------ vectors, and the nearest of them
     encoder = load(config, "model", texts, progress)
     progress.total = len(sources) + 1 + (config.rerank is not None)
     vectors = {}
@@ -201,9 +193,7 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     with stage("nearest", config, progress):
         rows, scores = nearest(vectors["sentences"], vectors.get("queries"), top_k, scratch, progress.advance)
 
-    ################
-    # A cross-encoder's order of them
-    ################
+    # ------------------------------------------------------------ a cross-encoder's order of them
     if config.rerank is not None:
         pairs = write_neighbour_pairs(queries, sentences, rows, scratch / "pairs.arrow")
         reranker = load(config, "rerank", {"rerank": pairs}, progress)

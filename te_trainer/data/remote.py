@@ -25,13 +25,4 @@ def open_address(source: str) -> Any:
             f"{source}: at an address, only {' and '.join(BUILDERS)} files can be read (several of them with *); "
             "download the file, and name it on this machine"
         )
-    try:
-        return load_dataset(BUILDERS[suffix], data_files=source, split="train", streaming=True)
-    except Exception as error:  # the file systems raise many kinds; each means that the address cannot be read
-        raise unreadable(source, error) from None
-
-
-def unreadable(source: str, error: Exception) -> InputError:
-    """The error of an address that cannot be read."""
-    reason = " ".join(str(error).split())[:400] or type(error).__name__
-    return InputError(f"{source}: not to be had from this address ({reason})")
+    return load_dataset(BUILDERS[suffix], data_files=source, split="train", streaming=True)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from te_trainer.config.schema import Kind
+from te_trainer.distillation.plan import Selector
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey
-
-if TYPE_CHECKING:
-    from te_trainer.config.schema import Kind
-    from te_trainer.distillation.plan import Selector
-    from te_trainer.runs.store import RunStore
+from te_trainer.runs.store import RunStore
 
 # The measure by which the cycle of each kind of encoder is chosen. Encoders that agree with their like of the cycle
 # before, or with each other, may have agreed on their own mistakes: in the runs of docs/results.md these measures rise

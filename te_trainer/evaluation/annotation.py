@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 import numpy as np
+from datasets import Dataset
 from scipy.stats import rankdata
 
+from te_trainer.config.schema import Kind, Task
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.outputs import tsv_cell
 from te_trainer.errors import InputError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from te_trainer.config.schema import Kind, Task
-    from te_trainer.runs.finished import FinishedRun
+from te_trainer.runs.finished import FinishedRun
 
 BANDS = 5
 MOST_SCORED = 20_000  # pairs of a pool among which is chosen

@@ -42,7 +42,7 @@ def disk_errors_as_input_error(root: Path, key: str = "output_dir") -> Iterator[
 
 def _sentence(error: Exception, root: Path, key: str) -> str | None:
     """What is wrong with the disk; None for an error of another kind."""
-    chain = _chain(error)
+    chain = chain_of(error)
     for link in chain:
         number = _disk_error_number(link)
         if number is not None:
@@ -60,7 +60,7 @@ def _sentence(error: Exception, root: Path, key: str) -> str | None:
     return None
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def chain_of(error: BaseException) -> list[BaseException]:
     """An error and those that it was raised for, each once."""
     chain: list[BaseException] = []
     following: BaseException | None = error

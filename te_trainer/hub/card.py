@@ -19,7 +19,7 @@ from te_trainer.data.benchmarks import BENCHMARKS
 from te_trainer.data.readers import repository_of
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.hub.evaluations import GoldScore, front_matter
-from te_trainer.metrics import METRIC_TITLES, TASK_METRICS, spearman
+from te_trainer.metrics import METRIC_TITLES, spearman
 from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.cross_encoder import resolve_activation
@@ -51,7 +51,7 @@ class Upload:
 def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
     """The card of a repository: front matter and text."""
     results = run.results_for(upload.model)
-    metric = run_metric(run)
+    metric = run.metric
     table = score_table(results, metric)
     scores = gold_scores(run, upload)
     title = upload.repo_id.partition("/")[2]
@@ -161,11 +161,6 @@ def describe_encoder(kind: Kind, folder: Path, start: Start, max_length: int) ->
     if kind == "bi-encoder":
         return description | {"pooling": resolve_pooling(checkpoint), "prompt": checkpoint.layout.prompt}
     return description | {"activation": resolve_activation(checkpoint)}
-
-
-def run_metric(run: FinishedRun) -> str:
-    """Name of the metric of the run's scores."""
-    return TASK_METRICS[run.distillation.task][0].__name__
 
 
 def gold_scores(run: FinishedRun, upload: Upload) -> list[GoldScore]:

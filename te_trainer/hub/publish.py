@@ -19,7 +19,8 @@ from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError
 from te_trainer.escaping import printable
-from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores, gold_scores, model_card, run_metric
+from te_trainer.files.disk_errors import chain_of
+from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
 from te_trainer.metrics import spearman
@@ -101,7 +102,7 @@ def _written_files(run: FinishedRun | FinishedContrastive, upload: Upload, licen
     if isinstance(run, FinishedContrastive):
         card, scores, metric = contrastive_card(run, upload, license), contrastive_scores(run), spearman.__name__
     else:
-        card, scores, metric = model_card(run, upload, license), gold_scores(run, upload), run_metric(run)
+        card, scores, metric = model_card(run, upload, license), gold_scores(run, upload), run.metric
     return {"README.md": card, **eval_result_files(scores, metric, upload.subfolders)}
 
 
@@ -162,9 +163,7 @@ def _upload_errors_as_input_error(repo_id: str, root: Path, hub: HubConfig) -> I
 
 
 def _reason(error: BaseException) -> str:
-    chain: list[BaseException] = [error]
-    while following := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(following)
+    chain = chain_of(error)
     status = next((link.response.status_code for link in chain if isinstance(link, HfHubHTTPError)), None)
     if status == 401:
         return f"the Hub refuses the token (401); {TOKEN_FIX}"

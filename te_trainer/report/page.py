@@ -20,7 +20,7 @@ from te_trainer.distillation.selection import agreement
 from te_trainer.escaping import printable
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
-from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
+from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
 from te_trainer.report.labels import QUANTILES, Labelling, disagreements, quantiles, sample_rows
 from te_trainer.report.mined_pairs import mining_section
@@ -63,7 +63,7 @@ def write_page(root: Path) -> None:
     """Write `report.html` into the folder of a finished run; parts that the folder has nothing for are left out."""
     run = FinishedRun.load(root)
     results = run.results
-    metric = TASK_METRICS[run.distillation.task][0].__name__
+    metric = run.metric
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.distillation.selection import MEASURES, TRUSTED_AGREEMENT
 from te_trainer.escaping import printable
 from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.table_formats import Table, percent
+from te_trainer.runs.progress import format_duration
 from te_trainer.runs.truncation import describe_contrastive_truncation, describe_run_truncation
 
 ENSEMBLE_DESCRIPTIONS = {
@@ -50,11 +49,6 @@ STAGE_TITLES = {
     "evaluate": "score on gold sets",
     "health": "look at the encoders' health",
 }
-
-
-def print_results(results: dict[str, Any], metric: str, console: Console | None = None) -> None:
-    """Print the closing table of a run, and what a reader should not overlook."""
-    result_table(results, metric).show(console)
 
 
 def print_contrastive_results(results: dict[str, Any], metric: str) -> None:
@@ -170,7 +164,7 @@ def stage_table(results: dict[str, Any]) -> Table:
     """Time of each stage."""
     total = results["seconds"]["total"] or 1
     rows = [
-        [STAGE_TITLES.get(stage, stage), _duration(seconds), f"{100 * seconds / total:.0f} %"]
+        [STAGE_TITLES.get(stage, stage), format_duration(seconds, decimals=1), f"{100 * seconds / total:.0f} %"]
         for stage, seconds in results["seconds"].items()
     ]
     return Table(["stage", "time", "share"], rows, emphasis={len(rows) - 1: "bold"})
@@ -290,9 +284,3 @@ def encoders_by_cycle(part: dict[str, Any], name: str) -> Iterator[tuple[int, di
 def score_of(scores: dict[str, Any], part: str) -> float | None:
     """An encoder's dev score, or its average over the test sets."""
     return scores.get("dev") if part == "dev" else scores.get("test", {}).get("avg")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

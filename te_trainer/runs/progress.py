@@ -140,7 +140,14 @@ class RunProgress:
             self.say(" | ".join(filter(None, [self.stage, event, f"run {fraction:.0%}", left, self._dev])))
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(seconds: float, decimals: int = 0) -> str:
+    """A time as people read it; below a minute with so many decimals."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{seconds:.{decimals}f} s"
+    )

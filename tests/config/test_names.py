@@ -19,8 +19,9 @@ from te_trainer.config.schema import DataConfig, DistillationConfig
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
 from te_trainer.evaluation.paper_tables import show_tables, write_tables
-from te_trainer.report import Table, print_results, write_report
-from te_trainer.report.run_tables import score_table
+from te_trainer.report.run_tables import result_table, score_table
+from te_trainer.report.summary import write_report
+from te_trainer.report.table_formats import Table
 from te_trainer.runs.checks import load_gold_sets
 from te_trainer.runs.exit_status import run_command
 from te_trainer.runs.progress import RunProgress
@@ -236,7 +237,7 @@ def test_a_test_set_may_be_called_dev() -> None:
 def test_a_terminal_shows_names_as_they_are_and_only_what_is_kept_in_bold() -> None:
     out = StringIO()
     console = Console(file=out, width=400, force_terminal=True, color_system="standard")
-    print_results(results_of(HOSTILE, ["[b]", ":smile:"]), "spearman", console)
+    result_table(results_of(HOSTILE, ["[b]", ":smile:"]), "spearman").show(console)
     lines = out.getvalue().splitlines()
     plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]
     assert "[b]" in plain[2] and ":smile:" in plain[2]

@@ -16,9 +16,9 @@ from test_publishing import TOKENS
 from te_trainer.cli import start
 from te_trainer.config.schema import HubConfig
 from te_trainer.errors import InputError
-from te_trainer.hub import publish
 from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores
 from te_trainer.hub.evaluations import eval_result_files
+from te_trainer.hub.publish import publish
 from te_trainer.runs.finished import FinishedContrastive, load_finished
 
 pytestmark = pytest.mark.slow

@@ -27,9 +27,9 @@ from writing import Account
 from te_trainer.config.schema import HubConfig
 from te_trainer.data import SourceCount
 from te_trainer.errors import InputError
-from te_trainer.hub import check_hub, publish
 from te_trainer.hub.card import Upload, gold_scores, model_card
 from te_trainer.hub.evaluations import eval_result_files
+from te_trainer.hub.publish import check_hub, publish
 from te_trainer.runs.finished import FinishedRun
 
 pytestmark = pytest.mark.slow

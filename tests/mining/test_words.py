@@ -11,8 +11,7 @@ from datasets import Dataset
 
 from te_trainer.errors import InputError
 from te_trainer.mining.bm25 import bm25_pairs
-from te_trainer.mining.overlap import near_duplicates
-from te_trainer.mining.words import split_words
+from te_trainer.mining.words import near_duplicates, split_words
 
 
 def sentences(*texts: str) -> Dataset:

@@ -18,7 +18,7 @@ from test_bad_input import Outcome, sentence_of
 from te_trainer.cli import run_job
 from te_trainer.files.atomic import remove
 from te_trainer.files.records import DamagedError
-from te_trainer.report import write_page
+from te_trainer.report.page import write_page
 from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.saved import check_encoder_files
 
