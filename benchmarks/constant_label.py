@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import GoldSet, PoolManifest, build_pool, load_gold
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
@@ -41,7 +42,7 @@ def main() -> None:
     encoder = BiEncoder.from_pretrained(options.model, pooling=options.pooling)
     print(f"start: dev {score(encoder, dev):.2f}, test {score(encoder, test):.2f}")
     with tempfile.TemporaryDirectory() as folder:
-        build_pool(options.pool, Path(folder, "pool"), benchmark_folder=options.data_dir)
+        build_pool(DataConfig(pool=options.pool, dir=options.data_dir), Path(folder, "pool"))
         _, pairs = PoolManifest.load(Path(folder, "pool"))
         # only what is trained on needs token ids
         pairs = pairs.shuffle(seed=options.seed).select(range(min(len(pairs), 128 * options.steps)))

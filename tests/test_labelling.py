@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel, set_seed
 
 from te_trainer import labelling
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import PoolManifest, build_pool, load_gold
 from te_trainer.errors import DivergedError
 from te_trainer.labelling import distinct_sentences, score_pairs
@@ -195,7 +196,7 @@ def test_windows_and_batch_sizes_do_not_matter(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_pool_on_disk_gives_the_scores_of_lists(tmp_path: Path, encoder: Encoder) -> None:
-    build_pool([str(SAMPLE / "pool.tsv")], tmp_path, max_pairs=150)
+    build_pool(DataConfig(pool=[str(SAMPLE / "pool.tsv")], max_pairs=150), tmp_path)
     _, pairs = PoolManifest.load(tmp_path)
     assert isinstance(pairs, Dataset)
     lists = {name: pairs[name][:] for name in ("sentence1", "sentence2")}
@@ -310,7 +311,7 @@ def test_95_of_100_tokens_of_a_batch_are_real(
         pairs = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
     else:
         name = str(SAMPLE / "pool.tsv") if source == "sample" else source
-        build_pool([name], tmp_path, benchmark_folder=str(GOLD_FOLDER))
+        build_pool(DataConfig(pool=[name], dir=str(GOLD_FOLDER)), tmp_path)
         _, pairs = PoolManifest.load(tmp_path)
     with Watch(encoder.model) as watch:
         score_pairs(encoder, pairs, batch_tokens=budget)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from te_trainer.config.schema import DataConfig
 from te_trainer.data.arrow_io import (
     BLOCK_ROWS,
     SENTENCE_COLUMNS,
@@ -142,18 +143,8 @@ class SentenceManifest(Manifest):
     arrow_file, json_file = "sentences.arrow", "sentences.json"
 
 
-def build_pool(
-    sources: Sequence[str],
-    folder: Path,
-    *,
-    columns: dict[str, str] | None = None,
-    benchmark_folder: str | None = None,
-    max_pairs: int | None = None,
-    extra: Sequence[str] = (),
-    extra_pairs: int | None = None,
-    seed: int = 0,
-) -> PoolManifest:
-    """Read the sources once and write `pairs.arrow` and `pool.json` into `folder`.
+def build_pool(data: DataConfig, folder: Path, seed: int = 0) -> PoolManifest:
+    """Read the sources of pairs once and write `pairs.arrow` and `pool.json` into `folder`.
 
     A pair that occurs twice in the same order is kept once. Rows that lack a sentence are dropped.
 
@@ -163,10 +154,10 @@ def build_pool(
     manifest = PoolManifest()
 
     def pairs() -> Iterator[tuple[str, ...]]:
-        for source in [*sources, *extra]:
-            count = SourceCount.of(source, benchmark_folder, extra=len(manifest.sources) >= len(sources))
+        for source in [*data.pool, *data.extra]:
+            count = SourceCount.of(source, data.dir, extra=len(manifest.sources) >= len(data.pool))
             manifest.sources.append(count)
-            rows = read_texts(source, columns=columns, folder=benchmark_folder, notes=count.notes, pool=True)
+            rows = read_texts(source, columns=data.columns, folder=data.dir, notes=count.notes, pool=True)
             yield from _without_empty((tuple(pair) for _, pair in rows), count)
 
     def choose(distinct: np.ndarray) -> np.ndarray:
@@ -174,12 +165,14 @@ def build_pool(
         own, added = np.split(distinct, [np.searchsorted(distinct, of_sources)])
         manifest.distinct, manifest.extra_distinct = len(own), len(added)
         if not len(own):
-            raise InputError(f"data.pool: no pair of sentences in {', '.join(sources)}")
-        if extra and not len(added):
-            raise InputError(f"data.extra: no pair of sentences that data.pool does not hold in {', '.join(extra)}")
-        added = _draw(added, extra_pairs, (seed, 1))
+            raise InputError(f"data.pool: no pair of sentences in {', '.join(data.pool)}")
+        if data.extra and not len(added):
+            raise InputError(
+                f"data.extra: no pair of sentences that data.pool does not hold in {', '.join(data.extra)}"
+            )
+        added = _draw(added, data.extra_pairs, (seed, 1))
         manifest.extra = len(added)
-        return np.concatenate([_draw(own, max_pairs, seed), added])
+        return np.concatenate([_draw(own, data.max_pairs, seed), added])
 
     manifest.write(folder, pairs(), choose)
     return manifest

@@ -101,23 +101,8 @@ def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManif
         yield pool, pairs
         return
     with atomic_folder(layout.pool) as folder:
-        build_pool_of(config, folder)
+        build_pool(config.data, folder, config.seed)
         yield PoolManifest.load(folder)
-
-
-def build_pool_of(config: RunConfig, folder: Path) -> None:
-    """Build the pool of a run's pairs in a folder."""
-    data = config.data
-    build_pool(
-        data.pool,
-        folder,
-        columns=data.columns,
-        benchmark_folder=data.dir,
-        max_pairs=data.max_pairs,
-        extra=data.extra,
-        extra_pairs=data.extra_pairs,
-        seed=config.seed,
-    )
 
 
 class MiningSentences(NamedTuple):
@@ -138,7 +123,7 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
         if not folder.exists():
             folder = written.enter_context(atomic_folder(folder))
             if data.pool:
-                build_pool_of(config, folder / layout.given_pairs.name)
+                build_pool(data, folder / layout.given_pairs.name, config.seed)
             build_sentences(
                 data.sentences,
                 folder,

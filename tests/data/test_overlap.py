@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import GoldSet, GoldSets, PoolManifest, build_pool, count_overlaps, load_gold
 from te_trainer.distillation.results import count_gold_in_pool
 
@@ -23,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     pairs = [("a", "b"), ("c ", " d"), ("x", "y"), *((f"one {number}", f"two {number}") for number in range(12_000))]
     rows = [json.dumps({"sentence1": one, "sentence2": two}) for one, two in pairs]
     (tmp_path / "pool.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    build_pool([str(tmp_path / "pool.jsonl")], tmp_path / "pool")
+    build_pool(DataConfig(pool=[str(tmp_path / "pool.jsonl")]), tmp_path / "pool")
     return tmp_path / "pool"
 
 

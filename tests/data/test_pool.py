@@ -14,6 +14,7 @@ import pytest
 from conftest import GOLD_FOLDER, SAMPLE, process_environment
 from test_readers import FORMATS, PAIRS, as_rows, put_into_hub_cache, write_rows
 
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import PoolManifest, build_pool, load_gold
 from te_trainer.data.readers import read_rows
 from te_trainer.errors import InputError
@@ -32,16 +33,16 @@ def write_tsv(path: Path, pairs: list[Pair]) -> str:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_becomes_the_same_pool(tmp_path: Path, kind: str) -> None:
-    pool = build_pool([write_rows(tmp_path / "source", kind, as_rows(PAIRS))], tmp_path / "pool")
+    pool = build_pool(DataConfig(pool=[write_rows(tmp_path / "source", kind, as_rows(PAIRS))]), tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == PAIRS
     assert (pool.num_rows, pool.sources[0].rows, pool.sources[0].empty, pool.duplicates) == (3, 3, 0, 0)
-    reference = build_pool([write_tsv(tmp_path / "reference", PAIRS)], tmp_path / "other")
+    reference = build_pool(DataConfig(pool=[write_tsv(tmp_path / "reference", PAIRS)]), tmp_path / "other")
     assert pool.fingerprint == reference.fingerprint
 
 
 def test_several_sources_of_several_formats_are_one_pool(tmp_path: Path) -> None:
     sources = [write_rows(tmp_path / kind, kind, as_rows([(f"of {kind}", "x"), ("shared", "y")])) for kind in FORMATS]
-    pool = build_pool(sources, tmp_path / "pool")
+    pool = build_pool(DataConfig(pool=sources), tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == [("of txt", "x"), ("shared", "y"), *((f"of {k}", "x") for k in FORMATS[1:])]
     assert [count.source for count in pool.sources] == sources
     assert [count.rows for count in pool.sources] == [2] * len(FORMATS)
@@ -53,14 +54,14 @@ def test_mapped_columns_hold_for_every_source_and_labels_and_splits_are_ignored(
         write_rows(tmp_path / kind, kind, [{"split": kind, "score": "high", "query": f"of {kind}", "answer": "x"}])
         for kind in ("csv", "jsonl", "dataset")
     ]
-    build_pool(named, tmp_path / "pool", columns={"sentence1": "query", "sentence2": "answer"})
+    build_pool(DataConfig(pool=named, columns={"sentence1": "query", "sentence2": "answer"}), tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == [("of csv", "x"), ("of jsonl", "x"), ("of dataset", "x")]
 
 
 def test_a_duplicate_pair_is_kept_once_and_counted(tmp_path: Path) -> None:
     kept = [("a", "b"), ("b", "a"), ("a", "a"), ("ab", "c"), ("a", "bc"), ("A", "b")]
     source = write_tsv(tmp_path / "source", [*kept, ("a", "b"), (" a ", "b"), ("ab", "c")])
-    pool = build_pool([source], tmp_path / "pool")
+    pool = build_pool(DataConfig(pool=[source]), tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == kept
     assert (pool.duplicates, pool.distinct, pool.num_rows) == (3, 6, 6)
     assert sorted(path.name for path in (tmp_path / "pool").iterdir()) == ["pairs.arrow", "pool.json"]
@@ -72,7 +73,7 @@ def test_a_row_with_an_empty_side_is_dropped_and_counted(tmp_path: Path, kind: s
         {"sentence1": one, "sentence2": two}
         for one, two in [("", "x"), ("a", "b"), ("x", "  "), ("\u00a0", "x"), (None, "x"), ("c", "d")]
     ]
-    pool = build_pool([write_rows(tmp_path / "source", kind, rows)], tmp_path / "pool")
+    pool = build_pool(DataConfig(pool=[write_rows(tmp_path / "source", kind, rows)]), tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == [("a", "b"), ("c", "d")]
     assert (pool.sources[0].rows, pool.sources[0].empty, pool.duplicates) == (6, 4, 0)
 
@@ -80,7 +81,7 @@ def test_a_row_with_an_empty_side_is_dropped_and_counted(tmp_path: Path, kind: s
 def test_counts_are_told_in_lines(tmp_path: Path) -> None:
     one = write_tsv(tmp_path / "one", [(str(number), "x") for number in range(1200)] + [("", "x")])
     two = write_tsv(tmp_path / "two", [("0", "x"), ("new", "x")])
-    pool = build_pool([one, two], tmp_path / "pool", max_pairs=1000)
+    pool = build_pool(DataConfig(pool=[one, two], max_pairs=1000), tmp_path / "pool")
     assert pool.describe() == [
         f"pool: {one}: 1,201 rows, 1 empty ones dropped",
         f"pool: {two}: 2 rows",
@@ -92,7 +93,7 @@ def test_a_pool_of_several_blocks_is_what_plain_python_makes_of_it(tmp_path: Pat
     numbers = random.Random(0)
     rows = [(str(numbers.randrange(150)), numbers.choice(["", *map(str, range(150))])) for _ in range(35_000)]
     distinct = list(dict.fromkeys(row for row in rows if all(row)))
-    pool = build_pool([write_tsv(tmp_path / "source", rows)], tmp_path / "whole")
+    pool = build_pool(DataConfig(pool=[write_tsv(tmp_path / "source", rows)]), tmp_path / "whole")
     assert pairs_of(tmp_path / "whole") == distinct
     assert pool.sources[0].empty == sum(not all(row) for row in rows)
     assert pool.duplicates == len(rows) - pool.sources[0].empty - len(distinct)
@@ -104,7 +105,7 @@ def test_a_subsample_follows_the_seed_and_keeps_the_order(tmp_path: Path) -> Non
     source = write_tsv(tmp_path / "source", everything * 2)
     drawn = {}
     for name, seed in (("first", 5), ("again", 5), ("other", 6)):
-        pool = build_pool([source], tmp_path / name, max_pairs=3000, seed=seed)
+        pool = build_pool(DataConfig(pool=[source], max_pairs=3000), tmp_path / name, seed=seed)
         drawn[name] = (pool.fingerprint, pairs_of(tmp_path / name))
         assert (pool.num_rows, pool.distinct, pool.duplicates) == (3000, 12_000, 12_000)
     assert drawn["first"] == drawn["again"]
@@ -120,14 +121,16 @@ def test_a_subsample_follows_the_seed_and_keeps_the_order(tmp_path: Path) -> Non
 def test_a_pool_within_the_limit_is_kept_whole(tmp_path: Path) -> None:
     source = write_tsv(tmp_path / "source", PAIRS)
     for limit in (3, 4):
-        build_pool([source], tmp_path / "pool", max_pairs=limit)
+        build_pool(DataConfig(pool=[source], max_pairs=limit), tmp_path / "pool")
         assert pairs_of(tmp_path / "pool") == PAIRS
 
 
 def test_the_fingerprint_tells_pools_apart_and_no_path(tmp_path: Path) -> None:
     variants = [PAIRS, PAIRS[::-1], PAIRS[:2], [(two, one) for one, two in PAIRS]]
     prints = [
-        build_pool([write_tsv(tmp_path / f"source{number}", pairs)], tmp_path / f"pool{number}").fingerprint
+        build_pool(
+            DataConfig(pool=[write_tsv(tmp_path / f"source{number}", pairs)]), tmp_path / f"pool{number}"
+        ).fingerprint
         for number, pairs in enumerate([*variants, PAIRS])
     ]
     assert len(set(prints)) == len(variants)
@@ -135,7 +138,7 @@ def test_the_fingerprint_tells_pools_apart_and_no_path(tmp_path: Path) -> None:
 
 
 def test_a_pool_is_read_back_as_it_was_built_from_mapped_memory(tmp_path: Path) -> None:
-    built = build_pool([write_tsv(tmp_path / "source", PAIRS)], tmp_path / "pool")
+    built = build_pool(DataConfig(pool=[write_tsv(tmp_path / "source", PAIRS)]), tmp_path / "pool")
     loaded, pairs = PoolManifest.load(tmp_path / "pool")
     assert loaded == built
     assert [file["filename"] for file in pairs.cache_files] == [str(tmp_path / "pool" / "pairs.arrow")]
@@ -148,7 +151,7 @@ def test_benchmarks_are_pooled_by_name_with_all_their_splits(tmp_path: Path) -> 
             for split in ("train", "dev", "sample", "test")
         ]
         write_rows(tmp_path / name, "tsv", rows)
-    pool = build_pool(["stsb", "qqp"], tmp_path / "pool", benchmark_folder=str(tmp_path))
+    pool = build_pool(DataConfig(pool=["stsb", "qqp"], dir=str(tmp_path)), tmp_path / "pool")
     assert pool.num_rows == 8
     assert pairs_of(tmp_path / "pool")[5] == ("qqp dev", "x")
 
@@ -171,7 +174,7 @@ def test_a_pool_holds_the_papers_rows(tmp_path: Path, name: str, size: int, extr
     ]
     write_rows(tmp_path / name, "tsv", rows)
     own = write_tsv(tmp_path / "source", PAIRS) if extra else name
-    pool = build_pool([own], tmp_path / "pool", benchmark_folder=str(tmp_path), extra=[name] * extra)
+    pool = build_pool(DataConfig(pool=[own], dir=str(tmp_path), extra=[name] * extra), tmp_path / "pool")
     assert (pool.extra if extra else pool.num_rows) == size
     expected = [(f"{split} {number}", "x") for split, (kept, _) in PAPERS_ROWS[name].items() for number in range(kept)]
     assert pairs_of(tmp_path / "pool")[-size:] == expected
@@ -184,7 +187,7 @@ def test_rows_of_a_pool_are_counted_by_split_wherever_they_stand(tmp_path: Path)
         for split in ("dev", "train", "sample")
     ]
     write_rows(tmp_path / "qqp", "tsv", rows)
-    build_pool(["qqp"], tmp_path / "pool", benchmark_folder=str(tmp_path))
+    build_pool(DataConfig(pool=["qqp"], dir=str(tmp_path)), tmp_path / "pool")
     found = pairs_of(tmp_path / "pool")
     assert {pair[0] for pair in found if pair[0].startswith("dev")} == {f"dev {number}" for number in range(1000)}
     assert sum(pair[0].startswith(("train", "sample")) for pair in found) == 2020
@@ -199,7 +202,7 @@ def test_a_pool_of_the_hubs_rows_holds_the_test_pairs(tmp_path: Path, monkeypatc
     sizes = {"train": 10_050, "validation": 11_050, "test": 20}
     questions = {split: rows(split, count, "question1", "question2") for split, count in sizes.items()}
     put_into_hub_cache(tmp_path, "nyu-mll/glue", "qqp", questions)
-    pool = build_pool(["qqp"], tmp_path / "qqp")
+    pool = build_pool(DataConfig(pool=["qqp"]), tmp_path / "qqp")
     assert pool.num_rows == 21_000
     found = pairs_of(tmp_path / "qqp")
     assert [found[0], found[9_999], found[10_000], found[-1]] == [
@@ -215,11 +218,11 @@ def test_a_pool_of_the_hubs_rows_holds_the_test_pairs(tmp_path: Path, monkeypatc
     sizes = {"train": 10_050, "validation": 5463, "test": 20}
     answers = {split: rows(split, count, "question", "sentence") for split, count in sizes.items()}
     put_into_hub_cache(tmp_path, "nyu-mll/glue", "qnli", answers)
-    assert build_pool(["qnli"], tmp_path / "qnli").num_rows == 15_463
+    assert build_pool(DataConfig(pool=["qnli"]), tmp_path / "qnli").num_rows == 15_463
 
     scored = {split: [{"sentence1": split, "sentence2": "x", "score": 1.0}] for split in ("train", "test")}
     put_into_hub_cache(tmp_path, "mteb/sts12-sts", None, scored)
-    build_pool(["sts12"], tmp_path / "sts12")
+    build_pool(DataConfig(pool=["sts12"]), tmp_path / "sts12")
     assert pairs_of(tmp_path / "sts12") == [("test", "x")]
     # only pools are cut to the paper's rows: a file that is scored keeps all of them
     assert [values[0] for _, values in read_rows("sts12", ["sentence1"], {})] == ["train", "test"]
@@ -228,7 +231,7 @@ def test_a_pool_of_the_hubs_rows_holds_the_test_pairs(tmp_path: Path, monkeypatc
 @pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
 def test_real_benchmarks_are_pooled_whole(tmp_path: Path) -> None:
     names = {"stsb": 8628, "sts12": 3108, "sts14": 3750}
-    pool = build_pool(names, tmp_path / "pool", benchmark_folder=str(GOLD_FOLDER))
+    pool = build_pool(DataConfig(pool=names, dir=str(GOLD_FOLDER)), tmp_path / "pool")
     assert {count.source: count.rows for count in pool.sources} == names
     assert [count.empty for count in pool.sources] == [0, 0, 0]
     raw = [
@@ -240,7 +243,7 @@ def test_real_benchmarks_are_pooled_whole(tmp_path: Path) -> None:
 
 
 def test_the_sample_pool_is_whole(tmp_path: Path) -> None:
-    pool = build_pool([str(SAMPLE / "pool.tsv")], tmp_path / "pool")
+    pool = build_pool(DataConfig(pool=[str(SAMPLE / "pool.tsv")]), tmp_path / "pool")
     assert pool.num_rows >= 600
     assert (pool.duplicates, pool.sources[0].empty) == (0, 0)
 
@@ -259,18 +262,19 @@ def test_the_sample_pool_is_whole(tmp_path: Path) -> None:
 def test_what_makes_no_pool_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        build_pool([str(tmp_path / name)], tmp_path / "pool")
+        build_pool(DataConfig(pool=[str(tmp_path / name)]), tmp_path / "pool")
 
 
 MEMORY = """
 import json, sys, threading, time
 from pathlib import Path
 import psutil
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import PoolManifest, build_pool, load_gold
 from te_trainer.data.readers import read_rows
 
 folder = Path(sys.argv[1])
-build_pool([str(folder / "small.tsv")], folder / "small")
+build_pool(DataConfig(pool=[str(folder / "small.tsv")]), folder / "small")
 PoolManifest.load(folder / "small")[1][0]
 process = psutil.Process()
 
@@ -288,7 +292,7 @@ def watch():
 
 watcher = threading.Thread(target=watch)
 watcher.start()
-pool = build_pool([str(folder / "large.tsv")], folder / "large")
+pool = build_pool(DataConfig(pool=[str(folder / "large.tsv")]), folder / "large")
 pairs = PoolManifest.load(folder / "large")[1]
 last = pairs[len(pairs) - 1]
 peak = max(peak, private())
@@ -333,7 +337,9 @@ def test_extra_pairs_are_new_ones_drawn_by_the_seed_and_stand_last(tmp_path: Pat
     extra = [write_tsv(tmp_path / "one", [*own[:30], *new[:50]]), write_tsv(tmp_path / "two", [*new[20:], ("", "y")])]
     drawn = {}
     for name, seed in (("first", 5), ("again", 5), ("other", 6)):
-        pool = build_pool([source], tmp_path / name, max_pairs=10, extra=extra, extra_pairs=25, seed=seed)
+        pool = build_pool(
+            DataConfig(pool=[source], max_pairs=10, extra=extra, extra_pairs=25), tmp_path / name, seed=seed
+        )
         drawn[name] = pairs_of(tmp_path / name)
         assert (pool.num_rows, pool.distinct, pool.extra_distinct, pool.extra) == (35, 40, 60, 25)
         assert pool.duplicates == 30 + 30
@@ -343,7 +349,7 @@ def test_extra_pairs_are_new_ones_drawn_by_the_seed_and_stand_last(tmp_path: Pat
     assert len(set(drawn["first"])) == 35
     assert drawn["first"] == drawn["again"] and drawn["first"][10:] != drawn["other"][10:]
     assert drawn["first"][10:] == sorted(drawn["first"][10:], key=new.index)
-    build_pool([source], tmp_path / "without", max_pairs=10, seed=5)
+    build_pool(DataConfig(pool=[source], max_pairs=10), tmp_path / "without", seed=5)
     assert pairs_of(tmp_path / "without") == drawn["first"][:10]
     assert pool.describe() == [
         f"pool: {source}: 40 rows",
@@ -357,7 +363,7 @@ def test_extra_pairs_are_new_ones_drawn_by_the_seed_and_stand_last(tmp_path: Pat
 def test_no_more_extra_pairs_than_there_are(tmp_path: Path, extra_pairs: int | None) -> None:
     extra = [("e", "f"), ("g", "h")]
     own, more = write_tsv(tmp_path / "own", PAIRS), write_tsv(tmp_path / "extra", extra)
-    pool = build_pool([own], tmp_path / "pool", extra=[more], extra_pairs=extra_pairs)
+    pool = build_pool(DataConfig(pool=[own], extra=[more], extra_pairs=extra_pairs), tmp_path / "pool")
     assert pairs_of(tmp_path / "pool") == PAIRS + extra
     assert pool.describe()[-1] == "pool: 5 pairs (0 duplicates dropped, 2 of 2 extra ones added)"
 
@@ -365,4 +371,4 @@ def test_no_more_extra_pairs_than_there_are(tmp_path: Path, extra_pairs: int | N
 def test_extra_sources_without_a_new_pair_are_refused(tmp_path: Path) -> None:
     own, extra = write_tsv(tmp_path / "own", PAIRS), write_tsv(tmp_path / "extra", PAIRS[:2])
     with pytest.raises(InputError, match=r"^data\.extra: no pair of sentences that data\.pool does not hold in "):
-        build_pool([own], tmp_path / "pool", extra=[extra])
+        build_pool(DataConfig(pool=[own], extra=[extra]), tmp_path / "pool")

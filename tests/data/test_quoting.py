@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import build_pool, build_sentences, load_gold, write_rows
 from te_trainer.data.readers import read_rows
 from te_trainer.errors import InputError
@@ -97,7 +98,7 @@ def test_a_benchmark_of_a_folder_has_no_quoting(tmp_path: Path) -> None:
     gold = load_gold("sts12", "test", {}, str(tmp_path))
     assert gold.sentence1 == ['"the battery""s state"', "y"]
     assert gold.notes == ()
-    pool = build_pool(["sts12"], tmp_path / "pool", benchmark_folder=str(tmp_path))
+    pool = build_pool(DataConfig(pool=["sts12"], dir=str(tmp_path)), tmp_path / "pool")
     assert pool.sources[0].notes == []
 
 
@@ -106,7 +107,7 @@ def test_everyone_who_reads_a_file_says_what_was_done(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     pandas.DataFrame(rows).to_csv(path, sep="\t", index=False)
     note = f"{path}: 10 cells were quoted as CSV writers do; their quotes were taken off"
-    assert f"pool: {note}" in build_pool([str(path)], tmp_path / "pool").describe()
+    assert f"pool: {note}" in build_pool(DataConfig(pool=[str(path)]), tmp_path / "pool").describe()
     assert f"sentences: {note}" in build_sentences([str(path)], tmp_path / "sentences").describe()
     assert load_gold(str(path), "test", {}).notes == (note,)
     assert write_rows(str(path), tmp_path / "rows.arrow") == [note]

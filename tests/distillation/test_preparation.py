@@ -66,30 +66,30 @@ def gold_file(path: Path, *scores: object) -> str:
 def test_a_source_that_gives_no_pairs_is_refused(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
     path = text_file(tmp_path / name, content)
     with pytest.raises(InputError, match=re.escape(words)) as caught:
-        build_pool([str(path)], tmp_path / "pool")
+        build_pool(DataConfig(pool=[str(path)]), tmp_path / "pool")
     assert str(path) in str(caught.value)
 
 
 def test_one_of_several_sources_is_named(tmp_path: Path) -> None:
     there = text_file(tmp_path / "there.tsv", PAIRS)
     with pytest.raises(InputError, match=rf"^{tmp_path}/no\.tsv: the file does not exist"):
-        build_pool([str(there), str(tmp_path / "no.tsv")], tmp_path / "pool")
+        build_pool(DataConfig(pool=[str(there), str(tmp_path / "no.tsv")]), tmp_path / "pool")
     empty = [str(text_file(tmp_path / name, "")) for name in ("a.txt", "b.txt")]
     with pytest.raises(InputError, match=f"^data.pool: no pair of sentences in {', '.join(empty)}"):
-        build_pool(empty, tmp_path / "pool")
+        build_pool(DataConfig(pool=empty), tmp_path / "pool")
 
 
 def test_a_mapped_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = text_file(tmp_path / "pairs.tsv", "question1\tquestion2\na\tb\n")
     columns = {"sentence1": "question1", "sentence2": "question3"}
     with pytest.raises(InputError, match=rf"^{path}: no column 'question3' among question1, question2"):
-        build_pool([str(path)], tmp_path / "pool", columns=columns)
+        build_pool(DataConfig(pool=[str(path)], columns=columns), tmp_path / "pool")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "/nowhere/pairs", "./a/b"])
 def test_what_is_no_source_at_all_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=rf"^{re.escape(name)}: no such file, folder, benchmark"):
-        build_pool([name], tmp_path / "pool")
+        build_pool(DataConfig(pool=[name]), tmp_path / "pool")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_is_no_source_at_all_is_named(tmp_path: Path, name: str) -> None:
 def test_a_hub_set_while_offline_gives_one_sentence(tmp_path: Path, key: str, source: str, named: str) -> None:
     with pytest.raises(InputError, match=rf"^{named}: not a file here, and not to be had from the Hub \("):
         if key == "pool":
-            build_pool([source], tmp_path / "pool")
+            build_pool(DataConfig(pool=[source]), tmp_path / "pool")
         else:
             load_gold_sets(DataConfig(dev=source) if key == "dev" else DataConfig(test=[source]))
 

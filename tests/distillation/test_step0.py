@@ -16,6 +16,7 @@ from forked import Forked, run_forked
 from safetensors.torch import load_file
 
 from te_trainer.config.commands import parse
+from te_trainer.config.schema import DataConfig
 from te_trainer.data import PoolManifest, build_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import check_models, read_step0_sentences
@@ -144,7 +145,7 @@ def test_what_step_0_cannot_use_is_refused(content: Any, words: str, tiny: Path,
         config = parse(arguments(tiny, path, tmp_path / "out"))
         plan = make_plan(config, 1)
         check_models(plan)
-        build_pool(config.data.pool, tmp_path / "pool", max_pairs=32)
+        build_pool(DataConfig(pool=config.data.pool, max_pairs=32), tmp_path / "pool")
         with read_step0_sentences(plan, tmp_path / "sentences", PoolManifest.load(tmp_path / "pool")[1]):
             pass
     assert not (tmp_path / "sentences").exists()

@@ -23,7 +23,13 @@ import yaml
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
-from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig, EvaluationConfig, EvaluationDataConfig
+from te_trainer.config.schema import (
+    ContrastiveConfig,
+    ContrastiveDataConfig,
+    DataConfig,
+    EvaluationConfig,
+    EvaluationDataConfig,
+)
 from te_trainer.contrastive.plan import make_plan
 from te_trainer.contrastive.preparation import check_run
 from te_trainer.data import PoolManifest, build_pool, load_gold
@@ -100,7 +106,7 @@ def evaluation(name: str, root: str) -> str | None:
 
 def pool(name: str, columns: dict[str, str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        counts = build_pool([name], Path(folder, "pool"), columns=columns)
+        counts = build_pool(DataConfig(pool=[name], columns=columns), Path(folder, "pool"))
         pairs = PoolManifest.load(Path(folder, "pool"))[1]
         rows = list(zip(pairs["sentence1"], pairs["sentence2"], strict=True))
     source = counts.sources[0]
