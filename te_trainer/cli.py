@@ -9,29 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from te_trainer.config.commands import (
-    parse,
-    parse_annotate,
-    parse_contrastive,
-    parse_evaluation,
-    parse_push,
-    parse_score,
-)
+from te_trainer.config import commands
 from te_trainer.config.parsing import nearest
 from te_trainer.errors import InputError
 from te_trainer.runs.exit_status import run_command
 
 # What reads the keys of each job, and what the job does.
 JOBS: dict[str, tuple[Callable[[Sequence[str] | None], Any], str]] = {
-    "distil": (parse, "from unlabelled sentence pairs to a bi-encoder and a cross-encoder"),
-    "contrastive": (parse_contrastive, "from a plain PLM and sentences to a bi-encoder (SimCSE, Mirror-BERT)"),
-    "score": (parse_score, "scores of a file of pairs, or the nearest sentences of a file's sentences"),
-    "evaluate": (parse_evaluation, "scores of finished models on pairs with gold scores"),
-    "annotate": (
-        parse_annotate,
-        "pairs of a finished run's pool to score by hand, which tell most about start and result",
-    ),
-    "push": (parse_push, "publish a finished run on the Hugging Face Hub"),
+    "distil": (commands.parse, "from unlabelled sentence pairs to a bi-encoder and a cross-encoder"),
+    "contrastive": (commands.parse_contrastive, "from a plain PLM and sentences to a bi-encoder (SimCSE, Mirror-BERT)"),
+    "score": (commands.parse_score, "scores of a file of pairs, or the nearest sentences of a file's sentences"),
+    "evaluate": (commands.parse_evaluation, "scores of finished models on pairs with gold scores"),
+    "annotate": (commands.parse_annotate, "pairs of a finished run to score by hand: those that tell most about it"),
+    "push": (commands.parse_push, "publish a finished run on the Hugging Face Hub"),
 }
 
 USAGE = """usage: te-trainer COMMAND [--config FILE.yaml] [--section.key value ...]

@@ -23,7 +23,7 @@ FORKING.set_forkserver_preload(
     [
         "te_trainer.hub.publish",
         "te_trainer.distillation.stages",
-        "te_trainer.contrastive.stage",
+        "te_trainer.contrastive.plan",
         "matplotlib.pyplot",
         "deepspeed",
     ]

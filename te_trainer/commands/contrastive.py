@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from te_trainer.config.schema import ContrastiveConfig
-from te_trainer.contrastive.plan import ContrastivePlan, make_plan
+from te_trainer.contrastive.plan import ContrastivePlan, contrastive_training, make_plan
 from te_trainer.contrastive.preparation import check_run, prepare_sentences
-from te_trainer.contrastive.stage import contrastive_training, count_contrastive_truncation, score_once
 from te_trainer.data import SentenceManifest
-from te_trainer.distributed import process_state
+from te_trainer.distributed import on_main_process, process_state
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
 from te_trainer.metrics import spearman
+from te_trainer.models import BiEncoder
 from te_trainer.models.precision import resolve_precision
 from te_trainer.report.run_tables import print_contrastive_results
 from te_trainer.runs.checks import describe_gold, load_gold_sets
@@ -23,9 +24,14 @@ from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_encoder_files
-from te_trainer.runs.scoring import Scorer
+from te_trainer.runs.scoring import Scorer, describe
 from te_trainer.runs.training import training_seed
-from te_trainer.runs.truncation import describe_contrastive_truncation, read_truncations
+from te_trainer.runs.truncation import (
+    count_once,
+    count_truncation,
+    describe_contrastive_truncation,
+    read_truncations,
+)
 
 
 def main(config: ContrastiveConfig) -> None:
@@ -106,3 +112,25 @@ def collect(layout: RunLayout, training: dict[str, Any], precision: str) -> dict
         "seconds": {key: round(value, 3) for key, value in seconds.items()},
         "environment": describe_environment(precision),
     }
+
+
+def score_once(
+    plan: ContrastivePlan, model: str, title: str, record: Path, scorer: Scorer, progress: RunProgress
+) -> None:
+    """Score a bi-encoder, unless its record is there."""
+    if record.exists():
+        return
+    entry, _ = scorer.score(BiEncoder.from_pretrained(model, **plan.encoder))
+    on_main_process(lambda: write_text(record, json.dumps(entry, indent=2) + "\n"))
+    if entry["scores"]:
+        progress.say(f"{title}: {describe(entry['scores'])}")
+
+
+def count_contrastive_truncation(plan: ContrastivePlan, folder: Path, seed: int) -> None:
+    """Count what contrastive training cuts of its sentences, unless that is known."""
+    _, sentences = SentenceManifest.load(folder)
+    start, length, prompt = plan.start, plan.section.max_length, plan.prompt_text
+    count_once(
+        folder,
+        lambda: {"bi-encoder": count_truncation(sentences, "bi-encoder", start.tokenizer, length, prompt, seed)},
+    )

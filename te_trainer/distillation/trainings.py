@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from te_trainer.contrastive.stage import contrastive_training
+from te_trainer.contrastive.plan import contrastive_training
 from te_trainer.data import SentenceManifest
 from te_trainer.distillation.costs import step0_work
 from te_trainer.distillation.cycle import HALF_CYCLES
