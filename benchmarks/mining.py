@@ -24,6 +24,7 @@ import numpy as np
 from datasets import Dataset
 from scale import PeakMemory
 
+from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import SentenceManifest, add_pairs
 from te_trainer.data.pool import build_sentences
 from te_trainer.distributed import shared_array
@@ -77,7 +78,9 @@ def search(vectors: np.ndarray, anchors: np.ndarray, scratch: Path, probed: int 
 
 def recall(options: argparse.Namespace) -> None:
     """Print which part of the exact neighbours an approximate search finds, and how fast."""
-    build_sentences(options.sentences, options.output / "sentences", max_sentences=options.count)
+    build_sentences(
+        ContrastiveDataConfig(sentences=options.sentences, max_sentences=options.count), options.output / "sentences"
+    )
     _, sentences = SentenceManifest.load(options.output / "sentences")
     file = options.output / f"vectors-{len(sentences)}.npy"
     if not file.exists():
@@ -112,7 +115,7 @@ def stages(options: argparse.Namespace) -> None:
     print("| stage | seconds | of a core | of a core, for all | peak memory |")
     print("| --- | ---: | ---: | ---: | ---: |")
     with row("read the sentences"):
-        build_sentences([str(folder / "sentences.txt")], folder / "sentences")
+        build_sentences(ContrastiveDataConfig(sentences=[str(folder / "sentences.txt")]), folder / "sentences")
     _, sentences = SentenceManifest.load(folder / "sentences")
     count = len(sentences)
     rng = np.random.default_rng((0, 4))

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from te_trainer.config.commands import check_output
 from te_trainer.config.names import is_folder
-from te_trainer.config.schema import ScoreConfig
+from te_trainer.config.schema import ContrastiveDataConfig, ScoreConfig
 from te_trainer.data import SentenceManifest, build_sentences, load_gold, rows_with_both, write_rows
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.other_columns import OtherColumns
@@ -166,8 +166,8 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     sources = {name: source for name, source in named.items() if source is not None}
     if progress.enabled:
         for name, source in sources.items():
-            reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split}
-            build_sentences([source], scratch / name, **reading, benchmark_folder=data.dir, key=f"data.{name}")
+            how = ContrastiveDataConfig([source], data.column, data.split, {**data.columns}, dir=data.dir)
+            build_sentences(how, scratch / name, key=f"data.{name}")
     process_state().wait_for_everyone()
     loaded = {name: SentenceManifest.load(scratch / name) for name in sources}
     texts = {name: dataset for name, (_, dataset) in loaded.items()}

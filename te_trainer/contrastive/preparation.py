@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
@@ -38,7 +37,7 @@ def prepare_sentences(manifest: RunManifest[ContrastiveConfig], gold: GoldSets) 
     weights = f"model: the weights of {config.model} have"
     fixed = [Fingerprint(("model",), plan.start.fingerprint, weights), *gold_fingerprints(gold)]
     manifest.refuse_changes(fixed)
-    with read_sentences(config.data, manifest.layout.sentences, config.data.dir, config.seed) as sentences:
+    with read_sentences(config.data, manifest.layout.sentences, config.seed) as sentences:
         plan.check_batch(sentences.num_rows)
         texts = Fingerprint(("sentences", "fingerprint"), sentences.fingerprint, "data.sentences: they have")
         commits = hub_commits([config.model], data_sources(config))
@@ -47,7 +46,7 @@ def prepare_sentences(manifest: RunManifest[ContrastiveConfig], gold: GoldSets) 
 
 @contextlib.contextmanager
 def read_sentences(
-    data: ContrastiveDataConfig, final: Path, benchmark_folder: str | None, seed: int, pool: Dataset | None = None
+    data: ContrastiveDataConfig, final: Path, seed: int, pool: Dataset | None = None
 ) -> Iterator[SentenceManifest]:
     """Give the sentences that lie in the folder `final`; sentences that are read are there when the block ends well.
 
@@ -56,11 +55,8 @@ def read_sentences(
     """
     if final.exists():
         sentences, _ = SentenceManifest.load(final)
-        refuse_changed_files(sentences.sources, benchmark_folder, final.parent)
+        refuse_changed_files(sentences.sources, data.dir, final.parent)
         yield sentences
         return
-    own = None if data.sentences else pool
-    reading: dict[str, Any] = {"column": data.column, "columns": data.columns, "split": data.split, "pool": own}
-    reading |= {"benchmark_folder": benchmark_folder, "max_sentences": data.max_sentences, "seed": seed}
     with atomic_folder(final) as folder:
-        yield build_sentences(data.sentences, folder, **reading)
+        yield build_sentences(data, folder, pool=None if data.sentences else pool, seed=seed)

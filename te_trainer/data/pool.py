@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from te_trainer.config.schema import DataConfig
+from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data.arrow_io import (
     BLOCK_ROWS,
     SENTENCE_COLUMNS,
@@ -179,20 +179,15 @@ def build_pool(data: DataConfig, folder: Path, seed: int = 0) -> PoolManifest:
 
 
 def build_sentences(
-    sources: Sequence[str],
+    data: ContrastiveDataConfig,
     folder: Path,
     *,
-    column: str | None = None,
-    columns: dict[str, str] | None = None,
-    split: str | None = None,
-    benchmark_folder: str | None = None,
     document: str | None = None,
     pool: Dataset | None = None,
-    max_sentences: int | None = None,
     seed: int = 0,
     key: str = "data.sentences",
 ) -> SentenceManifest:
-    """Read the sources once and write `sentences.arrow` and `sentences.json` into `folder`.
+    """Read the sources of sentences once and write `sentences.arrow` and `sentences.json` into `folder`.
 
     A sentence is kept once: twice in a batch, it would be its own negative. A `.txt` file has one sentence a line, or
     several with `||` between them.
@@ -205,8 +200,8 @@ def build_sentences(
     manifest, documents = SentenceManifest(), array("Q")
 
     def texts() -> Iterator[tuple[str, ...]]:
-        for source in sources:
-            count = SourceCount.of(source, benchmark_folder)
+        for source in data.sentences:
+            count = SourceCount.of(source, data.dir)
             manifest.sources.append(count)
             for text, document_name in _sentences(source, count):
                 count.rows += 1
@@ -222,15 +217,14 @@ def build_sentences(
         is_txt = Path(source).suffix.lower() == ".txt"
         if document is not None and is_txt:
             raise InputError(f"{source}: a .txt file has no column '{document}' (data.document); give .csv or .jsonl")
-        one = column or ("sentence" if is_txt else None)
+        one = data.column or ("sentence" if is_txt else None)
         wanted = ([one] if one else list(SENTENCE_COLUMNS)) + ([document] if document is not None else [])
-        reading: dict[str, Any] = {"columns": columns, "folder": benchmark_folder, "split": split, "notes": count.notes}
-        for place, values in read_rows(source, wanted, **reading):
+        for place, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
             name = str(values.pop()) if document is not None else ""
             yield from ((text, name) for text in as_texts(place, values))
 
     def choose(distinct: np.ndarray) -> np.ndarray:
-        kept = _draw(distinct, max_sentences, (seed, 2))
+        kept = _draw(distinct, data.max_sentences, (seed, 2))
         if document is not None:
             # sentences of the pool are in no document
             known = np.frombuffer(documents, dtype=np.uint64)
@@ -240,7 +234,7 @@ def build_sentences(
 
     manifest.write(folder, texts(), choose)
     if not manifest.num_rows:
-        raise InputError(f"{key}: no sentence in {', '.join(sources)}")
+        raise InputError(f"{key}: no sentence in {', '.join(data.sentences)}")
     return manifest
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from te_trainer.config.schema import Kind, RunConfig
+from te_trainer.config.schema import ContrastiveDataConfig, Kind, RunConfig
 from te_trainer.contrastive.preparation import read_sentences
 from te_trainer.data import GoldSets, PoolManifest, SentenceManifest, build_pool, build_sentences
 from te_trainer.distillation.plan import DistillationPlan, ModelPlan
@@ -124,15 +125,9 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
             folder = written.enter_context(atomic_folder(folder))
             if data.pool:
                 build_pool(data, folder / layout.given_pairs.name, config.seed)
-            build_sentences(
-                data.sentences,
-                folder,
-                column=data.column,
-                columns=data.columns,
-                document=data.document,
-                benchmark_folder=data.dir,
-                pool=None if data.sentences else PoolManifest.load(folder / layout.given_pairs.name)[1],
-            )
+            given_texts = None if data.sentences else PoolManifest.load(folder / layout.given_pairs.name)[1]
+            texts = ContrastiveDataConfig(data.sentences, data.column, columns=data.columns, dir=data.dir)
+            build_sentences(texts, folder, document=data.document, pool=given_texts)
         manifest, sentences = SentenceManifest.load(folder)
         given = PoolManifest.load(folder / layout.given_pairs.name)[0] if data.pool else PoolManifest()
         refuse_changed_files([*manifest.sources, *given.sources], data.dir, layout.root)
@@ -150,8 +145,8 @@ def read_step0_sentences(plan: DistillationPlan, final: Path, own_texts: Dataset
     if config.step0 is None:
         yield None
         return
-    data = config.step0.data
-    with read_sentences(data, final, data.dir or config.data.dir, config.seed, own_texts) as sentences:
+    data = replace(config.step0.data, dir=config.step0.data.dir or config.data.dir)
+    with read_sentences(data, final, config.seed, own_texts) as sentences:
         for model in plan.models.values():
             if model.step0 is not None:
                 model.step0.check_batch(sentences.num_rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from te_trainer.config.schema import DataConfig
+from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data import build_pool, build_sentences, load_gold, write_rows
 from te_trainer.data.readers import read_rows
 from te_trainer.errors import InputError
@@ -108,7 +108,10 @@ def test_everyone_who_reads_a_file_says_what_was_done(tmp_path: Path) -> None:
     pandas.DataFrame(rows).to_csv(path, sep="\t", index=False)
     note = f"{path}: 10 cells were quoted as CSV writers do; their quotes were taken off"
     assert f"pool: {note}" in build_pool(DataConfig(pool=[str(path)]), tmp_path / "pool").describe()
-    assert f"sentences: {note}" in build_sentences([str(path)], tmp_path / "sentences").describe()
+    assert (
+        f"sentences: {note}"
+        in build_sentences(ContrastiveDataConfig(sentences=[str(path)]), tmp_path / "sentences").describe()
+    )
     assert load_gold(str(path), "test", {}).notes == (note,)
     assert write_rows(str(path), tmp_path / "rows.arrow") == [note]
 
@@ -117,7 +120,7 @@ def test_everyone_who_reads_a_file_says_what_was_done(tmp_path: Path) -> None:
 def test_quotes_of_a_text_file_stay_and_are_counted(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text('"he said ""stop"" now"\n"Stop" he said "now"\n')
-    found = build_sentences([str(path)], tmp_path / "sentences")
+    found = build_sentences(ContrastiveDataConfig(sentences=[str(path)]), tmp_path / "sentences")
     assert found.num_rows == 2
     assert found.sources[0].notes == [
         f"{path}: 1 sentences begin and end with a quote and double those inside, as CSV writers do; they were left as "

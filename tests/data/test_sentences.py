@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import SentenceManifest, build_sentences
 from te_trainer.errors import InputError
 
@@ -39,7 +40,7 @@ def written(path: Path, lines: list[str]) -> str:
 @pytest.mark.parametrize("column", [None, "text"])
 def test_a_text_file_has_a_sentence_a_line(tmp_path: Path, name: str, column: str | None) -> None:
     source = written(tmp_path / name, LINES)
-    found = build_sentences([source], tmp_path / "out", column=column)
+    found = build_sentences(ContrastiveDataConfig(sentences=[source], column=column), tmp_path / "out")
     assert texts(tmp_path / "out") == DISTINCT
     assert (found.sources[0].rows, found.sources[0].empty, found.duplicates, found.num_rows) == (7, 1, 2, 4)
     assert found.describe() == [
@@ -51,9 +52,11 @@ def test_a_text_file_has_a_sentence_a_line(tmp_path: Path, name: str, column: st
 
 def test_pairs_give_the_sentences_of_both_columns(tmp_path: Path) -> None:
     source = written(tmp_path / "p.tsv", ["q\tsplit\tsentence2", "a b\ttrain\tc d", "c d\ttest\te f"])
-    build_sentences([source], tmp_path / "all", columns={"sentence1": "q"})
+    build_sentences(ContrastiveDataConfig(sentences=[source], columns={"sentence1": "q"}), tmp_path / "all")
     assert texts(tmp_path / "all") == ["a b", "c d", "e f"]
-    build_sentences([source], tmp_path / "train", columns={"sentence1": "q"}, split="train")
+    build_sentences(
+        ContrastiveDataConfig(sentences=[source], columns={"sentence1": "q"}, split="train"), tmp_path / "train"
+    )
     assert texts(tmp_path / "train") == ["a b", "c d"]
 
 
@@ -62,7 +65,7 @@ def test_one_column_can_be_read_alone(tmp_path: Path) -> None:
     source = written(tmp_path / "t.jsonl", [json.dumps(row) for row in rows])
     saved = tmp_path / "saved"
     Dataset.from_dict({"text": ["c d", "e f"]}).save_to_disk(str(saved))
-    build_sentences([source, str(saved)], tmp_path / "out", column="text")
+    build_sentences(ContrastiveDataConfig(sentences=[source, str(saved)], column="text"), tmp_path / "out")
     assert texts(tmp_path / "out") == ["a b", "c d", "e f"]
 
 
@@ -70,7 +73,7 @@ def test_a_sample_follows_from_the_seed_and_keeps_the_order(tmp_path: Path) -> N
     source = written(tmp_path / "s.txt", [f"sentence {number}" for number in range(50)])
     drawn = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        found = build_sentences([source], tmp_path / name, max_sentences=10, seed=seed)
+        found = build_sentences(ContrastiveDataConfig(sentences=[source], max_sentences=10), tmp_path / name, seed=seed)
         drawn[name] = texts(tmp_path / name)
         assert (found.distinct, found.num_rows) == (50, 10)
         assert "drawn of 50" in found.describe()[-1]
@@ -80,18 +83,20 @@ def test_a_sample_follows_from_the_seed_and_keeps_the_order(tmp_path: Path) -> N
 
 def test_more_sentences_than_a_block_stay_whole(tmp_path: Path) -> None:
     source = written(tmp_path / "s.txt", [f"sentence {number % 12_345}" for number in range(25_000)])
-    found = build_sentences([source], tmp_path / "out")
+    found = build_sentences(ContrastiveDataConfig(sentences=[source]), tmp_path / "out")
     assert (found.num_rows, found.duplicates) == (12_345, 12_655)
     assert texts(tmp_path / "out") == [f"sentence {number}" for number in range(12_345)]
 
 
 def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
     pool = Dataset.from_dict({"sentence1": ["a", "b", "a"], "sentence2": ["c", "a", "d"]})
-    found = build_sentences([], tmp_path / "out", pool=pool)
+    found = build_sentences(ContrastiveDataConfig(sentences=[]), tmp_path / "out", pool=pool)
     assert texts(tmp_path / "out") == ["a", "c", "b", "d"]
     assert (
         found.fingerprint
-        == build_sentences([written(tmp_path / "s.txt", ["a", "c", "b", "d"])], tmp_path / "two").fingerprint
+        == build_sentences(
+            ContrastiveDataConfig(sentences=[written(tmp_path / "s.txt", ["a", "c", "b", "d"])]), tmp_path / "two"
+        ).fingerprint
     )
 
 
@@ -110,18 +115,22 @@ def test_what_holds_no_sentences_is_named(
 ) -> None:
     source = str(tmp_path / name) if lines is None else written(tmp_path / name, lines)
     with pytest.raises(InputError, match=words):
-        build_sentences([source], tmp_path / "out", column=column)
+        build_sentences(ContrastiveDataConfig(sentences=[source], column=column), tmp_path / "out")
 
 
 def test_broken_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_bytes(b"fine\n\xff broken\n")
     with pytest.raises(InputError, match=r"s\.txt, line 2: not UTF-8"):
-        build_sentences([str(tmp_path / "s.txt")], tmp_path / "out")
+        build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "s.txt")]), tmp_path / "out")
 
 
 def test_documents_follow_their_sentences(tmp_path: Path) -> None:
     lines = ["doc,text", "1,a", "1,b", "2,c", "2,a", "2,d", "1,", "1,e"]
-    build_sentences([written(tmp_path / "s.csv", lines)], tmp_path / "out", column="text", document="doc")
+    build_sentences(
+        ContrastiveDataConfig(sentences=[written(tmp_path / "s.csv", lines)], column="text"),
+        tmp_path / "out",
+        document="doc",
+    )
     documents = np.load(tmp_path / "out" / "documents.npy")
     assert texts(tmp_path / "out") == ["a", "b", "c", "d", "e"]
     one, two = documents[0], documents[2]
@@ -132,4 +141,4 @@ def test_documents_follow_their_sentences(tmp_path: Path) -> None:
 def test_a_text_file_has_no_documents(tmp_path: Path) -> None:
     source = written(tmp_path / "s.txt", ["a", "b"])
     with pytest.raises(InputError, match=r"s\.txt: a \.txt file has no column 'doc' \(data\.document\)"):
-        build_sentences([source], tmp_path / "out", document="doc")
+        build_sentences(ContrastiveDataConfig(sentences=[source]), tmp_path / "out", document="doc")

@@ -18,7 +18,7 @@ from datasets import Dataset
 from forked import Forked, run_forked
 
 from te_trainer.config.commands import parse
-from te_trainer.config.schema import DataConfig
+from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data import SentenceManifest, build_pool, build_sentences
 from te_trainer.distillation.mining import _candidates
 from te_trainer.distillation.plan import make_plan
@@ -251,7 +251,7 @@ def test_given_pairs_and_near_duplicates_are_no_candidates(tiny: Path, tmp_path:
     (tmp_path / "given.tsv").write_text("sentence1\tsentence2\nno sound\tred light\nno sound\tlate parcel\n")
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
     build_pool(DataConfig(pool=[str(tmp_path / "given.tsv")]), layout.given_pairs)
-    build_sentences([str(tmp_path / "texts.txt")], layout.mining)
+    build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.txt")]), layout.mining)
     plan = make_plan(parse(["--models", str(tiny), "--data.sentences", "x.txt", "--mining.sources", "[neighbours]"]), 1)
     sentences, every = SentenceManifest.load(layout.mining)[1], np.array(list(combinations(range(5), 2)))
     found = _candidates(plan, layout, sentences, np.arange(5), every)
