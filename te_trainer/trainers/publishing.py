@@ -127,10 +127,7 @@ def trainer_card(
     repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name
     metrics = last_metrics(trainer.state.log_history)
     is_adapter = hasattr(encoder.model, "peft_config")
-    is_stream, orders = (
-        isinstance(trainer.train_dataset, IterableDataset | None),
-        1 + getattr(args, "both_orders", False),
-    )
+    pairs, orders = trainer.train_dataset, 1 + getattr(args, "both_orders", False)
     length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
     data = ModelCardData(
         language=language,
@@ -151,7 +148,7 @@ def trainer_card(
         is_adapter=is_adapter,
         base=base,
         base_revision=revision,
-        pair_count=None if is_stream else len(trainer.train_dataset) // orders,
+        pair_count=None if isinstance(pairs, IterableDataset | None) else len(pairs) // orders,
         datasets=[*_as_list(dataset), *_as_list(dataset_args)],
         loss="a custom loss" if trainer.has_custom_loss() else f"the loss `{args.loss}`",
         arguments={
@@ -162,11 +159,7 @@ def trainer_card(
             "batch size (all processes, accumulated)": trainer.get_total_train_batch_size(args),
             length: getattr(args, length),
             "seed": args.seed,
-            "precision": "bfloat16"
-            if args.bf16 or args.autocast == "bfloat16"
-            else "float16"
-            if args.fp16
-            else "float32",
+            "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else args.autocast,
             "max_length": encoder.max_length,
         },
         metrics=metrics,
