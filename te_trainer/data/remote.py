@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, hub_trouble
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json"}
 
@@ -33,5 +33,9 @@ def open_address(source: str) -> Any:
 
 def unreadable(source: str, error: Exception) -> InputError:
     """The error of an address that cannot be read."""
-    reason = " ".join(str(error).split())[:400] or type(error).__name__
-    return InputError(f"{source}: not to be had from this address ({reason})")
+    return InputError(f"{source}: not to be had from this address ({failure(error)})")
+
+
+def failure(error: Exception) -> str:
+    """Why something could not be read from the Hub or an address."""
+    return hub_trouble(error) or " ".join(str(error).split())[:400] or type(error).__name__

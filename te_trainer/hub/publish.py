@@ -17,7 +17,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, causes, hub_trouble
 from te_trainer.escaping import printable
 from te_trainer.hub.card import Upload, gold_scores, model_card, run_metric
 from te_trainer.hub.contrastive_card import contrastive_card, contrastive_scores
@@ -163,14 +163,14 @@ def _upload_errors_as_input_error(repo_id: str, root: Path, hub: HubConfig) -> I
 
 
 def _reason(error: BaseException) -> str:
-    chain: list[BaseException] = [error]
-    while following := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(following)
+    chain = list(causes(error))
     status = next((link.response.status_code for link in chain if isinstance(link, HfHubHTTPError)), None)
     if status == 401:
         return f"the Hub refuses the token (401); {TOKEN_FIX}"
     if status == 403:
         return f"the token may not write there (403); {TOKEN_FIX}"
+    if (trouble := hub_trouble(error)) is not None:
+        return trouble
     # what happened first says most, but for the library's own words on a card that the Hub refuses
     first = error if isinstance(error, ValueError) else chain[-1]
     return " ".join(str(first).split())[:400].rstrip(".") or type(first).__name__
