@@ -39,6 +39,7 @@ pytestmark = pytest.mark.slow
 KINDS = ("bi-encoder", "cross-encoder")
 LIMIT = Refusal(429, "Too many", **{"RateLimit": '"api";r=0;t=55'})
 FAULT = Refusal(503, "Service unavailable")
+IMPATIENT_XET = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1", "HF_XET_CLIENT_RETRY_BASE_DELAY": "1ms"}
 TOKENS = {"hf_write": Account("owner", "write"), "hf_read": Account("owner", "read")}
 
 # Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
@@ -345,22 +346,25 @@ def test_large_files_go_through_xet(hub: HubServer, run: Path, published: str, t
 def test_a_hub_that_takes_no_more_is_named_with_the_mend(
     hub: HubServer, run: Path, published: str, tmp_path: Path
 ) -> None:
-    """Wherever an upload ends: in a repository's creation, in a commit, at the token for Xet."""
-    limited = "was not published: the Hub takes no more requests for now (429); try again in 55 seconds; the run in "
-    faulty = "was not published: the Hub has a fault of its own (503); try again later; the run in "
+    """Wherever an upload ends: in a repository's creation, in a commit, or where hf_xet asks for its store."""
+    limited = "was not published: the Hub takes no more requests for now (429); try again in 55 seconds; "
+    faulty = "was not published: the Hub has a fault of its own (503); try again later; "
     cases = [
         ("POST /api/repos/create", LIMIT, "1", limited),
         ("POST /api/models/owner/limits/commit", FAULT, "1", faulty),
         ("POST /api/models/owner/limits/commit", LIMIT, "0", limited),
+        # in hf_xet's own words, which say no time
+        ("GET /api/models/owner/limits/xet-write-token", LIMIT, "0", "was not published: Rate limited: "),
     ]
     before = list(hub.shelf.commits)
     for beginning, refusal, disable_xet, sentence in cases:
         hub.refusals = {beginning: repeat(refusal)}
-        environment = signed_in(hub, tmp_path / "home") | {"HF_HUB_DISABLE_XET": disable_xet}
+        environment = signed_in(hub, tmp_path / "home") | {"HF_HUB_DISABLE_XET": disable_xet, **IMPATIENT_XET}
         done = push(str(run), "--hub.repo_id", "owner/limits", "--hub.one_repository", "true", **environment)
         last = done.stderr.splitlines()[-1]
-        assert done.returncode == 2 and last.startswith(f"error: hub.repo_id: owner/limits {sentence}{run} is whole")
-        assert "Traceback" not in done.stderr
+        assert done.returncode == 2 and last.startswith(f"error: hub.repo_id: owner/limits {sentence}"), done.stderr
+        assert f"the run in {run} is whole, and this publishes it: te-trainer push {run} --hub.repo_id" in last
+        assert str(refusal.status) in last and "Traceback" not in done.stderr
     assert hub.shelf.commits == before
 
 
