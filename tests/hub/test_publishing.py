@@ -309,7 +309,7 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
 
 
 def test_large_files_go_through_xet(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
-    """As with hf_xet, which pip installs: the store takes the weights, the Hub their names, and neither takes them twice.
+    """As with hf_xet, which pip installs: the store takes the weights, the Hub their names, and neither twice.
 
     A commit that the Hub fails to take is sent again. Clients with and without Xet then read the same.
     """

@@ -1,4 +1,4 @@
-"""A store of large files that hf_xet keeps in a folder: with `local://` as its address the client needs no server for it.
+"""A store of large files that hf_xet keeps in a folder: at an address `local://…` the client needs no server for it.
 
 What goes over the wire to the Hub's own Xet servers is hf_xet's and theirs, and is not shown here; all that
 huggingface_hub does around it is.
