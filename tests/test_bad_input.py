@@ -135,6 +135,21 @@ def test_a_key_and_a_model_that_are_unknown_are_refused(refused: Callable[..., s
     assert refused("--models", "[./models/none]").startswith("model ./models/none: no model")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("bi_encoder.deepspeed", "missing.json", "existing deepspeed config"),
+        ("bi_encoder.optim", "galore_adamw", "galore_torch"),
+        ("cross_encoder.lr_scheduler_type", "warmup_stable_decay", "num_decay_steps"),
+    ],
+)
+def test_what_transformers_would_refuse_later_is_refused_before_the_work(
+    refused: Callable[..., str], key: str, value: str, words: str
+) -> None:
+    sentence = refused(f"--{key}", value)
+    assert sentence.startswith(f"{key.split('.')[0]}: transformers refuses its arguments: ") and words in sentence
+
+
 @pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_gives_one_line(tiny: Path, tmp_path: Path) -> None:
     """As on a machine that has no network and does not know it; nothing listens on port 9."""

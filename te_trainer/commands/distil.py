@@ -71,6 +71,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     from te_trainer.runs.progress import RunProgress, format_duration
     from te_trainer.runs.scoring import Scorer
     from te_trainer.runs.store import RunStore
+    from te_trainer.runs.training import check_arguments
     from te_trainer.runs.truncation import describe_run_truncation, read_truncations
 
     config, root, layout = manifest.config, manifest.root, manifest.layout
@@ -91,6 +92,11 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     ################
     plan: DistillationPlan = manifest.plan
     check_loggers(config.report_to)
+    for model in plan.models.values():
+        for kind, encoder in model.encoders.items():
+            check_arguments(kind, encoder.section, encoder.training)
+        if model.step0 is not None:
+            check_arguments("bi-encoder", "contrastive", model.step0.training)
     dev, tests = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         begins = manifest.begun is None
