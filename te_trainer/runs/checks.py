@@ -72,7 +72,8 @@ def load_gold_sets(
         for gold in [*([dev] if dev else []), *tests]:
             if not set(gold.scores) <= {0.0, 1.0}:
                 raise InputError(
-                    f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it"
+                    f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it; set "
+                    "distillation.task to 'sts', or name another set"
                 )
     return dev, tests
 

@@ -14,6 +14,7 @@ from conftest import SAMPLE, build_tokenizer, tiny_arguments
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     CLIPConfig,
     CLIPModel,
@@ -206,6 +207,7 @@ def save_model(folder: Path, kind: str) -> Path:
         "LlamaForSequenceClassification": lambda: LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1)),
         "T5ForConditionalGeneration": lambda: T5ForConditionalGeneration(t5),
         "T5EncoderModel": lambda: T5EncoderModel(t5),
+        "BertForTokenClassification": lambda: BertForTokenClassification(BertConfig(**sizes, num_labels=5)),
         "CLIPModel": lambda: CLIPModel(CLIPConfig(text_config=sizes, vision_config=sizes)),
         "FunnelModel": lambda: FunnelModel(
             FunnelConfig(vocab_size=words, d_model=16, block_sizes=[1], n_head=2, d_head=8, d_inner=16, pad_token_id=0)
@@ -228,6 +230,7 @@ def save_model(folder: Path, kind: str) -> Path:
         ("T5ForConditionalGeneration", "bi_encoder", "T5ForConditionalGeneration is neither an encoder nor a decoder"),
         ("T5ForConditionalGeneration", "cross_encoder", "T5ForConditionalGeneration is neither an encoder"),
         ("T5EncoderModel", "bi_encoder", "a t5 is loaded with a decoder beside its encoder"),
+        ("BertForTokenClassification", "cross_encoder", "it has a head of another task (classifier."),
         ("CLIPModel", "bi_encoder", "a clip reads more or other things than text; start from another model"),
         ("FunnelModel", "bi_encoder", "a funnel reads padding"),
         (
