@@ -77,12 +77,12 @@ def run_forked(name: str, arguments: Sequence[str]) -> subprocess.CompletedProce
     return subprocess.CompletedProcess([name, *arguments], status, process.said("stdout"), process.said())
 
 
-def run_ranks(
+def start_ranks(
     script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None, ranks: int = 2
-) -> subprocess.CompletedProcess[str]:
-    """Run a script as processes that meet over gloo, as `accelerate launch` and torchrun start them on a CPU.
+) -> list[Forked]:
+    """Start a script as processes that meet over gloo, as `accelerate launch` and torchrun start them on a CPU.
 
-    Each has the variables that these set. What they write is joined, and the status is 0 where it is so for all.
+    Each has the variables that these set.
 
     Args:
         environment: More variables, as those that `accelerate launch` sets for an engine; by default that of a CPU.
@@ -92,9 +92,14 @@ def run_ranks(
         port = free.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(environment or {"ACCELERATE_USE_CPU": "true"})}
     group |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    processes = [
-        Forked(script, arguments, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
-    ]
+    return [Forked(script, arguments, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+
+
+def run_ranks(
+    script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None, ranks: int = 2
+) -> subprocess.CompletedProcess[str]:
+    """Run a script so to its end. What the ranks write is joined, and the status is 0 where it is so for all."""
+    processes = start_ranks(script, arguments, environment, ranks)
     status = max((process.wait() for process in processes), key=abs)
     said = ("".join(process.said(stream) for process in processes) for stream in ("stdout", "stderr"))
     return subprocess.CompletedProcess([str(script), *arguments], status, *said)
