@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,14 @@ def job(model: Path, output: Path, processes: int, *more: str) -> list[str]:
     return tiny_arguments(model, output, *batches, *rates, *few, "--distillation.keep_cycles", "true", *more)
 
 
-def told(engine: str) -> dict[str, str]:
+def told(configuration: str | Path) -> dict[str, str]:
     """The variables by which `accelerate launch` tells its processes of the engine."""
     found: dict[str, str] = {}
-    words = ["--main_process_port", "0", "--config_file", str(ROOT / "accelerate_configs" / f"{engine}.yaml"), JOB]
+    words = ["--main_process_port", "0", "--config_file", str(ROOT / "accelerate_configs" / configuration), JOB]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.distributed.run.run", lambda _: found.update(os.environ))
         launch_command(launch_command_parser().parse_args(words))
-    return {name: value for name, value in found.items() if name.startswith("ACCELERATE_")}
+    return dict(found.items() - os.environ.items())
 
 
 def results_of(output: Path) -> dict[str, Any]:
@@ -185,7 +186,7 @@ KILLS = {
 def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Path) -> None:
     """SIGKILL of one rank, then of all of them, each in the middle of a training; the same command continues."""
     output = folder / f"{engine}-killed"
-    command = (JOB, job(model, output, 2), told(engine))
+    command = (JOB, job(model, output, 2), told(f"{engine}.yaml"))
     for ranks, stage in KILLS[engine]:
         kill_in(output / stage, ranks, start_ranks(*command))
         assert not (output / "results.json").exists()
@@ -199,7 +200,7 @@ def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Pat
 
 
 def kill_in(training: Path, ranks: str, processes: list[Forked]) -> None:
-    """Kill these ranks once a checkpoint of the training is whole; none outlives the others."""
+    """Kill these ranks once a checkpoint of the training is whole; then end all, as a launcher does."""
     deadline = time.monotonic() + 300
     while not list(training.glob(f"checkpoint-*/{WHOLE_MARK}")):
         assert all(process.poll() is None for process in processes), "the run ended before it could be killed"
@@ -207,4 +208,7 @@ def kill_in(training: Path, ranks: str, processes: list[Forked]) -> None:
         time.sleep(0.005)
     for rank in ranks:
         processes[int(rank)].kill()
+    time.sleep(0.1)  # torchrun looks as often whether one has ended
+    for process in processes:
+        process.send(signal.SIGTERM)
     assert all(process.wait(120) != 0 for process in processes)
