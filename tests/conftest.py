@@ -169,9 +169,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -files[item.path])
 
 
-def run_recipe(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_recipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the main job as a process of its own."""
-    return _run(str(ROOT / "recipes" / "trans_encoder.py"), *arguments, cwd=cwd, **environment)
+    return _run(str(ROOT / "recipes" / "trans_encoder.py"), *arguments, **environment)
 
 
 def run_launched(configuration: str | Path, script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -180,10 +180,10 @@ def run_launched(configuration: str | Path, script: str | Path, *arguments: str)
     return _run(*launch, str(ROOT / "accelerate_configs" / configuration), str(ROOT / "recipes" / script), *arguments)
 
 
-def _run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=cwd,
+        cwd=ROOT,
         env=process_environment(**environment),
         capture_output=True,
         text=True,

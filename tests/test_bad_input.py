@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from conftest import ROOT, SAMPLE, process_environment, run_recipe, save_tiny, tiny_arguments
+from conftest import ROOT, SAMPLE, process_environment, save_tiny, tiny_arguments
 from forked import Forked, run_forked
 
 from te_trainer.files.atomic import PARTIAL
@@ -148,15 +148,6 @@ def test_what_transformers_would_refuse_later_is_refused_before_the_work(
 ) -> None:
     sentence = refused(f"--{key}", value)
     assert sentence.startswith(f"{key.split('.')[0]}: transformers refuses its arguments: ") and words in sentence
-
-
-@pytest.mark.slow
-def test_a_hub_that_cannot_be_reached_gives_one_line(tiny: Path, tmp_path: Path) -> None:
-    """As on a machine that has no network and does not know it; nothing listens on port 9."""
-    unreachable = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
-    finished = run_recipe(*tiny_arguments(tiny, tmp_path / "new", "--models", "[nobody/nothing]"), **unreachable)
-    assert sentence_of(finished).startswith("model nobody/nothing: no model here, and not to be had from the Hub (")
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("folder", ["made before", "linked"])
