@@ -17,8 +17,7 @@ quickstart: $(VENV)/.quickstart
 		--config recipes/quickstart.yaml --output_dir $(QUICKSTART_OUTPUT)
 
 test: $(VENV)/.dev chromium
-	$(VENV)/bin/python $(PYTEST) -m "not serial"
-	$(VENV)/bin/python -m pytest tests -m serial
+	$(VENV)/bin/python $(PYTEST)
 
 test-distributed: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest tests -m distributed

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,12 +19,10 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
+from te_trainer.cli import start
 from te_trainer.data import GoldSet, load_gold
 from te_trainer.models.model_names import locate
 from te_trainer.runs.quiet import quiet_libraries
-
-sys.path.append(str(Path(__file__).parents[1] / "recipes"))
-import evaluate_sts
 
 
 def main() -> None:
@@ -64,11 +61,10 @@ def time_theirs(model: str, sets: list[GoldSet]) -> float:
 
 
 def time_ours(model: str, paths: list[Path], output: Path) -> float:
-    sys.argv = ["evaluate_sts.py", "--models", model, "--tasks", f"[{', '.join(map(str, paths))}]"]
-    sys.argv += ["--output_dir", str(output)]
+    tasks = f"[{', '.join(map(str, paths))}]"
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        evaluate_sts.main()
+        start("evaluate", ["--models", model, "--tasks", tasks, "--output_dir", str(output)])
     return time.perf_counter() - began
 
 

@@ -169,12 +169,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -files[item.path])
 
 
-def run_recipe(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_recipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the main job as a process of its own."""
-    command = [sys.executable, str(ROOT / "recipes" / "trans_encoder.py"), *arguments]
+    return _run(str(ROOT / "recipes" / "trans_encoder.py"), *arguments, **environment)
+
+
+def run_launched(configuration: str | Path, script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script through `accelerate launch`, with a configuration of the project's or another file."""
+    launch = ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0", "--config_file"]
+    return _run(*launch, str(ROOT / "accelerate_configs" / configuration), str(ROOT / "recipes" / script), *arguments)
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
-        cwd=cwd,
+        [sys.executable, *arguments],
+        cwd=ROOT,
         env=process_environment(**environment),
         capture_output=True,
         text=True,

@@ -5,10 +5,12 @@ A server that has imported it forks a process for each run: a real one, with fil
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +56,11 @@ class Forked:
         """SIGKILL."""
         self.process.kill()
 
+    def send(self, number: signal.Signals) -> None:
+        """Another signal, unless it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
     def wait(self, timeout: float = 600) -> int:
         """The exit status.
 
@@ -70,19 +77,19 @@ class Forked:
         return Path(self.folder.name, stream).read_text(encoding="utf-8")
 
 
-def run_forked(name: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a recipe to its end."""
-    process = Forked(name, arguments)
+def run_forked(script: str | Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end."""
+    process = Forked(script, arguments)
     status = process.wait()
-    return subprocess.CompletedProcess([name, *arguments], status, process.said("stdout"), process.said())
+    return subprocess.CompletedProcess([str(script), *arguments], status, process.said("stdout"), process.said())
 
 
-def run_ranks(
+def start_ranks(
     script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None, ranks: int = 2
-) -> subprocess.CompletedProcess[str]:
-    """Run a script as processes that meet over gloo, as `accelerate launch` and torchrun start them on a CPU.
+) -> list[Forked]:
+    """Start a script as processes that meet over gloo, as `accelerate launch` and torchrun start them on a CPU.
 
-    Each has the variables that these set. What they write is joined, and the status is 0 where it is so for all.
+    Each has the variables that these set.
 
     Args:
         environment: More variables, as those that `accelerate launch` sets for an engine; by default that of a CPU.
@@ -92,9 +99,14 @@ def run_ranks(
         port = free.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(environment or {"ACCELERATE_USE_CPU": "true"})}
     group |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    processes = [
-        Forked(script, arguments, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)
-    ]
+    return [Forked(script, arguments, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+
+
+def run_ranks(
+    script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None, ranks: int = 2
+) -> subprocess.CompletedProcess[str]:
+    """Run a script so to its end. What the ranks write is joined, and the status is 0 where it is so for all."""
+    processes = start_ranks(script, arguments, environment, ranks)
     status = max((process.wait() for process in processes), key=abs)
     said = ("".join(process.said(stream) for process in processes) for stream in ("stdout", "stderr"))
     return subprocess.CompletedProcess([str(script), *arguments], status, *said)
@@ -103,6 +115,8 @@ def run_ranks(
 def _run(script: Path, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     for number, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(folder, stream), os.O_WRONLY | os.O_CREAT), number)
+    # a shell lets what it starts in the background ignore SIGINT, and so do the children of that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(ROOT)
     os.environ |= environment
     # accelerate collects garbage after each training; to search all that was imported would cost more than the training

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from conftest import SAMPLE, process_environment, run_recipe, save_tiny, tiny_arguments
+from conftest import SAMPLE, process_environment, save_tiny, tiny_arguments
 from forked import Forked, run_forked
 
 from te_trainer.cli import run_job
@@ -125,13 +125,19 @@ def test_a_key_and_a_model_that_are_unknown_are_refused(refused: Callable[..., s
     assert refused("--models", "[./models/none]").startswith("model ./models/none: no model")
 
 
-@pytest.mark.slow
-def test_a_hub_that_cannot_be_reached_gives_one_line(tiny: Path, tmp_path: Path) -> None:
-    """As on a machine that has no network and does not know it; nothing listens on port 9."""
-    unreachable = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
-    finished = run_recipe(*tiny_arguments(tiny, tmp_path / "new", "--models", "[nobody/nothing]"), **unreachable)
-    assert sentence_of(finished).startswith("model nobody/nothing: no model here, and not to be had from the Hub (")
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("bi_encoder.deepspeed", "missing.json", "existing deepspeed config"),
+        ("bi_encoder.optim", "galore_adamw", "galore_torch"),
+        ("cross_encoder.lr_scheduler_type", "warmup_stable_decay", "num_decay_steps"),
+    ],
+)
+def test_what_transformers_would_refuse_later_is_refused_before_the_work(
+    refused: Callable[..., str], key: str, value: str, words: str
+) -> None:
+    sentence = refused(f"--{key}", value)
+    assert sentence.startswith(f"{key.split('.')[0]}: transformers refuses its arguments: ") and words in sentence
 
 
 @pytest.mark.parametrize("folder", ["made before", "linked"])

@@ -126,8 +126,8 @@ def test_an_installed_package_brings_its_recipes(editable: bool, tmp_path: Path)
         if path and not path.startswith(("tests/", "docs/")) and (ROOT / path).is_file():
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / path, source / path)
-    # The environment sees the libraries of this one, and not its te_trainer: .pth files in them are not read.
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    # The environment sees the libraries of this one, pip too, and not its te_trainer: .pth files are not read there.
+    venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     libraries = sysconfig.get_path("purelib")
     (next((tmp_path / "venv" / "lib").glob("python*/site-packages")) / "libraries.pth").write_text(libraries)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from te_trainer.cli import JOBS
+
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").rglob("*.md")]
 CODE_PATH = re.compile(r"`((?:te_trainer|tests|benchmarks|recipes|accelerate_configs|docs|examples)/[\w./-]*)`")
 
@@ -34,3 +36,13 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
             assert (ROOT / name).exists() or (ROOT / "te_trainer" / name).exists(), name
     for name in re.findall(r"--(?:config|config_file|distillation\.step0) ((?:recipes|accelerate_configs)/\S+)", text):
         assert (ROOT / name).exists() or {"FILE", "X", "Y"} & set(re.split(r"[/.]", name)) or "LAUNCHED" in name, name
+
+
+def test_each_row_of_the_comparison_names_a_command_or_a_test() -> None:
+    text = (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and not line.startswith("| |")]
+    rows = [row for row in rows if not row[0].startswith(("| ---", "| who uses it"))]
+    assert len(rows) > 15
+    for feature, ours, *_ in rows:
+        assert re.search(r"`(te-trainer [a-z]+|tests/)", ours), feature
+    assert set(re.findall(r"te-trainer ([a-z]+)", text)) <= {*JOBS, "recipes"}

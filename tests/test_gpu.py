@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, process_environment, tiny_arguments
+from conftest import run_launched, tiny_arguments
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,12 +19,8 @@ pytestmark = [
 def test_a_run_starts_with_the_scores_of_the_cpu(tiny: Path, tmp_path: Path) -> None:
     starts = {}
     for device in ("single_gpu", "cpu"):
-        launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-        launch += ["--config_file", str(ROOT / "accelerate_configs" / f"{device}.yaml")]
-        recipe = [str(ROOT / "recipes" / "trans_encoder.py"), *tiny_arguments(tiny, tmp_path / device)]
-        finished = subprocess.run(
-            [*launch, *recipe], env=process_environment(), capture_output=True, text=True, timeout=600, check=False
-        )
+        arguments = tiny_arguments(tiny, tmp_path / device)
+        finished = run_launched(f"{device}.yaml", "trans_encoder.py", *arguments)
         assert finished.returncode == 0, finished.stderr[-4000:]
         results = json.loads((tmp_path / device / "results.json").read_text(encoding="utf-8"))
         starts[device] = results["start"]["tiny"]["bi-encoder"]["dev"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from conftest import SAMPLE, sample_pairs, tiny_arguments
 from datasets import Dataset, DatasetDict, load_from_disk
@@ -101,11 +102,16 @@ def test_the_folders_of_the_encoders_load(run: te_trainer.DistilledRun) -> None:
     assert 0 <= CrossEncoder(run.cross_encoder, device="cpu").predict(("one", "two")) <= 1
 
 
-def test_the_same_pairs_in_a_dataset_find_the_run_finished(
-    tiny: Path, pairs: list[tuple[str, str]], run: te_trainer.DistilledRun, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("table", [Dataset.from_dict, pandas.DataFrame])
+def test_the_same_pairs_in_a_table_find_the_run_finished(
+    tiny: Path,
+    pairs: list[tuple[str, str]],
+    run: te_trainer.DistilledRun,
+    capsys: pytest.CaptureFixture[str],
+    table: Any,
 ) -> None:
     columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*pairs, strict=True)), strict=True))
-    given = Dataset.from_dict({"id": range(COUNT), **columns})
+    given = table({"id": range(COUNT), **columns})
     again = te_trainer.distil(given, {"bi_encoder": str(tiny), "name": "tiny"}, str(run.output_dir), **KEYS)
     assert again.results == run.results
     assert "is finished" in capsys.readouterr().out
@@ -140,6 +146,11 @@ def test_other_pairs_are_refused(
         ([("one", "\ud800")], {}, "python-pairs.jsonl, line 1: half a character"),
         ([("one", None), ("", "two")], {}, "data.pool: no pair of sentences"),
         (Dataset.from_dict({"sentence1": ["one"], "text": ["two"]}), {}, "no column 'sentence2' among sentence1, text"),
+        (
+            pandas.DataFrame({"sentence1": ["one", None], "sentence2": [float("nan"), "two"]}),
+            {},
+            "no pair of sentences",
+        ),
         (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
         ("missing.tsv", {}, "missing.tsv: the file does not exist"),
         (["missing.tsv"], {"data": {"pool": "x"}}, "data.pool: it is the argument pairs"),

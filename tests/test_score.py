@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import sentence_transformers
 import torch
-from conftest import MINILM, ROOT, process_environment, sample_pairs
+from conftest import MINILM, ROOT, sample_pairs
 from forked import Forked, run_forked, run_ranks
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
@@ -427,30 +426,22 @@ def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: 
     lines = [f"{one}\t{two}\n" for one, two in sample_pairs(100)] * 500
     (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\n" + "".join(lines), encoding="utf-8")
     (tmp_path / "few.tsv").write_text("sentence1\tsentence2\n" + lines[0], encoding="utf-8")
-    command = [sys.executable, str(RECIPE), "--model", bi, "--data.pairs", "pairs.tsv", "--output", "scores.tsv"]
-    # a shell lets what it starts in the background ignore SIGINT, and so do the children of that
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=process_environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    source, output = (str(tmp_path / name) for name in ("pairs.tsv", "scores.tsv"))
+    process = Forked("score.py", ["--model", bi, "--data.pairs", source, "--output", output])
     while not (tmp_path / ".partial-scores.tsv.scratch" / "vectors.f32").exists():
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.002)
-    process.send_signal(signal.SIGSTOP)
+    process.send(signal.SIGSTOP)
     before = sorted(tmp_path.rglob("*"))
     again = ["--model", bi, "--data.pairs", "few.tsv", "--output", "scores.tsv"]
     sentence = "error: output: another process writes scores.tsv; wait for it, or name another file\n"
     assert run(*again) == (2, "", sentence)
     assert sorted(tmp_path.rglob("*")) == before
     assert run(*again[:-1], "others.tsv")[0] == 0
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGCONT)
-    _, said = process.communicate()
-    assert process.returncode == 130, said
+    process.send(signal.SIGINT)
+    process.send(signal.SIGCONT)
+    assert process.wait() == 130, process.said()
+    said = process.said()
     assert said.endswith("error: interrupted; the same command begins from the start\n") and "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few.tsv", "others.tsv", "pairs.tsv"]
     assert run(*again)[0] == 0

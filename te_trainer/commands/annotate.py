@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from te_trainer.config.parsing import nearest
 from te_trainer.config.schema import AnnotateConfig
 from te_trainer.data import PoolManifest
 from te_trainer.errors import InputError
@@ -31,7 +30,7 @@ def main(config: AnnotateConfig) -> None:
     run = FinishedRun.load(Path(config.run))
     name = config.model or run.names[0]
     if name not in run.names:
-        raise InputError(nearest(f"model: the run has no model '{name}'", name, run.names))
+        raise InputError(f"model: the run has no model '{name}', only {', '.join(run.names)}")
     kind = compared_encoder(run, name)
     _, pool = PoolManifest.load(run.layout.pool)
     labels = read_labels(run.layout.labels(1, name, "bi-encoder"), {}, len(pool), delete="the run", then="run it again")

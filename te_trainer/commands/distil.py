@@ -34,6 +34,7 @@ from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress, format_duration
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
+from te_trainer.runs.training import check_arguments
 from te_trainer.runs.truncation import describe_run_truncation, read_truncations
 
 
@@ -67,6 +68,11 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     # ------------------------------------------------------------ models, gold scores, texts
     plan: DistillationPlan = manifest.plan
     check_loggers(config.report_to)
+    for model in plan.models.values():
+        for kind, encoder in model.encoders.items():
+            check_arguments(kind, encoder.section, encoder.training)
+        if model.step0 is not None:
+            check_arguments("bi-encoder", "contrastive", model.step0.training)
     gold = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         begins = manifest.begun is None

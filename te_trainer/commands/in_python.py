@@ -84,9 +84,9 @@ def distil(
     `accelerate launch`, a script makes one call.
 
     Args:
-        pairs: Pairs (sentence1, sentence2), a Dataset with these columns, or sources as in `data.pool`: one name or a
-            list of names. Pairs are written into the output folder, where the run reads them. None with
-            `data={"sentences": ...}`, of which pairs are mined.
+        pairs: Pairs (sentence1, sentence2), a Dataset or a pandas DataFrame with these columns, or sources as in
+            `data.pool`: one name or a list of names. Pairs are written into the output folder, where the run reads
+            them. None with `data={"sentences": ...}`, of which pairs are mined.
         model: The PLM that the run starts from, or several, as in `models`: a name, a mapping such as
             `{"bi_encoder": ..., "cross_encoder": ...}`, or a list of both.
         output_dir: Folder of the run.

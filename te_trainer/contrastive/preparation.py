@@ -15,6 +15,7 @@ from te_trainer.files.atomic import atomic_folder
 from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
 from te_trainer.runs.commits import hub_commits
 from te_trainer.runs.manifest import Fingerprint, RunManifest
+from te_trainer.runs.training import check_arguments
 
 
 def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
@@ -22,6 +23,7 @@ def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
     plan: ContrastivePlan = manifest.plan
     plan.check()
     check_loggers(manifest.config.report_to)
+    check_arguments("bi-encoder", "contrastive", plan.training)
     if manifest.begun is None:
         weights = 4 * plan.start.empty_model("bi-encoder").num_parameters()
         # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written

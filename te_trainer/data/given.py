@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ def as_sources(
         raise InputError(
             f"pairs: a {type(pairs).__name__} has splits or columns; give one Dataset, e.g. pairs['train']"
         )
+    # whoever has a DataFrame has imported pandas
+    if "pandas" in sys.modules and isinstance(pairs, sys.modules["pandas"].DataFrame):
+        return as_sources(Dataset.from_pandas(pairs, preserve_index=False))
     given = pairs if isinstance(pairs, Dataset) else list(pairs)
     if not len(given):
         raise InputError("pairs is empty: give at least one pair of sentences, or the name of a source")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from te_trainer.errors import InputError
+from te_trainer.data.remote import failure
+from te_trainer.errors import InputError, hub_trouble
 
 _commits: dict[str, str] = {}  # of data sets, by `pin_key`
 
@@ -29,15 +30,22 @@ def pin_key(repository: str, revision: str | None) -> str:
 
 
 def commit_of(repository: str, revision: str | None) -> str | None:
-    """The commit of a data set; None if the Hub does not answer, so that a cache may have to do."""
+    """The commit of a data set; None if the Hub does not answer, so that a cache may have to do.
+
+    Raises:
+        InputError: The Hub answers that it cannot serve now.
+    """
     from huggingface_hub import HfApi
 
     key = pin_key(repository, revision)
     if key not in _commits:
         try:
             commit = HfApi().dataset_info(repository, revision=revision, timeout=100.0).sha
-        except Exception:  # `load_set` says why the set cannot be read
-            commit = None
+        except Exception as error:
+            if (trouble := hub_trouble(error)) is not None:
+                # a moment later it may serve the set, of a commit that nobody knows
+                raise InputError(f"{key}: not a file here, and {trouble}") from None
+            commit = None  # `load_set` says why the set cannot be read
         if not commit:
             return None
         _commits[key] = commit
@@ -61,8 +69,7 @@ def load_set(repository: str, configuration: str | None, revision: str | None = 
             builder.download_and_prepare()
             return builder.as_dataset()
     except Exception as error:  # the library raises many kinds; each means that the set cannot be read
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        raise InputError(f"{name}: not a file here, and not to be had from the Hub ({reason})") from None
+        raise InputError(f"{name}: not a file here, and not to be had from the Hub ({failure(error)})") from None
     if other_commit:
         raise InputError(
             f"{name}: the Hub does not give revision {commit}, and the cache holds another one; try again, or name a "

@@ -20,7 +20,7 @@ from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark, Rows
 from te_trainer.data.hub_sets import load_set, split_set
 from te_trainer.data.quoting import count_csv_quoted, looks_quoted
-from te_trainer.data.remote import is_address, open_address
+from te_trainer.data.remote import failure, is_address, open_address
 from te_trainer.errors import InputError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -385,8 +385,7 @@ def _address(source: str, request: _Request) -> Iterator[Row]:
     except InputError:
         raise
     except Exception as error:  # of the file systems, the network, or a file that is none of its kind
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
-        raise InputError(f"{source}: not to be had from this address ({reason})") from None
+        raise InputError(f"{source}: not to be had from this address ({failure(error)})") from None
 
 
 def _datasets(source: str, splits: Mapping[str, Any], request: _Request) -> Iterator[Row]:

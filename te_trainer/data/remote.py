@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, hub_trouble
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json"}
 
@@ -26,3 +26,8 @@ def open_address(source: str) -> Any:
             "download the file, and name it on this machine"
         )
     return load_dataset(BUILDERS[suffix], data_files=source, split="train", streaming=True)
+
+
+def failure(error: Exception) -> str:
+    """Why something could not be read from the Hub or an address."""
+    return hub_trouble(error) or " ".join(str(error).split())[:400] or type(error).__name__

@@ -41,14 +41,15 @@ class Probe:
 
         `part` of the pool, 0 to 1, is held out; at 0, trainings see the probe's pairs.
         """
-        tenth = max(len(pool) // 10, 2)
-        count = min(max(MIN_PAIRS, round(part * len(pool))), MAX_PAIRS, tenth, len(pool))
+        held_out = part > 0 and len(pool) >= SMALLEST_POOL
+        most = len(pool) // 10 if held_out else len(pool)  # trainings need the rest
+        count = min(max(MIN_PAIRS, round(part * len(pool))), MAX_PAIRS, most)
         rows = np.sort(np.random.default_rng((seed, 3)).choice(len(pool), size=count, replace=False))
         block = pool[rows.tolist()]
         one, two = (list(block[name]) for name in SENTENCE_COLUMNS)
         graded = graded_pairs(one + two, SENTENCES, seed)
         columns = (one + two + graded["sentence1"], two + one + graded["sentence2"])
-        return cls(rows, part > 0 and len(pool) >= SMALLEST_POOL, dict(zip(SENTENCE_COLUMNS, columns, strict=True)))
+        return cls(rows, held_out, dict(zip(SENTENCE_COLUMNS, columns, strict=True)))
 
     def rows_to_learn(self, pairs: int) -> np.ndarray:
         """Numbers of the rows of a pool that trainings see."""
@@ -105,7 +106,7 @@ def describe_health(health: dict[str, Any]) -> str:
 def why_not_learnt(health: dict[str, Any]) -> str | None:
     """What shows that a student has not learnt its labels, or None."""
     checks = (
-        ("agreement", MIN_AGREEMENT, "it orders held-out pairs unlike the labels that it learnt (Spearman {:.2f})"),
+        ("agreement", MIN_AGREEMENT, "it orders pairs of the pool unlike the labels that it learnt (Spearman {:.2f})"),
         ("spread", MIN_SPREAD, "its scores spread {:.2f} times as widely as its labels"),
         ("graded", MIN_GRADED, "it finds a heavily edited sentence no less similar than a lightly edited one ({:.2f})"),
     )

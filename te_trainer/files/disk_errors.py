@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from te_trainer.errors import DivergedError, InputError
+from te_trainer.errors import DivergedError, InputError, causes
 
 DISK_ERRORS: dict[int, str] = {
     errno.ENOSPC: "no disk space left in {folder}; make room",
@@ -42,7 +42,7 @@ def disk_errors_as_input_error(root: Path, key: str = "output_dir") -> Iterator[
 
 def _sentence(error: Exception, root: Path, key: str) -> str | None:
     """What is wrong with the disk; None for an error of another kind."""
-    chain = chain_of(error)
+    chain = causes(error)
     for link in chain:
         number = _disk_error_number(link)
         if number is not None:
@@ -58,16 +58,6 @@ def _sentence(error: Exception, root: Path, key: str) -> str | None:
     if any(words in str(link) for link in chain for words in CUT_SHORT):
         return f"{key}: a file in {root} was cut short by a full disk, a quota or a limit (ulimit -f); make room"
     return None
-
-
-def chain_of(error: BaseException) -> list[BaseException]:
-    """An error and those that it was raised for, each once."""
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
-    return chain
 
 
 def _disk_error_number(error: BaseException) -> int | None:

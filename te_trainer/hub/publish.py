@@ -17,9 +17,8 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, causes, hub_trouble
 from te_trainer.escaping import printable
-from te_trainer.files.disk_errors import chain_of
 from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
@@ -163,12 +162,14 @@ def _upload_errors_as_input_error(repo_id: str, root: Path, hub: HubConfig) -> I
 
 
 def _reason(error: BaseException) -> str:
-    chain = chain_of(error)
+    chain = causes(error)
     status = next((link.response.status_code for link in chain if isinstance(link, HfHubHTTPError)), None)
     if status == 401:
         return f"the Hub refuses the token (401); {TOKEN_FIX}"
     if status == 403:
         return f"the token may not write there (403); {TOKEN_FIX}"
+    if (trouble := hub_trouble(error)) is not None:
+        return trouble
     # what happened first says most, but for the library's own words on a card that the Hub refuses
     first = error if isinstance(error, ValueError) else chain[-1]
     return " ".join(str(first).split())[:400].rstrip(".") or type(first).__name__

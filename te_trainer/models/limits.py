@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, cast
 
 from torch import nn
@@ -28,15 +30,27 @@ def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
     family, reason = config.model_type, ""
     # Nystromformer's other attentions need padding to a multiple of their segments
     whole_attention = getattr(config, "num_landmarks", 0) == getattr(config, "segment_means_seq_len", 0)
-    main_input = cast(Any, MODEL_MAPPING[type(config)]).main_input_name
     if family in READ_PADDING or not whole_attention:
         reason = "reads padding, so that the score of a pair would depend on its batch"
     elif family == "xmod" and config.default_language is None:
         reason = "reads texts of the language that default_language in config.json names, and it names none (set it)"
-    elif family in MORE_THAN_TEXT or main_input != "input_ids":
+    elif family in MORE_THAN_TEXT or reads_more_than_text(config):
         reason = "reads more or other things than text"
+    elif "decoder_input_ids" in forward_arguments(config):  # a T5EncoderModel, which AutoModel makes a T5Model of
+        reason = "is loaded with a decoder beside its encoder, which te_trainer cannot use"
     if reason:
         raise files.refusal(f"a {family} {reason}; start from another model")
+
+
+def reads_more_than_text(config: PretrainedConfig) -> bool:
+    """Whether a model needs pictures or sounds, beside a text (CLIP, whose loss compares them) or instead of it."""
+    main_input = cast(Any, MODEL_MAPPING[type(config)]).main_input_name
+    return main_input != "input_ids" or "return_loss" in forward_arguments(config)
+
+
+def forward_arguments(config: PretrainedConfig) -> Mapping[str, Any]:
+    """The arguments that the model of a configuration reads."""
+    return inspect.signature(cast(Any, MODEL_MAPPING[type(config)]).forward).parameters
 
 
 def position_limit(model: PreTrainedModel) -> int:

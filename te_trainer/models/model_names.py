@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from te_trainer.config.names import is_folder, split_revision
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, hub_trouble
 from te_trainer.models.checkpoint_files import first_line, refusal
 
 # In the order in which transformers looks for them.
@@ -137,6 +137,8 @@ def _download_failure(error: Exception, repository: str, revision: str, pinned: 
             "no model here or on the Hub; write a local folder, package:folder or owner/name, and for a private "
             "repository set HF_TOKEN or call `hf auth login`"
         )
+    if (trouble := hub_trouble(error)) is not None:
+        return f"no model here, and {trouble}"
     if constants.is_offline_mode():
         return "no model here or on the Hub as its cache has it; HF_HUB_OFFLINE is set, unset it to download the model"
     if isinstance(error, HfHubHTTPError) and error.response.status_code in {401, 403}:

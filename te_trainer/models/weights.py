@@ -23,12 +23,17 @@ LAYER_LIST = re.compile(r"(.*?\.)\d+\.")  # what stands before the first number 
 
 
 def refuse_stand_ins(files: CheckpointFiles) -> None:
-    """Refuse a folder that holds an adapter or pointers of git-lfs in place of a model."""
+    """Refuse a folder that holds an adapter, a run or pointers of git-lfs in place of a model."""
     if (files.folder / ADAPTER_CONFIG).is_file():
         raise files.refusal(
             f"the folder holds a peft adapter ({ADAPTER_CONFIG}), not a model; merge it into its base model "
             "(merge_and_unload) and save that"
         )
+    if (files.folder / "run.yaml").is_file() and not (files.folder / "config.json").is_file():
+        patterns = ("*-encoder/config.json", "*/*-encoder/config.json")
+        found = [path.parent for pattern in patterns for path in sorted(files.folder.glob(pattern))]
+        example = f", such as {found[0]}" if found else ""
+        raise files.refusal(f"the folder is a run's output folder, not a model; name an encoder in it{example}")
     # of weights in several formats, and of pictures and the like, people leave what they do not need on the server
     formats = (sorted(files.folder.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
     small_files = [path for pattern in SMALL_FILES for path in sorted(files.folder.glob(pattern))]
@@ -45,6 +50,11 @@ def refuse_misfits(files: CheckpointFiles, model: PreTrainedModel, info: Mapping
     kind = type(model).__name__
     if mismatched := sorted(info["mismatched_keys"]):
         weight, *shapes = mismatched[0]
+        if new_head and not weight.startswith(f"{model.base_model_prefix}."):
+            raise files.refusal(
+                f"it has a head of another task ({weight}) where a plain PLM or a cross-encoder with one logit is "
+                "expected"
+            )
         saved, expected = (" x ".join(f"{size:,}" for size in shape) for shape in shapes)
         raise files.refusal(
             f"{weight} is {saved} in its file, but {expected} in a {kind} of its configuration; correct "

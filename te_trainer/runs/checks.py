@@ -69,7 +69,8 @@ def load_gold_sets(data: DataConfig | ContrastiveDataConfig, task: Task = "sts")
     for _, gold in sets if task == "binary" else ():
         if not set(gold.scores) <= {0.0, 1.0}:
             raise InputError(
-                f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it"
+                f"{gold.name}: distillation.task is 'binary', but gold scores other than 0 and 1 are in it; set "
+                "distillation.task to 'sts', or name another set"
             )
     return sets
 

@@ -32,3 +32,11 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     for name in ("DeepSpeed", "torch.distributed", "accelerate", "sentence_transformers", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # but for a wait of minutes, until the Hub takes requests again
+    requests = logging.getLogger("huggingface_hub.utils._http")
+    requests.setLevel(logging.WARNING)
+    requests.addFilter(_is_error_or_wait)
+
+
+def _is_error_or_wait(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or record.getMessage().startswith("Rate limited.")

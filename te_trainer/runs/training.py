@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, get_scheduler, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
@@ -209,12 +210,7 @@ class Training:
             # Without a dev set the trainer would save every 500 steps; a killed training loses at most an epoch.
             "save_strategy": "epoch" if self.dev is None else None,
         }
-        try:
-            arguments: TrainingArguments = TRAINERS[self.kind][1](**values | self.values)
-        except (ValueError, ImportError) as error:
-            sentence = " ".join(str(error).split())
-            raise InputError(f"{self.section}: transformers refuses its arguments: {sentence}") from None
-        return arguments
+        return _make_arguments(self.kind, self.section, values | self.values)
 
     def _record(self, trainer: Any, watch: _Watch) -> dict[str, Any]:
         metric, state = f"eval_{self.metric.__name__}", trainer.state
@@ -255,6 +251,41 @@ class Training:
                 remove(path)
         if not self.lora.keep_adapter:
             adapter.rmdir()
+
+
+def check_arguments(kind: Kind, section: str, values: dict[str, Any]) -> None:
+    """Refuse what transformers would refuse when a training begins; all processes call it, before the work.
+
+    Args:
+        section: Section of the configuration that holds the arguments.
+        values: Those of its values that a training gets.
+
+    Raises:
+        InputError: An argument, an optimiser or a schedule cannot be used.
+    """
+    arguments = _make_arguments(kind, section, {"output_dir": "unused", "log_level": "error"} | values)
+    layer: Any = torch.nn.Linear(1, 1)
+    options: Any = arguments.lr_scheduler_kwargs
+    with _refusals_as_input_error(section):
+        Trainer.get_optimizer_cls_and_kwargs(arguments, layer)
+        optimizer = torch.optim.SGD(layer.parameters())
+        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=options)
+    release_engine()
+
+
+def _make_arguments(kind: Kind, section: str, values: dict[str, Any]) -> TrainingArguments:
+    with _refusals_as_input_error(section):
+        arguments: TrainingArguments = TRAINERS[kind][1](**values)
+    return arguments
+
+
+@contextlib.contextmanager
+def _refusals_as_input_error(section: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        sentence = " ".join(str(error).split())
+        raise InputError(f"{section}: transformers refuses its arguments: {sentence}") from None
 
 
 def training_seed(seed: int, cycle: int, kind: Kind, model: int) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +18,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 from datasets import Dataset, DatasetDict
 from datasets.packaged_modules.parquet.parquet import Parquet
 
@@ -324,6 +327,21 @@ def address(tmp_path: Path) -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_the_lines_of_the_documents_make_a_source_of_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with sqlite3.connect("support.db") as connection:
+        connection.execute("CREATE TABLE tickets (id INT, question TEXT, candidate TEXT)")
+        connection.executemany("INSERT INTO tickets VALUES (?, ?, ?)", [(at, *pair) for at, pair in enumerate(PAIRS)])
+    connection.close()
+    text = (ROOT / "docs" / "input.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "from_sql" in block)
+    (local,) = re.findall(r"`(sqlite3\.connect\(.+?\))` in place of the address", text)
+    exec(re.sub(r'"postgresql:.+?"', local, code), {"sqlite3": sqlite3})
+    assert read("tickets", None) == PAIRS
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])

@@ -33,6 +33,12 @@ def test_a_few_per_cent_are_held_out(rows, held_out):
     assert list(Probe.draw(pool(rows), 0, seed=1).rows_to_learn(rows)) == list(range(rows))
 
 
+@pytest.mark.parametrize(("rows", "part", "judged"), [(1, 0.03, 1), (19, 0.03, 19), (19, 0, 19), (100, 0, 32)])
+def test_where_nothing_is_held_out_no_tenth_bounds_the_pairs(rows: int, part: float, judged: int) -> None:
+    probe = Probe.draw(pool(rows), part, seed=1)
+    assert (len(probe.rows), probe.held_out) == (judged, False)
+
+
 def test_health_is_that_of_pairs_nobody_has_learnt_from():
     pairs = pool(387)
     probe = Probe.draw(pairs, 0.03, seed=1)
@@ -64,7 +70,7 @@ def test_what_cannot_be_computed_is_absent() -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"agreement": 0.23}, "orders held-out pairs unlike the labels"),
+        ({"agreement": 0.23}, "orders pairs of the pool unlike the labels"),
         ({"spread": 0.03}, "spread 0.03 times as widely"),
         ({"graded": 0.55}, "heavily edited"),
     ],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SAMPLE, process_environment, tiny_arguments
+from conftest import SAMPLE, run_launched, tiny_arguments
 from datasets import load_from_disk
 from forked import run_forked
 from scipy.stats import spearmanr
@@ -28,17 +26,7 @@ pytestmark = pytest.mark.slow
 def output(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run through `accelerate launch`, with TensorBoard."""
     folder = tmp_path_factory.mktemp("runs") / "job"
-    accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-    configuration = ["--config_file", str(ROOT / "accelerate_configs" / "cpu.yaml")]
-    arguments = tiny_arguments(tiny, folder, "--report_to", "[tensorboard]")
-    finished = subprocess.run(
-        [*accelerate, *configuration, str(ROOT / "recipes" / "trans_encoder.py"), *arguments],
-        env=process_environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    finished = run_launched("cpu.yaml", JOB, *tiny_arguments(tiny, folder, "--report_to", "[tensorboard]"))
     assert finished.returncode == 0, finished.stderr
     (folder / "stdout").write_text(finished.stdout)
     (folder / "stderr").write_text(finished.stderr)

@@ -14,13 +14,19 @@ from conftest import SAMPLE, build_tokenizer, tiny_arguments
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
+    FunnelConfig,
+    FunnelModel,
     GraniteConfig,
     GraniteModel,
     LlamaConfig,
     LlamaForSequenceClassification,
     PreTrainedModel,
     T5Config,
+    T5EncoderModel,
     T5ForConditionalGeneration,
 )
 
@@ -200,6 +206,12 @@ def save_model(folder: Path, kind: str) -> Path:
         "GraniteModel": lambda: GraniteModel(GraniteConfig(**sizes)),
         "LlamaForSequenceClassification": lambda: LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1)),
         "T5ForConditionalGeneration": lambda: T5ForConditionalGeneration(t5),
+        "T5EncoderModel": lambda: T5EncoderModel(t5),
+        "BertForTokenClassification": lambda: BertForTokenClassification(BertConfig(**sizes, num_labels=5)),
+        "CLIPModel": lambda: CLIPModel(CLIPConfig(text_config=sizes, vision_config=sizes)),
+        "FunnelModel": lambda: FunnelModel(
+            FunnelConfig(vocab_size=words, d_model=16, block_sizes=[1], n_head=2, d_head=8, d_inner=16, pad_token_id=0)
+        ),
     }
     makers[kind]().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -217,6 +229,10 @@ def save_model(folder: Path, kind: str) -> Path:
         ("LlamaForSequenceClassification", "bi_encoder", "a cross-encoder (it has a classification head)"),
         ("T5ForConditionalGeneration", "bi_encoder", "T5ForConditionalGeneration is neither an encoder nor a decoder"),
         ("T5ForConditionalGeneration", "cross_encoder", "T5ForConditionalGeneration is neither an encoder"),
+        ("T5EncoderModel", "bi_encoder", "a t5 is loaded with a decoder beside its encoder"),
+        ("BertForTokenClassification", "cross_encoder", "it has a head of another task (classifier."),
+        ("CLIPModel", "bi_encoder", "a clip reads more or other things than text; start from another model"),
+        ("FunnelModel", "bi_encoder", "a funnel reads padding"),
         (
             "GraniteModel",
             "cross_encoder",

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
-from conftest import ROOT, SAMPLE, process_environment, save_tiny, tiny_arguments
+from accelerate.commands.launch import launch_command, launch_command_parser
+from conftest import ROOT, SAMPLE, run_launched, save_tiny, tiny_arguments
 from datasets import load_from_disk
-from forked import run_forked, run_ranks
+from forked import Forked, run_forked, run_ranks, start_ranks
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -65,24 +62,14 @@ def job(model: Path, output: Path, processes: int, *more: str) -> list[str]:
     return tiny_arguments(model, output, *batches, *rates, *few, "--distillation.keep_cycles", "true", *more)
 
 
-def command(model: Path, output: Path, engine: str, *more: str) -> list[str]:
-    """It on two processes, under an engine."""
-    accelerate = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
-    configuration = ["--config_file", str(ROOT / "accelerate_configs" / f"{engine}.yaml")]
-    return [*accelerate, *configuration, str(ROOT / "recipes" / JOB), *job(model, output, 2, *more)]
-
-
-def run(model: Path, output: Path, engine: str, *more: str) -> None:
-    finished = subprocess.run(
-        command(model, output, engine, *more),
-        cwd=ROOT,
-        env=process_environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-4000:]
+def told(configuration: str | Path) -> dict[str, str]:
+    """The variables by which `accelerate launch` tells its processes of the engine."""
+    found: dict[str, str] = {}
+    words = ["--main_process_port", "0", "--config_file", str(ROOT / "accelerate_configs" / configuration), JOB]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.distributed.run.run", lambda _: found.update(os.environ))
+        launch_command(launch_command_parser().parse_args(words))
+    return dict(found.items() - os.environ.items())
 
 
 def results_of(output: Path) -> dict[str, Any]:
@@ -122,11 +109,12 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(engine: str, model: Path, folder: Path) -> Iterator[Path]:
-    """A run under an engine that nothing disturbed."""
+def whole(engine: str, model: Path, folder: Path) -> Path:
+    """A run through `accelerate launch` that nothing disturbed."""
     output = folder / engine
-    run(model, output, engine)
-    yield output
+    finished = run_launched(f"{engine}.yaml", JOB, *job(model, output, 2))
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    return output
 
 
 def test_the_engine_is_the_one_that_was_asked_for(whole: Path, engine: str) -> None:
@@ -196,12 +184,13 @@ KILLS = {
 
 
 def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Path) -> None:
-    """SIGKILL of one rank, then of all processes, each in the middle of a training; the same command continues."""
+    """SIGKILL of one rank, then of all of them, each in the middle of a training; the same command continues."""
     output = folder / f"{engine}-killed"
+    command = (JOB, job(model, output, 2), told(f"{engine}.yaml"))
     for ranks, stage in KILLS[engine]:
-        launched = kill_in(output / stage, ranks, command(model, output, engine))
+        kill_in(output / stage, ranks, start_ranks(*command))
         assert not (output / "results.json").exists()
-    finished = run_ranks(JOB, job(model, output, 2), launched)
+    finished = run_ranks(*command)
     assert finished.returncode == 0, finished.stderr[-4000:]
     assert results_of(output)["environment"] == results_of(whole)["environment"]
     assert scores_of(results_of(output)) == scores_of(results_of(whole))
@@ -210,34 +199,16 @@ def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Pat
         assert (output / weights).read_bytes() == (whole / weights).read_bytes()
 
 
-def kill_in(training: Path, ranks: str, words: list[str]) -> dict[str, str]:
-    """Kill these ranks of a command once a checkpoint of the training is whole; with all of them, the launcher too.
-
-    Returns: the variables by which the launcher told the ranks of the engine.
-    """
-    process = subprocess.Popen(
-        words, cwd=ROOT, env=process_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def kill_in(training: Path, ranks: str, processes: list[Forked]) -> None:
+    """Kill these ranks once a checkpoint of the training is whole; then end all, as a launcher does."""
     deadline = time.monotonic() + 300
     while not list(training.glob(f"checkpoint-*/{WHOLE_MARK}")):
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert all(process.poll() is None for process in processes), "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if rank(child) is not None]
-    assert sorted(str(rank(worker)) for worker in workers) == ["0", "1"]
-    told = {name: value for name, value in workers[0].environ().items() if name.startswith("ACCELERATE_")}
-    for worker in workers:
-        if str(rank(worker)) in ranks:
-            os.kill(worker.pid, signal.SIGKILL)
-    if ranks == "01":
-        process.kill()
-    assert process.wait(timeout=120) != 0
-    psutil.wait_procs(workers, timeout=60)
-    return told
-
-
-def rank(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get("RANK")
-    except psutil.Error:
-        return None
+    for rank in ranks:
+        processes[int(rank)].kill()
+    time.sleep(0.1)  # torchrun looks as often whether one has ended
+    for process in processes:
+        process.send(signal.SIGTERM)
+    assert all(process.wait(120) != 0 for process in processes)

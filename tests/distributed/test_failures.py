@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, process_environment, tiny_arguments
+from conftest import ROOT, process_environment, run_launched, tiny_arguments
 
 FAILING = """
 import os, signal, sys, time
@@ -117,17 +117,8 @@ def test_a_recipe_that_fails_on_one_rank_says_so_and_ends(tiny: Path, tmp_path: 
     script = tmp_path / "elsewhere.py"
     script.write_text(ELSEWHERE, encoding="utf-8")
     (tmp_path / "model").symlink_to(tiny)
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
-    configuration = ["--config_file", str(ROOT / "accelerate_configs" / "cpu_ddp.yaml")]
-    recipe = [str(script), str(ROOT / "recipes" / "trans_encoder.py"), str(tmp_path)]
-    done = subprocess.run(
-        [*launch, *configuration, *recipe, *tiny_arguments(Path("model"), tmp_path / "run")],
-        env=process_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    recipe = [str(ROOT / "recipes" / "trans_encoder.py"), str(tmp_path)]
+    done = run_launched("cpu_ddp.yaml", script, *recipe, *tiny_arguments(Path("model"), tmp_path / "run"))
     said = done.stderr.splitlines()
     assert done.returncode == 1  # accelerate's own, whatever its processes end with
     errors = [line for line in said if line.startswith("error: ")]

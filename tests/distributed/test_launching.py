@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SAMPLE, process_environment, tiny_arguments
+from conftest import ROOT, SAMPLE, run_launched, tiny_arguments
 from forked import run_forked, run_ranks
+from test_engines import told
+
+from te_trainer.cli import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
-
-LAUNCH = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
 
 FSDP_ON_CPU = """
 compute_environment: LOCAL_MACHINE
@@ -28,16 +28,8 @@ fsdp_config: {fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP, fs
 """
 
 
-def launch(script: str, configuration: Path, *arguments: str) -> str:
-    finished = subprocess.run(
-        [*LAUNCH, "--config_file", str(configuration), script, *arguments],
-        cwd=ROOT,
-        env=process_environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+def launch(configuration: str | Path, script: str | Path, *arguments: str) -> str:
+    finished = run_launched(configuration, script, *arguments)
     assert finished.returncode == 0, finished.stderr[-4000:]
     return finished.stdout
 
@@ -54,62 +46,66 @@ def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:
     script.write_text(
         "from accelerate import Accelerator\n"
         "accelerator = Accelerator(cpu=True)\n"
-        # in one piece: the lines of two processes may run into each other
-        "line = f'{accelerator.num_processes} {accelerator.distributed_type.value}\\n'\n"
-        "import os; os.write(1, line.encode())\n",
+        "print(accelerator.num_processes, accelerator.distributed_type.value)\n",
         encoding="utf-8",
     )
-    assert set(launch(str(script), configuration).split("\n")[:2]) == {"2 MULTI_CPU"}
+    done = run_ranks(script, [], told(configuration))
+    assert done.stdout == 2 * "2 MULTI_CPU\n", done.stderr
 
 
-MINED = (
-    "--data.pool",
-    "[]",
-    "--data.max_pairs",
-    "null",
-    "--data.sentences",
-    str(SAMPLE / "dev.tsv"),
-    "--mining.pairs",
-    "96",
-)
+JOB = "trans_encoder.py"
+ONE_CYCLE = ("--distillation.cycles", "1")
+ISOLATED = ("--distillation.isolate_stages", "true")
 
 
-@pytest.mark.parametrize(
-    ("configuration", "students", "source"), [("cpu", "both", ()), ("cpu_ddp", "bi-encoder", MINED)]
-)
-def test_isolated_stages_change_nothing(
-    configuration: str, students: str, source: tuple[str, ...], tiny: Path, tmp_path: Path
+def same_weights(one: Path, two: Path, kind: str) -> bool:
+    return len({(root / "tiny" / kind / "model.safetensors").read_bytes() for root in (one, two)}) == 1
+
+
+def test_stages_after_which_a_process_ends_change_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    launcher = ROOT / "accelerate_configs" / f"{configuration}.yaml"
-    recipe = str(ROOT / "recipes" / "trans_encoder.py")
-    one_cycle = ["--distillation.cycles", "1", "--distillation.students", students, *source]
-    kinds = ["bi-encoder", "cross-encoder"] if students == "both" else ["bi-encoder"]
-    together = tiny_arguments(tiny, tmp_path / "together", *one_cycle)
-    finished = run_ranks(recipe, together) if configuration == "cpu_ddp" else run_forked(recipe, together)
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    isolated = ["--distillation.isolate_stages", "true"]
-    said = launch(recipe, launcher, *tiny_arguments(tiny, tmp_path / "isolated", *one_cycle, *isolated))
+    together, isolated = (tiny_arguments(tiny, tmp_path / name, *ONE_CYCLE) for name in ("together", "isolated"))
+    start("distil", together)
+    ends = 0
+
+    def end() -> None:
+        nonlocal ends
+        ends += 1
+        raise EOFError
+
+    monkeypatch.setattr("te_trainer.commands.distil.restart_process", end)
+    capsys.readouterr()
+    while not (tmp_path / "isolated" / "results.json").exists():
+        with contextlib.suppress(EOFError):
+            start("distil", [*isolated, *ISOLATED])
+    assert ends == 4  # two labellings, two trainings
+    assert capsys.readouterr().out.count("kept: cycle") == 2  # the table is printed once, at last
     assert scores(tmp_path / "isolated") == scores(tmp_path / "together")
-    for kind in kinds:
-        weights = Path("tiny", kind, "model.safetensors")
-        assert (tmp_path / "isolated" / weights).read_bytes() == (tmp_path / "together" / weights).read_bytes()
-    assert said.count("kept: cycle") == len(kinds)  # the table is printed once, by the last process
-    if source:  # two processes mine what one does
-        run_forked("trans_encoder.py", tiny_arguments(tiny, tmp_path / "one", *one_cycle))
-        pools = [(tmp_path / name / "pool" / "pairs.arrow").read_bytes() for name in ("together", "isolated", "one")]
-        assert pools[0] == pools[1] == pools[2]
+    for kind in ("bi-encoder", "cross-encoder"):
+        assert same_weights(tmp_path / "isolated", tmp_path / "together", kind)
 
 
-@pytest.mark.serial
+def test_ranks_that_are_replaced_after_each_stage_change_nothing(tiny: Path, tmp_path: Path) -> None:
+    """Of a run that mines its pairs, as one process does."""
+    mined = ["--data.pool", "[]", "--data.max_pairs", "null", "--data.sentences", str(SAMPLE / "dev.tsv")]
+    mined += ["--mining.pairs", "96", "--distillation.students", "bi-encoder", *ONE_CYCLE]
+    names = ("together", "isolated", "one")
+    together, isolated, one = (tiny_arguments(tiny, tmp_path / name, *mined) for name in names)
+    finished = run_ranks(JOB, together)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    said = launch("cpu_ddp.yaml", JOB, *isolated, *ISOLATED)
+    assert said.count("kept: cycle") == 1
+    assert scores(tmp_path / "isolated") == scores(tmp_path / "together")
+    assert same_weights(tmp_path / "isolated", tmp_path / "together", "bi-encoder")
+    run_forked(JOB, one)
+    assert len({(tmp_path / name / "pool" / "pairs.arrow").read_bytes() for name in names}) == 1
+
+
 def test_memory_does_not_grow_with_stages(tiny: Path, tmp_path: Path) -> None:
     """Six trainings in one process leave no more behind than two."""
     cycles = ["--distillation.cycles", "3"]
-    said = launch(
-        str(ROOT / "benchmarks" / "stage_memory.py"),
-        ROOT / "accelerate_configs" / "cpu.yaml",
-        *tiny_arguments(tiny, tmp_path / "run"),
-        *cycles,
-    )
+    said = launch("cpu.yaml", ROOT / "benchmarks/stage_memory.py", *tiny_arguments(tiny, tmp_path / "run"), *cycles)
     memory = json.loads(said.strip().splitlines()[-1])
     assert len(memory) == 6
     assert memory[5] <= 1.05 * memory[1], memory

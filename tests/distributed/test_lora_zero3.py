@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SAMPLE
+from forked import run_ranks
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from test_engines import results_of, run
+from test_engines import JOB, job, results_of, told
 from tiny_decoders import save_decoder
 
 from te_trainer.data import load_gold
@@ -24,7 +25,9 @@ def test_the_merged_encoders_score_as_the_trained_ones_did(tmp_path: Path) -> No
     lora = ["--lora.rank", "4", "--lora.keep_adapter", "true", "--bi_encoder.pooling", "last"]
     rates = ["--cross_encoder.learning_rate", "1e-2", "--bi_encoder.learning_rate", "1e-2"]
     output = tmp_path / "run"
-    run(model, output, "cpu_deepspeed_zero3", *lora, *rates, "--distillation.cycles", "1")
+    command = job(model, output, 2, *lora, *rates, "--distillation.cycles", "1")
+    finished = run_ranks(JOB, command, told("cpu_deepspeed_zero3.yaml"))
+    assert finished.returncode == 0, finished.stderr[-4000:]
     results = results_of(output)
     gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     for kind in ("bi-encoder", "cross-encoder"):

@@ -82,7 +82,7 @@ def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Pat
     for arguments, words in (
         ([str(run), "--output", "x.csv"], "output: 'x.csv' does not end in .tsv"),
         ([str(tmp_path), "--output", str(tmp_path / "x.tsv")], "holds no run.yaml"),
-        ([str(run), "--output", str(tmp_path / "x.tsv"), "--model", "tny"], "the run has no model 'tny'"),
+        ([str(run), "--output", str(tmp_path / "x.tsv"), "--model", "x"], "the run has no model 'x', only tiny"),
         (["--output", "x.tsv"], "run is missing"),
     ):
         done = run_forked("annotate.py", arguments)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, process_environment
+from forked import run_forked
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.files.atomic import write_text
@@ -60,48 +61,50 @@ def write_all(root: Path) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def outcomes(folder: Path, before: str, *prefix: str) -> dict[str, str]:
+def outcomes(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
+    """What came of the writers, a folder after another."""
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert found and [name for name, _ in found] == [*WRITERS] * (len(found) // len(WRITERS)), done.stderr
+    return [dict(found[at : at + len(WRITERS)]) for at in range(0, len(found), len(WRITERS))]
+
+
+def test_a_limit_of_file_sizes_is_named(tmp_path: Path) -> None:
+    script = "import resource, sys; from pathlib import Path; import test_disk_errors\n"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    script += "test_disk_errors.write_all(Path(sys.argv[1]))"
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    done = run_forked(tmp_path / "script.py", [str(tmp_path)])
+    (found,) = outcomes(done)
+    for name, sentence in found.items():
+        assert sentence.startswith("output_dir: ") and str(tmp_path) in sentence and "ulimit -f" in sentence, name
+        assert sentence.endswith(", and run the same command again")
+
+
+def test_a_mount_is_named(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("wants the right to mount")
     folders = [str(ROOT / "tests"), str(Path(__file__).parent)]
-    script = f"import sys; sys.path[:0] = {folders!r}\nfrom pathlib import Path\n{before}\n"
-    script += f"import test_disk_errors; test_disk_errors.write_all(Path({str(folder)!r}))"
+    script = f"import subprocess, sys; sys.path[:0] = {folders!r}\n"
+    script += "import te_trainer.labelling, test_disk_errors; from pathlib import Path\n"
+    words = {"full": "no disk space left in {}", "read-only": "{} is on a disk that is mounted read-only"}
+    for kind, options in (("full", ["size=300k"]), ("read-only", ["size=4m", "remount,ro"])):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for option in options:
+            mount = ["mount", "-t", "tmpfs", "-o", option, "t", str(folder)]
+            script += f"subprocess.run({mount!r}, check=True)\n"
+        script += f"test_disk_errors.write_all(Path({str(folder)!r}))\n"
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", script],
+        ["unshare", "-rm", sys.executable, "-c", script],
         env=process_environment(HF_DATASETS_DISABLE_PROGRESS_BARS="1"),
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
-    found = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
-    assert found, done.stderr
-    return found
-
-
-def test_a_limit_of_file_sizes_is_named(tmp_path: Path) -> None:
-    limit = "import resource, te_trainer.labelling; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    found = outcomes(tmp_path, limit)
-    assert set(found) == set(WRITERS)
-    for name, sentence in found.items():
-        assert sentence.startswith("output_dir: ") and str(tmp_path) in sentence and "ulimit -f" in sentence, name
-        assert sentence.endswith(", and run the same command again")
-
-
-@pytest.mark.parametrize("kind", ["full", "read-only"])
-def test_a_mount_is_named(tmp_path: Path, kind: str) -> None:
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
-        pytest.skip("wants the right to mount")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    path, size = repr(str(folder)), {"full": "300k", "read-only": "4m"}[kind]
-    mount = "import subprocess, te_trainer.labelling\n"
-    mount += f"subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size={size}', 't', {path}], check=True)\n"
-    if kind == "read-only":
-        mount += f"subprocess.run(['mount', '-o', 'remount,ro', {path}], check=True)\n"
-    found = outcomes(folder, mount, "unshare", "-rm")
-    assert set(found) == set(WRITERS)
-    words = f"no disk space left in {folder}" if kind == "full" else f"{folder} is on a disk that is mounted read-only"
-    for name, sentence in found.items():
-        assert sentence.startswith(f"output_dir: {words}"), (name, sentence)
+    for (kind, expected), found in zip(words.items(), outcomes(done), strict=True):
+        for name, sentence in found.items():
+            assert sentence.startswith(f"output_dir: {expected.format(tmp_path / kind)}"), (name, sentence)
 
 
 @pytest.mark.parametrize(

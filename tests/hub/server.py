@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import struct
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from threading import Thread
@@ -22,9 +23,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from writing import Account, Refusal, Shelf
+from xet import XetStore
 
 NAME = r"([\w-][\w.-]*(?:/[\w-][\w.-]*)?)"
 API = re.compile(rf"/api/(models|datasets)/{NAME}(?:/(revision|tree)/([^/]+)(?:/(.+))?)?")
+XET = re.compile(rf"/api/models/{NAME}/xet-(read|write)-token/([^/]+)")
 FILE = re.compile(rf"/(?:(datasets)/)?{NAME}/resolve/([^/]+)/(.+)")
 
 
@@ -41,16 +44,21 @@ class HubServer:
         gated: repositories whose files nobody may have.
         resets: parts of paths, and how often a request with such a path finds its connection torn, once half of its
             content is read.
+        refusals: beginnings of `METHOD path`, and what such requests are refused with, one after another; once there is
+            none left, they are answered.
         shelf: what is written to, and by whom.
+        xet: the large files of clients that have hf_xet.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.xet = XetStore(root / "xet")
         self.requests: list[str] = []
         self.broken: set[str] = set()
         self.gated: set[str] = set()
         self.resets: dict[str, int] = {}
-        self.shelf = Shelf(root)
+        self.refusals: dict[str, Iterator[Refusal]] = {}
+        self.shelf = Shelf(root, self.xet)
 
     def __enter__(self) -> HubServer:
         handler = type("BoundHandler", (HubHandler,), {"hub": self})
@@ -162,6 +170,7 @@ class HubHandler(BaseHTTPRequestHandler):
                 return
         body = self.rfile.read(length)
         try:
+            self.refuse()
             self.send_json(200, self.hub.shelf.answer(path, body, self.account(), self.hub.url))
         except Refusal as refusal:
             self.send_json(refusal.status, refusal.body, refusal.headers)
@@ -173,6 +182,12 @@ class HubHandler(BaseHTTPRequestHandler):
             raise Refusal(401, "Invalid credentials in Authorization header")
         return self.hub.shelf.accounts.get(token)
 
+    def refuse(self) -> None:
+        """Refuse a request for as long as the Hub is told to."""
+        for beginning, refusals in self.hub.refusals.items():
+            if f"{self.command} {self.path}".startswith(beginning) and (refusal := next(refusals, None)):
+                raise refusal
+
     def tear(self) -> None:
         """End the connection as a machine does that is switched off: with a reset, not with a farewell."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -183,10 +198,13 @@ class HubHandler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {self.path}")
         address = urlsplit(self.path)
         try:
+            self.refuse()
             if address.path.endswith(tuple(self.hub.broken)):
                 raise Refusal(520, "Unknown")
             if address.path == "/api/whoami-v2":
                 self.send_json(200, self.whoami())
+            elif match := XET.fullmatch(address.path):
+                self.send_json(200, *self.xet_token(*match.groups()))
             elif match := API.fullmatch(address.path):
                 self.send_json(200, self.api(match, parse_qs(address.query)))
             elif match := FILE.fullmatch(address.path):
@@ -194,7 +212,8 @@ class HubHandler(BaseHTTPRequestHandler):
                 if match[2] in self.hub.gated:
                     raise Refusal(403, "GatedRepo")
                 file = repository.file(unquote(match[4]))
-                self.send(200, file, {"ETag": f'"{sha1(file)}"', "X-Repo-Commit": repository.commit})
+                headers = {"ETag": f'"{sha1(file)}"', "X-Repo-Commit": repository.commit}
+                self.send(200, file, headers | self.xet_headers(repository, file))
             else:
                 raise Refusal(404, "RepoNotFound")
         except Refusal as refusal:
@@ -206,6 +225,25 @@ class HubHandler(BaseHTTPRequestHandler):
         if route == "tree":
             return repository.tree(unquote(folder or "."), query.get("recursive", ["false"])[0].lower() == "true")
         return repository.info(name in self.hub.shelf.private)
+
+    def xet_token(self, name: str, purpose: str, revision: str) -> tuple[Any, dict[str, str]]:
+        self.repository("models", name, revision)
+        if purpose == "write":
+            self.hub.shelf.check(name, self.account())
+        return self.hub.xet.token()
+
+    def xet_headers(self, repository: Repository, file: bytes) -> dict[str, str]:
+        """What tells a client that a file can be had from the Xet store."""
+        sha256 = hashlib.sha256(file).hexdigest()
+        if (xet_hash := self.hub.xet.hashes().get(sha256)) is None:
+            return {}
+        route = f"{self.hub.url}/api/models/{repository.name}/xet-read-token/{repository.commit}"
+        return {
+            "X-Xet-Hash": xet_hash,
+            "X-Xet-Refresh-Route": route,
+            "X-Linked-Etag": f'"{sha256}"',
+            "X-Linked-Size": str(len(file)),
+        }
 
     def whoami(self) -> dict[str, Any]:
         account = self.account()

@@ -356,3 +356,11 @@ def test_what_the_hub_does_not_have_ends_the_command_with_one_line(
         for name, done in zip(commands, ended, strict=True):
             refused(done, name)
     assert not output.exists()
+
+
+def test_a_hub_that_cannot_be_reached_gives_one_line(tiny: Path, tmp_path: Path) -> None:
+    """As on a machine that has no network and does not know it; nothing listens on port 9."""
+    arguments = tiny_arguments(tiny, tmp_path / "new", "--models", "[nobody/nothing]")
+    done = python(JOB, *arguments, **online("http://127.0.0.1:9", tmp_path / "cache"))
+    refused(done, "model nobody/nothing: no model here, and not to be had from the Hub (")
+    assert not (tmp_path / "new").exists()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from clients import JOB, ask, online, python
-from conftest import run_recipe, save_tiny, tiny_arguments
+from conftest import save_tiny, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 from safetensors.torch import load_file
@@ -293,20 +291,18 @@ def test_a_push_in_the_middle_of_a_run_changes_nothing(
     start = shutil.copytree(root / "models/owner/stages", tmp_path / "start")
     commit = hub.commit("models", "owner/stages")
 
-    def push_between_stages() -> None:
-        while not (pushed / "cycle-1/tiny/bi-encoder-labels").exists() and running.is_set():
-            time.sleep(0.01)
-        hub.push("owner/stages", later)
-
-    running = Event()
-    running.set()
-    pushing = Thread(target=push_between_stages)
-    pushing.start()
     arguments = tiny_arguments(Path("owner/stages"), pushed, *quick)
-    done = run_recipe(*arguments, "--distillation.isolate_stages", "true", **online(hub.url, home))
-    running.clear()
-    pushing.join()
-    assert done.returncode == 0, done.stderr
+    # where a process would be replaced by the next stage's, it ends
+    stage = "import os, runpy, sys; os.execv = lambda *_: os._exit(75); sys.argv = sys.argv[1:]; "
+    stage += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    isolated = ["-c", stage, JOB, *arguments, "--distillation.isolate_stages", "true"]
+    done = python(*isolated, **online(hub.url, home))
+    hub.push("owner/stages", later)
+    statuses = [done.returncode]
+    while done.returncode == 75:
+        done = python(*isolated, **online(hub.url, home))
+        statuses.append(done.returncode)
+    assert statuses == [75, 75, 0], done.stderr
     asked = sum("/owner/stages/revision/main" in request for request in hub.requests)
     assert asked == 1 and hub.commit("models", "owner/stages") != commit
 

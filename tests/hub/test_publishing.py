@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import re
@@ -12,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from conftest import SAMPLE, tiny_arguments
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from markdown_it import MarkdownIt
 from server import HubServer
-from writing import Account
+from writing import Account, Refusal
 
 from te_trainer.config.schema import HubConfig
 from te_trainer.data import SourceCount
@@ -35,6 +37,9 @@ from te_trainer.runs.finished import FinishedRun
 pytestmark = pytest.mark.slow
 
 KINDS = ("bi-encoder", "cross-encoder")
+LIMIT = Refusal(429, "Too many", **{"RateLimit": '"api";r=0;t=55'})
+FAULT = Refusal(503, "Service unavailable")
+IMPATIENT_XET = {"HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "1", "HF_XET_CLIENT_RETRY_BASE_DELAY": "1ms"}
 TOKENS = {"hf_write": Account("owner", "write"), "hf_read": Account("owner", "read")}
 
 # Runs as a process of its own: HF_ENDPOINT is read when huggingface_hub is imported.
@@ -87,10 +92,10 @@ def push(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     return pushes([("hf_write", list(arguments))], **environment)[0]
 
 
-def load(hub: HubServer, home: Path, calls: list[list[Any]]) -> list[Any]:
+def load(hub: HubServer, home: Path, calls: list[list[Any]], **environment: str) -> list[Any]:
     """What the libraries make of what is on the Hub, with an empty cache."""
     request = {"test": str(SAMPLE / "test.tsv"), "calls": calls}
-    done = python("-c", LOADING, json.dumps(request), **signed_in(hub, home))
+    done = python("-c", LOADING, json.dumps(request), **signed_in(hub, home) | environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -105,6 +110,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     with HubServer(tmp_path_factory.mktemp("hub")) as server:
         server.shelf.accounts |= TOKENS
         yield server
+
+
+@pytest.fixture(autouse=True)
+def well(hub: HubServer) -> None:
+    """A Hub that refuses nothing, before each test."""
+    hub.refusals = {}
 
 
 def training(model: Path, output: Path) -> list[str]:
@@ -297,7 +308,64 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
     assert "3 of the pairs were among the training pairs, without their gold scores" in entry.notes
 
 
+def test_large_files_go_through_xet(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
+    """As with hf_xet, which pip installs: the store takes the weights, the Hub their names, and neither twice.
+
+    A commit that the Hub fails to take is sent again. Clients with and without Xet then read the same.
+    """
+    with_xet = signed_in(hub, tmp_path / "home") | {"HF_HUB_DISABLE_XET": "0"}
+    arguments = [str(run), "--hub.repo_id", "owner/xet", "--hub.one_repository", "true"]
+    hub.refusals = {
+        "POST /api/models/owner/xet/preupload": iter([LIMIT]),
+        "POST /api/models/owner/xet/commit": iter([FAULT]),
+    }
+    before = uploads(hub)
+    done = push(*arguments, **with_xet)
+    assert (done.returncode, done.stdout) == (0, f"Published: {hub.url}/owner/xet\n"), done.stderr
+    assert done.stderr.strip() == "Rate limited. Waiting 56.0s before retry [Retry 1/5]."
+    weights = [run / "tiny" / kind / "model.safetensors" for kind in KINDS]
+    stored = hub.xet.hashes()
+    assert stored.keys() >= {hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}
+    assert uploads(hub) == before and hub.shelf.commits[-1] == "owner/xet@main"
+
+    hub.requests.clear()
+    calls = [["card", "owner/xet", "main"]]
+    (through_xet,) = load(hub, tmp_path / "through-xet", calls, HF_HUB_DISABLE_XET="0")
+    assert sum("/xet-read-token/" in request for request in hub.requests) > 0
+    (without,) = load(hub, tmp_path / "without", calls)
+    assert through_xet == without and len(without) == 4
+
+    commits = list(hub.shelf.commits)
+    assert push(*arguments, **with_xet).returncode == 0
+    assert hub.shelf.commits == commits and hub.xet.hashes() == stored
+
+
 # ---------------------------------------------------------------- what goes wrong
+
+
+def test_a_hub_that_takes_no_more_is_named_with_the_mend(
+    hub: HubServer, run: Path, published: str, tmp_path: Path
+) -> None:
+    """Wherever an upload ends: in a repository's creation, in a commit, or where hf_xet asks for its store."""
+    limited = "was not published: the Hub takes no more requests for now (429); try again in 55 seconds; "
+    faulty = "was not published: the Hub has a fault of its own (503); try again later; "
+    cases = [
+        ("POST /api/repos/create", LIMIT, "1", limited),
+        ("POST /api/models/owner/limits/commit", FAULT, "1", faulty),
+        ("POST /api/models/owner/limits/commit", LIMIT, "0", limited),
+        # in hf_xet's own words, which say no time
+        ("GET /api/models/owner/limits/xet-write-token", LIMIT, "0", "was not published: Rate limited: "),
+    ]
+    before = list(hub.shelf.commits)
+    for beginning, refusal, disable_xet, sentence in cases:
+        hub.refusals = {beginning: repeat(refusal)}
+        environment = signed_in(hub, tmp_path / "home") | {"HF_HUB_DISABLE_XET": disable_xet, **IMPATIENT_XET}
+        done = push(str(run), "--hub.repo_id", "owner/limits", "--hub.one_repository", "true", **environment)
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 2 and last.startswith(f"error: hub.repo_id: owner/limits {sentence}"), done.stderr
+        assert f"the run in {run} is whole, and this publishes it: te-trainer push {run} --hub.repo_id" in last
+        assert str(refusal.status) in last and "Traceback" not in done.stderr
+    assert hub.shelf.commits == before
 
 
 def test_what_the_hub_refuses_is_said_in_one_line(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from xet import XetStore
 
 NAME = r"([\w-][\w.-]*/[\w-][\w.-]*)"
 WRITING = re.compile(rf"/api/models/{NAME}/(preupload|commit|branch)/([^/]+)")
@@ -26,11 +27,11 @@ REPOSITORY_ID = re.compile(r"([\w.-]+/)?[\w.-]+")
 class Refusal(Exception):
     """An answer other than 200, with the code by which the clients know what is missing."""
 
-    def __init__(self, status: int, code: str, commit: str | None = None, body: Any = None) -> None:
+    def __init__(self, status: int, code: str, commit: str | None = None, body: Any = None, **headers: str) -> None:
         super().__init__(code)
         self.status = status
         self.body = body
-        self.headers = {"X-Error-Code": code, "X-Error-Message": code}
+        self.headers = {"X-Error-Code": code, "X-Error-Message": code, **headers}
         if commit is not None:
             self.headers["X-Repo-Commit"] = commit
 
@@ -48,6 +49,7 @@ class Shelf:
     """What is written to: repositories below `ROOT/models`, branches below `ROOT/branches`, large files in memory.
 
     Args:
+        xet: where the large files of clients with hf_xet are.
         accounts: by token.
         private: repositories that only their owner sees.
         objects: large files by their SHA-256.
@@ -55,6 +57,7 @@ class Shelf:
     """
 
     root: Path
+    xet: XetStore
     accounts: dict[str, Account] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -95,7 +98,12 @@ class Shelf:
             return self.commit(name, branch, [json.loads(line) for line in body.splitlines()], url)
         raise Refusal(404, "RepoNotFound")
 
-    def check(self, name: str, account: Account) -> None:
+    def large(self, sha256: str, size: int) -> bytes:
+        return self.objects[sha256] if sha256 in self.objects else self.xet.read(sha256, size)
+
+    def check(self, name: str, account: Account | None) -> None:
+        if account is None:
+            raise Refusal(401, "Invalid username or password.")
         if account.role != "write" or name.partition("/")[0] != account.user:
             raise Refusal(403, "You don't have the rights to create a model under this namespace")
         if not self.folder(name).is_dir():
@@ -145,7 +153,7 @@ class Shelf:
                 (folder / value["path"]).unlink()
             if line["key"] in {"file", "lfsFile"}:
                 large = line["key"] == "lfsFile"
-                content = self.objects[value["oid"]] if large else base64.b64decode(value["content"])
+                content = self.large(value["oid"], value["size"]) if large else base64.b64decode(value["content"])
                 path = folder / value["path"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)

@@ -156,6 +156,16 @@ class Stub:
     """Something that only a pickle of everything holds."""
 
 
+@pytest.mark.parametrize("encoder", ["bert/bi-encoder", "bi-encoder"])
+def test_a_runs_folder_is_no_model_and_an_encoder_in_it_is_named(tiny: Path, tmp_path: Path, encoder: str) -> None:
+    shutil.copytree(tiny, tmp_path / encoder)
+    (tmp_path / "run.yaml").write_text("seed: 1\n")
+    sentence = refusal(resolve_checkpoint, str(tmp_path))
+    assert sentence.endswith(f"output folder, not a model; name an encoder in it, such as {tmp_path / encoder}")
+    (tmp_path / encoder / "run.yaml").write_text("seed: 1\n")
+    assert resolve_checkpoint(str(tmp_path / encoder)).kind == "bi-encoder"
+
+
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 17\n"
 
 
