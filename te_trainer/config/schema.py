@@ -154,15 +154,15 @@ class MiningConfig:
 
     Args:
         pairs: Pairs to mine. They come beside those of `data.pool`. Default: two for each sentence, at most 50,000.
-        sources: Where candidates come from. These are neighbours (nearest by the start's vectors), bm25 (rare words in
-            common), document (neighbours in the text, with `data.document`) and random. Default: all four.
+        sources: Where candidates come from. These are bm25 (rare words in common), document (neighbours in the text,
+            with `data.document`), neighbours (nearest by the start's vectors) and random. Default: the first two.
         candidates: Candidates of each source for a sentence.
         per_sentence: Mined pairs that a sentence may be in.
     """
 
     pairs: PositiveInt | None = None
-    sources: list[CandidateSource] = field(default_factory=lambda: list(get_args(CandidateSource)))
-    candidates: PositiveInt = 10
+    sources: list[CandidateSource] = field(default_factory=lambda: ["bm25", "document"])
+    candidates: PositiveInt = 5
     per_sentence: PositiveInt = 5
 
 

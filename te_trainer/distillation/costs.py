@@ -47,7 +47,11 @@ def step0_work(plan: DistillationPlan, layout: RunLayout) -> float:
 
 def mining_work(plan: DistillationPlan, layout: RunLayout) -> float:
     """The search with one PLM's vectors, or their embedding, which takes about as long."""
-    sentences = SentenceManifest.load(layout.mining)[0].num_rows if plan.config.mines else 0
+    if not plan.config.mines:
+        return 0.0
+    mining, sentences = plan.config.mining, SentenceManifest.load(layout.mining)[0].num_rows
+    if "neighbours" not in mining.sources:
+        sentences = min(sentences, plan.anchors(sentences) * (1 + mining.candidates * len(mining.sources)))
     return FORWARD * sentences / expected_pairs(plan, layout)
 
 

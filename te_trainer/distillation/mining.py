@@ -40,8 +40,9 @@ EXAMPLE_BANDS, EXAMPLES = 5, 10
 def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) -> bool:
     """Mine pairs and write the pool, unless it is there; says whether it was mined now.
 
-    Every PLM's start embeds all sentences. Candidates are scored by its cosines; those of several PLMs are combined as
-    labels are. All ranks embed and search; the first one draws and writes.
+    Every PLM's start embeds the sentences: all of them where candidates are its neighbours, else those of candidates.
+    Candidates are scored by its cosines; those of several PLMs are combined as labels are. All ranks embed and search;
+    the first one gathers, draws and writes.
 
     Raises:
         DivergedError: A vector is NaN or infinite.
@@ -57,8 +58,24 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     began = time.monotonic()
     rng = np.random.default_rng((seed, 4))
     anchors = np.sort(rng.choice(len(sentences), plan.anchors(len(sentences)), replace=False))
+    searches = "neighbours" in mining.sources
     vectors, found = [], [np.empty((0, 2), dtype=np.int64)]
     with scratch_folder(layout.mining_scratch) as scratch:
+        file, embedded = scratch / "candidates.npz", np.arange(len(sentences))
+
+        def gather() -> None:
+            candidates = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
+            if not len(candidates.rows):
+                how = f"{len(sentences):,} sentences by {' and '.join(mining.sources)}"
+                raise InputError(f"data.sentences: no pair can be mined of {how}; give more, or more mining.sources")
+            np.savez(file, **candidates._asdict())
+
+        if not searches:
+            # scores want the vectors of candidates alone
+            progress.begin("mine pairs: gather candidates", 0)
+            on_main_process(gather)
+            embedded = np.unique(np.load(file)["rows"])
+            progress.end()
         for number, name in enumerate(plan.models):
             folder = scratch / str(number)
             on_main_process(folder.mkdir)
@@ -66,25 +83,27 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             encoder = load_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
             assert isinstance(encoder, BiEncoder)
             how: dict[str, Any] = {"precision": store.precision, "batch_tokens": plan.config.distillation.batch_tokens}
-            vectors.append(embed_sentences(encoder, sentences, folder, progress=progress.advance, **how))
+            texts = sentences.select(embedded)
+            vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **how))
             progress.end()
-            if "neighbours" not in mining.sources:
+            if not searches:
                 progress.skip(work)
                 continue
             progress.begin(f"mine pairs: nearest sentences by {name}", work)
             found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
             progress.end()
+        if searches:
+            on_main_process(gather)
 
         def write() -> None:
-            candidates = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
+            candidates = Candidates(**np.load(file))
+            rows = np.searchsorted(embedded, candidates.rows)
             scores = combine(
-                (cosines(each, candidates.rows) for each in vectors),
+                (cosines(each, rows) for each in vectors),
                 plan.config.distillation.combine,
                 [model.weight for model in plan.models.values()],
             )
             drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed)
-            if not len(drawn):
-                raise InputError(f"data.sentences: no pair can be mined of {len(sentences):,} sentences; give more")
             given = layout.given_pairs if layout.given_pairs.exists() else None
             with atomic_folder(layout.pool) as folder:
                 add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder)

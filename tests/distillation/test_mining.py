@@ -64,6 +64,10 @@ def arguments(tiny: Path, output: Path, source: Path, *more: str) -> list[str]:
         "text",
         "--data.document",
         "page",
+        "--mining.sources",
+        "[neighbours, bm25, document, random]",
+        "--mining.candidates",
+        "10",
     )
     return tiny_arguments(tiny, output, *ONE_CYCLE, *mined, "--mining.pairs", "64", *more)
 
@@ -205,22 +209,20 @@ def test_keys_without_effect_are_refused(more: tuple[str, ...], words: str) -> N
         parse(["--models", "x", *more])
 
 
-def test_one_sentence_makes_no_pair(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "one.txt").write_text("alone\n", encoding="utf-8")
-    plain = tiny_arguments(
-        tiny,
-        tmp_path / "run",
-        "--data.pool",
-        "[]",
-        "--data.max_pairs",
-        "null",
-        "--data.sentences",
-        str(tmp_path / "one.txt"),
-    )
-    done = run_forked(JOB, plain)
+@pytest.mark.parametrize(
+    ("sentences", "words"),
+    [
+        ("alone\n", "data.sentences: one distinct sentence makes no pair"),
+        ("rain\nsnow\n", "no pair can be mined of 2 sentences by bm25 and document; give more, or more mining.sources"),
+    ],
+)
+def test_sentences_that_make_no_pair(tiny: Path, tmp_path: Path, sentences: str, words: str) -> None:
+    (tmp_path / "few.txt").write_text(sentences, encoding="utf-8")
+    none = ("--data.pool", "[]", "--data.max_pairs", "null", "--data.sentences", str(tmp_path / "few.txt"))
+    done = run_forked(JOB, tiny_arguments(tiny, tmp_path / "run", *none))
     assert done.returncode == 2
-    assert "data.sentences: one distinct sentence makes no pair" in done.stderr
-    assert not (tmp_path / "run").exists()
+    assert words in done.stderr
+    assert not (tmp_path / "run" / "pool").exists()
 
 
 def test_cosines() -> None:
