@@ -70,9 +70,9 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     check_loggers(config.report_to)
     for model in plan.models.values():
         for kind, encoder in model.encoders.items():
-            check_arguments(kind, encoder.section, encoder.training)
+            check_arguments(kind, encoder.section, encoder.training, config.ddp_timeout)
         if model.step0 is not None:
-            check_arguments("bi-encoder", "contrastive", model.step0.training)
+            check_arguments("bi-encoder", "contrastive", model.step0.training, config.ddp_timeout)
     gold = load_gold_sets(config.data, config.distillation.task)
     if state.is_main_process:
         begins = manifest.begun is None

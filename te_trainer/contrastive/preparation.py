@@ -23,7 +23,7 @@ def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
     plan: ContrastivePlan = manifest.plan
     plan.check()
     check_loggers(manifest.config.report_to)
-    check_arguments("bi-encoder", "contrastive", plan.training)
+    check_arguments("bi-encoder", "contrastive", plan.training, manifest.config.ddp_timeout)
     if manifest.begun is None:
         weights = 4 * plan.start.empty_model("bi-encoder").num_parameters()
         # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written

@@ -253,17 +253,19 @@ class Training:
             adapter.rmdir()
 
 
-def check_arguments(kind: Kind, section: str, values: dict[str, Any]) -> None:
+def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeout: int) -> None:
     """Refuse what transformers would refuse when a training begins; all processes call it, before the work.
 
     Args:
         section: Section of the configuration that holds the arguments.
         values: Those of its values that a training gets.
+        ddp_timeout: Seconds that processes wait for one another.
 
     Raises:
         InputError: An argument, an optimiser or a schedule cannot be used.
     """
-    arguments = _make_arguments(kind, section, {"output_dir": "unused", "log_level": "error"} | values)
+    own = {"output_dir": "unused", "log_level": "error", "ddp_timeout": ddp_timeout}
+    arguments = _make_arguments(kind, section, own | values)
     layer: Any = torch.nn.Linear(1, 1)
     options: Any = arguments.lr_scheduler_kwargs
     with _refusals_as_input_error(section):
