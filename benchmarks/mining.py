@@ -2,18 +2,23 @@
 
     python benchmarks/mining.py recall --sentences FILE.txt FILE.tsv … --output runs/mining
     python benchmarks/mining.py stages --output runs/mining
+    python benchmarks/mining.py whole --output runs/mining
 
 `recall` embeds the distinct sentences of the files with all-MiniLM-L6-v2 and compares faiss's neighbours with exact
 ones for several parts of the lists that a search looks into. `stages` mines pairs of generated sentences: words of
 MiniLM's vocabulary, frequent and rare as in natural text, as many to a sentence as in STS-B. It embeds a part of them
 and draws the vectors of all, on which the time of an exact search does not depend; `--searched` searches for a part of
-those that look for partners, because the time of a search grows with their number. Memory is what the process allocates
-(RssAnon), at its peak within a stage, Python and torch included; files that are mapped do not count.
+those that look for partners, because the time of a search grows with their number. `whole` times the main job on such
+sentences from its start until its pool is there, with the sources that it takes by default, and ends it. Memory is what
+the process allocates (RssAnon), at its peak within a stage, Python and torch included; files that are mapped do not
+count.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from scale import PeakMemory
+from scale import PeakMemory, own_memory
 
 from te_trainer.config.schema import ContrastiveDataConfig
-from te_trainer.data import SentenceManifest, add_pairs
+from te_trainer.data import PoolManifest, SentenceManifest, add_pairs
 from te_trainer.data.pool import build_sentences
 from te_trainer.distributed import shared_array
 from te_trainer.labelling import cosines, embed_sentences
@@ -155,6 +160,30 @@ def stages(options: argparse.Namespace) -> None:
     print(f"{len(rows):,} candidates, {len(drawn):,} pairs.")
 
 
+def whole(options: argparse.Namespace) -> None:
+    """Print the time and memory of a run of the main job until its pairs are mined."""
+    folder = options.output / f"generated-{options.count}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_sentences(folder / "sentences.txt", options.count)
+    keys = {"models": f"[{MODEL}]", "data.sentences": folder / "sentences.txt", "mining.pairs": options.pairs}
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        output, peak, began = Path(place, "run"), 0, time.perf_counter()
+        arguments = [
+            str(part) for key, value in (keys | {"output_dir": output}).items() for part in (f"--{key}", value)
+        ]
+        process = subprocess.Popen([sys.executable, "-m", "te_trainer", "distil", *arguments])
+        while process.poll() is None and not (output / "pool").exists():
+            peak = max(peak, own_memory(process.pid))
+            time.sleep(0.1)
+        seconds = time.perf_counter() - began
+        process.kill()
+        process.wait()
+        if not (output / "pool").exists():
+            raise SystemExit("the run ended before its pool was there")
+        pairs = len(PoolManifest.load(output / "pool")[1])
+    print(f"{pairs:,} pairs of {options.count:,} sentences in {seconds:.0f} s, at most {peak / 2**20:.0f} MB")
+
+
 def texts(sentences: Dataset, rows: np.ndarray) -> Iterator[tuple[str, str]]:
     """The texts of pairs of rows."""
     for start in range(0, len(rows), BLOCK):
@@ -189,9 +218,9 @@ def draw_vectors(file: Path, count: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["recall", "stages"])
+    parser.add_argument("what", choices=["recall", "stages", "whole"])
     parser.add_argument("--sentences", nargs="+", help="recall: sources of sentences")
-    parser.add_argument("--count", type=int, help="sentences; default: 100,000 of recall, a million of stages")
+    parser.add_argument("--count", type=int, help="sentences; default: 100,000 of recall, else a million")
     parser.add_argument("--anchors", type=int, help="those that look for partners; default: 2,000 and 50,000")
     parser.add_argument("--searched", type=int, help="stages: search for so many of those alone; default: for all")
     parser.add_argument("--faiss", action="store_true", help="stages: search by faiss, too")
@@ -205,7 +234,7 @@ def main() -> None:
     options.anchors = options.anchors or (2_000 if is_recall else 50_000)
     options.output.mkdir(parents=True, exist_ok=True)
     quiet_libraries()
-    (recall if is_recall else stages)(options)
+    {"recall": recall, "stages": stages, "whole": whole}[options.what](options)
 
 
 if __name__ == "__main__":

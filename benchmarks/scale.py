@@ -203,8 +203,8 @@ class PeakMemory:
             time.sleep(0.02)
 
 
-def own_memory() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def own_memory(process: int | str = "self") -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
     raise SystemExit("this benchmark needs Linux")
