@@ -116,13 +116,14 @@ class DistillationPlan:
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
         """The plan for a pool of so many pairs.
 
-        Cross-encoders learn from a small one for more epochs. Without gold, a large one's students are kept where all
-        starts are plain PLMs after step 0.
+        Cross-encoders learn from a small one for more epochs. Without gold, the students of a large one that nobody has
+        mined are kept where all starts are plain PLMs after step 0.
         """
         plan = self._fit_epochs(pairs, processes)
         steps0 = [model.step0 for model in self.models.values()]
         have_seen_no_label = all(step0 is not None and not step0.start.layout.modules for step0 in steps0)
-        if self.selector == "health" and self.kinds == KINDS and pairs >= LEAST_TO_TRUST and have_seen_no_label:
+        may_trust = have_seen_no_label and not self.config.mines and pairs >= LEAST_TO_TRUST
+        if self.selector == "health" and self.kinds == KINDS and may_trust:
             return replace(plan, may_keep_start=False)
         return plan
 

@@ -158,6 +158,7 @@ def test_without_gold_students_of_a_plain_plm_and_a_large_pool_are_kept(plms: di
     assert may_keep_start(3999, *step0)
     assert may_keep_start(4000)  # who knows what the checkpoint has learnt from
     assert may_keep_start(4000, *step0, "--data.dev", "dev.tsv")
+    assert may_keep_start(4000, *step0, "--mining.pairs", "9")  # no gain from mined pairs was seen
     assert may_keep_start(4000, *step0, "--distillation.students", "bi-encoder")
     BiEncoder.from_pretrained(save_tiny(tmp_path / "plain")).save_pretrained(tmp_path / "trained")
     assert not may_keep_start(4000, *step0, plm=tmp_path / "plain")
