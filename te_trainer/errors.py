@@ -1,4 +1,5 @@
-"""The two ways in which a run stops on purpose. Each message is one sentence for the person who started it."""
+"""The two ways in which a run stops on purpose, each with one sentence for the person who started it, and what lies
+behind an exception of a library."""
 
 from __future__ import annotations
 

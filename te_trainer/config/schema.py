@@ -186,7 +186,7 @@ class DistillationConfig:
             cross-encoders (the paper's), the latter the mean of these and of the first labels, which are the start's.
         selection: Which cycle is kept: `auto`, `dev`, `last` or `agreement`. With `dev` (the paper's) it is the best on
             `data.dev`. With `auto` it is so too, but the start may be kept. Without `data.dev` `auto` keeps the start,
-            unless that is of step 0 and the pool has 4,000 pairs; then the cycle that agrees best with the start. With
+            unless that is of step 0 and 4,000 pairs are given; then the cycle that agrees best with the start. With
             `agreement` it is the one that agrees best with the first labels.
         held_out: Part of the pool that no training sees. Health is measured on it (with `auto` 0.03, else 0).
         precision: float32, bfloat16, float16 or auto. The latter is what the hardware is fast at.

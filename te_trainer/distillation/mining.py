@@ -66,8 +66,8 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
         def gather() -> None:
             candidates = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
             if not len(candidates.rows):
-                how = f"{len(sentences):,} sentences by {' and '.join(mining.sources)}"
-                raise InputError(f"data.sentences: no pair can be mined of {how}; give more, or more mining.sources")
+                tried = f"{len(sentences):,} sentences by {' and '.join(mining.sources)}"
+                raise InputError(f"data.sentences: no pair can be mined of {tried}; give more, or more mining.sources")
             np.savez(file, **candidates._asdict())
 
         if not searches:

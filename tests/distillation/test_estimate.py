@@ -12,9 +12,10 @@ from conftest import sample_pairs, tiny_arguments
 from datasets import Dataset
 
 from te_trainer.config.commands import parse
-from te_trainer.data import GoldSet, GoldSets
+from te_trainer.config.schema import ContrastiveDataConfig
+from te_trainer.data import GoldSet, GoldSets, build_sentences
 from te_trainer.distillation import costs
-from te_trainer.distillation.costs import estimate_seconds, spread
+from te_trainer.distillation.costs import estimate_seconds, mining_work, spread
 from te_trainer.distillation.plan import make_plan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import RunLayout
@@ -51,3 +52,15 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
 def test_pairs_that_are_timed_come_from_all_of_the_pool(count: int) -> None:
     rows = spread(Dataset.from_dict({"row": range(10)}), count)["row"]
     assert len(set(rows)) == count and rows[0] == 0 and max(np.diff([*rows, 10])) <= -(-10 // count)
+
+
+@pytest.mark.parametrize(("sources", "passes"), [("[bm25, document]", 5), ("[bm25, neighbours]", 6), ("[bm25]", 3)])
+def test_mining_costs_what_it_embeds(sources: str, passes: int, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"sentence {number}\n" for number in range(60)), encoding="utf-8")
+    data = ["--data.sentences", str(tmp_path / "texts.txt"), "--mining.sources", sources]
+    keys = [*data, "--mining.pairs", "10", "--mining.candidates", "2"]
+    plan = make_plan(parse(["--models", f"[{tiny}]", *keys, "--output_dir", str(tmp_path)]), 1)
+    layout = RunLayout(tmp_path)
+    build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.txt")]), layout.mining)
+    # ten sentences look for two candidates by each source; a search wants all sixty
+    assert mining_work(plan, layout) == passes
