@@ -38,7 +38,7 @@ from te_trainer.mining import neighbours
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import merge, random_pairs
 from te_trainer.mining.draw import draw_by_score
-from te_trainer.mining.words import near_duplicates
+from te_trainer.mining.near_duplicates import near_duplicates
 from te_trainer.models import BiEncoder
 from te_trainer.models.model_names import locate
 from te_trainer.models.precision import resolve_precision

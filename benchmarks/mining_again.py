@@ -31,8 +31,8 @@ from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import merge, random_pairs
 from te_trainer.mining.draw import draw_by_score
+from te_trainer.mining.near_duplicates import near_duplicates
 from te_trainer.mining.neighbours import nearest_pairs
-from te_trainer.mining.words import near_duplicates
 from te_trainer.models import BiEncoder
 from te_trainer.models.precision import resolve_precision
 

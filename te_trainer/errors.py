@@ -20,27 +20,3 @@ def causes(error: BaseException) -> list[BaseException]:
         chain.append(following)
         following = following.__cause__ or following.__context__
     return chain
-
-
-def hub_trouble(error: BaseException) -> str | None:
-    """What is wrong with the Hub, and the mend, where its client gave up because it answered with 429 or 5xx.
-
-    The client's own words often lack it: behind a cache that holds no file they speak of the connection alone.
-    """
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils._http import parse_ratelimit_headers
-
-    for link in causes(error):
-        if not isinstance(link, HfHubHTTPError):
-            continue
-        status, headers = link.response.status_code, link.response.headers
-        if status == 429:
-            limit = parse_ratelimit_headers(headers)
-            wait = str(limit.reset_in_seconds) if limit and not limit.remaining else headers.get("Retry-After", "")
-            when = f"in {wait} seconds" if wait.isdigit() else "in some minutes"
-            more = "" if get_token() else ", with a token in HF_TOKEN, for which the Hub allows more"
-            return f"the Hub takes no more requests for now (429); try again {when}{more}"
-        if status >= 500:
-            return f"the Hub has a fault of its own ({status}); try again later"
-    return None

@@ -36,6 +36,7 @@ ORDER = [
     "config",
     "compat",
     "escaping",
+    "hub_errors",
     "errors",
 ]
 # Where the order alone would allow more than it should.

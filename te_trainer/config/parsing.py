@@ -63,7 +63,7 @@ def _command_line(command: type[Config], argv: Sequence[str]) -> Iterator[Mappin
     arguments = list(argv)
     if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):
         # here, since nothing else needs it
-        from te_trainer.config.help_text import help_text
+        from te_trainer.config.help_layout import help_text
 
         try:
             print(help_text(command, full="--help-all" in help_wanted), flush=True)

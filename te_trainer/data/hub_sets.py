@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from te_trainer.data.remote import failure
-from te_trainer.errors import InputError, hub_trouble
+from te_trainer.errors import InputError
+from te_trainer.hub_errors import hub_trouble
 
 _commits: dict[str, str] = {}  # of data sets, by `pin_key`
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from te_trainer.errors import InputError, hub_trouble
+from te_trainer.errors import InputError
+from te_trainer.hub_errors import hub_trouble
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json"}
 

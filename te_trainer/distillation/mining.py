@@ -25,8 +25,8 @@ from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
 from te_trainer.mining.draw import band_edges, band_of, draw_by_score
+from te_trainer.mining.near_duplicates import near_duplicates
 from te_trainer.mining.neighbours import nearest_pairs
-from te_trainer.mining.words import near_duplicates
 from te_trainer.models import BiEncoder
 from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey, RunLayout

@@ -22,12 +22,12 @@ from te_trainer.hub.evaluations import GoldScore, front_matter
 from te_trainer.metrics import METRIC_TITLES, spearman
 from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
+from te_trainer.models.card_parts import PIPELINE_TAGS, card_tags, render_card
 from te_trainer.models.cross_encoder import resolve_activation
-from te_trainer.models.model_card import PIPELINE_TAGS, card_tags, render_card
 from te_trainer.report.run_tables import contrastive_table, overlap_entries, score_table, selection_note
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, Start
 
-TEMPLATE = Path(__file__).with_name("card.md")
+TEMPLATE = Path(__file__).with_name("run_card.md")
 CONTRASTIVE_TEMPLATE = Path(__file__).with_name("contrastive_card.md")
 HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 

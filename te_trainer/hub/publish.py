@@ -17,11 +17,12 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
-from te_trainer.errors import InputError, causes, hub_trouble
+from te_trainer.errors import InputError, causes
 from te_trainer.escaping import printable
 from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
+from te_trainer.hub_errors import hub_trouble
 from te_trainer.metrics import spearman
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, load_finished
 

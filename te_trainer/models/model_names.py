@@ -27,7 +27,8 @@ from huggingface_hub.errors import (
 )
 
 from te_trainer.config.names import is_folder, split_revision
-from te_trainer.errors import InputError, hub_trouble
+from te_trainer.errors import InputError
+from te_trainer.hub_errors import hub_trouble
 from te_trainer.models.checkpoint_files import first_line, refusal
 
 # In the order in which transformers looks for them.

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCardData
 from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
 
-from te_trainer.models.model_card import PIPELINE_TAGS, card_tags, render_card
+from te_trainer.models.card_parts import PIPELINE_TAGS, card_tags, render_card
 from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
-TEMPLATE = Path(__file__).with_name("card.md")
+TEMPLATE = Path(__file__).with_name("trainer_card.md")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 HUB_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/([0-9a-f]+)", re.ASCII)
 SPEED_METRICS = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")  # ends of their names

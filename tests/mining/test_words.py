@@ -11,7 +11,8 @@ from datasets import Dataset
 
 from te_trainer.errors import InputError
 from te_trainer.mining.bm25 import bm25_pairs
-from te_trainer.mining.words import near_duplicates, split_words
+from te_trainer.mining.near_duplicates import near_duplicates
+from te_trainer.mining.words import split_words
 
 
 def sentences(*texts: str) -> Dataset:

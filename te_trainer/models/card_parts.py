@@ -25,6 +25,6 @@ def card_tags(kinds: Sequence[Kind], *more: str, method: str = "trans-encoder") 
 
 
 def render_card(template: Path, data: ModelCardData, **values: Any) -> str:
-    """A model card: front matter, and the text of a template, which may use the macros of `usage.md`."""
-    macros = Path(__file__).with_name("usage.md").read_text(encoding="utf-8")
+    """A model card: front matter, and the text of a template, which may use the macros of `card_macros.md`."""
+    macros = Path(__file__).with_name("card_macros.md").read_text(encoding="utf-8")
     return str(ModelCard.from_template(data, template_str=macros + template.read_text(encoding="utf-8"), **values))

@@ -1,0 +1,39 @@
+"""Pairs that say nothing, because both sentences consist of nearly the same words."""
+
+from __future__ import annotations
+
+import numpy as np
+from datasets import Dataset
+from scipy.sparse import csr_array
+
+from te_trainer.mining.words import number_words
+
+BLOCK = 65_536  # pairs that are compared at once
+
+
+def near_duplicates(sentences: Dataset, rows: np.ndarray, threshold: float = 0.9) -> np.ndarray:
+    """Find the pairs whose sets of words are nearly equal.
+
+    Args:
+        sentences: Column `sentence1`.
+        rows: Pairs of rows, int64, shape (n, 2).
+        threshold: Smallest part of the words of both that they share (Jaccard's index) of a near-duplicate.
+
+    Returns:
+        Whether each pair is one, bool, shape (n,). Sentences without any word are no near-duplicates.
+    """
+    present, index = np.unique(rows, return_inverse=True)
+    pairs = index.reshape(rows.shape)
+    numbers, vocabulary = number_words(sentences.select(present)["sentence1"])
+    sets = [sorted(set(each)) for each in numbers]
+    ends = np.cumsum([0, *map(len, sets)])
+    flat = np.fromiter((number for each in sets for number in each), dtype=np.int32, count=ends[-1])
+    words = csr_array((np.ones(len(flat), dtype=np.int32), flat, ends), shape=(len(sets), max(1, len(vocabulary))))
+    sizes = np.diff(ends)
+    found = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), BLOCK):
+        one, two = pairs[start : start + BLOCK].T
+        shared = words[one].multiply(words[two]).sum(axis=1)
+        either = sizes[one] + sizes[two] - shared
+        found[start : start + BLOCK] = (shared >= threshold * either) & (shared > 0)
+    return found
