@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
 from te_trainer.data.benchmarks import Rows
+from te_trainer.data.compression import file_format, strip_compression
 from te_trainer.data.digests import text_digest
 from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows, repository_of
 from te_trainer.errors import InputError
@@ -102,7 +103,7 @@ def load_gold(
     if from_hub:
         name = source.split("/", 1)[-1].replace("/", "-")  # a revision may hold slashes, the name of a folder may not
     else:
-        name = path.stem if path.suffix.lower() in FILE_SUFFIXES else path.name
+        name = strip_compression(path).stem if file_format(path) in FILE_SUFFIXES else path.name
     return GoldSet(name, sentence1, sentence2, np.array(scores, dtype=np.float64), unscored, tuple(notes), from_hub)
 
 

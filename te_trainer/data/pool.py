@@ -24,6 +24,7 @@ from te_trainer.data.arrow_io import (
     read_arrow_rows,
     write_arrow,
 )
+from te_trainer.data.compression import file_format
 from te_trainer.data.digests import file_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import as_texts, read_rows, read_texts, source_file
@@ -214,7 +215,7 @@ def build_sentences(
             yield from _without_empty(_sentences_of(pool), count)
 
     def _sentences(source: str, count: SourceCount) -> Iterator[tuple[str, str]]:
-        is_txt = Path(source).suffix.lower() == ".txt"
+        is_txt = file_format(Path(source)) == ".txt"
         if document is not None and is_txt:
             raise InputError(f"{source}: a .txt file has no column '{document}' (data.document); give .csv or .jsonl")
         one = data.column or ("sentence" if is_txt else None)

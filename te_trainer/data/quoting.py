@@ -10,6 +10,8 @@ import csv
 import re
 from pathlib import Path
 
+from te_trainer.data.compression import raw_lines
+
 QUOTED = rb'"(?:[^"]|"")*"'
 PLAIN = rb'[^"\t\r\n]*'
 RECORD = re.compile(rb"(?:%b|%b)(?:\t(?:%b|%b))*\r?\n?" % (QUOTED, PLAIN, QUOTED, PLAIN))
@@ -24,27 +26,27 @@ def count_csv_quoted(path: Path) -> int:
     line with quotes has as many columns as the first line, and some cell needed its quotes (or the header is quoted).
     """
     quoted, needed, width = 0, False, 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            elif b'"' not in line:
-                continue
-            # with an odd number of quotes a cell goes on in the next line
-            while line.count(b'"') % 2 and len(line) < csv.field_size_limit():
-                following = next(lines, b"")
-                if not following:
-                    return 0
-                line += following
-            if not RECORD.fullmatch(line):
+    lines = raw_lines(path)
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        elif b'"' not in line:
+            continue
+        # with an odd number of quotes a cell goes on in the next line
+        while line.count(b'"') % 2 and len(line) < csv.field_size_limit():
+            following = next(lines, b"")
+            if not following:
                 return 0
-            cells = QUOTED_CELL.findall(line)
-            columns = QUOTED_CELL.sub(b"", line).count(b"\t") + 1
-            width = width or columns
-            if columns != width:
-                return 0
-            quoted += len(cells)
-            needed = needed or any(number == 1 or NEEDS_QUOTES.search(cell, 1, len(cell) - 1) for cell in cells)
+            line += following
+        if not RECORD.fullmatch(line):
+            return 0
+        cells = QUOTED_CELL.findall(line)
+        columns = QUOTED_CELL.sub(b"", line).count(b"\t") + 1
+        width = width or columns
+        if columns != width:
+            return 0
+        quoted += len(cells)
+        needed = needed or any(number == 1 or NEEDS_QUOTES.search(cell, 1, len(cell) - 1) for cell in cells)
     return quoted if needed else 0
 
 

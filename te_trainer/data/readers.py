@@ -18,6 +18,7 @@ from typing import Any
 
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark, Rows
+from te_trainer.data.compression import file_format, raw_lines, strip_compression
 from te_trainer.data.hub_sets import load_set, split_set
 from te_trainer.data.quoting import count_csv_quoted, looks_quoted
 from te_trainer.data.remote import failure, is_address, open_address
@@ -66,12 +67,15 @@ def read_rows(
         return _address(source, request)
     if path.is_dir():
         return _saved_dataset(path, request)
-    if reader := _READERS.get(path.suffix.lower()):
+    if reader := _READERS.get(file_format(path)):
         if not path.is_file():
             raise InputError(f"{source}: the file does not exist")
+        if reader is _parquet and path != strip_compression(path):
+            raise InputError(f"{source}: Parquet is compressed inside; unpack the file")
         return reader(path, request)
     if path.exists():
-        raise InputError(f"{source}: the format '{path.suffix}' is not known; known are {', '.join(FILE_SUFFIXES)}")
+        known = f"{', '.join(FILE_SUFFIXES)}, and files of lines with .gz, .bz2 or .xz behind it"
+        raise InputError(f"{source}: the format '{path.suffix}' is not known; known are {known}")
     if hub_set := split_set(source):
         return _datasets(source, load_set(*hub_set), request)
     raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
@@ -111,7 +115,7 @@ def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | N
     if benchmark := find_benchmark(source):
         return (benchmark.repository, None) if folder is None else None
     path = Path(source)
-    hub_set = None if is_address(source) or path.exists() or path.suffix.lower() in FILE_SUFFIXES else split_set(source)
+    hub_set = None if is_address(source) or path.exists() or file_format(path) in FILE_SUFFIXES else split_set(source)
     return (hub_set[0], hub_set[2]) if hub_set else None
 
 
@@ -179,17 +183,16 @@ class _Request:
 
 def _read_lines(path: Path) -> Iterator[str]:
     """Decoded lines with their ends."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
-                ) from None
-            if "\0" in line:
-                raise InputError(f"{path}, line {number}: a NUL byte; the file is damaged, or not saved as UTF-8")
-            yield line
+    for number, raw in enumerate(raw_lines(path), 1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+            ) from None
+        if "\0" in line:
+            raise InputError(f"{path}, line {number}: a NUL byte; the file is damaged, or not saved as UTF-8")
+        yield line
 
 
 def _note_quotes(path: Path, rows: Iterator[Row], notes: list[str]) -> Iterator[Row]:
@@ -222,7 +225,7 @@ def _txt(path: Path, request: _Request) -> Iterator[Row]:
 
 
 def _separated(path: Path, request: _Request) -> Iterator[Row]:
-    expected = "\t" if path.suffix.lower() == ".tsv" else ","
+    expected = "\t" if file_format(path) == ".tsv" else ","
     delimiter = _find_delimiter(path, request, expected)
     if delimiter != expected:
         request.notes.append(f"{path}: its columns are separated by {DELIMITERS[delimiter]}")

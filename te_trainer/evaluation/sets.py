@@ -10,6 +10,7 @@ from te_trainer.config.parsing import nearest
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.data import GoldSet, load_gold
 from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
+from te_trainer.data.compression import file_format
 from te_trainer.data.readers import FILE_SUFFIXES
 from te_trainer.errors import InputError
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
@@ -54,7 +55,7 @@ def _sources(config: EvaluationConfig) -> list[str]:
     for name in config.tasks or _default_sources(config):
         if name in GROUPS and not Path(name).exists():
             sources += GROUPS[name]
-        elif Path(name).exists() or name in BENCHMARKS or "/" in name or Path(name).suffix.lower() in FILE_SUFFIXES:
+        elif Path(name).exists() or name in BENCHMARKS or "/" in name or file_format(Path(name)) in FILE_SUFFIXES:
             sources.append(name)
         else:
             raise InputError(nearest(f"tasks: unknown set '{name}'", name, [*BENCHMARKS, *GROUPS]))

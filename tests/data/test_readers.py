@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import re
 import shutil
 import sqlite3
@@ -99,6 +102,36 @@ def _filled(value: Any) -> Any:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_gives_the_same_rows_in_their_order(tmp_path: Path, kind: str) -> None:
     assert read(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS))) == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_a_compressed_file_gives_the_same_rows(tmp_path: Path, kind: str, module: Any) -> None:
+    plain = Path(write_rows(tmp_path / "Pairs.2026", kind, as_rows(PAIRS)))
+    packed = plain.with_name(plain.name.upper() + {gzip: ".GZ", bz2: ".bz2", lzma: ".xz"}[module])
+    packed.write_bytes(module.compress(plain.read_bytes()))
+    assert read(str(packed)) == PAIRS
+    assert places(str(packed))[-1].startswith(f"{packed}, line ")
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("damage", ["cut", "plain", "checksum"])
+def test_a_damaged_compressed_file_is_refused_by_name(tmp_path: Path, ending: str, damage: str) -> None:
+    lines = "".join(f"sentence {number}||{number * 7919} others\n" for number in range(5_000)).encode()
+    content = {"gz": gzip, "bz2": bz2, "xz": lzma}[ending].compress(lines)
+    changed = content[:-6] + bytes([255 - content[-6]]) + content[-5:]
+    path = tmp_path / f"pairs.txt.{ending}"
+    path.write_bytes({"cut": content[:-20], "plain": lines, "checksum": changed}[damage])
+    with pytest.raises(InputError, match=rf"pairs.txt.{ending}: damaged, or not a .{ending} file .*; compress it anew"):
+        read(str(path))
+
+
+def test_a_compressed_parquet_file_is_to_be_unpacked(tmp_path: Path) -> None:
+    plain = Path(write_rows(tmp_path / "pairs", "parquet", as_rows(PAIRS)))
+    packed = plain.with_name("pairs.parquet.gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    with pytest.raises(InputError, match="Parquet is compressed inside; unpack the file"):
+        read(str(packed))
 
 
 @pytest.mark.parametrize("kind", [*FILES, "dataset", "dataset-dict"])
