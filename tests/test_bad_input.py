@@ -131,6 +131,9 @@ def test_a_key_and_a_model_that_are_unknown_are_refused(refused: Callable[..., s
         ("bi_encoder.deepspeed", "missing.json", "existing deepspeed config"),
         ("bi_encoder.optim", "galore_adamw", "galore_torch"),
         ("cross_encoder.lr_scheduler_type", "warmup_stable_decay", "num_decay_steps"),
+        ("cross_encoder.use_liger_kernel", "true", "pip install liger-kernel"),
+        ("cross_encoder.fsdp", "full_shard", "fsdp needs several processes"),
+        ("bi_encoder.accelerator_config", "missing.json", "missing.json"),
     ],
 )
 def test_what_transformers_would_refuse_later_is_refused_before_the_work(

@@ -20,6 +20,8 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, get_scheduler, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
+from transformers.training_args import ParallelMode
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from te_trainer.compat import reset_accelerator_state
 from te_trainer.config.schema import KINDS, Kind, LoraConfig
@@ -272,6 +274,10 @@ def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeou
         Trainer.get_optimizer_cls_and_kwargs(arguments, layer)
         optimizer = torch.optim.SGD(layer.parameters())
         get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=options)
+        if arguments.use_liger_kernel and not is_liger_kernel_available():
+            raise ImportError("use_liger_kernel needs the package liger-kernel; pip install liger-kernel")
+        if arguments.fsdp and arguments.parallel_mode is not ParallelMode.DISTRIBUTED:
+            raise ValueError("fsdp needs several processes; start them with accelerate launch, or leave it out")
     release_engine()
 
 
@@ -285,7 +291,7 @@ def _make_arguments(kind: Kind, section: str, values: dict[str, Any]) -> Trainin
 def _refusals_as_input_error(section: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         sentence = " ".join(str(error).split())
         raise InputError(f"{section}: transformers refuses its arguments: {sentence}") from None
 

@@ -25,6 +25,8 @@ USABLE_VALUES: dict[str, tuple[Any, ...]] = {
     "label_smoothing_factor": (0.0,),
     # predictions come back in the order of the pairs
     "eval_do_concat_batches": (True,),
+    # pairs are divided among processes, and no text among them
+    "parallelism_config": (None,),
     # encoders are uploaded, and no training states
     "hub_strategy": ("end", "every_save"),
 }

@@ -130,6 +130,7 @@ BEST: dict[str, Any] = {"load_best_model_at_end": True}
         ({"include_for_metrics": ["inputs"]}, None, "include_for_metrics: 'inputs'"),
         ({"batch_eval_metrics": True}, None, "batch_eval_metrics: a rank correlation"),
         ({"eval_do_concat_batches": False}, None, "eval_do_concat_batches: 'False' cannot be used here, only True$"),
+        ({"parallelism_config": "x"}, None, "parallelism_config: 'x' cannot be used here, only None$"),
         ({"hub_strategy": "checkpoint"}, None, "hub_strategy: 'checkpoint' cannot be used here, only end, every_save$"),
         ({"precision": "bf16"}, None, "precision: 'bf16' cannot be used here, only auto, float32, bfloat16, float16$"),
         ({"train_sampling_strategy": "sequential"}, None, "train_sampling_strategy: 'sequential' cannot be used"),
