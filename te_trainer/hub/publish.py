@@ -163,14 +163,11 @@ def _upload_errors_as_input_error(repo_id: str, root: Path, hub: HubConfig) -> I
 
 
 def _reason(error: BaseException) -> str:
-    chain = causes(error)
-    status = next((link.response.status_code for link in chain if isinstance(link, HfHubHTTPError)), None)
+    status = next((link.response.status_code for link in causes(error) if isinstance(link, HfHubHTTPError)), None)
     if status == 401:
         return f"the Hub refuses the token (401); {TOKEN_FIX}"
     if status == 403:
         return f"the token may not write there (403); {TOKEN_FIX}"
     if (trouble := hub_trouble(error)) is not None:
         return trouble
-    # what happened first says most, but for the library's own words on a card that the Hub refuses
-    first = error if isinstance(error, ValueError) else chain[-1]
-    return " ".join(str(first).split())[:400].rstrip(".") or type(first).__name__
+    return " ".join(str(error).split())[:400].rstrip(".") or type(error).__name__
