@@ -10,8 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 from conftest import ROOT, process_environment
+from packaging.version import Version
 
+HUB_CLIENT = Version(huggingface_hub.__version__)
 CALLS = Path(__file__).with_name("calls.py")
 JOB = str(ROOT / "recipes" / "trans_encoder.py")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import ask
+from clients import HUB_CLIENT, ask
 from conftest import sample_pairs
 from datasets import Dataset
+from packaging.version import Version
 from server import HubServer
 from writing import Account, Refusal
 
@@ -77,6 +78,7 @@ def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return ask(hub.url, tmp_path_factory.mktemp("read"), calls)
 
 
+@pytest.mark.skipif(Version("2.1") > HUB_CLIENT, reason="older clients ask once where the Hub has a fault")
 def test_a_limit_that_ends_is_waited_for_and_said(read: dict[str, Any]) -> None:
     assert read["patient"]["pooling"] == "cls"
     waits = [line for line in read["stderr"].splitlines() if "Rate limited." in line]
