@@ -14,7 +14,6 @@ import huggingface_hub
 from conftest import ROOT, process_environment
 from packaging.version import Version
 
-HUB_CLIENT = Version(huggingface_hub.__version__)
 CALLS = Path(__file__).with_name("calls.py")
 JOB = str(ROOT / "recipes" / "trans_encoder.py")
 
@@ -35,6 +34,10 @@ for token, arguments in json.loads(sys.argv[1]):
             ended.append((end.code, out.getvalue(), err.getvalue()))
 print(json.dumps(ended))
 """
+
+
+def is_hub_client_before(version: str) -> bool:
+    return Version(huggingface_hub.__version__) < Version(version)
 
 
 def online(url: str, home: Path, token: str = "") -> dict[str, str]:

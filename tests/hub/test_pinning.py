@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from clients import HUB_CLIENT, JOB, ask, online, python
+from clients import JOB, ask, is_hub_client_before, online, python
 from conftest import save_tiny, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
-from packaging.version import Version
 from safetensors.torch import load_file
 from server import HubServer, Repository
 from transformers import AutoModel, AutoTokenizer
@@ -202,7 +201,7 @@ def test_a_module_in_a_folder_of_another_name_is_read(first: dict[str, Any]) -> 
     assert first["own-path"]["pooling"] == "mean"
 
 
-@pytest.mark.skipif(HUB_CLIENT < Version("2.2"), reason="older clients refuse a commit that their cache holds in part")
+@pytest.mark.skipif(is_hub_client_before("2.2"), reason="older clients refuse a commit that their cache holds in part")
 def test_a_cache_that_another_library_filled_serves_without_the_hub(root: Path, tmp_path: Path) -> None:
     """`transformers` asks for no file of sentence-transformers, so such a cache does not know whether there are any."""
     with HubServer(root) as server:
