@@ -103,8 +103,7 @@ def _seconds_per_pair(plan: DistillationPlan, store: RunStore, pairs: Dataset, k
     for sample in (some.select(range(min(WARM_UP, timed))), some):
         with scratch_folder(store.layout.gold_scratch) as scratch:
             began = time.monotonic()
-            tokens = plan.config.distillation.batch_tokens
-            score_pairs(encoder, sample, precision=store.precision, batch_tokens=tokens, scratch=scratch)
+            score_pairs(encoder, sample, scratch=scratch, **plan.labelling)
     return (time.monotonic() - began) / timed
 
 

@@ -14,7 +14,6 @@ from datasets import Dataset
 from te_trainer.data import PoolManifest, SentenceManifest, add_pairs
 from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.digests import text_digest
-from te_trainer.distillation.combine import combine
 from te_trainer.distillation.costs import mining_work
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.plan import DistillationPlan
@@ -82,9 +81,8 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             progress.begin(f"mine pairs: embed sentences with {name}", work)
             encoder = load_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
             assert isinstance(encoder, BiEncoder)
-            how: dict[str, Any] = {"precision": store.precision, "batch_tokens": plan.config.distillation.batch_tokens}
             texts = sentences.select(embedded)
-            vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **how))
+            vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **plan.labelling))
             progress.end()
             if not searches:
                 progress.skip(work)
@@ -98,11 +96,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
         def write() -> None:
             candidates = Candidates(**np.load(file))
             rows = np.searchsorted(embedded, candidates.rows)
-            scores = combine(
-                (cosines(each, rows) for each in vectors),
-                plan.config.distillation.combine,
-                [model.weight for model in plan.models.values()],
-            )
+            scores = plan.combine(cosines(each, rows) for each in vectors)
             drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed)
             given = layout.given_pairs if layout.given_pairs.exists() else None
             with atomic_folder(layout.pool) as folder:

@@ -4,12 +4,16 @@ train."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from te_trainer.config.defaults import CYCLES, PAPER_HIDDEN_SIZE, fitted_epochs, fitted_learning_rate, paper_arguments
 from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
+from te_trainer.distillation.combine import combine
 from te_trainer.models import Checkpoint, resolve_checkpoint
 from te_trainer.models.precision import Precision, resolve_precision
 from te_trainer.runs.checks import check_section
@@ -83,6 +87,15 @@ class DistillationPlan:
         }
         step0 = next(iter(self.models.values())).step0
         return {"resolved": by_model} | ({} if step0 is None else {"step0": step0.training | step0.encoder})
+
+    @property
+    def labelling(self) -> dict[str, Any]:
+        """Arguments that all functions of labelling take."""
+        return {"precision": self.precision, "batch_tokens": self.config.distillation.batch_tokens}
+
+    def combine(self, labels: Iterable[np.ndarray]) -> np.ndarray:
+        """Make one set of labels of all PLMs', as `distillation.combine` says; the paper takes the mean (2.4)."""
+        return combine(labels, self.config.distillation.combine, [model.weight for model in self.models.values()])
 
     def describe(self, pairs: int, processes: int) -> list[str]:
         """How long the trainings are, a line for each kind of encoder of each PLM."""

@@ -35,7 +35,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `is_as_good_as_start` says, or that the run trusts its students. `mining` says what `describe_mining` does,
         without examples.
     """
-    store, names = selection.store, selection.names
+    store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
 
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:
         """Scores of all PLMs' predictions as one, combined as labels are (the paper's ensemble rows)."""
         predictions = [store.predictions(key) for key in keys]
-        return scorer.scores([selection.combine(columns) for columns in zip(*predictions, strict=True)])
+        return scorer.scores([plan.combine(columns) for columns in zip(*predictions, strict=True)])
 
     start: dict[str, Any] = {name: {"bi-encoder": scores(0, name, "bi-encoder")} for name in names}
     best = {name: {kind: selection.best_cycle(name, kind) for kind in kinds} for name in names}
@@ -83,7 +83,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         results["mining"] = {key: value for key, value in mined.items() if key not in {"examples", "seconds"}}
     if stopped := _stopped(selection, kinds):
         results["stopped"] = stopped
-    if selection.how == "agreement":
+    if plan.selector == "agreement":
         results["agreement"] = {name: selection.agreement(name) for name in names}
     return results | {
         "seconds": _seconds(selection),
@@ -94,7 +94,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
 def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
     """`{"start": {NAME: {"bi-encoder": ENTRY}}, "cycles": [{"cycle": 1, NAME: {KIND: ENTRY}}]}`; an entry holds what
     `Probe.health` says, and after a training `TRAINING_FACTS`."""
-    store, names = selection.store, selection.names
+    store, names = selection.store, selection.plan.models
 
     def entry(key: EncoderKey) -> dict[str, Any]:
         record = store.training_record(key) if key.cycle else {}
@@ -120,7 +120,9 @@ def _stopped(selection: Selection, kinds: list[Kind]) -> dict[str, Any] | None:
         return None
     cycle = min(selection.learnt.values()) + 1
     kind = next(kind for kind in kinds if selection.learnt[kind] < cycle)
-    reasons = {name: why_not_learnt(store.scores(EncoderKey(cycle, name, kind))["health"]) for name in selection.names}
+    reasons = {
+        name: why_not_learnt(store.scores(EncoderKey(cycle, name, kind))["health"]) for name in selection.plan.models
+    }
     name = next(name for name, reason in reasons.items() if reason is not None)
     return {"cycle": cycle, "name": name, "kind": kind, "reason": reasons[name]}
 
@@ -145,12 +147,12 @@ def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:
 def _seconds(selection: Selection) -> dict[str, float]:
     """Seconds by what was done in them, and their total."""
     store = selection.store
-    starts = [EncoderKey(0, name, "bi-encoder") for name in selection.names]
+    starts = [EncoderKey(0, name, "bi-encoder") for name in selection.plan.models]
     trained = [
         EncoderKey(cycle, name, kind)
         for cycle in range(1, store.cycles + 1)
-        for name in selection.names
-        for kind in selection.kinds
+        for name in selection.plan.models
+        for kind in selection.plan.kinds
         if store.is_scored(EncoderKey(cycle, name, kind))
     ]
     records: dict[str, list[dict[str, Any]]] = {}
@@ -170,4 +172,4 @@ def _seconds(selection: Selection) -> dict[str, float]:
 
 
 def _half_cycles(selection: Selection) -> tuple[tuple[Kind, Kind], ...]:
-    return HALF_CYCLES["both" if "cross-encoder" in selection.kinds else "bi-encoder"]
+    return HALF_CYCLES[selection.plan.config.distillation.students]

@@ -6,14 +6,14 @@ Neither agreement nor health has seen a gold score. The paper chooses by a dev s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from te_trainer.config.schema import Kind
-from te_trainer.distillation.plan import Selector
+from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.store import RunStore
@@ -31,63 +31,47 @@ MEASURES = ("cross-first", "bi-first", "cross-bi", "cross-cross", "bi-bi")
 
 @dataclass
 class Selection:
-    """Chooses cycles from the records of a run.
+    """Chooses cycles from the records of a run, as its plan says."""
 
-    Args:
-        names: Names of the PLMs.
-        kinds: Kinds of encoders that a cycle trains.
-        combine: Makes one set of labels of all PLMs'.
-        may_keep_start: Whether the start is a candidate too; where health chooses and nothing has learnt, it always is.
-
-    Attributes:
-        learnt: Number of cycles whose encoders of each kind may be kept.
-    """
-
-    how: Selector
+    plan: DistillationPlan
     store: RunStore
-    names: Sequence[str]
-    kinds: Sequence[Kind]
-    combine: Callable[[Iterable[np.ndarray]], np.ndarray]
-    may_keep_start: bool = False
-    learnt: dict[Kind, int] = field(init=False)
+    learnt: dict[Kind, int] = field(default_factory=dict)  # of each kind, the cycles whose encoders may be kept
     _measures: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        self.learnt = dict.fromkeys(self.kinds, self.store.cycles)
 
     @property
     def trusts_students(self) -> bool:
         """Whether health chooses, and among the students alone."""
-        return self.how == "health" and not self.may_keep_start
+        return self.plan.selector == "health" and not self.plan.may_keep_start
 
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
         """The cycle whose encoder is kept, of equals the earliest; 0 for the start, None where nothing has learnt.
 
         `cycles` is the number of cycles that are done, by default those that have learnt.
         """
-        cycles = self.learnt[kind] if cycles is None else cycles
-        with_start = kind == "bi-encoder" and (self.may_keep_start or (self.how == "health" and cycles == 0))
+        how, cycles = self.plan.selector, self.learnt[kind] if cycles is None else cycles
+        # where health chooses and nothing has learnt, the start is kept always
+        with_start = kind == "bi-encoder" and (self.plan.may_keep_start or (how == "health" and cycles == 0))
         candidates = range(0 if with_start else 1, cycles + 1)
         if len(candidates) < 2:
             return candidates[0] if candidates else None
-        if self.how == "last":
+        if how == "last":
             return cycles
-        if self.how == "agreement":
+        if how == "agreement":
             return most_agreed_cycle(self.agreement(name), kind)
         records = {cycle: self.store.scores(EncoderKey(cycle, name, kind)) for cycle in candidates}
-        if self.how == "health":
+        if how == "health":
             return healthiest_cycle({cycle: record["health"] for cycle, record in records.items()})
         return max(candidates, key=lambda cycle: (records[cycle]["scores"]["dev"], -cycle))
 
     def agreement(self, name: str) -> list[dict[str, Any]]:
         """How well a PLM's encoders agree on the pool, cycle by cycle; needs the labels of the last bi-encoder."""
         if name not in self._measures:
-            first = self.combine(self.store.labels(EncoderKey(0, each, "bi-encoder")) for each in self.names)
+            first = self.plan.combine(self.store.labels(EncoderKey(0, each, "bi-encoder")) for each in self.plan.models)
             self._measures[name] = measures(
                 lambda cycle, kind: self.store.labels(EncoderKey(cycle, name, kind)),
                 first,
-                self.store.cycles,
-                self.kinds,
+                self.plan.cycles,
+                self.plan.kinds,
             )
         return self._measures[name]
 

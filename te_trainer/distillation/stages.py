@@ -58,9 +58,7 @@ class DistillationStages:
         self.models, self.cycles, self.kinds = plan.models, plan.cycles, plan.kinds
         self.has_ensemble = len(self.models) > 1
         self.probe = Probe.draw(pairs, plan.held_out, self.config.seed)
-        self.selection = Selection(
-            plan.selector, store, list(self.models), self.kinds, self.combine, may_keep_start=plan.may_keep_start
-        )
+        self.selection = Selection(plan, store)
         self.trainings = Trainings(plan, store, scorer, progress)
 
     # ------------------------------------------------------------ what `distil` calls
@@ -91,10 +89,9 @@ class DistillationStages:
                 labels = score_pairs(
                     encoder,
                     self.pairs,
-                    precision=self.store.precision,
-                    batch_tokens=self.config.distillation.batch_tokens,
                     scratch=scratch,
                     progress=self.progress.advance,
+                    **self.plan.labelling,
                 )
         except DivergedError as error:
             raise DivergedError(f"{title}: {error}") from None
@@ -112,8 +109,8 @@ class DistillationStages:
         return labels
 
     def combine(self, labels: Iterable[np.ndarray]) -> np.ndarray:
-        """Make one set of labels of all PLMs', as `distillation.combine` says; the paper takes the mean (2.4)."""
-        return combine(labels, self.config.distillation.combine, [model.weight for model in self.models.values()])
+        """Make one set of labels of all PLMs'."""
+        return self.plan.combine(labels)
 
     def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> bool:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it.
@@ -236,13 +233,7 @@ class DistillationStages:
         encoder = load_encoder(self.plan, self.store, key)
         record, predictions = self.scorer.score(encoder)
         with scratch_folder(self.scorer.scratch) as scratch:
-            probed = score_pairs(
-                encoder,
-                self.probe.pairs,
-                precision=self.store.precision,
-                batch_tokens=self.config.distillation.batch_tokens,
-                scratch=scratch,
-            )
+            probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
         first = None if learnt is None else self._first_labels()
         health = self.probe.health(probed, learnt, first)
         # with the time in which the encoder was loaded
