@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import SourceCount
@@ -19,7 +19,7 @@ from te_trainer.data.benchmarks import BENCHMARKS
 from te_trainer.data.readers import repository_of
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.hub.evaluations import GoldScore, front_matter
-from te_trainer.metrics import METRIC_TITLES, spearman
+from te_trainer.metrics import METRIC_TITLES
 from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.card_parts import PIPELINE_TAGS, card_tags, render_card
@@ -51,22 +51,12 @@ class Upload:
 def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
     """The card of a repository: front matter and text."""
     results = run.results_for(upload.model)
-    metric = run.metric
-    table = score_table(results, metric)
-    scores = gold_scores(run, upload)
-    title = upload.repo_id.partition("/")[2]
-    data = card_data(
-        upload,
-        license,
-        [run.start(upload.model, kind) for kind in upload.kinds],
-        run.pool.sources,
-        front_matter(scores, metric, upload.subfolders),
-        card_tags(upload.kinds),
-    )
+    table = score_table(results, run.metric)
+    data = card_data(run, upload, license, run.pool.sources, card_tags(upload.kinds))
     return render_card(
         TEMPLATE,
         data,
-        title=markdown_text(title),
+        title=markdown_text(upload.repo_id.partition("/")[2]),
         upload=upload,
         encoders=[_describe_run_encoder(run, upload, kind) for kind in upload.kinds],
         cycles=len(run.cycles),
@@ -74,7 +64,7 @@ def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
         with_cross_encoder="cross-encoder" in run.kinds,
         pairs=run.pool.num_rows,
         sources=[markdown_text(source_name(count)) for count in run.pool.sources],
-        metric=METRIC_TITLES[metric],
+        metric=METRIC_TITLES[run.metric],
         table=table,
         notes=list(map(markdown_text, table.notes)),
         selection_note=selection_note(results, run.distillation),
@@ -83,26 +73,20 @@ def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
             for role, entry in overlap_entries(run.results)
             if entry["in_pool"]
         ],
-        tested=bool(scores),
+        tested=bool(data.eval_results),
     )
 
 
 def contrastive_card(run: FinishedContrastive, upload: Upload, license: str | None) -> str:
     """The card of a bi-encoder that contrastive training made."""
-    metric, scores = spearman.__name__, contrastive_scores(run)
     section = run.manifest["resolved"]
     encoder = run.encoder(upload.model, "bi-encoder", None)
     method = run.manifest["config"]["contrastive"]["method"]
+    tags = card_tags(["bi-encoder"], method=method.replace("_", "-"))
+    data = card_data(run, upload, license, run.sentences.sources, tags)
     return render_card(
         CONTRASTIVE_TEMPLATE,
-        card_data(
-            upload,
-            license,
-            [run.start()],
-            run.sentences.sources,
-            front_matter(scores, metric, upload.subfolders),
-            card_tags(["bi-encoder"], method=method.replace("_", "-")),
-        ),
+        data,
         title=markdown_text(upload.repo_id.partition("/")[2]),
         upload=upload,
         encoder=describe_encoder("bi-encoder", encoder, run.start(), section["max_length"]),
@@ -110,22 +94,23 @@ def contrastive_card(run: FinishedContrastive, upload: Upload, license: str | No
         span=section["span"],
         sentences=run.sentences.num_rows,
         sources=[markdown_text(source_name(count)) for count in run.sentences.sources],
-        metric=METRIC_TITLES[metric],
-        table=contrastive_table(run.results, metric),
+        metric=METRIC_TITLES[run.metric],
+        table=contrastive_table(run.results, run.metric),
         chosen="dev" in run.results["final"]["bi-encoder"],
-        tested=bool(scores),
+        tested=bool(data.eval_results),
     )
 
 
 def card_data(
+    run: FinishedRun | FinishedContrastive,
     upload: Upload,
     license: str | None,
-    starts: Sequence[Start],
     sources: Sequence[SourceCount],
-    results: list[EvalResult],
     tags: list[str],
 ) -> ModelCardData:
     """The front matter of a card."""
+    results = front_matter(gold_scores(run, upload), run.metric, upload.subfolders)
+    starts = [run.start(upload.model, kind) for kind in upload.kinds]
     base_models = list(dict.fromkeys(start.name for start in starts if start.commit))
     return ModelCardData(
         base_model=base_models or None,
@@ -163,41 +148,20 @@ def describe_encoder(kind: Kind, folder: Path, start: Start, max_length: int) ->
     return description | {"activation": resolve_activation(checkpoint)}
 
 
-def gold_scores(run: FinishedRun, upload: Upload) -> list[GoldScore]:
-    """What the run's encoders score on test sets."""
-    scores = []
+def gold_scores(run: FinishedRun | FinishedContrastive, upload: Upload) -> list[GoldScore]:
+    """What the run's encoders score on test sets, with what the Hub knows of each set."""
+    data, commits, scores = run.manifest["config"]["data"], run.manifest.get("data_commits", {}), []
+    # contrastive training does not look for pairs of the sets among its sentences
+    overlaps = run.results["overlap"]["test"] if isinstance(run, FinishedRun) else {}
     for kind in upload.kinds:
         for test, score in run.scores(upload.model, kind, upload.cycle).get("test", {}).items():
             if test != "avg":
-                overlap = run.results["overlap"]["test"][test]
-                on_hub = test in run.manifest["config"]["data"]["test"] and overlap["from_hub"]
-                scores.append(hub_score(run.manifest, test, kind, score, on_hub, overlap["in_pool"]))
+                overlap = overlaps.get(test, {})
+                from_hub = overlap["from_hub"] if overlap else repository_of(test, data["dir"]) is not None
+                benchmark = BENCHMARKS.get(test) if from_hub and test in data["test"] else None
+                commit = commits.get(benchmark.repository) if benchmark else None
+                scores.append(GoldScore(test, kind, score, benchmark, commit, overlap.get("in_pool")))
     return scores
-
-
-def contrastive_scores(run: FinishedContrastive) -> list[GoldScore]:
-    """What contrastive training's encoder scores on test sets."""
-    scores, data = run.results["final"]["bi-encoder"].get("test", {}), run.manifest["config"]["data"]
-    return [
-        hub_score(
-            run.manifest,
-            test,
-            "bi-encoder",
-            score,
-            test in data["test"] and repository_of(test, data["dir"]) is not None,
-        )
-        for test, score in scores.items()
-        if test != "avg"
-    ]
-
-
-def hub_score(
-    manifest: dict[str, Any], test: str, kind: Kind, score: float, on_hub: bool, in_pool: int | None = None
-) -> GoldScore:
-    """A score with what the Hub knows of its set."""
-    benchmark = BENCHMARKS.get(test) if on_hub else None
-    commit = manifest.get("data_commits", {}).get(benchmark.repository) if benchmark else None
-    return GoldScore(test, kind, score, benchmark, commit, in_pool)
 
 
 def hub_datasets(counts: Sequence[SourceCount]) -> list[str]:

@@ -19,11 +19,10 @@ from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError, causes
 from te_trainer.escaping import printable
-from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores, gold_scores, model_card
+from te_trainer.hub.card import Upload, contrastive_card, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
 from te_trainer.hub_errors import hub_trouble
-from te_trainer.metrics import spearman
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, load_finished
 
 TOKEN_FIX = f"make one that may write at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN or call `hf auth login`"
@@ -100,10 +99,10 @@ def _uploads(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], cycles
 def _written_files(run: FinishedRun | FinishedContrastive, upload: Upload, license: str | None) -> dict[str, str]:
     """What says about the encoders: the card and their scores, by path in the repository."""
     if isinstance(run, FinishedContrastive):
-        card, scores, metric = contrastive_card(run, upload, license), contrastive_scores(run), spearman.__name__
+        card = contrastive_card(run, upload, license)
     else:
-        card, scores, metric = model_card(run, upload, license), gold_scores(run, upload), run.metric
-    return {"README.md": card, **eval_result_files(scores, metric, upload.subfolders)}
+        card = model_card(run, upload, license)
+    return {"README.md": card, **eval_result_files(gold_scores(run, upload), run.metric, upload.subfolders)}
 
 
 def _link_files(folder: Path, run: FinishedRun | FinishedContrastive, upload: Upload) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from te_trainer.config.names import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json
-from te_trainer.metrics import TASK_METRICS
+from te_trainer.metrics import TASK_METRICS, spearman
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
@@ -144,6 +144,8 @@ class FinishedContrastive:
     manifest: dict[str, Any]  # `run.yaml`
     sentences: SentenceManifest
 
+    metric: ClassVar[str] = spearman.__name__
+
     @property
     def names(self) -> list[str]:
         return [Path(self.start().name).name]
@@ -158,6 +160,10 @@ class FinishedContrastive:
         if not (folder / "config.json").is_file():
             raise InputError(f"{folder} holds no encoder; it was moved or removed after the run")
         return folder
+
+    def scores(self, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:
+        """Scores of the encoder."""
+        return dict(self.results["final"][kind])
 
     def start(self, *_: str) -> Start:
         """The plain PLM that the encoder started from."""

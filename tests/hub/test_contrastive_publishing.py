@@ -16,7 +16,7 @@ from test_publishing import TOKENS
 from te_trainer.cli import start
 from te_trainer.config.schema import HubConfig
 from te_trainer.errors import InputError
-from te_trainer.hub.card import Upload, contrastive_card, contrastive_scores
+from te_trainer.hub.card import Upload, contrastive_card, gold_scores
 from te_trainer.hub.evaluations import eval_result_files
 from te_trainer.hub.publish import publish
 from te_trainer.runs.finished import FinishedContrastive, load_finished
@@ -89,7 +89,8 @@ def test_a_card_names_method_hub_models_and_sets(run: Path) -> None:
     scores = {"test": {"stsb": 0.7512345678, "sts12": 0.5, "avg": 0.6}}
     results = found.results | {"start": {"bi-encoder": scores}, "final": {"bi-encoder": scores}}
     other = replace(found, manifest=manifest, results=results)
-    card = ModelCard(contrastive_card(other, Upload("me/x", "bert-base-uncased", ["bi-encoder"], False), None))
+    upload = Upload("me/x", "bert-base-uncased", ["bi-encoder"], False)
+    card = ModelCard(contrastive_card(other, upload, None))
     assert card.data.base_model == ["google-bert/bert-base-uncased"]
     assert card.data.base_model_relation == "finetune"
     assert f"It started from `google-bert/bert-base-uncased` at revision `{'a' * 40}`." in card.text
@@ -99,10 +100,10 @@ def test_a_card_names_method_hub_models_and_sets(run: Path) -> None:
     # sts12 is a file
     described = [(result.dataset_type, result.dataset_name) for result in card.data.eval_results or []]
     assert described == [("mteb/stsbenchmark-sts", "stsb"), ("unknown", "sts12 (local file)")]
-    files = eval_result_files(contrastive_scores(other), "spearman", several_kinds=False)
+    files = eval_result_files(gold_scores(other, upload), "spearman", several_kinds=False)
     assert list(files) == [".eval_results/STSBenchmark.yaml"]
     manifest["config"]["data"] |= {"test": ["stsb", "sts12"], "dir": "gold"}
-    assert not eval_result_files(contrastive_scores(other), "spearman", several_kinds=False)
+    assert not eval_result_files(gold_scores(other, upload), "spearman", several_kinds=False)
     assert "value: 75.12346\n" in files[".eval_results/STSBenchmark.yaml"]
 
 
