@@ -72,8 +72,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
         scorer = Scorer(gold, spearman, None, layout.gold_scratch)
         training = contrastive_training(
             plan,
-            report_to=config.report_to,
-            ddp_timeout=config.ddp_timeout,
+            config,
             folder=encoder,
             dev=gold.dev,
             metric=spearman,

@@ -11,12 +11,12 @@ from torch import nn
 from transformers import AutoModel, PretrainedConfig
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS
-from te_trainer.config.schema import ContrastiveConfig, ContrastiveTrainingConfig, Logger
+from te_trainer.config.schema import ContrastiveConfig, ContrastiveTrainingConfig, RunConfig
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, resolve_checkpoint
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import Source, pin_commits
-from te_trainer.runs.training import Training
+from te_trainer.runs.training import Training, run_arguments
 
 TRAINER_KEYS = ("temperature", "span", "mlp_head", "both_views")  # of the section, and of the training arguments
 
@@ -79,14 +79,12 @@ def plan_contrastive(model: str, section: ContrastiveTrainingConfig, processes: 
     return ContrastivePlan(resolve_checkpoint(model), section, processes, contrastive_arguments(section, processes))
 
 
-def contrastive_training(
-    plan: ContrastivePlan, *, report_to: list[Logger], ddp_timeout: int, **of_run: Any
-) -> Training:
-    """The training that makes a bi-encoder of a plain PLM."""
+def contrastive_training(plan: ContrastivePlan, config: ContrastiveConfig | RunConfig, **of_run: Any) -> Training:
+    """The training that makes a bi-encoder of a plain PLM in a run of a configuration."""
     return Training(
         kind="bi-encoder",
         load=partial(BiEncoder.from_pretrained, plan.start.name, **plan.encoder),
-        values={"report_to": report_to or "none", "ddp_timeout": ddp_timeout} | plan.training,
+        values=run_arguments(config) | plan.training,
         section="contrastive",
         **of_run,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import Dataset
 
@@ -76,10 +76,9 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
     entries: dict[str, Any] = {"cycles": plan.cycles}
     with contextlib.ExitStack() as written:
         if config.mines:
-            mined_from = written.enter_context(_read_mining_sentences(plan, layout))
-            texts = [Fingerprint(("mining", "fingerprint"), mined_from.fingerprint, "data: the texts have")]
-            entries["mining"] = {"sentences": len(mined_from.sentences)}
-            own_texts = mined_from.sentences
+            own_texts, fingerprint = written.enter_context(_read_mining_sentences(plan, layout))
+            texts = [Fingerprint(("mining", "fingerprint"), fingerprint, "data: the texts have")]
+            entries["mining"] = {"sentences": len(own_texts)}
         else:
             pool, own_texts = written.enter_context(_read_pool(config, layout))
             texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
@@ -106,16 +105,12 @@ def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManif
         yield PoolManifest.load(folder)
 
 
-class MiningSentences(NamedTuple):
-    """What pairs are mined from, and a fingerprint of it and of the pairs that are given."""
-
-    sentences: Dataset
-    fingerprint: str
-
-
 @contextlib.contextmanager
-def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterator[MiningSentences]:
-    """Give the sentences that pairs are mined from; what is read is in its place when the block ends well."""
+def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterator[tuple[Dataset, str]]:
+    """Give the sentences that pairs are mined from, and a fingerprint of them and of the pairs that are given.
+
+    What is read is in its place when the block ends well.
+    """
     config, folder = plan.config, layout.mining
     data, sources = config.data, config.mining.sources
     if "bm25" in sources:
@@ -135,7 +130,7 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
             raise InputError("data.sentences: one distinct sentence makes no pair; give more")
         if "neighbours" in sources:
             check_faiss(manifest.num_rows, plan.anchors(manifest.num_rows))
-        yield MiningSentences(sentences, "-".join(filter(None, (manifest.fingerprint, given.fingerprint))))
+        yield sentences, "-".join(filter(None, (manifest.fingerprint, given.fingerprint)))
 
 
 @contextlib.contextmanager

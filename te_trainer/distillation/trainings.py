@@ -17,7 +17,7 @@ from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
-from te_trainer.runs.training import Training, training_seed
+from te_trainer.runs.training import Training, run_arguments, training_seed
 
 # A student that has not learnt is trained once more, for so many times the epochs.
 ATTEMPTS = (1, 3)
@@ -42,11 +42,12 @@ class Trainings:
             source = EncoderKey.teacher(key.cycle, key.name, teachers[key.kind])
         encoder = self.plan.models[key.name].encoders[key.kind]
         length = {name: encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
-        common = {"report_to": config.report_to or "none", "ddp_timeout": config.ddp_timeout}
         return Training(
             kind=key.kind,
             load=partial(load_encoder, self.plan, self.store, source, key.kind),
-            values=common | encoder.training | {name: value * ATTEMPTS[attempt - 1] for name, value in length.items()},
+            values=run_arguments(config)
+            | encoder.training
+            | {name: value * ATTEMPTS[attempt - 1] for name, value in length.items()},
             attempt=attempt,
             section=encoder.section,
             log_name=f"cycle-{key.cycle}/{key.name}/{key.kind}",
@@ -73,15 +74,9 @@ class Trainings:
 
     def step0(self, name: str) -> Training:
         """The contrastive training that makes the bi-encoder that a PLM's cycles start from."""
-        plan, config = self.plan.models[name].step0, self.plan.config
+        plan, key = self.plan.models[name].step0, EncoderKey(0, name, "bi-encoder")
         assert plan is not None
-        return contrastive_training(
-            plan,
-            report_to=config.report_to,
-            ddp_timeout=config.ddp_timeout,
-            log_name=f"start/{name}",
-            **self._common(EncoderKey(0, name, "bi-encoder")),
-        )
+        return contrastive_training(plan, self.plan.config, log_name=f"start/{name}", **self._common(key))
 
     def _common(self, key: EncoderKey) -> dict[str, Any]:
         config = self.plan.config

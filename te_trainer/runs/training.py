@@ -24,7 +24,7 @@ from transformers.training_args import ParallelMode
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from te_trainer.compat import reset_accelerator_state
-from te_trainer.config.schema import KINDS, Kind, LoraConfig
+from te_trainer.config.schema import KINDS, ContrastiveConfig, Kind, LoraConfig, RunConfig
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
@@ -279,6 +279,11 @@ def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeou
         if arguments.fsdp and arguments.parallel_mode is not ParallelMode.DISTRIBUTED:
             raise ValueError("fsdp needs several processes; start them with accelerate launch, or leave it out")
     release_engine()
+
+
+def run_arguments(config: RunConfig | ContrastiveConfig) -> dict[str, Any]:
+    """Keyword arguments of the training arguments that stand at the top of a run's configuration."""
+    return {"report_to": config.report_to or "none", "ddp_timeout": config.ddp_timeout}
 
 
 def _make_arguments(kind: Kind, section: str, values: dict[str, Any]) -> TrainingArguments:
