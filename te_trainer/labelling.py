@@ -72,7 +72,7 @@ def score_pairs(
         vectors = shared_array(scratch and scratch / "vectors.f32", (len(first), encoder.model.config.hidden_size))
 
         def encode(start: int, stop: int) -> Columns:
-            return _tokenise_sentences(encoder, sentences_at(pairs, first[start:stop]))
+            return {"input_ids": encoder.token_ids(sentences_at(pairs, first[start:stop]))}
 
         _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
         rank = rows_of_rank(len(pairs))
@@ -118,7 +118,7 @@ def embed_sentences(
     vectors = shared_array(scratch / "vectors.f32", (len(sentences), encoder.model.config.hidden_size))
 
     def encode(start: int, stop: int) -> Columns:
-        return _tokenise_sentences(encoder, sentences[start:stop]["sentence1"])
+        return {"input_ids": encoder.token_ids(sentences[start:stop]["sentence1"])}
 
     _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
     for start in range(0, len(vectors), WINDOW):
@@ -161,11 +161,6 @@ def sentences_at(pairs: Dataset, positions: np.ndarray) -> list[str]:
     block = pairs[rows.tolist()]
     sides = [block[name] for name in SENTENCE_COLUMNS]
     return [sides[position % 2][row] for position, row in zip(positions.tolist(), index.tolist(), strict=True)]
-
-
-def _tokenise_sentences(encoder: BiEncoder, sentences: list[str]) -> Columns:
-    texts = [encoder.prompt + text for text in sentences]
-    return {"input_ids": tokenise(encoder.tokenizer, encoder.max_length, texts)["input_ids"]}
 
 
 def _compute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from te_trainer.config.schema import Kind, Pooling
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
 from te_trainer.models.sentence_files import SentenceLayout, check_vectors, saved_pooling
+from te_trainer.models.tokenization import tokenise
 from te_trainer.models.weights import add_weights
 
 
@@ -126,6 +128,10 @@ class BiEncoder:
         checkpoint.check("bi-encoder", max_length, section)
         return pooling
 
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of sentences as the encoder reads them: behind its prompt, and cut to its length."""
+        return tokenise(self.tokenizer, self.max_length, [self.prompt + text for text in texts])["input_ids"]
+
     def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
         """Vectors of a batch of tokenised sentences.
 
@@ -167,10 +173,9 @@ class BiEncoder:
 
 
 def resolve_pooling(
-    name: str | Checkpoint, pooling: Pooling | None = None, from_cross_encoder: bool = False, section: str = ""
+    checkpoint: Checkpoint, pooling: Pooling | None = None, from_cross_encoder: bool = False, section: str = ""
 ) -> Pooling:
     """The pooling of a bi-encoder that starts from a checkpoint: the chosen one, else what the checkpoint says."""
-    checkpoint = resolve_checkpoint(name)
     default: Pooling = "last" if checkpoint.is_decoder else "cls"
     if from_cross_encoder:
         return pooling or default

@@ -17,7 +17,7 @@ from te_trainer.models.collation import BiEncoderCollator
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.contrastive import SentenceViews, attach_head, detach_head, drop_saved_head, in_batch_loss
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, token_ids, tokenised
+from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, tokenised
 
 
 class BiEncoderTrainer(PairTrainer):
@@ -82,7 +82,7 @@ class BiEncoderTrainer(PairTrainer):
         return views
 
     def _encode(self, one: list[str], two: list[str]) -> Columns:
-        ids1, ids2 = (token_ids(self.encoder, texts) for texts in (one, two))
+        ids1, ids2 = map(self.encoder.token_ids, (one, two))
         lengths = [max(len(first), len(second)) for first, second in zip(ids1, ids2, strict=True)]
         return {"input_ids1": ids1, "input_ids2": ids2, "length": lengths}
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from te_trainer.errors import InputError
 from te_trainer.losses import info_nce
 from te_trainer.models import BiEncoder
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck, token_ids
+from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck
 
 CHECKED_TOGETHER = 10_000  # rows
 MIN_MASKED_LENGTH = 30  # characters (Mirror-BERT's code, src/data_loader.py)
@@ -57,7 +57,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
                 mask_span(text, self.span, mask, np.random.default_rng((self.seed, epoch, row, 1)))
                 for text, (epoch, row) in zip(two, epochs_and_rows, strict=True)
             ]
-        ids = (token_ids(self.encoder, texts) for texts in (one, two))
+        ids = map(self.encoder.token_ids, (one, two))
         return [{"input_ids1": first, "input_ids2": second} for first, second in zip(*ids, strict=True)]
 
 

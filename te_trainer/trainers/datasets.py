@@ -15,8 +15,7 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 
 from te_trainer.compat import dataset_fingerprint
 from te_trainer.errors import InputError
-from te_trainer.models import BiEncoder
-from te_trainer.models.tokenization import tokenise
+from te_trainer.models.checkpoint_files import first_line
 
 SENTENCE_COLUMNS = ("sentence1", "sentence2")
 # Cosines in float32 exceed 1 by a few units in the last place.
@@ -99,8 +98,7 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
     try:
         return Dataset.from_list([dict(values) for values in rows])
     except (ValueError, TypeError) as error:  # of Arrow
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"{name}: a column holds values of several types ({reason})") from None
+        raise InputError(f"{name}: a column holds values of several types ({first_line(error)})") from None
 
 
 def tokenised(
@@ -139,11 +137,6 @@ def tokenised(
         for order in orders
     ]
     return concatenate_datasets(parts)
-
-
-def token_ids(encoder: BiEncoder, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of sentences as a bi-encoder reads them: behind its prompt, and cut to its length."""
-    return tokenise(encoder.tokenizer, encoder.max_length, [encoder.prompt + text for text in texts])["input_ids"]
 
 
 def is_tokenised(dataset: Any) -> bool:
