@@ -14,7 +14,7 @@ from datasets import Dataset
 from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
 from te_trainer.data.digests import file_digest
 from te_trainer.errors import InputError
-from te_trainer.files.atomic import PARTIAL
+from te_trainer.files.atomic import atomic_file
 
 
 def as_sources(
@@ -46,16 +46,12 @@ def write_given(pairs: Dataset | list[Any], file: Path, begun: bool) -> None:
     Raises an InputError where an item is no pair of texts, or where the run that reads the file has `begun` with
     others.
     """
-    new = file.with_name(PARTIAL + file.name)
-    try:
+    with atomic_file(file) as new:
         with new.open("w", encoding="utf-8") as lines:
             for one, two in _texts(pairs):
                 lines.write(json.dumps({"sentence1": one, "sentence2": two}) + "\n")
         if begun and file.is_file() and file_digest(file) != file_digest(new):
             raise InputError(f"pairs: they have changed since the run in {file.parent} began; name another output_dir")
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _texts(pairs: Dataset | list[Any]) -> Iterator[tuple[str | None, str | None]]:

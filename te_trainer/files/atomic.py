@@ -25,16 +25,10 @@ def remove(path: Path) -> None:
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
     """Give an empty folder that is renamed to `final` when the block ends well, and is removed when it does not."""
-    partial = final.with_name(PARTIAL + final.name)
-    remove(partial)
-    partial.mkdir(parents=True)
-    try:
+    with atomic_file(final) as partial:
+        partial.mkdir(parents=True)
         yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    remove(final)
-    partial.replace(final)
+        remove(final)
 
 
 def give_umask_mode(folder: Path) -> None:
@@ -63,6 +57,7 @@ def atomic_file(final: Path) -> Iterator[Path]:
     try:
         yield partial
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            remove(partial)
         raise
     partial.replace(final)

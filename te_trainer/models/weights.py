@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from te_trainer.files.atomic import atomic_file
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.model_names import SMALL_FILES
 
@@ -95,9 +96,8 @@ def add_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     if not weights or not (path.is_file() or index_file.is_file()):
         return  # of an adapter, or of a model in an engine's own format
     if path.is_file():
-        partial = path.with_name(f"partial-{path.name}")
-        save_file({**load_file(path), **weights}, partial, metadata={"format": "pt"})
-        partial.replace(path)
+        with atomic_file(path) as partial:
+            save_file({**load_file(path), **weights}, partial, metadata={"format": "pt"})
         return
     shard = "model-pooler.safetensors"
     save_file(dict(weights), folder / shard, metadata={"format": "pt"})
