@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from te_trainer.data.readers import read_texts
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.data.readers import as_texts, read_rows
 
 SETS = ["stsb", "sts12", "sts13", "sts14", "sts15"]
 POOLS = ("given", "mined", "random")
@@ -38,7 +39,8 @@ NONE = {"data.pool": "[]", "data.max_pairs": "null"}  # what a recipe may have s
 
 def random_pool(folder: Path, file: Path, pairs: int, seed: int) -> None:
     """Write pairs that are drawn at random among all sentences."""
-    texts = {text for name in SETS for _, pair in read_texts(name, folder=str(folder)) for text in pair}
+    rows = (row for name in SETS for row in read_rows(name, SENTENCE_COLUMNS, folder=str(folder)))
+    texts = {text for place, values in rows for text in as_texts(place, values)}
     rng, sentences = random.Random(seed), sorted(texts)
     lines = ["\t".join(rng.sample(sentences, 2)) for _ in range(pairs)]
     file.write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from te_trainer.data.pool import (
     add_pairs,
     build_pool,
     build_sentences,
+    pairs_of,
     rows_with_both,
     write_rows,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "build_sentences",
     "count_overlaps",
     "load_gold",
+    "pairs_of",
     "rows_with_both",
     "write_rows",
 ]

@@ -27,7 +27,7 @@ from te_trainer.data.arrow_io import (
 from te_trainer.data.compression import file_format
 from te_trainer.data.digests import file_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
-from te_trainer.data.readers import as_texts, read_rows, read_texts, source_file
+from te_trainer.data.readers import as_texts, read_rows, source_file
 from te_trainer.errors import InputError
 from te_trainer.files.records import damage_as_input_error, read_json
 
@@ -158,8 +158,8 @@ def build_pool(data: DataConfig, folder: Path, seed: int = 0) -> PoolManifest:
         for source in [*data.pool, *data.extra]:
             count = SourceCount.of(source, data.dir, extra=len(manifest.sources) >= len(data.pool))
             manifest.sources.append(count)
-            rows = read_texts(source, columns=data.columns, folder=data.dir, notes=count.notes, pool=True)
-            yield from _without_empty((tuple(pair) for _, pair in rows), count)
+            rows = read_rows(source, SENTENCE_COLUMNS, data.columns, data.dir, notes=count.notes, pool=True)
+            yield from _without_empty((tuple(as_texts(place, values)) for place, values in rows), count)
 
     def choose(distinct: np.ndarray) -> np.ndarray:
         of_sources = sum(count.rows - count.empty for count in manifest.sources if not count.extra)
@@ -212,7 +212,7 @@ def build_sentences(
                     yield (text,)
         if pool is not None:
             manifest.sources.append(count := SourceCount("pool"))
-            yield from _without_empty(_sentences_of(pool), count)
+            yield from _without_empty(((text,) for pair in pairs_of(pool) for text in pair), count)
 
     def _sentences(source: str, count: SourceCount) -> Iterator[tuple[str, str]]:
         is_txt = file_format(Path(source)) == ".txt"
@@ -248,7 +248,7 @@ def add_pairs(given: Path | None, pairs: Iterable[tuple[str, str]], source: str,
     known: Iterable[tuple[str, ...]] = ()
     if given is not None:
         manifest, dataset = PoolManifest.load(given)
-        known = _pairs_of(dataset)
+        known = pairs_of(dataset)
     manifest.sources.append(count)
     before, dropped = manifest.distinct, manifest.duplicates
 
@@ -281,13 +281,10 @@ def rows_with_both(pairs: Dataset) -> np.ndarray:
     return np.flatnonzero(~empty.to_numpy())
 
 
-def _pairs_of(pairs: Dataset) -> Iterator[tuple[str, ...]]:
+def pairs_of(pairs: Dataset) -> Iterator[tuple[str, ...]]:
+    """The pairs of a pool one by one."""
     for block in pairs.iter(batch_size=BLOCK_ROWS):
         yield from zip(*map(block.get, SENTENCE_COLUMNS), strict=True)
-
-
-def _sentences_of(pairs: Dataset) -> Iterator[tuple[str, ...]]:
-    return ((text,) for pair in _pairs_of(pairs) for text in pair)
 
 
 def _without_empty(rows: Iterable[tuple[str, ...]], count: SourceCount) -> Iterator[tuple[str, ...]]:

@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark, Rows
 from te_trainer.data.compression import file_format, raw_lines, strip_compression
 from te_trainer.data.hub_sets import load_set, split_set
@@ -79,14 +78,6 @@ def read_rows(
     if hub_set := split_set(source):
         return _datasets(source, load_set(*hub_set), request)
     raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
-
-
-def read_texts(
-    source: str, *, wanted: Sequence[str] = SENTENCE_COLUMNS, **reading: Any
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows that `read_rows` reads as texts without white space around them; a missing text is empty."""
-    for place, values in read_rows(source, wanted, **reading):
-        yield place, as_texts(place, values)
 
 
 def as_texts(place: str, values: Iterable[Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.data import PoolManifest, SentenceManifest, add_pairs
+from te_trainer.data import PoolManifest, SentenceManifest, add_pairs, pairs_of
 from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.digests import text_digest
 from te_trainer.distillation.costs import mining_work
@@ -169,11 +169,7 @@ def _candidates(
 def _are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarray:
     """Whether each pair of rows is among the given pairs, in either order."""
     number = {text_digest(text): row for row, text in enumerate(sentences["sentence1"])}
-    known = set()
-    for block in given.iter(batch_size=BLOCK_ROWS):
-        for one, two in zip(block["sentence1"], block["sentence2"], strict=True):
-            pair = [number.get(text_digest(text), -1) for text in (one, two)]
-            known.add((min(pair), max(pair)))
+    known = {tuple(sorted(number.get(text_digest(text), -1) for text in pair)) for pair in pairs_of(given)}
     return np.array([tuple(pair) in known for pair in rows.tolist()], dtype=bool)
 
 

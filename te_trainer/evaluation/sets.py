@@ -11,7 +11,7 @@ from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.data import GoldSet, load_gold
 from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
 from te_trainer.data.compression import file_format
-from te_trainer.data.readers import FILE_SUFFIXES
+from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark
 from te_trainer.errors import InputError
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.runs.commits import pin_commits
@@ -80,7 +80,7 @@ def _default_sources(config: EvaluationConfig) -> list[str]:
 
 def _load(source: str, config: EvaluationConfig) -> TaskSet:
     gold = load_gold(source, config.data.split, config.data.columns, config.data.dir, key="tasks")
-    benchmark = None if Path(source).exists() else BENCHMARKS.get(source)
+    benchmark = find_benchmark(source)
     binary = set(gold.scores) <= {0.0, 1.0}
     if benchmark is None:
         return TaskSet(source, gold, gold.name, gold.name, "binary" if binary else "sts")
