@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from te_trainer.contrastive.plan import ContrastivePlan, contrastive_training, m
 from te_trainer.contrastive.preparation import check_run, prepare_sentences
 from te_trainer.data import SentenceManifest
 from te_trainer.distributed import on_main_process, process_state
-from te_trainer.files.atomic import write_text
-from te_trainer.files.records import read_json
+from te_trainer.files.records import read_json, write_json
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder
 from te_trainer.models.precision import resolve_precision
@@ -91,7 +89,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     # ------------------------------------------------------------ results
     if state.is_main_process:
         results = collect(layout, training.read_record(), precision) | {"truncation": truncations}
-        write_text(layout.results, json.dumps(results, indent=2) + "\n")
+        write_json(layout.results, results)
         print_contrastive_results(results, spearman.__name__)
         print(f"The bi-encoder is in {encoder}.")
 
@@ -120,7 +118,7 @@ def score_once(
     if record.exists():
         return
     entry, _ = scorer.score(BiEncoder.from_pretrained(model, **plan.encoder))
-    on_main_process(lambda: write_text(record, json.dumps(entry, indent=2) + "\n"))
+    on_main_process(lambda: write_json(record, entry))
     if entry["scores"]:
         progress.say(f"{title}: {describe(entry['scores'])}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
@@ -19,8 +18,7 @@ from te_trainer.distillation.results import collect_results, count_gold_in_pool
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distillation.trainings import Trainings
 from te_trainer.distributed import process_state, restart_process, was_restarted
-from te_trainer.files.atomic import write_text
-from te_trainer.files.records import read_json
+from te_trainer.files.records import read_json, write_json
 from te_trainer.hub.publish import check_hub, publish
 from te_trainer.metrics import TASK_METRICS
 from te_trainer.report.page import write_page
@@ -140,7 +138,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     stages.remove_cycle_encoders()
     if state.is_main_process:
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
-        write_text(layout.results, json.dumps(results, indent=2) + "\n")
+        write_json(layout.results, results)
         # the run is finished now, whatever becomes of its page; the same command writes a page that is missing
         write_page(root)
         result_table(results, metric.__name__).show()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from te_trainer.config.schema import EvaluationConfig
 from te_trainer.distributed import process_state
 from te_trainer.evaluation.models import resolve_models
@@ -11,7 +9,7 @@ from te_trainer.evaluation.paper_tables import show_tables, write_tables
 from te_trainer.evaluation.predictions import begin_or_continue, count_truncations, predict_all
 from te_trainer.evaluation.results import collect
 from te_trainer.evaluation.sets import load_sets
-from te_trainer.files.atomic import write_text
+from te_trainer.files.records import write_json
 from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress
@@ -41,7 +39,7 @@ def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
     # ------------------------------------------------------------ scores
     if state.is_main_process:
         results = collect(root, config, models, sets)
-        write_text(layout.results, json.dumps(results, indent=2) + "\n")
+        write_json(layout.results, results)
         write_tables(root, results)
         show_tables(results)
         tables = f"{layout.markdown_table} and {layout.latex_table.name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,7 @@ from te_trainer.data.digests import file_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import as_texts, read_rows, source_file
 from te_trainer.errors import InputError
-from te_trainer.files.records import damage_as_input_error, read_json
+from te_trainer.files.records import damage_as_input_error, read_json, write_json
 
 
 @dataclass
@@ -113,7 +112,7 @@ class Manifest:
             raw.unlink()
         self.num_rows = len(kept)
         self.fingerprint = hashlib.sha256(digests[kept].tobytes()).hexdigest()[:16]
-        (folder / self.json_file).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / self.json_file, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> tuple[Self, Dataset]:

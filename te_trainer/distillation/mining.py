@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,7 +18,8 @@ from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
-from te_trainer.files.atomic import atomic_folder, write_text
+from te_trainer.files.atomic import atomic_folder
+from te_trainer.files.records import write_json
 from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
@@ -103,7 +103,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
                 add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder)
                 record = describe_mining(sentences, candidates, scores, drawn)
                 record |= {"sentences": len(sentences), "seconds": round(time.monotonic() - began, 3)}
-                write_text(folder / layout.mined_record.name, json.dumps(record, indent=2) + "\n")
+                write_json(folder / layout.mined_record.name, record)
 
         on_main_process(write)
     return True

@@ -6,7 +6,6 @@ Stages follow one another in one process. A stage keeps nothing that it made (ar
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from itertools import product
@@ -27,7 +26,7 @@ from te_trainer.distillation.selection import Selection
 from te_trainer.distillation.trainings import ATTEMPTS, Trainings
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
-from te_trainer.files.atomic import write_text
+from te_trainer.files.records import write_json
 from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models.encoder import weight_fingerprint
@@ -190,8 +189,7 @@ class DistillationStages:
             if trained is not None and len(sentences) > NEAREST:
                 before, after = (self._embed(key, sentences) for key in (trained._replace(cycle=0), trained))
                 found[name] = {"cycle": trained.cycle} | changed_neighbours(sentences, before, after)
-        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-        on_main_process(lambda: write_text(self.store.layout.neighbours, text))
+        on_main_process(lambda: write_json(self.store.layout.neighbours, found, ensure_ascii=False))
 
     def remove_cycle_encoders(self) -> None:
         """Remove the cycles' encoders, unless the run is to keep them; the best ones have been copied."""

@@ -1,4 +1,4 @@
-"""How a run's own files are read back: a damaged one is named in one sentence that says what to delete."""
+"""How a run's own files are written and read back: a damaged one is named in a sentence that says what to delete."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.errors import InputError
+from te_trainer.files.atomic import write_text
 from te_trainer.files.disk_errors import DISK_ERRORS
 
 WRITTEN_AGAIN = "the run's command writes it again"
@@ -33,6 +34,11 @@ def damage_as_input_error(path: Path, delete: str | None = None, then: str = WRI
             raise
         what = "is damaged" if path.exists() else "is not there any more"
         raise DamagedError(f"{path} {what}; delete {delete or 'it'}, and {then}") from None
+
+
+def write_json(path: Path, content: Any, **format: Any) -> None:
+    """Write a record in one step; `format` as of `json.dumps`."""
+    write_text(path, json.dumps(content, indent=2, **format) + "\n")
 
 
 def read_json(path: Path, *keys: str, delete: str | None = None, then: str = WRITTEN_AGAIN) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError, causes
 from te_trainer.escaping import printable
+from te_trainer.files.records import write_json
 from te_trainer.hub.card import Upload, contrastive_card, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
@@ -115,7 +116,7 @@ def _link_files(folder: Path, run: FinishedRun | FinishedContrastive, upload: Up
             if file.name == "adapter_config.json":
                 adapter = json.loads(file.read_text(encoding="utf-8"))
                 adapter["base_model_name_or_path"] = run.start(upload.model, kind).name
-                link.write_text(json.dumps(adapter, indent=2) + "\n", encoding="utf-8")
+                write_json(link, adapter)
             else:
                 link.symlink_to(file.absolute())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from transformers import PretrainedConfig
 
 from te_trainer.config.schema import Pooling
+from te_trainer.files.records import write_json
 from te_trainer.models.checkpoint_files import CheckpointFiles
 
 MODULES = "modules.json"
@@ -109,9 +109,7 @@ class SentenceLayout:
         if "Normalize" in folders:
             files["2_Normalize/config.json"] = {"module_input_name": "sentence_embedding"}
         for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            write_json(folder / name, content)
 
 
 def read_layout(files: CheckpointFiles) -> SentenceLayout:

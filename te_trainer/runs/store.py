@@ -5,7 +5,6 @@ A stage whose result is here is done. Every rank calls every method: the first r
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.distributed import on_main_process
-from te_trainer.files.atomic import atomic_file, atomic_folder, write_text
-from te_trainer.files.records import damage_as_input_error, read_json
+from te_trainer.files.atomic import atomic_file, atomic_folder
+from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.models import Encoder
 from te_trainer.models.precision import Precision
 from te_trainer.runs.layout import EncoderKey, RunLayout, training_record
@@ -96,7 +95,7 @@ class RunStore:
             mine = {"kind": key.kind, "precision": self.precision, "pool": self.pool}
             with atomic_folder(self.labels_path(key)) as folder:
                 Dataset.from_dict({"score": labels}).save_to_disk(str(folder))
-                write_text(folder / "fingerprint.json", json.dumps(record | mine, indent=2) + "\n")
+                write_json(folder / "fingerprint.json", record | mine)
 
         on_main_process(write)
 
@@ -141,7 +140,7 @@ class RunStore:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_file(file) as partial:
                     np.savez(partial, *predictions)
-            write_text(self.layout.scores(*key), json.dumps(record, indent=2) + "\n")
+            write_json(self.layout.scores(*key), record)
 
         on_main_process(write)
 

@@ -29,7 +29,7 @@ from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.files.atomic import PARTIAL, remove, write_text
-from te_trainer.files.records import damage_as_input_error, read_json
+from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
 from te_trainer.models.lora import ADAPTER_FILES, merge_saved, parameter_counts, peft_config
@@ -153,7 +153,7 @@ class Training:
             # a Trainer that does not find the best checkpoint keeps the last weights without a word
             if best := state.get("best_model_checkpoint"):
                 state["best_model_checkpoint"] = str(self.checkpoint_dir / Path(best).name)
-                write_text(file, json.dumps(state, indent=2, sort_keys=True) + "\n")
+                write_json(file, state, sort_keys=True)
 
     def _start(self) -> Encoder:
         # The head of a new cross-encoder is drawn before a Trainer seeds anything.
@@ -235,7 +235,7 @@ class Training:
         (self._partial / "training_args.bin").unlink(missing_ok=True)
         if self.lora.rank:
             self._merge(self._start())
-        write_text(self.record, json.dumps(record, indent=2) + "\n")
+        write_json(self.record, record)
         # an encoder without its record was not done
         remove(self.folder)
         self._partial.replace(self.folder)

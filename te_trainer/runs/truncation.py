@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from te_trainer.config.schema import Kind
 from te_trainer.data.digests import text_digest
-from te_trainer.files.atomic import write_text
+from te_trainer.files.records import write_json
 from te_trainer.models.tokenization import token_counts
 
 RECORD = "truncation.json"
@@ -56,7 +56,7 @@ def count_truncation(
 def count_once(folder: Path, count: Callable[[], dict[str, Any]]) -> None:
     """Write what is counted of the texts in a folder beside them, unless it is there."""
     if not read_truncations(folder):
-        write_text(folder / RECORD, json.dumps(count(), indent=2) + "\n")
+        write_json(folder / RECORD, count())
 
 
 def read_truncations(folder: Path) -> dict[str, Any]:
