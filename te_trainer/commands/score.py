@@ -47,11 +47,7 @@ def main(config: ScoreConfig) -> None:
     data = config.data
     pin_commits(
         [name for name in (config.model, config.rerank) if name is not None],
-        [
-            (source, data.dir)
-            for source in (data.pairs, data.sentences, data.queries, config.probabilities)
-            if source is not None
-        ],
+        [(source, data.dir) for source in (data.pairs, data.sentences, data.queries, config.probabilities)],
     )
     kind = check_encoder(config.model, config.pooling, config.prompt, config.max_length)
     if data.sentences is not None and kind == "cross-encoder":

@@ -112,7 +112,7 @@ def make_plan(config: ContrastiveConfig, processes: int) -> ContrastivePlan:
 def data_sources(config: ContrastiveConfig) -> list[Source]:
     """What a run reads sentences and gold scores from, each with the folder that benchmark sets would lie in."""
     data = config.data
-    return [(source, data.dir) for source in (*data.sentences, *([data.dev] if data.dev else []), *data.test)]
+    return [(source, data.dir) for source in (*data.sentences, data.dev, *data.test)]
 
 
 def has_dropout(config: PretrainedConfig) -> bool:

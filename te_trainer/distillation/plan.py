@@ -163,7 +163,8 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     """
     check_section("bi_encoder", config.bi_encoder)
     check_section("cross_encoder", config.cross_encoder)
-    commits = pin_commits(start_names(config), data_sources(config))
+    starts = [_start(model, kind) for model in config.models for kind in trained_kinds(config)]
+    commits = pin_commits(starts, data_sources(config))
     distillation = config.distillation
     is_auto = distillation.selection == "auto"
     automatic: Selector = "dev" if config.data.dev else "health"
@@ -186,15 +187,10 @@ def trained_kinds(config: RunConfig) -> tuple[Kind, ...]:
     return KINDS if config.distillation.students == "both" else ("bi-encoder",)
 
 
-def start_names(config: RunConfig) -> list[str]:
-    """Names of the checkpoints that encoders start from, each once."""
-    return list(dict.fromkeys(_start(model, kind) for model in config.models for kind in trained_kinds(config)))
-
-
 def data_sources(config: RunConfig) -> list[Source]:
     """What a run reads texts and gold scores from, each with the folder that benchmark sets would lie in."""
     data = config.data
-    sources = [*data.pool, *data.sentences, *data.extra, *([data.dev] if data.dev else []), *data.test]
+    sources = [*data.pool, *data.sentences, *data.extra, data.dev, *data.test]
     found: list[Source] = [(source, data.dir) for source in sources]
     if config.step0 is not None:
         found += [(source, config.step0.data.dir or data.dir) for source in config.step0.data.sentences]

@@ -12,7 +12,7 @@ from te_trainer.data.readers import repository_of
 from te_trainer.distributed import process_state
 from te_trainer.models.model_names import commit_of, locate, pin
 
-Source = tuple[str, str | None]  # what is read, and the folder that benchmark sets would lie in
+Source = tuple[str | None, str | None]  # what is read, if anything, and the folder that benchmark sets would lie in
 
 
 def pin_commits(models: Sequence[str] = (), sources: Iterable[Source] = ()) -> dict[str, dict[str, str]]:
@@ -36,7 +36,7 @@ def pin_begun(manifest: dict[str, Any]) -> None:
 
 def hub_commits(models: Sequence[str] = (), sources: Iterable[Source] = ()) -> dict[str, dict[str, str]]:
     """What `run.yaml` says of models and data sets of the Hub: `{"commits": ..., "data_commits": ...}`, by name."""
-    repositories = dict.fromkeys(repository_of(*source) for source in sources)
+    repositories = dict.fromkeys(repository_of(name, folder) for name, folder in sources if name is not None)
     entries = {
         "commits": {name: commit_of(name) for name in dict.fromkeys(models)},
         "data_commits": {

@@ -17,15 +17,15 @@ from te_trainer.models.tokenizer import TOKENIZER_FILES
 from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 
-def check_checkpoint(folder: Path) -> None:
-    """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has."""
+def check_checkpoint(folder: Path) -> TrainerState:
+    """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has; its state."""
     again = {
         "delete": f"the folder {folder}",
         "then": "the run's command continues from the checkpoint before, or begins this training anew",
     }
     state = folder / "trainer_state.json"
     with damage_as_input_error(state, **again):
-        loaded = TrainerState.load_from_json(str(state))
+        loaded: TrainerState = TrainerState.load_from_json(str(state))
         loaded.global_step.bit_length()
         best = loaded.best_model_checkpoint and folder.with_name(Path(loaded.best_model_checkpoint).name)
     _check_sizes(folder, **again)
@@ -35,6 +35,7 @@ def check_checkpoint(folder: Path) -> None:
         with damage_as_input_error(best, **anew):
             best.joinpath(WHOLE_MARK).stat()
         _check_sizes(best, **anew)
+    return loaded
 
 
 def _check_sizes(checkpoint: Path, **again: str) -> None:

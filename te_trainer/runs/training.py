@@ -140,8 +140,7 @@ class Training:
         checkpoint = last_whole_checkpoint(self.checkpoint_dir)
         if checkpoint is None:
             return 0.0
-        check_checkpoint(Path(checkpoint))
-        state = TrainerState.load_from_json(str(Path(checkpoint, "trainer_state.json")))
+        state = check_checkpoint(Path(checkpoint))
         return float(state.global_step / max(1, state.max_steps))
 
     def _clean(self) -> None:

@@ -283,9 +283,6 @@ def _cast_once(module: nn.Module, args: tuple[Any, ...]) -> Any:
     return hidden.to(torch.get_autocast_dtype("cpu")), *rest
 
 
-HOOKS = {ATTENTION_NAME: pack_rows}  # what a model needs beside the name of an attention
-
-
 @contextlib.contextmanager
 def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = False) -> Iterator[AttentionBackend]:
     """Within the block, compute a model with a backend; afterwards the model is what it was.
@@ -296,8 +293,8 @@ def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = Fa
         plain = transformers_model(model)
         if backend.attention is not None and plain is not None:
             stack.enter_context(_attention(plain, backend.attention))
-            if backend.attention in HOOKS:
-                stack.enter_context(HOOKS[backend.attention](plain))
+            if backend.attention == ATTENTION_NAME:
+                stack.enter_context(pack_rows(plain))
         if training and backend.fast_dropout:
             stack.enter_context(cpu_dropout(model))
         yield backend
