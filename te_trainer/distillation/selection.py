@@ -66,14 +66,17 @@ class Selection:
     def agreement(self, name: str) -> list[dict[str, Any]]:
         """How well a PLM's encoders agree on the pool, cycle by cycle; needs the labels of the last bi-encoder."""
         if name not in self._measures:
-            first = self.plan.combine(self.store.labels(EncoderKey(0, each, "bi-encoder")) for each in self.plan.models)
             self._measures[name] = measures(
                 lambda cycle, kind: self.store.labels(EncoderKey(cycle, name, kind)),
-                first,
+                self.first_labels(),
                 self.plan.cycles,
                 self.plan.kinds,
             )
         return self._measures[name]
+
+    def first_labels(self) -> np.ndarray:
+        """The labels that the first cycle learns from, which are the start's."""
+        return self.plan.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.plan.models)
 
 
 def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:

@@ -122,7 +122,7 @@ class DistillationStages:
         """
         key = EncoderKey(cycle, name, student)
         if student == "bi-encoder" and self.config.distillation.bi_encoder_labels == "averaged":
-            labels = combine([labels, self._first_labels()], "mean", [1.0, 1.0])
+            labels = combine([labels, self.selection.first_labels()], "mean", [1.0, 1.0])
         attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.selector == "health" else 1))
         return any(self._train_once(key, attempt, labels) for attempt in attempts)
 
@@ -232,17 +232,13 @@ class DistillationStages:
         record, predictions = self.scorer.score(encoder)
         with scratch_folder(self.scorer.scratch) as scratch:
             probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
-        first = None if learnt is None else self._first_labels()
+        first = None if learnt is None else self.selection.first_labels()
         health = self.probe.health(probed, learnt, first)
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
         record |= {"health": health, "health_seconds": seconds, "attempt": attempt}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
-
-    def _first_labels(self) -> np.ndarray:
-        """The labels that the first cycle learnt, which are the start's."""
-        return self.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.models)
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""

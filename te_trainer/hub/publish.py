@@ -19,6 +19,7 @@ from te_trainer.config.commands import REPOSITORY
 from te_trainer.config.schema import HubConfig, Kind
 from te_trainer.errors import InputError, causes
 from te_trainer.escaping import printable
+from te_trainer.files.atomic import write_text
 from te_trainer.files.records import write_json
 from te_trainer.hub.card import Upload, contrastive_card, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
@@ -74,9 +75,7 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             _link_files(Path(folder), run, upload)
             for name, text in _written_files(run, upload, hub.license).items():
-                path = Path(folder, name)
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                write_text(Path(folder, name), text)
             with _upload_errors_as_input_error(upload.repo_id, root, hub):
                 _upload(api, folder, upload, hub.private)
     if left_out:
