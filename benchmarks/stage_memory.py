@@ -67,7 +67,7 @@ def main() -> None:
         precision=resolve_precision(config.distillation.precision),
     )
     stages = DistillationStages(plan, store, pairs, scorer, RunProgress(enabled=False), measure)
-    distil(stages, list(plan.models), plan.cycles)
+    distil(stages)
     if state.is_main_process:
         # every second stage is a training
         print(json.dumps(memory[1::2]), flush=True)

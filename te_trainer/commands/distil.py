@@ -120,13 +120,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
             progress.say(f"The cycles will take about {seconds} on this machine")
         stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)
-        stages.selection.learnt = run_cycles(
-            stages,
-            list(plan.models),
-            plan.cycles,
-            config.distillation.students,
-            label_at_end=config.distillation.selection == "agreement",
-        )
+        stages.selection.learnt = run_cycles(stages)
 
     # ------------------------------------------------------------ results
     stages.keep_best_encoders()

@@ -7,7 +7,7 @@ Stages follow one another in one process. A stage keeps nothing that it made (ar
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -106,10 +106,6 @@ class DistillationStages:
         self.progress.end()
         self.after_stage()
         return labels
-
-    def combine(self, labels: Iterable[np.ndarray]) -> np.ndarray:
-        """Make one set of labels of all PLMs'."""
-        return self.plan.combine(labels)
 
     def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> bool:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it.
