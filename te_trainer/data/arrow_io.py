@@ -8,9 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset
-
-from te_trainer.files.records import damage_as_input_error
 
 BLOCK_ROWS = 10_000  # rows of an Arrow record batch, and rows in memory while a file is written or read
 
@@ -41,12 +38,3 @@ def read_arrow_rows(path: Path, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
             if len(inside):
                 yield block.take(pa.array(inside - start))
             start += len(block)
-
-
-def map_arrow(path: Path, num_rows: int, **how_to_fix: str) -> Dataset:
-    """Map an Arrow file of so many rows into memory, or say that it is damaged and `how_to_fix` it."""
-    with damage_as_input_error(path, **how_to_fix):
-        dataset = Dataset.from_file(str(path))
-        if len(dataset) != num_rows:
-            raise ValueError("the file was cut")
-        return dataset

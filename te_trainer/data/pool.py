@@ -18,7 +18,6 @@ from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data.arrow_io import (
     BLOCK_ROWS,
     SENTENCE_COLUMNS,
-    map_arrow,
     pair_blocks,
     read_arrow_rows,
     write_arrow,
@@ -122,11 +121,15 @@ class Manifest:
             DamagedError: A file is missing or damaged.
         """
         fix = {"delete": f"the folder {folder}", "then": "the run's command reads the sources again"}
-        path = folder / cls.json_file
+        path, arrow = folder / cls.json_file, folder / cls.arrow_file
         values = read_json(path, **fix)
         with damage_as_input_error(path, **fix):
             manifest = cls(**{**values, "sources": [SourceCount(**count) for count in values["sources"]]})
-        return manifest, map_arrow(folder / cls.arrow_file, manifest.num_rows, **fix)
+        with damage_as_input_error(arrow, **fix):
+            dataset = Dataset.from_file(str(arrow))
+            if len(dataset) != manifest.num_rows:
+                raise ValueError("the file was cut")
+        return manifest, dataset
 
 
 class PoolManifest(Manifest):

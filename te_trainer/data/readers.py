@@ -220,13 +220,12 @@ def _separated(path: Path, request: _Request) -> Iterator[Row]:
     delimiter = _find_delimiter(path, request, expected)
     if delimiter != expected:
         request.notes.append(f"{path}: its columns are separated by {DELIMITERS[delimiter]}")
-    if delimiter != "\t":
-        return _table(path, request, delimiter=delimiter, strict=True)
-    quoted = count_csv_quoted(path)
-    if not quoted:
-        return _note_quotes(path, _unquoted_tsv(path, request), request.notes)
-    request.notes.append(f"{path}: {quoted:,} cells were quoted as CSV writers do; their quotes were taken off")
-    return _table(path, request, delimiter="\t", strict=True)
+    if delimiter == "\t":
+        quoted = count_csv_quoted(path)
+        if not quoted:
+            return _note_quotes(path, _unquoted_tsv(path, request), request.notes)
+        request.notes.append(f"{path}: {quoted:,} cells were quoted as CSV writers do; their quotes were taken off")
+    return _table(path, request, delimiter=delimiter, strict=True)
 
 
 def _unquoted_tsv(path: Path, request: _Request) -> Iterator[Row]:

@@ -85,7 +85,7 @@ def estimate_seconds(plan: DistillationPlan, store: RunStore, pairs: Dataset, sc
     seconds = 0.0
     for name in plan.models:
         # the start and each student score the sets with gold scores
-        scored = (1 + plan.cycles * len(plan.kinds)) * scorer.pairs
+        scored = (1 + plan.cycles * len(plan.kinds)) * sum(len(gold) for _, gold in scorer.gold)
         labelled = cycles_work(plan, name) / FORWARD * len(pairs)
         seconds += (labelled + scored) * _seconds_per_pair(plan, store, pairs, EncoderKey(0, name, "bi-encoder"))
     return seconds

@@ -26,11 +26,6 @@ class Scorer:
     batch_tokens: int | None
     scratch: Path  # a folder to be made while an encoder predicts, on a disk that all ranks see
 
-    @property
-    def pairs(self) -> int:
-        """Number of pairs with gold scores."""
-        return sum(len(gold) for _, gold in self.gold)
-
     def score(self, encoder: Encoder) -> tuple[dict[str, Any], list[np.ndarray]]:
         """`{"scores": SCORES, "seconds": s}`, and the predictions for dev and each test set, each of shape (n,)."""
         began = time.monotonic()
