@@ -18,7 +18,6 @@ from te_trainer.report.run_tables import print_contrastive_results
 from te_trainer.runs.checks import describe_gold, load_gold_sets
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.folder import run_in_output_dir
-from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_encoder_files
@@ -78,49 +77,44 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
             progress=progress,
             run_dir=layout.root,
         )
-        score_once(plan, config.model, "start", layout.contrastive_scores("start"), scorer, progress)
+        start = score_once(plan, config.model, "start", layout.contrastive_scores("start"), scorer, progress)
         training.run("contrastive training", progress.total, sentences)
         final_scores = layout.contrastive_scores("final")
         if not final_scores.exists():
             then = "the same command trains the encoder again"
             check_encoder_files(encoder, delete=f"the folder {encoder}", then=then)
-        score_once(plan, str(encoder), "trained", final_scores, scorer, progress)
+        final = score_once(plan, str(encoder), "trained", final_scores, scorer, progress)
 
     # ------------------------------------------------------------ results
     if state.is_main_process:
-        results = collect(layout, training.read_record(), precision) | {"truncation": truncations}
+        record = training.read_record()
+        seconds = {"train": float(record["seconds"]), "evaluate": start["seconds"] + final["seconds"]}
+        seconds["total"] = sum(seconds.values())
+        # scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`
+        results = {
+            "start": {"bi-encoder": start["scores"]},
+            "final": {"bi-encoder": {"path": str(encoder.absolute()), **final["scores"]}},
+            "training": {key: record.get(key) for key in ("steps", "loss")},
+            "seconds": {key: round(value, 3) for key, value in seconds.items()},
+            "environment": describe_environment(precision),
+            "truncation": truncations,
+        }
         write_json(layout.results, results)
         print_contrastive_results(results, spearman.__name__)
         print(f"The bi-encoder is in {encoder}.")
 
 
-def collect(layout: RunLayout, training: dict[str, Any], precision: str) -> dict[str, Any]:
-    """What `results.json` holds; scores are fractions, `{"dev": f, "test": {task: f, ..., "avg": f}}`."""
-    then = "the same command scores the encoder again"
-    start, final = (
-        read_json(layout.contrastive_scores(part), "scores", "seconds", then=then) for part in ("start", "final")
-    )
-    seconds = {"train": float(training["seconds"]), "evaluate": start["seconds"] + final["seconds"]}
-    seconds["total"] = sum(seconds.values())
-    return {
-        "start": {"bi-encoder": start["scores"]},
-        "final": {"bi-encoder": {"path": str(layout.contrastive_encoder.absolute()), **final["scores"]}},
-        "training": {key: training.get(key) for key in ("steps", "loss")},
-        "seconds": {key: round(value, 3) for key, value in seconds.items()},
-        "environment": describe_environment(precision),
-    }
-
-
 def score_once(
     plan: ContrastivePlan, model: str, title: str, record: Path, scorer: Scorer, progress: RunProgress
-) -> None:
-    """Score a bi-encoder, unless its record is there."""
+) -> dict[str, Any]:
+    """Score a bi-encoder, unless its record is there; give the record."""
     if record.exists():
-        return
+        return read_json(record, "scores", "seconds", then="the same command scores the encoder again")
     entry, _ = scorer.score(BiEncoder.from_pretrained(model, **plan.encoder))
     on_main_process(lambda: write_json(record, entry))
     if entry["scores"]:
         progress.say(f"{title}: {describe(entry['scores'])}")
+    return entry
 
 
 def count_contrastive_truncation(plan: ContrastivePlan, folder: Path, seed: int) -> None:
