@@ -284,7 +284,7 @@ def _cast_once(module: nn.Module, args: tuple[Any, ...]) -> Any:
 
 
 @contextlib.contextmanager
-def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = False) -> Iterator[AttentionBackend]:
+def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = False) -> Iterator[None]:
     """Within the block, compute a model with a backend; afterwards the model is what it was.
 
     Blocks may lie within one another.
@@ -297,7 +297,7 @@ def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = Fa
                 stack.enter_context(pack_rows(plain))
         if training and backend.fast_dropout:
             stack.enter_context(cpu_dropout(model))
-        yield backend
+        yield
 
 
 @contextlib.contextmanager

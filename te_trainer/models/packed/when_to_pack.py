@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,22 +56,10 @@ def can_pack(model: nn.Module) -> bool:
     return isinstance(plain.base_model, known) and not getattr(plain.config, "is_decoder", False)
 
 
-def _on_cpu(model: nn.Module, max_length: int, device: torch.device) -> bool:
-    return device.type == "cpu"
-
-
-def _short_on_cpu(model: nn.Module, max_length: int, device: torch.device) -> bool:
-    plain = transformers_model(model)
-    short = device.type == "cpu" and max_length <= SHORT
-    return short and plain is not None and attention_of(plain.config) in REPLACEABLE
-
-
 @dataclass(frozen=True)
 class AttentionBackend:
-    """How a model is computed."""
+    """How a model is computed; by default as it is."""
 
-    # whether it can compute a model, and is fast with texts of so many tokens on a device
-    fits: Callable[[nn.Module, int, torch.device], bool]
     attention: str | None = None  # among transformers' attentions; None for the model's own
     fast_dropout: bool = False  # whether trainings draw dropout as `cpu_dropout` does
     computes_padding: bool = True  # at the cost of real tokens
@@ -81,17 +69,7 @@ class AttentionBackend:
         return (padded_batches if self.computes_padding else packed_batches)(lengths, max_tokens)
 
 
-PACKED = AttentionBackend(
-    lambda model, *rest: _short_on_cpu(model, *rest) and can_pack(model), ATTENTION_NAME, True, False
-)
-# The first one that fits is chosen. One for GPUs, with unpadded flash attention, would stand in front.
-BACKENDS = (
-    PACKED,
-    # PyTorch's fused attention is made for long texts, and falls back to a slower one under dropout
-    AttentionBackend(_short_on_cpu, "eager", fast_dropout=True),
-    AttentionBackend(_on_cpu, fast_dropout=True),
-    AttentionBackend(lambda *_: True),
-)
+PACKED = AttentionBackend(ATTENTION_NAME, fast_dropout=True, computes_padding=False)
 
 
 def choose_backend(
@@ -101,10 +79,13 @@ def choose_backend(
 
     With `needs_padding`, something between embeddings and layers depends on the shape of the padded batch.
     """
-    if compiled:
-        return BACKENDS[-1]
-    return next(
-        backend
-        for backend in BACKENDS
-        if backend.fits(model, max_length, device) and (backend.computes_padding or not needs_padding)
-    )
+    # one for GPUs, with unpadded flash attention, would stand here
+    if compiled or device.type != "cpu":
+        return AttentionBackend()
+    plain = transformers_model(model)
+    if max_length > SHORT or plain is None or attention_of(plain.config) not in REPLACEABLE:
+        return AttentionBackend(fast_dropout=True)
+    if can_pack(model) and not needs_padding:
+        return PACKED
+    # PyTorch's fused attention is made for long texts, and falls back to a slower one under dropout
+    return AttentionBackend("eager", fast_dropout=True)
