@@ -41,13 +41,12 @@ class Trainings:
             teachers = {student: teacher for teacher, student in HALF_CYCLES[config.distillation.students]}
             source = EncoderKey.teacher(key.cycle, key.name, teachers[key.kind])
         encoder = self.plan.models[key.name].encoders[key.kind]
-        length = {name: encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
+        factor = ATTEMPTS[attempt - 1]
+        length = {name: factor * encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
         return Training(
             kind=key.kind,
             load=partial(load_encoder, self.plan, self.store, source, key.kind),
-            values=run_arguments(config)
-            | encoder.training
-            | {name: value * ATTEMPTS[attempt - 1] for name, value in length.items()},
+            values=run_arguments(config) | encoder.training | length,
             attempt=attempt,
             section=encoder.section,
             log_name=f"cycle-{key.cycle}/{key.name}/{key.kind}",
