@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,9 @@ def main(config: AnnotateConfig) -> None:
     write_text(Path(config.output), annotation_file(pairs.select(chosen), run.distillation.task))
     print(f"{len(chosen)} pairs are in {config.output}; its first lines say how to score them. Then compare:")
     start, more = start_for_comparison(run, name)
-    models = f"'[{start}, {run.layout.kept_encoder(name, kind)}]'"
-    output = f"{config.run.rstrip('/')}-evaluation"
-    print(f"  te-trainer evaluate --models {models}{more} --tasks '[{config.output}]' --output_dir {output}")
+    models, tasks = (
+        shlex.quote(json.dumps(names, ensure_ascii=False))
+        for names in ([start, str(run.layout.kept_encoder(name, kind))], [config.output])
+    )
+    output = shlex.quote(f"{config.run.rstrip('/')}-evaluation")
+    print(f"  te-trainer evaluate --models {models}{more} --tasks {tasks} --output_dir {output}")

@@ -251,7 +251,9 @@ def _read_header(reader: Iterator[list[str]]) -> list[str] | None:
     """The names of the columns, behind guidelines for annotators and Excel's line that names the delimiter."""
     for row in reader:
         line = "".join(row)
-        if not (len(row) == 1 and line.startswith("# ")) and not SEP_LINE.fullmatch(line):
+        # spreadsheets give each line as many cells as the widest
+        is_guideline = line.startswith("# ") and line == row[0]
+        if not is_guideline and not SEP_LINE.fullmatch(line):
             return [name.strip() for name in row]
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import subprocess
@@ -51,7 +52,7 @@ def annotate(run: Path, output: Path, *more: str) -> subprocess.CompletedProcess
 
 
 def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_path: Path) -> None:
-    file = tmp_path / "labels.tsv"
+    file = tmp_path / "my labels.tsv"
     done = annotate(run, file, "--pairs", "12")
     assert done.returncode == 0, done.stderr
     command = shlex.split(done.stdout.splitlines()[-1])
@@ -67,6 +68,14 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     gold = load_gold(str(file), "test", {})
     assert gold.scores.tolist() == [number % 6 for number in range(11)]
     assert gold.unscored == 1
+    # a spreadsheet gives each line as many cells as the widest
+    for name, dialect in (("tabs.tsv", "excel-tab"), ("commas.csv", "excel"), ("quoted.tsv", None)):
+        how = {"dialect": dialect} if dialect else {"delimiter": "\t", "quoting": csv.QUOTE_ALL}
+        with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as saved:
+            table = [*([line, "", ""] for line in guideline), *(row.split("\t") for row in (header, *filled))]
+            csv.writer(saved, **how).writerows(table)
+        again = load_gold(str(tmp_path / name), "test", {})
+        assert (again.sentence1, again.scores.tolist()) == (gold.sentence1, gold.scores.tolist()), name
 
     # the command that it printed compares the start as the run used it: the same cosines
     output = command.index("--output_dir") + 1
@@ -75,7 +84,7 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     results = json.loads((tmp_path / "compared" / "results.json").read_text(encoding="utf-8"))
     start = results["models"][0]["members"][0]
     assert (start["pooling"], start["max_length"]) == ("mean", 32)
-    assert results["differences"][0]["tasks"]["labels"].keys() == {"difference", "interval"}
+    assert results["differences"][0]["tasks"]["my labels"].keys() == {"difference", "interval"}
 
 
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
