@@ -28,6 +28,14 @@ def make_metric(name: str) -> type[evaluate.Metric]:
             )
 
         def _compute(self, predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
-            return {name: function(np.asarray(predictions), np.asarray(references))}
+            scores, gold = np.asarray(predictions, np.float64), np.asarray(references, np.float64)
+            if len(gold) < 2:
+                raise ValueError(f"{name}: {len(gold)} pairs cannot be ranked; give two or more")
+            for values, role in ((scores, "predictions"), (gold, "references")):
+                if not np.isfinite(values).all():
+                    raise ValueError(f"{name}: {role} holds {values[~np.isfinite(values)][0]}; give finite numbers")
+            if function in metrics.TASK_METRICS["binary"] and not np.isin(gold, (0, 1)).all():
+                raise ValueError(f"{name}: references holds {gold[~np.isin(gold, (0, 1))][0]:g}; give 0 and 1")
+            return {name: function(scores, gold)}
 
     return PairMetric

@@ -54,10 +54,10 @@ class PairCheck:
         """Check the columns of some rows; `first` is the index in the data set of the first of them."""
         for column in SENTENCE_COLUMNS:
             for row, text in enumerate(rows[column], first + 1):
-                if type(text) is not str:
+                if type(text) is not str or not text.strip():
                     raise InputError(
                         f"{self.name}: row {row}: {column} is {_short(text)}, which is no text; leave the row out, or "
-                        "give a string"
+                        "give one"
                     )
         for row, label in enumerate(rows.get("label", ()), first + 1):
             if not (isinstance(label, Real) and math.isfinite(label)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,18 @@ def test_modules_are_installed(tmp_path: Path) -> None:
     build = [sys.executable, "setup.py", "-q", "build", "--build-base", str(tmp_path), "egg_info", "-e", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, env=process_environment(), check=True, capture_output=True)
     assert sorted(path.stem for path in (tmp_path / "lib/te_trainer/metrics/modules").glob("*/*.py")) == sorted(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "gold", "words"),
+    [
+        ("spearman", [], [], "spearman: 0 pairs cannot be ranked"),
+        ("roc_auc", [0.1, math.nan, 0.5], [0, 1, 1], "roc_auc: predictions holds nan; give finite numbers"),
+        ("pearson", [0.1, 0.2, 0.5], [0, math.inf, 1], "pearson: references holds inf; give finite numbers"),
+        ("roc_auc", [0.1, 0.2, 0.5], [1, 2, 1], "roc_auc: references holds 2; give 0 and 1"),
+        ("average_precision", [0.1, 0.2], [0, 0.5], "average_precision: references holds 0.5; give 0 and 1"),
+    ],
+)
+def test_a_module_refuses_what_has_no_value(name: str, scores: list[float], gold: list[float], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}"):
+        evaluate.load(module_path(name)).compute(predictions=scores, references=gold)
