@@ -89,7 +89,9 @@ def score_pairs(
     broken = np.flatnonzero(~np.isfinite(scores))
     if len(broken):
         score = scores[broken[0]]
-        raise DivergedError(f"the {encoder.kind}'s score of pair {broken[0] + 1} is {score}; its weights diverged")
+        raise DivergedError(
+            f"the {encoder.kind}'s score of pair {broken[0] + 1} is {score}; its weights are damaged, or diverged"
+        )
     return scores
 
 
@@ -123,7 +125,7 @@ def embed_sentences(
     _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
     for start in range(0, len(vectors), WINDOW):
         if not np.isfinite(vectors[start : start + WINDOW]).all():
-            raise DivergedError("a vector of the bi-encoder is NaN or infinite; its weights diverged")
+            raise DivergedError("a vector of the bi-encoder is NaN or infinite; its weights are damaged, or diverged")
     return vectors
 
 

@@ -36,6 +36,8 @@ from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
 from te_trainer.runs.store import RunStore
 
+SAME = 1e-6  # difference of two scores that rounding alone explains
+
 
 class DistillationStages:
     """The stages that `te_trainer.distillation.cycle.distil` calls, on the pairs of a run's pool.
@@ -94,6 +96,11 @@ class DistillationStages:
                 )
         except DivergedError as error:
             raise DivergedError(f"{title}: {error}") from None
+        if key.cycle == 0 and len(labels) > 1 and np.ptp(labels) < SAME:
+            raise InputError(
+                f"models: the start of {name} gives all {len(labels):,} pairs the same score ({labels[0]:.3f}), so "
+                "that there is nothing to learn; choose another bi_encoder.pooling or checkpoint, or pairs that differ"
+            )
         record: dict[str, Any] = {
             # reads all weights, and only the first rank writes it
             "teacher": weight_fingerprint(encoder) if process_state().is_main_process else "",
@@ -225,9 +232,12 @@ class DistillationStages:
         """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start)."""
         began = time.monotonic()
         encoder = load_encoder(self.plan, self.store, key)
-        record, predictions = self.scorer.score(encoder)
-        with scratch_folder(self.scorer.scratch) as scratch:
-            probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
+        try:
+            record, predictions = self.scorer.score(encoder)
+            with scratch_folder(self.scorer.scratch) as scratch:
+                probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
+        except DivergedError as error:
+            raise DivergedError(f"{title}: {error}") from None
         first = None if learnt is None else self.selection.first_labels()
         health = self.probe.health(probed, learnt, first)
         # with the time in which the encoder was loaded

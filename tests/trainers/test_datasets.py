@@ -51,7 +51,7 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
         (rows(sentence1=None), "train_dataset: row 3: sentence1 is None, which is no text"),
         (rows(sentence2=None), "train_dataset: row 3: sentence2 is None, which is no text"),
         (rows(sentence1=""), "train_dataset: row 3: sentence1 is '', which is no text"),
-        (rows(sentence2="  "), "train_dataset: row 3: sentence2 is '  ', which is no text"),
+        (rows(sentence2=" "), "train_dataset: row 3: sentence2 is ' ', which is no text"),
         (rows(label=None), "train_dataset: row 3: label is None, which is no finite number"),
         (rows(label=math.nan), "train_dataset: row 3: label is nan, which is no finite number"),
         (rows(label=math.inf), "train_dataset: row 3: label is inf, which is no finite number"),
