@@ -10,7 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from te_trainer.config.defaults import CYCLES, PAPER_HIDDEN_SIZE, fitted_epochs, fitted_learning_rate, paper_arguments
+from te_trainer.config.defaults import (
+    CYCLES,
+    PAPER_HIDDEN_SIZE,
+    fitted_epochs,
+    fitted_learning_rate,
+    paper_arguments,
+    raised_learning_rate,
+)
 from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
@@ -104,9 +111,7 @@ class DistillationPlan:
             for kind, encoder in sorted(model.encoders.items(), reverse=True):
                 training = encoder.training
                 batch, epochs = _batch_size(training, processes), float(training["num_train_epochs"])
-                pairs_read = pairs * (2 if training.get("both_orders") else 1)
-                steps = training.get("max_steps", -1)
-                steps = steps if steps > 0 else math.ceil(-(-pairs_read // batch) * epochs)
+                steps = _steps(training, pairs, processes)
                 length = f"about {steps:,} steps of {batch} pairs, {epochs:g} epoch{'s' * (epochs != 1)}"
                 how = f"learning rate {training['learning_rate']:g}, {resolve_precision(training['precision'])}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
@@ -129,10 +134,10 @@ class DistillationPlan:
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
         """The plan for a pool of so many pairs.
 
-        Cross-encoders learn from a small one for more epochs. Without gold, the students of a large one that nobody has
-        mined are kept where all starts are plain PLMs after step 0.
+        Cross-encoders learn from a small one for more epochs and in larger steps. Without gold, the students of a large
+        one that nobody has mined are kept where all starts are plain PLMs after step 0.
         """
-        plan = self._fit_epochs(pairs, processes)
+        plan = self._fit_cross_encoders(pairs, processes)
         steps0 = [model.step0 for model in self.models.values()]
         have_seen_no_label = all(step0 is not None and not step0.start.layout.modules for step0 in steps0)
         may_trust = have_seen_no_label and not self.config.mines and pairs >= LEAST_TO_TRUST
@@ -140,17 +145,20 @@ class DistillationPlan:
             return replace(plan, may_keep_start=False)
         return plan
 
-    def _fit_epochs(self, pairs: int, processes: int) -> DistillationPlan:
-        if {"num_train_epochs", "max_steps"} & self.config.cross_encoder.training.keys():
-            return self
+    def _fit_cross_encoders(self, pairs: int, processes: int) -> DistillationPlan:
+        given = self.config.cross_encoder.training.keys()
         models = dict(self.models)
         for name, model in models.items():
             if encoder := model.encoders.get("cross-encoder"):
-                training = encoder.training
-                orders = 2 if training["both_orders"] else 1
-                paper = paper_arguments("cross-encoder", self.config.distillation.task)["num_train_epochs"]
-                epochs = fitted_epochs(paper, orders * pairs, _batch_size(training, processes))
-                fitted = replace(encoder, training=training | {"num_train_epochs": epochs})
+                training = dict(encoder.training)
+                if not {"num_train_epochs", "max_steps"} & given:
+                    paper = paper_arguments("cross-encoder", self.config.distillation.task)["num_train_epochs"]
+                    read, batch = _pairs_read(training, pairs), _batch_size(training, processes)
+                    training["num_train_epochs"] = fitted_epochs(paper, read, batch)
+                if "learning_rate" not in given:
+                    size, steps = _hidden_size(encoder.start), _steps(training, pairs, processes)
+                    training["learning_rate"] = raised_learning_rate(training["learning_rate"], size, steps)
+                fitted = replace(encoder, training=training)
                 models[name] = replace(model, encoders=model.encoders | {"cross-encoder": fitted})
         return replace(self, models=models)
 
@@ -200,7 +208,7 @@ def data_sources(config: RunConfig) -> list[Source]:
 def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelPlan:
     size = config.distillation.size
     if size == "auto":
-        size = "large" if _hidden_size(model.bi_encoder) >= LARGE else "base"
+        size = "large" if _hidden_size(resolve_checkpoint(model.bi_encoder)) >= LARGE else "base"
     step0 = None
     if config.step0 is not None:
         section = config.step0.contrastive
@@ -220,7 +228,7 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
     section = config.bi_encoder if kind == "bi-encoder" else config.cross_encoder
     training = paper_arguments(kind, config.distillation.task, size)
     if kind == "cross-encoder":
-        hidden_size = _hidden_size(model.cross_encoder)
+        hidden_size = _hidden_size(resolve_checkpoint(model.cross_encoder))
         training["learning_rate"] = fitted_learning_rate(training["learning_rate"], hidden_size)
     training["per_device_train_batch_size"] = max(1, training["per_device_train_batch_size"] // processes)
     is_float32 = section.training.get("bf16") is False or section.training.get("fp16") is False
@@ -237,8 +245,20 @@ def _batch_size(training: dict[str, Any], processes: int) -> int:
     return int(processes * training["per_device_train_batch_size"] * training.get("gradient_accumulation_steps", 1))
 
 
-def _hidden_size(model: str) -> int:
-    return int(getattr(resolve_checkpoint(model).config, "hidden_size", PAPER_HIDDEN_SIZE))
+def _pairs_read(training: dict[str, Any], pairs: int) -> int:
+    """Pairs that an epoch goes through."""
+    return pairs * (2 if training.get("both_orders") else 1)
+
+
+def _steps(training: dict[str, Any], pairs: int, processes: int) -> int:
+    """Optimiser steps of a training on so many pairs."""
+    batches = -(-_pairs_read(training, pairs) // _batch_size(training, processes))
+    steps = training.get("max_steps", -1)
+    return int(steps) if steps > 0 else math.ceil(batches * float(training["num_train_epochs"]))
+
+
+def _hidden_size(checkpoint: Checkpoint) -> int:
+    return int(getattr(checkpoint.config, "hidden_size", PAPER_HIDDEN_SIZE))
 
 
 def _start(model: ModelConfig, kind: Kind) -> str:

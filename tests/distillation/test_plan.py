@@ -168,15 +168,40 @@ def test_without_gold_students_of_a_plain_plm_and_a_large_pool_are_kept(plms: di
 def test_the_length_of_trainings_is_said(plms: dict[str, Path]) -> None:
     plan, _ = make(plms["base"], "--bi_encoder.max_steps", "7", "--distillation.precision", "float32")
     assert plan.fit(300, 1).describe(300, 1) == [
-        "base: each of 3 cross-encoders: about 95 steps of 32 pairs, 5 epochs, learning rate 2e-05, float32",
+        "base: each of 3 cross-encoders: about 95 steps of 32 pairs, 5 epochs, learning rate 5e-05, float32",
         "base: each of 3 bi-encoders: about 7 steps of 128 pairs, 10 epochs, learning rate 5e-05, float32",
     ]
 
 
 def test_steps_are_as_many_as_was_asked_for(plms: dict[str, Path]) -> None:
-    plan, _ = make(plms["base"], "--cross_encoder.max_steps", "7")
+    plan, _ = make(plms["base"], "--cross_encoder.max_steps", "7", "--cross_encoder.learning_rate", "2e-5")
     assert plan.fit(10, 1) == plan
     assert not plan.counts_epochs and make(plms["base"])[0].counts_epochs
+
+
+@pytest.mark.parametrize(
+    ("hidden", "pairs", "more", "rate"),
+    [
+        (768, 37_081, (), 2e-5),
+        (768, 4_340, ("--distillation.task", "binary"), 2e-5),  # 814 steps, the paper's shortest training
+        (768, 8_000, (), 2e-5 * 814 / 500),
+        (768, 4_000, (), 5e-5),
+        (768, 300, (), 5e-5),
+        (768, 37_081, ("--cross_encoder.max_steps", "407"), 4e-5),
+        (768, 4_000, ("--cross_encoder.learning_rate", "3e-5"), 3e-5),
+        (384, 4_000, (), 8e-5),  # already larger, for its size
+        (1024, 4_000, (), 2e-5),  # what large models bear was not measured
+    ],
+)
+def test_few_steps_of_a_base_model_are_larger(
+    hidden: int, pairs: int, more: tuple[str, ...], rate: float, tmp_path: Path
+) -> None:
+    BertConfig(hidden_size=hidden, num_attention_heads=8).save_pretrained(tmp_path)
+    save_file({"one": torch.zeros(1)}, tmp_path / "model.safetensors")
+    for processes in (1, 4):
+        (model,) = make(tmp_path, *more, processes=processes)[0].fit(pairs, processes).models.values()
+        assert model.encoders["cross-encoder"].training["learning_rate"] == pytest.approx(rate)
+        assert model.encoders["bi-encoder"].training["learning_rate"] == 5e-5
 
 
 @pytest.mark.parametrize(("hidden", "rate"), [(128, 1e-4), (384, 8e-5), (512, 4.5e-5), (768, 2e-5), (4096, 2e-5)])
