@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -84,15 +83,21 @@ def write_table(path: Path, blocks: Iterable[dict[str, Any]]) -> None:
                     )
                     continue
                 lines = chain([names], rows) if number == 0 else rows
-                if suffix == ".csv":
-                    csv.writer(file, lineterminator="\n").writerows(map(_cells, lines))
-                else:
-                    file.writelines("\t".join(map(tsv_cell, _cells(line))) + "\n" for line in lines)
+                separator, cell = (",", csv_cell) if suffix == ".csv" else ("\t", tsv_cell)
+                file.writelines(separator.join(map(cell, _cells(line))) + "\n" for line in lines)
 
 
 def tsv_cell(text: str) -> str:
     """A text as a cell of a .tsv file."""
     return re.sub(r"[\t\r\n]", " ", text)
+
+
+def csv_cell(text: str) -> str:
+    """A text as a cell of a .csv file; a `csv.writer` whose lines end in a line feed leaves "\\r" unquoted (3.11)."""
+    if not re.search(r'[",\r\n]', text):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _values(column: pa.ChunkedArray) -> Iterable[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,6 +83,24 @@ def test_csv_keeps_line_breaks_quotes_and_long_numbers(jsonl: str, tmp_path: Pat
     assert [row["team"] for row in written] == ["A,1", "B", ""]
     read = [values for _, values in read_rows(str(tmp_path / "scores.csv"), ["sentence1", "sentence2", "note"])]
     assert read == [[*pair, row.get("note", "")] for pair, row in zip(PAIRS, ROWS, strict=True)]
+
+
+def test_csv_keeps_carriage_returns(tmp_path: Path) -> None:
+    texts = ["no\rsound", 'a "\r" b', "a\r\nb", "a\nb", "\r\r"]
+    rows = [{"sentence1": f"one {text} more", "sentence2": "two", "note": text} for text in texts[:3]]
+    rows += [{"sentence1": "one", "sentence2": f"a{text}, b", "note": text} for text in texts[3:]]
+    source = write_source(tmp_path / "pairs", "jsonl", rows)
+    others = OtherColumns(tmp_path / "others.jsonl", TAKEN)
+    write_rows(source, tmp_path / "pairs.arrow", others)
+    pairs = Dataset.from_file(str(tmp_path / "pairs.arrow"))
+    output = tmp_path / "scores.csv"
+    write_table(output, prediction_blocks(pairs, {"prediction": np.zeros(5, dtype=np.float32)}, others))
+    expected = [list(row.values()) for row in rows]
+    assert [values for _, values in read_rows(str(output), ["sentence1", "sentence2", "note"])] == expected
+    frame = pandas.read_csv(output)
+    assert frame[["sentence1", "sentence2", "note"]].to_numpy().tolist() == expected
+    with output.open(encoding="utf-8", newline="") as file:
+        assert [[row["sentence1"], row["sentence2"], row["note"]] for row in csv.DictReader(file)] == expected
 
 
 def test_tsv_has_one_line_a_row(jsonl: str, tmp_path: Path) -> None:
