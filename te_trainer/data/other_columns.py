@@ -13,10 +13,18 @@ import pyarrow as pa
 from te_trainer.data.readers import LONE_SURROGATE, Row
 from te_trainer.errors import InputError
 
-INT64 = range(-(2**63), 2**63)
+INT64, EXACT = range(-(2**63), 2**63), range(-(2**53), 2**53 + 1)
+
+
+class LongInt(int):
+    """The kind of an integer that a float may not hold."""
+
+
 NUMBERS = {
     frozenset({bool}): pa.bool_(),
     frozenset({int}): pa.int64(),
+    frozenset({LongInt}): pa.int64(),
+    frozenset({int, LongInt}): pa.int64(),
     frozenset({float}): pa.float64(),
     frozenset({int, float}): pa.float64(),
 }
@@ -26,7 +34,8 @@ class OtherColumns:
     """The other columns of a source, set aside in a scratch file of JSON lines and given back block by block.
 
     A row may lack a column that another one has. A column of truth values or numbers keeps its type, lists and objects
-    stay JSON, and everything else is text. None may have a name that is `taken` by a column of the output.
+    stay JSON, and everything else is text, such as fractions beside integers that no float holds. None may have a name
+    that is `taken` by a column of the output.
     """
 
     def __init__(self, file: Path, taken: Iterable[str]) -> None:
@@ -64,7 +73,10 @@ class OtherColumns:
                 )
             self.kinds[name] = set()
         if value is not None:
-            self.kinds[name].add(str if type(value) is int and value not in INT64 else type(value))
+            kind = type(value)
+            if kind is int and value not in EXACT:
+                kind = LongInt if value in INT64 else str
+            self.kinds[name].add(kind)
 
     def _type(self, name: str) -> pa.DataType:
         kinds = self.kinds[name]

@@ -126,6 +126,27 @@ def test_a_column_of_several_kinds_is_text(tmp_path: Path) -> None:
     assert pq.read_table(output)["id"].to_pylist() == ["7", "A7", str(2**70)]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_integers_that_no_float_holds_are_text_beside_fractions(suffix: str, tmp_path: Path) -> None:
+    ids: list[Any] = [2**53 + 1, 1.5, None]
+    rows = [
+        {**pair, "id": value, "alone": 2**53 + 1, "short": value if value == 1.5 else -(2**53)}
+        for pair, value in zip(as_rows(PAIRS), ids, strict=True)
+    ]
+    output = scored(write_source(tmp_path / "pairs", "jsonl", rows), tmp_path / f"scores.{suffix}")
+    if suffix == "csv":
+        assert "9007199254740993" in output.read_text() and ",1.5," in output.read_text()
+        return
+    written = (
+        pq.read_table(output).to_pylist()
+        if suffix == "parquet"
+        else [json.loads(line) for line in output.read_text().splitlines()]
+    )
+    assert [row["id"] for row in written] == ["9007199254740993", "1.5", None]
+    assert [row["alone"] for row in written] == [2**53 + 1] * 3
+    assert [row["short"] for row in written] == [-(2.0**53), 1.5, -(2.0**53)]
+
+
 @pytest.mark.parametrize("kind", ["parquet", "dataset", "dataset-dict"])
 def test_numbers_and_dates_of_arrow_sources_survive(kind: str, tmp_path: Path) -> None:
     day = datetime.date(2024, 2, 29)
