@@ -197,7 +197,7 @@ def build_sentences(
 
     Args:
         document: Column that names each row's document; a hash of it is written into `documents.npy`, uint64 of shape
-            (n,).
+            (n,). A sentence without a document gets a number of its own.
         pool: Pairs whose sentences are added.
     """
     manifest, documents = SentenceManifest(), array("Q")
@@ -210,7 +210,7 @@ def build_sentences(
                 count.rows += 1
                 count.empty += not text
                 if text:
-                    documents.append(text_digest(source, document_name))
+                    documents.append(text_digest(source, document_name) if document_name else len(documents))
                     yield (text,)
         if pool is not None:
             manifest.sources.append(count := SourceCount("pool"))
@@ -223,7 +223,8 @@ def build_sentences(
         one = data.column or ("sentence" if is_txt else None)
         wanted = ([one] if one else list(SENTENCE_COLUMNS)) + ([document] if document is not None else [])
         for place, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
-            name = str(values.pop()) if document is not None else ""
+            name = values.pop() if document is not None else None
+            name = "" if name is None or name != name else str(name).strip()  # NaN
             yield from ((text, name) for text in as_texts(place, values))
 
     def choose(distinct: np.ndarray) -> np.ndarray:

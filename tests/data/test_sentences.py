@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
@@ -136,6 +138,22 @@ def test_documents_follow_their_sentences(tmp_path: Path) -> None:
     one, two = documents[0], documents[2]
     assert one != two
     assert documents.tolist() == [one, one, two, two, one]
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.jsonl", "s.parquet"])
+def test_a_sentence_without_a_document_is_alone(tmp_path: Path, name: str) -> None:
+    rows = [("a", 1), ("b", None), ("c", None), ("d", 2), ("e", None), ("f", 2)]
+    if name == "s.csv":
+        written(tmp_path / name, ["text,doc", *(f"{text},{' ' if doc is None else doc}" for text, doc in rows)])
+    elif name == "s.jsonl":
+        written(tmp_path / name, [json.dumps({"text": text, "doc": doc}) for text, doc in rows])
+    else:
+        column, documents = zip(*rows, strict=True)
+        pq.write_table(pa.table({"text": column, "doc": np.array(documents, dtype=float)}), tmp_path / name)
+    data = ContrastiveDataConfig(sentences=[str(tmp_path / name)], column="text")
+    build_sentences(data, tmp_path / "out", document="doc")
+    found = np.load(tmp_path / "out" / "documents.npy").tolist()
+    assert found[3] == found[5] and len(set(found)) == 5
 
 
 def test_a_text_file_has_no_documents(tmp_path: Path) -> None:
