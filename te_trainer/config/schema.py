@@ -127,7 +127,7 @@ class DataConfig:
         sentences: Sources of sentences that pairs are mined from. They stand beside `pool` or instead of it: `.txt`
             files (a sentence a line), or any source as for `pool`, of which the distinct sentences are taken.
         document: Column that names each row's document. Sentences of `sentences` that follow one another in a document
-            are candidates, too.
+            are candidates, too; rows of other documents may stand between them.
         extra: Sources whose pairs are added to the pool. They are named as in `pool`; SNLI is one (the
             paper's Fig. 5).
         extra_pairs: Add at most this many pairs of `extra`, drawn likewise.

@@ -34,13 +34,14 @@ def merge(found: dict[str, np.ndarray]) -> Candidates:
 
 
 def document_pairs(documents: np.ndarray) -> np.ndarray:
-    """Pair each sentence with the next one of its document.
+    """Pair each sentence with the next one of its document, whatever stands between them.
 
     `documents` numbers the documents of all sentences, shape (n,), in the order in which they were read. Gives pairs of
     rows, int64, shape (m, 2).
     """
-    first = np.flatnonzero(documents[1:] == documents[:-1])
-    return np.stack([first, first + 1], axis=1).astype(np.int64)
+    order = np.argsort(documents, kind="stable")
+    same = np.flatnonzero(documents[order[1:]] == documents[order[:-1]])
+    return np.stack([order[same], order[same + 1]], axis=1).astype(np.int64)
 
 
 def random_pairs(count: int, anchors: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from te_trainer.mining.candidates import SOURCES, merge, random_pairs
+from te_trainer.mining.candidates import SOURCES, document_pairs, merge, random_pairs
 
 
 def test_a_pair_is_gathered_once_with_the_first_source_that_found_it() -> None:
@@ -26,6 +28,21 @@ def test_sources_that_found_nothing_give_no_candidates() -> None:
         rows, source = merge(found)
         assert rows.shape == (0, 2)
         assert source.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("documents", "expected"),
+    [
+        ([9, 9, 9, 4, 5, 5], [[0, 1], [1, 2], [4, 5]]),
+        ([2**64 - 1, 3, 2**64 - 1, 7, 3, 3, 2**64 - 1], [[0, 2], [1, 4], [2, 6], [4, 5]]),
+        ([1, 2, 3], []),
+        ([1], []),
+    ],
+)
+def test_the_next_sentence_of_a_document_may_stand_further_down(documents: list[int], expected: list[Any]) -> None:
+    pairs = document_pairs(np.array(documents, dtype=np.uint64))
+    assert (pairs.shape, pairs.dtype) == ((len(expected), 2), np.int64)
+    assert sorted(pairs.tolist()) == expected
 
 
 @pytest.mark.parametrize("count", [2, 3, 50])
