@@ -242,12 +242,14 @@ def build_sentences(
     return manifest
 
 
-def add_pairs(given: Path | None, pairs: Iterable[tuple[str, str]], source: str, folder: Path) -> PoolManifest:
+def add_pairs(
+    given: Path | None, pairs: Iterable[tuple[str, str]], source: str, folder: Path, notes: Iterable[str] = ()
+) -> PoolManifest:
     """Write a pool into `folder`: the pairs of the pool `given`, if there is one, and further ones behind them.
 
-    `source` is what these are called among the pool's sources.
+    `source` is what these are called among the pool's sources, `notes` what is said of them.
     """
-    manifest, count = PoolManifest(), SourceCount(source)
+    manifest, count = PoolManifest(), SourceCount(source, notes=[*notes])
     known: Iterable[tuple[str, ...]] = ()
     if given is not None:
         manifest, dataset = PoolManifest.load(given)

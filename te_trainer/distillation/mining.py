@@ -99,14 +99,25 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             scores = plan.combine(cosines(each, rows) for each in vectors)
             drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed)
             given = layout.given_pairs if layout.given_pairs.exists() else None
+            notes = describe_shortage(pairs, len(drawn), len(candidates.rows))
             with atomic_folder(layout.pool) as folder:
-                add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder)
+                add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder, notes)
                 record = describe_mining(sentences, candidates, scores, drawn)
                 record |= {"sentences": len(sentences), "seconds": round(time.monotonic() - began, 3)}
                 write_json(folder / layout.mined_record.name, record)
 
         on_main_process(write)
     return True
+
+
+def describe_shortage(wanted: int, drawn: int, candidates: int) -> list[str]:
+    """What to say of fewer pairs than were wanted: how many there are, and which keys give more."""
+    if drawn >= wanted:
+        return []
+    mend = " or a higher mining.per_sentence"
+    if drawn == candidates:
+        mend = ", a higher mining.candidates or more mining.sources"
+    return [f"{drawn:,} of {wanted:,} wanted pairs (mining.pairs) were found; more sentences{mend} would give more"]
 
 
 def describe_mining(

@@ -19,8 +19,8 @@ from forked import Forked, run_forked
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
-from te_trainer.data import SentenceManifest, build_pool, build_sentences
-from te_trainer.distillation.mining import _candidates
+from te_trainer.data import PoolManifest, SentenceManifest, build_pool, build_sentences
+from te_trainer.distillation.mining import _candidates, mine_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
@@ -28,6 +28,8 @@ from te_trainer.labelling import cosines, score_pairs
 from te_trainer.mining import neighbours
 from te_trainer.models import BiEncoder
 from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.progress import RunProgress
+from te_trainer.runs.store import RunStore
 
 JOB = "trans_encoder.py"
 ONE_CYCLE = (
@@ -92,7 +94,7 @@ def output(tiny: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -
     done = run_forked(JOB, arguments(tiny, folder, source))
     assert done.returncode == 0, done.stderr
     assert f"sentences: {len(SENTENCES) + 1} distinct ones" in done.stderr
-    assert "pool: 64 pairs" in done.stderr
+    assert "pool: 64 pairs" in done.stderr and "were found" not in done.stderr
     return folder
 
 
@@ -122,6 +124,27 @@ def test_high_scores_are_oftener_in_the_pool_than_among_all_pairs(output: Path, 
     mined, anyhow = (score_pairs(encoder, columns_of(pairs)) for pairs in (pool_of(output), every))
     assert mined.std() > 1.05 * anyhow.std()
     assert (mined > np.quantile(anyhow, 0.8)).mean() > 0.4
+
+
+@pytest.mark.parametrize(
+    ("more", "mend"),
+    [
+        (("--mining.per_sentence", "1"), " or a higher mining.per_sentence"),
+        (("--mining.per_sentence", "999"), ", a higher mining.candidates or more mining.sources"),
+    ],
+)
+def test_fewer_pairs_than_were_wanted_are_told(
+    more: tuple[str, str], mend: str, tiny: Path, source: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(parse([*arguments(tiny, tmp_path, source), *more, "--mining.pairs", "100000"]), 1)
+    layout = RunLayout(tmp_path)
+    with _read_mining_sentences(plan, layout):
+        pass
+    store = RunStore(layout, plan.cycles, trains_start=False, precision=plan.precision)
+    mine_pool(plan, store, RunProgress(enabled=False))
+    pool = PoolManifest.load(layout.pool)[0]
+    found = f"pool: {pool.num_rows:,} of 100,000 wanted pairs (mining.pairs) were found"
+    assert f"{found}; more sentences{mend} would give more" in pool.describe()
 
 
 def test_results_and_report_say_what_was_mined(output: Path) -> None:
