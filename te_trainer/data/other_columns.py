@@ -83,9 +83,17 @@ class OtherColumns:
         return pa.json_() if kinds & {list, dict} else NUMBERS.get(frozenset(kinds), pa.string())
 
 
+def to_json(value: Any) -> str:
+    """A value as JSON, which knows no infinite number and no NaN: they become null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), ensure_ascii=False)
+
+
 def _array(values: list[Any], type_: pa.DataType) -> pa.Array:
     if type_ == pa.json_():
-        texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+        texts = [None if value is None else to_json(value) for value in values]
         return pa.ExtensionArray.from_storage(type_, pa.array(texts, pa.string()))
     if type_ == pa.string():
         values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
-from te_trainer.data.other_columns import OtherColumns
+from te_trainer.data.other_columns import OtherColumns, to_json
 from te_trainer.files.atomic import atomic_file
 
 PREDICTION, PROBABILITY = "prediction", "probability"  # names of columns
@@ -78,9 +78,7 @@ def write_table(path: Path, blocks: Iterable[dict[str, Any]]) -> None:
                 names, columns = table.column_names, [_values(column) for column in table.columns]
                 rows = zip(*columns, strict=True)
                 if suffix == ".jsonl":
-                    file.writelines(
-                        json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows
-                    )
+                    file.writelines(to_json(dict(zip(names, row, strict=True))) + "\n" for row in rows)
                     continue
                 lines = chain([names], rows) if number == 0 else rows
                 separator, cell = (",", csv_cell) if suffix == ".csv" else ("\t", tsv_cell)

@@ -162,6 +162,22 @@ def test_numbers_and_dates_of_arrow_sources_survive(kind: str, tmp_path: Path) -
     assert table["x"].to_pylist() == [0.5, None, None]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_infinite_numbers_survive_where_the_format_has_them(suffix: str, tmp_path: Path) -> None:
+    values = [float("inf"), float("-inf"), 0.5]
+    rows = [{**pair, "x": value, "list": [value, 2]} for pair, value in zip(as_rows(PAIRS), values, strict=True)]
+    output = scored(write_source(tmp_path / "pairs", "parquet", rows), tmp_path / f"scores.{suffix}")
+    if suffix == "jsonl":
+        written = [json.loads(line, parse_constant=pytest.fail) for line in output.read_text().splitlines()]
+        assert [row["x"] for row in written] == [None, None, 0.5]
+        assert [row["list"] for row in written] == [[None, 2], [None, 2], [0.5, 2]]
+        return
+    table = pandas.read_csv(output) if suffix == "csv" else pq.read_table(output).to_pandas()
+    assert table["x"].tolist() == values
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in table["list"]]
+    assert [json.loads(text, parse_constant=pytest.fail)[0] for text in texts] == [None, None, 0.5]
+
+
 def test_a_blank_line_and_a_column_without_name_are_no_obstacle(tmp_path: Path) -> None:
     source = tmp_path / "pairs.csv"
     source.write_text("question,,id,sentence2,\na,x,7,b,\n\nc,y,8,d,\n", encoding="utf-8")
