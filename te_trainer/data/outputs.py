@@ -61,8 +61,8 @@ def neighbour_blocks(
 def write_table(path: Path, blocks: Iterable[dict[str, Any]]) -> None:
     """Write blocks of columns as one file, in the format that its suffix names.
 
-    Scores have nine digits, as many as float32 needs. In a `.tsv` and a `.csv`, null becomes an empty cell. In a
-    `.tsv`, tabs and line breaks inside a text become spaces.
+    Scores have nine digits, as many as float32 needs. In a `.tsv` and a `.csv`, null becomes an empty cell, and NUL is
+    left out of a text. In a `.tsv`, tabs and line breaks inside a text become spaces.
     """
     tables = map(pa.table, blocks)
     suffix = path.suffix.lower()
@@ -86,12 +86,13 @@ def write_table(path: Path, blocks: Iterable[dict[str, Any]]) -> None:
 
 
 def tsv_cell(text: str) -> str:
-    """A text as a cell of a .tsv file."""
-    return re.sub(r"[\t\r\n]", " ", text)
+    """A text as a cell of a .tsv file: without NUL, which no reader of lines takes."""
+    return re.sub(r"[\t\r\n]", " ", text.replace("\0", ""))
 
 
 def csv_cell(text: str) -> str:
     """A text as a cell of a .csv file; a `csv.writer` whose lines end in a line feed leaves "\\r" unquoted (3.11)."""
+    text = text.replace("\0", "")
     if not re.search(r'[",\r\n]', text):
         return text
     doubled = text.replace('"', '""')

@@ -162,6 +162,15 @@ def test_numbers_and_dates_of_arrow_sources_survive(kind: str, tmp_path: Path) -
     assert table["x"].to_pylist() == [0.5, None, None]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv", "tsv"])
+def test_a_nul_in_a_text_leaves_a_file_that_can_be_read(suffix: str, tmp_path: Path) -> None:
+    rows = [{"sentence1": "a\0b", "sentence2": "c,\0", "note": "\0"}] * 3
+    output = scored(write_source(tmp_path / "pairs", "jsonl", rows), tmp_path / f"scores.{suffix}")
+    read = [values for _, values in read_rows(str(output), ["sentence1", "sentence2", "note"])]
+    lossless = suffix in {"jsonl", "parquet"}
+    assert read == [["a\0b", "c,\0", "\0"] if lossless else ["ab", "c,", ""]] * 3
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
 def test_infinite_numbers_survive_where_the_format_has_them(suffix: str, tmp_path: Path) -> None:
     values = [float("inf"), float("-inf"), 0.5]
