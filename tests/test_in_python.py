@@ -20,6 +20,8 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import te_trainer
 from te_trainer.cli import start
+from te_trainer.data.given import as_sources, write_given
+from te_trainer.data.readers import read_rows
 from te_trainer.errors import InputError
 
 COUNT = 96
@@ -31,6 +33,7 @@ KEYS: dict[str, Any] = {
     "bi_encoder": {"pooling": "mean", "num_train_epochs": 2, "per_device_train_batch_size": 16},
     "bi_encoder.eval_steps": 4,
 }
+SWAPPED = {"sentence1": "sentence2", "sentence2": "sentence1"}
 VARIES = ("seconds", "environment", "health")
 
 
@@ -118,6 +121,25 @@ def test_the_same_pairs_in_a_table_find_the_run_finished(
 
 
 @pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        (pandas.DataFrame({"id": [1, 2], "q": ["a", "c"], "sentence2": ["b", "d"]}), {"sentence1": "q"}),
+        (pandas.DataFrame({"sentence2": ["a", "c"], "sentence1": ["b", "d"]}), SWAPPED),
+        (Dataset.from_dict({"sentence1": ["a", "c"], "sentence2": ["b", "d"]}), {"sentence1": "q", "sentence2": "x"}),
+        ([("a", "b"), ("c", "d")], SWAPPED),
+        (np.array([["a", "b"], ["c", "d"]]), {}),
+        (np.array([["a", "b"], ["c", "d"]], dtype=object), {"sentence1": "q"}),
+    ],
+)
+def test_given_pairs_are_read_by_their_columns(given: Any, columns: dict[str, str], tmp_path: Path) -> None:
+    names, pairs = as_sources(given)
+    assert not names
+    write_given(pairs, tmp_path / "pairs.jsonl", columns, begun=False)
+    rows = read_rows(str(tmp_path / "pairs.jsonl"), ["sentence1", "sentence2"], columns)
+    assert [values for _, values in rows] == [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda pairs: pairs[1:], "pairs: they have changed since the run in"),
@@ -151,6 +173,13 @@ def test_other_pairs_are_refused(
             {},
             "no pair of sentences",
         ),
+        (
+            pandas.DataFrame({"q": ["one"], "text": ["two"]}),
+            {"data": {"columns": {"sentence1": "q", "sentence2": "t"}}},
+            "^pairs: no column 't' among q, text; map it with data.columns$",
+        ),
+        (np.array(["one", "two"]), {}, "one: no such file"),
+        (np.array([[1, 2]]), {}, "pairs: item 0: a sentence is not text"),
         (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
         ("missing.tsv", {}, "missing.tsv: the file does not exist"),
         (["missing.tsv"], {"data": {"pool": "x"}}, "data.pool: it is the argument pairs"),

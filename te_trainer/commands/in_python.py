@@ -84,9 +84,9 @@ def distil(
     `accelerate launch`, a script makes one call.
 
     Args:
-        pairs: Pairs (sentence1, sentence2), a Dataset or a pandas DataFrame with these columns, or sources as in
-            `data.pool`: one name or a list of names. Pairs are written into the output folder, where the run reads
-            them. None with `data={"sentences": ...}`, of which pairs are mined.
+        pairs: Pairs (sentence1, sentence2), a Dataset or a pandas DataFrame with these columns or those of
+            `data.columns`, or sources as in `data.pool`: one name or a list of names. Pairs are written into the output
+            folder, where the run reads them. None with `data={"sentences": ...}`, of which pairs are mined.
         model: The PLM that the run starts from, or several, as in `models`: a name, a mapping such as
             `{"bi_encoder": ..., "cross_encoder": ...}`, or a list of both.
         output_dir: Folder of the run.
@@ -108,7 +108,7 @@ def distil(
     def work(manifest: RunManifest[RunConfig]) -> None:
         try:
             if len(given) and process_state().is_main_process:
-                write_given(given, layout.python_pairs, begun=manifest.begun is not None)
+                write_given(given, layout.python_pairs, config.data.columns, begun=manifest.begun is not None)
             command.distil(manifest)
         except InputError:
             if len(given) and not layout.manifest.exists():

@@ -80,6 +80,11 @@ def read_rows(
     raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
 
 
+def dataset_rows(source: str, dataset: Any, wanted: Sequence[str], columns: Mapping[str, str]) -> Iterator[Row]:
+    """Yield the rows of a Dataset in memory, which errors call `source`, as `read_rows` does those of a source."""
+    return _dataset(source, dataset, _Request(tuple(wanted), columns))
+
+
 def as_texts(place: str, values: Iterable[Any]) -> list[str]:
     """Values of a row as texts without white space around them; a missing one is empty."""
     texts = ["" if value is None else value for value in values]
