@@ -73,8 +73,12 @@ def read_rows(
             raise InputError(f"{source}: Parquet is compressed inside; unpack the file")
         return reader(path, request)
     if path.exists():
-        known = f"{', '.join(FILE_SUFFIXES)}, and files of lines with .gz, .bz2 or .xz behind it"
-        raise InputError(f"{source}: the format '{path.suffix}' is not known; known are {known}")
+        known = f"known are {', '.join(FILE_SUFFIXES)}, and files of lines with .gz, .bz2 or .xz behind it"
+        plain = strip_compression(path)
+        if not plain.suffix:
+            example = f"{plain.name}.tsv{path.suffix}"
+            raise InputError(f"{source}: the name does not tell the format; rename the file, e.g. {example}; {known}")
+        raise InputError(f"{source}: the format '{plain.suffix}' is not known; {known}")
     if hub_set := split_set(source):
         return _datasets(source, load_set(*hub_set), request)
     raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")

@@ -305,6 +305,9 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.csv", "frage;antwort\none;two\n", "a.csv: no column 'sentence1' among frage, antwort; map it"),
         ("a.csv", "sentence1;sentence2\none;two;three\n", "a.csv, line 2: 3 columns where the header has 2"),
         ("a.csv", "sentence1,sentence2,sentence1\na,b,c\n", "a.csv: 2 columns are named 'sentence1'; rename all but"),
+        ("a.gz", "x", "a.gz: the name does not tell the format; rename the file, e.g. a.tsv.gz; known are .txt, .tsv"),
+        ("a", "x", "a: the name does not tell the format; rename the file, e.g. a.tsv; known are .txt, .tsv"),
+        ("a.tar.gz", "x", "a.tar.gz: the format '.tar' is not known; known are .txt, .tsv"),
         ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
     ],
 )
