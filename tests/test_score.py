@@ -337,6 +337,8 @@ def test_queries_find_their_nearest(
     )
     assert status == 0, said
     queries = list(dict.fromkeys(queries))
+    assert f"queries: queries.tsv: 21 read\nqueries: {len(queries)} distinct ones" in said
+    assert "sentences: queries.tsv" not in said and "sentences: 100 distinct ones" in said
     expected = expected_neighbours(bi, queries, texts, 20)
     check_neighbours(tmp_path / "nearest.parquet", queries, texts, expected, 20)
     assert neighbours(tmp_path / "nearest.parquet")[texts[0]][0][2] == pytest.approx(1, abs=1e-5)

@@ -171,8 +171,8 @@ def search(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     candidates = len(sentences) - (queries is sentences)
     if not candidates:
         raise InputError(f"data.sentences: one distinct sentence in {data.sentences}; at least two are needed")
-    for manifest, _ in loaded.values():
-        for line in manifest.describe():
+    for name, (manifest, _) in loaded.items():
+        for line in manifest.describe(name):
             progress.say(line)
     top_k = min(config.top_k, candidates)
     if top_k < config.top_k:

@@ -66,20 +66,21 @@ class Manifest:
     extra_distinct: int = 0  # pairs in `data.extra` that `data.pool` does not hold
     extra: int = 0  # of those, drawn and added
 
-    def describe(self) -> list[str]:
-        """The counts for people, one line each."""
+    def describe(self, title: str | None = None) -> list[str]:
+        """The counts for people, one line each, which begins with a title."""
+        title = title or self.title
         lines = [
-            f"{self.title}: {'extra ' * count.extra}{count.source}: {count.rows:,} {self.source_unit}"
+            f"{title}: {'extra ' * count.extra}{count.source}: {count.rows:,} {self.source_unit}"
             + (f", {count.empty:,} empty ones dropped" if count.empty else "")
             for count in self.sources
         ]
-        lines += [f"{self.title}: {note}" for count in self.sources for note in count.notes]
+        lines += [f"{title}: {note}" for count in self.sources for note in count.notes]
         own = self.num_rows - self.extra
         dropped = f"{self.duplicates:,} duplicates dropped" + (
             f", {own:,} drawn of {self.distinct:,}" * (own != self.distinct)
         )
         added = f", {self.extra:,} of {self.extra_distinct:,} extra ones added" if self.extra_distinct else ""
-        return [*lines, f"{self.title}: {self.num_rows:,} {self.unit} ({dropped}{added})"]
+        return [*lines, f"{title}: {self.num_rows:,} {self.unit} ({dropped}{added})"]
 
     def write(self, folder: Path, texts: Iterable[tuple[str, ...]], choose: Callable[[np.ndarray], np.ndarray]) -> None:
         """Write the distinct texts and this manifest into a folder.
