@@ -20,9 +20,12 @@ from transformers import (
     EvalPrediction,
     PreTrainedTokenizerBase,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
 
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
@@ -307,8 +310,9 @@ class PairTrainer(EvaluatingTrainer):
 
     # ------------------------------------------------------------ training
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train. Afterwards the encoder's model computes as before, also where the training fails."""
+        self._resumes_from = resume_from_checkpoint
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             # an earlier training has wrapped it
             self.model_wrapped = cast(nn.Module, self.model)
@@ -316,11 +320,22 @@ class PairTrainer(EvaluatingTrainer):
             with contextlib.ExitStack() as self._training:
                 if self.model_init is None:
                     self._training.enter_context(self.training_context())
-                return super().train(*args, **kwargs)
+                return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             # an exception would leave it set
             self.is_in_train = False
             self._release()
+
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> Any:
+        """The Trainer's; a training that resumes from its last step has no epoch left, and makes no step more."""
+        epochs, epoch_steps, *others, max_steps = super().set_initial_training_values(args, dataloader)
+        folder = self._resumes_from
+        if folder is True:
+            folder = get_last_checkpoint(args.output_dir)
+        if folder and (file := Path(folder, TRAINER_STATE_NAME)).is_file():
+            step = TrainerState.load_from_json(str(file)).global_step
+            epochs = step // epoch_steps if step >= max_steps else epochs
+        return epochs, epoch_steps, *others, max_steps
 
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:

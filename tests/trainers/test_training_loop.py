@@ -429,6 +429,23 @@ def test_resuming_changes_no_bit(
     assert curve_of(resumed) == curve_of(whole)
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize("length", [{"max_steps": 4}, {"num_train_epochs": 1.4}, {"max_steps": 5}])
+def test_a_training_that_was_killed_behind_its_last_step_makes_none_more(
+    length: dict[str, Any], by_name: bool, model: str, tmp_path: Path
+) -> None:
+    def make() -> Any:
+        values = {"save_strategy": "steps", "save_steps": 100, "lr_scheduler_type": "constant", **length}
+        return trainer_of(load("bi-encoder", model), tmp_path, labelled(), **values)
+
+    whole = make()
+    whole.train()
+    resumed = make()
+    resumed.train(resume_from_checkpoint=last_whole_checkpoint(tmp_path) if by_name else True)
+    assert resumed.state.global_step == whole.state.global_step == length.get("max_steps", 7)
+    assert same(weights(resumed), weights(whole))
+
+
 def test_a_checkpoint_cut_short_is_not_resumed_from(model: str, tmp_path: Path) -> None:
     def dying(base: type) -> type:
         class DiesWhileSaving(base):  # type: ignore[misc, valid-type]
