@@ -315,6 +315,34 @@ def test_a_finished_run_says_so_shows_its_table_and_asks_no_model(
     assert contents(finished_run) == before
 
 
+def test_a_finished_run_is_refused_what_has_changed_and_needs_nothing_that_is_gone(
+    run: Run, tiny: Path, short: list[str], tmp_path: Path
+) -> None:
+    output, model = tmp_path / "out", shutil.copytree(tiny, tmp_path / "model")
+    pool, dev = tmp_path / "pool.tsv", tmp_path / "mine.tsv"
+    shutil.copy(SAMPLE / "pool.tsv", pool)
+    shutil.copy(short[short.index("--data.dev") + 1], dev)
+    given = ["--models", f"[{{bi_encoder: {model}, name: tiny}}]", "--data.pool", pool, "--data.dev", dev]
+    assert run(*given, output=output).status == 0
+    assert "nothing to do" in run(*given, output=output).out
+    weights = model / "model.safetensors"
+    changed = {
+        pool: (b"one more\trow\n", f"{pool}: the file has"),
+        dev: (b"1\tone more\trow\n", "data.dev: the rows of mine have"),
+        weights: (b"x", "models: the weights of tiny's bi_encoder have"),
+    }
+    for path, (more, subject) in changed.items():
+        before = path.read_bytes()
+        path.write_bytes(before + more)
+        sentence = sentence_of(run(*given, output=output))
+        assert sentence == f"{subject} changed since the run in {output} began; name another output_dir"
+        path.write_bytes(before)
+    shutil.rmtree(model)
+    pool.unlink()
+    dev.unlink()
+    assert "nothing to do" in run(*given, output=output).out
+
+
 def test_a_changed_configuration_is_refused_with_all_keys_that_differ(run: Run, finished_run: Path) -> None:
     changes = {
         "seed": ("2021", "7"),

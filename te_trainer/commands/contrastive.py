@@ -7,7 +7,7 @@ from typing import Any
 
 from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.contrastive.plan import ContrastivePlan, contrastive_training, make_plan
-from te_trainer.contrastive.preparation import check_run, prepare_sentences
+from te_trainer.contrastive.preparation import check_run, prepare_sentences, refuse_changed_finished
 from te_trainer.data import SentenceManifest
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.files.records import read_json, write_json
@@ -42,6 +42,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     if layout.results.exists():
         if state.is_main_process:
             results = read_json(layout.results, "start", "final")
+            refuse_changed_finished(manifest)
             delete = f"{layout.results}" + (f" and the folder {encoder}" if encoder.exists() else "")
             check_encoder_files(encoder, delete=delete, then="the same command trains it again")
             print_contrastive_results(results, spearman.__name__)

@@ -13,7 +13,12 @@ from te_trainer.distillation.costs import describe_memory, estimate_seconds, exp
 from te_trainer.distillation.cycle import distil as run_cycles
 from te_trainer.distillation.mining import mine_pool
 from te_trainer.distillation.plan import DistillationPlan, make_plan
-from te_trainer.distillation.preparation import check_models, count_run_truncation, prepare_texts
+from te_trainer.distillation.preparation import (
+    check_models,
+    count_run_truncation,
+    prepare_texts,
+    refuse_changed_finished,
+)
 from te_trainer.distillation.results import collect_results, count_gold_in_pool
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distillation.trainings import Trainings
@@ -56,6 +61,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     if layout.results.exists():
         if state.is_main_process:
             results = read_json(layout.results, "start", "cycles", "final")
+            refuse_changed_finished(manifest)
             refuse_missing_encoders(layout, results)
             result_table(results, metric.__name__).show()
             print(f"The run in {root} is finished; there is nothing to do.")

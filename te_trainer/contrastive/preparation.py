@@ -12,7 +12,14 @@ from te_trainer.config.schema import ContrastiveConfig, ContrastiveDataConfig
 from te_trainer.contrastive.plan import ContrastivePlan, data_sources
 from te_trainer.data import GoldSets, SentenceManifest, build_sentences
 from te_trainer.files.atomic import atomic_folder
-from te_trainer.runs.checks import check_loggers, check_space, gold_fingerprints, refuse_changed_files
+from te_trainer.models import local_fingerprint
+from te_trainer.runs.checks import (
+    check_loggers,
+    check_space,
+    gold_fingerprints,
+    refuse_changed_files,
+    refuse_changes_here,
+)
 from te_trainer.runs.commits import hub_commits
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.runs.training import check_arguments
@@ -36,14 +43,25 @@ def prepare_sentences(manifest: RunManifest[ContrastiveConfig], gold: GoldSets) 
     `run.yaml` comes first: it makes the folder a run's, whenever the process is killed.
     """
     config, plan = manifest.config, manifest.plan
-    weights = f"model: the weights of {config.model} have"
-    fixed = [Fingerprint(("model",), plan.start.fingerprint, weights), *gold_fingerprints(gold)]
+    fixed = [_model_fingerprint(config, plan.start.fingerprint), *gold_fingerprints(gold)]
     manifest.refuse_changes(fixed)
     with read_sentences(config.data, manifest.layout.sentences, config.seed) as sentences:
         plan.check_batch(sentences.num_rows)
         texts = Fingerprint(("sentences", "fingerprint"), sentences.fingerprint, "data.sentences: they have")
         commits = hub_commits([config.model], data_sources(config))
         manifest.begin_or_continue([texts, *fixed], sentences={"number": sentences.num_rows}, **commits)
+
+
+def refuse_changed_finished(manifest: RunManifest[ContrastiveConfig]) -> None:
+    """Refuse that a run is finished where its sentences, gold scores or model are here and have changed."""
+    config = manifest.config
+    sources = SentenceManifest.read_sources(manifest.layout.sentences)
+    model = _model_fingerprint(config, local_fingerprint(config.model))
+    refuse_changes_here(manifest, [(sources, config.data.dir)], [model])
+
+
+def _model_fingerprint(config: ContrastiveConfig, value: str | None) -> Fingerprint:
+    return Fingerprint(("model",), value, f"model: the weights of {config.model} have")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +28,7 @@ from te_trainer.data.digests import file_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import as_texts, read_rows, source_file
 from te_trainer.errors import InputError
-from te_trainer.files.records import damage_as_input_error, read_json, write_json
+from te_trainer.files.records import DamagedError, damage_as_input_error, read_json, write_json
 
 
 @dataclass
@@ -131,6 +132,13 @@ class Manifest:
             if len(dataset) != manifest.num_rows:
                 raise ValueError("the file was cut")
         return manifest, dataset
+
+    @classmethod
+    def read_sources(cls, folder: Path) -> list[SourceCount]:
+        """The sources alone; none where the manifest is gone or damaged."""
+        with contextlib.suppress(DamagedError):
+            return [SourceCount(**count) for count in read_json(folder / cls.json_file, "sources")["sources"]]
+        return []
 
 
 class PoolManifest(Manifest):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,14 +14,14 @@ from datasets import Dataset
 from te_trainer.config.schema import ContrastiveDataConfig, Kind, RunConfig
 from te_trainer.contrastive.preparation import read_sentences
 from te_trainer.data import GoldSets, PoolManifest, SentenceManifest, build_pool, build_sentences
-from te_trainer.distillation.plan import DistillationPlan, ModelPlan
+from te_trainer.distillation.plan import DistillationPlan, ModelPlan, trained_kinds
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.mining.bm25 import check_bm25
 from te_trainer.mining.neighbours import check_faiss
-from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder
+from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, local_fingerprint, resolve_checkpoint
 from te_trainer.models.lora import parameter_counts, put_adapters
-from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files
+from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files, refuse_changes_here
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.runs.truncation import Truncation, count_once, count_truncation
@@ -88,8 +88,8 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
         if sentences is not None:
             texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))
             entries["step0"] = {"sentences": sentences.num_rows}
-        fixed = [*gold_fingerprints(gold), *model_fingerprints(plan)]
-        manifest.begin_or_continue([*texts, *fixed], **entries, **plan.commits)
+        models = model_fingerprints(config, lambda name: resolve_checkpoint(name).fingerprint)
+        manifest.begin_or_continue([*texts, *gold_fingerprints(gold), *models], **entries, **plan.commits)
 
 
 @contextlib.contextmanager
@@ -148,16 +148,31 @@ def read_step0_sentences(plan: DistillationPlan, final: Path, own_texts: Dataset
         yield sentences
 
 
-def model_fingerprints(plan: DistillationPlan) -> list[Fingerprint]:
+def refuse_changed_finished(manifest: RunManifest[RunConfig]) -> None:
+    """Refuse that a run is finished where its texts, gold scores or models are here and have changed."""
+    config, layout = manifest.config, manifest.layout
+    own = [
+        *PoolManifest.read_sources(layout.pool),
+        *PoolManifest.read_sources(layout.given_pairs),
+        *SentenceManifest.read_sources(layout.mining),
+    ]
+    sources = [(own, config.data.dir)]
+    if config.step0 is not None:
+        step0_folder = config.step0.data.dir or config.data.dir
+        sources.append((SentenceManifest.read_sources(layout.sentences), step0_folder))
+    refuse_changes_here(manifest, sources, model_fingerprints(config, local_fingerprint), config.distillation.task)
+
+
+def model_fingerprints(config: RunConfig, fingerprint: Callable[[str], str | None]) -> list[Fingerprint]:
     """Of each PLM, the fingerprints of the checkpoints that its encoders start from."""
     return [
         Fingerprint(
-            ("models", model.name, encoder.section),
-            encoder.start.fingerprint,
-            f"models: the weights of {model.name}'s {encoder.section} have",
+            ("models", model.name, section),
+            fingerprint(getattr(model, section)),
+            f"models: the weights of {model.name}'s {section} have",
         )
-        for model in plan.models.values()
-        for encoder in model.encoders.values()
+        for model in config.models
+        for section in (kind.replace("-", "_") for kind in trained_kinds(config))
     ]
 
 

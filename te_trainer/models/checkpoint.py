@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from te_trainer.config.names import split_revision
+from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.schema import Kind
 from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
 from te_trainer.models.decoders import is_decoder, prepare_model
@@ -69,11 +69,7 @@ class Checkpoint:
         """What tells the checkpoint from another of its name: the Hub's commit, or hashes of local weight files."""
         if self.commit is not None:
             return self.commit
-        digests = []
-        for path in sorted([*self.files.folder.glob("*.safetensors"), *self.files.folder.glob("*.bin")]):
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest()[:16])
-        return " ".join(digests)
+        return _hash_weights(self.files.folder)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """A tokenizer of the checkpoint's, as `read_tokenizer` makes it."""
@@ -157,10 +153,27 @@ def resolve_checkpoint(name: str | Checkpoint, revision: str | None = None) -> C
     return _read(name, folder, frozenset((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files))
 
 
+def local_fingerprint(name: str) -> str | None:
+    """The fingerprint of a checkpoint in a local folder, of which no more is read; None where no weights lie there."""
+    if not is_folder(name):
+        return None
+    layout = read_layout(CheckpointFiles(name, Path(name)))
+    return _hash_weights(Path(name, layout.modules.get("Transformer", ""))) or None
+
+
 def has_pooler(config: PretrainedConfig) -> bool:
     """Whether `AutoModel` makes BERT's own pooler, which is no part of a sentence's vector."""
     model_class: Any = MODEL_MAPPING[type(config)]
     return "add_pooling_layer" in inspect.signature(model_class).parameters
+
+
+def _hash_weights(folder: Path) -> str:
+    """A hash of each weight file."""
+    digests = []
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest()[:16])
+    return " ".join(digests)
 
 
 @cache

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from transformers import SchedulerType
 from transformers.trainer_utils import IntervalStrategy
@@ -18,7 +20,7 @@ from te_trainer.data import GoldSets, SourceCount, load_gold
 from te_trainer.data.digests import file_digest
 from te_trainer.data.readers import source_file
 from te_trainer.errors import InputError
-from te_trainer.runs.manifest import Fingerprint
+from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.trainers.official_adamw import TORCH_ADAMW, check_official_adamw
 
 CHOICES: dict[str, type[Enum]] = {
@@ -90,6 +92,32 @@ def gold_fingerprints(sets: GoldSets) -> list[Fingerprint]:
         Fingerprint(("gold", role, gold.name), gold.fingerprint(), f"data.{role}: the rows of {gold.name} have")
         for role, gold in sets
     ]
+
+
+def refuse_changes_here(
+    manifest: RunManifest[Any],
+    sources: Iterable[tuple[Sequence[SourceCount], str | None]],
+    models: Iterable[Fingerprint],
+    task: Task = "sts",
+) -> None:
+    """Refuse that a run is finished where something that it stands on is on this machine and has changed.
+
+    What is not there any more, or is the Hub's, is not looked at: a finished run needs it no more.
+
+    Args:
+        sources: What texts were read from, and the folder that benchmark sets would lie in.
+        models: Fingerprints of the models; None stands for one that is not here.
+    """
+    for counts, folder in sources:
+        refuse_changed_files([count for count in counts if count.sha256], folder, manifest.root)
+    data = manifest.config.data
+    dev, *tests = (
+        source if source and (source_file(source, data.dir) or Path(source).is_dir()) else None
+        for source in (data.dev, *data.test)
+    )
+    folder = data.dir if data.dir and Path(data.dir).is_dir() else None
+    gold = load_gold_sets(replace(data, dev=dev, test=[source for source in tests if source], dir=folder), task)
+    manifest.refuse_changes([*(model for model in models if model.value is not None), *gold_fingerprints(gold)])
 
 
 def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:

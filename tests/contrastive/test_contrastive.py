@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -122,6 +123,32 @@ def test_a_plain_plm_becomes_a_bi_encoder(run: Run, tiny: Path, tmp_path: Path) 
     status, out, _ = run()
     assert status == 0
     assert "is finished; there is nothing to do" in out
+
+
+def test_a_finished_run_is_refused_what_has_changed_and_needs_nothing_that_is_gone(
+    run: Run, tiny: Path, sentences: Path, tmp_path: Path
+) -> None:
+    model, texts, dev = shutil.copytree(tiny, tmp_path / "model"), tmp_path / "texts.txt", tmp_path / "mine.tsv"
+    shutil.copy(sentences, texts)
+    shutil.copy(SAMPLE / "dev.tsv", dev)
+    given = ["--model", model, "--data.sentences", texts, "--data.dev", dev, "--contrastive.max_steps", "2"]
+    assert run(*given)[0] == 0
+    weights = model / "model.safetensors"
+    changed = {
+        texts: (b"one more\n", f"{texts}: the file has"),
+        dev: (b"1\tone more\trow\n", "data.dev: the rows of mine have"),
+        weights: (b"x", f"model: the weights of {model} have"),
+    }
+    for path, (more, subject) in changed.items():
+        before = path.read_bytes()
+        path.write_bytes(before + more)
+        status, _, err = run(*given)
+        assert (status, err) == (2, f"error: {subject} changed since the run in out began; name another output_dir\n")
+        path.write_bytes(before)
+    shutil.rmtree(model)
+    texts.unlink()
+    dev.unlink()
+    assert "nothing to do" in run(*given)[1]
 
 
 def test_mirror_bert_on_pairs_without_gold(run: Run, tmp_path: Path) -> None:
