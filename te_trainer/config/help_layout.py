@@ -59,7 +59,7 @@ def _entry(key: Key, schema: type, full: bool) -> str:
         origin = f", {schema.origin}" if issubclass(schema, TrainingConfig) and name in schema.defaults else ""
         details.append(f"default: {default}{origin}")
     elif not full:
-        details += re.findall(r"Default: [^.]*", key.help)
+        details += re.findall(r"Default: .*?(?=\.(?: |$))", key.help)
     return f"  --{key.name}  {text}" + (f" ({'; '.join(details)})" if details else "")
 
 

@@ -19,12 +19,15 @@ from transformers import TrainingArguments
 
 from te_trainer.config import training_keys
 from te_trainer.config.commands import parse, parse_contrastive, parse_evaluation, parse_push, parse_score, parse_step0
+from te_trainer.config.help_layout import help_text
 from te_trainer.config.parsing import keys_of
 from te_trainer.config.schema import (
     BiEncoderConfig,
+    ContrastiveConfig,
     CrossEncoderConfig,
     DataConfig,
     DistillationConfig,
+    EvaluationConfig,
     HubConfig,
     LoraConfig,
     ModelConfig,
@@ -479,6 +482,18 @@ def test_help_fits_two_screens_and_names_every_key_of_its_own() -> None:
     for key in own:
         assert f"  --{key.name}  " in said, key.name
     assert "learning_rate 5e-05" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        (EvaluationConfig, "with data.dir every set that lies there, else sts_sickr"),
+        (ContrastiveConfig, "the checkpoint's; in a run's step 0, the run's `bi_encoder.prompt`"),
+        (RunConfig, "3 for `sts`, 5 for `binary`"),
+    ],
+)
+def test_help_says_a_default_to_the_end_of_its_sentence(command: type, default: str) -> None:
+    assert f"(Default: {default})" in " ".join(help_text(command, full=False).split())
 
 
 def test_help_may_be_cut_by_the_next_command() -> None:
