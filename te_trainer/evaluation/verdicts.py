@@ -58,7 +58,8 @@ def _verdict(model: str, first: str, where: str, unit: str, gain: float, low: fl
         return f"{model} is {'better' if low > 0 else 'worse'} than {first} on {where}: {found}."
     needed = pairs_needed(pairs, gain, (high - low) / 2)
     amount = f"more than {MOST_NEEDED:,}" if needed is None else f"about {needed:,}"
-    return (
-        f"{pairs:,} pairs are too few to tell whether {model} is better or worse than {first} on {where}: {found}. "
-        f"A difference of this size would need {amount} pairs to be seen in four of five draws."
-    )
+    said = f"{pairs:,} pairs are too few to tell whether {model} is better or worse than {first} on {where}: {found}."
+    if (needed or MOST_NEEDED) <= pairs:
+        # draws of very few pairs are skewed, and the calculation is not for them
+        return said
+    return f"{said} A difference of this size would need {amount} pairs to be seen in four of five draws."

@@ -43,6 +43,17 @@ def test_an_interval_that_holds_0_says_how_many_pairs_would_tell() -> None:
     assert "would need more than 100,000 pairs" in tiny
 
 
+def test_no_number_of_pairs_is_named_that_is_there_already() -> None:
+    (unclear,) = verdicts(results_of((-0.7, -0.8, 0.0), pairs=(3, 2)))
+    assert unclear == (
+        "5 pairs are too few to tell whether model-0 is better or worse than start on the average of 2 sets: "
+        "+70.0 Spearman × 100 (95 % interval +0.0 to +80.0)."
+    )
+    many = MOST_NEEDED + 50_000
+    (none,) = verdicts(results_of((-0.0001, -0.04, 0.04), pairs=(many,)))
+    assert none.startswith(f"{many:,} pairs are too few") and "would need" not in none
+
+
 def test_so_many_pairs_show_the_difference_in_four_of_five_draws() -> None:
     gain, half_width = 2.0, 5.0
     pairs = pairs_needed(50, gain, half_width)
