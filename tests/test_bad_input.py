@@ -315,6 +315,14 @@ def test_a_finished_run_says_so_shows_its_table_and_asks_no_model(
     assert contents(finished_run) == before
 
 
+def test_a_finished_run_writes_the_reports_that_are_missing(run: Run, finished_run: Path) -> None:
+    before = {name: (finished_run / name).read_bytes() for name in ("report.md", "curves.png", "report.html")}
+    for name in before:
+        (finished_run / name).unlink()
+        assert run(output=finished_run).status == 0
+        assert {name: (finished_run / name).read_bytes() for name in before} == before
+
+
 def test_a_finished_run_is_refused_what_has_changed_and_needs_nothing_that_is_gone(
     run: Run, tiny: Path, short: list[str], tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from te_trainer.hub.publish import check_hub, publish
 from te_trainer.metrics import TASK_METRICS
 from te_trainer.report.page import write_page
 from te_trainer.report.run_tables import result_table
-from te_trainer.report.summary import write_report
+from te_trainer.report.summary import write_curves, write_report
 from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
 from te_trainer.runs.finished import refuse_missing_encoders
 from te_trainer.runs.folder import run_in_output_dir
@@ -65,6 +65,11 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             refuse_missing_encoders(layout, results)
             result_table(results, metric.__name__).show()
             print(f"The run in {root} is finished; there is nothing to do.")
+            if not layout.curves.exists():
+                write_curves(layout.curves, results, metric.__name__)
+            if not layout.report.exists():
+                pool, _ = PoolManifest.load(layout.pool)
+                write_report(root, results, config.distillation, pool.describe(), metric.__name__)
             if not layout.page.exists():
                 write_page(root)
         return
@@ -137,9 +142,10 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         results["overlap"] = count_gold_in_pool(pairs, gold)
     stages.remove_cycle_encoders()
     if state.is_main_process:
+        write_curves(layout.curves, results, metric.__name__)
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
         write_json(layout.results, results)
-        # the run is finished now, whatever becomes of its page; the same command writes a page that is missing
+        # the run is finished now, whatever becomes of its page; the same command writes what is missing
         write_page(root)
         result_table(results, metric.__name__).show()
         kept = next(iter(results["final"].values()))

@@ -37,8 +37,7 @@ Curve = tuple[list[tuple[int, float]], dict[str, str]]  # cycles (0: start) and 
 def write_report(
     root: Path, results: dict[str, Any], distillation: DistillationConfig, pool: list[str], metric: str
 ) -> None:
-    """Write `curves.png` and `report.md` into the output folder; `pool` are lines that describe the pool."""
-    write_curves(RunLayout(root).curves, results, metric)
+    """Write `report.md`, which shows `curves.png`, into the output folder; `pool` are lines that describe the pool."""
     scored = has_scores(results)
     table, agreement, mining = result_table(results, metric), agreement_table(results), mining_table(results)
     environment = results["environment"]

@@ -20,7 +20,7 @@ from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
 from te_trainer.evaluation.paper_tables import show_tables, write_tables
 from te_trainer.report.run_tables import result_table, score_table
-from te_trainer.report.summary import write_report
+from te_trainer.report.summary import write_curves, write_report
 from te_trainer.report.table_formats import Table
 from te_trainer.runs.checks import load_gold_sets
 from te_trainer.runs.exit_status import run_command
@@ -216,6 +216,7 @@ def results_of(names: list[str], tasks: list[str]) -> dict[str, Any]:
 def test_a_report_shows_names_as_they_are(tmp_path: Path) -> None:
     results = results_of(HOSTILE, ["[b]", "c|d"])
     sources = [f"pool: {name}.tsv: 10 rows" for name in ["_x_", "[a](b)", "p\udcff", "x\u202e"]]
+    write_curves(tmp_path / "curves.png", results, "spearman")
     write_report(tmp_path, results, DistillationConfig(), sources, "spearman")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
