@@ -53,6 +53,11 @@ class EncoderPlan:
         return self.kind.replace("-", "_")
 
     @property
+    def length_key(self) -> str:
+        """The key that says how long a training is; `max_steps` goes before epochs."""
+        return "max_steps" if self.training.get("max_steps", -1) > 0 else "num_train_epochs"
+
+    @property
     def prompt_text(self) -> str:
         """Text in front of every sentence; none in front of a cross-encoder's pairs."""
         if self.kind == "cross-encoder":
@@ -112,7 +117,9 @@ class DistillationPlan:
                 training = encoder.training
                 batch, epochs = _batch_size(training, processes), float(training["num_train_epochs"])
                 steps = _steps(training, pairs, processes)
-                length = f"about {steps:,} steps of {batch} pairs, {epochs:g} epoch{'s' * (epochs != 1)}"
+                length = f"{steps:,} steps of {batch} pairs"
+                if encoder.length_key == "num_train_epochs":
+                    length = f"about {length}, {epochs:g} epoch{'s' * (epochs != 1)}"
                 how = f"learning rate {training['learning_rate']:g}, {resolve_precision(training['precision'])}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines
@@ -121,7 +128,7 @@ class DistillationPlan:
     def counts_epochs(self) -> bool:
         """Whether every training is as long as its epochs, and none ends at `max_steps`."""
         encoders = [encoder for model in self.models.values() for encoder in model.encoders.values()]
-        return all(encoder.training.get("max_steps", -1) <= 0 for encoder in encoders)
+        return all(encoder.length_key == "num_train_epochs" for encoder in encoders)
 
     def pairs_to_mine(self, sentences: int) -> int:
         """How many pairs are mined of so many sentences."""

@@ -114,7 +114,8 @@ def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
 
 
 def _stopped(selection: Selection, kinds: list[Kind]) -> dict[str, Any] | None:
-    """Which student ended the cycles because it had not learnt, and what shows it; None where none did."""
+    """Which student ended the cycles because it had not learnt, what shows it, and the key that says how long it was
+    trained; None where none did."""
     store = selection.store
     if min(selection.learnt.values()) == store.cycles:
         return None
@@ -124,7 +125,8 @@ def _stopped(selection: Selection, kinds: list[Kind]) -> dict[str, Any] | None:
         name: why_not_learnt(store.scores(EncoderKey(cycle, name, kind))["health"]) for name in selection.plan.models
     }
     name = next(name for name, reason in reasons.items() if reason is not None)
-    return {"cycle": cycle, "name": name, "kind": kind, "reason": reasons[name]}
+    length = selection.plan.models[name].encoders[kind].length_key
+    return {"cycle": cycle, "name": name, "kind": kind, "reason": reasons[name], "length": length}
 
 
 def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:

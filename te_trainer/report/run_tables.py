@@ -35,10 +35,6 @@ HEALTH_DESCRIPTION = (
     "scores that say nothing reach 50. None of this says how good an encoder is; low values say that it has not "
     "learnt."
 )
-ADVICE = (
-    "More pairs, larger or more steps (cross_encoder.learning_rate, cross_encoder.num_train_epochs) or another PLM may "
-    "help."
-)
 STAGE_TITLES = {
     "step0": "step 0: contrastive training",
     "mine": "mine pairs of sentences",
@@ -174,9 +170,11 @@ def remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the results should not overlook."""
     lines = []
     if stopped := results.get("stopped"):
+        section, length = stopped["kind"].replace("-", "_"), stopped.get("length", "num_train_epochs")
         lines.append(
             f"{stopped['name']}: the {stopped['kind']} of cycle {stopped['cycle']} has not learnt its labels, so that "
-            f"it taught none and the cycles ended there: {stopped['reason']}. {ADVICE}"
+            f"it taught none and the cycles ended there: {stopped['reason']}. More pairs, larger or more steps "
+            f"({section}.learning_rate, {section}.{length}) or another PLM may help."
         )
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")

@@ -14,6 +14,7 @@ from forked import Forked, run_forked
 from sentence_transformers import SentenceTransformer
 
 from te_trainer.distillation.selection import healthiest_cycle, is_as_good_as_start
+from te_trainer.report.run_tables import remarks
 
 JOB = "trans_encoder.py"
 WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
@@ -51,6 +52,15 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     # no bi-encoder was trained that could be compared with the start
     assert json.loads((output / "neighbours.json").read_text(encoding="utf-8")) == {}
     assert "Neighbours" not in (output / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("kind", "length"), [("cross-encoder", "max_steps"), ("bi-encoder", "num_train_epochs")])
+def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], kind: str, length: str) -> None:
+    results = results_of(stopped[0])
+    assert results["stopped"]["length"] == "num_train_epochs"
+    results["stopped"] |= {"kind": kind, "length": length}
+    section = kind.replace("-", "_")
+    assert f"larger or more steps ({section}.learning_rate, {section}.{length}) or" in remarks(results)[0]
 
 
 def test_the_start_is_kept_as_it_came(stopped: tuple[Path, Any], tiny: Path) -> None:

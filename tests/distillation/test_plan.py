@@ -169,12 +169,14 @@ def test_the_length_of_trainings_is_said(plms: dict[str, Path]) -> None:
     plan, _ = make(plms["base"], "--bi_encoder.max_steps", "7", "--distillation.precision", "float32")
     assert plan.fit(300, 1).describe(300, 1) == [
         "base: each of 3 cross-encoders: about 95 steps of 32 pairs, 5 epochs, learning rate 5e-05, float32",
-        "base: each of 3 bi-encoders: about 7 steps of 128 pairs, 10 epochs, learning rate 5e-05, float32",
+        "base: each of 3 bi-encoders: 7 steps of 128 pairs, learning rate 5e-05, float32",
     ]
 
 
 def test_steps_are_as_many_as_was_asked_for(plms: dict[str, Path]) -> None:
-    plan, _ = make(plms["base"], "--cross_encoder.max_steps", "7", "--cross_encoder.learning_rate", "2e-5")
+    plan, encoders = make(plms["base"], "--cross_encoder.max_steps", "7", "--cross_encoder.learning_rate", "2e-5")
+    lengths = {kind: encoder.length_key for kind, encoder in encoders.items()}
+    assert lengths == {"bi-encoder": "num_train_epochs", "cross-encoder": "max_steps"}
     assert plan.fit(10, 1) == plan
     assert not plan.counts_epochs and make(plms["base"])[0].counts_epochs
 
