@@ -44,7 +44,8 @@ def main(config: AnnotateConfig) -> None:
         labels[rows], score_pairs(encoder, pairs, precision=resolve_precision(config.precision)), config.pairs, seed
     )
     write_text(Path(config.output), annotation_file(pairs.select(chosen), run.distillation.task))
-    print(f"{len(chosen)} pairs are in {config.output}; its first lines say how to score them. Then compare:")
+    amount = "1 pair is" if len(chosen) == 1 else f"{len(chosen)} pairs are"
+    print(f"{amount} in {config.output}; its first lines say how to score them. Then compare:")
     start, more = start_for_comparison(run, name)
     models, tasks = (
         shlex.quote(json.dumps(names, ensure_ascii=False))

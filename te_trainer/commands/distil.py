@@ -149,5 +149,5 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         write_page(root)
         result_table(results, metric.__name__).show()
         kept = next(iter(results["final"].values()))
-        folders = " and ".join(f"NAME/{kind}" for kind in sorted(kept))
-        print(f"{layout.page} tells more; the encoders are in {root}/{folders}.")
+        folders = " and ".join(str(layout.kept_encoder("NAME", kind)) for kind in sorted(kept))
+        print(f"{layout.page} tells more; the encoders are in {folders}.")

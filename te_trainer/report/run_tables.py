@@ -255,8 +255,9 @@ def overlap_entries(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
 def overlap_lines(results: dict[str, Any]) -> list[str]:
     """How many pairs of each set with gold scores are in the pool."""
     return [
-        f"{role} set {entry['name']}: {entry['in_pool']:,} of its {entry['pairs']:,} pairs are in the pool, in either "
-        "order" + (", without their gold scores" if entry["in_pool"] else "")
+        f"{role} set {entry['name']}: {entry['in_pool']:,} of its {entry['pairs']:,} pairs "
+        f"{'is' if entry['in_pool'] == 1 else 'are'} in the pool, in either order"
+        + (", without their gold scores" if entry["in_pool"] else "")
         for role, entry in overlap_entries(results)
     ]
 

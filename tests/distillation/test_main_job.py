@@ -119,6 +119,7 @@ def test_the_log_is_plain_lines_without_a_terminal(output: Path) -> None:
     assert "\x1b" not in log
     closing = (output / "stdout").read_text(encoding="utf-8")
     assert "kept: cycle" in closing
+    assert f"the encoders are in {output}/NAME/bi-encoder and {output}/NAME/cross-encoder.\n" in closing
     assert "start" in closing
 
 

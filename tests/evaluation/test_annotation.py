@@ -87,6 +87,11 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     assert results["differences"][0]["tasks"]["my labels"].keys() == {"difference", "interval"}
 
 
+def test_one_pair_is_called_one(run: Path, tmp_path: Path) -> None:
+    said = annotate(run, tmp_path / "one.tsv", "--pairs", "1").stdout
+    assert said.startswith(f"1 pair is in {tmp_path / 'one.tsv'}; its first lines")
+
+
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ([str(run), "--output", "x.csv"], "output: 'x.csv' does not end in .tsv"),
