@@ -133,7 +133,9 @@ def launch(config: str, *arguments: Any, processes: int | None = None) -> list[A
     """The command that runs a script by one of the project's accelerate configurations."""
     number = ["--num_processes", processes] if processes else []
     config_file = ["--config_file", ROOT / "accelerate_configs" / config]
-    return [sys.executable, "-m", "accelerate.commands.launch", *config_file, *number, *arguments]
+    # checks run side by side: each takes a free port, and not the one that all take otherwise
+    port = ["--main_process_port", 0]
+    return [sys.executable, "-m", "accelerate.commands.launch", *config_file, *port, *number, *arguments]
 
 
 class Stopwatch:

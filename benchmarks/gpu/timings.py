@@ -184,7 +184,8 @@ def check_steps(folder: Path) -> None:
             "4 workers": {"dataloader_num_workers": 4},
             "4 workers, never waiting": {"dataloader_num_workers": 4, "mixin": NeverWaiting},
             "4 times the batch": {"per_device_train_batch_size": 4 * batch},
-            "float32": {"precision": "float32"},
+            # TF32 is the whole process's, and stays what the last one set
+            "float32": {"precision": "float32", "tf32": False},
             **({"float32, tf32": {"precision": "float32", "tf32": True}} if ON_GPU else {}),
         }
         for name, values in variants.items():
