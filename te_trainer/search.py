@@ -14,7 +14,9 @@ from te_trainer.data.outputs import neighbour_blocks
 from te_trainer.distributed import on_main_process, process_state, rows_of_rank, shared_array
 from te_trainer.labelling import Progress
 
-QUERIES, VECTORS = 1024, 16_384  # rows of the two sides of one matrix product; its cosines take 64 MiB
+VECTORS = 16_384  # of one matrix product
+# Queries of it: cosines of 64 MiB on a CPU and 1 GiB elsewhere, where every block of queries copies all vectors again
+QUERIES_CPU, QUERIES = 1024, 16_384
 
 
 def nearest(
@@ -35,8 +37,9 @@ def nearest(
     rows = shared_array(scratch / "rows.i64", (len(searched_for), top_k), "int64")
     cosines = shared_array(scratch / "cosines.f32", (len(searched_for), top_k))
     rank = rows_of_rank(len(searched_for))
-    for start in range(rank.start, rank.stop, QUERIES):
-        stop = min(start + QUERIES, rank.stop)
+    step = QUERIES_CPU if state.device.type == "cpu" else QUERIES
+    for start in range(rank.start, rank.stop, step):
+        stop = min(start + step, rank.stop)
         block = _normalize(searched_for[start:stop], state.device)
         best = torch.empty(len(block), 0, device=state.device)
         best_rows = torch.empty(len(block), 0, dtype=torch.int64, device=state.device)
