@@ -37,6 +37,7 @@ from te_trainer.trainers.contrastive import SentenceViews
 from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, is_tokenised
 from te_trainer.trainers.encoders import as_encoder, same_tokenizer
 from te_trainer.trainers.evaluation import EvaluatingTrainer
+from te_trainer.trainers.fsdp import fit_fsdp2
 from te_trainer.trainers.official_adamw import follow_official_adamw, refuse_optimizer_of_deepspeed
 from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffled, whole_batches
 
@@ -177,6 +178,8 @@ class PairTrainer(EvaluatingTrainer):
             **kwargs,
         )
         self.model_init = model_init  # type: ignore[assignment]
+        if self.is_fsdp_enabled:
+            fit_fsdp2(self.accelerator.state.fsdp_plugin, self.model)
         if settings.official_adamw:
             if self.optimizer is not None:
                 follow_official_adamw(self.optimizer)

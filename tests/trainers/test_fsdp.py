@@ -1,0 +1,54 @@
+"""FSDP2 in one process of a CPU: accelerate's own function shards an encoder, as it does on GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from torch.distributed.device_mesh import init_device_mesh
+
+from te_trainer import CrossEncoder
+from te_trainer.trainers.fsdp import fit_fsdp2
+
+
+@pytest.fixture(autouse=True)
+def group(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_an_encoder_is_sharded_and_its_logits_are_not_rounded(models: dict[str, str], kind: str) -> None:
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", reshard_after_forward=True
+    )
+    plugin.set_mixed_precision("bf16")
+    encoder = CrossEncoder.from_pretrained(models[kind])
+    types = set()
+    layers = encoder.model.base_model.encoder.layer
+    layers[0].intermediate.dense.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
+    fit_fsdp2(plugin, encoder.model)
+    accelerator: Any = SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        mixed_precision="bf16",
+        is_main_process=True,
+        # on the CPU, also where there is a GPU
+        torch_device_mesh=init_device_mesh("cpu", (1,), mesh_dim_names=("shards",)),
+        parallelism_config=SimpleNamespace(fsdp_dim_names=("shards",)),
+    )
+    model = fsdp2_prepare_model(accelerator, encoder.model)
+    ids = torch.tensor([[2, 7, 3], [2, 8, 3]])
+    logits = encoder.logits(model, input_ids=ids, attention_mask=torch.ones_like(ids))
+    logits.sum().backward()
+    assert types == {torch.bfloat16}
+    assert not torch.equal(logits, logits.bfloat16().float())
+    assert all(type(layer).__name__.startswith("FSDP") for layer in layers)
