@@ -118,6 +118,10 @@ class PairTrainingArguments(TrainingArguments):
                 setattr(self, name, value)
                 # TrainingArguments would compare it with strategies that are not decided
                 self.load_best_model_at_end = False
+        if self.tf32 is None and (self.torch_compile or self.torch_compile_backend or self.torch_compile_mode):
+            # TrainingArguments would turn TF32 on for the whole process, whose scores are float32, in a way after which
+            # some versions of torch refuse to compile (pytorch/pytorch#166387)
+            self.tf32 = False
         super().__post_init__()  # type: ignore[no-untyped-call,unused-ignore]
         for name, value in as_set.items():
             if value is None or name == "load_best_model_at_end":
