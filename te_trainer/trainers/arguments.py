@@ -123,6 +123,11 @@ class PairTrainingArguments(TrainingArguments):
             # some versions of torch refuse to compile (pytorch/pytorch#166387)
             self.tf32 = False
         super().__post_init__()  # type: ignore[no-untyped-call,unused-ignore]
+        if self.autocast == "bfloat16":
+            # DeepSpeed ends every other autocast before a model on a GPU; gradients are still exchanged in float32
+            plugin: Any = self.deepspeed_plugin
+            section = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+            plugin.hf_ds_config.config.setdefault("torch_autocast", section)
         for name, value in as_set.items():
             if value is None or name == "load_best_model_at_end":
                 setattr(self, name, value)

@@ -30,7 +30,6 @@ from transformers.trainer_utils import get_last_checkpoint
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
 from te_trainer.models.packed import use_backend
-from te_trainer.models.precision import autocast
 from te_trainer.trainers.arguments import as_arguments, decide_strategies
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
@@ -353,13 +352,6 @@ class PairTrainer(EvaluatingTrainer):
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.stop_on_nan.watch(loss, self.state.global_step + 1)
         return loss
-
-    def compute_loss_context_manager(self) -> contextlib.ExitStack:
-        """The Trainer's autocast, or ours where an engine has none that leaves the weights alone."""
-        stack = contextlib.ExitStack()
-        stack.enter_context(super().compute_loss_context_manager())
-        stack.enter_context(autocast(self.args.device, self.args.autocast))
-        return stack
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them."""

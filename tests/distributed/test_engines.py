@@ -212,3 +212,25 @@ def kill_in(training: Path, ranks: str, processes: list[Forked]) -> None:
     for process in processes:
         process.send(signal.SIGTERM)
     assert all(process.wait(120) != 0 for process in processes)
+
+
+AS_ON_A_GPU = f"""
+import runpy, sys
+import torch
+
+asked = torch.is_autocast_enabled
+# asked without a device, torch speaks of GPUs
+torch.is_autocast_enabled = lambda device="cpu": asked(device)
+sys.path.insert(0, "{ROOT / "benchmarks" / "gpu"}")
+runpy.run_path("{ROOT / "benchmarks" / "gpu" / "precision_probe.py"}", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("configuration", ["cpu_deepspeed_zero2.yaml", "cpu_deepspeed_zero3.yaml"])
+def test_layers_compute_in_bfloat16_where_deepspeed_ends_what_it_has_not_begun(
+    configuration: str, model: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "probe.py"
+    script.write_text(AS_ON_A_GPU, encoding="utf-8")
+    finished = run_ranks(script, [str(model), str(tmp_path / "out")], told(configuration), ranks=1)
+    assert finished.returncode == 0, finished.stdout[-500:] + finished.stderr[-4000:]
