@@ -56,7 +56,7 @@ def main() -> None:
     is_packed = not given and DISTILBERT.exists()
     if is_packed:
         unpack = [sys.executable, str(ROOT / "benchmarks" / "unlabelled_plm.py"), "--unpack", str(DISTILBERT), str(plm)]
-        if run_logged(unpack, WORK / "plm.log", 120):
+        if run_logged(unpack, WORK / "plm.log", 120) != 0:
             sys.exit((WORK / "plm.log").read_text(errors="replace"))
     elif not given:
         options = {"corpus": CORPUS, "output": plm, "seconds": PRETRAIN_SECONDS}
