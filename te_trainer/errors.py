@@ -20,3 +20,9 @@ def causes(error: BaseException) -> list[BaseException]:
         chain.append(following)
         following = following.__cause__ or following.__context__
     return chain
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says first; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

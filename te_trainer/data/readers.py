@@ -21,7 +21,7 @@ from te_trainer.data.compression import file_format, raw_lines, strip_compressio
 from te_trainer.data.hub_sets import load_set, split_set
 from te_trainer.data.quoting import count_csv_quoted, looks_quoted
 from te_trainer.data.remote import failure, is_address, open_address
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, first_line
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SEP_LINE = re.compile(r"sep=.?")  # Excel's; the delimiter itself ends a cell
@@ -361,8 +361,7 @@ def _parquet(path: Path, request: _Request) -> Iterator[Row]:
         names = file.schema_arrow.names
         yield from _arrow_rows(str(path), "row", names, lambda columns: file.iter_batches(columns=columns), request)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = "".join(character for character in reason if character.isprintable()).rstrip(".: ")
+        reason = "".join(filter(str.isprintable, first_line(error))).rstrip(".: ")
         raise InputError(f"{path}: not a Parquet file, or a damaged one ({reason}); save it anew") from None
 
 

@@ -23,7 +23,8 @@ from transformers import (
 
 from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.schema import Kind
-from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
+from te_trainer.errors import first_line
+from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
 from te_trainer.models.model_names import commit_of, locate

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, first_line
 
 TYPES = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", int: "a whole number"}
 
@@ -64,9 +64,3 @@ class CheckpointFiles:
 def refusal(name: str, reason: str) -> InputError:
     """An error that names a model, and says what is wrong with it and how to fix it."""
     return InputError(f"model {name}: {reason}")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of another library says first; its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -27,9 +27,9 @@ from huggingface_hub.errors import (
 )
 
 from te_trainer.config.names import is_folder, split_revision
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, first_line
 from te_trainer.hub_errors import hub_trouble
-from te_trainer.models.checkpoint_files import first_line, refusal
+from te_trainer.models.checkpoint_files import refusal
 
 # In the order in which transformers looks for them.
 WEIGHT_FILES = [file + index for file in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")]

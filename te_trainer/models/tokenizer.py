@@ -9,7 +9,8 @@ from tokenizers.normalizers import Lowercase, Sequence
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from te_trainer.config.schema import Kind
-from te_trainer.models.checkpoint_files import CheckpointFiles, first_line
+from te_trainer.errors import first_line
+from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_tokenizer
 from te_trainer.models.limits import readable_columns
 

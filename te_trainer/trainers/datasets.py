@@ -14,8 +14,7 @@ from datasets.fingerprint import Hasher
 from torch.utils.data import IterableDataset as TorchIterableDataset
 
 from te_trainer.compat import dataset_fingerprint
-from te_trainer.errors import InputError
-from te_trainer.models.checkpoint_files import first_line
+from te_trainer.errors import InputError, first_line
 
 SENTENCE_COLUMNS = ("sentence1", "sentence2")
 # Cosines in float32 exceed 1 by a few units in the last place.
