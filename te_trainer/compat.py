@@ -4,7 +4,8 @@ Tested with torch 2.13, transformers 5.23, accelerate 1.15, datasets 5.2. Who ra
 looks at each of them. Those of objects are used where the objects are: `Trainer._push_from_checkpoint` (overridden) and
 `Trainer._finish_current_push` in trainers/publishing.py, `Trainer._train_batch_size` in trainers/base.py, a
 model's `_is_accelerate_prepared` in trainers/evaluation.py and `_no_split_modules` in trainers/fsdp.py,
-`TrainingArguments._n_gpu` in trainers/arguments.py. runs/quiet.py sets the logger of huggingface_hub's `utils._http`.
+`TrainingArguments._n_gpu` in trainers/arguments.py. Of huggingface_hub's
+`utils._http`, hub_errors.py reads limits with its function, and runs/quiet.py sets its logger.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ def hub_trouble(error: BaseException) -> str | None:
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import parse_ratelimit_headers
+    from huggingface_hub.utils._http import parse_ratelimit_headers
 
     for link in causes(error):
         if not isinstance(link, HfHubHTTPError):

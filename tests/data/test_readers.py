@@ -104,6 +104,12 @@ def test_every_format_gives_the_same_rows_in_their_order(tmp_path: Path, kind: s
     assert read(write_rows(tmp_path / "pairs", kind, as_rows(PAIRS))) == PAIRS
 
 
+def test_a_first_column_may_be_called_like_a_guideline(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("# number\tsentence1\tsentence2\n1\tone\ttwo\n", encoding="utf-8")
+    assert read(str(path)) == [("one", "two")]
+
+
 @pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl"])
 @pytest.mark.parametrize("module", [gzip, bz2, lzma])
 def test_a_compressed_file_gives_the_same_rows(tmp_path: Path, kind: str, module: Any) -> None:
