@@ -57,7 +57,7 @@ def fitted_learning_rate(paper: float, hidden_size: int) -> float:
 
 def raised_learning_rate(rate: float, hidden_size: int, steps: float) -> float:
     """The cross-encoder's learning rate where so few steps are too few for `rate`, but not of large models."""
-    if hidden_size > PAPER_HIDDEN_SIZE or steps <= 0:
+    if hidden_size > PAPER_HIDDEN_SIZE:
         return rate
     return max(rate, min(rate * PAPER_LEAST_STEPS / steps, LARGEST_OF_A_BASE_MODEL))
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.encoders import load_encoder
+from te_trainer.distillation.encoders import divergence_named, load_encoder
 from te_trainer.distillation.plan import DistillationPlan, EncoderPlan
 from te_trainer.distributed import device_type
 from te_trainer.labelling import score_pairs
@@ -101,7 +101,7 @@ def _seconds_per_pair(plan: DistillationPlan, store: RunStore, pairs: Dataset, k
     timed = min(TIMED if device_type() == "cpu" else TIMED_ON_GPU, len(pairs))
     some = spread(pairs, timed)
     for sample in (some.select(range(min(WARM_UP, timed))), some):
-        with scratch_folder(store.layout.gold_scratch) as scratch:
+        with divergence_named(f"{key.name}: start"), scratch_folder(store.layout.gold_scratch) as scratch:
             began = time.monotonic()
             score_pairs(encoder, sample, scratch=scratch, **plan.labelling)
     return (time.monotonic() - began) / timed

@@ -18,14 +18,14 @@ from te_trainer.config.schema import Kind
 from te_trainer.distillation.combine import combine
 from te_trainer.distillation.costs import FORWARD, training_work
 from te_trainer.distillation.cycle import HALF_CYCLES
-from te_trainer.distillation.encoders import load_encoder
+from te_trainer.distillation.encoders import divergence_named, load_encoder
 from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
 from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
 from te_trainer.distillation.trainings import ATTEMPTS, Trainings
 from te_trainer.distributed import on_main_process, process_state
-from te_trainer.errors import DivergedError, InputError
+from te_trainer.errors import InputError
 from te_trainer.files.records import write_json
 from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder
@@ -85,17 +85,11 @@ class DistillationStages:
         self.progress.begin(title, FORWARD)
         encoder = load_encoder(self.plan, self.store, key)
         folder = self.store.labels_path(key)
-        try:
-            with scratch_folder(folder.with_name(f".scratch-{folder.name}")) as scratch:
-                labels = score_pairs(
-                    encoder,
-                    self.pairs,
-                    scratch=scratch,
-                    progress=self.progress.advance,
-                    **self.plan.labelling,
-                )
-        except DivergedError as error:
-            raise DivergedError(f"{title}: {error}") from None
+        unfinished = folder.with_name(f".scratch-{folder.name}")
+        with divergence_named(title), scratch_folder(unfinished) as scratch:
+            labels = score_pairs(
+                encoder, self.pairs, scratch=scratch, progress=self.progress.advance, **self.plan.labelling
+            )
         if key.cycle == 0 and len(labels) > 1 and np.ptp(labels) < SAME:
             raise InputError(
                 f"models: the start of {name} gives all {len(labels):,} pairs the same score ({labels[0]:.3f}), so "
@@ -232,12 +226,10 @@ class DistillationStages:
         """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start)."""
         began = time.monotonic()
         encoder = load_encoder(self.plan, self.store, key)
-        try:
+        with divergence_named(title):
             record, predictions = self.scorer.score(encoder)
             with scratch_folder(self.scorer.scratch) as scratch:
                 probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
-        except DivergedError as error:
-            raise DivergedError(f"{title}: {error}") from None
         first = None if learnt is None else self.selection.first_labels()
         health = self.probe.health(probed, learnt, first)
         # with the time in which the encoder was loaded

@@ -182,3 +182,15 @@ def test_encoders_that_give_one_score_to_all_pairs_are_scored_zero(tiny: Path, t
         json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
     results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert results["final"]["tiny"]["cross-encoder"]["test"] == {"test": 0, "avg": 0}
+
+
+@pytest.mark.parametrize("more", [(), ("--cross_encoder.max_steps", "1")], ids=["estimated", "scored"])
+def test_a_start_with_broken_weights_is_named(tiny: Path, more: tuple[str, ...], tmp_path: Path) -> None:
+    broken = AutoModel.from_pretrained(tiny)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    broken.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "broken")
+    done = run_forked(JOB, tiny_arguments(tmp_path / "broken", tmp_path / "run", *more))
+    assert done.returncode == 1
+    assert "error: tiny: start: the bi-encoder's score of pair 1 is nan; its weights are damaged" in done.stderr
