@@ -42,6 +42,24 @@ def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
     return result
 
 
+def flash_attention(
+    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, longest: int, dropout: float, scaling: float
+) -> Tensor:
+    """Flash attention of sentences one behind another; its public form, `torch.nn.attention.varlen`, has no dropout.
+
+    Args:
+        query, key, value: Shape (tokens, heads, width).
+        offsets: Where each sentence begins, and the number of tokens; int32, shape (sentences + 1,).
+        longest: Tokens of the longest sentence.
+    """
+    forward: Any = torch.ops.aten._flash_attention_forward
+    # the two flags: causal, and a mask to look at
+    result: Tensor = forward(
+        query, key, value, offsets, offsets, longest, longest, dropout, False, False, scale=scaling
+    )[0]
+    return result
+
+
 def dataset_fingerprint(dataset: Dataset) -> str:
     """Fingerprint of a data set's rows, which `Dataset.map` builds its own on."""
     return str(dataset._fingerprint)

@@ -183,7 +183,7 @@ def _compute(
     encoder.model.to(device).eval()
     budget = batch_tokens or (BATCH_TOKENS_CPU if device.type == "cpu" else BATCH_TOKENS)
     rank = rows_of_rank(len(output))
-    backend = choose_backend(encoder.model, encoder.max_length, device)
+    backend = choose_backend(encoder.model, encoder.max_length, device, precision)
     with torch.inference_mode(), autocast(device, precision), use_backend(encoder.model, backend):
         for start in range(rank.start, rank.stop, WINDOW):
             encoded = encode(start, min(start + WINDOW, rank.stop))

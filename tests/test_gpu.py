@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import run_launched, tiny_arguments
+import transformers
+from conftest import labelled, run_launched, tiny_arguments
+from torch import nn
+
+from te_trainer.models.packed import choose_backend, use_backend
+from te_trainer.models.packed.pack import is_packing
+from te_trainer.models.packed.when_to_pack import PACKED_ON_GPU
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,3 +35,52 @@ def test_a_run_starts_with_the_scores_of_the_cpu(tiny: Path, tmp_path: Path) -> 
         starts[device] = results["start"]["tiny"]["bi-encoder"]["dev"]
         assert len(results["cycles"]) == 2
     assert starts["single_gpu"] == pytest.approx(starts["cpu"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"])
+def test_a_packed_batch_gives_what_the_padded_one_gives(name: str) -> None:
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=100,
+        hidden_size=128,
+        embedding_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=256,
+        num_labels=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForSequenceClassification")(config).cuda().train()
+    lengths = torch.randint(1, 100, (37,), device="cuda")
+    mask = (torch.arange(100, device="cuda") < lengths[:, None]).long()
+    ids = torch.randint(5, 100, mask.shape, device="cuda").where(mask == 1, config.pad_token_id)
+    backend = choose_backend(model, 100, torch.device("cuda"), "bfloat16")
+    assert backend == PACKED_ON_GPU
+    found = {}
+    for way in ("float32", "padded", "packed"):
+        with torch.autocast("cuda", torch.bfloat16, enabled=way != "float32"), ExitStack() as stack:
+            if way == "packed":
+                stack.enter_context(use_backend(model, backend, training=True))
+            model.zero_grad()
+            logits = model(input_ids=ids, attention_mask=mask).logits.float()
+            logits.square().sum().backward()
+        gradients = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+        found[way] = (logits.detach(), gradients)
+    for exact, padded, packed in zip(*found.values(), strict=True):
+        # as far from float32 as the plain computation in bfloat16 is
+        assert (packed - exact).norm() < 1.5 * (padded - exact).norm() + 1e-3 * exact.norm()
+
+
+def test_a_training_in_bfloat16_computes_no_padding(tiny: Path, tmp_path: Path) -> None:
+    seen = []
+
+    class Seen(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module, **kwargs: Any) -> None:
+            seen.append(is_packing(model))
+
+    arguments = BiEncoderTrainingArguments(output_dir=str(tmp_path), precision="bfloat16", max_steps=3)
+    trainer = BiEncoderTrainer(str(tiny), arguments, labelled(64), callbacks=[Seen()])
+    trainer.train()
+    assert seen == [True] * 3
+    assert all(torch.isfinite(weight).all() for weight in trainer.encoder.model.parameters())

@@ -140,6 +140,11 @@ class PairTrainingArguments(TrainingArguments):
             # TrainingArguments would take what `accelerate launch --mixed_precision` says instead
             self.mixed_precision = "no"
 
+    @property
+    def arithmetic(self) -> Precision:
+        """Of the forward and backward pass, whoever sees to it."""
+        return "bfloat16" if self.bf16 else "float16" if self.fp16 else self.autocast
+
 
 AnyArguments = TypeVar("AnyArguments", bound=PairTrainingArguments)
 

@@ -179,6 +179,7 @@ class EvaluatingTrainer(PublishingTrainer):
             self.encoder.model,
             self.encoder.max_length,
             self.args.device,
+            self.args.arithmetic,
             compiled=self.args.torch_compile,
             # its noise depends on a sentence's padded length
             needs_padding=bool(self.args.neftune_noise_alpha),

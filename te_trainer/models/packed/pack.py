@@ -1,13 +1,14 @@
-"""Padded batches whose tokens go through a model one behind another, so that a CPU computes no padding.
+"""Padded batches whose tokens go through a model one behind another, so that no padding is computed.
 
-Only attention looks at more than one token at a time. All else in a BERT sees one long row of tokens; attention takes
-sentences of similar length out of it, and puts its outputs back.
+Only attention looks at more than one token at a time. All else in a BERT sees one long row of tokens. On a CPU,
+attention takes sentences of similar length out of it, and puts its outputs back; on a GPU it is that of flash.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -22,9 +23,13 @@ from transformers.masking_utils import sdpa_mask
 from te_trainer.compat import attention_of, set_attention, softmax_backward
 from te_trainer.models.packed.batches import row_length, split_by_size
 from te_trainer.models.packed.dropout import cpu_dropout, dropout_mask
+from te_trainer.models.packed.flash import unpadded_attention
+from te_trainer.models.packed.transfer import copied, mask_on_cpu
 from te_trainer.models.packed.when_to_pack import (
     ATTENTION_NAME,
+    PACKED_NAMES,
     POSITION_IDS_BY_MODEL_TYPE,
+    UNPADDED_NAME,
     AttentionBackend,
     transformers_model,
 )
@@ -51,28 +56,48 @@ class Packing:
     """
 
     def __init__(self, attention_mask: Tensor) -> None:
-        mask = attention_mask.numpy().astype(bool)
+        mask = mask_on_cpu(attention_mask).numpy().astype(bool)
         self.shape = attention_mask.shape
+        self.device = attention_mask.device
         self.lengths = mask.sum(1)
         real = np.flatnonzero(mask)
         self.num_tokens = len(real)
         self.row_length = row_length(self.num_tokens)
         in_batch = np.zeros(self.row_length, dtype=np.int64)
         in_batch[: self.num_tokens] = real
-        self.in_batch = torch.from_numpy(in_batch)  # index of each token of the row in the padded batch
+        self.in_batch = self._indices(in_batch)  # of each token of the row in the padded batch
         in_row = np.full(mask.size, self.row_length - 1)
         in_row[real] = np.arange(self.num_tokens)
-        self.in_row = torch.from_numpy(in_row)  # index of each token of the padded batch in the row
+        self.in_row = self._indices(in_row)  # of each token of the padded batch in the row
         self._groups: dict[int, tuple[list[AttentionGroup], Tensor]] = {}
 
+    def _indices(self, values: np.ndarray) -> Tensor:
+        return copied(torch.from_numpy(values), self.device)
+
     def pack(self, batch: Tensor) -> Tensor:
-        """From shape (n, length) to (1, row length)."""
-        return batch.reshape(-1)[self.in_batch].unsqueeze(0)
+        """From shape (n, length, ...) to (1, row length, ...)."""
+        return batch.flatten(0, 1)[self.in_batch].unsqueeze(0)
 
     def unpack(self, row: Tensor) -> Tensor:
         """From shape (1, row length, hidden) to (n, length, hidden); padding becomes the filler's vector."""
         tokens: Tensor = _Unpack.apply(row.squeeze(0), self)
         return tokens.view(*self.shape, -1)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Which places of the padded batch hold tokens; bool, shape (n, length)."""
+        return (self.in_row < self.num_tokens).view(self.shape)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sentence; the fillers are one."""
+        return max(int(self.lengths.max()), self.row_length - self.num_tokens)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Where each sentence of the row begins, and where the row ends; the fillers are the last sentence."""
+        ends = np.cumsum([0, *self.lengths, self.row_length - self.num_tokens])
+        return self._indices(ends.astype(np.int32))
 
     def attention_groups(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:
         """All sentences in groups, and each token's heads' indices (row length * heads,) in the groups' vectors."""
@@ -201,8 +226,9 @@ def _round_up(number: int) -> int:
     return -(-number // step) * step
 
 
-AttentionInterface.register(ATTENTION_NAME, packed_attention)
-AttentionMaskInterface.register(ATTENTION_NAME, _mask)
+for name, attention in ((ATTENTION_NAME, packed_attention), (UNPADDED_NAME, unpadded_attention)):
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, _mask)
 
 
 # What all of them take, in their order.
@@ -221,7 +247,7 @@ _packing_models: WeakSet[nn.Module] = WeakSet()
 
 @contextlib.contextmanager
 def pack_rows(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, a model of which `can_pack` holds, and whose attention is `ATTENTION_NAME`, packs its batches.
+    """Within the block, a model of which `can_pack` holds, with an attention of `PACKED_NAMES`, packs its batches.
 
     It takes padded batches of `input_ids`, and gives what it gives of them otherwise. Passes that ask for more than
     the last layer, or give other inputs, are computed with their padding.
@@ -277,10 +303,11 @@ def _unpack(encoder: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], o
 
 def _cast_once(module: nn.Module, args: tuple[Any, ...]) -> Any:
     # autocast would do it for query, key and value each, and keep three copies for the backward pass
-    if not torch.is_autocast_enabled("cpu"):
-        return None
     hidden, *rest = args
-    return hidden.to(torch.get_autocast_dtype("cpu")), *rest
+    device = hidden.device.type
+    if not torch.is_autocast_enabled(device):
+        return None
+    return hidden.to(torch.get_autocast_dtype(device)), *rest
 
 
 @contextlib.contextmanager
@@ -293,7 +320,7 @@ def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = Fa
         plain = transformers_model(model)
         if backend.attention is not None and plain is not None:
             stack.enter_context(_attention(plain, backend.attention))
-            if backend.attention == ATTENTION_NAME:
+            if backend.attention in PACKED_NAMES:
                 stack.enter_context(pack_rows(plain))
         if training and backend.fast_dropout:
             stack.enter_context(cpu_dropout(model))

@@ -1,4 +1,4 @@
-"""For which models and texts a CPU computes no padding, and with which attention a model is computed otherwise."""
+"""For which models and texts no padding is computed, and with which attention a model is computed otherwise."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from transformers import MODEL_MAPPING, PreTrainedModel
 
 from te_trainer.compat import attention_of
 from te_trainer.models.packed.batches import packed_batches, padded_batches
+from te_trainer.models.packed.flash import has_flash_attention
+from te_trainer.models.precision import Precision
 
-ATTENTION_NAME = "te_trainer_packed"  # among transformers' attentions
+# among transformers' attentions, for CPUs and for GPUs; "flash" in a name has a meaning there
+ATTENTION_NAME, UNPADDED_NAME = PACKED_NAMES = ("te_trainer_packed", "te_trainer_unpadded")
 SHORT = 128  # tokens; the memory of the plain computation grows with the square
-REPLACEABLE = {"sdpa", "eager", ATTENTION_NAME}  # what a model comes with; another attention was somebody's choice
+REPLACEABLE = {"sdpa", "eager", *PACKED_NAMES}  # what a model comes with; another attention was somebody's choice
 
 
 def _column_positions(ids: Tensor, padding: int) -> Tensor:
@@ -70,22 +73,36 @@ class AttentionBackend:
 
 
 PACKED = AttentionBackend(ATTENTION_NAME, fast_dropout=True, computes_padding=False)
+PACKED_ON_GPU = AttentionBackend(UNPADDED_NAME, computes_padding=False)
 
 
 def choose_backend(
-    model: nn.Module, max_length: int, device: torch.device, *, compiled: bool = False, needs_padding: bool = False
+    model: nn.Module,
+    max_length: int,
+    device: torch.device,
+    precision: Precision = "float32",
+    *,
+    compiled: bool = False,
+    needs_padding: bool = False,
 ) -> AttentionBackend:
     """The fastest backend for a model with texts of at most `max_length` tokens; a compiled model stays as it is.
 
     With `needs_padding`, something between embeddings and layers depends on the shape of the padded batch.
     """
-    # one for GPUs, with unpadded flash attention, would stand here
-    if compiled or device.type != "cpu":
+    plain: Any = transformers_model(model)
+    replaceable = plain is not None and attention_of(plain.config) in REPLACEABLE
+    packs = replaceable and not needs_padding and can_pack(model)
+    if compiled:
         return AttentionBackend()
-    plain = transformers_model(model)
-    if max_length > SHORT or plain is None or attention_of(plain.config) not in REPLACEABLE:
+    if device.type != "cpu":
+        if packs:
+            width = plain.config.hidden_size // plain.config.num_attention_heads
+            if has_flash_attention(device, getattr(torch, precision), width):
+                return PACKED_ON_GPU
+        return AttentionBackend()
+    if max_length > SHORT or not replaceable:
         return AttentionBackend(fast_dropout=True)
-    if can_pack(model) and not needs_padding:
+    if packs:
         return PACKED
     # PyTorch's fused attention is made for long texts, and falls back to a slower one under dropout
     return AttentionBackend("eager", fast_dropout=True)
