@@ -37,7 +37,7 @@ def test_a_run_starts_with_the_scores_of_the_cpu(tiny: Path, tmp_path: Path) -> 
     assert starts["single_gpu"] == pytest.approx(starts["cpu"], abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"])
+@pytest.mark.parametrize("name", ["Bert", "DistilBert", "Roberta", "XLMRoberta", "Camembert", "Electra"])
 def test_a_packed_batch_gives_what_the_padded_one_gives(name: str) -> None:
     config = getattr(transformers, f"{name}Config")(
         vocab_size=100,
@@ -49,6 +49,9 @@ def test_a_packed_batch_gives_what_the_padded_one_gives(name: str) -> None:
         num_labels=1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        dropout=0.0,  # DistilBERT's names
+        attention_dropout=0.0,
+        seq_classif_dropout=0.0,
     )
     torch.manual_seed(0)
     model = getattr(transformers, f"{name}ForSequenceClassification")(config).cuda().train()

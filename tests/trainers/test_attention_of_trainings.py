@@ -12,11 +12,11 @@ import torch
 from test_training_loop import KINDS, At, Killed, kill, labelled, load, trainer_of
 from torch import nn
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    DistilBertConfig,
-    DistilBertModel,
     TrainerCallback,
 )
 
@@ -168,7 +168,7 @@ def test_models_that_cannot_pack_and_long_texts(models: dict[str, str], tmp_path
         assert untouched.attention is None and not untouched.fast_dropout
     adapted = peft.get_peft_model(encoder.model, peft.LoraConfig(task_type="FEATURE_EXTRACTION"))
     assert choose_backend(adapted, 32, cpu).attention == ATTENTION_NAME
-    other = DistilBertModel(DistilBertConfig(dim=32, n_heads=4, n_layers=1, hidden_dim=64, vocab_size=99))
+    other = AlbertModel(AlbertConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=1, vocab_size=99))
     backend = choose_backend(other, 32, cpu)
     assert backend.attention == "eager"
     with use_backend(other, backend):

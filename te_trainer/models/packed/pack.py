@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import cached_property
+from inspect import signature
 from itertools import islice
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -230,9 +231,6 @@ for name, attention in ((ATTENTION_NAME, packed_attention), (UNPADDED_NAME, unpa
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, _mask)
 
-
-# What all of them take, in their order.
-FORWARD_ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # With these, a caller gives or sees every token of a padded batch.
 PADDED_ARGUMENTS = (
     "inputs_embeds",
@@ -256,10 +254,13 @@ def pack_rows(model: PreTrainedModel) -> Iterator[None]:
         yield
         return
     base: Any = model.base_model
+    distilbert = base.config.model_type == "distilbert"
+    encoder = base.transformer if distilbert else base.encoder
+    attentions = [layer.attention if distilbert else layer.attention.self for layer in encoder.layer]
     handles = [
         base.register_forward_pre_hook(_pack, with_kwargs=True),
-        base.encoder.register_forward_hook(_unpack, with_kwargs=True),
-        *(layer.attention.self.register_forward_pre_hook(_cast_once) for layer in base.encoder.layer),
+        encoder.register_forward_hook(_unpack, with_kwargs=True),
+        *(attention.register_forward_pre_hook(_cast_once) for attention in attentions),
     ]
     _packing_models.add(base)
     try:
@@ -277,7 +278,8 @@ def is_packing(model: nn.Module) -> bool:
 
 
 def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
-    inputs = {**dict(zip(FORWARD_ARGUMENTS, args, strict=False)), **inputs}
+    if args:
+        inputs = {**dict(zip(signature(base.forward).parameters, args, strict=False)), **inputs}
     ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
     asked = [inputs.get(name) for name in PADDED_ARGUMENTS]
     asked += [base.config.output_hidden_states, base.config.output_attentions]
@@ -286,10 +288,10 @@ def _pack(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
     if mask is not None and mask.dim() != 2:
         return None
     packing = Packing(torch.ones_like(ids) if mask is None else mask)
-    packed = {name: inputs.get(name) for name in ("token_type_ids", "position_ids")}
-    if packed["position_ids"] is None:
+    packed = {name: inputs[name] for name in ("token_type_ids", "position_ids") if inputs.get(name) is not None}
+    if "position_ids" not in packed:
         packed["position_ids"] = POSITION_IDS_BY_MODEL_TYPE[base.config.model_type](ids, base.config.pad_token_id)
-    packed = {name: value if value is None else packing.pack(value) for name, value in packed.items()}
+    packed = {name: packing.pack(value) for name, value in packed.items()}
     rest = {name: value for name, value in inputs.items() if name not in {"input_ids", "attention_mask", *packed}}
     return (), {"input_ids": packing.pack(ids), **packed, **rest, "packing": packing}
 

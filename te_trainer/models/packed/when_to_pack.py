@@ -34,6 +34,7 @@ def _counted_positions(ids: Tensor, padding: int) -> Tensor:
 # How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.
 POSITION_IDS_BY_MODEL_TYPE = {
     "bert": _column_positions,
+    "distilbert": _column_positions,
     "electra": _column_positions,
     "roberta": _counted_positions,
     "xlm-roberta": _counted_positions,
