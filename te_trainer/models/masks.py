@@ -1,0 +1,34 @@
+"""Attention masks that are made without a look at what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+SHORT = 128  # tokens; for longer texts, attention without a mask is worth the wait
+
+
+@contextlib.contextmanager
+def masks_unread(max_length: int, device: torch.device) -> Iterator[None]:
+    """Within the block, torch's attention gets a mask for every batch of short texts on a GPU.
+
+    transformers leaves the mask of a batch without padding out. It looks into each batch for that, in each forward
+    pass, and so waits until the GPU has done all that was asked of it before. Compiled models get a mask likewise.
+    """
+    if device.type == "cpu" or max_length > SHORT:
+        yield
+        return
+    masks = ALL_MASK_ATTENTION_FUNCTIONS
+    before = masks["sdpa"]
+
+    def always(*args: object, **values: object) -> object:
+        return before(*args, **{**values, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+
+    masks["sdpa"] = always
+    try:
+        yield
+    finally:
+        masks["sdpa"] = before
