@@ -1,11 +1,14 @@
 """Pseudo-labels: score every pair of a pool with an encoder, on all ranks.
 
-Memory holds texts, tokens and vectors of one window, and some 100 bytes a pair: its score and its sentences' numbers.
+Memory holds texts, tokens and vectors of one window, texts and tokens of the next, and some 100 bytes a pair: its score
+and its sentences' numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,11 +23,13 @@ from te_trainer.distributed import process_state, rows_of_rank, shared_array
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.models import BiEncoder, Encoder
 from te_trainer.models.collation import pad
-from te_trainer.models.packed import choose_backend, use_backend
+from te_trainer.models.masks import masks_unread
+from te_trainer.models.packed import choose_backend, to_device, use_backend
 from te_trainer.models.precision import Precision, autocast
 from te_trainer.models.tokenization import Columns, tokenise
 
-WINDOW = 16_384  # sentences or pairs that are tokenised and sorted together
+WINDOW = 16_384  # sentences or pairs that are sorted together
+PART = 1024  # of a window; as many are still tokenised when a labelling breaks off
 BATCH_TOKENS_CPU, BATCH_TOKENS = 4096, 32_768  # defaults on a CPU and elsewhere
 
 Pairs: TypeAlias = Dataset | Mapping[str, Sequence[str]]
@@ -184,17 +189,49 @@ def _compute(
     budget = batch_tokens or (BATCH_TOKENS_CPU if device.type == "cpu" else BATCH_TOKENS)
     rank = rows_of_rank(len(output))
     backend = choose_backend(encoder.model, encoder.max_length, device, precision)
-    with torch.inference_mode(), autocast(device, precision), use_backend(encoder.model, backend):
-        for start in range(rank.start, rank.stop, WINDOW):
-            encoded = encode(start, min(start + WINDOW, rank.stop))
+    with (
+        torch.inference_mode(),
+        autocast(device, precision),
+        use_backend(encoder.model, backend),
+        masks_unread(encoder.max_length, device),
+        contextlib.closing(_tokenised(encode, rank)) as windows,
+    ):
+        for start, encoded in windows:
             lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-            done = start - rank.start
+            results = torch.empty((len(lengths), *output.shape[1:]), dtype=torch.float32, device=device)
+            order: list[np.ndarray] = []
+            done = 0
             for rows in backend.batches(lengths, budget):
-                columns = {name: [column[row] for row in rows] for name, column in encoded.items()}
-                inputs = {name: values.to(device) for name, values in pad(encoder.tokenizer, columns).items()}
-                output[start + rows] = forward(**inputs).cpu().numpy()
+                batch = pad(encoder.tokenizer, {name: [ids[row] for row in rows] for name, ids in encoded.items()})
+                results[done : done + len(rows)] = forward(**to_device(batch, device))
+                order.append(rows)
                 done += len(rows)
                 if progress is not None:
-                    progress(done / len(rank))
-            del encoded  # or the next window would lie in memory beside this one
+                    progress((start - rank.start + done) / len(rank))
+            # a GPU is waited for here alone
+            output[start + np.concatenate(order)] = results.cpu().numpy()
+            del encoded, results  # or they would lie in memory beside those of the next window
     state.wait_for_everyone()
+
+
+def _tokenised(encode: Callable[[int, int], Columns], rows: range) -> Generator[tuple[int, Columns]]:
+    """Where each window starts, and its tokens.
+
+    A thread tokenises the next window while the caller computes this one; the caller gets its errors. It ends with the
+    iterator.
+    """
+    thread = ThreadPoolExecutor(1, "tokenise")
+
+    def begin(start: int) -> list[Future[Columns]]:
+        stop = min(start + WINDOW, rows.stop)
+        return [thread.submit(encode, first, min(first + PART, stop)) for first in range(start, stop, PART)]
+
+    try:
+        parts = begin(rows.start)
+        for start in range(rows.start, rows.stop, WINDOW):
+            columns = {name: [row for part in parts for row in part.result()[name]] for name in parts[0].result()}
+            parts = begin(start + WINDOW)
+            yield start, columns
+            del columns  # or a third window would lie in memory
+    finally:
+        thread.shutdown(cancel_futures=True)

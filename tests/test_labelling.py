@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +26,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 from te_trainer import labelling
 from te_trainer.config.schema import DataConfig
 from te_trainer.data import PoolManifest, build_pool, load_gold
-from te_trainer.errors import DivergedError
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import Pooling as PoolingName
@@ -380,6 +383,129 @@ def test_distinct_sentences_are_numbered_as_they_first_occur() -> None:
     ids, first = distinct_sentences(Dataset.from_dict(columns([("b", "a"), ("a", "c"), ("b", "b"), ("c", "d")])))
     assert ids.tolist() == [[0, 1], [1, 2], [0, 0], [2, 3]]
     assert first.tolist() == [0, 1, 3, 7]
+
+
+# ---------------------------------------------------------------- the next window is tokenised meanwhile
+
+
+class Row(list[int]):
+    """A row of tokens that is missed when it is gone."""
+
+
+class Tokenising:
+    """Stands for `tokenise` in labelling, with windows and parts of them that are small."""
+
+    WINDOW, PART = 8, 4
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+        self.pairs = sample_pairs(pairs)
+        self.rows: list[weakref.ref[Row]] = []  # in the order of the pairs
+        self.threads: set[threading.Thread] = set()
+        self._tokenise = labelling.tokenise
+        monkeypatch.setattr(labelling, "WINDOW", self.WINDOW)
+        monkeypatch.setattr(labelling, "PART", self.PART)
+        monkeypatch.setattr(labelling, "tokenise", self)
+
+    def __call__(self, *args: Any) -> dict[str, Any]:
+        self.threads.add(threading.current_thread())
+        self.before(len(self.rows))
+        found = {name: [Row(row) for row in rows] for name, rows in self._tokenise(*args).items()}
+        self.rows += map(weakref.ref, found["input_ids"])
+        return found
+
+    def before(self, row: int) -> None:
+        """Called before the part that begins at a row."""
+
+    def score(self, encoder: Encoder, progress: Callable[[float], None] | None = None) -> np.ndarray:
+        return score_pairs(encoder, columns(self.pairs), batch_tokens=64, progress=progress)
+
+
+def test_a_window_is_tokenised_while_the_one_before_it_is_computed(
+    monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder
+) -> None:
+    begun = threading.Event()
+
+    class Begins(Tokenising):
+        def before(self, row: int) -> None:
+            if row == self.WINDOW:
+                begun.set()
+
+    def wait(fraction: float) -> None:
+        assert begun.wait(20), "the second window is not begun before the first one is computed"
+
+    expected = score_pairs(cross_encoder, columns(sample_pairs(20)), batch_tokens=64)
+    found = Begins(monkeypatch, 20).score(cross_encoder, wait)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_two_windows_of_tokens_lie_in_memory_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder
+) -> None:
+    class Counting(Tokenising):
+        def before(self, row: int) -> None:
+            if row % self.WINDOW == 0:
+                gone = self.rows[: max(0, row - self.WINDOW)]
+                assert not any(kept() is not None for kept in gone), f"rows before {row - self.WINDOW} are kept"
+
+    tokenising = Counting(monkeypatch, 60)
+    tokenising.score(cross_encoder)
+    assert len(tokenising.rows) == 60
+    assert len(tokenising.threads) == 1
+
+
+def test_an_error_in_tokenising_is_the_callers(monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder) -> None:
+    class Failing(Tokenising):
+        def before(self, row: int) -> None:
+            if row == 2 * self.WINDOW:
+                raise InputError("row 17 is broken")
+
+    tokenising = Failing(monkeypatch, 60)
+    with pytest.raises(InputError, match="row 17 is broken"):
+        tokenising.score(cross_encoder)
+    # of the parts of the broken window, one may have begun before its error was seen
+    assert len(tokenising.rows) <= 2 * tokenising.WINDOW + tokenising.PART
+    assert not any(thread.is_alive() for thread in tokenising.threads)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DivergedError])
+def test_a_labelling_that_breaks_off_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder, error: type[BaseException]
+) -> None:
+    class Slow(Tokenising):
+        WINDOW = 200
+
+        def before(self, row: int) -> None:
+            if row >= self.WINDOW:
+                time.sleep(0.05)
+
+    def fail(fraction: float) -> None:
+        raise error
+
+    tokenising = Slow(monkeypatch, 400)
+    with pytest.raises(error):
+        tokenising.score(cross_encoder, fail)
+    assert tokenising.threads
+    assert not any(thread.is_alive() for thread in tokenising.threads)
+    assert len(tokenising.rows) < 400
+
+
+def test_scores_are_fetched_once_a_window(monkeypatch: pytest.MonkeyPatch, encoder: Encoder) -> None:
+    fetched: list[int] = []
+    plain = torch.Tensor.cpu
+
+    def fetch(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point():  # packing asks for masks so, which it has
+            fetched.append(len(tensor))
+        return plain(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", fetch)
+    monkeypatch.setattr(labelling, "WINDOW", 32)
+    pairs = columns(sample_pairs(80))
+    count = len({text for side in pairs.values() for text in side}) if isinstance(encoder, BiEncoder) else 80
+    with Watch(encoder.model) as watch:
+        score_pairs(encoder, pairs, batch_tokens=200)
+    assert fetched == [32] * (count // 32) + [count % 32] * (count % 32 > 0)
+    assert len(watch.batches) > len(fetched)
 
 
 # ---------------------------------------------------------------- weights that diverged

@@ -4,6 +4,7 @@ An encoder is plain transformers. Trainings and labellings choose a backend for 
 """
 
 from te_trainer.models.packed.pack import use_backend
+from te_trainer.models.packed.transfer import to_device
 from te_trainer.models.packed.when_to_pack import AttentionBackend, choose_backend
 
-__all__ = ["AttentionBackend", "choose_backend", "use_backend"]
+__all__ = ["AttentionBackend", "choose_backend", "to_device", "use_backend"]

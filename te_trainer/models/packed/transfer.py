@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,9 @@ from torch import Tensor
 ON_CPU = "te_trainer_on_cpu"  # attribute of a mask on a GPU: what it was copied from
 
 
-def to_device(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on a device. Its mask stays known to the CPU: who reads it there need not wait for a GPU."""
-    moved = {name: copied(value, device) for name, value in inputs.items()}
+def to_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch, its tensors on a device. Its mask stays known to the CPU: who reads it there need not wait for a GPU."""
+    moved = {name: copied(value, device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
     mask = inputs.get("attention_mask")
     if mask is not None and mask.device.type == "cpu" and device.type != "cpu":
         setattr(moved["attention_mask"], ON_CPU, mask)
