@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,20 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import labelled, run_launched, tiny_arguments
+from conftest import labelled, run_launched, sample_pairs, tiny_arguments
 from torch import nn
 
+from te_trainer import labelling
+from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.packed import choose_backend, use_backend
 from te_trainer.models.packed.pack import is_packing
 from te_trainer.models.packed.when_to_pack import PACKED_ON_GPU
-from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from te_trainer.trainers import (
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -87,3 +96,61 @@ def test_a_training_in_bfloat16_computes_no_padding(tiny: Path, tmp_path: Path) 
     trainer.train()
     assert seen == [True] * 3
     assert all(torch.isfinite(weight).all() for weight in trainer.encoder.model.parameters())
+
+
+@pytest.fixture
+def watched() -> Iterator[None]:
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+class NoWaits(transformers.TrainerCallback):
+    """Fails where a step waits for the GPU, after the first two and up to the last."""
+
+    steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        watching = 2 <= state.global_step < state.max_steps
+        self.steps += watching
+        torch.cuda.set_sync_debug_mode("error" if watching else "default")
+
+
+@pytest.mark.parametrize("official", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_a_training_step_waits_for_nothing(
+    kind: str, precision: str, official: bool, tiny: Path, tmp_path: Path, watched: None
+) -> None:
+    values: Any = {"precision": precision, "official_adamw": official, "gradient_accumulation_steps": 2}
+    values |= {"max_steps": 6, "per_device_train_batch_size": 4, "save_strategy": "no", "logging_strategy": "no"}
+    pairs, waits = labelled(64), NoWaits()
+    trainer: Any
+    if kind == "bi-encoder":
+        trainer = BiEncoderTrainer(
+            str(tiny), BiEncoderTrainingArguments(str(tmp_path), **values), pairs, callbacks=[waits]
+        )
+    else:
+        trainer = CrossEncoderTrainer(
+            str(tiny), CrossEncoderTrainingArguments(str(tmp_path), **values), pairs, callbacks=[waits]
+        )
+    trainer.train()
+    assert waits.steps == 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_labelling_waits_once_a_window(
+    kind: str, precision: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, watched: None
+) -> None:
+    monkeypatch.setattr(labelling, "WINDOW", 64)
+    pairs = {f"sentence{side + 1}": [pair[side] for pair in sample_pairs(200)] for side in (0, 1)}
+    encoder: Any = (BiEncoder if kind == "bi-encoder" else CrossEncoder).from_pretrained(str(tiny))
+    expected = labelling.score_pairs(encoder, pairs, precision=precision, batch_tokens=300)
+    count = len({text for side in pairs.values() for text in side}) if kind == "bi-encoder" else 200
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        found = labelling.score_pairs(encoder, pairs, precision=precision, batch_tokens=300)
+    waits = [message for message in caught if "synchroniz" in str(message.message)]
+    assert len(waits) == -(-count // 64)
+    assert (found == expected).all()

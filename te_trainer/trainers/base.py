@@ -29,7 +29,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
-from te_trainer.models.packed import use_backend
+from te_trainer.models.masks import masks_unread
+from te_trainer.models.packed import to_device, use_backend
 from te_trainer.trainers.arguments import as_arguments, decide_strategies
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
@@ -37,7 +38,7 @@ from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, i
 from te_trainer.trainers.encoders import as_encoder, same_tokenizer
 from te_trainer.trainers.evaluation import EvaluatingTrainer
 from te_trainer.trainers.fsdp import fit_fsdp2
-from te_trainer.trainers.official_adamw import follow_official_adamw, refuse_optimizer_of_deepspeed
+from te_trainer.trainers.official_adamw import OfficialEpsilon, refuse_optimizer_of_deepspeed
 from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffled, whole_batches
 
 
@@ -158,6 +159,7 @@ class PairTrainer(EvaluatingTrainer):
                     "optimizers: the optimiser holds none of the encoder's weights; give optimizer_cls_and_kwargs"
                 )
         self.stop_on_nan = StopOnNaN()
+        self.official_epsilon = OfficialEpsilon()
         super().__init__(
             model=self.encoder.model,
             args=settings,
@@ -170,6 +172,7 @@ class PairTrainer(EvaluatingTrainer):
             callbacks=[
                 *([EvaluateEachEpoch()] if each_epoch else []),
                 self.stop_on_nan,
+                *([self.official_epsilon] if settings.official_adamw else []),
                 *(callbacks or []),
                 MarkWholeCheckpoints(),
             ],
@@ -181,7 +184,7 @@ class PairTrainer(EvaluatingTrainer):
             fit_fsdp2(self.accelerator.state.fsdp_plugin, self.model)
         if settings.official_adamw:
             if self.optimizer is not None:
-                follow_official_adamw(self.optimizer)
+                self.official_epsilon.follow(self.optimizer)
             if self.is_deepspeed_enabled:
                 refuse_optimizer_of_deepspeed(self.accelerator.state.deepspeed_plugin.deepspeed_config)
 
@@ -235,7 +238,9 @@ class PairTrainer(EvaluatingTrainer):
         """
         rows, args = self.train_dataset, self.args
         if isinstance(rows, IterableDataset):
-            return super().get_train_dataloader()
+            loader: Any = super().get_train_dataloader()
+            loader.device = None  # as below, `training_step` copies batches
+            return cast("DataLoader[Any]", loader)
         seed = args.seed if args.data_seed is None else args.data_seed
         size = self._train_batch_size  # `auto_find_batch_size` may have changed it
         count, batch_size = len(rows), size * args.world_size
@@ -270,8 +275,11 @@ class PairTrainer(EvaluatingTrainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimiser step, and the number of pairs in all of them on all ranks."""
         batches = list(islice(epoch_iterator, num_batches))
-        pairs = torch.tensor([sum(self.pairs_in(batch) for batch in batches)], device=device)
-        return batches, self.accelerator.gather(pairs).sum()
+        pairs = sum(self.pairs_in(batch) for batch in batches)
+        if self.args.world_size == 1:
+            return batches, pairs
+        # the device fills it itself: it would wait for a copy
+        return batches, self.accelerator.gather(torch.full((1,), pairs, device=device)).sum()
 
     # ------------------------------------------------------------ loss and optimiser
 
@@ -307,7 +315,7 @@ class PairTrainer(EvaluatingTrainer):
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if self.args.official_adamw and is_new:
-            follow_official_adamw(optimizer)
+            self.official_epsilon.follow(optimizer)
         return optimizer
 
     # ------------------------------------------------------------ training
@@ -342,13 +350,16 @@ class PairTrainer(EvaluatingTrainer):
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:
         """The computation of a training, on the encoder that is trained."""
-        with use_backend(self.encoder.model, self._backend(), training=True):
+        masks = masks_unread(self.encoder.max_length, self.args.device)
+        with use_backend(self.encoder.model, self._backend(), training=True), masks:
             yield
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor | Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One forward and backward pass; the loss is watched for NaN."""
+        # the Trainer's own copy would wait
+        inputs = to_device(inputs, self.args.device)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.stop_on_nan.watch(loss, self.state.global_step + 1)
         return loss

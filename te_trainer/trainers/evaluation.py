@@ -16,7 +16,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
-from te_trainer.models.packed import AttentionBackend, choose_backend, use_backend
+from te_trainer.models.masks import masks_unread
+from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
 from te_trainer.trainers.datasets import LABEL_TOLERANCE, PairCheck, as_dataset, column_values, is_tokenised
 from te_trainer.trainers.publishing import PublishingTrainer
@@ -138,6 +139,7 @@ class EvaluatingTrainer(PublishingTrainer):
             if not self.is_in_train:
                 stack.callback(self._release)
                 stack.enter_context(use_backend(self.encoder.model, self._backend()))
+                stack.enter_context(masks_unread(self.encoder.max_length, self.args.device))
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
@@ -153,7 +155,7 @@ class EvaluatingTrainer(PublishingTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Loss, scores and labels of a batch; the loss is None where labels are not on its scale."""
-        inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
+        inputs = to_device(inputs, self.args.device)
         labels = inputs.get("labels")
         with torch.no_grad(), self.compute_loss_context_manager():
             if not self._measures_loss:
@@ -196,7 +198,8 @@ class EvaluatingTrainer(PublishingTrainer):
     def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
         """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
         loader = DataLoader(rows, batch_size=self.args.eval_batch_size, **self.worker_settings())
-        return cast("DataLoader[Any]", self.accelerator.prepare(loader))
+        # `prediction_step` copies them to the device, and does not wait
+        return cast("DataLoader[Any]", self.accelerator.prepare(loader, device_placement=[False]))
 
     def worker_settings(self) -> dict[str, Any]:
         """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""

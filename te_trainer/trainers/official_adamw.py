@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from te_trainer.errors import InputError
 
@@ -32,21 +34,45 @@ def refuse_optimizer_of_deepspeed(config: Mapping[str, Any]) -> None:
         )
 
 
-def follow_official_adamw(optimizer: torch.optim.Optimizer) -> None:
-    """Let torch's AdamW make the steps that transformers 4.9's made.
+class OfficialEpsilon(TrainerCallback):
+    """Lets torch's AdamW make the steps that transformers 4.9's made.
 
     That one added its epsilon to the root of the second moment before the bias correction. In torch's formula this is
     an epsilon of 1e-6 / sqrt(1 - beta2^t) at step t: 3.2e-5 at the first one, where torch has 1e-8 throughout. It also
     decayed weights after a step and not before it, which differs by learning rate times decay (2e-7) of the step.
+
+    Steps are read of the optimiser's state once a training, when a checkpoint is loaded, and counted from there:
+    reading them makes a GPU wait.
     """
-    if not isinstance(optimizer, torch.optim.AdamW):
-        raise InputError(f"official_adamw: the optimiser is {type(optimizer).__name__}, and not torch's AdamW")
-    optimizer.register_step_pre_hook(_set_epsilon)
 
+    def __init__(self) -> None:
+        # by a group's first weight: DeepSpeed makes the step of each group by itself, and changes what is in it
+        self._done: dict[Tensor, int] = {}
 
-def _set_epsilon(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    for group in optimizer.param_groups:
-        # the state counts the steps before a resumption, and leaves out those that a gradient scaler skipped
-        states = (optimizer.state.get(weight, {}) for weight in group["params"])
-        done = next((int(state["step"]) for state in states if "step" in state), 0)
-        group["eps"] = EPSILON / math.sqrt(1 - group["betas"][1] ** (done + 1))
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the epsilon of each step of an optimiser."""
+        if not isinstance(optimizer, torch.optim.AdamW):
+            raise InputError(f"official_adamw: the optimiser is {type(optimizer).__name__}, and not torch's AdamW")
+        optimizer.register_step_pre_hook(self._set_epsilon)
+        optimizer.register_load_state_dict_post_hook(self._forget)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # DeepSpeed loads a checkpoint without a call of `load_state_dict`
+        self._forget()
+
+    def _forget(self, *_: Any) -> None:
+        self._done.clear()
+
+    def _set_epsilon(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # of a fused step under a gradient scaler, the GPU alone knows whether it is skipped
+        may_skip = getattr(optimizer, "found_inf", None) is not None
+        for group in optimizer.param_groups:
+            weights = group["params"]
+            if not weights:
+                continue
+            done = None if may_skip else self._done.get(weights[0])
+            if done is None:
+                states = (optimizer.state.get(weight, {}) for weight in weights)
+                done = next((int(state["step"]) for state in states if "step" in state), 0)
+            self._done[weights[0]] = done + 1
+            group["eps"] = EPSILON / math.sqrt(1 - group["betas"][1] ** (done + 1))

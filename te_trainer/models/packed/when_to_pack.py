@@ -23,7 +23,7 @@ REPLACEABLE = {"sdpa", "eager", *PACKED_NAMES}  # what a model comes with; anoth
 
 
 def _column_positions(ids: Tensor, padding: int) -> Tensor:
-    return torch.arange(ids.shape[1]).expand_as(ids)
+    return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
 
 
 def _counted_positions(ids: Tensor, padding: int) -> Tensor:
