@@ -113,21 +113,10 @@ def check_versus(folder: Path) -> None:
 # ---------------------------------------------------------------- a step of training, taken apart
 
 
-class NeverWaiting:
-    """What a step would cost if nothing in it waited for the GPU: copies do not block, pairs are counted on the CPU."""
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        batches = list(islice(epoch_iterator, num_batches))
-        pairs = sum(self.pairs_in(batch) for batch in batches)  # type: ignore[attr-defined]
-        return [{key: value.to(device, non_blocking=True) for key, value in batch.items()} for batch in batches], pairs
-
-
-def make_trainer(kind: str, rows: Any, dev: Any = None, mixin: type | None = None, **values: Any) -> Any:
+def make_trainer(kind: str, rows: Any, dev: Any = None, **values: Any) -> Any:
     import te_trainer
 
     trainer_class = getattr(te_trainer, f"{CLASSES[kind]}Trainer")
-    if mixin is not None:
-        trainer_class = type("Changed", (mixin, trainer_class), {})
     callbacks = values.pop("callbacks", None)
     # with a dev set the trainer saves what it has evaluated
     values = ({} if dev else {"save_strategy": "no"}) | {"per_device_train_batch_size": BATCHES[kind]} | values
@@ -180,9 +169,7 @@ def check_steps(folder: Path) -> None:
         variants: dict[str, dict[str, Any]] = {
             "default": {},
             "default again": {},
-            "never waiting": {"mixin": NeverWaiting},
             "4 workers": {"dataloader_num_workers": 4},
-            "4 workers, never waiting": {"dataloader_num_workers": 4, "mixin": NeverWaiting},
             "4 times the batch": {"per_device_train_batch_size": 4 * batch},
             # TF32 is the whole process's, and stays what the last one set
             "float32": {"precision": "float32", "tf32": False},
