@@ -14,7 +14,7 @@ from transformers import TrainerState
 from te_trainer.errors import InputError
 from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.models.tokenizer import TOKENIZER_FILES
-from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
+from te_trainer.trainers.checkpoint_mark import mark_of
 
 
 def check_checkpoint(folder: Path) -> TrainerState:
@@ -33,15 +33,16 @@ def check_checkpoint(folder: Path) -> TrainerState:
         # a Trainer that does not find it keeps the last weights without a word
         anew = {"delete": f"the folder {folder.parent}", "then": "the run's command begins this training anew"}
         with damage_as_input_error(best, **anew):
-            best.joinpath(WHOLE_MARK).stat()
+            mark_of(best).stat()
         _check_sizes(best, **anew)
     return loaded
 
 
 def _check_sizes(checkpoint: Path, **again: str) -> None:
     """Refuse a checkpoint of which a file is gone, or has another size than when it was whole."""
-    with damage_as_input_error(checkpoint / WHOLE_MARK, **again):
-        sizes: dict[str, int] = json.loads((checkpoint / WHOLE_MARK).read_text(encoding="utf-8"))
+    mark = mark_of(checkpoint)
+    with damage_as_input_error(mark, **again):
+        sizes: dict[str, int] = json.loads(mark.read_text(encoding="utf-8"))
         files = [(checkpoint / name, size) for name, size in sizes.items()]
     for path, size in files:
         with damage_as_input_error(path, **again):

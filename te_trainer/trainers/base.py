@@ -366,6 +366,8 @@ class PairTrainer(EvaluatingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them."""
+        if _internal_call:
+            self.stop_on_nan.raise_if_bad()
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir or ".")

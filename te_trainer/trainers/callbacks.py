@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from te_trainer.distributed import process_state
 from te_trainer.errors import DivergedError
-from te_trainer.trainers.checkpoint_mark import mark_whole
+from te_trainer.trainers.checkpoint_mark import WEIGHTS_MARK, WHOLE_MARK, mark_whole
 
 LOWER_RATE_HINT = "try a lower learning rate"
 
@@ -46,14 +46,14 @@ class MarkWholeCheckpoints(TrainerCallback):
         folder = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         # a trial of a hyper-parameter search saves in a folder of its own
         if state.is_world_process_zero and folder.is_dir():
-            mark_whole(folder)
+            mark_whole(folder, WEIGHTS_MARK if args.save_only_model else WHOLE_MARK)
 
 
 class StopOnNaN(TrainerCallback):
     """Stop at the first loss that is NaN or infinite, before it is saved.
 
-    Losses are checked on their device. The result is fetched only when the trainer logs or saves anyway, because
-    fetching it makes a GPU wait.
+    Losses are checked on their device. The result is fetched only when the trainer logs, evaluates or saves anyway,
+    because fetching it makes a GPU wait.
     """
 
     first_bad_step: Tensor | None = None
@@ -69,13 +69,14 @@ class StopOnNaN(TrainerCallback):
         self.first_bad_step = torch.where(bad, step, self.first_bad_step)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        fetches_anyway = control.should_log or control.should_save or control.should_evaluate
+        fetches_anyway = control.should_log or control.should_evaluate
         if self.first_bad_step is not None and (fetches_anyway or self.first_bad_step.device.type == "cpu"):
-            self._raise_if_bad()
+            self.raise_if_bad()
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._raise_if_bad()
+        self.raise_if_bad()
 
-    def _raise_if_bad(self) -> None:
+    def raise_if_bad(self) -> None:
+        """Raise a DivergedError that names the first step whose loss was NaN or infinite."""
         if self.first_bad_step is not None and (step := int(self.first_bad_step)):
             raise DivergedError(f"the loss is nan or infinite at step {step}; {LOWER_RATE_HINT}")

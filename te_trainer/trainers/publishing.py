@@ -14,7 +14,7 @@ from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
 
 from te_trainer.models.card_parts import PIPELINE_TAGS, card_tags, render_card
-from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
+from te_trainer.trainers.checkpoint_mark import MARKS
 
 TEMPLATE = Path(__file__).with_name("trainer_card.md")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -22,7 +22,7 @@ HUB_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/([0-9a-f]+
 SPEED_METRICS = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")  # ends of their names
 # Files of a checkpoint that only a resumed training reads.
 TRAINING_FILES = (
-    *("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "training_args.bin", WHOLE_MARK),
+    *("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "training_args.bin", *MARKS),
     *("global_step*", "pytorch_model_fsdp*", "latest", "zero_to_fp32.py"),  # of DeepSpeed and FSDP
 )
 
