@@ -38,13 +38,19 @@ class Forked:
     Args:
         script: A path, or the name of a recipe.
         environment: More variables; those that a library reads while it is imported come too late.
+        clock: Seconds between two full checkpoints of a training; 0 writes one at each step. By default a minute, which
+            no tiny training takes.
     """
 
     def __init__(
-        self, script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        script: str | Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        clock: float | None = None,
     ) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        what = (ROOT / "recipes" / script, list(arguments), self.folder.name, dict(environment or {}))
+        what = (ROOT / "recipes" / script, list(arguments), self.folder.name, dict(environment or {}), clock)
         self.process = FORKING.Process(target=_run, args=what)
         self.process.start()
 
@@ -85,7 +91,11 @@ def run_forked(script: str | Path, arguments: Sequence[str]) -> subprocess.Compl
 
 
 def start_ranks(
-    script: str | Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None, ranks: int = 2
+    script: str | Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    ranks: int = 2,
+    clock: float | None = None,
 ) -> list[Forked]:
     """Start a script as processes that meet over gloo, as `accelerate launch` and torchrun start them on a CPU.
 
@@ -93,13 +103,15 @@ def start_ranks(
 
     Args:
         environment: More variables, as those that `accelerate launch` sets for an engine; by default that of a CPU.
+        clock: As of [`Forked`]; the ranks then agree at each step.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(environment or {"ACCELERATE_USE_CPU": "true"})}
     group |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    return [Forked(script, arguments, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+    each = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+    return [Forked(script, arguments, variables, clock) for variables in each]
 
 
 def run_ranks(
@@ -112,7 +124,7 @@ def run_ranks(
     return subprocess.CompletedProcess([str(script), *arguments], status, *said)
 
 
-def _run(script: Path, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+def _run(script: Path, arguments: list[str], folder: str, environment: dict[str, str], clock: float | None) -> None:
     for number, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(folder, stream), os.O_WRONLY | os.O_CREAT), number)
     # a shell lets what it starts in the background ignore SIGINT, and so do the children of that
@@ -121,5 +133,9 @@ def _run(script: Path, arguments: list[str], folder: str, environment: dict[str,
     os.environ |= environment
     # accelerate collects garbage after each training; to search all that was imported would cost more than the training
     gc.freeze()
+    if clock is not None:
+        from te_trainer.runs import saving
+
+        saving.FULL_CHECKPOINT_SECONDS, saving.TIMES_WHAT_SAVING_TOOK, saving.STEPS_BETWEEN_AGREEMENTS = clock, 0, 1
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")

@@ -84,7 +84,8 @@ def run(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempP
     interrupts = interrupt_when_there_is(seen, folder)
     # a job in the background inherits that it is ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("te_trainer.runs.saving.FULL_CHECKPOINT_SECONDS", 0)
         te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **KEYS)
     interrupts.join()
     signal.signal(signal.SIGINT, before)

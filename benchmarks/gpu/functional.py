@@ -199,16 +199,25 @@ def scores_pair_by_pair(encoder: Any, rows: Any) -> Any:
 
 
 def check_resume(folder: Path) -> None:
-    """A run that is killed after a checkpoint of each training ends with the weights of one that is not."""
+    """A run that is killed after a checkpoint of each training ends with the weights of one that is not.
+
+    One that may be killed writes a full checkpoint at each step, and not once in a minute.
+    """
     command = [str(word) for word in launch(SINGLE)]
     more = ["--cross_encoder.eval_steps", 5, "--bi_encoder.eval_steps", 5]
     whole, killed = folder / "whole", folder / "killed"
     run(*command, *short_run(whole, *more, pairs=400))
+    recipe, *arguments = map(str, short_run(killed, *more, pairs=400))
+    script = folder / "often.py"
+    script.write_text(
+        "import runpy\n"
+        "from te_trainer.runs import saving\n"
+        "saving.FULL_CHECKPOINT_SECONDS = saving.TIMES_WHAT_SAVING_TOOK = 0\n"
+        f"runpy.run_path({recipe!r}, run_name='__main__')\n"
+    )
     kills, status = 0, None
     while status != 0 and kills < 3:
-        process = subprocess.Popen(
-            [*command, *map(str, short_run(killed, *more, pairs=400))], cwd=ROOT, start_new_session=True
-        )
+        process = subprocess.Popen([*command, str(script), *arguments], cwd=ROOT, start_new_session=True)
         marks = "cycle-1/m/.training-*/checkpoint-*/checkpoint-is-whole"
         before = set(killed.glob(marks))
         while process.poll() is None and (kills == 2 or not set(killed.glob(marks)) - before):

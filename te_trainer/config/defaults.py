@@ -13,9 +13,8 @@ DDP_TIMEOUT = 43_200
 
 # Where our trainers differ from transformers, whatever the task.
 TRAINER_DEFAULTS: dict[str, Any] = {
-    "eval_steps": 200,  # the official code evaluates and saves every 200 steps
+    "eval_steps": 200,  # the official code evaluates every 200 steps
     "per_device_eval_batch_size": 128,
-    "save_total_limit": 2,
     "logging_steps": 50,
     # The trainers watch the loss themselves; this filter would hide what they look for.
     "logging_nan_inf_filter": False,

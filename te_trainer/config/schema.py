@@ -365,7 +365,6 @@ class ContrastiveTrainingConfig(TrainingConfig):
     defaults = TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS["simcse"]
     origin = "SimCSE's, for BERT-base"
     managed: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(("save_steps", "save_strategy"), "checkpoints come every eval_steps"),
         **dict.fromkeys(
             ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
             "the dev set chooses the checkpoint by Spearman's correlation; without data.dev the last one is kept",

@@ -27,8 +27,11 @@ MANAGED = {
     "do_eval": "a run evaluates where data.dev is given",
     "do_predict": "a run labels by itself",
     "eval_strategy": "evaluation comes every eval_steps and at the end of each epoch",
-    "save_strategy": "checkpoints come with the evaluations",
-    "save_steps": "checkpoints come with the evaluations, every eval_steps",
+    **dict.fromkeys(
+        ("save_strategy", "save_steps"),
+        "the best weights by data.dev are saved, and about once in a minute a checkpoint to resume from",
+    ),
+    "save_total_limit": "a training keeps its best checkpoint and the last one to resume from",
     "load_best_model_at_end": "distillation.selection decides it",
     "metric_for_best_model": "distillation.task decides it",
     "greater_is_better": "distillation.task decides it",

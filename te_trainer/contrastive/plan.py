@@ -97,7 +97,7 @@ def contrastive_arguments(section: ContrastiveTrainingConfig, processes: int) ->
     values |= {"precision": section.precision or "auto"} | section.training
     if values.get("bf16") is False or values.get("fp16") is False:
         values["precision"] = "float32"
-    # an epoch may take hours; what a kill may lose does not grow with it
+    # where the clock does not decide, an epoch may take hours; what a kill may lose does not grow with it
     values |= {"loss": "info_nce", "save_strategy": None, "save_steps": values["eval_steps"]}
     return values | {name: getattr(section, name) for name in TRAINER_KEYS}
 

@@ -33,8 +33,8 @@ def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:
     check_arguments("bi-encoder", "contrastive", plan.training, manifest.config.ddp_timeout)
     if manifest.begun is None:
         weights = 4 * plan.start.empty_model("bi-encoder").num_parameters()
-        # the encoder, and three checkpoints of weights and AdamW's two moments while the newest is written
-        check_space(manifest.root, weights + 3 * 3 * weights)
+        # the encoder, and while a checkpoint is written, three of weights and AdamW's two moments and the best weights
+        check_space(manifest.root, weights + (3 * 3 + 1) * weights)
 
 
 def prepare_sentences(manifest: RunManifest[ContrastiveConfig], gold: GoldSets) -> None:

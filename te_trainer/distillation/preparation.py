@@ -32,8 +32,9 @@ def check_models(plan: DistillationPlan) -> int:
 
     Returns:
         Bytes that the run's encoders and checkpoints take. All weights are float32. A checkpoint holds them and AdamW's
-        two moments, and three checkpoints lie there while the newest is written; with LoRA, only what is trained is in
-        them. Beside them, each kind of encoder a PLM, of this cycle and of the best one, or of all cycles.
+        two moments, and three of them and the best weights lie there while the newest is written; with LoRA, only what
+        is trained is in them. Beside them, each kind of encoder a PLM, of this cycle and of the best one, or of all
+        cycles.
 
     Raises:
         InputError: A checkpoint of the wrong kind, a tokenizer without padding, a length that a model does not have.
@@ -62,7 +63,7 @@ def check_models(plan: DistillationPlan) -> int:
                     f"distillation.step0: contrastive.pooling is {trained_pooling}, but {model.name}'s pooling is "
                     f"{pooling}; set both to the same"
                 )
-    return encoders + 3 * 3 * trained
+    return encoders + (3 * 3 + 1) * trained
 
 
 def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:

@@ -42,7 +42,6 @@ TRAINING_KEYS = (
     "logging_*",
     "per_device_eval_batch_size",
     "project",
-    "save_total_limit",
     "torch_empty_cache_steps",
     "trackio_*",
 )

@@ -36,6 +36,7 @@ from te_trainer.models.lora import ADAPTER_FILES, merge_saved, parameter_counts,
 from te_trainer.runs.layout import training_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
+from te_trainer.runs.saving import SaveByClock
 from te_trainer.trainers import (
     BiEncoderTrainer,
     BiEncoderTrainingArguments,
@@ -179,6 +180,9 @@ class Training:
             check_labels=False,
         )
         trainer.remove_callback(PrinterCallback)
+        if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
+            # those load the best one from a full checkpoint alone
+            trainer.add_callback(SaveByClock())
         stage = self.progress.stage
         trainable, parameters = parameter_counts(encoder.model)
         self.progress.say(
@@ -208,7 +212,8 @@ class Training:
             # a Trainer turns the libraries' messages up again, on every rank but the first by default
             "log_level": "error",
             "log_level_replica": "error",
-            # Without a dev set the trainer would save every 500 steps; a killed training loses at most an epoch.
+            # Where the clock does not decide and there is no dev set, the trainer would save every 500 steps; a killed
+            # training loses at most an epoch.
             "save_strategy": "epoch" if self.dev is None else None,
         }
         return _make_arguments(self.kind, self.section, values | self.values)

@@ -81,7 +81,7 @@ class PairTrainingArguments(TrainingArguments):
     )
     eval_steps: float | None = argument(BI["eval_steps"], "Steps between two evaluations.")
     per_device_eval_batch_size: int = argument(BI["per_device_eval_batch_size"], "Pairs in a batch of evaluation.")
-    save_total_limit: int | None = argument(BI["save_total_limit"], "Checkpoints kept: the best and the last.")
+    save_total_limit: int | None = argument(2, "Checkpoints kept: the best and the last.")
     logging_steps: float = argument(BI["logging_steps"], "Steps between two log entries.")
     logging_nan_inf_filter: bool = argument(BI["logging_nan_inf_filter"], "Hide losses that are not finite.")
     train_sampling_strategy: str = argument(

@@ -213,7 +213,7 @@ def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     moments = random.Random(0)
     checkpoints = set()
     for kill in range(3):
-        process = Forked("contrastive.py", command)
+        process = Forked("contrastive.py", command, clock=0)
         checkpoint_dir = tmp_path / "killed" / ".training-bi-encoder"
         before = set(checkpoint_dir.glob("checkpoint-*"))
         while process.poll() is None and not set(checkpoint_dir.glob("checkpoint-*")) - before and kill:

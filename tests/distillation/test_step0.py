@@ -109,7 +109,7 @@ def test_another_content_of_the_file_is_another_run(output: Path, tiny: Path, tm
 
 def test_a_kill_within_step_0_changes_nothing(output: Path, tiny: Path, step0: Path, tmp_path: Path) -> None:
     command = arguments(tiny, step0, tmp_path / "killed")
-    process = Forked(JOB, command)
+    process = Forked(JOB, command, clock=0)
     checkpoints = tmp_path / "killed" / "start" / "tiny" / ".training-bi-encoder"
     while process.poll() is None and not list(checkpoints.glob("checkpoint-*/checkpoint-is-whole")):
         time.sleep(0.001)

@@ -188,7 +188,7 @@ def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Pat
     output = folder / f"{engine}-killed"
     command = (JOB, job(model, output, 2), told(f"{engine}.yaml"))
     for ranks, stage in KILLS[engine]:
-        kill_in(output / stage, ranks, start_ranks(*command))
+        kill_in(output / stage, ranks, start_ranks(*command, clock=0))
         assert not (output / "results.json").exists()
     finished = run_ranks(*command)
     assert finished.returncode == 0, finished.stderr[-4000:]

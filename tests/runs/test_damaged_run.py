@@ -290,6 +290,7 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
             raise KeyboardInterrupt
 
         patch.setattr(MarkWholeCheckpoints, "on_save", interrupt)
+        patch.setattr("te_trainer.runs.saving.FULL_CHECKPOINT_SECONDS", 0)
         patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), "--cross_encoder.eval_steps", "1"])
         assert run_job("distil") == 130
     return root
