@@ -23,8 +23,8 @@ STEPS_BETWEEN_AGREEMENTS = 16
 class SaveByClock(TrainerCallback):
     """Writes weights alone where the dev score is the best so far, and a full checkpoint about once in a minute.
 
-    It is the last callback of its trainer, so that a checkpoint has its mark before older ones go. Afterwards there
-    are at most four: the best one, the last full one, and the best one as of that, beside the one that is written.
+    It is the last callback of its trainer, so that a checkpoint has its mark before older ones go. Those stay that are
+    needed: the best one, the last full one, and the one that was the best by then.
     """
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

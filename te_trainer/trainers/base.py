@@ -366,7 +366,7 @@ class PairTrainer(EvaluatingTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them."""
-        if _internal_call:
+        if self.is_in_train:
             self.stop_on_nan.raise_if_bad()
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
