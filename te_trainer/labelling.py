@@ -188,7 +188,8 @@ def _compute(
     encoder.model.to(device).eval()
     budget = batch_tokens or (BATCH_TOKENS_CPU if device.type == "cpu" else BATCH_TOKENS)
     rank = rows_of_rank(len(output))
-    backend = choose_backend(encoder.model, encoder.max_length, device, precision)
+    named = encoder.attn_implementation
+    backend = choose_backend(encoder.model, encoder.max_length, device, precision, attention=named)
     with (
         torch.inference_mode(),
         autocast(device, precision),

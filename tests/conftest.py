@@ -6,8 +6,9 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # For all processes of the tests: sums of several threads round otherwise. And tiny models gain nothing from a second
@@ -20,7 +21,10 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
+from torch import nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoModel,
     AutoTokenizer,
     BertConfig,
@@ -30,6 +34,8 @@ from transformers import (
     RobertaModel,
     set_seed,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from te_trainer.config.names import CYCLE_FOLDER, RUN_FOLDER_NAMES
 from te_trainer.runs.quiet import quiet_libraries
@@ -151,6 +157,24 @@ def models(tiny: Path, tiny_roberta: Path, tmp_path_factory: pytest.TempPathFact
         AutoTokenizer.from_pretrained(source).save_pretrained(folder)
         found[name] = str(folder)
     return found
+
+
+@pytest.fixture
+def watched() -> Callable[[str], list[tuple[bool, bool]]]:
+    """Register an attention by a name, and list its calls: whether in training mode, and with gradients."""
+
+    def register(name: str) -> list[tuple[bool, bool]]:
+        calls: list[tuple[bool, bool]] = []
+
+        def attention(module: nn.Module, *args: Any, **rest: Any) -> Any:
+            calls.append((module.training, torch.is_grad_enabled()))
+            return sdpa_attention_forward(module, *args, **rest)
+
+        AttentionInterface.register(name, attention)
+        AttentionMaskInterface.register(name, sdpa_mask)
+        return calls
+
+    return register
 
 
 @pytest.fixture(scope="module", autouse=True)

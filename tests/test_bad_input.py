@@ -143,6 +143,21 @@ def test_what_transformers_would_refuse_later_is_refused_before_the_work(
     assert sentence.startswith(f"{key.split('.')[0]}: transformers refuses its arguments: ") and words in sentence
 
 
+@pytest.mark.parametrize(
+    ("key", "name", "reason"),
+    [
+        ("bi_encoder", "flash_attention_2", "BertModel (it needs a GPU)"),
+        ("cross_encoder", "flex_attention", "BertForSequenceClassification (it needs a GPU)"),
+        ("cross_encoder", "spda", "BertForSequenceClassification (known are eager, flash_attention_2, "),
+    ],
+)
+def test_an_attention_that_cannot_be_used_is_refused_before_the_work(
+    refused: Callable[..., str], key: str, name: str, reason: str
+) -> None:
+    sentence = refused(f"--{key}.attn_implementation", name)
+    assert sentence.startswith(f"{key}.attn_implementation: '{name}' cannot be used for {reason}")
+
+
 @pytest.mark.parametrize("folder", ["made before", "linked"])
 def test_a_folder_that_was_there_stays_as_it_was(refused: Callable[..., str], tmp_path: Path, folder: str) -> None:
     output = tmp_path / "disk"

@@ -152,6 +152,21 @@ def test_pairs_get_the_scores_of_sentence_transformers(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "scores.parquet", "scores.tsv"]
 
 
+def test_encoders_compute_with_the_attention_that_is_named(
+    bi: str, cross: str, sentences_file: Path, run: Run, tmp_path: Path, watched: Callable[[str], list[Any]]
+) -> None:
+    calls, found = watched("watched_score"), []
+    arguments = ["--model", bi, "--rerank", cross, "--data.sentences", sentences_file, "--top_k", 3]
+    for more in ([], ["--attn_implementation", "watched_score"]):
+        output = tmp_path / f"{len(more)}.parquet"
+        status, _, said = run(*arguments, "--output", output, *more)
+        assert status == 0, said
+        assert bool(calls) == bool(more)
+        found.append(pq.read_table(output).to_pydict())
+    assert found[1]["sentence"] == found[0]["sentence"]
+    np.testing.assert_allclose(found[1]["score"], found[0]["score"], atol=1e-5)
+
+
 def test_a_runs_folder_stands_for_its_encoder_and_csv_keeps_ids(
     bi: str, cross: str, rows: list[tuple[str, str]], pairs_file: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -528,6 +543,7 @@ def test_a_wrong_command_line_is_refused_by_its_key(
         (["--data.sentences", "pairs.tsv", "--model", "CROSS"], "model", "is a cross-encoder"),
         (["--data.sentences", "pairs.tsv", "--rerank", "BI"], "rerank", "is a bi-encoder"),
         (["--data.sentences", "single.txt"], "data.sentences", "one distinct sentence"),
+        (["--data.pairs", "pairs.tsv", "--attn_implementation", "spda"], "attn_implementation", "'spda' cannot be"),
         (["--data.sentences", "pairs.tsv", "--data.queries", "blank.txt"], "data.queries", "no sentence in"),
     ],
 )

@@ -24,7 +24,8 @@ from te_trainer.files.atomic import PARTIAL
 from te_trainer.files.disk_errors import disk_errors_as_input_error
 from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.metrics.calibration import PlattScaling, describe_calibration, fit_platt
-from te_trainer.models import Encoder, check_encoder, describe_encoder, load_encoder
+from te_trainer.models import Encoder, check_encoder, describe_encoder, load_encoder, resolve_checkpoint
+from te_trainer.models.attention import check_attention
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.commits import pin_commits
 from te_trainer.runs.finished import Use, choose_encoder
@@ -57,6 +58,9 @@ def main(config: ScoreConfig) -> None:
         )
     if config.rerank is not None and check_encoder(config.rerank) != "cross-encoder":
         raise InputError(f"rerank: {config.rerank} is a bi-encoder; name a cross-encoder")
+    for name in filter(None, (config.model, config.rerank)):
+        checkpoint = resolve_checkpoint(name)
+        check_attention(checkpoint.empty_model(checkpoint.kind), config.attn_implementation, "attn_implementation")
 
     # ------------------------------------------------------------ scores, by way of a scratch folder
     output = Path(config.output)
@@ -204,7 +208,8 @@ def load(config: ScoreConfig, key: str, texts: dict[str, Dataset], progress: Run
     """Load the encoder that a key names; say what it is, and how many of the texts are longer than it reads."""
     name = getattr(config, key)
     how: dict[str, Any] = {"pooling": config.pooling, "max_length": config.max_length, "prompt": config.prompt}
-    encoder = load_encoder(name, **(how if key == "model" else {}))
+    attention = config.attn_implementation
+    encoder = load_encoder(name, attn_implementation=attention, **(how if key == "model" else {}))
     progress.say(f"{key}: {name}: {describe_encoder(encoder)}")
     length_key = "max_length" if key == "model" else "max_length in its training"
     for title, pairs in texts.items() if progress.enabled else ():

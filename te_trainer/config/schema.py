@@ -68,6 +68,9 @@ PairColumns = dict[Annotated[str, _one_of("sentence1", "sentence2")], str]
 
 # What keys mean that stand in several sections, where the section's docstring does not say it.
 COMMON_HELP = {
+    "attn_implementation": "Attention, as transformers names it. It is sdpa, eager, flex_attention, flash_attention_2, "
+    "..., or a kernel of the Hub (OWNER/NAME), and is used as named: nothing is packed. Left out, the fastest that is "
+    "known. Flash attention is not used where the arithmetic is float32, as it is for final scores.",
     "batch_tokens": "Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.",
     "column": "One column to read instead of `sentence1` and `sentence2`. That may be `text` of a Hub dataset.",
     "columns": "Maps columns to the files' names: `{sentence1: question1}`. So may `sentence2` and `score` be. Where a "
@@ -235,6 +238,7 @@ class StudentConfig(TrainingConfig):
             before the bias correction, torch's 1e-8 after it. The recipes of the paper's rows set it.
     """
 
+    attn_implementation: str | None = None
     train_sampling_strategy: SamplingStrategy = "auto"
     official_adamw: bool = False
 
@@ -244,7 +248,7 @@ class BiEncoderConfig(StudentConfig):
     """Training of the bi-encoders.
 
     Args:
-        loss: mse (the paper's, Eq. 3) or bce (its Table 8).
+        loss: mse (the paper's, Eq. 3) or bce (Table 8).
         max_length: Tokens after which a sentence is cut.
     """
 
@@ -262,7 +266,7 @@ class CrossEncoderConfig(StudentConfig):
 
     Args:
         max_length: Tokens after which a pair is cut.
-        loss: bce (the paper's, Eq. 2) or mse (its Table 8).
+        loss: bce (the paper's, Eq. 2) or mse (Table 8).
         both_orders: Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI.
     """
 
@@ -350,6 +354,8 @@ class ContrastiveTrainingConfig(TrainingConfig):
         max_length: Tokens after which a sentence is cut; mirror_bert: 50.
         prompt: Text before every sentence. Default: the checkpoint's; in a run's step 0, the run's `bi_encoder.prompt`.
         precision: Arithmetic of training. Default: auto, as for scoring; in a run's step 0, `distillation.precision`.
+        attn_implementation: Attention, as transformers names it. A run's step 0 takes the run's
+            `bi_encoder.attn_implementation` where there is none. Otherwise as of `te-trainer distil`.
     """
 
     method: Method = "simcse"
@@ -361,6 +367,7 @@ class ContrastiveTrainingConfig(TrainingConfig):
     max_length: PositiveInt = 32
     prompt: str | None = None
     precision: Precision | None = None
+    attn_implementation: str | None = None
 
     defaults = TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS["simcse"]
     origin = "SimCSE's, for BERT-base"
@@ -444,6 +451,7 @@ class ScoreConfig:
     probabilities: Source | None = None
     same_from: float | None = None
     precision: Precision = "auto"
+    attn_implementation: str | None = None
     batch_tokens: PositiveInt | None = None
     pooling: Pooling | None = None
     max_length: PositiveInt | None = None

@@ -14,11 +14,13 @@ from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS
 from te_trainer.config.schema import ContrastiveConfig, ContrastiveTrainingConfig, RunConfig
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, resolve_checkpoint
+from te_trainer.models.attention import check_attention
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import Source, pin_commits
 from te_trainer.runs.training import Training, run_arguments
 
 TRAINER_KEYS = ("temperature", "span", "mlp_head", "both_views")  # of the section, and of the training arguments
+ENCODER_KEYS = ("pooling", "max_length", "prompt", "attn_implementation")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class ContrastivePlan:
 
     @property
     def encoder(self) -> dict[str, Any]:
-        """Pooling, length and prompt of the encoder; the prompt None is what the checkpoint says."""
-        return {name: getattr(self.section, name) for name in ("pooling", "max_length", "prompt")}
+        """Keyword arguments that load the encoder; the prompt None is what the checkpoint says."""
+        return {name: getattr(self.section, name) for name in ENCODER_KEYS}
 
     @property
     def prompt_text(self) -> str:
@@ -48,7 +50,11 @@ class ContrastivePlan:
     def check(self) -> None:
         """Refuse what cannot be trained."""
         section, model = self.section, self.start.name
-        BiEncoder.check(self.start, **self.encoder, section="contrastive.")
+        BiEncoder.check(
+            self.start, section.pooling, max_length=section.max_length, prompt=section.prompt, section="contrastive."
+        )
+        empty = self.start.empty_model("bi-encoder")
+        check_attention(empty, section.attn_implementation, "contrastive.attn_implementation", trains=True)
         if self.start.is_decoder and section.pooling == "cls":
             raise InputError(
                 f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "

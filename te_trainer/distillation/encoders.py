@@ -34,7 +34,9 @@ def load_encoder(plan: DistillationPlan, store: RunStore, key: EncoderKey, kind:
 def _load(plan: DistillationPlan, store: RunStore, name: str, kind: Kind, path: str | Checkpoint) -> Encoder:
     encoder = plan.models[name].encoders[kind]
     if kind == "cross-encoder":
-        return CrossEncoder.from_pretrained(path, max_length=encoder.max_length)
+        return CrossEncoder.from_pretrained(
+            path, max_length=encoder.max_length, attn_implementation=encoder.attn_implementation
+        )
     start_key = EncoderKey(0, name, kind)
     trains_start = store.trains(start_key)
     start = resolve_checkpoint(str(store.encoder_path(start_key))) if trains_start else encoder.start
@@ -45,6 +47,7 @@ def _load(plan: DistillationPlan, store: RunStore, name: str, kind: Kind, path: 
         prompt=encoder.prompt,
         layout=start.layout,
         from_cross_encoder=plan.config.distillation.init == "sequential",
+        attn_implementation=encoder.attn_implementation,
     )
 
 

@@ -46,6 +46,7 @@ class EncoderPlan:
     training: dict[str, Any]  # keyword arguments of the training arguments
     pooling: Pooling | None = None  # of bi-encoders; None for what the checkpoint says, as of the prompt
     prompt: str | None = None
+    attn_implementation: str | None = None
 
     @property
     def section(self) -> str:
@@ -220,9 +221,12 @@ def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelP
     if config.step0 is not None:
         section = config.step0.contrastive
         # where its file names none, the run's hold
-        prompt = config.bi_encoder.prompt if section.prompt is None else section.prompt
-        precision = section.precision or config.distillation.precision
-        step0 = plan_contrastive(model.bi_encoder, replace(section, prompt=prompt, precision=precision), processes)
+        named: dict[str, Any] = {
+            "prompt": config.bi_encoder.prompt if section.prompt is None else section.prompt,
+            "precision": section.precision or config.distillation.precision,
+            "attn_implementation": section.attn_implementation or config.bi_encoder.attn_implementation,
+        }
+        step0 = plan_contrastive(model.bi_encoder, replace(section, **named), processes)
     return ModelPlan(
         name=model.name,
         weight=1.0 if model.weight is None else model.weight,
@@ -241,7 +245,8 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
     is_float32 = section.training.get("bf16") is False or section.training.get("fp16") is False
     training["precision"] = "float32" if is_float32 else config.distillation.precision
     training |= {name: getattr(section, name) for name in TRAINER_KEYS if hasattr(section, name)}
-    plan = EncoderPlan(kind, resolve_checkpoint(_start(model, kind)), section.max_length, training | section.training)
+    start, training = resolve_checkpoint(_start(model, kind)), training | section.training
+    plan = EncoderPlan(kind, start, section.max_length, training, attn_implementation=section.attn_implementation)
     if kind == "cross-encoder":
         return plan
     return replace(plan, pooling=model.pooling or config.bi_encoder.pooling, prompt=config.bi_encoder.prompt)

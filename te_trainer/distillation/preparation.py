@@ -20,6 +20,7 @@ from te_trainer.files.atomic import atomic_folder
 from te_trainer.mining.bm25 import check_bm25
 from te_trainer.mining.neighbours import check_faiss
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, local_fingerprint, resolve_checkpoint
+from te_trainer.models.attention import check_attention
 from te_trainer.models.lora import parameter_counts, put_adapters
 from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files, refuse_changes_here
 from te_trainer.runs.layout import RunLayout
@@ -37,7 +38,8 @@ def check_models(plan: DistillationPlan) -> int:
         cycles.
 
     Raises:
-        InputError: A checkpoint of the wrong kind, a tokenizer without padding, a length that a model does not have.
+        InputError: A checkpoint of the wrong kind, a tokenizer without padding, a length or an attention that a model
+            does not have.
     """
     lora, kept = plan.config.lora, plan.cycles if plan.keeps_all_cycles else 2
     encoders, trained = 0, 0
@@ -50,6 +52,7 @@ def check_models(plan: DistillationPlan) -> int:
                 prompt = encoder.prompt
                 BiEncoder.check(start, encoder.pooling, max_length=length, prompt=prompt, section="bi_encoder.")
             empty = start.empty_model(kind)
+            check_attention(empty, encoder.attn_implementation, f"{encoder.section}.attn_implementation", trains=True)
             weights = 4 * empty.num_parameters()
             encoders += (kept + 1 + (model.step0 is not None and kind == "bi-encoder")) * weights
             if lora.rank:

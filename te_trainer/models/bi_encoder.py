@@ -15,6 +15,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from te_trainer.config.schema import Kind, Pooling
 from te_trainer.files.atomic import give_umask_mode
+from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
 from te_trainer.models.sentence_files import SentenceLayout, check_vectors, saved_pooling
 from te_trainer.models.tokenization import tokenise
@@ -54,6 +55,8 @@ class BiEncoder:
         layout: What else the checkpoint says to sentence-transformers; it is saved with the encoder.
         pooler: Weights of BERT's own pooler, which is no part of a sentence's vector, by their names in the model that
             `AutoModel` loads; they are saved with the encoder.
+        attn_implementation: Attention that trainings and labellings compute with, as transformers names it; None for
+            the fastest that is known. It is not saved.
     """
 
     model: PreTrainedModel
@@ -63,8 +66,12 @@ class BiEncoder:
     prompt: str = ""
     layout: SentenceLayout = field(default_factory=SentenceLayout)
     pooler: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    attn_implementation: str | None = None
 
     kind: ClassVar[Kind] = "bi-encoder"
+
+    def __post_init__(self) -> None:
+        check_attention(self.model, self.attn_implementation, "attn_implementation")
 
     @classmethod
     def from_pretrained(
@@ -77,6 +84,7 @@ class BiEncoder:
         prompt: str | None = None,
         from_cross_encoder: bool = False,
         layout: SentenceLayout | None = None,
+        attn_implementation: str | None = None,
     ) -> BiEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
 
@@ -89,10 +97,11 @@ class BiEncoder:
             prompt: None takes what the checkpoint says, else no text.
             from_cross_encoder: Take the encoder below a cross-encoder's head (sequential distillation).
             layout: None takes what the checkpoint says.
+            attn_implementation: Attention to compute with; None for the fastest that is known.
 
         Raises:
             InputError: No such model, a cross-encoder where none is expected, a tokenizer without padding, weights that
-                are not there, a length that the model cannot read.
+                are not there, a length that the model cannot read, an attention that it cannot use.
         """
         checkpoint = resolve_checkpoint(name, revision)
         pooling = resolve_pooling(checkpoint, pooling, from_cross_encoder)
@@ -106,7 +115,8 @@ class BiEncoder:
             # a pooler that the checkpoint lacks is always drawn the same
             torch.default_generator.manual_seed(0)
             model, tokenizer = checkpoint.load("bi-encoder", max_length)
-        return cls(model, tokenizer, pooling, max_length, prompt, layout, _take_pooler(model))
+        pooler = _take_pooler(model)
+        return cls(model, tokenizer, pooling, max_length, prompt, layout, pooler, attn_implementation)
 
     @staticmethod
     def check(

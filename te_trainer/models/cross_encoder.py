@@ -13,6 +13,7 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 
 from te_trainer.config.schema import Kind
 from te_trainer.files.atomic import give_umask_mode
+from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
 from te_trainer.models.sentence_files import saved_activation
 
@@ -35,22 +36,30 @@ class CrossEncoder:
         max_length: Tokens of a pair beyond this are cut from the longer sentence (64 in the paper, Table 16).
         activation: Makes scores of logits: `sigmoid` after training with cross-entropy (the paper's), `identity` after
             training with mean squared error.
+        attn_implementation: As of a `BiEncoder`.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 64
     activation: Activation = "sigmoid"
+    attn_implementation: str | None = None
 
     kind: ClassVar[Kind] = "cross-encoder"
 
     def __post_init__(self) -> None:
+        check_attention(self.model, self.attn_implementation, "attn_implementation")
         full_precision_head(self.model)
         self.activate_with(self.activation)
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Checkpoint, *, revision: str | None = None, max_length: int = 64
+        cls,
+        name: str | Checkpoint,
+        *,
+        revision: str | None = None,
+        max_length: int = 64,
+        attn_implementation: str | None = None,
     ) -> CrossEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
 
@@ -61,15 +70,17 @@ class CrossEncoder:
             revision: Branch, tag or commit of a Hub id; `owner/name@revision` says the same. Default: `main`, as it is
                 at the first load in this process.
             max_length: Tokens of a pair beyond this are cut.
+            attn_implementation: Attention to compute with; None for the fastest that is known.
 
         Raises:
             InputError: No such model, a head of more than one logit, scores that are neither sigmoids nor logits, a
-                tokenizer without padding, weights that are not there, a length that the model cannot read.
+                tokenizer without padding, weights that are not there, a length that the model cannot read, an attention
+                that it cannot use.
         """
         checkpoint = resolve_checkpoint(name, revision)
         activation = resolve_activation(checkpoint)
         model, tokenizer = checkpoint.load("cross-encoder", max_length)
-        return cls(model, tokenizer, max_length, activation)
+        return cls(model, tokenizer, max_length, activation, attn_implementation)
 
     @staticmethod
     def check(name: str | Checkpoint, max_length: int | None = None, section: str = "") -> Activation:

@@ -36,13 +36,16 @@ def load_encoder(
     pooling: Pooling | None = None,
     max_length: int | None = None,
     prompt: str | None = None,
+    attn_implementation: str | None = None,
 ) -> Encoder:
     """Load a bi-encoder or a cross-encoder, whichever the checkpoint is; what is None is taken from it."""
     checkpoint = resolve_checkpoint(model)
     length = max_length or checkpoint.max_length
     if checkpoint.kind == "cross-encoder":
-        return CrossEncoder.from_pretrained(checkpoint, max_length=length)
-    return BiEncoder.from_pretrained(checkpoint, pooling=pooling, max_length=length, prompt=prompt)
+        return CrossEncoder.from_pretrained(checkpoint, max_length=length, attn_implementation=attn_implementation)
+    return BiEncoder.from_pretrained(
+        checkpoint, pooling=pooling, max_length=length, prompt=prompt, attn_implementation=attn_implementation
+    )
 
 
 def describe_encoder(encoder: Encoder) -> str:

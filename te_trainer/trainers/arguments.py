@@ -73,6 +73,11 @@ class PairTrainingArguments(TrainingArguments):
         "auto, float32, bfloat16 or float16: arithmetic of the forward and backward pass. auto takes what the hardware "
         "is fast at. bf16 or fp16, if set, go before it.",
     )
+    attn_implementation: str | None = argument(
+        StudentConfig.attn_implementation,
+        "Attention, as transformers names it: sdpa, eager, flash_attention_2, ... Left out, the encoder's, or the "
+        "fastest that is known. Flash attention is not used in float32.",
+    )
     weight_decay: float = argument(BI["weight_decay"], "AdamW's weight decay, not on biases and norms.")
     official_adamw: bool = argument(
         StudentConfig.official_adamw,

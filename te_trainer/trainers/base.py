@@ -29,6 +29,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
+from te_trainer.models.attention import check_attention
 from te_trainer.models.masks import masks_unread
 from te_trainer.models.packed import to_device, use_backend
 from te_trainer.trainers.arguments import as_arguments, decide_strategies
@@ -190,6 +191,9 @@ class PairTrainer(EvaluatingTrainer):
 
     def _prepare_encoder(self) -> None:
         """Make the encoder ready for this trainer."""
+        trains = self.train_dataset is not None
+        device = self.args.device.type
+        check_attention(self.encoder.model, self._attention, "attn_implementation", trains=trains, device=device)
         if self.peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
             set_seed(self.args.seed)

@@ -185,7 +185,14 @@ class EvaluatingTrainer(PublishingTrainer):
             compiled=self.args.torch_compile,
             # its noise depends on a sentence's padded length
             needs_padding=bool(self.args.neftune_noise_alpha),
+            attention=self._attention,
         )
+
+    @property
+    def _attention(self) -> str | None:
+        """The attention that the arguments name, or the encoder."""
+        named: str | None = self.args.attn_implementation
+        return self.encoder.attn_implementation if named is None else named
 
     def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
         if is_tokenised(pairs):

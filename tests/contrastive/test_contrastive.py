@@ -170,6 +170,15 @@ def test_mirror_bert_on_pairs_without_gold(run: Run, tmp_path: Path) -> None:
     assert pooling["pooling_mode_mean_tokens"]
 
 
+def test_it_computes_with_the_attention_that_is_named(
+    run: Run, tmp_path: Path, watched: Callable[[str], list[Any]]
+) -> None:
+    calls = watched("watched_contrastive")
+    status, _, said = run("--contrastive.attn_implementation", "watched_contrastive")
+    assert status == 0, said
+    assert set(calls) == {(False, False), (True, True)}
+
+
 def test_sentences_that_are_cut_with_their_prompt_are_counted_before_work_starts(run: Run, tmp_path: Path) -> None:
     length = ["--contrastive.max_length", "8", "--contrastive.max_steps", "1"]
     status, out, err = run(*length, "--contrastive.prompt", "my router ")
@@ -284,6 +293,7 @@ def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -
             "contrastive.method: input should be 'simcse' or 'mirror_bert'",
         ),
         (["--contrastive.tempreature", "1"], "unknown key 'contrastive.tempreature'; did you mean 'contrastive.temp"),
+        (["--contrastive.attn_implementation", "spda"], "contrastive.attn_implementation: 'spda' cannot be used for B"),
         (["--contrastive.seed", "1"], "contrastive.seed cannot be set: the run's seed sets it"),
         (
             ["--contrastive.load_best_model_at_end", "true"],

@@ -105,18 +105,22 @@ def test_a_plan_says_what_a_run_keeps_and_trains(plms: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "precision", "prompt"),
-    [("method: simcse", "float32", "query: "), ("{prompt: 'x: ', precision: bfloat16}", "bfloat16", "x: ")],
+    ("section", "precision", "prompt", "attention"),
+    [
+        ("method: simcse", "float32", "query: ", "eager"),
+        ("{prompt: 'x: ', precision: bfloat16, attn_implementation: sdpa}", "bfloat16", "x: ", "sdpa"),
+    ],
 )
-def test_step0_takes_precision_and_prompt_of_the_run_where_its_file_has_none(
-    section: str, precision: str, prompt: str, plms: dict[str, Path], tmp_path: Path
+def test_step0_takes_precision_prompt_and_attention_of_the_run_where_its_file_has_none(
+    section: str, precision: str, prompt: str, attention: str, plms: dict[str, Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "step0.yaml"
     file.write_text(f"contrastive: {section if section[0] == '{' else '{' + section + '}'}\n", encoding="utf-8")
     keys = ["--distillation.step0", str(file), "--distillation.precision", "float32", "--bi_encoder.prompt", "query: "]
-    plan, _ = make(plms["base"], *keys)
+    plan, _ = make(plms["base"], *keys, "--bi_encoder.attn_implementation", "eager")
     step0 = plan.models["base"].step0
     assert step0 is not None and (step0.training["precision"], step0.prompt_text) == (precision, prompt)
+    assert step0.encoder["attn_implementation"] == attention
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,24 @@ def run(
     return start
 
 
+def test_every_stage_computes_with_the_attention_of_its_kind(
+    run: Run, monkeypatch: pytest.MonkeyPatch, watched: Callable[[str], list[Any]]
+) -> None:
+    def packing(mask: Any) -> None:
+        raise AssertionError("a batch is packed")
+
+    monkeypatch.setattr("te_trainer.models.packed.pack.Packing", packing)
+    calls = {kind: watched(f"watched_{kind}") for kind in ("bi_encoder", "cross_encoder")}
+    keys = {f"{kind}.attn_implementation": f"watched_{kind}" for kind in calls}
+    output = run(*(part for key, name in keys.items() for part in (f"--{key}", name)), "--distillation.cycles", "1")
+    for kind, called in calls.items():
+        # labels and scores, training, the dev set in a training
+        assert set(called) == {(False, False), (True, True)}, kind
+        assert run_file(output)["config"][kind]["attn_implementation"] == f"watched_{kind}"
+    saved = list(output.rglob("config.json"))
+    assert len(saved) >= 2 and not any("attn" in path.read_text(encoding="utf-8") for path in saved)
+
+
 def results_of(output: Path) -> dict[str, Any]:
     return json.loads((output / "results.json").read_text(encoding="utf-8"))
 

@@ -68,6 +68,7 @@ REFUSED = {
     "seed": "7",
     "distillation.cycles": "3",
     "distillation.precision": "bfloat16",
+    "bi_encoder.attn_implementation": "eager",
     "bi_encoder.learning_rate": "1e-3",
     "bi_encoder.max_length": "16",
     "bi_encoder.dataloader_drop_last": "true",

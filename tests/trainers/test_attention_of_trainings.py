@@ -20,6 +20,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from te_trainer.errors import InputError
 from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.packed import choose_backend, use_backend
@@ -193,6 +194,63 @@ def test_scores_of_an_encoder_with_adapters_are_those_of_its_padded_batches(mode
 def test_a_compiler_gets_padded_batches(kind: str, models: dict[str, str], tmp_path: Path) -> None:
     trainer = trainer_of(load(kind, models["bert"]), tmp_path, labelled(), torch_compile=True)
     assert trainer._groups_by_length()
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_computes_with_the_attention_that_is_named(
+    kind: str, name: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    losses = []
+    for values in ({}, {"attn_implementation": name}):
+        encoder, seen, folder = load(kind, models["bert"]), Seen(), tmp_path / str(len(values))
+        before = state_of(encoder.model)
+        for module in encoder.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        values |= {"train_sampling_strategy": "random", "logging_steps": 1}
+        trainer = trainer_of(encoder, folder, labelled(), labelled(), callbacks=[seen], **values)
+        trainer.evaluate()
+        trainer.train()
+        is_packed = "attn_implementation" not in values
+        evaluated = {("evaluation", is_packed, fast) for fast in (False, True)}
+        assert seen.found == {("step", is_packed, True), *evaluated}
+        assert state_of(encoder.model) == before
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        for saved in folder.glob("checkpoint-*/config.json"):
+            assert "attn" not in saved.read_text(encoding="utf-8")
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
+
+
+def test_the_arguments_go_before_the_encoder_and_a_compiler_and_adapters_take_them(
+    models: dict[str, str], tmp_path: Path, watched: Any
+) -> None:
+    calls = {name: watched(f"watched_{name}") for name in ("encoder", "arguments")}
+    settings = {"max_steps": 2, "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+    adapters = peft.LoraConfig(task_type="FEATURE_EXTRACTION")
+    for values, config, expected in (
+        ({}, None, "encoder"),
+        ({"attn_implementation": "watched_arguments"}, None, "arguments"),
+        ({"attn_implementation": "watched_arguments"}, adapters, "arguments"),
+        ({"torch_compile": True, "torch_compile_backend": "eager"}, None, "encoder"),
+    ):
+        encoder = BiEncoder.from_pretrained(models["bert"], attn_implementation="watched_encoder")
+        args = BiEncoderTrainingArguments(output_dir=str(tmp_path), **settings, **values)  # type: ignore[arg-type]
+        trainer = BiEncoderTrainer(encoder, args, labelled(), peft_config=config)
+        assert trainer._groups_by_length()
+        trainer.train()
+        assert [name for name, called in calls.items() if called] == [expected]
+        assert set(calls[expected]) == {(True, True)}
+        calls[expected].clear()
+
+
+@pytest.mark.parametrize("name", ["flex_attention", "flash_attention_2", "spda"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trainer_refuses_an_attention_that_cannot_train(
+    kind: str, name: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"^attn_implementation: '{name}' cannot be used for Bert"):
+        trainer_of(load(kind, models["bert"]), tmp_path, labelled(), attn_implementation=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)

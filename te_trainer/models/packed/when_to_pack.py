@@ -85,11 +85,15 @@ def choose_backend(
     *,
     compiled: bool = False,
     needs_padding: bool = False,
+    attention: str | None = None,
 ) -> AttentionBackend:
     """The fastest backend for a model with texts of at most `max_length` tokens; a compiled model stays as it is.
 
-    With `needs_padding`, something between embeddings and layers depends on the shape of the padded batch.
+    With `needs_padding`, something between embeddings and layers depends on the shape of the padded batch. An
+    `attention` that is named is used, but for a flash attention in float32, which it does not have.
     """
+    if attention is not None and not ("flash" in attention and precision == "float32"):
+        return AttentionBackend(attention, fast_dropout=device.type == "cpu" and not compiled)
     plain: Any = transformers_model(model)
     replaceable = plain is not None and attention_of(plain.config) in REPLACEABLE
     packs = replaceable and not needs_padding and can_pack(model)
