@@ -21,7 +21,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, ModelConfig, TrainingConfig
-from te_trainer.config.training_keys import MANAGED, Key, trainer_keys
+from te_trainer.config.training_keys import MANAGED, NEVER_KEYS, Key, trainer_keys
 from te_trainer.errors import InputError
 
 Config = TypeVar("Config")
@@ -105,11 +105,14 @@ def _flat(command: Any, content: Mapping[Any, Any], prefix: str = "") -> Iterato
             yield key, value
         else:
             known = nearest(f"unknown key '{key}'", key, [other for other in ("config", *keys) if other != key])
-            raise InputError(_why_managed(sections.get(owner), str(name).rpartition(".")[2], key) or known)
+            raise InputError(_why_refused(key, sections.get(owner)) or known)
 
 
-def _why_managed(section: Any, name: str, key: str) -> str | None:
-    """Why a key of TrainingArguments cannot be set; None of any other key."""
+def _why_refused(key: str, section: Any = None) -> str | None:
+    """Why a key of TrainingArguments or of other libraries cannot be set; None of any other key."""
+    name = key.rpartition(".")[2]
+    if name in NEVER_KEYS:
+        return f"{key} cannot be set: {NEVER_KEYS[name]}"
     if section is None or not issubclass(section, TrainingConfig) or not (name in MANAGED or name.startswith("hub_")):
         return None
     reasons = MANAGED | section.managed
@@ -134,7 +137,8 @@ def convert(key: str, hint: Any, value: Any) -> Any:
     location, given = wrong["loc"], wrong["input"]
     if wrong["type"] == unknown:
         name = str(location[-1])
-        raise InputError(nearest(f"{key}: unknown key '{name}'", name, list(key_types(ModelConfig))))
+        known = nearest(f"{key}: unknown key '{name}'", name, list(key_types(ModelConfig)))
+        raise InputError(_why_refused(f"{key}.{name}") or known)
     if kinds <= {list, dict, NoneType}:  # else the location names types, too
         key = ".".join([key, *(str(name) for name in location if str(name).isidentifier())])
     if given is None:

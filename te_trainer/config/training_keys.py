@@ -53,6 +53,17 @@ MANAGED = {
     "use_cpu": "a whole run computes on one device; `accelerate launch --cpu` keeps it on the CPU",
 }
 
+# Keys that people know from other libraries and no command has, by their last part.
+FLOAT32 = (
+    "weights are learnt and saved in float32, whatever a checkpoint holds; a key precision (of te-trainer distil, "
+    "distillation.precision) chooses the arithmetic"
+)
+NEVER_KEYS = {
+    "trust_remote_code": "code of a model's repository is never run; start from a model that transformers knows",
+    "model_kwargs": f"{FLOAT32}; attn_implementation is a key of its own",
+    **dict.fromkeys(("dtype", "torch_dtype"), FLOAT32),
+}
+
 
 @dataclass(frozen=True)
 class Key:

@@ -435,6 +435,28 @@ def test_what_a_run_decides_is_refused_with_the_reason(name: str, reason: str, f
         assert said.startswith(f"cross_encoder.{name} cannot be set: ") and reason in said
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    {
+        "trust_remote_code": "code of a model's repository is never run",
+        "dtype": "weights are learnt and saved in float32",
+        "torch_dtype": "distillation.precision) chooses the arithmetic",
+        "model_kwargs": "attn_implementation is a key of its own",
+    }.items(),
+)
+def test_a_key_of_other_libraries_is_refused_with_what_is_so(name: str, words: str, file: Path) -> None:
+    for prefix in ("", "bi_encoder.", "distillation."):
+        said = complaint(f"--{prefix}{name}", "x")
+        assert said.startswith(f"{prefix}{name} cannot be set: ") and words in said and "did you mean" not in said
+    file.write_text(f"models: [{{bi_encoder: m, {name}: x}}]\n", encoding="utf-8")
+    assert complaint("--config", str(file)).startswith(f"models.{name} cannot be set: ")
+    for read in (parse_score, parse_evaluation, parse_contrastive):
+        with pytest.raises(InputError, match=f"^{name} cannot be set: "):
+            read([f"--{name}", "x"])
+    file.write_text(f"model_kwargs: {{{name}: x}}\n", encoding="utf-8")
+    assert complaint("--config", str(file)).startswith(f"model_kwargs.{name} cannot be set: ")
+
+
 def test_a_reason_may_differ_from_command_to_command() -> None:
     with pytest.raises(InputError, match=r"^contrastive\.greater_is_better cannot be set: the dev set chooses"):
         parse_contrastive(["--contrastive.greater_is_better", "true"])
