@@ -205,8 +205,10 @@ class EvaluatingTrainer(PublishingTrainer):
     def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
         """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
         loader = DataLoader(rows, batch_size=self.args.eval_batch_size, **self.worker_settings())
-        # `prediction_step` copies them to the device, and does not wait
-        return cast("DataLoader[Any]", self.accelerator.prepare(loader, device_placement=[False]))
+        prepared: Any = self.accelerator.prepare(loader)
+        # `prediction_step` copies batches, and does not wait; under DeepSpeed, `prepare` takes no `device_placement`
+        prepared.device = None
+        return cast("DataLoader[Any]", prepared)
 
     def worker_settings(self) -> dict[str, Any]:
         """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""

@@ -216,6 +216,21 @@ def test_the_trainers_other_ways_to_evaluate(kind: str, models: dict[str, str], 
     np.testing.assert_allclose(np.sort(outputs[known.score_name].detach()), np.sort(scores), atol=1e-5)
 
 
+def test_an_evaluation_copies_its_batches_itself(models: dict[str, str], tmp_path: Path) -> None:
+    """And does not tell accelerate so, which refuses to be told under DeepSpeed."""
+    trainer = make("bi-encoder", models["bert"], tmp_path, dev=labelled())
+    placements: list[Any] = []
+    prepare = trainer.accelerator.prepare
+
+    def watched(*parts: Any, device_placement: Any = None) -> Any:
+        placements.append(device_placement)
+        return prepare(*parts, device_placement=device_placement)
+
+    trainer.accelerator.prepare = watched
+    assert trainer.get_eval_dataloader().device is None
+    assert placements == [None]
+
+
 def test_labels_that_are_all_the_same_predict(models: dict[str, str], tmp_path: Path) -> None:
     """Test sets come with a column of zeros where nobody knows the labels."""
     pairs = labelled(6).remove_columns("label").add_column("label", [0.0] * 6)
