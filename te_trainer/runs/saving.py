@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
 
-from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_others
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_behind, remove_others
 
 # A kill loses about a minute of training. The moments of AdamW make a full checkpoint three times as large as the
 # weights, so saving may take a twentieth of the time at most, however slow the disk or large the model.
@@ -33,6 +33,9 @@ class SaveByClock(TrainerCallback):
         self.best_of_full = state.best_model_checkpoint
         self.last, self.began, self.took = time.monotonic(), 0.0, 0.0
         self.is_due = False
+        if state.is_world_process_zero:
+            # `auto_find_batch_size` begins again with smaller batches, whose steps are others
+            remove_behind(Path(args.output_dir), state.global_step)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         ranks_agree = args.world_size == 1 or control.should_log or state.global_step % STEPS_BETWEEN_AGREEMENTS == 0

@@ -45,9 +45,14 @@ def remove_unfinished(folder: Path) -> None:
     for path in unfinished:
         shutil.rmtree(path)
     last = last_whole_checkpoint(folder)
+    remove_behind(folder, 0 if last is None else _step(Path(last)))
+
+
+def remove_behind(folder: Path, step: int) -> None:
+    """Remove the checkpoints behind a step, which are made again."""
     for path in folder.glob("checkpoint-*"):
-        if last is None or _step(path) > _step(Path(last)):
-            shutil.rmtree(path)
+        if _step(path) > step:
+            _remove(path)
 
 
 def remove_others(folder: Path, *kept: str | None) -> None:
@@ -55,8 +60,12 @@ def remove_others(folder: Path, *kept: str | None) -> None:
     names = {Path(path).name for path in kept if path}
     for path in folder.glob("checkpoint-*"):
         if path.name not in names:
-            mark_of(path).unlink(missing_ok=True)
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    mark_of(checkpoint).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -26,6 +26,7 @@ from te_trainer.models import BiEncoder
 from te_trainer.runs import saving
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.training import Training
+from te_trainer.trainers import BiEncoderTrainer
 from te_trainer.trainers.callbacks import StopOnNaN
 from te_trainer.trainers.checkpoint_mark import WEIGHTS_MARK, WHOLE_MARK
 
@@ -251,3 +252,29 @@ def test_no_loss_that_is_nan_is_saved(model: str, tmp_path: Path, monkeypatch: p
     with pytest.raises(DivergedError, match=r"nan or infinite at step 2\b"):
         diverging.run("train", 1, labelled(36))
     assert checkpoints(diverging.checkpoint_dir) == ["1F"]
+
+
+def test_what_batches_that_were_too_large_left_is_not_resumed_from(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found to be in step 4; smaller ones begin anew, and break off in step 3."""
+    monkeypatch.setattr(saving, "FULL_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(saving, "TIMES_WHAT_SAVING_TOOK", 0)
+    step = BiEncoderTrainer.training_step
+    steps: list[int] = []
+
+    def limited(self: Any, wrapped: Any, inputs: Any, items: Any = None) -> Any:
+        steps.append(self.state.global_step + 1)
+        if self.pairs_in(inputs) > 4 and steps[-1] == 4:
+            raise RuntimeError("CUDA out of memory.")
+        if self.pairs_in(inputs) <= 4 and steps[-1] == 3:
+            raise KeyboardInterrupt
+        return step(self, wrapped, inputs, items)
+
+    monkeypatch.setattr(BiEncoderTrainer, "training_step", limited)
+    values = {"auto_find_batch_size": True, "per_device_train_batch_size": 5}
+    broken = training(tmp_path, model, SimpleNamespace(), dev=False, **values)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run("train", 1, labelled(36))
+    assert steps == [1, 2, 3, 4, 1, 2, 3]
+    assert checkpoints(broken.checkpoint_dir) == ["2F"]
