@@ -85,6 +85,18 @@ def test_what_changes_no_result_may_change(tiny: Path, tmp_path: Path) -> None:
     refuse_other_configuration(tmp_path, main_job(tiny, tmp_path / "elsewhere", *everything), 1)
 
 
+def test_a_run_of_an_older_version_goes_on_without_a_key_that_is_gone(tiny: Path, tmp_path: Path) -> None:
+    config = main_job(tiny, tmp_path)
+    begin(tmp_path, config)
+    file = tmp_path / "run.yaml"
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content["config"]["cross_encoder"]["save_total_limit"] = 1
+    write_text(file, yaml.safe_dump(content, sort_keys=False))
+    refuse_other_configuration(tmp_path, config, 1)
+    begin(tmp_path, config)
+    assert "save_total_limit" not in yaml.safe_load(file.read_text(encoding="utf-8"))["config"]["cross_encoder"]
+
+
 @pytest.mark.parametrize("key", REFUSED)
 def test_all_else_is_refused_with_what_may_change(tiny: Path, tmp_path: Path, key: str) -> None:
     begin(tmp_path, main_job(tiny, tmp_path))
