@@ -58,7 +58,7 @@ def main(config: ScoreConfig) -> None:
         )
     if config.rerank is not None and check_encoder(config.rerank) != "cross-encoder":
         raise InputError(f"rerank: {config.rerank} is a bi-encoder; name a cross-encoder")
-    for name in filter(None, (config.model, config.rerank)):
+    for name in filter(None, (config.model, config.rerank)) if config.attn_implementation else ():
         checkpoint = resolve_checkpoint(name)
         check_attention(checkpoint.empty_model(checkpoint.kind), config.attn_implementation, "attn_implementation")
 

@@ -53,8 +53,9 @@ class ContrastivePlan:
         BiEncoder.check(
             self.start, section.pooling, max_length=section.max_length, prompt=section.prompt, section="contrastive."
         )
-        empty = self.start.empty_model("bi-encoder")
-        check_attention(empty, section.attn_implementation, "contrastive.attn_implementation", trains=True)
+        if section.attn_implementation is not None:
+            empty = self.start.empty_model("bi-encoder")
+            check_attention(empty, section.attn_implementation, "contrastive.attn_implementation", trains=True)
         if self.start.is_decoder and section.pooling == "cls":
             raise InputError(
                 f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "

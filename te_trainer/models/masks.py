@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -13,7 +14,7 @@ SHORT = 128  # tokens; for longer texts, attention without a mask is worth the w
 
 @contextlib.contextmanager
 def masks_unread(max_length: int, device: torch.device) -> Iterator[None]:
-    """Within the block, torch's attention gets a mask for every batch of short texts on a GPU.
+    """Within the block, torch's and the plain attention get a mask for every batch of short texts on a GPU.
 
     transformers leaves the mask of a batch without padding out. It looks into each batch for that, in each forward
     pass, and so waits until the GPU has done all that was asked of it before. Compiled models get a mask likewise.
@@ -22,13 +23,18 @@ def masks_unread(max_length: int, device: torch.device) -> Iterator[None]:
         yield
         return
     masks = ALL_MASK_ATTENTION_FUNCTIONS
-    before = masks["sdpa"]
-
-    def always(*args: object, **values: object) -> object:
-        return before(*args, **{**values, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
-
-    masks["sdpa"] = always
+    before = {name: masks[name] for name in ("sdpa", "eager")}
+    for name, mask in before.items():
+        masks[name] = _unread(mask)
     try:
         yield
     finally:
-        masks["sdpa"] = before
+        for name, mask in before.items():
+            masks[name] = mask
+
+
+def _unread(mask: Callable[..., Any]) -> Callable[..., Any]:
+    def always(*args: object, **values: object) -> Any:
+        return mask(*args, **{**values, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+
+    return always

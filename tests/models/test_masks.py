@@ -27,12 +27,14 @@ def model(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes["intermediate_size"] = 64
-    made = BertModel(BertConfig(**sizes)) if kind == "encoder" else LlamaModel(LlamaConfig(**sizes))
-    return made.eval()
+    made: Any = LlamaModel(LlamaConfig(**sizes)) if kind == "decoder" else BertModel(BertConfig(**sizes))
+    if kind == "eager":
+        made.set_attn_implementation(kind)
+    return made.eval()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "eager"])
 def test_nothing_is_read_and_nothing_changes(kind: str, padded: bool) -> None:
     encoder = model(kind)
     inputs = {"input_ids": torch.randint(5, 50, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
