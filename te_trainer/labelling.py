@@ -23,7 +23,6 @@ from te_trainer.distributed import process_state, rows_of_rank, shared_array
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.models import BiEncoder, Encoder
 from te_trainer.models.collation import pad
-from te_trainer.models.masks import masks_unread
 from te_trainer.models.packed import choose_backend, to_device, use_backend
 from te_trainer.models.precision import Precision, autocast
 from te_trainer.models.tokenization import Columns, tokenise
@@ -194,7 +193,6 @@ def _compute(
         torch.inference_mode(),
         autocast(device, precision),
         use_backend(encoder.model, backend),
-        masks_unread(encoder.max_length, device),
         contextlib.closing(_tokenised(encode, rank)) as windows,
     ):
         for start, encoded in windows:

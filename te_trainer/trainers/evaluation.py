@@ -16,7 +16,6 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
-from te_trainer.models.masks import masks_unread
 from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
 from te_trainer.trainers.datasets import LABEL_TOLERANCE, PairCheck, as_dataset, column_values, is_tokenised
@@ -139,7 +138,6 @@ class EvaluatingTrainer(PublishingTrainer):
             if not self.is_in_train:
                 stack.callback(self._release)
                 stack.enter_context(use_backend(self.encoder.model, self._backend()))
-                stack.enter_context(masks_unread(self.encoder.max_length, self.args.device))
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )

@@ -20,6 +20,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from te_trainer import labelling as labelling_module
 from te_trainer.errors import InputError
 from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
@@ -27,7 +28,7 @@ from te_trainer.models.packed import choose_backend, use_backend
 from te_trainer.models.packed.dropout import CPUDropout
 from te_trainer.models.packed.pack import is_packing
 from te_trainer.models.packed.when_to_pack import ATTENTION_NAME
-from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, evaluation
 
 
 def built(kind: str, model: str) -> Encoder:
@@ -178,6 +179,27 @@ def test_models_that_cannot_pack_and_long_texts(models: dict[str, str], tmp_path
     # somebody's own choice
     other.config._attn_implementation = "flex_attention"
     assert choose_backend(other, 32, cpu).attention is None
+
+
+def test_the_arithmetic_decides_who_computes(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flash attention has 16 bits alone, so trainings and labellings say what they compute in."""
+    asked: list[str] = []
+
+    def asking(model: Any, max_length: int, device: Any, precision: str, **rest: Any) -> Any:
+        asked.append(precision)
+        return choose_backend(model, max_length, device, precision, **rest)  # type: ignore[arg-type]
+
+    for module in (evaluation, labelling_module):
+        monkeypatch.setattr(module, "choose_backend", asking)
+    encoder = load("bi-encoder", models["bert"])
+    pairs = {"sentence1": ["a cat"], "sentence2": ["a dog"]}
+    for precision in ("float32", "bfloat16"):
+        score_pairs(encoder, pairs, precision=precision)
+        trainer_of(encoder, tmp_path, labelled(), precision=precision, max_steps=1).train()
+        assert asked and set(asked) == {precision}
+        asked.clear()
 
 
 def test_scores_of_an_encoder_with_adapters_are_those_of_its_padded_batches(models: dict[str, str]) -> None:

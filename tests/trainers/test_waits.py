@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import traceback
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,9 @@ from transformers import TrainerCallback
 
 from te_trainer.losses import cosine_mse
 from te_trainer.models.collation import pad
-from te_trainer.models.masks import masks_unread
-from te_trainer.models.packed import AttentionBackend, to_device, use_backend
+from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
 from te_trainer.models.packed.when_to_pack import PACKED_ON_GPU
-from te_trainer.trainers import base, evaluation
+from te_trainer.trainers import evaluation
 from te_trainer.trainers.callbacks import StopOnNaN
 from te_trainer.trainers.official_adamw import OfficialEpsilon
 
@@ -87,8 +88,7 @@ def test_a_step_on_a_device_takes_nothing_from_the_cpu(
     ids = [[2, 7, 8, 9, 3], [2, 7, 3], [2, 8, 3], [2, 3]]
     watched = StopOnNaN()
     with (
-        use_backend(encoder.model, backend, training=True),
-        masks_unread(encoder.max_length, torch.device("cuda")),
+        use_backend(encoder.model, replace(backend, unread_masks=True), training=True),
         Devices() as devices,
     ):
         inputs = to_device({**pad(encoder.tokenizer, {"input_ids": ids}), "labels": torch.ones(2)}, device)
@@ -105,8 +105,8 @@ def test_a_step_on_a_device_takes_nothing_from_the_cpu(
 def test_a_step_reads_nothing_back(
     kind: str, accumulation: int, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "choose_backend", lambda *_, **__: AttentionBackend())
-    monkeypatch.setattr(base, "masks_unread", lambda length, device: masks_unread(length, torch.device("cuda")))
+    on_gpu = partial(choose_backend, device=torch.device("cuda"), precision="float32")
+    monkeypatch.setattr(evaluation, "choose_backend", lambda model, length, *_, **__: on_gpu(model, length))
     reads = Reads()
     values = {"official_adamw": True, "max_steps": 3, "gradient_accumulation_steps": accumulation}
     trainer = trainer_of(

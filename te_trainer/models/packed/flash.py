@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from torch import Tensor
 
 from te_trainer.compat import flash_attention
 
@@ -54,33 +53,19 @@ def _plain(sentence: Tensor) -> Tensor:
 
 
 def unpadded_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    packing: Packing | None = None,
-    dropout: float = 0.0,
-    **rest: Any,
-) -> tuple[Tensor, None]:
-    """For `AttentionInterface`: shapes (1, heads, tokens, d) in, (1, tokens, heads, d) out; padded batches as ever.
+    query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float, dropout: float
+) -> Tensor:
+    """softmax(Q K^T * scaling) V with dropout, sentence by sentence; all of shape (tokens, heads, d).
 
     Flash attention has no float32; there, sentences are padded for attention alone.
     """
-    if packing is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
-        )
-    rows = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
     if query.dtype != torch.float32:
-        query, key, value = rows
-        result = flash_attention(query, key, value, packing.offsets, packing.longest, dropout, scaling)
-        return result.unsqueeze(0), None
+        return flash_attention(query, key, value, packing.offsets, packing.longest, dropout, scaling)
     heads = query.shape[1]
     query, key, value = (
-        packing.unpack(row.flatten(1).unsqueeze(0)).unflatten(-1, (heads, -1)).transpose(1, 2) for row in rows
+        packing.unpack(row.flatten(1).unsqueeze(0)).unflatten(-1, (heads, -1)).transpose(1, 2)
+        for row in (query, key, value)
     )
     real = packing.real[:, None, None]
     result = F.scaled_dot_product_attention(query, key, value, real, dropout_p=dropout, scale=scaling)
-    return packing.pack(result.transpose(1, 2)), None
+    return packing.pack(result.transpose(1, 2)).squeeze(0)

@@ -7,7 +7,7 @@ attention takes sentences of similar length out of it, and puts its outputs back
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from inspect import signature
 from itertools import islice
@@ -25,6 +25,7 @@ from te_trainer.compat import attention_of, set_attention, softmax_backward
 from te_trainer.models.packed.batches import row_length, split_by_size
 from te_trainer.models.packed.dropout import cpu_dropout, dropout_mask
 from te_trainer.models.packed.flash import unpadded_attention
+from te_trainer.models.packed.masks import masks_unread
 from te_trainer.models.packed.transfer import copied, mask_on_cpu
 from te_trainer.models.packed.when_to_pack import (
     ATTENTION_NAME,
@@ -196,24 +197,28 @@ def _dropped(probabilities: Tensor, mask: Tensor | None, dtype: torch.dtype) -> 
     return (probabilities if mask is None else probabilities * mask).view(-1, *probabilities.shape[-2:])
 
 
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    packing: Packing | None = None,
-    dropout: float = 0.0,
-    **rest: Any,
-) -> tuple[Tensor, None]:
+def _for_transformers(attend: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, None]]:
     """For `AttentionInterface`: shapes (1, heads, tokens, d) in, (1, tokens, heads, d) out; padded batches as ever."""
-    if packing is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
-        )
-    rows = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
-    return _Attention.apply(*rows, packing, scaling, dropout).unsqueeze(0), None
+
+    def attention(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float,
+        packing: Packing | None = None,
+        dropout: float = 0.0,
+        **rest: Any,
+    ) -> tuple[Tensor, None]:
+        if packing is None:
+            return sdpa_attention_forward(
+                module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
+            )
+        rows = (each.squeeze(0).transpose(0, 1) for each in (query, key, value))
+        return attend(*rows, packing, scaling, dropout).unsqueeze(0), None
+
+    return attention
 
 
 def _mask(attention_mask: Tensor | None = None, **rest: Any) -> Tensor | None:
@@ -227,8 +232,8 @@ def _round_up(number: int) -> int:
     return -(-number // step) * step
 
 
-for name, attention in ((ATTENTION_NAME, packed_attention), (UNPADDED_NAME, unpadded_attention)):
-    AttentionInterface.register(name, attention)
+for name, attend in ((ATTENTION_NAME, _Attention.apply), (UNPADDED_NAME, unpadded_attention)):
+    AttentionInterface.register(name, _for_transformers(attend))
     AttentionMaskInterface.register(name, _mask)
 
 # With these, a caller gives or sees every token of a padded batch.
@@ -326,6 +331,8 @@ def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = Fa
                 stack.enter_context(pack_rows(plain))
         if training and backend.fast_dropout:
             stack.enter_context(cpu_dropout(model))
+        if backend.unread_masks:
+            stack.enter_context(masks_unread())
         yield
 
 

@@ -18,7 +18,9 @@ from te_trainer.models.precision import Precision
 
 # among transformers' attentions, for CPUs and for GPUs; "flash" in a name has a meaning there
 ATTENTION_NAME, UNPADDED_NAME = PACKED_NAMES = ("te_trainer_packed", "te_trainer_unpadded")
-SHORT = 128  # tokens; the memory of the plain computation grows with the square
+# Tokens. Beyond, the memory of the plain computation grows with the square, and attention without a mask is worth the
+# look into a batch.
+SHORT = 128
 REPLACEABLE = {"sdpa", "eager", *PACKED_NAMES}  # what a model comes with; another attention was somebody's choice
 
 
@@ -67,6 +69,7 @@ class AttentionBackend:
     attention: str | None = None  # among transformers' attentions; None for the model's own
     fast_dropout: bool = False  # whether trainings draw dropout as `cpu_dropout` does
     computes_padding: bool = True  # at the cost of real tokens
+    unread_masks: bool = False  # whether nobody looks into a batch for padding
 
     def batches(self, lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
         """Indices of texts in batches of at most `max_tokens` computed tokens, or of one text."""
@@ -92,19 +95,19 @@ def choose_backend(
     With `needs_padding`, something between embeddings and layers depends on the shape of the padded batch. An
     `attention` that is named is used, but for a flash attention in float32, which it does not have.
     """
+    on_cpu = device.type == "cpu"
+    unread_masks = not on_cpu and max_length <= SHORT
     if attention is not None and not ("flash" in attention and precision == "float32"):
-        return AttentionBackend(attention, fast_dropout=device.type == "cpu" and not compiled)
+        return AttentionBackend(attention, fast_dropout=on_cpu and not compiled, unread_masks=unread_masks)
     plain: Any = transformers_model(model)
     replaceable = plain is not None and attention_of(plain.config) in REPLACEABLE
     packs = replaceable and not needs_padding and can_pack(model)
-    if compiled:
-        return AttentionBackend()
-    if device.type != "cpu":
-        if packs:
+    if compiled or not on_cpu:
+        if packs and not compiled:
             width = plain.config.hidden_size // plain.config.num_attention_heads
             if has_flash_attention(device, getattr(torch, precision), width):
                 return PACKED_ON_GPU
-        return AttentionBackend()
+        return AttentionBackend(unread_masks=unread_masks)
     if max_length > SHORT or not replaceable:
         return AttentionBackend(fast_dropout=True)
     if packs:

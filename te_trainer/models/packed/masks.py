@@ -6,22 +6,16 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-
-SHORT = 128  # tokens; for longer texts, attention without a mask is worth the wait
 
 
 @contextlib.contextmanager
-def masks_unread(max_length: int, device: torch.device) -> Iterator[None]:
-    """Within the block, torch's and the plain attention get a mask for every batch of short texts on a GPU.
+def masks_unread() -> Iterator[None]:
+    """Within the block, torch's and the plain attention get a mask for every batch.
 
     transformers leaves the mask of a batch without padding out. It looks into each batch for that, in each forward
-    pass, and so waits until the GPU has done all that was asked of it before. Compiled models get a mask likewise.
+    pass, and so waits until a GPU has done all that was asked of it before.
     """
-    if device.type == "cpu" or max_length > SHORT:
-        yield
-        return
     masks = ALL_MASK_ATTENTION_FUNCTIONS
     before = {name: masks[name] for name in ("sdpa", "eager")}
     for name, mask in before.items():
