@@ -180,6 +180,8 @@ def test_a_stream_is_read_when_its_turn_comes(models: dict[str, str], tmp_path: 
 
     pairs = IterableDataset.from_generator(endless)
     trainer = make("bi-encoder", models["bert"], tmp_path, pairs, max_steps=3, save_strategy="no")
+    # a training step copies its batches itself, and does not wait
+    assert trainer.get_train_dataloader().device is None
     trainer.train()
     assert trainer.state.global_step == 3
 

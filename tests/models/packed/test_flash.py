@@ -149,6 +149,15 @@ def test_it_is_taken_where_it_computes_what_attention_is(kernel: Kernel) -> None
     assert not has_flash_attention(device, torch.bfloat16, 64)
 
 
+def test_memory_that_is_gone_is_no_answer(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(kernel, "sentences", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        has_flash_attention(torch.device("cpu"), torch.bfloat16, 64)
+
+
 def test_it_is_not_taken_where_there_is_none() -> None:
     has_flash_attention.cache_clear()
     assert not has_flash_attention(torch.device("cpu"), torch.bfloat16, 64)

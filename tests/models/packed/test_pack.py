@@ -211,6 +211,18 @@ def test_bfloat16_is_as_near_to_float32_as_the_plain_attention(two_of: Two) -> N
     assert 0 < near <= 1.2 * far
 
 
+def test_under_autocast_query_key_and_value_share_one_copy(two_of: Two) -> None:
+    _, packed = two_of("Bert")
+    attention = packed.base_model.encoder.layer[0].attention.self
+    seen: list[Tensor] = []
+    for part in (attention.query, attention.key, attention.value):
+        part.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with autocast(torch.device("cpu"), "bfloat16"):
+        packed(**batch("Bert", 9))
+    assert seen[0].dtype == torch.bfloat16
+    assert seen[1] is seen[0] and seen[2] is seen[0]
+
+
 def test_dropout_in_attention_keeps_the_expectation_and_follows_the_generator(two_of: Two) -> None:
     _, packed = two_of("Bert", dropout=0.5)
     inputs = {name: value[:, :12] for name, value in batch("Bert", 4).items()}
