@@ -152,6 +152,13 @@ def spread(labels: np.ndarray) -> np.ndarray:
     return quantiles
 
 
+def with_values_of(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The values of labels, in the order of other scores."""
+    values = np.empty_like(labels)
+    values[np.argsort(order, kind="stable")] = np.sort(labels)
+    return values
+
+
 def make(run: Run, cycles: int) -> None:
     """Train all students of a run."""
     first = run.scores["start"].given
@@ -161,6 +168,7 @@ def make(run: Run, cycles: int) -> None:
     third = run.student("bi-encoder", second.given)
     run.student("bi-encoder, rank loss", second.given, "bi-encoder", trainer_class=RankTrainer)
     run.student("bi-encoder, spread labels", evenly.given, "bi-encoder")
+    run.student("bi-encoder, spread and back", with_values_of(first, evenly.given), "bi-encoder")
     run.student("bi-encoder, adapted", adapted.given, "bi-encoder")
     run.student("bi-encoder, of both encoders", (first + second.given) / 2, "bi-encoder")
     run.student("bi-encoder, of both orders", (second.given + second.exchanged) / 2, "bi-encoder")
