@@ -167,7 +167,7 @@ def _candidates(
     if "bm25" in mining.sources:
         found["bm25"] = bm25_pairs(sentences, anchors, mining.candidates)
     if "document" in mining.sources and documents.exists():
-        found["document"] = document_pairs(np.load(documents))
+        found["document"] = document_pairs(np.load(documents), anchors)
     if "random" in mining.sources:
         found["random"] = random_pairs(len(sentences), anchors, mining.candidates, plan.config.seed)
     candidates = merge(found)

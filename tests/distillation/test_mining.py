@@ -283,3 +283,15 @@ def test_given_pairs_and_near_duplicates_are_no_candidates(tiny: Path, tmp_path:
     left = {tuple(pair) for pair in every.tolist()} - {(0, 2), (0, 1), (1, 4)}
     assert {tuple(pair) for pair in found.rows.tolist()} == left
     assert len(found.source) == len(left)
+
+
+def test_sentences_that_look_for_no_partner_are_no_candidates(tiny: Path, tmp_path: Path) -> None:
+    rows = [json.dumps({"text": f"sentence {number}", "page": number // 20}) for number in range(60)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    plan = make_plan(parse([*arguments(tiny, tmp_path / "run", tmp_path / "texts.jsonl"), "--mining.pairs", "4"]), 1)
+    with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, _):
+        pass
+    anchors = np.array([5, 19, 20])
+    rows_found, _ = _candidates(plan, RunLayout(tmp_path / "run"), sentences, anchors, np.empty((0, 2), np.int64))
+    assert np.isin(rows_found, anchors).any(axis=1).all()
+    assert {(4, 5), (5, 6), (18, 19), (20, 21)} <= {tuple(pair) for pair in rows_found.tolist()}
