@@ -59,11 +59,13 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     anchors = np.sort(rng.choice(len(sentences), plan.anchors(len(sentences)), replace=False))
     searches = "neighbours" in mining.sources
     vectors, found = [], [np.empty((0, 2), dtype=np.int64)]
+    left_out: dict[str, dict[str, int]] = {}
     with scratch_folder(layout.mining_scratch) as scratch:
         file, embedded = scratch / "candidates.npz", np.arange(len(sentences))
 
         def gather() -> None:
-            candidates = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
+            candidates, dropped = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
+            left_out.update(dropped)
             if not len(candidates.rows):
                 tried = f"{len(sentences):,} sentences by {' and '.join(mining.sources)}"
                 raise InputError(f"data.sentences: no pair can be mined of {tried}; give more, or more mining.sources")
@@ -102,8 +104,9 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             notes = describe_shortage(pairs, len(drawn), len(candidates.rows))
             with atomic_folder(layout.pool) as folder:
                 add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder, notes)
-                record = describe_mining(sentences, candidates, scores, drawn)
-                record |= {"sentences": len(sentences), "seconds": round(time.monotonic() - began, 3)}
+                record = {"sentences": len(sentences), "left_out": left_out}
+                record |= describe_mining(sentences, candidates, scores, drawn)
+                record["seconds"] = round(time.monotonic() - began, 3)
                 write_json(folder / layout.mined_record.name, record)
 
         on_main_process(write)
@@ -129,11 +132,6 @@ def describe_mining(
         `{"candidates": {source: n}, "pairs": {source: n}, "histogram": {"edges", "candidates", "pairs"}, "examples":
         [{"from": f, "to": f, "pairs": [[sentence1, sentence2, score, source]]}]}`
     """
-
-    def by_source(source: np.ndarray) -> dict[str, int]:
-        counts = np.bincount(source, minlength=len(SOURCES)).tolist()
-        return {name: count for name, count in zip(SOURCES, counts, strict=True) if count}
-
     edges = np.linspace(scores.min(), scores.max(), BINS + 1)
     bands = band_edges(scores, EXAMPLE_BANDS)
     band = band_of(scores[drawn], bands)
@@ -147,8 +145,8 @@ def describe_mining(
         ]
         examples.append({"from": round(low, 4), "to": round(high, 4), "pairs": shown})
     return {
-        "candidates": by_source(candidates.source),
-        "pairs": by_source(candidates.source[drawn]),
+        "candidates": _by_source(candidates.source),
+        "pairs": _by_source(candidates.source[drawn]),
         "histogram": {
             "edges": [round(edge, 6) for edge in edges.tolist()],
             "candidates": np.histogram(scores, edges)[0].tolist(),
@@ -160,8 +158,13 @@ def describe_mining(
 
 def _candidates(
     plan: DistillationPlan, layout: RunLayout, sentences: Dataset, anchors: np.ndarray, neighbours: np.ndarray
-) -> Candidates:
-    """All candidates, without near-duplicates and pairs that are given."""
+) -> tuple[Candidates, dict[str, dict[str, int]]]:
+    """All candidates, without near-duplicates and pairs that are given.
+
+    Returns:
+        The candidates, and how many were left out: `{"near_duplicates": {source: n}, "in_pool": {source: n}}`. One that
+        is both counts as a near-duplicate.
+    """
     mining, documents = plan.config.mining, layout.mining / "documents.npy"
     found = {"neighbours": neighbours}
     if "bm25" in mining.sources:
@@ -171,10 +174,21 @@ def _candidates(
     if "random" in mining.sources:
         found["random"] = random_pairs(len(sentences), anchors, mining.candidates, plan.config.seed)
     candidates = merge(found)
-    keep = ~near_duplicates(sentences, candidates.rows)
+    alike = near_duplicates(sentences, candidates.rows)
+    given = np.zeros_like(alike)
     if layout.given_pairs.exists():
-        keep &= ~_are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
-    return Candidates(candidates.rows[keep], candidates.source[keep])
+        given = ~alike & _are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
+    keep = ~(alike | given)
+    left_out = {
+        name: _by_source(candidates.source[each]) for name, each in (("near_duplicates", alike), ("in_pool", given))
+    }
+    return Candidates(candidates.rows[keep], candidates.source[keep]), left_out
+
+
+def _by_source(source: np.ndarray) -> dict[str, int]:
+    """How many there are of each source, of those that there are any of; `source` is that of `Candidates`."""
+    counts = np.bincount(source, minlength=len(SOURCES)).tolist()
+    return {name: count for name, count in zip(SOURCES, counts, strict=True) if count}
 
 
 def _are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarray:

@@ -151,12 +151,18 @@ def test_results_and_report_say_what_was_mined(output: Path) -> None:
     results = read(output, "results.json")
     assert results["mining"]["sentences"] == len(SENTENCES) + 1
     assert "examples" not in results["mining"]
+    left_out = results["mining"]["left_out"]
+    # the first sentence and the one that is nearly the same
+    assert left_out["near_duplicates"]["neighbours"] > 0
+    assert left_out["in_pool"] == {}
     assert results["seconds"]["mine"] > 0
     manifest = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
     assert manifest["pool"]["pairs"] == 64
     assert manifest["mining"]["sentences"] == len(SENTENCES) + 1
     drawn = f"64 pairs were mined from {len(SENTENCES) + 1:,} sentences"
-    assert drawn in (output / "report.md").read_text(encoding="utf-8")
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert drawn in report
+    assert "| found by | near-duplicates | in data.pool | candidates | pairs drawn |" in report
     page = (output / "report.html").read_text(encoding="utf-8")
     assert drawn in page
     assert read(output, "pool/mined.json")["examples"][0]["pairs"][0][0] in unescape(page)
@@ -279,7 +285,8 @@ def test_given_pairs_and_near_duplicates_are_no_candidates(tiny: Path, tmp_path:
     build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.txt")]), layout.mining)
     plan = make_plan(parse(["--models", str(tiny), "--data.sentences", "x.txt", "--mining.sources", "[neighbours]"]), 1)
     sentences, every = SentenceManifest.load(layout.mining)[1], np.array(list(combinations(range(5), 2)))
-    found = _candidates(plan, layout, sentences, np.arange(5), every)
+    found, left_out = _candidates(plan, layout, sentences, np.arange(5), every)
+    assert left_out == {"near_duplicates": {"neighbours": 1}, "in_pool": {"neighbours": 2}}
     left = {tuple(pair) for pair in every.tolist()} - {(0, 2), (0, 1), (1, 4)}
     assert {tuple(pair) for pair in found.rows.tolist()} == left
     assert len(found.source) == len(left)
@@ -292,6 +299,6 @@ def test_sentences_that_look_for_no_partner_are_no_candidates(tiny: Path, tmp_pa
     with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, _):
         pass
     anchors = np.array([5, 19, 20])
-    rows_found, _ = _candidates(plan, RunLayout(tmp_path / "run"), sentences, anchors, np.empty((0, 2), np.int64))
-    assert np.isin(rows_found, anchors).any(axis=1).all()
-    assert {(4, 5), (5, 6), (18, 19), (20, 21)} <= {tuple(pair) for pair in rows_found.tolist()}
+    found = _candidates(plan, RunLayout(tmp_path / "run"), sentences, anchors, np.empty((0, 2), np.int64))[0].rows
+    assert np.isin(found, anchors).any(axis=1).all()
+    assert {(4, 5), (5, 6), (18, 19), (20, 21)} <= {tuple(pair) for pair in found.tolist()}
