@@ -134,6 +134,8 @@ def describe_mining(
     """
     edges = np.linspace(scores.min(), scores.max(), BINS + 1)
     bands = band_edges(scores, EXAMPLE_BANDS)
+    # the outer bands hold what is beyond them, too
+    bands[[0, -1]] = scores.min(), scores.max()
     band = band_of(scores[drawn], bands)
     examples = []
     for number, (low, high) in enumerate(pairwise(bands.tolist())):
