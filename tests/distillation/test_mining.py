@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import sample_pairs, tiny_arguments
+from conftest import SAMPLE, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import Forked, run_forked
 
@@ -26,7 +26,7 @@ from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
 from te_trainer.labelling import cosines, score_pairs
 from te_trainer.mining import neighbours
-from te_trainer.models import BiEncoder
+from te_trainer.models import BiEncoder, load_encoder
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.store import RunStore
@@ -198,27 +198,54 @@ def test_other_sentences_are_another_run(output: Path, tiny: Path, source: Path,
     assert "texts.jsonl: the file has changed since the run in" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_pool_grows_by_pairs_of_its_own_sentences_and_step_0_comes_first(tiny: Path, tmp_path: Path) -> None:
-    step0 = tmp_path / "step0.yaml"
-    section = {"method": "mirror_bert", "pooling": "mean", "per_device_train_batch_size": 8, "num_train_epochs": 1}
-    step0.write_text(yaml.safe_dump({"model": "x", "contrastive": section | {"learning_rate": 1e-3}}), encoding="utf-8")
-    more = ("--mining.pairs", "20", "--distillation.step0", str(step0))
-    done = run_forked(JOB, tiny_arguments(tiny, tmp_path / "run", *ONE_CYCLE, *more))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.index("step 0 tiny") < done.stderr.index("mine pairs: embed sentences with tiny")
-    pool = pool_of(tmp_path / "run")
+def test_a_pool_grows_by_pairs_of_its_own_sentences_that_the_bi_encoder_of_step_0_scores(
+    tiny: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    plan = make_plan(parse(tiny_arguments(tiny, tmp_path, "--mining.pairs", "20")), 1)
+    layout = RunLayout(tmp_path)
+    with _read_mining_sentences(plan, layout):
+        pass
+    made = BiEncoder.from_pretrained(models["bert"], pooling="mean")
+    made.save_pretrained(layout.encoder(0, "tiny", "bi-encoder"))
+    store = RunStore(layout, plan.cycles, trains_start=True, precision=plan.precision)
+    mine_pool(plan, store, RunProgress(enabled=False))
+    pool = pool_of(tmp_path)
     given, mined = pool[:-20], pool[-20:]
+    assert len(given) == 96
     texts = {text for pair in given for text in pair}
     assert {text for pair in mined for text in pair} <= texts
     assert not {frozenset(pair) for pair in given} & {frozenset(pair) for pair in mined}
-    counts = [read(tmp_path / "run", name)["distinct"] for name in ("mining/pool/pool.json", "pool/pool.json")]
+    counts = [read(tmp_path, name)["distinct"] for name in ("mining/pool/pool.json", "pool/pool.json")]
     assert counts[1] == counts[0] + 20
-    # the vectors are those of the bi-encoder that step 0 made
-    made = BiEncoder.from_pretrained(str(tmp_path / "run" / "start" / "tiny" / "bi-encoder"))
-    shown = [pair for band in read(tmp_path / "run", "pool/mined.json")["examples"] for pair in band["pairs"]]
-    scores = score_pairs(made, columns_of(shown))
-    np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
+    shown = [pair for band in read(tmp_path, "pool/mined.json")["examples"] for pair in band["pairs"]]
+    np.testing.assert_allclose([pair[2] for pair in shown], score_pairs(made, columns_of(shown)), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_sentences_alone_and_a_plain_model_become_both_encoders(tiny: Path, tmp_path: Path) -> None:
+    """The recipe as it is, but for its model, its data, and the number of cycles and steps."""
+    (tmp_path / "sentences.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
+    root = tmp_path / "run"
+    data = ("--data.sentences", str(tmp_path / "sentences.txt"), "--data.test", f"[{SAMPLE / 'test.tsv'}]")
+    short = ("--distillation.cycles", "1", "--bi_encoder.max_steps", "2", "--cross_encoder.max_steps", "2")
+    recipe = ("--config", "recipes/from_sentences/large.yaml", "--models", f"[{{name: bert, bi_encoder: {tiny}}}]")
+    done = run_forked(JOB, [*recipe, *data, *short, "--output_dir", str(root)])
+    assert done.returncode == 0, done.stderr
+    stages = [
+        "step 0 bert: contrastive training",
+        "mine pairs: gather candidates",
+        "mine pairs: embed sentences with bert",
+        *(f"cycle 1/1 bert: {stage}" for stage in ("label with bi-encoder", "train cross-encoder")),
+        *(f"cycle 1/1 bert: {stage}" for stage in ("label with cross-encoder", "train bi-encoder")),
+    ]
+    begun = [done.stderr.index(f"{stage} | begins") for stage in stages]
+    assert begun == sorted(begun)
+    results = read(root, "results.json")
+    assert results["mining"]["sentences"] == len(SENTENCES)
+    assert sum(results["mining"]["pairs"].values()) == len(pool_of(root)) > len(SENTENCES)
+    for kind in ("bi-encoder", "cross-encoder"):
+        assert results["final"]["bert"][kind]["cycle"] == 1
+        assert load_encoder(str(root / "bert" / kind)).kind == kind
 
 
 @pytest.mark.parametrize(
