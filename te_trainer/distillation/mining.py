@@ -20,7 +20,7 @@ from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import write_json
-from te_trainer.labelling import cosines, embed_sentences
+from te_trainer.labelling import Progress, cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
 from te_trainer.mining.draw import band_edges, band_of, draw_by_score
@@ -52,7 +52,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     pairs = plan.pairs_to_mine(len(sentences))
     work = mining_work(plan, layout)
     if layout.pool.exists():
-        progress.skip(2 * work * len(plan.models))
+        progress.skip(work.total(len(plan.models)))
         return False
     began = time.monotonic()
     rng = np.random.default_rng((seed, 4))
@@ -63,37 +63,39 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     with scratch_folder(layout.mining_scratch) as scratch:
         file, embedded = scratch / "candidates.npz", np.arange(len(sentences))
 
-        def gather() -> None:
-            candidates, dropped = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
+        def gather_on_main() -> None:
+            neighbours = np.concatenate(found)
+            candidates, dropped = _candidates(plan, layout, sentences, anchors, neighbours, progress.advance)
             left_out.update(dropped)
             if not len(candidates.rows):
                 tried = f"{len(sentences):,} sentences by {' and '.join(mining.sources)}"
                 raise InputError(f"data.sentences: no pair can be mined of {tried}; give more, or more mining.sources")
             np.savez(file, **candidates._asdict())
 
+        def gather() -> None:
+            progress.begin("mine pairs: gather candidates", work.gather)
+            on_main_process(gather_on_main)
+            progress.end()
+
         if not searches:
             # scores want the vectors of candidates alone
-            progress.begin("mine pairs: gather candidates", 0)
-            on_main_process(gather)
+            gather()
             embedded = np.unique(np.load(file)["rows"])
-            progress.end()
         for number, name in enumerate(plan.models):
             folder = scratch / str(number)
             on_main_process(folder.mkdir)
-            progress.begin(f"mine pairs: embed sentences with {name}", work)
+            progress.begin(f"mine pairs: embed sentences with {name}", work.embed)
             encoder = load_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
             assert isinstance(encoder, BiEncoder)
             texts = sentences.select(embedded)
             vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **plan.labelling))
             progress.end()
-            if not searches:
-                progress.skip(work)
-                continue
-            progress.begin(f"mine pairs: nearest sentences by {name}", work)
-            found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
-            progress.end()
+            if searches:
+                progress.begin(f"mine pairs: nearest sentences by {name}", work.search)
+                found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
+                progress.end()
         if searches:
-            on_main_process(gather)
+            gather()
 
         def write() -> None:
             candidates = Candidates(**np.load(file))
@@ -159,7 +161,12 @@ def describe_mining(
 
 
 def _candidates(
-    plan: DistillationPlan, layout: RunLayout, sentences: Dataset, anchors: np.ndarray, neighbours: np.ndarray
+    plan: DistillationPlan,
+    layout: RunLayout,
+    sentences: Dataset,
+    anchors: np.ndarray,
+    neighbours: np.ndarray,
+    progress: Progress,
 ) -> tuple[Candidates, dict[str, dict[str, int]]]:
     """All candidates, without near-duplicates and pairs that are given.
 
@@ -170,7 +177,7 @@ def _candidates(
     mining, documents = plan.config.mining, layout.mining / "documents.npy"
     found = {"neighbours": neighbours}
     if "bm25" in mining.sources:
-        found["bm25"] = bm25_pairs(sentences, anchors, mining.candidates)
+        found["bm25"] = bm25_pairs(sentences, anchors, mining.candidates, progress)
     if "document" in mining.sources and documents.exists():
         found["document"] = document_pairs(np.load(documents), anchors)
     if "random" in mining.sources:

@@ -312,7 +312,7 @@ def test_given_pairs_and_near_duplicates_are_no_candidates(tiny: Path, tmp_path:
     build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.txt")]), layout.mining)
     plan = make_plan(parse(["--models", str(tiny), "--data.sentences", "x.txt", "--mining.sources", "[neighbours]"]), 1)
     sentences, every = SentenceManifest.load(layout.mining)[1], np.array(list(combinations(range(5), 2)))
-    found, left_out = _candidates(plan, layout, sentences, np.arange(5), every)
+    found, left_out = _candidates(plan, layout, sentences, np.arange(5), every, progress=lambda done: None)
     assert left_out == {"near_duplicates": {"neighbours": 1}, "in_pool": {"neighbours": 2}}
     left = {tuple(pair) for pair in every.tolist()} - {(0, 2), (0, 1), (1, 4)}
     assert {tuple(pair) for pair in found.rows.tolist()} == left
@@ -326,6 +326,8 @@ def test_sentences_that_look_for_no_partner_are_no_candidates(tiny: Path, tmp_pa
     with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, _):
         pass
     anchors = np.array([5, 19, 20])
-    found = _candidates(plan, RunLayout(tmp_path / "run"), sentences, anchors, np.empty((0, 2), np.int64))[0].rows
+    none, done = np.empty((0, 2), np.int64), list[float]()
+    found = _candidates(plan, RunLayout(tmp_path / "run"), sentences, anchors, none, done.append)[0].rows
+    assert done == [1 / 3, 2 / 3, 1]  # of BM25's searches
     assert np.isin(found, anchors).any(axis=1).all()
     assert {(4, 5), (5, 6), (18, 19), (20, 21)} <= {tuple(pair) for pair in found.tolist()}
