@@ -141,9 +141,9 @@ def stages(options: argparse.Namespace) -> None:
             with row(f"nearest sentences of {len(some):,}, faiss"):
                 search(vectors, some, scratch, options.probed[0])
         with row("BM25: the index, and one search"):
-            bm25_pairs(sentences, some[:1], CANDIDATES)
+            bm25_pairs(sentences, some[:1], CANDIDATES, lambda done: None)
         with row(f"BM25: the index again, and {len(some):,} searches"):
-            shared = bm25_pairs(sentences, some, CANDIDATES)
+            shared = bm25_pairs(sentences, some, CANDIDATES, lambda done: None)
         with row("random pairs; each candidate once"):
             drawn_pairs = random_pairs(count, anchors, CANDIDATES, 0)
             # in place of what was not searched, so that all later stages have their full size

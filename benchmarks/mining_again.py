@@ -49,7 +49,7 @@ def mine(encoder: BiEncoder, sentences: Dataset, pairs: int, seed: int) -> Itera
         vectors = embed_sentences(encoder, sentences, folder, precision=resolve_precision("auto"))
         found = {
             "neighbours": nearest_pairs(vectors, anchors, CANDIDATES, folder, lambda done: None),
-            "bm25": bm25_pairs(sentences, anchors, CANDIDATES),
+            "bm25": bm25_pairs(sentences, anchors, CANDIDATES, lambda done: None),
             "random": random_pairs(len(sentences), anchors, CANDIDATES, seed),
         }
         rows = merge(found).rows

@@ -28,8 +28,8 @@ from transformers import set_seed
 
 from te_trainer import search
 from te_trainer.cli import run_job
-from te_trainer.config.commands import parse_score
-from te_trainer.data import outputs
+from te_trainer.config.commands import parse, parse_score
+from te_trainer.data import PoolManifest, build_pool, outputs
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, check_encoder, load_encoder
@@ -358,6 +358,22 @@ def test_queries_find_their_nearest(
     expected = expected_neighbours(bi, queries, texts, 20)
     check_neighbours(tmp_path / "nearest.parquet", queries, texts, expected, 20)
     assert neighbours(tmp_path / "nearest.parquet")[texts[0]][0][2] == pytest.approx(1, abs=1e-5)
+
+
+def test_what_was_found_is_a_pool(bi: str, texts: list[str], run: Run, tmp_path: Path) -> None:
+    sentences = [*texts, 'the "red" light', '"my router"', "it's 5|6 || 7, or \u2028 so"]
+    (tmp_path / "faq.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences))
+    nearest = ["--model", bi, "--data.sentences", "faq.jsonl", "--data.column", "text", "--top_k", "3"]
+    for name in ("nearest.tsv", "nearest.parquet"):
+        assert run(*nearest, "--output", name)[0] == 0
+    columns = ["--data.columns", "{sentence1: query, sentence2: sentence}"]
+    config = parse(["--models", bi, "--data.pool", "nearest.tsv", *columns])
+    found = build_pool(config.data, tmp_path / "pool")
+    assert (found.num_rows, found.duplicates) == (3 * len(sentences), 0)
+    pool = PoolManifest.load(tmp_path / "pool")[1]
+    table = pq.read_table(tmp_path / "nearest.parquet")
+    for name, column in config.data.columns.items():
+        assert pool[name][:] == table[column].to_pylist()
 
 
 def test_a_cross_encoder_orders_what_was_found(

@@ -205,8 +205,9 @@ def build_sentences(
     several with `||` between them.
 
     Args:
-        document: Column that names each row's document; a hash of it is written into `documents.npy`, uint64 of shape
-            (n,). A sentence without a document gets a number of its own.
+        document: Column that names each row's document. `documents.npy`, int64 of shape (n,), then numbers their
+            unbroken parts: one ends where a sentence was dropped, because its neighbours do not stand side by side. A
+            sentence without a document gets a number of its own.
         pool: Pairs whose sentences are added.
     """
     manifest, documents = SentenceManifest(), array("Q")
@@ -242,7 +243,7 @@ def build_sentences(
             # sentences of the pool are in no document
             known = np.frombuffer(documents, dtype=np.uint64)
             lacking = np.arange(len(known), kept.max(initial=-1) + 1, dtype=np.uint64)
-            np.save(folder / "documents.npy", np.concatenate([known, lacking])[kept])
+            np.save(folder / "documents.npy", _unbroken_parts(np.concatenate([known, lacking]), kept))
         return kept
 
     manifest.write(folder, texts(), choose)
@@ -309,6 +310,22 @@ def _without_empty(rows: Iterable[tuple[str, ...]], count: SourceCount) -> Itera
             yield row
         else:
             count.empty += 1
+
+
+def _unbroken_parts(documents: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Number the parts of documents that lie between rows that are not kept: int64, one number for each kept row.
+
+    `documents` has a number for each row, shape (n,); rows of several documents may alternate.
+    """
+    order = np.argsort(documents, kind="stable")
+    begins = np.ones(len(documents), dtype=bool)
+    begins[kept] = False
+    begins = begins[order]
+    begins[1:] |= np.diff(documents[order]) != 0
+    parts = np.empty(len(documents), dtype=np.int64)
+    parts[order] = np.cumsum(begins)
+    numbers: np.ndarray = parts[kept]
+    return numbers
 
 
 def _draw(rows: np.ndarray, count: int | None, seed: int | tuple[int, int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import torch
 from datasets import Dataset
@@ -20,6 +21,7 @@ from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
 
 FORWARD, TRAINING = 1, 4  # cost of a pass over the pool; docs/performance.md measures 3.6 and 4.2 of a training
+EMBEDDED_PER_SEARCH = 1 / 200_000  # sentences, for each that BM25 searches; of all-MiniLM-L6-v2 by docs/mining.md
 WARM_UP = 32  # pairs
 TIMED, TIMED_ON_GPU = 256, 4096  # pairs; large batches are what a GPU is good at
 STATES = 4 + 4 + 8  # bytes of a trained parameter in float32: the weight, its gradient, AdamW's two moments
@@ -45,14 +47,31 @@ def step0_work(plan: DistillationPlan, layout: RunLayout) -> float:
     return TRAINING * float(step0.training["num_train_epochs"]) * sentences / expected_pairs(plan, layout)
 
 
-def mining_work(plan: DistillationPlan, layout: RunLayout) -> float:
-    """The search with one PLM's vectors, or their embedding, which takes about as long."""
+class MiningWork(NamedTuple):
+    """What mining costs."""
+
+    gather: float  # candidates, with BM25's search, once
+    embed: float  # sentences with one PLM
+    search: float  # for neighbours by one PLM's vectors
+
+    def total(self, models: int) -> float:
+        """With so many PLMs."""
+        return self.gather + models * (self.embed + self.search)
+
+
+def mining_work(plan: DistillationPlan, layout: RunLayout) -> MiningWork:
+    """BM25's search among all sentences; embedding and search with one PLM, which take about as long as each other."""
     if not plan.config.mines:
-        return 0.0
+        return MiningWork(0.0, 0.0, 0.0)
     mining, sentences = plan.config.mining, SentenceManifest.load(layout.mining)[0].num_rows
-    if "neighbours" not in mining.sources:
-        sentences = min(sentences, plan.anchors(sentences) * (1 + mining.candidates * len(mining.sources)))
-    return FORWARD * sentences / expected_pairs(plan, layout)
+    anchors, searches = plan.anchors(sentences), "neighbours" in mining.sources
+    # a sentence has one before it and one behind it in its document
+    most = {"document": 2 if plan.config.data.document else 0}
+    partners = sum(most.get(source, mining.candidates) for source in mining.sources)
+    embedded = sentences if searches else min(sentences, anchors * (1 + partners))
+    searched = anchors * sentences * EMBEDDED_PER_SEARCH if "bm25" in mining.sources else 0.0
+    sentence = FORWARD / expected_pairs(plan, layout)
+    return MiningWork(searched * sentence, embedded * sentence, embedded * sentence * searches)
 
 
 def cycles_work(plan: DistillationPlan, name: str) -> float:
@@ -64,8 +83,8 @@ def cycles_work(plan: DistillationPlan, name: str) -> float:
 
 def total_work(plan: DistillationPlan, layout: RunLayout) -> float:
     """The whole run."""
-    starts = step0_work(plan, layout) + 2 * mining_work(plan, layout)
-    return sum(cycles_work(plan, name) + starts for name in plan.models)
+    step0, mining = step0_work(plan, layout), mining_work(plan, layout)
+    return mining.total(len(plan.models)) + sum(cycles_work(plan, name) + step0 for name in plan.models)
 
 
 def expected_pairs(plan: DistillationPlan, layout: RunLayout) -> int:

@@ -20,7 +20,7 @@ from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import write_json
-from te_trainer.labelling import cosines, embed_sentences
+from te_trainer.labelling import Progress, cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
 from te_trainer.mining.draw import band_edges, band_of, draw_by_score
@@ -52,46 +52,50 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     pairs = plan.pairs_to_mine(len(sentences))
     work = mining_work(plan, layout)
     if layout.pool.exists():
-        progress.skip(2 * work * len(plan.models))
+        progress.skip(work.total(len(plan.models)))
         return False
     began = time.monotonic()
     rng = np.random.default_rng((seed, 4))
     anchors = np.sort(rng.choice(len(sentences), plan.anchors(len(sentences)), replace=False))
     searches = "neighbours" in mining.sources
     vectors, found = [], [np.empty((0, 2), dtype=np.int64)]
+    left_out: dict[str, dict[str, int]] = {}
     with scratch_folder(layout.mining_scratch) as scratch:
         file, embedded = scratch / "candidates.npz", np.arange(len(sentences))
 
-        def gather() -> None:
-            candidates = _candidates(plan, layout, sentences, anchors, np.concatenate(found))
+        def gather_on_main() -> None:
+            neighbours = np.concatenate(found)
+            candidates, dropped = _candidates(plan, layout, sentences, anchors, neighbours, progress.advance)
+            left_out.update(dropped)
             if not len(candidates.rows):
                 tried = f"{len(sentences):,} sentences by {' and '.join(mining.sources)}"
                 raise InputError(f"data.sentences: no pair can be mined of {tried}; give more, or more mining.sources")
             np.savez(file, **candidates._asdict())
 
+        def gather() -> None:
+            progress.begin("mine pairs: gather candidates", work.gather)
+            on_main_process(gather_on_main)
+            progress.end()
+
         if not searches:
             # scores want the vectors of candidates alone
-            progress.begin("mine pairs: gather candidates", 0)
-            on_main_process(gather)
+            gather()
             embedded = np.unique(np.load(file)["rows"])
-            progress.end()
         for number, name in enumerate(plan.models):
             folder = scratch / str(number)
             on_main_process(folder.mkdir)
-            progress.begin(f"mine pairs: embed sentences with {name}", work)
+            progress.begin(f"mine pairs: embed sentences with {name}", work.embed)
             encoder = load_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
             assert isinstance(encoder, BiEncoder)
             texts = sentences.select(embedded)
             vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **plan.labelling))
             progress.end()
-            if not searches:
-                progress.skip(work)
-                continue
-            progress.begin(f"mine pairs: nearest sentences by {name}", work)
-            found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
-            progress.end()
+            if searches:
+                progress.begin(f"mine pairs: nearest sentences by {name}", work.search)
+                found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
+                progress.end()
         if searches:
-            on_main_process(gather)
+            gather()
 
         def write() -> None:
             candidates = Candidates(**np.load(file))
@@ -102,8 +106,9 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             notes = describe_shortage(pairs, len(drawn), len(candidates.rows))
             with atomic_folder(layout.pool) as folder:
                 add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder, notes)
-                record = describe_mining(sentences, candidates, scores, drawn)
-                record |= {"sentences": len(sentences), "seconds": round(time.monotonic() - began, 3)}
+                record = {"sentences": len(sentences), "left_out": left_out}
+                record |= describe_mining(sentences, candidates, scores, drawn)
+                record["seconds"] = round(time.monotonic() - began, 3)
                 write_json(folder / layout.mined_record.name, record)
 
         on_main_process(write)
@@ -129,13 +134,10 @@ def describe_mining(
         `{"candidates": {source: n}, "pairs": {source: n}, "histogram": {"edges", "candidates", "pairs"}, "examples":
         [{"from": f, "to": f, "pairs": [[sentence1, sentence2, score, source]]}]}`
     """
-
-    def by_source(source: np.ndarray) -> dict[str, int]:
-        counts = np.bincount(source, minlength=len(SOURCES)).tolist()
-        return {name: count for name, count in zip(SOURCES, counts, strict=True) if count}
-
     edges = np.linspace(scores.min(), scores.max(), BINS + 1)
     bands = band_edges(scores, EXAMPLE_BANDS)
+    # the outer bands hold what is beyond them, too
+    bands[[0, -1]] = scores.min(), scores.max()
     band = band_of(scores[drawn], bands)
     examples = []
     for number, (low, high) in enumerate(pairwise(bands.tolist())):
@@ -147,8 +149,8 @@ def describe_mining(
         ]
         examples.append({"from": round(low, 4), "to": round(high, 4), "pairs": shown})
     return {
-        "candidates": by_source(candidates.source),
-        "pairs": by_source(candidates.source[drawn]),
+        "candidates": _by_source(candidates.source),
+        "pairs": _by_source(candidates.source[drawn]),
         "histogram": {
             "edges": [round(edge, 6) for edge in edges.tolist()],
             "candidates": np.histogram(scores, edges)[0].tolist(),
@@ -159,22 +161,43 @@ def describe_mining(
 
 
 def _candidates(
-    plan: DistillationPlan, layout: RunLayout, sentences: Dataset, anchors: np.ndarray, neighbours: np.ndarray
-) -> Candidates:
-    """All candidates, without near-duplicates and pairs that are given."""
+    plan: DistillationPlan,
+    layout: RunLayout,
+    sentences: Dataset,
+    anchors: np.ndarray,
+    neighbours: np.ndarray,
+    progress: Progress,
+) -> tuple[Candidates, dict[str, dict[str, int]]]:
+    """All candidates, without near-duplicates and pairs that are given.
+
+    Returns:
+        The candidates, and how many were left out: `{"near_duplicates": {source: n}, "in_pool": {source: n}}`. One that
+        is both counts as a near-duplicate.
+    """
     mining, documents = plan.config.mining, layout.mining / "documents.npy"
     found = {"neighbours": neighbours}
     if "bm25" in mining.sources:
-        found["bm25"] = bm25_pairs(sentences, anchors, mining.candidates)
+        found["bm25"] = bm25_pairs(sentences, anchors, mining.candidates, progress)
     if "document" in mining.sources and documents.exists():
-        found["document"] = document_pairs(np.load(documents))
+        found["document"] = document_pairs(np.load(documents), anchors)
     if "random" in mining.sources:
         found["random"] = random_pairs(len(sentences), anchors, mining.candidates, plan.config.seed)
     candidates = merge(found)
-    keep = ~near_duplicates(sentences, candidates.rows)
+    alike = near_duplicates(sentences, candidates.rows)
+    given = np.zeros_like(alike)
     if layout.given_pairs.exists():
-        keep &= ~_are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
-    return Candidates(candidates.rows[keep], candidates.source[keep])
+        given = ~alike & _are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
+    keep = ~(alike | given)
+    left_out = {
+        name: _by_source(candidates.source[each]) for name, each in (("near_duplicates", alike), ("in_pool", given))
+    }
+    return Candidates(candidates.rows[keep], candidates.source[keep]), left_out
+
+
+def _by_source(source: np.ndarray) -> dict[str, int]:
+    """How many there are of each source, of those that there are any of; `source` is that of `Candidates`."""
+    counts = np.bincount(source, minlength=len(SOURCES)).tolist()
+    return {name: count for name, count in zip(SOURCES, counts, strict=True) if count}
 
 
 def _are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarray:

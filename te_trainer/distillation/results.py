@@ -32,8 +32,8 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
         `health` holds what is known of each encoder without gold and of its training, also of a student that has not
         learnt; `stopped` says of which, where that ended the cycles. `as_good_as_start` of a kept encoder is what
-        `is_as_good_as_start` says, or that the run trusts its students. `mining` says what `describe_mining` does,
-        without examples.
+        `is_as_good_as_start` says, or that the run trusts its students. `mining` says what `describe_mining` does
+        without examples, how many `sentences` there were, and what `_candidates` has `left_out`.
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in _half_cycles(selection)]

@@ -6,10 +6,11 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.errors import InputError
+from te_trainer.labelling import Progress
 from te_trainer.mining.words import number_words
 
 
-def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int) -> np.ndarray:
+def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int, progress: Progress) -> np.ndarray:
     """Pair each anchor with the `k` sentences of the highest BM25 score, or with all that share a word with it.
 
     Args:
@@ -32,10 +33,11 @@ def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int) -> np.ndarray:
     index = bm25s.BM25()
     index.index((numbers, vocabulary), show_progress=False)
     pairs = [np.empty((0, 2), dtype=np.int64)]
-    for anchor in anchors.tolist():
+    for done, anchor in enumerate(anchors.tolist(), start=1):
         if query := list(dict.fromkeys(numbers[anchor])):
             partners = _best(index.get_scores_from_ids(query), anchor, k)
             pairs.append(np.stack([np.full(len(partners), anchor), partners], axis=1))
+        progress(done / len(anchors))
     return np.concatenate(pairs)
 
 

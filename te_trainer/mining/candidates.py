@@ -33,15 +33,21 @@ def merge(found: dict[str, np.ndarray]) -> Candidates:
     return Candidates(rows[first], source[first])
 
 
-def document_pairs(documents: np.ndarray) -> np.ndarray:
-    """Pair each sentence with the next one of its document, whatever stands between them.
+def document_pairs(documents: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Pair each anchor with the sentences before and after it in its document, whatever stands between them.
 
-    `documents` numbers the documents of all sentences, shape (n,), in the order in which they were read. Gives pairs of
-    rows, int64, shape (m, 2).
+    Args:
+        documents: Numbers of the documents, or of their unbroken parts, of all sentences in the order in which they
+            were read, shape (n,).
+        anchors: Rows of the sentences that look for partners, int64, shape (a,).
+
+    Returns:
+        Pairs of rows, int64, shape (m, 2) with m at most 2 * a, in the order of the document.
     """
     order = np.argsort(documents, kind="stable")
     same = np.flatnonzero(documents[order[1:]] == documents[order[:-1]])
-    return np.stack([order[same], order[same + 1]], axis=1).astype(np.int64)
+    pairs = np.stack([order[same], order[same + 1]], axis=1).astype(np.int64)
+    return pairs[np.isin(pairs, anchors).any(axis=1)]
 
 
 def random_pairs(count: int, anchors: np.ndarray, k: int, seed: int) -> np.ndarray:

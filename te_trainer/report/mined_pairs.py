@@ -26,20 +26,27 @@ def mining_description(results: dict[str, Any]) -> str:
     return (
         f"{drawn:,} pairs were mined from {mining['sentences']:,} sentences. The start scored {found:,} candidates; "
         "pairs were drawn over the whole range of its score, more of the high ones. "
-        "Near-duplicates were left out."
+        "Near-duplicates and pairs that data.pool holds had been left out."
     )
 
 
 def mining_table(results: dict[str, Any]) -> Table | None:
-    """Candidates and pairs by where they come from; None where nothing was mined."""
+    """What was left out, candidates and pairs by where they come from; None where nothing was mined."""
     if "mining" not in results:
         return None
     mining = results["mining"]
+    columns = {
+        "near-duplicates": mining["left_out"]["near_duplicates"],
+        "in data.pool": mining["left_out"]["in_pool"],
+        "candidates": mining["candidates"],
+        "pairs drawn": mining["pairs"],
+    }
     rows = [
-        [SOURCE_TITLES[source], f"{count:,}", f"{mining['pairs'].get(source, 0):,}"]
-        for source, count in mining["candidates"].items()
+        [title, *(f"{counts.get(source, 0):,}" for counts in columns.values())]
+        for source, title in SOURCE_TITLES.items()
+        if any(source in counts for counts in columns.values())
     ]
-    return Table(["found by", "candidates", "pairs drawn"], rows)
+    return Table(["found by", *columns], rows)
 
 
 def mining_section(run: FinishedRun) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from datasets import Dataset
 from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import SentenceManifest, build_sentences
 from te_trainer.errors import InputError
+from te_trainer.mining.candidates import document_pairs
 
 LINES = [
     "my router blinks red",
@@ -135,9 +136,20 @@ def test_documents_follow_their_sentences(tmp_path: Path) -> None:
     )
     documents = np.load(tmp_path / "out" / "documents.npy")
     assert texts(tmp_path / "out") == ["a", "b", "c", "d", "e"]
-    one, two = documents[0], documents[2]
-    assert one != two
-    assert documents.tolist() == [one, one, two, two, one]
+    one, two, three = documents[0], documents[2], documents[3]
+    assert len({one, two, three}) == 3
+    # c and d do not stand side by side: the second a, which was dropped, is between them
+    assert documents.tolist() == [one, one, two, three, one]
+
+
+def test_sentences_are_neighbours_where_no_dropped_one_stands_between_them(tmp_path: Path) -> None:
+    rows = [(1, "a"), (2, "b"), (1, "c"), (2, "a"), (2, "d"), (1, "e"), (1, "c"), (1, "f"), (1, "g"), (2, "h")]
+    lines = [json.dumps({"doc": document, "text": text}) for document, text in rows]
+    data = ContrastiveDataConfig(sentences=[written(tmp_path / "s.jsonl", lines)], column="text")
+    build_sentences(data, tmp_path / "out", document="doc")
+    documents, found = np.load(tmp_path / "out" / "documents.npy"), texts(tmp_path / "out")
+    pairs = document_pairs(documents, np.arange(len(documents)))
+    assert {"".join(found[row] for row in pair) for pair in pairs.tolist()} == {"ac", "ce", "fg", "dh"}
 
 
 @pytest.mark.parametrize("name", ["s.csv", "s.jsonl", "s.parquet"])

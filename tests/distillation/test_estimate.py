@@ -15,7 +15,7 @@ from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import GoldSet, GoldSets, build_sentences
 from te_trainer.distillation import costs
-from te_trainer.distillation.costs import estimate_seconds, mining_work, spread
+from te_trainer.distillation.costs import cycles_work, estimate_seconds, mining_work, spread, total_work
 from te_trainer.distillation.plan import make_plan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import RunLayout
@@ -54,13 +54,25 @@ def test_pairs_that_are_timed_come_from_all_of_the_pool(count: int) -> None:
     assert len(set(rows)) == count and rows[0] == 0 and max(np.diff([*rows, 10])) <= -(-10 // count)
 
 
-@pytest.mark.parametrize(("sources", "passes"), [("[bm25, document]", 5), ("[bm25, neighbours]", 6), ("[bm25]", 3)])
-def test_mining_costs_what_it_embeds(sources: str, passes: int, tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "texts.txt").write_text("".join(f"sentence {number}\n" for number in range(60)), encoding="utf-8")
-    data = ["--data.sentences", str(tmp_path / "texts.txt"), "--mining.sources", sources]
+@pytest.mark.parametrize(
+    ("sources", "embedded", "searched"),
+    [("[bm25, document]", 50, 0), ("[bm25, neighbours]", 60, 60), ("[bm25]", 30, 0), ("[random, document]", 50, 0)],
+)
+def test_mining_costs_what_it_embeds_and_searches(
+    sources: str, embedded: int, searched: int, tiny: Path, tmp_path: Path
+) -> None:
+    rows = "".join(f"sentence {number},{number // 30}\n" for number in range(60))
+    (tmp_path / "texts.csv").write_text("sentence,page\n" + rows, encoding="utf-8")
+    data = ["--data.sentences", str(tmp_path / "texts.csv"), "--mining.sources", sources, "--data.document", "page"]
     keys = [*data, "--mining.pairs", "10", "--mining.candidates", "2"]
-    plan = make_plan(parse(["--models", f"[{tiny}]", *keys, "--output_dir", str(tmp_path)]), 1)
+    models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two}}]"
+    plan = make_plan(parse(["--models", models, *keys, "--output_dir", str(tmp_path)]), 1)
     layout = RunLayout(tmp_path)
-    build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.txt")]), layout.mining)
-    # ten sentences look for two candidates by each source; a search wants all sixty
-    assert mining_work(plan, layout) == passes
+    build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.csv")], column="sentence"), layout.mining)
+    work = mining_work(plan, layout)
+    # ten sentences look for two candidates by each source; neighbours want all sixty
+    assert (work.embed, work.search) == (embedded / 10, searched / 10)
+    # ten searches by BM25 among sixty sentences
+    assert work.gather == pytest.approx(10 * 60 / 200_000 / 10 if "bm25" in sources else 0)
+    total = total_work(plan, layout) - sum(cycles_work(plan, name) for name in plan.models)
+    assert total == pytest.approx(work.gather + 2 * (work.embed + work.search))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import sample_pairs, tiny_arguments
+from conftest import SAMPLE, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import Forked, run_forked
 
@@ -26,7 +26,7 @@ from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
 from te_trainer.labelling import cosines, score_pairs
 from te_trainer.mining import neighbours
-from te_trainer.models import BiEncoder
+from te_trainer.models import BiEncoder, load_encoder
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.store import RunStore
@@ -151,12 +151,18 @@ def test_results_and_report_say_what_was_mined(output: Path) -> None:
     results = read(output, "results.json")
     assert results["mining"]["sentences"] == len(SENTENCES) + 1
     assert "examples" not in results["mining"]
+    left_out = results["mining"]["left_out"]
+    # the first sentence and the one that is nearly the same
+    assert left_out["near_duplicates"]["neighbours"] > 0
+    assert left_out["in_pool"] == {}
     assert results["seconds"]["mine"] > 0
     manifest = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
     assert manifest["pool"]["pairs"] == 64
     assert manifest["mining"]["sentences"] == len(SENTENCES) + 1
     drawn = f"64 pairs were mined from {len(SENTENCES) + 1:,} sentences"
-    assert drawn in (output / "report.md").read_text(encoding="utf-8")
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert drawn in report
+    assert "| found by | near-duplicates | in data.pool | candidates | pairs drawn |" in report
     page = (output / "report.html").read_text(encoding="utf-8")
     assert drawn in page
     assert read(output, "pool/mined.json")["examples"][0]["pairs"][0][0] in unescape(page)
@@ -192,27 +198,54 @@ def test_other_sentences_are_another_run(output: Path, tiny: Path, source: Path,
     assert "texts.jsonl: the file has changed since the run in" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_pool_grows_by_pairs_of_its_own_sentences_and_step_0_comes_first(tiny: Path, tmp_path: Path) -> None:
-    step0 = tmp_path / "step0.yaml"
-    section = {"method": "mirror_bert", "pooling": "mean", "per_device_train_batch_size": 8, "num_train_epochs": 1}
-    step0.write_text(yaml.safe_dump({"model": "x", "contrastive": section | {"learning_rate": 1e-3}}), encoding="utf-8")
-    more = ("--mining.pairs", "20", "--distillation.step0", str(step0))
-    done = run_forked(JOB, tiny_arguments(tiny, tmp_path / "run", *ONE_CYCLE, *more))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.index("step 0 tiny") < done.stderr.index("mine pairs: embed sentences with tiny")
-    pool = pool_of(tmp_path / "run")
+def test_a_pool_grows_by_pairs_of_its_own_sentences_that_the_bi_encoder_of_step_0_scores(
+    tiny: Path, models: dict[str, str], tmp_path: Path
+) -> None:
+    plan = make_plan(parse(tiny_arguments(tiny, tmp_path, "--mining.pairs", "20")), 1)
+    layout = RunLayout(tmp_path)
+    with _read_mining_sentences(plan, layout):
+        pass
+    made = BiEncoder.from_pretrained(models["bert"], pooling="mean")
+    made.save_pretrained(layout.encoder(0, "tiny", "bi-encoder"))
+    store = RunStore(layout, plan.cycles, trains_start=True, precision=plan.precision)
+    mine_pool(plan, store, RunProgress(enabled=False))
+    pool = pool_of(tmp_path)
     given, mined = pool[:-20], pool[-20:]
+    assert len(given) == 96
     texts = {text for pair in given for text in pair}
     assert {text for pair in mined for text in pair} <= texts
     assert not {frozenset(pair) for pair in given} & {frozenset(pair) for pair in mined}
-    counts = [read(tmp_path / "run", name)["distinct"] for name in ("mining/pool/pool.json", "pool/pool.json")]
+    counts = [read(tmp_path, name)["distinct"] for name in ("mining/pool/pool.json", "pool/pool.json")]
     assert counts[1] == counts[0] + 20
-    # the vectors are those of the bi-encoder that step 0 made
-    made = BiEncoder.from_pretrained(str(tmp_path / "run" / "start" / "tiny" / "bi-encoder"))
-    shown = [pair for band in read(tmp_path / "run", "pool/mined.json")["examples"] for pair in band["pairs"]]
-    scores = score_pairs(made, columns_of(shown))
-    np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
+    shown = [pair for band in read(tmp_path, "pool/mined.json")["examples"] for pair in band["pairs"]]
+    np.testing.assert_allclose([pair[2] for pair in shown], score_pairs(made, columns_of(shown)), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_sentences_alone_and_a_plain_model_become_both_encoders(tiny: Path, tmp_path: Path) -> None:
+    """The recipe as it is, but for its model, its data, and the number of cycles and steps."""
+    (tmp_path / "sentences.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
+    root = tmp_path / "run"
+    data = ("--data.sentences", str(tmp_path / "sentences.txt"), "--data.test", f"[{SAMPLE / 'test.tsv'}]")
+    short = ("--distillation.cycles", "1", "--bi_encoder.max_steps", "2", "--cross_encoder.max_steps", "2")
+    recipe = ("--config", "recipes/from_sentences/large.yaml", "--models", f"[{{name: bert, bi_encoder: {tiny}}}]")
+    done = run_forked(JOB, [*recipe, *data, *short, "--output_dir", str(root)])
+    assert done.returncode == 0, done.stderr
+    stages = [
+        "step 0 bert: contrastive training",
+        "mine pairs: gather candidates",
+        "mine pairs: embed sentences with bert",
+        *(f"cycle 1/1 bert: {stage}" for stage in ("label with bi-encoder", "train cross-encoder")),
+        *(f"cycle 1/1 bert: {stage}" for stage in ("label with cross-encoder", "train bi-encoder")),
+    ]
+    begun = [done.stderr.index(f"{stage} | begins") for stage in stages]
+    assert begun == sorted(begun)
+    results = read(root, "results.json")
+    assert results["mining"]["sentences"] == len(SENTENCES)
+    assert sum(results["mining"]["pairs"].values()) == len(pool_of(root)) > len(SENTENCES)
+    for kind in ("bi-encoder", "cross-encoder"):
+        assert results["final"]["bert"][kind]["cycle"] == 1
+        assert load_encoder(str(root / "bert" / kind)).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -279,7 +312,22 @@ def test_given_pairs_and_near_duplicates_are_no_candidates(tiny: Path, tmp_path:
     build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.txt")]), layout.mining)
     plan = make_plan(parse(["--models", str(tiny), "--data.sentences", "x.txt", "--mining.sources", "[neighbours]"]), 1)
     sentences, every = SentenceManifest.load(layout.mining)[1], np.array(list(combinations(range(5), 2)))
-    found = _candidates(plan, layout, sentences, np.arange(5), every)
+    found, left_out = _candidates(plan, layout, sentences, np.arange(5), every, progress=lambda done: None)
+    assert left_out == {"near_duplicates": {"neighbours": 1}, "in_pool": {"neighbours": 2}}
     left = {tuple(pair) for pair in every.tolist()} - {(0, 2), (0, 1), (1, 4)}
     assert {tuple(pair) for pair in found.rows.tolist()} == left
     assert len(found.source) == len(left)
+
+
+def test_sentences_that_look_for_no_partner_are_no_candidates(tiny: Path, tmp_path: Path) -> None:
+    rows = [json.dumps({"text": f"sentence {number}", "page": number // 20}) for number in range(60)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    plan = make_plan(parse([*arguments(tiny, tmp_path / "run", tmp_path / "texts.jsonl"), "--mining.pairs", "4"]), 1)
+    with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, _):
+        pass
+    anchors = np.array([5, 19, 20])
+    none, done = np.empty((0, 2), np.int64), list[float]()
+    found = _candidates(plan, RunLayout(tmp_path / "run"), sentences, anchors, none, done.append)[0].rows
+    assert done == [1 / 3, 2 / 3, 1]  # of BM25's searches
+    assert np.isin(found, anchors).any(axis=1).all()
+    assert {(4, 5), (5, 6), (18, 19), (20, 21)} <= {tuple(pair) for pair in found.tolist()}

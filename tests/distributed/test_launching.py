@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SAMPLE, run_launched, tiny_arguments
+from conftest import ROOT, run_launched, sample_pairs, tiny_arguments
 from forked import run_forked, run_ranks
 from test_engines import told
 
 from te_trainer.cli import start
+from te_trainer.mining.candidates import SOURCES
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -87,9 +88,14 @@ def test_stages_after_which_a_process_ends_change_nothing(
 
 
 def test_ranks_that_are_replaced_after_each_stage_change_nothing(tiny: Path, tmp_path: Path) -> None:
-    """Of a run that mines its pairs, as one process does."""
-    mined = ["--data.pool", "[]", "--data.max_pairs", "null", "--data.sentences", str(SAMPLE / "dev.tsv")]
-    mined += ["--mining.pairs", "96", "--distillation.students", "bi-encoder", *ONE_CYCLE]
+    """Of a run that mines its pairs by all sources, as one process does."""
+    texts = dict.fromkeys(text for pair in sample_pairs(150) for text in pair)
+    rows = [json.dumps({"text": text, "page": number // 5}) for number, text in enumerate(texts)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    mined = ["--data.pool", "[]", "--data.max_pairs", "null", "--data.sentences", str(tmp_path / "texts.jsonl")]
+    mined += ["--data.column", "text", "--data.document", "page", "--mining.pairs", "96"]
+    mined += ["--mining.sources", "[neighbours, bm25, document, random]"]
+    mined += ["--distillation.students", "bi-encoder", *ONE_CYCLE]
     names = ("together", "isolated", "one")
     together, isolated, one = (tiny_arguments(tiny, tmp_path / name, *mined) for name in names)
     finished = run_ranks(JOB, together)
@@ -100,6 +106,9 @@ def test_ranks_that_are_replaced_after_each_stage_change_nothing(tiny: Path, tmp
     assert same_weights(tmp_path / "isolated", tmp_path / "together", "bi-encoder")
     run_forked(JOB, one)
     assert len({(tmp_path / name / "pool" / "pairs.arrow").read_bytes() for name in names}) == 1
+    records = [json.loads((tmp_path / name / "pool" / "mined.json").read_text(encoding="utf-8")) for name in names]
+    assert records[0]["pairs"].keys() == set(SOURCES)
+    assert records[0]["left_out"] == records[1]["left_out"] == records[2]["left_out"]
 
 
 def test_memory_does_not_grow_with_stages(tiny: Path, tmp_path: Path) -> None:

@@ -40,9 +40,16 @@ def test_sources_that_found_nothing_give_no_candidates() -> None:
     ],
 )
 def test_the_next_sentence_of_a_document_may_stand_further_down(documents: list[int], expected: list[Any]) -> None:
-    pairs = document_pairs(np.array(documents, dtype=np.uint64))
+    pairs = document_pairs(np.array(documents, dtype=np.uint64), np.arange(len(documents)))
     assert (pairs.shape, pairs.dtype) == ((len(expected), 2), np.int64)
     assert sorted(pairs.tolist()) == expected
+
+
+def test_only_anchors_look_for_their_neighbours_in_documents() -> None:
+    documents = np.array([1, 1, 2, 1, 1, 2, 1])
+    assert sorted(document_pairs(documents, np.array([3])).tolist()) == [[1, 3], [3, 4]]
+    assert sorted(document_pairs(documents, np.array([0, 5])).tolist()) == [[0, 1], [2, 5]]
+    assert document_pairs(documents, np.array([], dtype=np.int64)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("count", [2, 3, 50])

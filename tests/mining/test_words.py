@@ -15,6 +15,10 @@ from te_trainer.mining.near_duplicates import near_duplicates
 from te_trainer.mining.words import split_words
 
 
+def no_progress(done: float) -> None:
+    """Nobody looks."""
+
+
 def sentences(*texts: str) -> Dataset:
     return Dataset.from_dict({"sentence1": texts})
 
@@ -52,7 +56,9 @@ def test_partners_have_the_highest_scores_of_the_formula() -> None:
     texts = [" ".join(f"w{int(word)}" for word in rng.zipf(1.5, rng.integers(3, 9)) % 60) for _ in range(80)]
     scores = scores_by_formula(texts)
     np.fill_diagonal(scores, 0)
-    pairs = bm25_pairs(sentences(*texts), np.arange(80), 4)
+    done: list[float] = []
+    pairs = bm25_pairs(sentences(*texts), np.arange(80), 4, done.append)
+    assert len(done) == 80 and done == sorted(done) and done[-1] == 1
     for anchor, expected in enumerate(scores):
         partners = pairs[pairs[:, 0] == anchor, 1]
         best = np.sort(expected)[::-1][:4]
@@ -61,24 +67,24 @@ def test_partners_have_the_highest_scores_of_the_formula() -> None:
 
 
 def test_a_sentence_that_shares_no_word_finds_no_partner() -> None:
-    pairs = bm25_pairs(sentences("red light blinks", "zebra", "the light is red", "!?"), np.arange(4), 3)
+    pairs = bm25_pairs(sentences("red light blinks", "zebra", "the light is red", "!?"), np.arange(4), 3, no_progress)
     assert pairs.tolist() == [[0, 2], [2, 0]]
 
 
 def test_texts_without_spaces_find_partners() -> None:
     texts = sentences("猫坐在垫子上", "今天天气很好", "一只猫坐在垫子", "天气不好")
-    assert bm25_pairs(texts, np.arange(4), 1).tolist() == [[0, 2], [1, 3], [2, 0], [3, 1]]
+    assert bm25_pairs(texts, np.arange(4), 1, no_progress).tolist() == [[0, 2], [1, 3], [2, 0], [3, 1]]
 
 
 @pytest.mark.parametrize("texts", [["a sentence"], ["?", "!"], []])
 def test_nothing_to_find(texts: list[str]) -> None:
-    assert bm25_pairs(sentences(*texts), np.arange(len(texts)), 5).shape == (0, 2)
+    assert bm25_pairs(sentences(*texts), np.arange(len(texts)), 5, no_progress).shape == (0, 2)
 
 
 def test_bm25_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(InputError, match=r"pip install 'te_trainer\[mining\]'"):
-        bm25_pairs(sentences("one", "two"), np.arange(2), 1)
+        bm25_pairs(sentences("one", "two"), np.arange(2), 1, no_progress)
 
 
 def test_near_duplicates_share_nine_words_of_ten() -> None:
