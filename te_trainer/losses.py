@@ -37,6 +37,19 @@ def cosine_bce(embeddings1: Tensor, embeddings2: Tensor, labels: Tensor) -> Tens
     return soft_bce(cosine_similarity(embeddings1, embeddings2), labels)
 
 
+def cosent(embeddings1: Tensor, embeddings2: Tensor, labels: Tensor, scale: float = 20.0) -> Tensor:
+    """CoSENT, a loss of order alone (Huang et al. 2024; `CoSENTLoss` of sentence-transformers).
+
+    log(1 + sum of exp(scale * (c_j - c_i)) over all i and j of the batch whose label i is higher than label j), where c
+    are cosines. It depends on the batch as a whole, and each rank looks at its own.
+    """
+    scores = scale * cosine_similarity(embeddings1, embeddings2)
+    differences = scores[None, :] - scores[:, None]
+    # picking them out instead would make the CPU wait for the GPU, to know how many there are
+    differences = differences.masked_fill(labels[:, None] <= labels[None, :], -torch.inf)
+    return torch.logsumexp(torch.cat([differences.new_zeros(1), differences.flatten()]), dim=0)
+
+
 def logit_mse(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean squared error between raw logit and soft label: the paper's ablation of Eq. 2 (Table 8)."""
     return F.mse_loss(logits.float().reshape(labels.shape), labels.float())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch import Tensor
 
-from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity, info_nce, logit_mse, soft_bce
+from te_trainer.losses import cosent, cosine_bce, cosine_mse, cosine_similarity, info_nce, logit_mse, soft_bce
 
 
 def embeddings(dtype: torch.dtype = torch.float32, count: int = 64) -> tuple[Tensor, Tensor]:
@@ -86,6 +87,29 @@ def test_logit_mse_is_the_squared_distance_of_raw_logits() -> None:
     logits = (3 * torch.randn(64, 1, generator=torch.Generator().manual_seed(2))).requires_grad_()
     labels = soft_labels()
     assert_equal_to_hand(logit_mse(logits, labels), ((logits.double()[:, 0] - labels.double()) ** 2).mean(), [logits])
+
+
+def test_cosent_is_its_formula_and_that_of_sentence_transformers() -> None:
+    one, two = embeddings()
+    labels = soft_labels().round(decimals=1)  # some are equal
+    cosines = 20 * cosine_by_hand(one, two)
+    terms = [
+        torch.exp(cosines[lower] - cosines[higher])
+        for higher in range(len(labels))
+        for lower in range(len(labels))
+        if labels[higher] > labels[lower]
+    ]
+    by_hand = torch.log1p(torch.stack(terms).sum())
+    assert_equal_to_hand(cosent(one, two, labels), by_hand, [one, two])
+    theirs = CoSENTLoss(None).compute_loss_from_embeddings([one, two], labels)
+    assert cosent(one, two, labels).item() == pytest.approx(theirs.item(), abs=1e-5)
+
+
+def test_cosent_of_equal_labels_is_nothing_to_learn() -> None:
+    one, two = embeddings()
+    loss = cosent(one, two, torch.full((len(one),), 0.5))
+    (gradient,) = torch.autograd.grad(loss, one)
+    assert loss.item() == 0 and gradient.abs().max() == 0
 
 
 def test_cosine_bce_takes_the_cosine_for_the_logit() -> None:

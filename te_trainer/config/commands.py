@@ -53,11 +53,12 @@ def parse(given: Sequence[str] | Mapping[str, Any] | None = None) -> RunConfig:
             "distillation.selection is 'dev' but data.dev names no set with gold scores; give one, or set "
             "distillation.selection to 'last' or 'agreement'"
         )
-    if distillation.bi_encoder_labels == "averaged" and distillation.students == "bi-encoder":
-        raise InputError(
-            "distillation.bi_encoder_labels is 'averaged', but distillation.students is 'bi-encoder', so that no "
-            "cross-encoder labels anything; leave one of both keys out"
-        )
+    for key, value in (("bi_encoder_labels", "averaged"), ("cross_encoder_labels", "quantiles")):
+        if getattr(distillation, key) == value and distillation.students == "bi-encoder":
+            raise InputError(
+                f"distillation.{key} is '{value}', but distillation.students is 'bi-encoder', so that there is no "
+                "cross-encoder; leave one of both keys out"
+            )
     for model in config.models:
         if model.weight is not None and distillation.combine != "weighted":
             raise InputError(

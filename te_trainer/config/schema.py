@@ -185,6 +185,8 @@ class DistillationConfig:
         combine: How labels of several PLMs become one: `mean`, `weighted` or `rank`. The first is the paper's, the
             second is by `models.weight`. The last is the mean of ranks at the quantiles of the mean, for teachers of
             different scale.
+        cross_encoder_labels: What cross-encoders learn: `scores` or `quantiles`. The former are the bi-encoder's scores
+            (the paper's), the latter their ranks, evenly from 0 to 1.
         bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. The former are the scores of the
             cross-encoders (the paper's), the latter the mean of these and of the first labels, which are the start's.
         selection: Which cycle is kept: `auto`, `dev`, `last` or `agreement`. With `dev` (the paper's) it is the best on
@@ -206,6 +208,7 @@ class DistillationConfig:
     init: Literal["refresh", "sequential"] = "refresh"
     students: Students = "both"
     combine: Combine = "mean"
+    cross_encoder_labels: Literal["scores", "quantiles"] = "scores"
     bi_encoder_labels: Literal["cross-encoder", "averaged"] = "cross-encoder"
     selection: Literal["auto", "dev", "last", "agreement"] = "auto"
     held_out: Annotated[float, Field(ge=0, lt=0.5)] | None = None
@@ -248,13 +251,13 @@ class BiEncoderConfig(StudentConfig):
     """Training of the bi-encoders.
 
     Args:
-        loss: mse (the paper's, Eq. 3) or bce (Table 8).
+        loss: mse (Eq. 3), bce (Table 8) or cosent. The first is the paper's; the last learns the order of labels alone.
         max_length: Tokens after which a sentence is cut.
     """
 
     pooling: Pooling | None = None
     prompt: str | None = None
-    loss: Literal["mse", "bce"] = "mse"
+    loss: Literal["mse", "bce", "cosent"] = "mse"
     max_length: PositiveInt = 32
 
     defaults = TRAINER_DEFAULTS | paper_arguments("bi-encoder", "sts")
@@ -266,7 +269,7 @@ class CrossEncoderConfig(StudentConfig):
 
     Args:
         max_length: Tokens after which a pair is cut.
-        loss: bce (the paper's, Eq. 2) or mse (Table 8).
+        loss: bce (Eq. 2) or mse (Table 8). The former is the paper's, the latter its ablation.
         both_orders: Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI.
     """
 
@@ -279,7 +282,7 @@ class CrossEncoderConfig(StudentConfig):
 
 @dataclass
 class LoraConfig:
-    """Low-rank adapters instead of full training (peft); without `rank`, all weights are trained.
+    """Low-rank adapters instead of full training (peft), if `rank` is given.
 
     Args:
         rank: Rank of the adapters; turns LoRA on for both kinds of encoders. A cross-encoder's head is trained in full.

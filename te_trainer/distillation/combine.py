@@ -1,4 +1,4 @@
-"""How the labels of several teachers become one (mutual-distillation, Trans-Encoder, section 2.4)."""
+"""How labels of several teachers become one (mutual-distillation, Trans-Encoder, section 2.4), and how they spread."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]
     if how == "rank":
         combined[np.argsort(ranks, kind="stable")] = np.sort(combined)
     return combined
+
+
+def quantiles(labels: np.ndarray) -> np.ndarray:
+    """The same order, spread evenly over (0, 1): (rank - 1/2) / n; equal labels share theirs. float32, shape (n,)."""
+    return np.asarray((rankdata(labels) - 0.5) / len(labels), dtype=np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
-from te_trainer.distillation.combine import combine
+from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.costs import FORWARD, training_work
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import divergence_named, load_encoder
@@ -118,6 +118,8 @@ class DistillationStages:
             has learnt little is better than the start, as in docs/selection.md.
         """
         key = EncoderKey(cycle, name, student)
+        if student == "cross-encoder" and self.config.distillation.cross_encoder_labels == "quantiles":
+            labels = quantiles(labels)
         if student == "bi-encoder" and self.config.distillation.bi_encoder_labels == "averaged":
             labels = combine([labels, self.selection.first_labels()], "mean", [1.0, 1.0])
         attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.selector == "health" else 1))

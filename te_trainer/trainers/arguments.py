@@ -162,7 +162,8 @@ class BiEncoderTrainingArguments(PairTrainingArguments):
     per_device_train_batch_size: int = argument(BI["per_device_train_batch_size"], "Pairs in a batch, on each device.")
     num_train_epochs: float = argument(BI["num_train_epochs"], "Passes over the pool.")
     loss: str = argument(
-        BiEncoderConfig.loss, "mse (the paper's, Eq. 3), bce (its ablation, Table 8) or info_nce (Eq. 1, no labels)."
+        BiEncoderConfig.loss,
+        "mse (the paper's, Eq. 3), bce (its ablation, Table 8), cosent (order alone) or info_nce (Eq. 1, no labels).",
     )
     temperature: float = argument(ContrastiveTrainingConfig.temperature, "info_nce: what cosines are divided by.")
     both_views: bool = argument(

@@ -11,7 +11,7 @@ from datasets import IterableDataset
 from torch import Tensor, nn
 
 from te_trainer.errors import InputError
-from te_trainer.losses import cosine_bce, cosine_mse, cosine_similarity
+from te_trainer.losses import cosent, cosine_bce, cosine_mse, cosine_similarity
 from te_trainer.models import BiEncoder
 from te_trainer.models.collation import BiEncoderCollator
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
@@ -27,12 +27,14 @@ class BiEncoderTrainer(PairTrainer):
     |-------------------------------|------------|---------------------------------------------------------------|
     | sentence1, sentence2, `label` | `mse`      | mean of (cos(e1, e2) - label)^2 (Eq. 3)                       |
     |                               | `bce`      | binary cross-entropy with cos(e1, e2) as the logit (Table 8)  |
+    |                               | `cosent`   | the batch's pairs in the order of their labels (CoSENT)       |
     | sentence1, sentence2          | `info_nce` | mean of -log softmax of cos(e1, e2) / T over the batch (Eq. 1)|
 
-    Labels of `mse` and `bce` lie in [-1, 1]. Both sides of all pairs go through the model in one forward pass, so
-    dropout differs between the two sides of a pair: with the same sentence on both, `info_nce` is SimCSE. Its negatives
-    are the other pairs of the batch on all ranks; `args.mlp_head` and `args.span` are what SimCSE and Mirror-BERT add.
-    Accumulated batches do not see each other: for more negatives, raise `per_device_train_batch_size`.
+    Labels of `mse` and `bce` lie in [-1, 1]; `cosent` takes any, and only their order counts. Both sides of all pairs
+    go through the model in one forward pass, so dropout differs between the two sides of a pair: with the same sentence
+    on both, `info_nce` is SimCSE. Its negatives are the other pairs of the batch on all ranks; `args.mlp_head` and
+    `args.span` are what SimCSE and Mirror-BERT add. Accumulated batches do not see each other: for more negatives,
+    raise `per_device_train_batch_size`. So too for `cosent`, which compares the pairs of one rank's batch.
 
     `model` may be a [`BiEncoder`], a name, a folder, a `SentenceTransformer`, or a `PreTrainedModel` (of `AutoModel`)
     with `processing_class`, which is pooled by its first token (a decoder by its last) and reads 32 tokens of a
@@ -51,7 +53,7 @@ class BiEncoderTrainer(PairTrainer):
     encoder_class = BiEncoder
     arguments_class = BiEncoderTrainingArguments
     collator_class = BiEncoderCollator
-    losses: ClassVar = {"mse": cosine_mse, "bce": cosine_bce, "info_nce": None}
+    losses: ClassVar = {"mse": cosine_mse, "bce": cosine_bce, "cosent": cosent, "info_nce": None}
     bounded_losses = ("mse", "bce")
     loss_inputs = ("embeddings1", "embeddings2")
     score_name = "scores"

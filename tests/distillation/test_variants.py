@@ -24,7 +24,7 @@ from torch import nn
 from te_trainer.cli import run_job
 from te_trainer.config.commands import parse
 from te_trainer.data import PoolManifest, load_gold
-from te_trainer.distillation.combine import combine
+from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.health import Probe
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
@@ -318,7 +318,22 @@ def test_bi_encoders_learn_averaged_labels(tiny: Path, tmp_path: Path) -> None:
     assert abs(health["agreement"] - spearman(scores, second[rows])) > 0.01
 
 
-def test_averaged_labels_need_a_cross_encoder(tiny: Path, tmp_path: Path) -> None:
-    keys = ("--distillation.bi_encoder_labels", "averaged", "--distillation.students", "bi-encoder")
-    with pytest.raises(InputError, match="no cross-encoder labels anything"):
+@pytest.mark.parametrize(("key", "value"), [("bi_encoder_labels", "averaged"), ("cross_encoder_labels", "quantiles")])
+def test_labels_of_a_cross_encoder_need_one(key: str, value: str, tiny: Path, tmp_path: Path) -> None:
+    keys = (f"--distillation.{key}", value, "--distillation.students", "bi-encoder")
+    with pytest.raises(InputError, match=f"{key} is '{value}'.* there is no cross-encoder"):
         parse(tiny_arguments(tiny, tmp_path, *keys))
+
+
+def test_cross_encoders_learn_quantiles_and_bi_encoders_an_order(tiny: Path, tmp_path: Path) -> None:
+    keys = ("--distillation.cross_encoder_labels", "quantiles", "--bi_encoder.loss", "cosent")
+    keys += ("--distillation.cycles", "1", "--distillation.keep_cycles", "true", "--distillation.held_out", "0.3")
+    done = run_forked("trans_encoder.py", tiny_arguments(tiny, tmp_path / "run", *keys))
+    assert done.returncode == 0, done.stderr
+    folder, (_, pool) = tmp_path / "run" / "cycle-1" / "tiny", PoolManifest.load(tmp_path / "run" / "pool")
+    first = np.array(load_from_disk(str(folder / "bi-encoder-labels"))["score"][:], dtype=np.float32)
+    learnt = quantiles(first)[Probe.draw(pool, 0.3, 2021).rows]
+    health = json.loads((folder / "cross-encoder.json").read_text(encoding="utf-8"))["health"]
+    assert health["spread"] == pytest.approx(health["std"] / learnt.std(), rel=1e-5)
+    training = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text(encoding="utf-8"))["resolved"]["tiny"]
+    assert training["bi-encoder"]["loss"] == "cosent"
