@@ -21,29 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 import transformers
-from scipy.stats import rankdata
 from small_runs import DEV, MINILM, STARTS, STS, TEST, Row, dataset, halfway, read, rows_of, train
-from torch import Tensor
 
+from te_trainer.distillation.combine import quantiles
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric, roc_auc, spearman
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
-from te_trainer.trainers import BiEncoderTrainer
 
 RUNS = [("[CLS]", "sts", 300), ("mean", "mrpc", 300), ("mean", "sts", 300), ("[CLS]", "qnli", 300)]
-SCALE = 20  # of the rank loss, as CoSENT's authors have it
-
-
-class RankTrainer(BiEncoderTrainer):
-    """A bi-encoder that learns the order of its labels: CoSENT's loss over all pairs of the batch."""
-
-    def loss_function(self, embeddings1: Tensor, embeddings2: Tensor, labels: Any) -> Tensor:
-        scores = SCALE * F.cosine_similarity(embeddings1, embeddings2)
-        wrong = (scores[None, :] - scores[:, None])[labels[:, None] > labels[None, :]]
-        return torch.logsumexp(torch.cat([wrong.new_zeros(1), wrong]), dim=0)
 
 
 @dataclass
@@ -68,7 +54,7 @@ class Run:
         self.scores: dict[str, Scores] = {}
         self.seed = 1
         self.epochs: float | None = None  # of bi-encoders; None as small_runs.train has it
-        self.both_orders = metric is spearman  # QNLI's pairs have an order, as in the paper
+        self.both_orders = True
         if not self.start.exists():
             start.save_pretrained(self.start)
         self.judge("start", lambda: BiEncoder.from_pretrained(str(self.start)))
@@ -146,12 +132,6 @@ class Run:
         return self.judge(name, lambda: halfway(*map(kind.from_pretrained, folders)), beside)
 
 
-def spread(labels: np.ndarray) -> np.ndarray:
-    """The labels' quantiles: the same order, evenly between 0 and 1."""
-    quantiles: np.ndarray = (rankdata(labels) - 0.5) / len(labels)
-    return quantiles
-
-
 def with_values_of(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The values of labels, in the order of other scores."""
     values = np.empty_like(labels)
@@ -163,10 +143,10 @@ def make(run: Run, cycles: int) -> None:
     """Train all students of a run."""
     first = run.scores["start"].given
     second = run.student("cross-encoder", first)
-    evenly = run.student("cross-encoder, spread labels", spread(first), "cross-encoder")
+    evenly = run.student("cross-encoder, spread labels", quantiles(first), "cross-encoder")
     adapted = run.student("cross-encoder, adapted", first, "cross-encoder", run.adapted())
     third = run.student("bi-encoder", second.given)
-    run.student("bi-encoder, rank loss", second.given, "bi-encoder", trainer_class=RankTrainer)
+    run.student("bi-encoder, rank loss", second.given, "bi-encoder", loss="cosent")
     run.student("bi-encoder, spread labels", evenly.given, "bi-encoder")
     run.student("bi-encoder, spread and back", with_values_of(first, evenly.given), "bi-encoder")
     run.student("bi-encoder, adapted", adapted.given, "bi-encoder")
@@ -227,7 +207,7 @@ def main() -> None:
             metric: Metric = roc_auc if task in {"mrpc", "qnli"} else spearman
             start = BiEncoder.from_pretrained(MINILM, pooling=STARTS[pooling])
             run = Run(options.output / f"{pooling} {task} {pairs}", start, MINILM, pool, gold, metric)
-            run.epochs = options.bi_epochs
+            run.epochs, run.both_orders = options.bi_epochs, task != "qnli"
             make(run, options.cycles)
             runs[f"{pooling}, {task}"] = run.scores
     print(table(runs))

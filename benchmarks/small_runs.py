@@ -70,11 +70,11 @@ def train(
     seed: int,
     both_orders: bool = True,
     epochs: float | None = None,
-    trainer_class: type[BiEncoderTrainer] = BiEncoderTrainer,
+    loss: str = "mse",
 ) -> None:
-    """The training that the main job does by default, in batches of 32; bi-encoders learn for `epochs`.
+    """The training that the main job does by default, in batches of 32; bi-encoders learn for `epochs`, with `loss`.
 
-    None is as many as make 200 steps, at most 5.
+    `epochs` None is as many as make 200 steps, at most 5.
     """
     common: dict[str, Any] = {"seed": seed, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
     common |= {"per_device_train_batch_size": BATCH, "weight_decay": 0.01, "precision": "auto"}
@@ -89,8 +89,9 @@ def train(
             trainer: Any = CrossEncoderTrainer(encoder, arguments, pairs, check_labels=False)
         else:
             epochs = epochs or fitted_epochs(1, len(pairs), BATCH)
-            arguments = BiEncoderTrainingArguments(folder, learning_rate=5e-5, num_train_epochs=epochs, **common)
-            trainer = trainer_class(encoder, arguments, pairs, check_labels=False)
+            common |= {"learning_rate": 5e-5, "num_train_epochs": epochs, "loss": loss}
+            arguments = BiEncoderTrainingArguments(folder, **common)
+            trainer = BiEncoderTrainer(encoder, arguments, pairs, check_labels=False)
         trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
         trainer.train()
 
