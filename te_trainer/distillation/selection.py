@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from te_trainer.config.schema import Kind
+from te_trainer.distillation.health import why_not_learnt
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey
@@ -62,6 +63,19 @@ class Selection:
         if how == "health":
             return healthiest_cycle({cycle: record["health"] for cycle, record in records.items()})
         return max(candidates, key=lambda cycle: (records[cycle]["scores"]["dev"], -cycle))
+
+    def failure(self, key: EncoderKey) -> dict[str, Any] | None:
+        """What is to be said of a student that has not learnt, whatever chooses the cycle; None of one that has.
+
+        Returns:
+            `{"cycle": c, "name": s, "kind": s, "reason": s, "length": s, "stopped": b}`: `length` is the key that says
+            how long it was trained, `stopped` whether it ends the cycles or they go on all the same.
+        """
+        reason = why_not_learnt(self.store.scores(key)["health"])
+        if reason is None:
+            return None
+        length = self.plan.models[key.name].encoders[key.kind].length_key
+        return key._asdict() | {"reason": reason, "length": length, "stopped": self.plan.selector == "health"}
 
     def agreement(self, name: str) -> list[dict[str, Any]]:
         """How well a PLM's encoders agree on the pool, cycle by cycle; needs the labels of the last bi-encoder."""

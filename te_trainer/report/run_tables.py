@@ -168,14 +168,7 @@ def stage_table(results: dict[str, Any]) -> Table:
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the results should not overlook."""
-    lines = []
-    if stopped := results.get("stopped"):
-        section, length = stopped["kind"].replace("-", "_"), stopped.get("length", "num_train_epochs")
-        lines.append(
-            f"{stopped['name']}: the {stopped['kind']} of cycle {stopped['cycle']} has not learnt its labels, so that "
-            f"it taught none and the cycles ended there: {stopped['reason']}. More pairs, larger or more steps "
-            f"({section}.learning_rate, {section}.{length}) or another PLM may help."
-        )
+    lines = list(_failures(results))
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")
         if start is None:
@@ -192,6 +185,28 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"({percent(start)}); distillation did not improve it."
                 )
     return lines + describe_run_truncation(results.get("truncation", {}))
+
+
+def _failures(results: dict[str, Any]) -> Iterator[str]:
+    """A line for the students of a PLM and a kind that have not learnt: why, what became of them, and what to do."""
+    failed = results.get("not_learnt", [])
+    for name, kind in dict.fromkeys((entry["name"], entry["kind"]) for entry in failed):
+        mine = [entry for entry in failed if (entry["name"], entry["kind"]) == (name, kind)]
+        kept = results["final"].get(name, {}).get(kind, {}).get("cycle")
+        outcomes = []
+        if any(entry["stopped"] for entry in mine):
+            outcomes.append("it taught none and the cycles ended there")
+        elif kind == "cross-encoder" or mine[0]["cycle"] < results["cycles"][-1]["cycle"]:
+            outcomes.append("it taught all the same")
+        if kept in [entry["cycle"] for entry in mine]:
+            outcomes.append(f"that of cycle {kept} was kept")
+        reasons = " ".join(f"Cycle {entry['cycle']}: {entry['reason']}." for entry in mine)
+        outcome = f" {' and '.join(outcomes).capitalize()}." if outcomes else ""
+        section = kind.replace("-", "_")
+        yield (
+            f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} More pairs, larger or more steps "
+            f"({section}.learning_rate, {section}.{mine[-1]['length']}) or another PLM may help."
+        )
 
 
 def _verdict(results: dict[str, Any], name: str) -> str:
@@ -212,7 +227,9 @@ def _verdict(results: dict[str, Any], name: str) -> str:
                 f"{agreement}, {verdict}"
             )
     hint = ""
-    if results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and "stopped" not in results:
+    if results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
+        entry["stopped"] for entry in results.get("not_learnt", [])
+    ):
         hint = (
             " Where its start has seen no label and the pool has thousands of pairs, students are likely better: "
             "distillation.selection agreement keeps them."

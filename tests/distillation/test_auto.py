@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from pathlib import Path
@@ -14,7 +15,9 @@ from forked import Forked, run_forked
 from sentence_transformers import SentenceTransformer
 
 from te_trainer.distillation.selection import healthiest_cycle, is_as_good_as_start
+from te_trainer.hub.card import Upload, model_card
 from te_trainer.report.run_tables import remarks
+from te_trainer.runs.finished import FinishedRun
 
 JOB = "trans_encoder.py"
 WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
@@ -36,8 +39,8 @@ def stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(stopped: tuple[Path, Any]) -> None:
     output, done = stopped
     results = results_of(output)
-    assert results["stopped"]["kind"] == "cross-encoder"
-    assert results["stopped"]["cycle"] == 1
+    (failed,) = results["not_learnt"]
+    assert (failed["cycle"], failed["kind"], failed["stopped"]) == (1, "cross-encoder", True)
     assert results["cycles"] == []
     assert done.stderr.count("train cross-encoder | begins") == 1
     assert done.stderr.count("train cross-encoder, again | begins") == 1
@@ -47,7 +50,8 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     assert (entry["attempt"], entry["steps"]) == (2, 18)
     for text in (done.stdout, *((output / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))):
         flat = " ".join(text.split())
-        assert "has not learnt its labels" in flat
+        assert "tiny: the cross-encoder has not learnt its labels. Cycle 1: it " in flat
+        assert "It taught none and the cycles ended there." in flat
         assert "tiny: this run changed nothing: it keeps the start as its bi-encoder, as it came." in flat
     # no bi-encoder was trained that could be compared with the start
     assert json.loads((output / "neighbours.json").read_text(encoding="utf-8")) == {}
@@ -57,10 +61,36 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
 @pytest.mark.parametrize(("kind", "length"), [("cross-encoder", "max_steps"), ("bi-encoder", "num_train_epochs")])
 def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], kind: str, length: str) -> None:
     results = results_of(stopped[0])
-    assert results["stopped"]["length"] == "num_train_epochs"
-    results["stopped"] |= {"kind": kind, "length": length}
+    (failed,) = results["not_learnt"]
+    assert failed["length"] == "num_train_epochs"
+    failed |= {"kind": kind, "length": length}
     section = kind.replace("-", "_")
     assert f"larger or more steps ({section}.learning_rate, {section}.{length}) or" in remarks(results)[0]
+
+
+@pytest.mark.parametrize(
+    "more", [("--data.dev", "null"), ("--distillation.selection", "auto")], ids=["last", "dev set"]
+)
+def test_a_student_that_has_not_learnt_is_named_where_it_teaches_all_the_same(
+    more: tuple[str, ...], tiny: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    done = run_forked(JOB, tiny_arguments(tiny, output, "--distillation.selection", "last", *more))
+    assert done.returncode == 0, done.stderr
+    results = results_of(output)
+    assert [entry["cycle"] for entry in results["cycles"]] == [1, 2]
+    failed = [entry for entry in results["not_learnt"] if entry["kind"] == "cross-encoder"]
+    assert [(entry["cycle"], entry["stopped"]) for entry in failed] == [(1, False), (2, False)]
+    kept = results["final"]["tiny"]["cross-encoder"]["cycle"]
+    reasons = " ".join(f"Cycle {entry['cycle']}: {entry['reason']}." for entry in failed)
+    line = f"tiny: the cross-encoder has not learnt its labels. {reasons} It taught all the same and that of cycle "
+    line += f"{kept} was kept. More pairs, larger or more steps (cross_encoder.learning_rate, "
+    card = model_card(FinishedRun.load(output), Upload("me/x", "tiny", ["cross-encoder"], False), None)
+    for text in (done.stdout, card, *((output / name).read_text("utf-8") for name in ("report.md", "report.html"))):
+        assert line in html.unescape(text).replace("\\", "")
+    for entry in failed:
+        said = f"warning: cycle {entry['cycle']} tiny: cross-encoder has not learnt its labels: {entry['reason']}"
+        assert done.stderr.index(said) < done.stderr.index(f"cycle {entry['cycle']}/2 tiny: train bi-encoder | begins")
 
 
 def test_the_start_is_kept_as_it_came(stopped: tuple[Path, Any], tiny: Path) -> None:
@@ -88,8 +118,8 @@ def test_a_run_that_stopped_is_finished(stopped: tuple[Path, Any], tiny: Path) -
     again = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
     assert again.returncode == 0, again.stderr
     after = results_of(output)
-    assert {key: after[key] for key in ("final", "stopped", "health")} == {
-        key: before[key] for key in ("final", "stopped", "health")
+    assert {key: after[key] for key in ("final", "not_learnt", "health")} == {
+        key: before[key] for key in ("final", "not_learnt", "health")
     }
 
 
@@ -114,8 +144,8 @@ def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any]
         for cycle in entry["health"]["cycles"]:
             cycle["tiny"]["cross-encoder"].pop("seconds")
         entry["final"]["tiny"]["bi-encoder"].pop("path")
-    assert {key: after[key] for key in ("final", "stopped", "health")} == {
-        key: whole[key] for key in ("final", "stopped", "health")
+    assert {key: after[key] for key in ("final", "not_learnt", "health")} == {
+        key: whole[key] for key in ("final", "not_learnt", "health")
     }
 
 
