@@ -68,14 +68,21 @@ class Selection:
         """What is to be said of a student that has not learnt, whatever chooses the cycle; None of one that has.
 
         Returns:
-            `{"cycle": c, "name": s, "kind": s, "reason": s, "length": s, "stopped": b}`: `length` is the key that says
-            how long it was trained, `stopped` whether it ends the cycles or they go on all the same.
+            `{"cycle": c, "name": s, "kind": s, "reason": s, "steps": n, "length": s, "stopped": b, "taught": b}`:
+            `length` is the key that says how long it was trained, `stopped` whether it ends the cycles, `taught`
+            whether another learns from it all the same.
         """
         reason = why_not_learnt(self.store.scores(key)["health"])
         if reason is None:
             return None
-        length = self.plan.models[key.name].encoders[key.kind].length_key
-        return key._asdict() | {"reason": reason, "length": length, "stopped": self.plan.selector == "health"}
+        stops, is_last = self.plan.selector == "health", key.kind == "bi-encoder" and key.cycle == self.plan.cycles
+        return key._asdict() | {
+            "reason": reason,
+            "steps": self.store.training_record(key)["steps"],
+            "length": self.plan.models[key.name].encoders[key.kind].length_key,
+            "stopped": stops,
+            "taught": not stops and not is_last,
+        }
 
     def agreement(self, name: str) -> list[dict[str, Any]]:
         """How well a PLM's encoders agree on the pool, cycle by cycle; needs the labels of the last bi-encoder."""

@@ -239,9 +239,20 @@ class DistillationStages:
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
         if learnt is not None and (failure := self.selection.failure(key)):
-            self.progress.say(f"warning: {title} has not learnt its labels: {failure['reason']}")
+            self.progress.say(
+                f"warning: {title} has not learnt its labels: {failure['reason']}{_outcome(failure, attempt)}"
+            )
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""
         student = dict(HALF_CYCLES[self.config.distillation.students])[teacher]
         return not all(self.store.is_scored(EncoderKey(cycle, name, student)) for name in self.models)
+
+
+def _outcome(failure: dict[str, Any], attempt: int) -> str:
+    """What follows from a student's failure, as the end of a line."""
+    if failure["stopped"]:
+        if attempt < len(ATTEMPTS):
+            return f". It is trained once more, {ATTEMPTS[attempt]} times as long"
+        return ". It teaches none, and the cycles end here"
+    return ". It teaches all the same" if failure["taught"] else ""

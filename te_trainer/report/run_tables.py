@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from te_trainer.config.defaults import LEAST_STEPS
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.distillation.selection import MEASURES, TRUSTED_AGREEMENT
 from te_trainer.escaping import printable
@@ -196,17 +197,27 @@ def _failures(results: dict[str, Any]) -> Iterator[str]:
         outcomes = []
         if any(entry["stopped"] for entry in mine):
             outcomes.append("it taught none and the cycles ended there")
-        elif kind == "cross-encoder" or mine[0]["cycle"] < results["cycles"][-1]["cycle"]:
+        elif any(entry["taught"] for entry in mine):
             outcomes.append("it taught all the same")
         if kept in [entry["cycle"] for entry in mine]:
             outcomes.append(f"that of cycle {kept} was kept")
         reasons = " ".join(f"Cycle {entry['cycle']}: {entry['reason']}." for entry in mine)
         outcome = f" {' and '.join(outcomes).capitalize()}." if outcomes else ""
-        section = kind.replace("-", "_")
-        yield (
-            f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} More pairs, larger or more steps "
-            f"({section}.learning_rate, {section}.{mine[-1]['length']}) or another PLM may help."
-        )
+        teachers = {entry["cycle"] for entry in failed if entry["kind"] == "cross-encoder"}
+        if kind == "bi-encoder" and all(entry["cycle"] in teachers for entry in mine):
+            advice = "A cross-encoder that it learnt from has not learnt either."
+        else:
+            advice = _advice(mine[-1])
+        yield f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} {advice}"
+
+
+def _advice(failure: dict[str, Any]) -> str:
+    """What may help, by docs/selection.md and docs/results.md; pairs mined from a small pool have not."""
+    section = failure["kind"].replace("-", "_")
+    steps, larger = f"It was trained for {failure['steps']:,} steps", f"larger steps ({section}.learning_rate)"
+    if failure["steps"] < LEAST_STEPS:
+        return f"{steps} only: more pairs, more steps ({section}.{failure['length']}) or {larger} may help."
+    return f"{steps}: more pairs, {larger} or another PLM may help."
 
 
 def _verdict(results: dict[str, Any], name: str) -> str:

@@ -45,6 +45,14 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     assert done.stderr.count("train cross-encoder | begins") == 1
     assert done.stderr.count("train cross-encoder, again | begins") == 1
     assert "train bi-encoder" not in done.stderr
+    said = [
+        line for line in done.stderr.splitlines() if line.startswith("warning: cycle 1 tiny: cross-encoder has not")
+    ]
+    assert [line.rpartition(". ")[2] for line in said] == [
+        "It is trained once more, 3 times as long",
+        "It teaches none, and the cycles end here",
+    ]
+    assert said[1].partition(": it ")[2].startswith(failed["reason"].removeprefix("it "))
     entry = results["health"]["cycles"][0]["tiny"]["cross-encoder"]
     # 96 pairs less 9 in both orders are 6 batches of 32; the second training has three times as many
     assert (entry["attempt"], entry["steps"]) == (2, 18)
@@ -65,7 +73,14 @@ def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], ki
     assert failed["length"] == "num_train_epochs"
     failed |= {"kind": kind, "length": length}
     section = kind.replace("-", "_")
-    assert f"larger or more steps ({section}.learning_rate, {section}.{length}) or" in remarks(results)[0]
+    larger = f"larger steps ({section}.learning_rate)"
+    assert f"for 18 steps only: more pairs, more steps ({section}.{length}) or {larger} may" in remarks(results)[0]
+    # where there were enough, more of them add nothing
+    failed["steps"] = 200
+    assert remarks(results)[0].endswith(f"for 200 steps: more pairs, {larger} or another PLM may help.")
+    results["not_learnt"].append(failed | {"kind": "bi-encoder", "stopped": False})
+    if kind == "cross-encoder":
+        assert remarks(results)[1].endswith("A cross-encoder that it learnt from has not learnt either.")
 
 
 @pytest.mark.parametrize(
@@ -84,12 +99,13 @@ def test_a_student_that_has_not_learnt_is_named_where_it_teaches_all_the_same(
     kept = results["final"]["tiny"]["cross-encoder"]["cycle"]
     reasons = " ".join(f"Cycle {entry['cycle']}: {entry['reason']}." for entry in failed)
     line = f"tiny: the cross-encoder has not learnt its labels. {reasons} It taught all the same and that of cycle "
-    line += f"{kept} was kept. More pairs, larger or more steps (cross_encoder.learning_rate, "
+    line += f"{kept} was kept. It was trained for 6 steps only: more pairs, more steps (cross_encoder."
     card = model_card(FinishedRun.load(output), Upload("me/x", "tiny", ["cross-encoder"], False), None)
     for text in (done.stdout, card, *((output / name).read_text("utf-8") for name in ("report.md", "report.html"))):
-        assert line in html.unescape(text).replace("\\", "")
+        assert line in " ".join(html.unescape(text).replace("\\", "").split())
     for entry in failed:
-        said = f"warning: cycle {entry['cycle']} tiny: cross-encoder has not learnt its labels: {entry['reason']}"
+        said = f"warning: cycle {entry['cycle']} tiny: cross-encoder has not learnt its labels: {entry['reason']}. It "
+        said += "teaches all the same\n"
         assert done.stderr.index(said) < done.stderr.index(f"cycle {entry['cycle']}/2 tiny: train bi-encoder | begins")
 
 
