@@ -32,8 +32,8 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
         `health` holds what is known of each encoder without gold and of its training; `not_learnt` lists the students
         that have not learnt, as `Selection.failure` describes them, in the order of training. `as_good_as_start` of a
-        kept encoder is what `is_as_good_as_start` says, or that the run trusts its students. `mining` says what
-        `describe_mining` does, without examples.
+        kept encoder is what `is_as_good_as_start` says; `trusts_students` is there where students are kept whatever it
+        says. `mining` says what `describe_mining` does, without examples.
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
@@ -46,7 +46,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         record, before = (
             store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey(0, name, "bi-encoder"))
         )
-        good = cycle == 0 or selection.trusts_students or is_as_good_as_start(record, before)
+        good = cycle == 0 or is_as_good_as_start(record, before)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
             kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names])
             for kind in final[names[0]]
         }
-    results = {
+    results: dict[str, Any] = {
         "start": start,
         "cycles": [
             {"cycle": cycle}
@@ -79,6 +79,8 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         "final": final,
     }
     results["health"] = _health(selection, kinds)
+    if selection.trusts_students:
+        results["trusts_students"] = True
     if mined := store.mined():
         results["mining"] = {key: value for key, value in mined.items() if key not in {"examples", "seconds"}}
     results["not_learnt"] = [

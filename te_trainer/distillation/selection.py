@@ -41,8 +41,8 @@ class Selection:
 
     @property
     def trusts_students(self) -> bool:
-        """Whether health chooses, and among the students alone."""
-        return self.plan.selector == "health" and not self.plan.may_keep_start
+        """Whether health chooses, and among the students that have learnt alone."""
+        return self.plan.selector == "health" and not self.plan.may_keep_start and self.learnt["bi-encoder"] > 0
 
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
         """The cycle whose encoder is kept, of equals the earliest; 0 for the start, None where nothing has learnt.

@@ -230,15 +230,17 @@ def _verdict(results: dict[str, Any], name: str) -> str:
         else:
             agreement = percent(health[entry["cycle"]][kind].get("start", 0.0))
             enough = "enough" if entry["as_good_as_start"] else "too little"
-            verdict = f"{enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
-            if entry["as_good_as_start"] and health[entry["cycle"]][kind].get("start", 0.0) < TRUSTED_AGREEMENT:
-                verdict = "and which is kept because its start has seen no label and the pool is large enough"
             kept.append(
                 f"the {kind} of cycle {entry['cycle']}, whose scores of a sample of the pool agree with the start's to "
-                f"{agreement}, {verdict}"
+                f"{agreement}, {enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
             )
     hint = ""
-    if results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
+    if results.get("trusts_students"):
+        hint = (
+            " It keeps what it trained because the start has seen no label and the pool is large enough: such students "
+            "were better than their start in our runs (docs/selection.md)."
+        )
+    elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
         entry["stopped"] for entry in results.get("not_learnt", [])
     ):
         hint = (
