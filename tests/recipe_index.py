@@ -29,6 +29,7 @@ which are the paper's (its Table 16). These scripts take them, and `te-trainer` 
 | `contrastive.py` | `contrastive` | from sentences to a bi-encoder (step 0) |
 | `score.py` | `score` | scores of pairs, nearest sentences |
 | `evaluate_sts.py` | `evaluate` | scores of finished models |
+| `annotate.py` | `annotate` | pairs of a finished run to score by hand |
 | `push_to_hub.py` | `push` | publishes a finished run |
 
 The column "launched with" names the configuration in `accelerate_configs/`. The launch line of a row is
