@@ -20,8 +20,10 @@ GROUPS = {
 
 INTRODUCTION = """# Recipes
 
-One YAML file for each row of the paper's tables, and some of our own. A file holds what differs from the defaults,
-which are the paper's (its Table 16). These scripts take them, and `te-trainer` does the same after `pip install`:
+One YAML file for each row of the paper's tables, and some of our own. A file holds what differs from the defaults.
+These are the paper's (its Table 16), but cross-encoders of small pools and models take more or larger steps
+(docs/method.md says how); the paper's rows train as the paper says, whatever their pool. These scripts take the files,
+and `te-trainer` does the same after `pip install`:
 
 | script | `te-trainer` | what it does |
 | --- | --- | --- |
@@ -29,6 +31,7 @@ which are the paper's (its Table 16). These scripts take them, and `te-trainer` 
 | `contrastive.py` | `contrastive` | from sentences to a bi-encoder (step 0) |
 | `score.py` | `score` | scores of pairs, nearest sentences |
 | `evaluate_sts.py` | `evaluate` | scores of finished models |
+| `annotate.py` | `annotate` | pairs of a finished run to score by hand |
 | `push_to_hub.py` | `push` | publishes a finished run |
 
 The column "launched with" names the configuration in `accelerate_configs/`. The launch line of a row is

@@ -45,7 +45,9 @@ def main(config: AnnotateConfig) -> None:
     )
     write_text(Path(config.output), annotation_file(pairs.select(chosen), run.distillation.task))
     amount = "1 pair is" if len(chosen) == 1 else f"{len(chosen)} pairs are"
-    print(f"{amount} in {config.output}; its first lines say how to score them. Then compare:")
+    print(f"{amount} in {config.output}; its first lines say how to score them.")
+    print("Half of them are those that both encoders disagree on most, so that scores are lower than on other pairs.")
+    print("Then compare:")
     start, more = start_for_comparison(run, name)
     models, tasks = (
         shlex.quote(json.dumps(names, ensure_ascii=False))

@@ -496,6 +496,7 @@ class EvaluationConfig:
     data: EvaluationDataConfig = field(default_factory=EvaluationDataConfig)
     pooling: Pooling | None = None
     max_length: PositiveInt | None = None
+    prompt: str | None = None
     compare: Literal["paper"] | None = None
     output_dir: str = "runs/evaluation"
     seed: Seed = 2021

@@ -96,10 +96,13 @@ def describe_health(health: dict[str, Any]) -> str:
         "agreement": "agreement with the labels learnt {:.1f}",
         "start": "with the start {:.1f}",
         "spread": "spread {:.2f} of the labels'",
+        "std": "standard deviation {:.3f}",
+        "distinct": "distinct scores {:,}",
         "orders": "agreement of both orders {:.1f}",
         "graded": "edits in order {:.0f} %",
     }
-    values = {name: value if name == "spread" else 100 * value for name, value in health.items()}
+    plain = {"spread", "std", "distinct"}
+    values = {name: value if name in plain else 100 * value for name, value in health.items()}
     return "health: " + ", ".join(words.format(values[name]) for name, words in parts.items() if name in values)
 
 

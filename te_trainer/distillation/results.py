@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from datasets import Dataset
@@ -9,7 +10,6 @@ from datasets import Dataset
 from te_trainer.config.schema import Kind
 from te_trainer.data import GoldSets, count_overlaps
 from te_trainer.distillation.cycle import HALF_CYCLES
-from te_trainer.distillation.health import why_not_learnt
 from te_trainer.distillation.selection import Selection, is_as_good_as_start
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.layout import EncoderKey
@@ -30,10 +30,11 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `{"start", "cycles", "final", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
         "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
-        `health` holds what is known of each encoder without gold and of its training, also of a student that has not
-        learnt; `stopped` says of which, where that ended the cycles. `as_good_as_start` of a kept encoder is what
-        `is_as_good_as_start` says, or that the run trusts its students. `mining` says what `describe_mining` does
-        without examples, how many `sentences` there were, and what `_candidates` has `left_out`.
+        `health` holds what is known of each encoder without gold and of its training; `not_learnt` lists the students
+        that have not learnt, as `Selection.failure` describes them, in the order of training. `as_good_as_start` of a
+        kept encoder is what `is_as_good_as_start` says; `trusts_students` is there where students are kept whatever it
+        says. `mining` says what `describe_mining` does without examples, how many `sentences` there were, and what
+        `_candidates` has `left_out`.
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
@@ -46,7 +47,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         record, before = (
             store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey(0, name, "bi-encoder"))
         )
-        good = cycle == 0 or selection.trusts_students or is_as_good_as_start(record, before)
+        good = cycle == 0 or is_as_good_as_start(record, before)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
             kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names])
             for kind in final[names[0]]
         }
-    results = {
+    results: dict[str, Any] = {
         "start": start,
         "cycles": [
             {"cycle": cycle}
@@ -79,10 +80,15 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         "final": final,
     }
     results["health"] = _health(selection, kinds)
+    if selection.trusts_students:
+        results["trusts_students"] = True
     if mined := store.mined():
         results["mining"] = {key: value for key, value in mined.items() if key not in {"examples", "seconds"}}
-    if stopped := _stopped(selection, kinds):
-        results["stopped"] = stopped
+    results["not_learnt"] = [
+        failure
+        for cycle, kind, name in product(range(1, store.cycles + 1), kinds, names)
+        if store.is_scored(key := EncoderKey(cycle, name, kind)) and (failure := selection.failure(key))
+    ]
     if plan.selector == "agreement":
         results["agreement"] = {name: selection.agreement(name) for name in names}
     return results | {
@@ -111,22 +117,6 @@ def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
         "start": {name: {"bi-encoder": entry(EncoderKey(0, name, "bi-encoder"))} for name in names},
         "cycles": cycles,
     }
-
-
-def _stopped(selection: Selection, kinds: list[Kind]) -> dict[str, Any] | None:
-    """Which student ended the cycles because it had not learnt, what shows it, and the key that says how long it was
-    trained; None where none did."""
-    store = selection.store
-    if min(selection.learnt.values()) == store.cycles:
-        return None
-    cycle = min(selection.learnt.values()) + 1
-    kind = next(kind for kind in kinds if selection.learnt[kind] < cycle)
-    reasons = {
-        name: why_not_learnt(store.scores(EncoderKey(cycle, name, kind))["health"]) for name in selection.plan.models
-    }
-    name = next(name for name, reason in reasons.items() if reason is not None)
-    length = selection.plan.models[name].encoders[kind].length_key
-    return {"cycle": cycle, "name": name, "kind": kind, "reason": reasons[name], "length": length}
 
 
 def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:

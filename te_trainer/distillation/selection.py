@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from te_trainer.config.schema import Kind
+from te_trainer.distillation.health import why_not_learnt
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey
@@ -40,8 +41,8 @@ class Selection:
 
     @property
     def trusts_students(self) -> bool:
-        """Whether health chooses, and among the students alone."""
-        return self.plan.selector == "health" and not self.plan.may_keep_start
+        """Whether health chooses, and among the students that have learnt alone."""
+        return self.plan.selector == "health" and not self.plan.may_keep_start and self.learnt["bi-encoder"] > 0
 
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
         """The cycle whose encoder is kept, of equals the earliest; 0 for the start, None where nothing has learnt.
@@ -62,6 +63,26 @@ class Selection:
         if how == "health":
             return healthiest_cycle({cycle: record["health"] for cycle, record in records.items()})
         return max(candidates, key=lambda cycle: (records[cycle]["scores"]["dev"], -cycle))
+
+    def failure(self, key: EncoderKey) -> dict[str, Any] | None:
+        """What is to be said of a student that has not learnt, whatever chooses the cycle; None of one that has.
+
+        Returns:
+            `{"cycle": c, "name": s, "kind": s, "reason": s, "steps": n, "length": s, "stopped": b, "taught": b}`:
+            `length` is the key that says how long it was trained, `stopped` whether it ends the cycles, `taught`
+            whether another learns from it all the same.
+        """
+        reason = why_not_learnt(self.store.scores(key)["health"])
+        if reason is None:
+            return None
+        stops, is_last = self.plan.selector == "health", key.kind == "bi-encoder" and key.cycle == self.plan.cycles
+        return key._asdict() | {
+            "reason": reason,
+            "steps": self.store.training_record(key)["steps"],
+            "length": self.plan.models[key.name].encoders[key.kind].length_key,
+            "stopped": stops,
+            "taught": not stops and not is_last,
+        }
 
     def agreement(self, name: str) -> list[dict[str, Any]]:
         """How well a PLM's encoders agree on the pool, cycle by cycle; needs the labels of the last bi-encoder."""

@@ -19,7 +19,7 @@ from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.costs import FORWARD, training_work
 from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import divergence_named, load_encoder
-from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
+from te_trainer.distillation.health import Probe, describe_health
 from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
@@ -148,7 +148,8 @@ class DistillationStages:
         return self._may_teach(key)
 
     def _may_teach(self, key: EncoderKey) -> bool:
-        return self.plan.selector != "health" or why_not_learnt(self.store.scores(key)["health"]) is None
+        failure = self.selection.failure(key)
+        return failure is None or not failure["stopped"]
 
     def end_cycle(self, cycle: int) -> None:
         """Remove encoders of earlier cycles that are neither best so far nor a teacher of the next cycle."""
@@ -239,8 +240,21 @@ class DistillationStages:
         record |= {"health": health, "health_seconds": seconds, "attempt": attempt}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
+        if learnt is not None and (failure := self.selection.failure(key)):
+            self.progress.say(
+                f"warning: {title} has not learnt its labels: {failure['reason']}{_outcome(failure, attempt)}"
+            )
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""
         student = dict(HALF_CYCLES[self.config.distillation.students])[teacher]
         return not all(self.store.is_scored(EncoderKey(cycle, name, student)) for name in self.models)
+
+
+def _outcome(failure: dict[str, Any], attempt: int) -> str:
+    """What follows from a student's failure, as the end of a line."""
+    if failure["stopped"]:
+        if attempt < len(ATTEMPTS):
+            return f". It is trained once more, {ATTEMPTS[attempt]} times as long"
+        return ". It teaches none, and the cycles end here"
+    return ". It teaches all the same" if failure["taught"] else ""

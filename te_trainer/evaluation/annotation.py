@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from itertools import zip_longest
 
 import numpy as np
@@ -54,6 +55,8 @@ def start_for_comparison(run: FinishedRun, name: str) -> tuple[str, str]:
     section = run.manifest["config"]["bi_encoder"]
     pooling = run.model(name)["pooling"] or section["pooling"]
     keys = f" --max_length {section['max_length']}" + (f" --pooling {pooling}" if pooling else "")
+    if section["prompt"] is not None:
+        keys += f" --prompt {shlex.quote(section['prompt'])}"
     return run.start_path(name), keys
 
 

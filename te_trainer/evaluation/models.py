@@ -25,6 +25,7 @@ class Member:
     name: str  # of its folder of predictions
     pooling: Pooling | None  # None for a cross-encoder
     max_length: int
+    prompt: str  # before every sentence; empty for a cross-encoder
 
     @property
     def kind(self) -> Kind:
@@ -33,7 +34,8 @@ class Member:
     def describe(self) -> str:
         """What the encoder was taken for, as a line."""
         pooling = f"{self.pooling} pooling, " if self.pooling else ""
-        return f"{self.name}: {self.kind}, {pooling}up to {self.max_length:,} tokens ({self.checkpoint.name})"
+        prompt = f", prompt '{self.prompt}'" if self.prompt else ""
+        return f"{self.name}: {self.kind}, {pooling}up to {self.max_length:,} tokens{prompt} ({self.checkpoint.name})"
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,13 @@ def _split_ensemble(entry: str) -> tuple[str, ...]:
 
 def _member(path: str, name: str, config: EvaluationConfig) -> Member:
     checkpoint = resolve_checkpoint(path)
-    pooling = None
+    pooling, prompt = None, ""
     if checkpoint.kind == "cross-encoder":
         CrossEncoder.check(checkpoint, config.max_length)
     else:
-        pooling = BiEncoder.check(checkpoint, config.pooling, max_length=config.max_length)
-    return Member(checkpoint, name, pooling, config.max_length or checkpoint.max_length)
+        prompt = checkpoint.layout.prompt if config.prompt is None else config.prompt
+        pooling = BiEncoder.check(checkpoint, config.pooling, max_length=config.max_length, prompt=prompt)
+    return Member(checkpoint, name, pooling, config.max_length or checkpoint.max_length, prompt)
 
 
 def _folder_names(paths: list[str]) -> dict[str, str]:

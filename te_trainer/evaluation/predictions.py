@@ -59,7 +59,8 @@ def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], prog
             progress.skip(1)
             continue
         progress.begin(member.name, 1)
-        encoder = load_encoder(member.checkpoint, pooling=member.pooling, max_length=member.max_length)
+        how: dict[str, Any] = {"pooling": member.pooling, "max_length": member.max_length, "prompt": member.prompt}
+        encoder = load_encoder(member.checkpoint, **how)
         golds = [task.gold for task in sets]
         scores = predict(encoder, golds, None, RunLayout(root).gold_scratch, progress.advance)
         if state.is_main_process:
@@ -78,9 +79,8 @@ def count_truncations(root: Path, models: list[ScoredModel], sets: list[TaskSet]
         columns = Dataset.from_dict({"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
         counts = {}
         for member in distinct_members(models):
-            prompt = member.checkpoint.layout.prompt if member.kind == "bi-encoder" else ""
             tokenizer = member.checkpoint.tokenizer
-            counts[member.name] = count_truncation(columns, member.kind, tokenizer, member.max_length, prompt)
+            counts[member.name] = count_truncation(columns, member.kind, tokenizer, member.max_length, member.prompt)
         return counts
 
     count_once(root, count)

@@ -100,6 +100,7 @@ def _model_result(
     members = [
         {"model": each.checkpoint.name, "kind": each.kind}
         | ({"pooling": each.pooling} if each.pooling else {})
+        | ({"prompt": each.prompt} if each.prompt else {})
         | {"max_length": each.max_length}
         for each in model.members
     ]

@@ -24,7 +24,16 @@ from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.card_parts import PIPELINE_TAGS, card_tags, render_card
 from te_trainer.models.cross_encoder import resolve_activation
-from te_trainer.report.run_tables import contrastive_table, overlap_entries, score_table, selection_note
+from te_trainer.report.run_tables import (
+    HEALTH_DESCRIPTION,
+    contrastive_table,
+    has_scores,
+    health_table,
+    overlap_entries,
+    remarks,
+    score_table,
+    selection_note,
+)
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, Start
 
 TEMPLATE = Path(__file__).with_name("run_card.md")
@@ -51,7 +60,6 @@ class Upload:
 def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
     """The card of a repository: front matter and text."""
     results = run.results_for(upload.model)
-    table = score_table(results, run.metric)
     data = card_data(run, upload, license, run.pool.sources, card_tags(upload.kinds))
     return render_card(
         TEMPLATE,
@@ -65,8 +73,10 @@ def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
         pairs=run.pool.num_rows,
         sources=[markdown_text(source_name(count)) for count in run.pool.sources],
         metric=METRIC_TITLES[run.metric],
-        table=table,
-        notes=list(map(markdown_text, table.notes)),
+        scores=score_table(results, run.metric) if has_scores(results) else None,
+        health=health_table(results),
+        health_description=HEALTH_DESCRIPTION,
+        notes=list(map(markdown_text, remarks(results))),
         selection_note=selection_note(results, run.distillation),
         overlap=[
             f"{entry['in_pool']:,} of the {entry['pairs']:,} pairs of the {role} set {markdown_text(entry['name'])}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from te_trainer.config.defaults import LEAST_STEPS
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.distillation.selection import MEASURES, TRUSTED_AGREEMENT
 from te_trainer.escaping import printable
@@ -168,14 +169,7 @@ def stage_table(results: dict[str, Any]) -> Table:
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the results should not overlook."""
-    lines = []
-    if stopped := results.get("stopped"):
-        section, length = stopped["kind"].replace("-", "_"), stopped.get("length", "num_train_epochs")
-        lines.append(
-            f"{stopped['name']}: the {stopped['kind']} of cycle {stopped['cycle']} has not learnt its labels, so that "
-            f"it taught none and the cycles ended there: {stopped['reason']}. More pairs, larger or more steps "
-            f"({section}.learning_rate, {section}.{length}) or another PLM may help."
-        )
+    lines = list(_failures(results))
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")
         if start is None:
@@ -194,6 +188,38 @@ def remarks(results: dict[str, Any]) -> list[str]:
     return lines + describe_run_truncation(results.get("truncation", {}))
 
 
+def _failures(results: dict[str, Any]) -> Iterator[str]:
+    """A line for the students of a PLM and a kind that have not learnt: why, what became of them, and what to do."""
+    failed = results.get("not_learnt", [])
+    for name, kind in dict.fromkeys((entry["name"], entry["kind"]) for entry in failed):
+        mine = [entry for entry in failed if (entry["name"], entry["kind"]) == (name, kind)]
+        kept = results["final"].get(name, {}).get(kind, {}).get("cycle")
+        outcomes = []
+        if any(entry["stopped"] for entry in mine):
+            outcomes.append("it taught none and the cycles ended there")
+        elif any(entry["taught"] for entry in mine):
+            outcomes.append("it taught all the same")
+        if kept in [entry["cycle"] for entry in mine]:
+            outcomes.append(f"that of cycle {kept} was kept")
+        reasons = " ".join(f"Cycle {entry['cycle']}: {entry['reason']}." for entry in mine)
+        outcome = f" {' and '.join(outcomes).capitalize()}." if outcomes else ""
+        teachers = {entry["cycle"] for entry in failed if entry["kind"] == "cross-encoder"}
+        if kind == "bi-encoder" and all(entry["cycle"] in teachers for entry in mine):
+            advice = "A cross-encoder that it learnt from has not learnt either."
+        else:
+            advice = _advice(mine[-1])
+        yield f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} {advice}"
+
+
+def _advice(failure: dict[str, Any]) -> str:
+    """What may help, by docs/selection.md and docs/results.md; pairs mined from a small pool have not."""
+    section = failure["kind"].replace("-", "_")
+    steps, larger = f"It was trained for {failure['steps']:,} steps", f"larger steps ({section}.learning_rate)"
+    if failure["steps"] < LEAST_STEPS:
+        return f"{steps} only: more pairs, more steps ({section}.{failure['length']}) or {larger} may help."
+    return f"{steps}: more pairs, {larger} or another PLM may help."
+
+
 def _verdict(results: dict[str, Any], name: str) -> str:
     """What a run without a dev set knows of what it kept for a PLM, and how to know more."""
     health = dict(encoders_by_cycle(results["health"], name))
@@ -204,15 +230,19 @@ def _verdict(results: dict[str, Any], name: str) -> str:
         else:
             agreement = percent(health[entry["cycle"]][kind].get("start", 0.0))
             enough = "enough" if entry["as_good_as_start"] else "too little"
-            verdict = f"{enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
-            if entry["as_good_as_start"] and health[entry["cycle"]][kind].get("start", 0.0) < TRUSTED_AGREEMENT:
-                verdict = "and which is kept because its start has seen no label and the pool is large enough"
             kept.append(
                 f"the {kind} of cycle {entry['cycle']}, whose scores of a sample of the pool agree with the start's to "
-                f"{agreement}, {verdict}"
+                f"{agreement}, {enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
             )
     hint = ""
-    if results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and "stopped" not in results:
+    if results.get("trusts_students"):
+        hint = (
+            " It keeps what it trained because the start has seen no label and the pool is large enough: such students "
+            "were better than their start in our runs (docs/selection.md)."
+        )
+    elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
+        entry["stopped"] for entry in results.get("not_learnt", [])
+    ):
         hint = (
             " Where its start has seen no label and the pool has thousands of pairs, students are likely better: "
             "distillation.selection agreement keeps them."

@@ -96,7 +96,7 @@ class FinishedRun:
             "start": {name: self.results["start"][name]},
             "cycles": [{"cycle": entry["cycle"], name: entry[name]} for entry in self.results["cycles"]],
             "final": {name: self.results["final"][name]},
-            **{key: self.results[key] for key in ("health", "stopped") if key in self.results},
+            **{key: self.results[key] for key in ("health", "not_learnt", "trusts_students") if key in self.results},
         }
 
     def scores(self, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:

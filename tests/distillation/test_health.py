@@ -64,7 +64,9 @@ def test_what_cannot_be_computed_is_absent() -> None:
     health = probe.health(np.arange(len(probe.pairs["sentence1"]), dtype=np.float32), np.ones(60, dtype=np.float32))
     assert {"graded", "agreement", "start", "spread"}.isdisjoint(health)
     assert json.dumps(health, allow_nan=False)
-    assert describe_health(health).startswith("health: agreement of both orders")
+    assert health["distinct"] == len(probe.rows)
+    said = f"standard deviation {health['std']:.3f}, distinct scores {len(probe.rows)}, agreement of both orders"
+    assert describe_health(health).startswith(f"health: {said}")
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_step0_takes_precision_prompt_and_attention_of_the_run_where_its_file_ha
         (1_000, ("--cross_encoder.both_orders", "false"), 5),
         (1_000, ("--cross_encoder.per_device_train_batch_size", "8"), 1),
         (1_000, ("--cross_encoder.num_train_epochs", "2"), 2),
-        (4_340, ("--distillation.task", "binary"), 3),  # the paper's smallest pool, MRPC's
+        (4_340, ("--distillation.task", "binary"), 3),  # MRPC's, the paper's smallest pool
     ],
 )
 def test_a_small_pool_is_learnt_for_more_epochs(
@@ -189,7 +189,7 @@ def test_steps_are_as_many_as_was_asked_for(plms: dict[str, Path]) -> None:
     ("hidden", "pairs", "more", "rate"),
     [
         (768, 37_081, (), 2e-5),
-        (768, 4_340, ("--distillation.task", "binary"), 2e-5),  # 814 steps, the paper's shortest training
+        (768, 4_340, ("--distillation.task", "binary"), 2e-5),  # 814 steps, the shortest training of its main tables
         (768, 8_000, (), 2e-5 * 814 / 500),
         (768, 4_000, (), 5e-5),
         (768, 300, (), 5e-5),

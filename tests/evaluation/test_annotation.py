@@ -9,12 +9,15 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from conftest import tiny_arguments
 from forked import run_forked
 
-from te_trainer.data import load_gold
+from te_trainer.data import PoolManifest, load_gold
 from te_trainer.evaluation.annotation import BANDS, GUIDELINES, telling_rows
+from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.saved import read_labels
 
 
 def test_half_of_the_pairs_moved_most_and_all_bands_have_as_many() -> None:
@@ -42,7 +45,8 @@ def test_a_small_pool_is_chosen_whole(pairs: int) -> None:
 @pytest.fixture(scope="module")
 def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("annotated") / "run"
-    done = run_forked("trans_encoder.py", tiny_arguments(tiny, output, "--distillation.cycles", "1"))
+    more = ["--distillation.cycles", "1", "--bi_encoder.prompt", "it's my router: "]
+    done = run_forked("trans_encoder.py", tiny_arguments(tiny, output, *more))
     assert done.returncode == 0, done.stderr
     return output
 
@@ -83,13 +87,21 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     assert compared.returncode == 0, compared.stderr
     results = json.loads((tmp_path / "compared" / "results.json").read_text(encoding="utf-8"))
     start = results["models"][0]["members"][0]
-    assert (start["pooling"], start["max_length"]) == ("mean", 32)
+    assert (start["pooling"], start["max_length"], start["prompt"]) == ("mean", 32, "it's my router: ")
+    layout, (_, pool) = RunLayout(run), PoolManifest.load(RunLayout(run).pool)
+    labels = read_labels(layout.labels(1, "tiny", "bi-encoder"), {}, len(pool), delete="", then="")
+    of_pair = dict(zip(zip(pool["sentence1"], pool["sentence2"], strict=True), labels, strict=True))
+    found = RunLayout(tmp_path / "compared").model_predictions(results["models"][0]["name"]) / "my labels.parquet"
+    scored = pyarrow.parquet.read_table(found).to_pylist()
+    expected = [of_pair[row["sentence1"], row["sentence2"]] for row in scored]
+    assert [row["prediction"] for row in scored] == pytest.approx(expected, abs=1e-5) and len(scored) == 11
     assert results["differences"][0]["tasks"]["my labels"].keys() == {"difference", "interval"}
 
 
 def test_one_pair_is_called_one(run: Path, tmp_path: Path) -> None:
     said = annotate(run, tmp_path / "one.tsv", "--pairs", "1").stdout
     assert said.startswith(f"1 pair is in {tmp_path / 'one.tsv'}; its first lines")
+    assert "Half of them are those that both encoders disagree on most" in said
 
 
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:

@@ -221,6 +221,9 @@ def test_a_card_says_what_the_run_found(hub: HubServer, run: Path, published: st
             final["test"]["test"],
         )
         assert f"| kept: cycle {final['cycle']} | {kind} | {100 * final['dev']:.2f} |" in card.text
+        health = results(run)["health"]["cycles"][final["cycle"] - 1]["tiny"][kind]
+        assert card.text.count("## Scores\n\nSpearman × 100 of") == card.text.count("## Health\n\nHealth is") == 1
+        assert f"| kept: cycle {final['cycle']} | {kind} | {100 * health['agreement']:z.2f} |" in card.text
         assert "Gold scores of the dev set chose checkpoints and cycles." in card.text
         both = results(run)["overlap"]["test"]["test"]["in_pool"]
         assert 0 < both < 96
@@ -501,8 +504,11 @@ def test_names_neither_break_a_card_nor_mean_anything_in_it(run: Path) -> None:
     assert f"combined with those of {escape(other)} (mutual" in html
     assert f"a local checkpoint, <code>{escape(start)}</code>" in html
     assert escape("- | [p](q)\\x1b.tsv") in html and "/home" not in card.text
-    rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
-    assert len(rows) > 3 and len({row.count("<t") for row in rows}) == 1
+    tables = re.findall(r"<table>(.*?)</table>", html, re.DOTALL)
+    assert len(tables) == 2
+    for table in tables:
+        rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+        assert len(rows) > 3 and len({row.count("<t") for row in rows}) == 1
 
 
 def test_nothing_but_an_encoder_is_published(
@@ -542,6 +548,11 @@ def test_a_card_calls_unsupervised_only_what_no_gold_score_chose(run: Path) -> N
     assert "How the starting checkpoints were trained is another matter." in card.text
     assert "No test set with gold scores was given to the run" in card.text
     assert card.data.eval_results is None and card.data.metrics is None
+    # where nothing was scored, what is known without gold takes the place of a table without numbers
+    assert "## Scores" not in card.text and "Spearman × 100" not in card.text
+    start = found.results["health"]["start"]["tiny"]["bi-encoder"]
+    (row,) = re.findall(r"^\| start \| bi-encoder \|.*$", card.text, re.MULTILINE)
+    assert f"| {start['std']:.3f} |" in row
 
 
 @pytest.mark.parametrize(("pooling", "prompt"), [("cls", ""), ("last", 'say "so": '), ("mean", "query: ")])

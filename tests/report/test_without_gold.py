@@ -78,7 +78,7 @@ def test_the_terminal_and_the_report_show_health(
         for word in ("agreement", "spread", "edits", f"{results['health']['start']['tiny']['bi-encoder']['std']:.3f}"):
             assert word in text
         assert "Spearman × 100. " not in text
-    assert "spearman" not in finished.stdout.lower()
+    assert "spearman × 100" not in finished.stdout.lower()
     assert "health (without gold)" in finished.stdout
     assert "There are no gold scores." in report
     assert "| start | bi-encoder |" in report
