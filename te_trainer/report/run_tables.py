@@ -260,11 +260,13 @@ def selection_note(results: dict[str, Any], distillation: DistillationConfig) ->
     reported = any("dev" in results["start"][name]["bi-encoder"] for name in model_names(results))
     if distillation.selection == "dev" or (distillation.selection == "auto" and reported):
         return "Gold scores of the dev set chose checkpoints and cycles."
-    keeps_start = all(results["final"][name]["bi-encoder"]["cycle"] == 0 for name in model_names(results))
+    final = [results["final"][name] for name in model_names(results)]
+    keeps_start = all(kinds["bi-encoder"]["cycle"] == 0 for kinds in final)
+    has_cross = any("cross-encoder" in kinds for kinds in final)
     kept = {
         "last": "the last cycle is kept",
         "agreement": "the cycle is kept whose encoders agree best on the pool",
-        "auto": "the bi-encoder of the start is kept, and the cross-encoder that agrees best with it"
+        "auto": "the bi-encoder of the start is kept" + ", and the cross-encoder that agrees best with it" * has_cross
         if keeps_start
         else "the encoders are kept that agree best with the start",
     }[distillation.selection]
