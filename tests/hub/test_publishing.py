@@ -277,6 +277,8 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
     shutil.copytree(run, twins)
     shutil.copytree(twins / "tiny", twins / "other")
     found = results(run)
+    for part in (found["health"]["start"], *found["health"]["cycles"]):
+        part["other"] = part["tiny"]
     for part in (found["start"], found["final"], *found["cycles"]):
         for entry in part["tiny"].values():
             entry["test"] = {"sickr": 0.75, "avg": 0.75}
