@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from torch import nn
@@ -109,6 +110,17 @@ def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, hidden: int = 32)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sized_plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of the paper's sizes, `base` and `large`; nothing but their configuration is looked at."""
+    folders = {}
+    for size, hidden in {"base": 768, "large": 1024}.items():
+        folders[size] = tmp_path_factory.mktemp("sized") / size
+        BertConfig(hidden_size=hidden, num_attention_heads=16).save_pretrained(folders[size])
+        save_file({"one": torch.zeros(1)}, folders[size] / "model.safetensors")
+    return folders
 
 
 @pytest.fixture(scope="session")

