@@ -128,13 +128,10 @@ class DistillationStages:
     def _train_once(self, key: EncoderKey, attempt: int, labels: np.ndarray) -> bool:
         training = self.trainings.student(key, attempt)
         work = training_work(self.plan, key.name, key.kind) * ATTEMPTS[attempt - 1]
-        scored = self.store.is_scored(key, self.has_ensemble)
-        last = self.store.scores(key)["attempt"] if scored else attempt
+        last = self.store.scores(key)["attempt"] if self.store.is_scored(key, self.has_ensemble) else 0
         if last > attempt:
             return False
-        if last < attempt:
-            training.discard_other_attempt()
-        elif scored and training.record.exists():
+        if last == attempt and training.record.exists():
             self.progress.skip(work)
             return self._may_teach(key)
         title = f"cycle {key.cycle}/{self.cycles} {key.name}: train {key.kind}" + ", again" * (attempt > 1)

@@ -90,18 +90,8 @@ class Training:
 
     @property
     def is_done(self) -> bool:
-        """Whether the encoder and its record are there, so that nothing is left to train."""
-        return self.folder.exists() and self.record.exists()
-
-    def discard_other_attempt(self) -> None:
-        """Remove the encoder of an earlier attempt."""
-
-        def discard() -> None:
-            if self.record.exists() and self.read_record()["attempt"] != self.attempt:
-                remove(self.folder)
-                remove(self.record)
-
-        on_main_process(discard)
+        """Whether the encoder of this attempt and its record are there, so that nothing is left to train."""
+        return self.folder.exists() and self.record.exists() and self.read_record()["attempt"] == self.attempt
 
     def run(self, title: str, work: float, pairs: Dataset) -> None:
         """Train unless it is done, from the last whole checkpoint if there is one, and save.
@@ -239,9 +229,9 @@ class Training:
         (self._partial / "training_args.bin").unlink(missing_ok=True)
         if self.lora.rank:
             self._merge(self._start())
-        write_json(self.record, record)
-        # an encoder without its record was not done
+        # an encoder never lies beside the record of another attempt
         remove(self.folder)
+        write_json(self.record, record)
         self._partial.replace(self.folder)
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
 

@@ -155,6 +155,8 @@ def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any]
     assert json.loads((folder / "cross-encoder.json").read_text(encoding="utf-8"))["attempt"] == 1
     last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
     assert last.returncode == 0, last.stderr
+    assert "train cross-encoder | " not in last.stderr
+    assert "train cross-encoder, again | " in last.stderr
     assert "The cycles will take about" in stopped[1].stderr and "The cycles will take about" not in last.stderr
     assert (killed / "neighbours.json").read_bytes() == (stopped[0] / "neighbours.json").read_bytes()
     whole, after = results_of(stopped[0]), results_of(killed)
