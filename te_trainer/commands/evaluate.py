@@ -43,4 +43,4 @@ def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
         write_tables(root, results)
         show_tables(results)
         tables = f"{layout.markdown_table} and {layout.latex_table.name}"
-        print(f"The tables are in {tables}, predictions in {layout.model_predictions('').parent}.")
+        print(f"The tables are in {tables}, predictions in {layout.model_predictions('')}.")

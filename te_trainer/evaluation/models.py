@@ -124,7 +124,7 @@ def _parts(path: str) -> list[str]:
     parts = list(Path(path).absolute().parts[1:]) if is_folder(path) else model.split("/")
     if revision is not None:
         parts[-1] += f"@{revision.replace('/', '_')}"
-    return [part for part in parts if part not in {"", ".."}]
+    return [part for part in parts if part not in {"", ".."}] or ["model"]
 
 
 def _identity(path: str) -> str:

@@ -236,7 +236,9 @@ def decide_strategies(
         if args.load_best_model_at_end is None:
             each_saved = together and not (in_steps and args.save_steps != args.eval_steps)
             args.load_best_model_at_end = each_saved and args.metric_for_best_model is not None
-        elif args.load_best_model_at_end and not (together and not (in_steps and args.save_steps % args.eval_steps)):
+        # fractions of a training are no exact numbers; transformers compares them so
+        is_multiple = not in_steps or (args.save_steps * 1_000_000) % (args.eval_steps * 1_000_000) == 0
+        if args.load_best_model_at_end and not (together and is_multiple):
             raise InputError(
                 f"load_best_model_at_end: not every checkpoint has an evaluation (eval_strategy {evaluation}, "
                 f"eval_steps {args.eval_steps:g}, save_strategy {args.save_strategy}, save_steps {args.save_steps:g}); "

@@ -159,7 +159,7 @@ def trainer_card(
             "batch size (all processes, accumulated)": trainer.get_total_train_batch_size(args),
             length: getattr(args, length),
             "seed": args.seed,
-            "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else args.autocast,
+            "precision": args.arithmetic,
             "max_length": encoder.max_length,
         },
         metrics=metrics,

@@ -351,6 +351,8 @@ def test_two_ranks_find_what_one_finds(run: Run, encoders: dict[str, Path], tmp_
     finished = run_ranks(RECIPE, [*arguments, "--output_dir", str(tmp_path / "two")])
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("The tables are in") == 1
+    printed = finished.stdout.rpartition("predictions in ")[2].rpartition(".")[0]
+    assert Path(printed).samefile(tmp_path / "two" / "predictions")
     one, two = results_in(tmp_path / "out"), results_in(tmp_path / "two")
     assert (one["environment"]["processes"], two["environment"]["processes"]) == (1, 2)
     for ours, theirs in zip(one["models"], two["models"], strict=True):
@@ -435,6 +437,7 @@ def test_models_that_cannot_be_scored_are_refused(encoders: dict[str, Path], tmp
         (tmp_path / name / "config.json").write_text(json.dumps(content))
         assert sentence in refused_models(tmp_path / name)
     assert "no model in that folder" in refused_models(tmp_path)
+    assert "no model in that folder" in refused_models(Path("/"))
     for twice in (bi, f"{bi}/../{bi.name}"):
         assert "is named twice" in refused_models(bi, twice)
     for entry in (f"{bi}+", f"{bi}+{bi}"):

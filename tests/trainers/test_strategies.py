@@ -106,6 +106,12 @@ def test_arguments_may_be_copied(models: dict[str, str], tmp_path: Path) -> None
         assert trainer.args.load_best_model_at_end is True
 
 
+def test_fractions_of_a_training_may_fit(models: dict[str, str], tmp_path: Path) -> None:
+    values: dict[str, Any] = BEST | {"eval_strategy": "steps", "save_strategy": "steps"}
+    args = BiEncoderTrainingArguments(str(tmp_path), eval_steps=0.1, save_steps=0.3, **values)
+    assert BiEncoderTrainer(models["bert"], args, labelled(), labelled(8)).args.load_best_model_at_end is True
+
+
 DEV, UNBOUNDED = labelled(8), labelled(8).map(lambda row: {"label": 9 * row["label"]})
 BEST: dict[str, Any] = {"load_best_model_at_end": True}
 
