@@ -32,6 +32,7 @@ from floor import real_tokens
 from te_trainer.data import load_gold
 from te_trainer.data.readers import read_rows
 from te_trainer.models.model_names import locate
+from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.environment import library_versions
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +121,8 @@ def peer_command(arguments: argparse.Namespace, seed: int, model: str, folder: P
         command += [f"--{role}", str(folder / f"{role}.tsv")]
     command += ["--bi-epochs", str(arguments.bi_epochs), "--cross-epochs", str(arguments.cross_epochs)]
     command += ["--seed", str(seed), "--output", str(output)]
-    return command + ["--float32"] * arguments.float32
+    is_float32 = arguments.float32 or resolve_precision("auto") == "float32"
+    return command + ["--float32"] * is_float32
 
 
 def our_command(arguments: argparse.Namespace, seed: int, model: str, folder: Path, output: Path) -> list[str]:

@@ -47,17 +47,8 @@ def prepare_environment() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     if ON_GPU and (wheels := sorted(map(str, KIT.glob("*.whl")))):
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-index",
-            "--no-deps",
-            "--no-compile",
-            "--no-cache-dir",
-        ]
+        options = "-q --no-index --no-deps --no-compile --no-cache-dir"
+        pip = [sys.executable, "-m", "pip", "install", *options.split()]
         if subprocess.run([*pip, "--upgrade", "--target", str(SITE), *wheels]).returncode:
             sys.exit("FAIL install: the wheels cannot be installed")
         # once, on all cores, instead of in each process

@@ -81,6 +81,13 @@ def check_env(folder: Path) -> None:
         import te_trainer.commands.evaluate
         import te_trainer.trainers
     note(f"{Path(te_trainer.trainers.__file__).parents[1]} imported in {watch.seconds:.1f} s")
+    if ON_GPU:
+        from te_trainer.models.packed.flash import has_flash_attention
+
+        # without it all that follows would time padding, without a word
+        found = [width for width in (32, 64) if has_flash_attention(torch.device("cuda"), torch.bfloat16, width)]
+        note(f"packed rows by flash attention for heads of {found} (32 and 64 asked)")
+        require(found == [32, 64], "flash attention computes packed rows")
 
 
 def check_quickstart(folder: Path) -> None:
@@ -169,6 +176,7 @@ def check_steps(folder: Path) -> None:
         variants: dict[str, dict[str, Any]] = {
             "default": {},
             "default again": {},
+            "padded": {"attn_implementation": "sdpa"},
             "4 workers": {"dataloader_num_workers": 4},
             "4 times the batch": {"per_device_train_batch_size": 4 * batch},
             # TF32 is the whole process's, and stays what the last one set
@@ -218,14 +226,14 @@ def profile_steps(kind: str, rows: Any, first: int = 12, last: int = 20, watched
             if state.global_step == last:
                 self.seconds = Stopwatch.now() - self.began
                 self.profile.__exit__(None, None, None)
+            if state.global_step == last + watched and ON_GPU:  # the end of a training waits, too
+                torch.cuda.set_sync_debug_mode(0)
 
     profiled = Profile()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = count_wait
         make_trainer(kind, rows, callbacks=[profiled], max_steps=last + watched, logging_strategy="no").train()
-    if ON_GPU:
-        torch.cuda.set_sync_debug_mode(0)
     steps, events = last - first, profiled.profile.key_averages()
     # ranges that a program names hold kernels that are counted already
     kernels = [event for event in events if "cuda" in str(event.device_type).lower() and "#" not in event.key]

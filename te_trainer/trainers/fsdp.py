@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 
 def fit_fsdp2(plugin: Any, model: Any) -> None:
     """Let FSDP2 shard an encoder, and give its outputs as the model gives them.
 
     accelerate shards the modules of a model's `_no_split_modules`, and then the table of its word embeddings, which
     fails where one of them holds the table, as BERT's embeddings do. It also rounds what a model gives to 16 bits, in
-    which logits would be alike.
+    which logits would be alike, and averages gradients in them.
     """
     if plugin.fsdp_version != 2:
         return
@@ -21,4 +23,6 @@ def fit_fsdp2(plugin: Any, model: Any) -> None:
         others = {type(part).__name__ for part in parts} - around
         plugin.transformer_cls_names_to_wrap = sorted(others.intersection(model._no_split_modules or ()))
     if plugin.mixed_precision_policy is not None:
-        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, output_dtype=None, reduce_dtype=torch.float32
+        )

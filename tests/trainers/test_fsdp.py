@@ -37,6 +37,8 @@ def test_an_encoder_is_sharded_and_its_logits_are_not_rounded(models: dict[str, 
     layers = encoder.model.base_model.encoder.layer
     layers[0].intermediate.dense.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
     fit_fsdp2(plugin, encoder.model)
+    # the mean of several ranks' gradients is no number of 8 bits
+    assert plugin.mixed_precision_policy.reduce_dtype == torch.float32
     accelerator: Any = SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
         mixed_precision="bf16",
