@@ -1,4 +1,4 @@
-"""What torch keeps for the backward pass, beside what `te_trainer.distillation.memory` says before a run begins.
+"""What torch keeps for the backward pass, beside what `te_trainer.distillation.costs` says before a run begins.
 
 python benchmarks/activation_memory.py
 """

@@ -97,7 +97,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pools", nargs="+", choices=POOLS, default=POOLS)
-    parser.set_defaults(labels="cross-encoder", config=None, keys=[])
+    # as `mine` does
+    sources = ["--mining.sources", "[neighbours, bm25, random]", "--mining.candidates", str(CANDIDATES)]
+    parser.set_defaults(labels="cross-encoder", config=None, keys=sources)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     results = {(pool, seed): second_cycle(options, pool, seed) for pool in options.pools for seed in options.seeds}
