@@ -60,6 +60,7 @@ class PairTrainer(EvaluatingTrainer):
     losses: ClassVar[Mapping[str, Any]]
     loss_inputs: ClassVar[tuple[str, ...]]  # keys of `outputs` that `loss_function` takes, in front of the labels
     sequences_per_pair: ClassVar[int]  # in a batch
+    _token_ops: int | None = None  # floating-point operations of a token, once they are counted
 
     def __init__(
         self,
@@ -325,7 +326,7 @@ class PairTrainer(EvaluatingTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train. Afterwards the encoder's model computes as before, also where the training fails."""
-        self._resumes_from = resume_from_checkpoint
+        self._resumes_from, self._token_ops = resume_from_checkpoint, None
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             # an earlier training has wrapped it
             self.model_wrapped = cast(nn.Module, self.model)
@@ -365,6 +366,13 @@ class PairTrainer(EvaluatingTrainer):
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.stop_on_nan.watch(loss, self.state.global_step + 1)
         return loss
+
+    def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
+        """The Trainer's, which counts all weights in each step; here they are counted once a training."""
+        ids = inputs["input_ids"]
+        if self._token_ops is None:
+            self._token_ops = super().floating_point_ops({"input_ids": ids[:1, :1]})
+        return ids.numel() * self._token_ops
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save weights, and beside them what sentence-transformers needs to load them."""

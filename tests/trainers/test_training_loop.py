@@ -14,6 +14,7 @@ from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import Trainer as TransformersTrainer
 from transformers import (
     TrainerCallback,
     TrainerControl,
@@ -209,6 +210,24 @@ def test_the_labels_are_learnt(kind: str, model: str, tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------ one process, many trainings
+
+
+def test_operations_are_counted_as_the_trainer_counts_them(model: str, tmp_path: Path) -> None:
+    """Of a model that grew between two trainings, too."""
+
+    class Counting(CrossEncoderTrainer):
+        theirs = 0
+
+        def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+            self.theirs += TransformersTrainer.floating_point_ops(self, inputs)
+            return super().floating_point_ops(inputs)
+
+    trainer = trainer_of(load("cross-encoder", model), tmp_path, labelled(), base=lambda made: Counting)
+    for width in (1, 5):
+        trainer.model.register_parameter("extra", torch.nn.Parameter(torch.zeros(width)))
+        trainer.theirs = 0
+        trainer.train()
+        assert trainer.state.total_flos == trainer.theirs > 0
 
 
 def test_trainers_one_after_another_in_one_process(model: str, tmp_path: Path) -> None:
