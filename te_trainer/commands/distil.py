@@ -95,11 +95,11 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     scorer = Scorer(gold, metric, config.distillation.batch_tokens, layout.gold_scratch)
     store = RunStore(layout, plan.cycles, trains_start=config.step0 is not None, precision=plan.precision)
 
-    def restart() -> None:
-        progress.close()
-        restart_process()
+    def end_stage() -> None:
+        if config.distillation.isolate_stages:
+            progress.close()
+            restart_process()
 
-    after_stage = {"after_stage": restart} if config.distillation.isolate_stages else {}
     with progress:
         progress.total = total_work(plan.fit(expected_pairs(plan, layout), manifest.processes), layout)
         says = not was_restarted()
@@ -109,7 +109,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
 
         # ------------------------------------------------------------ the pool, given or mined with the starts
         if config.mines:
-            Trainings(plan, store, scorer, progress).train_starts(**after_stage)
+            Trainings(plan, store, scorer, progress).train_starts(end_stage)
             says |= mine_pool(plan, store, progress)
         pool, pairs = PoolManifest.load(layout.pool)
         store = replace(store, pairs=pool.num_rows, pool=pool.fingerprint)
@@ -126,11 +126,11 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
 
         # ------------------------------------------------------------ cycles
         if not config.mines:
-            Trainings(plan, store, scorer, progress).train_starts(**after_stage)
+            Trainings(plan, store, scorer, progress).train_starts(end_stage)
         if plan.counts_epochs and not store.has_labels(EncoderKey(0, next(iter(plan.models)), "bi-encoder")):
             seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
             progress.say(f"The cycles will take about {seconds} on this machine")
-        stages = DistillationStages(plan, store, pairs, scorer, progress, **after_stage)
+        stages = DistillationStages(plan, store, pairs, scorer, progress, end_stage)
         stages.selection.learnt = run_cycles(stages)
 
     # ------------------------------------------------------------ results

@@ -54,7 +54,7 @@ class Trainings:
             **self._common(key),
         )
 
-    def train_starts(self, after_stage: Callable[[], None] = lambda: None) -> None:
+    def train_starts(self, after_stage: Callable[[], None]) -> None:
         """Train the bi-encoders that the PLMs' cycles start from, each once, where the run has a step 0.
 
         `after_stage` is called when a training's result is on the disk; it need not return.

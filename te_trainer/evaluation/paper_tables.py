@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from te_trainer.escaping import markdown_text, printable
+from te_trainer.evaluation.results import MTEB_KEYS
 from te_trainer.evaluation.verdicts import verdicts
 from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
@@ -53,8 +54,7 @@ def _score_tables(
 ) -> list[Table]:
     """The table of a metric, if asked with the paper's figures below those of the same models, and its intervals."""
     sets = [results["columns"][index] for index in columns]
-    # MTEB calls this metric otherwise
-    key = "similarity_ap" if metric == "average_precision" else metric
+    key = MTEB_KEYS.get(metric, metric)
     values, intervals = [["pairs", *(f"{each['pairs']:,}" for each in sets), ""]], []
     dim = {}
     for model in results["models"]:

@@ -21,7 +21,7 @@ from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.truncation import read_truncations
 
 # What the metrics are called in MTEB's results, where that is something else than here.
-MTEB_KEYS = {"average_precision": "ap"}
+MTEB_KEYS = {"average_precision": "similarity_ap"}
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ def _task_result(task: TaskSet, scores: dict[str, Score], model: ScoredModel, sp
     values: dict[str, float] = {}
     for metric, score in scores.items():
         key = MTEB_KEYS.get(metric, metric)
-        values["similarity_ap" if key == "ap" else key] = score.value
+        values[key] = score.value
         if model.kind == "bi-encoder":
-            values[f"cosine_{key}"] = score.value
+            values[f"cosine_{key.removeprefix('similarity_')}"] = score.value
     scored = {
         "hf_subset": "default",
         "languages": ["eng-Latn"] if task.mteb != task.gold.name else [],
