@@ -151,11 +151,15 @@ def make(run: Run, cycles: int) -> None:
     run.student("bi-encoder, spread and back", with_values_of(first, evenly.given), "bi-encoder")
     run.student("bi-encoder, adapted", adapted.given, "bi-encoder")
     run.student("bi-encoder, of both encoders", (first + second.given) / 2, "bi-encoder")
+    run.student("bi-encoder, of both encoders, rank loss", (first + second.given) / 2, "bi-encoder", loss="cosent")
     run.student("bi-encoder, of both orders", (second.given + second.exchanged) / 2, "bi-encoder")
     run.between("bi-encoder, halfway", "start", "bi-encoder", "bi-encoder")
     run.student("own labels", first)
+    run.student("own labels, rank loss", first, loss="cosent")
     run.student("constant label", np.full_like(first, first.mean()))
-    run.student("shuffled labels", np.random.default_rng(run.seed).permutation(second.given))
+    shuffled = np.random.default_rng(run.seed).permutation(second.given)
+    run.student("shuffled labels", shuffled)
+    run.student("shuffled labels, rank loss", shuffled, loss="cosent")
     if cycles == 1:
         return
     fourth = run.student("cross-encoder 2", third.given)

@@ -2,13 +2,16 @@
 
     python benchmarks/without_gold.py --data-dir FOLDER --output runs/without_gold
     python benchmarks/without_gold.py --data-dir FOLDER --output runs/without_gold_confirmed --confirm
+    python benchmarks/without_gold.py --data-dir FOLDER --output runs/without_gold_cosent --loss cosent
 
 FOLDER holds `stsb.tsv`, `sts12.tsv` to `sts15.tsv`, `mrpc.tsv` and `qnli.tsv` (header `split score sentence1
 sentence2`). A run is one cycle from all-MiniLM-L6-v2 (mean or [CLS] pooling, or its first three layers). That model was
 trained on labelled pairs, so nothing here is unsupervised. Beside the cycle's two encoders a run trains a bi-encoder
 that learns the mean of the start's and the cross-encoder's labels, and two controls: bi-encoders that learn the start's
 own labels, and one constant label. Of each, the weights halfway between it and the start are judged too. `--confirm`
-makes other runs, to try what the first ones chose. A run whose result is there is not repeated.
+makes other runs, to try what the first ones chose. With `--loss cosent` bi-encoders learn the order of labels alone:
+that of the mean of both encoders' labels, and that of their own, for ten epochs. A run whose result is there is not
+repeated.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ CONFIRMING = [
 Entry = dict[str, Any]
 
 
-def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, confirming: bool) -> Entry:
+def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, confirming: bool, loss: str) -> Entry:
     """One run from the model at a path; of each encoder its gold scores and its health."""
     metric: Metric = roc_auc if task in {"mrpc", "qnli"} else spearman
     rows = random.Random(seed).sample(rows_of(folder, task, gold=False), pairs)
@@ -81,22 +84,26 @@ def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, c
         return on_pool
 
     def student(name: str, encoder: Encoder, labels: np.ndarray) -> np.ndarray:
-        epochs = 10 if confirming else None  # the main job's, or fewer
-        train(encoder, dataset(rows, labels).select(learnt), seed, task != "qnli", epochs)
+        epochs = 10 if confirming or loss == "cosent" else None  # the main job's, or fewer
+        train(encoder, dataset(rows, labels).select(learnt), seed, task != "qnli", epochs, loss)
         return judge(name, encoder, labels)
 
     first = judge("start", bi_encoder())
     transformers.set_seed(seed)
     second = student("cross-encoder", CrossEncoder.from_pretrained(path), first)
-    learn = {"bi-encoder": second, "mean of labels": (first + second) / 2}
-    learn |= {"averaged labels": averaged(second, first), "constant": np.full_like(first, first.mean())}
-    if not confirming:
+    learn = {"mean of labels": (first + second) / 2}
+    if loss == "cosent":  # a constant label has no order that could be learnt
         learn["own labels"] = first
+    else:
+        learn |= {"bi-encoder": second, "averaged labels": averaged(second, first)}
+        learn["constant"] = np.full_like(first, first.mean())
+        if not confirming:
+            learn["own labels"] = first
     for name, labels in learn.items():
         encoder = bi_encoder()
         third = student(name, encoder, labels)
         judge(f"{name}, 50%", halfway(bi_encoder(), encoder), labels)
-        if confirming and name == "mean of labels":
+        if confirming and loss == "mse" and name == "mean of labels":
             transformers.set_seed(seed + 1)
             second = student("cross-encoder, cycle 2", CrossEncoder.from_pretrained(path), third)
             student("mean of labels, cycle 2", bi_encoder(), (first + second) / 2)
@@ -162,8 +169,10 @@ def keep(entry: Entry, name: str, holds: Callable[[Entry, Entry, Entry], bool]) 
 
 def tables(entries: list[Entry]) -> str:
     """Both tables in Markdown."""
+    is_in_all = {name for name in entries[0]["encoders"] if all(name in entry["encoders"] for entry in entries)}
+    by_dev = ("bi-encoder" if "bi-encoder" in is_in_all else "mean of labels", CRITERIA["dev set"][1])
     names = ["start", "cross-encoder", "bi-encoder", "averaged labels", "mean of labels", "mean of labels, cycle 2"]
-    names = [name for name in (*names, "own labels", "constant") if all(name in entry["encoders"] for entry in entries)]
+    names = [name for name in (*names, "own labels", "constant") if name in is_in_all]
     lines = [f"| start | pool | pairs | seed | {' | '.join(names)} | agreement | spread | edits |"]
     lines += ["| --- | --- |" + " ---: |" * (len(names) + 5)]
     for entry in entries:
@@ -173,13 +182,13 @@ def tables(entries: list[Entry]) -> str:
         health = [f"{100 * cross['agreement']:.0f}", f"{cross['spread']:.2f}", f"{100 * cross['graded']:.0f}"]
         lines.append("| " + " | ".join([*map(str, list(entry.values())[:4]), *scores, *health]) + " |")
     lines += ["", "| what is kept | mean gain | worst gain | mean regret | worst regret |", "| --- |" + " ---: |" * 4]
-    for title, (name, holds) in CRITERIA.items():
-        if not all(name in entry["encoders"] for entry in entries):
+    for title, (name, holds) in (CRITERIA | {"dev set": by_dev}).items():
+        if name not in is_in_all:
             continue
         gains, regrets = [], []
         for entry in entries:
             test = {name: scores["test"] for name, scores in entry["encoders"].items()}
-            kept, best = keep(entry, name, holds), keep(entry, *CRITERIA["dev set"])
+            kept, best = keep(entry, name, holds), keep(entry, *by_dev)
             gains.append(test[kept] - test["start"])
             regrets.append(test[best] - test[kept])
         figures = (np.mean(gains), min(gains), np.mean(regrets), max(regrets))
@@ -195,6 +204,7 @@ def main() -> None:
         "--part", default="1/1", help="I/N: every Nth run, from the Ith on, for N processes side by side"
     )
     parser.add_argument("--confirm", action="store_true", help="make the runs that confirm, not those that chose")
+    parser.add_argument("--loss", choices=("mse", "cosent"), default="mse", help="of the bi-encoders")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -209,7 +219,7 @@ def main() -> None:
         file = options.output / f"{start} {task} {pairs} {seed}.json"
         if not file.exists():
             path = models.get(start, MINILM)
-            entry = run(options.data_dir, path, start, task, pairs, seed, options.confirm)
+            entry = run(options.data_dir, path, start, task, pairs, seed, options.confirm, options.loss)
             file.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
     files = [options.output / f"{start} {task} {pairs} {seed}.json" for start, task, pairs, seed in runs]
     print(tables([json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]))
