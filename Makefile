@@ -13,9 +13,10 @@ SCALE_REPETITIONS ?= 1
 .PHONY: quickstart test test-distributed test-gpu gpu-check gpu-evidence test-lowest chromium benchmark lint types check index clean
 
 # On a GPU where there is one.
+quickstart: CONFIG = 'from te_trainer.distributed import device_type; print("cpu" if device_type() == "cpu" else "single_gpu")'
 quickstart: $(VENV)/.quickstart
-	device=$$($(VENV)/bin/python -c 'import torch; print("single_gpu" if torch.accelerator.is_available() else "cpu")') && \
-	$(VENV)/bin/accelerate launch --config_file accelerate_configs/$$device.yaml recipes/trans_encoder.py \
+	config=$$($(VENV)/bin/python -c $(CONFIG)) && \
+	$(VENV)/bin/accelerate launch --config_file accelerate_configs/$$config.yaml recipes/trans_encoder.py \
 		--config recipes/quickstart.yaml --output_dir $(QUICKSTART_OUTPUT)
 
 test: $(VENV)/.dev chromium

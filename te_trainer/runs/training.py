@@ -86,7 +86,7 @@ class Training:
 
     def read_record(self) -> dict[str, Any]:
         """Steps, seconds and dev curve of the training that is done; raises DamagedError."""
-        return read_json(self.record, "steps", "seconds", then="the same command trains the encoder again")
+        return read_json(self.record, "steps", "seconds", "attempt", then="the same command trains the encoder again")
 
     @property
     def is_done(self) -> bool:

@@ -159,14 +159,39 @@ def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any]
     assert "train cross-encoder, again | " in last.stderr
     assert "The cycles will take about" in stopped[1].stderr and "The cycles will take about" not in last.stderr
     assert (killed / "neighbours.json").read_bytes() == (stopped[0] / "neighbours.json").read_bytes()
-    whole, after = results_of(stopped[0]), results_of(killed)
-    for entry in (whole, after):
-        for cycle in entry["health"]["cycles"]:
-            cycle["tiny"]["cross-encoder"].pop("seconds")
-        entry["final"]["tiny"]["bi-encoder"].pop("path")
-    assert {key: after[key] for key in ("final", "not_learnt", "health")} == {
-        key: whole[key] for key in ("final", "not_learnt", "health")
-    }
+    assert what_was_learnt(killed) == what_was_learnt(stopped[0])
+
+
+@pytest.mark.slow
+def test_a_kill_between_record_and_encoder_of_the_second_training_changes_nothing(
+    stopped: tuple[Path, Any], tiny: Path, tmp_path: Path
+) -> None:
+    """The record is the second training's, and the first one's encoder must not be taken for what it tells of."""
+    killed, script = tmp_path / "killed", tmp_path / "job.py"
+    lines = [
+        "import os, signal",
+        "from te_trainer.runs import training",
+        "write = training.write_json",
+        "def write_and_die(path, content, **how):",
+        "    write(path, content, **how)",
+        "    if content.get('attempt') == 2:",
+        "        os.kill(os.getpid(), signal.SIGKILL)",
+        "training.write_json = write_and_die",
+    ]
+    script.write_text("\n".join([*lines, (SAMPLE.parent / JOB).read_text(encoding="utf-8")]), encoding="utf-8")
+    assert run_forked(script, tiny_arguments(tiny, killed, *WITHOUT_GOLD)).returncode == -9
+    last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
+    assert last.returncode == 0, last.stderr
+    assert what_was_learnt(killed) == what_was_learnt(stopped[0])
+
+
+def what_was_learnt(output: Path) -> dict[str, Any]:
+    """What a run's results say, but for its times and its folder."""
+    results = results_of(output)
+    for cycle in results["health"]["cycles"]:
+        cycle["tiny"]["cross-encoder"].pop("seconds")
+    results["final"]["tiny"]["bi-encoder"].pop("path")
+    return {key: results[key] for key in ("final", "not_learnt", "health")}
 
 
 def test_no_training_sees_a_held_out_pair(tiny: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_the_labels_are_learnt(kind: str, model: str, tmp_path: Path) -> None:
 
 
 def test_operations_are_counted_as_the_trainer_counts_them(model: str, tmp_path: Path) -> None:
-    """Of a model that grew between two trainings, too."""
+    """Once a training, and anew where a model grew between two of them."""
 
     class Counting(CrossEncoderTrainer):
         theirs = 0
@@ -223,11 +224,16 @@ def test_operations_are_counted_as_the_trainer_counts_them(model: str, tmp_path:
             return super().floating_point_ops(inputs)
 
     trainer = trainer_of(load("cross-encoder", model), tmp_path, labelled(), base=lambda made: Counting)
+    count = Mock(side_effect=trainer.model.num_parameters)
+    trainer.model.num_parameters = count
     for width in (1, 5):
         trainer.model.register_parameter("extra", torch.nn.Parameter(torch.zeros(width)))
         trainer.theirs = 0
+        count.reset_mock()
         trainer.train()
         assert trainer.state.total_flos == trainer.theirs > 0
+        # the Trainer counts in each step
+        assert count.call_count == trainer.state.global_step + 1
 
 
 def test_trainers_one_after_another_in_one_process(model: str, tmp_path: Path) -> None:
