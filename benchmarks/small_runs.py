@@ -71,10 +71,12 @@ def train(
     both_orders: bool = True,
     epochs: float | None = None,
     loss: str = "mse",
+    longer: int = 1,
 ) -> None:
     """The training that the main job does by default, in batches of 32; bi-encoders learn for `epochs`, with `loss`.
 
-    `epochs` None is as many as make 200 steps, at most 5.
+    `epochs` None is as many as make 200 steps, at most 5. A cross-encoder learns for `longer` times the epochs of the
+    main job, in steps of the same size.
     """
     common: dict[str, Any] = {"seed": seed, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
     common |= {"per_device_train_batch_size": BATCH, "weight_decay": 0.01, "precision": "auto"}
@@ -83,9 +85,8 @@ def train(
             hidden, rows = encoder.model.config.hidden_size, len(pairs) * (1 + both_orders)
             epochs = fitted_epochs(1, rows, BATCH)
             rate = raised_learning_rate(fitted_learning_rate(2e-5, hidden), hidden, epochs * rows / BATCH)
-            arguments: Any = CrossEncoderTrainingArguments(
-                folder, learning_rate=rate, num_train_epochs=epochs, warmup_steps=0.1, both_orders=both_orders, **common
-            )
+            common |= {"learning_rate": rate, "num_train_epochs": longer * epochs, "warmup_steps": 0.1}
+            arguments: Any = CrossEncoderTrainingArguments(folder, both_orders=both_orders, **common)
             trainer: Any = CrossEncoderTrainer(encoder, arguments, pairs, check_labels=False)
         else:
             epochs = epochs or fitted_epochs(1, len(pairs), BATCH)

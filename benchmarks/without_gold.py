@@ -29,6 +29,7 @@ from cut_layers import cut_layers
 from small_runs import DEV, LAYERS, MINILM, STARTS, TEST, Row, dataset, halfway, rows_of, train
 
 from te_trainer.distillation.health import Probe, why_not_learnt
+from te_trainer.distillation.trainings import ATTEMPTS
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import Metric, roc_auc, spearman
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
@@ -83,14 +84,18 @@ def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, c
         entry["encoders"][name] = {"dev": dev, "test": test, "overlap": spearman(on_pool, overlap), **health}
         return on_pool
 
-    def student(name: str, encoder: Encoder, labels: np.ndarray) -> np.ndarray:
+    def student(name: str, encoder: Encoder, labels: np.ndarray, longer: int = 1) -> np.ndarray:
         epochs = 10 if confirming or loss == "cosent" else None  # the main job's, or fewer
-        train(encoder, dataset(rows, labels).select(learnt), seed, task != "qnli", epochs, loss)
+        train(encoder, dataset(rows, labels).select(learnt), seed, task != "qnli", epochs, loss, longer)
         return judge(name, encoder, labels)
 
     first = judge("start", bi_encoder())
     transformers.set_seed(seed)
     second = student("cross-encoder", CrossEncoder.from_pretrained(path), first)
+    if loss == "cosent" and why_not_learnt(entry["encoders"]["cross-encoder"]):
+        entry["encoders"]["cross-encoder, first training"] = entry["encoders"]["cross-encoder"]
+        transformers.set_seed(seed)
+        second = student("cross-encoder", CrossEncoder.from_pretrained(path), first, longer=ATTEMPTS[1])
     learn = {"mean of labels": (first + second) / 2}
     if loss == "cosent":  # a constant label has no order that could be learnt
         learn["own labels"] = first

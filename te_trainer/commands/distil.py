@@ -10,7 +10,7 @@ from pathlib import Path
 from te_trainer.config.schema import RunConfig
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.distillation.costs import describe_memory, estimate_seconds, expected_pairs, total_work
-from te_trainer.distillation.cycle import distil as run_cycles
+from te_trainer.distillation.cycle import run_cycles
 from te_trainer.distillation.mining import mine_pool
 from te_trainer.distillation.plan import DistillationPlan, make_plan
 from te_trainer.distillation.preparation import (

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from te_trainer.config.schema import Kind, Students
+from te_trainer.config.schema import Kind
 
 if TYPE_CHECKING:
     from te_trainer.distillation.stages import DistillationStages
 
-# Teacher and student of each half of a cycle.
-HALF_CYCLES: dict[Students, tuple[tuple[Kind, Kind], ...]] = {
-    "both": (("bi-encoder", "cross-encoder"), ("cross-encoder", "bi-encoder")),
-    "bi-encoder": (("bi-encoder", "bi-encoder"),),
-}
 
-
-def distil(stages: DistillationStages) -> dict[Kind, int]:
+def run_cycles(stages: DistillationStages) -> dict[Kind, int]:
     """Run all cycles of a plan, or as many as have students that can teach.
 
     Each PLM labels, and each learns from the labels of all (self-distillation with one PLM, mutual-distillation with
@@ -32,12 +26,12 @@ def distil(stages: DistillationStages) -> dict[Kind, int]:
         Of each kind of student, the number of cycles in which those of all PLMs have learnt.
     """
     plan = stages.plan
-    names, half_cycles = list(plan.models), HALF_CYCLES[plan.config.distillation.students]
-    learnt: dict[Kind, int] = {student: 0 for _, student in half_cycles}
+    names = list(plan.models)
+    learnt: dict[Kind, int] = {student: 0 for _, student in plan.half_cycles}
     for name in names:
         stages.evaluate_start(name)
     for cycle in range(1, plan.cycles + 1):
-        for teacher, student in half_cycles:
+        for teacher, student in plan.half_cycles:
             labels = plan.combine(stages.label(cycle, name, teacher) for name in names)
             may_teach = [stages.train(cycle, name, student, labels) for name in names]
             if not all(may_teach):

@@ -18,7 +18,7 @@ from te_trainer.config.defaults import (
     paper_arguments,
     raised_learning_rate,
 )
-from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size
+from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size, Students
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
 from te_trainer.models import Checkpoint, resolve_checkpoint
@@ -27,6 +27,12 @@ from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import Source, pin_commits
 
 Selector = Literal["dev", "last", "agreement", "health"]
+
+# Teacher and student of each half of a cycle.
+HALF_CYCLES: dict[Students, tuple[tuple[Kind, Kind], ...]] = {
+    "both": (("bi-encoder", "cross-encoder"), ("cross-encoder", "bi-encoder")),
+    "bi-encoder": (("bi-encoder", "bi-encoder"),),
+}
 
 HELD_OUT = 0.03  # part of the pool, by default
 # Pairs of the smallest pool whose students were both better than a start that has seen no label: docs/selection.md.
@@ -100,6 +106,11 @@ class DistillationPlan:
         }
         step0 = next(iter(self.models.values())).step0
         return {"resolved": by_model} | ({} if step0 is None else {"step0": step0.training | step0.encoder})
+
+    @property
+    def half_cycles(self) -> tuple[tuple[Kind, Kind], ...]:
+        """Teacher and student of each half of a cycle."""
+        return HALF_CYCLES[self.config.distillation.students]
 
     @property
     def labelling(self) -> dict[str, Any]:

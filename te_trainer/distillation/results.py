@@ -9,7 +9,6 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import GoldSets, count_overlaps
-from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.selection import Selection, is_as_good_as_start
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.layout import EncoderKey
@@ -37,7 +36,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         `_candidates` has `left_out`.
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
-    kinds: list[Kind] = [student for _, student in _half_cycles(selection)]
+    kinds: list[Kind] = [student for _, student in plan.half_cycles]
 
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         return dict(store.scores(EncoderKey(cycle, name, kind))["scores"])
@@ -152,7 +151,7 @@ def _seconds(selection: Selection) -> dict[str, float]:
         records["step0"] = [store.training_record(key) for key in starts]
     if mined := store.mined():
         records["mine"] = [mined]
-    for teacher, student in _half_cycles(selection):
+    for teacher, student in selection.plan.half_cycles:
         teachers = [key for key in (*starts, *trained) if key.kind == teacher and store.has_labels(key)]
         learners = [key for key in trained if key.kind == student]
         records[f"label_{teacher.split('-')[0]}"] = [store.label_record(key) for key in teachers]
@@ -161,7 +160,3 @@ def _seconds(selection: Selection) -> dict[str, float]:
     records["health"] = [{"seconds": record.get("health_seconds", 0.0)} for record in records["evaluate"]]
     seconds = {stage: sum(record["seconds"] for record in entries) for stage, entries in records.items()}
     return {stage: round(value, 3) for stage, value in (seconds | {"total": sum(seconds.values())}).items()}
-
-
-def _half_cycles(selection: Selection) -> tuple[tuple[Kind, Kind], ...]:
-    return HALF_CYCLES[selection.plan.config.distillation.students]

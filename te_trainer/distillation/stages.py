@@ -17,7 +17,6 @@ from datasets import Dataset
 from te_trainer.config.schema import Kind
 from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.costs import FORWARD, training_work
-from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import divergence_named, load_encoder
 from te_trainer.distillation.health import Probe, describe_health
 from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
@@ -40,7 +39,7 @@ SAME = 1e-6  # difference of two scores that rounding alone explains
 
 
 class DistillationStages:
-    """The stages that `te_trainer.distillation.cycle.distil` calls, on the pairs of a run's pool.
+    """The stages that `te_trainer.distillation.cycle.run_cycles` calls, on the pairs of a run's pool.
 
     `after_stage` is called when a stage's result is on the disk; it need not return.
     """
@@ -62,7 +61,7 @@ class DistillationStages:
         self.selection = Selection(plan, store)
         self.trainings = Trainings(plan, store, scorer, progress)
 
-    # ------------------------------------------------------------ what `distil` calls
+    # ------------------------------------------------------------ what `run_cycles` calls
 
     def evaluate_start(self, name: str) -> None:
         """Score the bi-encoder that a PLM starts from."""
@@ -244,7 +243,7 @@ class DistillationStages:
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""
-        student = dict(HALF_CYCLES[self.config.distillation.students])[teacher]
+        student = dict(self.plan.half_cycles)[teacher]
         return not all(self.store.is_scored(EncoderKey(cycle, name, student)) for name in self.models)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from te_trainer.contrastive.plan import contrastive_training
 from te_trainer.data import SentenceManifest
 from te_trainer.distillation.costs import step0_work
-from te_trainer.distillation.cycle import HALF_CYCLES
 from te_trainer.distillation.encoders import load_encoder
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.runs.layout import EncoderKey
@@ -38,7 +37,7 @@ class Trainings:
         config = self.plan.config
         source = key._replace(cycle=0)
         if config.distillation.init == "sequential":
-            teachers = {student: teacher for teacher, student in HALF_CYCLES[config.distillation.students]}
+            teachers = {student: teacher for teacher, student in self.plan.half_cycles}
             source = EncoderKey.teacher(key.cycle, key.name, teachers[key.kind])
         encoder = self.plan.models[key.name].encoders[key.kind]
         factor = ATTEMPTS[attempt - 1]

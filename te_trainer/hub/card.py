@@ -24,16 +24,9 @@ from te_trainer.models import resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.models.card_parts import PIPELINE_TAGS, card_tags, render_card
 from te_trainer.models.cross_encoder import resolve_activation
-from te_trainer.report.run_tables import (
-    HEALTH_DESCRIPTION,
-    contrastive_table,
-    has_scores,
-    health_table,
-    overlap_entries,
-    remarks,
-    score_table,
-    selection_note,
-)
+from te_trainer.report.remarks import HEALTH_DESCRIPTION, remarks, selection_note
+from te_trainer.report.run_results import has_scores, overlap_entries
+from te_trainer.report.run_tables import contrastive_table, health_table, score_table
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, Start
 
 TEMPLATE = Path(__file__).with_name("run_card.md")

@@ -24,19 +24,15 @@ from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
 from te_trainer.report.labels import QUANTILES, Labelling, disagreements, quantiles, sample_rows
 from te_trainer.report.mined_pairs import mining_section
-from te_trainer.report.run_tables import (
+from te_trainer.report.remarks import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
     HEALTH_DESCRIPTION,
-    agreement_table,
-    has_scores,
-    health_table,
     overlap_lines,
-    result_table,
-    score_of,
     selection_note,
-    stage_table,
 )
+from te_trainer.report.run_results import has_scores, score_of
+from te_trainer.report.run_tables import agreement_table, health_table, result_table, stage_table
 from te_trainer.report.table_formats import Table, percent
 from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.layout import RunLayout

@@ -11,22 +11,15 @@ from te_trainer.escaping import markdown_code, markdown_text, printable
 from te_trainer.files.atomic import atomic_file, write_text
 from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.mined_pairs import mining_description, mining_table
-from te_trainer.report.run_tables import (
+from te_trainer.report.remarks import (
     AGREEMENT_DESCRIPTION,
     ENSEMBLE_DESCRIPTIONS,
     HEALTH_DESCRIPTION,
-    agreement_table,
-    cycle_title,
-    encoders_by_cycle,
-    has_scores,
-    health_table,
-    model_names,
     overlap_lines,
-    result_table,
-    score_of,
     selection_note,
-    stage_table,
 )
+from te_trainer.report.run_results import encoders_by_cycle, has_scores, model_names, score_of
+from te_trainer.report.run_tables import agreement_table, cycle_title, health_table, result_table, stage_table
 from te_trainer.runs.layout import RunLayout
 
 COLOURS = {"bi-encoder": "tab:blue", "cross-encoder": "tab:orange"}

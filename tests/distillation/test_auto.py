@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from te_trainer.distillation.selection import healthiest_cycle, is_as_good_as_start
 from te_trainer.hub.card import Upload, model_card
-from te_trainer.report.run_tables import remarks
+from te_trainer.report.remarks import remarks
 from te_trainer.runs.finished import FinishedRun
 
 JOB = "trans_encoder.py"

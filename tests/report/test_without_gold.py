@@ -15,7 +15,8 @@ from forked import run_forked
 from matplotlib import image
 from sentence_transformers import SentenceTransformer
 
-from te_trainer.report.run_tables import has_scores, health_table
+from te_trainer.report.run_results import has_scores
+from te_trainer.report.run_tables import health_table
 from te_trainer.report.summary import write_curves
 
 JOB = "trans_encoder.py"

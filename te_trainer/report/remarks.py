@@ -1,0 +1,153 @@
+"""The sentences that belong to a run's results: what chose, what failed, what is kept, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from te_trainer.config.defaults import LEAST_STEPS
+from te_trainer.config.schema import DistillationConfig
+from te_trainer.distillation.selection import TRUSTED_AGREEMENT
+from te_trainer.report.run_results import encoders_by_cycle, model_names, overlap_entries
+from te_trainer.report.table_formats import percent
+from te_trainer.runs.truncation import describe_run_truncation
+
+ENSEMBLE_DESCRIPTIONS = {
+    "mean": "The ensemble's predictions are the mean of all models'.",
+    "weighted": "The ensemble's predictions are the mean of all models', by their weights.",
+    "rank": "The ensemble ranks by the mean of all models' ranks.",
+}
+AGREEMENT_DESCRIPTION = (
+    "Spearman × 100 of scores of the pool. cross-first and bi-first compare an encoder with the labels that the first "
+    "cycle learnt from; they chose the cycles. cross-bi compares the two encoders of a cycle. cross-cross and bi-bi "
+    "compare an encoder with that of its kind of the cycle before; in cycle 1, bi-bi compares with the start."
+)
+HEALTH_DESCRIPTION = (
+    "Health is measured on some pairs of the pool, without gold; where distillation.held_out is above 0, no training "
+    "sees them. An encoder's agreement is Spearman's correlation × 100 of its scores with the labels that it learnt, "
+    "“with start” that with the labels that the first cycle learnt. Spread is the standard deviation of the scores "
+    "beside that of these labels. Orders is Spearman's correlation × 100 of the scores of (s1, s2) and (s2, s1). Edits "
+    "says how often a sentence is found less similar to itself the more of it was edited, and least to another one; "
+    "scores that say nothing reach 50. None of this says how good an encoder is; low values say that it has not "
+    "learnt."
+)
+
+
+def remarks(results: dict[str, Any]) -> list[str]:
+    """What a reader of the results should not overlook."""
+    lines = list(_failures(results))
+    for name in model_names(results):
+        start = results["start"][name]["bi-encoder"].get("dev")
+        if start is None:
+            lines.append(_verdict(results, name))
+            continue
+        for kind, scores in results["final"][name].items():
+            if scores["cycle"] == 0:
+                lines.append(
+                    f"{name}: the {kind} that was kept is the start, as it came; no cycle's scores higher on dev."
+                )
+            elif scores["dev"] < start:
+                lines.append(
+                    f"{name}: the {kind} that was kept scores lower on dev ({percent(scores['dev'])}) than the start "
+                    f"({percent(start)}); distillation did not improve it."
+                )
+    return lines + describe_run_truncation(results.get("truncation", {}))
+
+
+def _failures(results: dict[str, Any]) -> Iterator[str]:
+    """A line for the students of a PLM and a kind that have not learnt: why, what became of them, and what to do."""
+    failed = results.get("not_learnt", [])
+    for name, kind in dict.fromkeys((entry["name"], entry["kind"]) for entry in failed):
+        mine = [entry for entry in failed if (entry["name"], entry["kind"]) == (name, kind)]
+        kept = results["final"].get(name, {}).get(kind, {}).get("cycle")
+        outcomes = []
+        if any(entry["stopped"] for entry in mine):
+            outcomes.append("it taught none and the cycles ended there")
+        elif any(entry["taught"] for entry in mine):
+            outcomes.append("it taught all the same")
+        if kept in [entry["cycle"] for entry in mine]:
+            outcomes.append(f"that of cycle {kept} was kept")
+        reasons = " ".join(f"Cycle {entry['cycle']}: {entry['reason']}." for entry in mine)
+        outcome = f" {' and '.join(outcomes).capitalize()}." if outcomes else ""
+        teachers = {entry["cycle"] for entry in failed if entry["kind"] == "cross-encoder"}
+        if kind == "bi-encoder" and all(entry["cycle"] in teachers for entry in mine):
+            advice = "A cross-encoder that it learnt from has not learnt either."
+        else:
+            advice = _advice(mine[-1])
+        yield f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} {advice}"
+
+
+def _advice(failure: dict[str, Any]) -> str:
+    """What may help, by docs/selection.md and docs/results.md; pairs mined from a small pool have not."""
+    section = failure["kind"].replace("-", "_")
+    steps, larger = f"It was trained for {failure['steps']:,} steps", f"larger steps ({section}.learning_rate)"
+    if failure["steps"] < LEAST_STEPS:
+        return f"{steps} only: more pairs, more steps ({section}.{failure['length']}) or {larger} may help."
+    return f"{steps}: more pairs, {larger} or another PLM may help."
+
+
+def _verdict(results: dict[str, Any], name: str) -> str:
+    """What a run without a dev set knows of what it kept for a PLM, and how to know more."""
+    health = dict(encoders_by_cycle(results["health"], name))
+    kept = []
+    for kind, entry in sorted(results["final"][name].items()):
+        if entry["cycle"] == 0:
+            kept.append(f"the start as its {kind}")
+        else:
+            agreement = percent(health[entry["cycle"]][kind].get("start", 0.0))
+            enough = "enough" if entry["as_good_as_start"] else "too little"
+            kept.append(
+                f"the {kind} of cycle {entry['cycle']}, whose scores of a sample of the pool agree with the start's to "
+                f"{agreement}, {enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
+            )
+    hint = ""
+    if results.get("trusts_students"):
+        hint = (
+            " It keeps what it trained because the start has seen no label and the pool is large enough: such students "
+            "were better than their start in our runs (docs/selection.md)."
+        )
+    elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
+        entry["stopped"] for entry in results.get("not_learnt", [])
+    ):
+        hint = (
+            " Where its start has seen no label and the pool has thousands of pairs, students are likely better: "
+            "distillation.selection agreement keeps them."
+        )
+    if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
+        return f"{name}: this run changed nothing: it keeps {' and '.join(kept)}, as it came.{hint}"
+    return (
+        f"{name}: this run keeps {', and '.join(kept)}. Whether that helps on your pairs, nobody knows without gold "
+        f"scores: score some of them yourself and compare (te-trainer annotate).{hint}"
+    )
+
+
+def selection_note(results: dict[str, Any], distillation: DistillationConfig) -> str:
+    """Which gold scores were used for what; a run may call itself unsupervised only where none of them chose."""
+    reported = any("dev" in results["start"][name]["bi-encoder"] for name in model_names(results))
+    if distillation.selection == "dev" or (distillation.selection == "auto" and reported):
+        return "Gold scores of the dev set chose checkpoints and cycles."
+    final = [results["final"][name] for name in model_names(results)]
+    keeps_start = all(kinds["bi-encoder"]["cycle"] == 0 for kinds in final)
+    has_cross = any("cross-encoder" in kinds for kinds in final)
+    kept = {
+        "last": "the last cycle is kept",
+        "agreement": "the cycle is kept whose encoders agree best on the pool",
+        "auto": "the bi-encoder of the start is kept" + ", and the cross-encoder that agrees best with it" * has_cross
+        if keeps_start
+        else "the encoders are kept that agree best with the start",
+    }[distillation.selection]
+    return (
+        f"No gold score chose anything in this run, so the distillation was unsupervised: {kept}. "
+        + "Gold scores of the dev set are reported only. " * reported
+        + "How the starting checkpoints were trained is another matter."
+    )
+
+
+def overlap_lines(results: dict[str, Any]) -> list[str]:
+    """How many pairs of each set with gold scores are in the pool."""
+    return [
+        f"{role} set {entry['name']}: {entry['in_pool']:,} of its {entry['pairs']:,} pairs "
+        f"{'is' if entry['in_pool'] == 1 else 'are'} in the pool, in either order"
+        + (", without their gold scores" if entry["in_pool"] else "")
+        for role, entry in overlap_entries(results)
+    ]
