@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from te_trainer.config import commands
-from te_trainer.config.parsing import nearest
+from te_trainer.config.parsing import did_you_mean
 from te_trainer.errors import InputError
 from te_trainer.runs.exit_status import run_command
 
@@ -69,7 +69,7 @@ def recipes(*arguments: str) -> None:
         case ["recipes", *_]:
             raise InputError("recipes: write `te-trainer recipes ls` or `te-trainer recipes cp NAME TARGET`")
         case [command, *_]:
-            raise InputError(nearest(f"unknown command '{command}'", command, [*JOBS, "recipes"]))
+            raise InputError(did_you_mean(f"unknown command '{command}'", command, [*JOBS, "recipes"]))
 
 
 def available_recipes() -> dict[str, Path]:
@@ -96,7 +96,7 @@ def copy_recipe(name: str, target: Path) -> None:
     candidates = [name, f"self_distill/{name}", *(other for other in known if other.endswith(f"/{name}"))]
     source = next((known[one] for one in candidates if one in known), None)
     if source is None:
-        raise InputError(nearest(f"recipes: there is no recipe '{name}'", name, list(known)))
+        raise InputError(did_you_mean(f"recipes: there is no recipe '{name}'", name, list(known)))
     if target.exists():
         raise InputError(f"recipes: {target} exists already; name another target, or delete it")
     target.parent.mkdir(parents=True, exist_ok=True)

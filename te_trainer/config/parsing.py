@@ -104,7 +104,7 @@ def _flat(command: Any, content: Mapping[Any, Any], prefix: str = "") -> Iterato
         elif key in keys or owner in keys:
             yield key, value
         else:
-            known = nearest(f"unknown key '{key}'", key, [other for other in ("config", *keys) if other != key])
+            known = did_you_mean(f"unknown key '{key}'", key, [other for other in ("config", *keys) if other != key])
             raise InputError(_why_refused(key, sections.get(owner)) or known)
 
 
@@ -137,7 +137,7 @@ def convert(key: str, hint: Any, value: Any) -> Any:
     location, given = wrong["loc"], wrong["input"]
     if wrong["type"] == unknown:
         name = str(location[-1])
-        known = nearest(f"{key}: unknown key '{name}'", name, list(key_types(ModelConfig)))
+        known = did_you_mean(f"{key}: unknown key '{name}'", name, list(key_types(ModelConfig)))
         raise InputError(_why_refused(f"{key}.{name}") or known)
     if kinds <= {list, dict, NoneType}:  # else the location names types, too
         key = ".".join([key, *(str(name) for name in location if str(name).isidentifier())])
@@ -246,7 +246,7 @@ def key_helps(schema: Any) -> dict[str, str]:
     return COMMON_HELP | {each.arg_name: " ".join((each.description or "").split()) for each in parameters}
 
 
-def nearest(what: str, key: str, known: Sequence[str]) -> str:
+def did_you_mean(what: str, key: str, known: Sequence[str]) -> str:
     """A sentence on what is unknown, with the known key that looks most like it."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not close:

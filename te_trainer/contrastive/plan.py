@@ -16,7 +16,7 @@ from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, resolve_checkpoint
 from te_trainer.models.attention import check_attention
 from te_trainer.runs.checks import check_section
-from te_trainer.runs.commits import Source, pin_commits
+from te_trainer.runs.commits import ReadSource, pin_commits
 from te_trainer.runs.training import Training, run_arguments
 
 TRAINER_KEYS = ("temperature", "span", "mlp_head", "both_views")  # of the section, and of the training arguments
@@ -116,7 +116,7 @@ def make_plan(config: ContrastiveConfig, processes: int) -> ContrastivePlan:
     return plan_contrastive(config.model, config.contrastive, processes)
 
 
-def data_sources(config: ContrastiveConfig) -> list[Source]:
+def data_sources(config: ContrastiveConfig) -> list[ReadSource]:
     """What a run reads sentences and gold scores from, each with the folder that benchmark sets would lie in."""
     data = config.data
     return [(source, data.dir) for source in (*data.sentences, data.dev, *data.test)]

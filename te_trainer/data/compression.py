@@ -35,7 +35,7 @@ def raw_lines(path: Path) -> Iterator[bytes]:
     with opener(path, "rb") as file:
         try:
             yield from file
-        except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
             if opener is open:
                 raise
             raise InputError(f"{path}: damaged, or not a {path.suffix} file ({error}); compress it anew") from None

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.encoders import divergence_named, load_encoder
+from te_trainer.distillation.encoders import divergence_named, load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan, EncoderPlan
 from te_trainer.distributed import device_type
 from te_trainer.labelling import score_pairs
@@ -116,7 +116,7 @@ def spread(pairs: Dataset, count: int) -> Dataset:
 
 
 def _seconds_per_pair(plan: DistillationPlan, store: RunStore, pairs: Dataset, key: EncoderKey) -> float:
-    encoder = load_encoder(plan, store, key)
+    encoder = load_run_encoder(plan, store, key)
     timed = min(TIMED if device_type() == "cpu" else TIMED_ON_GPU, len(pairs))
     some = spread(pairs, timed)
     for sample in (some.select(range(min(WARM_UP, timed))), some):

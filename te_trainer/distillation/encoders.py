@@ -14,7 +14,7 @@ from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.store import RunStore
 
 
-def load_encoder(plan: DistillationPlan, store: RunStore, key: EncoderKey, kind: Kind | None = None) -> Encoder:
+def load_run_encoder(plan: DistillationPlan, store: RunStore, key: EncoderKey, kind: Kind | None = None) -> Encoder:
     """Load an encoder of a run.
 
     `kind` is what it becomes, by default its own kind; under `init: sequential` a student starts from a teacher of the

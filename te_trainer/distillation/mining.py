@@ -14,7 +14,7 @@ from te_trainer.data import PoolManifest, SentenceManifest, add_pairs, pairs_of
 from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.digests import text_digest
 from te_trainer.distillation.costs import mining_work
-from te_trainer.distillation.encoders import load_encoder
+from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
@@ -85,7 +85,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             folder = scratch / str(number)
             on_main_process(folder.mkdir)
             progress.begin(f"mine pairs: embed sentences with {name}", work.embed)
-            encoder = load_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
+            encoder = load_run_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
             assert isinstance(encoder, BiEncoder)
             texts = sentences.select(embedded)
             vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **plan.labelling))

@@ -24,7 +24,7 @@ from te_trainer.distillation.combine import combine
 from te_trainer.models import Checkpoint, resolve_checkpoint
 from te_trainer.models.precision import Precision, resolve_precision
 from te_trainer.runs.checks import check_section
-from te_trainer.runs.commits import Source, pin_commits
+from te_trainer.runs.commits import ReadSource, pin_commits
 
 Selector = Literal["dev", "last", "agreement", "health"]
 
@@ -214,11 +214,11 @@ def trained_kinds(config: RunConfig) -> tuple[Kind, ...]:
     return KINDS if config.distillation.students == "both" else ("bi-encoder",)
 
 
-def data_sources(config: RunConfig) -> list[Source]:
+def data_sources(config: RunConfig) -> list[ReadSource]:
     """What a run reads texts and gold scores from, each with the folder that benchmark sets would lie in."""
     data = config.data
     sources = [*data.pool, *data.sentences, *data.extra, data.dev, *data.test]
-    found: list[Source] = [(source, data.dir) for source in sources]
+    found: list[ReadSource] = [(source, data.dir) for source in sources]
     if config.step0 is not None:
         found += [(source, config.step0.data.dir or data.dir) for source in config.step0.data.sentences]
     return found

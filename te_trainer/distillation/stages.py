@@ -17,7 +17,7 @@ from datasets import Dataset
 from te_trainer.config.schema import Kind
 from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.costs import FORWARD, training_work
-from te_trainer.distillation.encoders import divergence_named, load_encoder
+from te_trainer.distillation.encoders import divergence_named, load_run_encoder
 from te_trainer.distillation.health import Probe, describe_health
 from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
 from te_trainer.distillation.plan import DistillationPlan
@@ -82,7 +82,7 @@ class DistillationStages:
         when = f"cycle {cycle}/{self.cycles}" if cycle <= self.cycles else "agreement"
         title = f"{when} {name}: label with {teacher}"
         self.progress.begin(title, FORWARD)
-        encoder = load_encoder(self.plan, self.store, key)
+        encoder = load_run_encoder(self.plan, self.store, key)
         folder = self.store.labels_path(key)
         unfinished = folder.with_name(f".scratch-{folder.name}")
         with divergence_named(title), scratch_folder(unfinished) as scratch:
@@ -163,7 +163,7 @@ class DistillationStages:
             for name, kind in product(self.models, self.kinds):
                 if (best := self.selection.best_cycle(name, kind)) is not None:
                     key = EncoderKey(best, name, kind)
-                    start = None if self.store.trains(key) else load_encoder(self.plan, self.store, key)
+                    start = None if self.store.trains(key) else load_run_encoder(self.plan, self.store, key)
                     self.store.keep_encoder(key, start)
 
         # One rank asks the disk: another might look when this one has written. And agreement reads the whole pool.
@@ -202,7 +202,7 @@ class DistillationStages:
         return next((key for key in keys if self.store.encoder_path(key).exists()), None)
 
     def _embed(self, key: EncoderKey, sentences: list[str]) -> np.ndarray:
-        encoder = load_encoder(self.plan, self.store, key)
+        encoder = load_run_encoder(self.plan, self.store, key)
         assert isinstance(encoder, BiEncoder)
         with scratch_folder(self.scorer.scratch) as scratch:
             columns = Dataset.from_dict({"sentence1": sentences})
@@ -214,7 +214,7 @@ class DistillationStages:
         is_gone = self.store.trains(key) and not path.exists()
         if is_gone or not process_state().is_main_process:
             return
-        if weight_fingerprint(load_encoder(self.plan, self.store, key)) != self.store.label_record(key)["teacher"]:
+        if weight_fingerprint(load_run_encoder(self.plan, self.store, key)) != self.store.label_record(key)["teacher"]:
             folder, teacher = self.store.labels_path(key), path if self.store.trains(key) else "the start"
             raise InputError(
                 f"{folder}: its labels are not those of {teacher}; delete the folder {folder}, and the run's command "
@@ -224,7 +224,7 @@ class DistillationStages:
     def _score(self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1) -> None:
         """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start)."""
         began = time.monotonic()
-        encoder = load_encoder(self.plan, self.store, key)
+        encoder = load_run_encoder(self.plan, self.store, key)
         with divergence_named(title):
             record, predictions = self.scorer.score(encoder)
             with scratch_folder(self.scorer.scratch) as scratch:

@@ -10,7 +10,7 @@ from typing import Any
 from te_trainer.contrastive.plan import contrastive_training
 from te_trainer.data import SentenceManifest
 from te_trainer.distillation.costs import step0_work
-from te_trainer.distillation.encoders import load_encoder
+from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
@@ -44,7 +44,7 @@ class Trainings:
         length = {name: factor * encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
         return Training(
             kind=key.kind,
-            load=partial(load_encoder, self.plan, self.store, source, key.kind),
+            load=partial(load_run_encoder, self.plan, self.store, source, key.kind),
             values=run_arguments(config) | encoder.training | length,
             attempt=attempt,
             section=encoder.section,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from te_trainer.config.names import check_set_names
-from te_trainer.config.parsing import nearest
+from te_trainer.config.parsing import did_you_mean
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.data import GoldSet, load_gold
 from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
@@ -58,7 +58,7 @@ def _sources(config: EvaluationConfig) -> list[str]:
         elif Path(name).exists() or name in BENCHMARKS or "/" in name or file_format(Path(name)) in FILE_SUFFIXES:
             sources.append(name)
         else:
-            raise InputError(nearest(f"tasks: unknown set '{name}'", name, [*BENCHMARKS, *GROUPS]))
+            raise InputError(did_you_mean(f"tasks: unknown set '{name}'", name, [*BENCHMARKS, *GROUPS]))
     return list(dict.fromkeys(sources))
 
 

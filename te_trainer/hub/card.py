@@ -92,7 +92,7 @@ def contrastive_card(run: FinishedContrastive, upload: Upload, license: str | No
         data,
         title=markdown_text(upload.repo_id.partition("/")[2]),
         upload=upload,
-        encoder=describe_encoder("bi-encoder", encoder, run.start(), section["max_length"]),
+        encoder=encoder_facts("bi-encoder", encoder, run.start(), section["max_length"]),
         method=method,
         span=section["span"],
         sentences=run.sentences.num_rows,
@@ -134,10 +134,10 @@ def _describe_run_encoder(run: FinishedRun, upload: Upload, kind: Kind) -> dict[
     max_length = run.manifest["config"][kind.replace("-", "_")]["max_length"]
     folder = run.encoder(upload.model, kind, upload.cycle)
     cycle = upload.cycle or run.results["final"][upload.model][kind]["cycle"]
-    return describe_encoder(kind, folder, run.start(upload.model, kind), max_length) | {"cycle": cycle}
+    return encoder_facts(kind, folder, run.start(upload.model, kind), max_length) | {"cycle": cycle}
 
 
-def describe_encoder(kind: Kind, folder: Path, start: Start, max_length: int) -> dict[str, Any]:
+def encoder_facts(kind: Kind, folder: Path, start: Start, max_length: int) -> dict[str, Any]:
     """What a person needs to know to use an encoder."""
     checkpoint = resolve_checkpoint(str(folder))
     description = {

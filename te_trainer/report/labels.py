@@ -38,7 +38,7 @@ class Labelling:
         return ranks
 
 
-def quantiles(values: np.ndarray) -> list[float]:
+def at_quantiles(values: np.ndarray) -> list[float]:
     """The value at each of `QUANTILES`."""
     found: list[float] = np.quantile(values, QUANTILES).tolist()
     return found

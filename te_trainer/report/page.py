@@ -22,7 +22,7 @@ from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
 from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
-from te_trainer.report.labels import QUANTILES, Labelling, disagreements, quantiles, sample_rows
+from te_trainer.report.labels import QUANTILES, Labelling, at_quantiles, disagreements, sample_rows
 from te_trainer.report.mined_pairs import mining_section
 from te_trainer.report.remarks import (
     AGREEMENT_DESCRIPTION,
@@ -167,7 +167,11 @@ def _label_section(run: FinishedRun, index: int) -> dict[str, Any]:
     both = list(zip(labellings["bi-encoder"], labellings.get("cross-encoder", []), strict=False))
     points = min(POINTS_EACH, POINTS // max(1, len(run.names) * len(run.cycles)), len(pairs))
     distributions = [
-        [kind, each.when, *map(_number, (each.mean, each.std, each.limits[0], *quantiles(each.values), each.limits[1]))]
+        [
+            kind,
+            each.when,
+            *map(_number, (each.mean, each.std, each.limits[0], *at_quantiles(each.values), each.limits[1])),
+        ]
         for kind, all_of_kind in labellings.items()
         for each in all_of_kind
     ]
@@ -264,7 +268,7 @@ def _movements(index: int, labellings: Labellings, columns: list[str]) -> tuple[
     rows = []
     for kind, all_of_kind in labellings.items():
         for before, after in pairwise(all_of_kind):
-            when, span = f"{before.when} → {after.when}", quantiles(after.values - before.values)
+            when, span = f"{before.when} → {after.when}", at_quantiles(after.values - before.values)
             spans.setdefault(kind, []).append((when, span))
             correlation = percent(agreement(before.values, after.values))
             rows.append([kind, when, *(_number(value, "+z.3f") for value in span), correlation])

@@ -12,10 +12,10 @@ from te_trainer.data.readers import repository_of
 from te_trainer.distributed import process_state
 from te_trainer.models.model_names import commit_of, locate, pin
 
-Source = tuple[str | None, str | None]  # what is read, if anything, and the folder that benchmark sets would lie in
+ReadSource = tuple[str | None, str | None]  # what is read, if anything, and the folder that benchmark sets would lie in
 
 
-def pin_commits(models: Sequence[str] = (), sources: Iterable[Source] = ()) -> dict[str, dict[str, str]]:
+def pin_commits(models: Sequence[str] = (), sources: Iterable[ReadSource] = ()) -> dict[str, dict[str, str]]:
     """Resolve the Hub's names once for all ranks, and put the models' small files into each node's cache."""
     state = process_state()
     commits: list[Any] = [hub_commits(models, sources) if state.is_main_process else None]
@@ -34,7 +34,7 @@ def pin_begun(manifest: dict[str, Any]) -> None:
     hub_sets.pin(manifest.get("data_commits") or {})
 
 
-def hub_commits(models: Sequence[str] = (), sources: Iterable[Source] = ()) -> dict[str, dict[str, str]]:
+def hub_commits(models: Sequence[str] = (), sources: Iterable[ReadSource] = ()) -> dict[str, dict[str, str]]:
     """What `run.yaml` says of models and data sets of the Hub: `{"commits": ..., "data_commits": ...}`, by name."""
     repositories = dict.fromkeys(repository_of(name, folder) for name, folder in sources if name is not None)
     entries = {

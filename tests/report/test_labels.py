@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from te_trainer.report.labels import Labelling, disagreements, quantiles, sample_rows
+from te_trainer.report.labels import Labelling, at_quantiles, disagreements, sample_rows
 
 
 def labelling(values: list[float]) -> Labelling:
@@ -16,8 +16,8 @@ def test_moments_quantiles_and_ranks() -> None:
     found = labelling([0.5, 0.1, 0.5, 0.9])
     assert (found.mean, found.limits) == (pytest.approx(0.5), pytest.approx((0.1, 0.9)))
     assert found.std == pytest.approx(np.sqrt(0.08))
-    assert quantiles(found.values) == pytest.approx([0.16, 0.4, 0.5, 0.6, 0.84])
-    assert quantiles(np.arange(101.0)) == [5, 25, 50, 75, 95]
+    assert at_quantiles(found.values) == pytest.approx([0.16, 0.4, 0.5, 0.6, 0.84])
+    assert at_quantiles(np.arange(101.0)) == [5, 25, 50, 75, 95]
     # equal labels count half
     assert found.ranks.tolist() == [0.5, 0.125, 0.5, 0.875]
 
