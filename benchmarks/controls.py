@@ -1,11 +1,12 @@
 """What a recipe of the main job gains, beside its controls, over several seeds.
 
     python benchmarks/controls.py --config recipes/quickstart.yaml --output runs/quickstart_controls
+    python benchmarks/controls.py --constant runs/quickstart
 
 The controls are the same run without cross-encoders (self-distillation of the bi-encoder), and the start that learns
 one constant label for every pair, as long as the run's first bi-encoder learns. Other options are the main job's keys
 (`--data.dir FOLDER`). Scores are Spearman's correlations x 100 of the last cycle: the dev set's and the test sets'
-average. A run that is finished is not repeated.
+average. A run that is finished is not repeated. With `--constant RUN` there is only the constant label of that run.
 """
 
 from __future__ import annotations
@@ -85,10 +86,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("runs/controls"))
+    parser.add_argument("--constant", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2021, 2022, 2023])
     options, keys = parser.parse_known_args()
+    if options.constant is not None:
+        dev, test = constant(options.constant)
+        print(f"bi-encoder, constant label: {100 * dev:.2f} / {100 * test:.2f}")
+        return
     rows: dict[str, list[list[float]]] = {}
     for seed in options.seeds:
         folders = [run(options.output, options.config, keys, students, seed) for students in ("both", "bi-encoder")]

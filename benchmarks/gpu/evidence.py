@@ -38,6 +38,7 @@ SMALL_MODEL = {
     "cross_encoder.num_train_epochs": 2,
     "bi_encoder.learning_rate": 1e-4,
 }
+CONSTANT = "control, one constant label"
 # a small model's defaults are larger
 PAPER = {"cross_encoder.learning_rate": 2e-5, "cross_encoder.num_train_epochs": 1}
 
@@ -112,6 +113,11 @@ def main() -> None:
     for number, (name, seconds, changed) in enumerate(jobs, 1):
         if number in JOBS:
             session.run(name, Path("recipes/trans_encoder.py"), distillation | changed, seconds)
+        if number == 2 and 1 in JOBS:
+            run = WORK / folder_name(jobs[0][0])
+            if session.run(CONSTANT, Path("benchmarks/controls.py"), {"constant": run}, 30):
+                dev, test = json.loads((run / "constant_label.json").read_text(encoding="utf-8"))
+                session.say(f"    bi-encoder: dev {100 * dev:.2f}, avg {100 * test:.2f}")
     session.say(f"{time.monotonic() - session.began:.0f} s in all")
 
 
@@ -136,8 +142,7 @@ class Session:
         if left < (seconds if ON_GPU else 1):
             self.say(f"- {name}: skipped, {left:.0f} s are left and it needs {seconds:.0f}")
             return False
-        job = "".join(letter if letter.isalnum() else "-" for letter in name)
-        output, log = WORK / job, WORK / f"{job}.log"
+        output, log = WORK / folder_name(name), WORK / f"{folder_name(name)}.log"
         # what follows --config overrides the recipe
         options = options if "output" in options else options | {"output_dir": output}
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
@@ -154,6 +159,10 @@ class Session:
             for line in score_lines(json.loads((output / "results.json").read_text(encoding="utf-8"))):
                 self.say(line)
         return status == 0
+
+
+def folder_name(job: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in job)
 
 
 def score_lines(results: dict[str, Any]) -> list[str]:
