@@ -84,7 +84,7 @@ class BiEncoderTrainer(PairTrainer):
         return views
 
     def _encode(self, one: list[str], two: list[str]) -> Columns:
-        ids1, ids2 = map(self.encoder.token_ids, (one, two))
+        ids1, ids2 = (self.encoder.token_ids(side).rows()["input_ids"] for side in (one, two))
         lengths = [max(len(first), len(second)) for first, second in zip(ids1, ids2, strict=True)]
         return {"input_ids1": ids1, "input_ids2": ids2, "length": lengths}
 

@@ -57,7 +57,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
                 mask_span(text, self.span, mask, np.random.default_rng((self.seed, epoch, row, 1)))
                 for text, (epoch, row) in zip(two, epochs_and_rows, strict=True)
             ]
-        ids = map(self.encoder.token_ids, (one, two))
+        ids = (self.encoder.token_ids(side).rows()["input_ids"] for side in (one, two))
         return [{"input_ids1": first, "input_ids2": second} for first, second in zip(*ids, strict=True)]
 
 

@@ -61,8 +61,9 @@ class CrossEncoderTrainer(PairTrainer):
         tokenizer, max_length = self.encoder.tokenizer, self.encoder.max_length
 
         def encode(one: list[str], two: list[str]) -> Columns:
-            encoded = tokenise(tokenizer, max_length, one, two)
-            return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+            tokens = tokenise(tokenizer, max_length, one, two)
+            lengths = tokens.lengths.tolist()
+            return {**tokens.rows(), "attention_mask": [[1] * length for length in lengths], "length": lengths}
 
         both_orders = training and self.args.both_orders
         orders = [SENTENCE_COLUMNS, *([SENTENCE_COLUMNS[::-1]] if both_orders else [])]
