@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,13 @@ class Tokens:
 
     @classmethod
     def of_rows(cls, columns: Mapping[str, Sequence[Sequence[int]]]) -> Self:
-        """Columns of n lists each, as a tokenizer gives them; an attention mask is left out."""
-        lengths = np.fromiter(map(len, columns["input_ids"]), dtype=np.int64)
+        """Columns of one or more lists or arrays each, as a tokenizer gives them; an attention mask is left out."""
         flat = {
-            name: np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=lengths.sum())
+            name: np.concatenate([np.asarray(row, dtype=np.int32) for row in rows])
             for name, rows in columns.items()
             if name != "attention_mask"
         }
-        return cls(flat, lengths)
+        return cls(flat, np.fromiter(map(len, columns["input_ids"]), dtype=np.int64))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -44,10 +44,18 @@ class Tokens:
         return type(self)({name: values[places] for name, values in self.columns.items()}, lengths)
 
     def rows(self) -> dict[str, list[list[int]]]:
-        """What `of_rows` takes."""
+        """Columns of n lists each."""
         bounds = list(pairwise([0, *np.cumsum(self.lengths).tolist()]))
         flat = {name: values.tolist() for name, values in self.columns.items()}
         return {name: [values[start:end] for start, end in bounds] for name, values in flat.items()}
+
+    def arrow(self) -> dict[str, pa.ListArray]:
+        """Columns of n lists each, and an attention mask, for an Arrow table."""
+        ends = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        columns = self.columns | {"attention_mask": np.ones(ends[-1], dtype=np.int8)}
+        # of types of tokens there are few
+        types = {name: np.int32 if name == "input_ids" else np.int8 for name in columns}
+        return {name: pa.ListArray.from_arrays(ends, values.astype(types[name])) for name, values in columns.items()}
 
 
 def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

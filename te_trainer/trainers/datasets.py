@@ -9,11 +9,13 @@ from numbers import Real
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from torch.utils.data import IterableDataset as TorchIterableDataset
 
-from te_trainer.compat import dataset_fingerprint
+from te_trainer.compat import dataset_fingerprint, row_numbers
 from te_trainer.errors import InputError, first_line
 
 SENTENCE_COLUMNS = ("sentence1", "sentence2")
@@ -102,7 +104,7 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
 
 def tokenised(
     pairs: AnyPairs,
-    encode: Callable[[list[str], list[str]], Columns],
+    encode: Callable[[list[str], list[str]], pa.Table],
     orders: Sequence[tuple[str, str]],
     check: PairCheck,
     key: tuple[Any, ...],
@@ -115,15 +117,19 @@ def tokenised(
     columns = check.columns(pairs)
     pairs = pairs.select_columns(columns)
 
-    def encode_rows(rows: Columns, indices: list[int], orders: Sequence[tuple[str, str]]) -> Columns:
+    def encode_rows(rows: Columns, indices: list[int], orders: Sequence[tuple[str, str]]) -> pa.Table:
         check.rows(rows, indices[0])
-        kept = {"row": indices} | {name: values for name, values in rows.items() if name == "label"}
-        parts = [encode(rows[one], rows[two]) | kept for one, two in orders]
-        return {name: [value for part in parts for value in part[name]] for name in parts[0]}
+        parts = [encode(rows[one], rows[two]).append_column("row", [indices]) for one, two in orders]
+        if "label" in rows:
+            parts = [part.append_column("label", [rows["label"]]) for part in parts]
+        return pa.concat_tables(parts)
+
+    def encode_stream(rows: Columns, indices: list[int]) -> Columns:
+        return dict(encode_rows(rows, indices, orders).to_pydict())
 
     settings: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": columns}
     if isinstance(pairs, IterableDataset):
-        return pairs.map(encode_rows, fn_kwargs={"orders": orders}, **settings)
+        return pairs.map(encode_stream, **settings)
     tokenizer, *others = key
     if tokenizer.is_fast:
         # pickled for each call, as `Dataset.map` would, it takes half a second
@@ -136,6 +142,49 @@ def tokenised(
         for order in orders
     ]
     return concatenate_datasets(parts)
+
+
+class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows that `tokenised` gave, for a collator of the project's own: ids are arrays that lie in the mapped file.
+
+    As lists, with an object for each token, those of 128 pairs take ten times as long: 3 ms.
+    """
+
+    def __init__(self, rows: Dataset) -> None:
+        self.rows = rows
+        self._numbers = row_numbers(rows)
+        names = [name for name in rows.column_names if name not in {"label", "length", "row", "attention_mask"}]
+        self._columns = {name: _Lists(rows.data.column(name)) for name in names}
+        self._labels = column_values(rows, "label") if "label" in rows.column_names else None
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.rows,)  # a worker maps the file itself
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        numbers = self._numbers[indices]
+        columns: dict[str, list[Any]] = {name: lists.take(numbers) for name, lists in self._columns.items()}
+        if self._labels is not None:
+            columns["label"] = self._labels[indices].tolist()
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+class _Lists:
+    """A column of lists of integers, of which none is copied."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._starts = np.cumsum([0, *map(len, column.chunks[:-1])])
+        self._chunks = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks]
+
+    def take(self, rows: np.ndarray) -> list[np.ndarray]:
+        chunks = np.searchsorted(self._starts, rows, side="right") - 1
+        found = []
+        for chunk, row in zip(chunks.tolist(), (rows - self._starts[chunks]).tolist(), strict=True):
+            offsets, values = self._chunks[chunk]
+            found.append(values[offsets[row] : offsets[row + 1]])
+        return found
 
 
 def is_tokenised(dataset: Any) -> bool:
