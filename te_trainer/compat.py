@@ -61,11 +61,6 @@ def flash_attention(
     return result
 
 
-def dataset_fingerprint(dataset: Dataset) -> str:
-    """Fingerprint of a data set's rows, which `Dataset.map` builds its own on."""
-    return str(dataset._fingerprint)
-
-
 def row_numbers(dataset: Dataset) -> np.ndarray:
     """The row of `dataset.data` that each row of a data set is, which `select` and `sort` change."""
     if dataset._indices is None:
