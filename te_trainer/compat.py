@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
@@ -60,6 +61,8 @@ def flash_attention(
     return result
 
 
-def dataset_fingerprint(dataset: Dataset) -> str:
-    """Fingerprint of a data set's rows, which `Dataset.map` builds its own on."""
-    return str(dataset._fingerprint)
+def row_numbers(dataset: Dataset) -> np.ndarray:
+    """The row of `dataset.data` that each row of a data set is, which `select` and `sort` change."""
+    if dataset._indices is None:
+        return np.arange(len(dataset))
+    return np.asarray(dataset._indices.column(0), dtype=np.int64)

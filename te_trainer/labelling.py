@@ -25,7 +25,8 @@ from te_trainer.models import BiEncoder, Encoder
 from te_trainer.models.collation import pad
 from te_trainer.models.packed import choose_backend, to_device, use_backend
 from te_trainer.models.precision import Precision, autocast
-from te_trainer.models.tokenization import Columns, tokenise
+from te_trainer.models.tokenization import tokenise
+from te_trainer.models.tokens import Tokens
 
 WINDOW = 16_384  # sentences or pairs that are sorted together
 PART = 1024  # of a window; as many are still tokenised when a labelling breaks off
@@ -75,8 +76,8 @@ def score_pairs(
         ids, first = distinct_sentences(pairs)
         vectors = shared_array(scratch and scratch / "vectors.f32", (len(first), encoder.model.config.hidden_size))
 
-        def encode(start: int, stop: int) -> Columns:
-            return {"input_ids": encoder.token_ids(sentences_at(pairs, first[start:stop]))}
+        def encode(start: int, stop: int) -> Tokens:
+            return encoder.token_ids(sentences_at(pairs, first[start:stop]))
 
         _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
         rank = rows_of_rank(len(pairs))
@@ -84,7 +85,7 @@ def score_pairs(
         state.wait_for_everyone()
     else:
 
-        def encode(start: int, stop: int) -> Columns:
+        def encode(start: int, stop: int) -> Tokens:
             block = pairs[start:stop]
             return tokenise(encoder.tokenizer, encoder.max_length, *(block[name] for name in SENTENCE_COLUMNS))
 
@@ -123,8 +124,8 @@ def embed_sentences(
     """
     vectors = shared_array(scratch / "vectors.f32", (len(sentences), encoder.model.config.hidden_size))
 
-    def encode(start: int, stop: int) -> Columns:
-        return {"input_ids": encoder.token_ids(sentences[start:stop]["sentence1"])}
+    def encode(start: int, stop: int) -> Tokens:
+        return encoder.token_ids(sentences[start:stop]["sentence1"])
 
     _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
     for start in range(0, len(vectors), WINDOW):
@@ -171,7 +172,7 @@ def sentences_at(pairs: Dataset, positions: np.ndarray) -> list[str]:
 
 def _compute(
     encoder: Encoder,
-    encode: Callable[[int, int], Columns],
+    encode: Callable[[int, int], Tokens],
     forward: Callable[..., Tensor],
     output: np.ndarray,
     precision: Precision,
@@ -195,13 +196,12 @@ def _compute(
         use_backend(encoder.model, backend),
         contextlib.closing(_tokenised(encode, rank)) as windows,
     ):
-        for start, encoded in windows:
-            lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-            results = torch.empty((len(lengths), *output.shape[1:]), dtype=torch.float32, device=device)
+        for start, tokens in windows:
+            results = torch.empty((len(tokens), *output.shape[1:]), dtype=torch.float32, device=device)
             order: list[np.ndarray] = []
             done = 0
-            for rows in backend.batches(lengths, budget):
-                batch = pad(encoder.tokenizer, {name: [ids[row] for row in rows] for name, ids in encoded.items()})
+            for rows in backend.batches(tokens.lengths, budget):
+                batch = pad(encoder.tokenizer, tokens.take(rows))
                 results[done : done + len(rows)] = forward(**to_device(batch, device))
                 order.append(rows)
                 done += len(rows)
@@ -209,11 +209,11 @@ def _compute(
                     progress((start - rank.start + done) / len(rank))
             # a GPU is waited for here alone
             output[start + np.concatenate(order)] = results.cpu().numpy()
-            del encoded, results  # or they would lie in memory beside those of the next window
+            del tokens, results  # or they would lie in memory beside those of the next window
     state.wait_for_everyone()
 
 
-def _tokenised(encode: Callable[[int, int], Columns], rows: range) -> Generator[tuple[int, Columns]]:
+def _tokenised(encode: Callable[[int, int], Tokens], rows: range) -> Generator[tuple[int, Tokens]]:
     """Where each window starts, and its tokens.
 
     A thread tokenises the next window while the caller computes this one; the caller gets its errors. It ends with the
@@ -221,16 +221,16 @@ def _tokenised(encode: Callable[[int, int], Columns], rows: range) -> Generator[
     """
     thread = ThreadPoolExecutor(1, "tokenise")
 
-    def begin(start: int) -> list[Future[Columns]]:
+    def begin(start: int) -> list[Future[Tokens]]:
         stop = min(start + WINDOW, rows.stop)
         return [thread.submit(encode, first, min(first + PART, stop)) for first in range(start, stop, PART)]
 
     try:
         parts = begin(rows.start)
         for start in range(rows.start, rows.stop, WINDOW):
-            columns = {name: [row for part in parts for row in part.result()[name]] for name in parts[0].result()}
+            tokens = Tokens.concatenate([part.result() for part in parts])
             parts = begin(start + WINDOW)
-            yield start, columns
-            del columns  # or a third window would lie in memory
+            yield start, tokens
+            del tokens  # or a third window would lie in memory
     finally:
         thread.shutdown(cancel_futures=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +33,7 @@ from te_trainer.models.bi_encoder import Pooling as PoolingName
 from te_trainer.models.model_names import locate
 from te_trainer.models.packed import when_to_pack
 from te_trainer.models.packed.batches import BATCH_MULTIPLE, ROW_MULTIPLE, packed_batches, padded_batches, row_length
+from te_trainer.models.tokens import Tokens
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
 
@@ -388,10 +389,6 @@ def test_distinct_sentences_are_numbered_as_they_first_occur() -> None:
 # ---------------------------------------------------------------- the next window is tokenised meanwhile
 
 
-class Row(list[int]):
-    """A row of tokens that is missed when it is gone."""
-
-
 class Tokenising:
     """Stands for `tokenise` in labelling, with windows and parts of them that are small."""
 
@@ -399,18 +396,18 @@ class Tokenising:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
         self.pairs = sample_pairs(pairs)
-        self.rows: list[weakref.ref[Row]] = []  # in the order of the pairs
+        self.rows = 0  # that were tokenised
         self.threads: set[threading.Thread] = set()
         self._tokenise = labelling.tokenise
         monkeypatch.setattr(labelling, "WINDOW", self.WINDOW)
         monkeypatch.setattr(labelling, "PART", self.PART)
         monkeypatch.setattr(labelling, "tokenise", self)
 
-    def __call__(self, *args: Any) -> dict[str, Any]:
+    def __call__(self, *args: Any) -> Tokens:
         self.threads.add(threading.current_thread())
-        self.before(len(self.rows))
-        found = {name: [Row(row) for row in rows] for name, rows in self._tokenise(*args).items()}
-        self.rows += map(weakref.ref, found["input_ids"])
+        self.before(self.rows)
+        found = self._tokenise(*args)
+        self.rows += len(found)
         return found
 
     def before(self, row: int) -> None:
@@ -441,15 +438,20 @@ def test_a_window_is_tokenised_while_the_one_before_it_is_computed(
 def test_two_windows_of_tokens_lie_in_memory_and_no_more(
     monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder
 ) -> None:
-    class Counting(Tokenising):
-        def before(self, row: int) -> None:
-            if row % self.WINDOW == 0:
-                gone = self.rows[: max(0, row - self.WINDOW)]
-                assert not any(kept() is not None for kept in gone), f"rows before {row - self.WINDOW} are kept"
+    alive: list[int] = []
+    plain = Tokens.concatenate
 
-    tokenising = Counting(monkeypatch, 60)
+    def concatenate(parts: Sequence[Tokens]) -> Tokens:
+        if threading.current_thread() is threading.main_thread():
+            alive.append(sum(len(found) for found in gc.get_objects() if isinstance(found, Tokens)))
+        return plain(parts)
+
+    monkeypatch.setattr(Tokens, "concatenate", concatenate)
+    tokenising = Tokenising(monkeypatch, 60)
     tokenising.score(cross_encoder)
-    assert len(tokenising.rows) == 60
+    assert tokenising.rows == 60
+    # where the parts of a window are put together, the window before it is gone, and the next one has not begun
+    assert alive == [8, 8, 8, 8, 8, 8, 8, 4]
     assert len(tokenising.threads) == 1
 
 
@@ -463,7 +465,7 @@ def test_an_error_in_tokenising_is_the_callers(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(InputError, match="row 17 is broken"):
         tokenising.score(cross_encoder)
     # of the parts of the broken window, one may have begun before its error was seen
-    assert len(tokenising.rows) <= 2 * tokenising.WINDOW + tokenising.PART
+    assert tokenising.rows <= 2 * tokenising.WINDOW + tokenising.PART
     assert not any(thread.is_alive() for thread in tokenising.threads)
 
 
@@ -486,7 +488,7 @@ def test_a_labelling_that_breaks_off_leaves_no_thread(
         tokenising.score(cross_encoder, fail)
     assert tokenising.threads
     assert not any(thread.is_alive() for thread in tokenising.threads)
-    assert len(tokenising.rows) < 400
+    assert tokenising.rows < 400
 
 
 def test_scores_are_fetched_once_a_window(monkeypatch: pytest.MonkeyPatch, encoder: Encoder) -> None:

@@ -294,7 +294,7 @@ def check_label(folder: Path) -> None:
         sides = [pairs["sentence1"][:], pairs["sentence2"][:]]
         with Stopwatch() as watch:
             texts = [sides[0] + sides[1]] if kind == "bi" else sides
-            tokens = sum(map(len, tokenise(encoder.tokenizer, encoder.max_length, *texts)["input_ids"]))
+            tokens = tokenise(encoder.tokenizer, encoder.max_length, *texts).lengths.sum()
         note(f"{kind}, tokenising alone: {len(pairs) / watch.seconds:,.0f} pairs/s of {tokens / len(pairs):.1f} tokens")
         del encoder
         seconds = time_peer(kind, part["sentence1"][:], part["sentence2"][:])

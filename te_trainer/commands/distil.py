@@ -132,6 +132,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             progress.say(f"The cycles will take about {seconds} on this machine")
         stages = DistillationStages(plan, store, pairs, scorer, progress, end_stage)
         stages.selection.learnt = run_cycles(stages)
+        store.remove_token_caches()
 
     # ------------------------------------------------------------ results
     stages.keep_best_encoders()

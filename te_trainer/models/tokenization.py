@@ -8,83 +8,88 @@ afterwards. That costs less time than what it replaces, with short texts too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from itertools import chain, pairwise
 
-from tokenizers import Encoding
+import numpy as np
 from transformers import PreTrainedTokenizerBase
+
+from te_trainer.models.tokens import Tokens, spans
 
 CHARACTERS = 1_000_000  # of texts that are tokenised together; the tokenizer needs about 100 bytes for each
 
-Columns = dict[str, list[list[int]]]
 
-
-def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequence[str]) -> Columns:
+def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequence[str]) -> Tokens:
     """What `tokenizer(*sides, truncation="longest_first", max_length=max_length)` gives, to the id.
 
-    `sides` are n sentences, or the first and the second sentences of n pairs; each column has n rows.
+    `sides` are n sentences, or the first and the second sentences of n pairs, for n rows.
     """
     if not tokenizer.is_fast:
-        return dict(tokenizer(*map(list, sides), truncation="longest_first", max_length=max_length))
-    frame = _frame(tokenizer, len(sides))
-    budget = max(0, max_length - tokenizer.num_special_tokens_to_add(pair=len(sides) == 2))
+        return Tokens.of_rows(tokenizer(*map(list, sides), truncation="longest_first", max_length=max_length))
+    frame, places = _frame(tokenizer, len(sides))
+    width = len(frame["input_ids"])
+    budget = max(0, max_length - width + len(sides))
     from_end = tokenizer.truncation_side == "left"
-    columns: Columns = {name: [] for name in frame}
-    for encodings in _encoded(tokenizer, sides):
-        texts = [encoding.ids for encoding in encodings]
-        if sum(map(len, texts)) > budget:
-            kept = zip(texts, _longest_first([len(ids) for ids in texts], budget), strict=True)
-            texts = [ids[len(ids) - count :] if from_end else ids[:count] for ids, count in kept]
-        for name, (edges, values) in frame.items():
-            row = list(edges[0])
-            for ids, value, edge in zip(texts, values, edges[1:], strict=True):
-                row += ids if name == "input_ids" else value * len(ids)
-                row += edge
-            columns[name].append(row)
-    return columns
+    parts = []
+    for texts in _encoded(tokenizer, sides):
+        kept = _longest_first([lengths for _, lengths in texts], budget)
+        counts = np.ones((len(kept[0]), width), dtype=np.int64)
+        counts[:, places] = np.stack(kept, axis=1)
+        # of each token, its place in the frame
+        place = np.repeat(np.tile(np.arange(width), len(counts)), counts.ravel())
+        columns = {name: values[place] for name, values in frame.items()}
+        for (ids, lengths), count, of_text in zip(texts, kept, places, strict=True):
+            starts = np.cumsum(lengths) - (count if from_end else lengths)
+            columns["input_ids"][place == of_text] = ids[spans(starts, count)]
+        parts.append(Tokens(columns, counts.sum(axis=1)))
+    return Tokens.concatenate(parts)
 
 
-def token_counts(tokenizer: PreTrainedTokenizerBase, *sides: Sequence[str]) -> list[int]:
-    """How many tokens each row has before anything is cut, special ones included."""
+def token_counts(tokenizer: PreTrainedTokenizerBase, *sides: Sequence[str]) -> np.ndarray:
+    """How many tokens each row has before anything is cut, special ones included: int64, shape (n,)."""
     if not tokenizer.is_fast:
-        return [len(ids) for ids in tokenizer(*map(list, sides), verbose=False)["input_ids"]]
-    special = sum(map(len, _frame(tokenizer, len(sides))["input_ids"][0]))
-    return [special + sum(map(len, encodings)) for encodings in _encoded(tokenizer, sides)]
+        return Tokens.of_rows(tokenizer(*map(list, sides), verbose=False)).lengths
+    frame, places = _frame(tokenizer, len(sides))
+    special = len(frame["input_ids"]) - len(places)
+    return special + np.concatenate([sum(lengths for _, lengths in texts) for texts in _encoded(tokenizer, sides)])
 
 
-def _frame(tokenizer: PreTrainedTokenizerBase, sides: int) -> dict[str, tuple[list[list[int]], list[list[int]]]]:
-    """What stands around the texts in each column, and what stands for each of their tokens.
+def _frame(tokenizer: PreTrainedTokenizerBase, sides: int) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Each column of a row whose texts have one token each, and the places of these tokens in it.
 
-    The tokenizer itself is asked, with texts of one token. Asking leaves it without truncation and padding.
+    The tokenizer itself is asked, which leaves it without truncation and padding.
     """
     probe = tokenizer(*[[tokenizer.pad_token]] * sides)
     whose = probe.sequence_ids(0)
-    starts = [whose.index(side) for side in range(sides)]
-    ends = [len(whose) - whose[::-1].index(side) for side in range(sides)]
-    frame = {}
-    for name, (row,) in probe.items():
-        edges = [row[end:start] for end, start in zip([0, *ends], [*starts, len(row)], strict=True)]
-        frame[name] = (edges, [row[start : start + 1] for start in starts])
-    return frame
+    row = [place for place, side in enumerate(whose) if side is None or place == whose.index(side)]
+    columns = {name: np.array(values, dtype=np.int32)[row] for name, (values,) in probe.items()}
+    columns.pop("attention_mask", None)
+    return columns, [row.index(whose.index(side)) for side in range(sides)]
 
 
-def _longest_first(lengths: list[int], budget: int) -> list[int]:
-    """How many tokens of one or two texts are kept, where all are too many.
+def _longest_first(lengths: list[np.ndarray], budget: int) -> list[np.ndarray]:
+    """How many tokens are kept of each row's one or two texts: together `budget` at most.
 
     Of an odd number of tokens, the longer text, or the second of equals, gets one more.
     """
     if len(lengths) == 1:
-        return [budget]
-    shorter = min(*lengths, budget // 2)
-    kept = [shorter, budget - shorter]
-    return kept[::-1] if lengths[0] > lengths[1] else kept
+        return [np.minimum(lengths[0], budget)]
+    one, two = lengths
+    shorter = np.minimum(np.minimum(one, two), budget // 2)
+    longer = np.minimum(np.maximum(one, two), budget - shorter)
+    return [np.where(one > two, longer, shorter), np.where(one > two, shorter, longer)]
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, sides: Sequence[Sequence[str]]) -> Iterator[tuple[Encoding, ...]]:
-    """Each row's one or two texts, nothing cut off or added."""
-    start, size = 0, 0
-    for row, texts in enumerate(zip(*sides, strict=True), 1):
-        size += sum(map(len, texts))
-        if size > CHARACTERS or row == len(sides[0]):
-            encode = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
-            yield from zip(*(encode(list(side[start:row])) for side in sides), strict=True)
-            start, size = row, 0
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, sides: Sequence[Sequence[str]]
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Ids of each side's texts, nothing cut off or added, and how many each text has; some rows at a time."""
+    ends = np.cumsum([sum(map(len, texts)) for texts in zip(*sides, strict=True)], dtype=np.int64)
+    cuts = np.flatnonzero(np.diff(ends // CHARACTERS)) + 1
+    for start, stop in pairwise([0, *cuts.tolist(), len(ends)]):
+        found = []
+        for side in sides:
+            encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(side[start:stop]), add_special_tokens=False)
+            lengths = np.fromiter(map(len, encodings), dtype=np.int64)
+            ids = chain.from_iterable(encoding.ids for encoding in encodings)
+            found.append((np.fromiter(ids, dtype=np.int32, count=lengths.sum()), lengths))
+        yield found

@@ -109,7 +109,7 @@ class RunStore:
         return read_label_record(self.labels_path(key), **self._how_to_label_again(key))
 
     def remove_token_caches(self) -> None:
-        """Remove token ids that `Dataset.map` kept beside the pool; every training makes its own."""
+        """Remove the tokens that lie beside the pool, which the trainings of all cycles share."""
 
         def remove() -> None:
             for path in self.layout.pool.glob("cache-*.arrow"):

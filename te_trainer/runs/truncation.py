@@ -49,7 +49,7 @@ def count_truncation(
     for sides in _sentences(pairs, prompt) if kind == "bi-encoder" else _pairs(pairs):
         counts = token_counts(tokenizer, *([text[:longest] for text in side] for side in sides))
         texts += len(counts)
-        cut += sum(count > max_length for count in counts)
+        cut += int((counts > max_length).sum())
     return {"max_length": max_length, "texts": texts, "cut": cut, "sampled": sampled, "share": cut / max(1, texts)}
 
 

@@ -268,7 +268,7 @@ class PairTrainer(EvaluatingTrainer):
         )
         # accelerate does not divide it: it is this rank's already
         workers = self.worker_settings() | {"persistent_workers": args.dataloader_persistent_workers}
-        return DataLoader(rows, batch_sampler=batches, **workers)
+        return DataLoader(self.batch_source(rows), batch_sampler=batches, **workers)
 
     def pairs_in(self, batch: dict[str, Tensor]) -> int:
         """Pairs of a collated batch."""

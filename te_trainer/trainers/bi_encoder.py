@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import pyarrow as pa
 from datasets import IterableDataset
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ from te_trainer.models.collation import BiEncoderCollator
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.contrastive import SentenceViews, attach_head, detach_head, drop_saved_head, in_batch_loss
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, tokenised
+from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck, tokenised
 
 
 class BiEncoderTrainer(PairTrainer):
@@ -83,10 +85,11 @@ class BiEncoderTrainer(PairTrainer):
             )
         return views
 
-    def _encode(self, one: list[str], two: list[str]) -> Columns:
-        ids1, ids2 = map(self.encoder.token_ids, (one, two))
-        lengths = [max(len(first), len(second)) for first, second in zip(ids1, ids2, strict=True)]
-        return {"input_ids1": ids1, "input_ids2": ids2, "length": lengths}
+    def _encode(self, one: list[str], two: list[str]) -> pa.Table:
+        tokens1, tokens2 = map(self.encoder.token_ids, (one, two))
+        ids1, ids2 = (tokens.arrow()["input_ids"] for tokens in (tokens1, tokens2))
+        lengths = np.maximum(tokens1.lengths, tokens2.lengths)
+        return pa.table({"input_ids1": ids1, "input_ids2": ids2, "length": lengths})
 
     def outputs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """`scores` (cosines, shape (n,)), and `embeddings1` and `embeddings2` (shape (n, hidden))."""

@@ -18,9 +18,8 @@ from transformers import PreTrainedModel
 from te_trainer.errors import InputError
 from te_trainer.losses import info_nce
 from te_trainer.models import BiEncoder
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck
+from te_trainer.trainers.datasets import CHECKED_TOGETHER, SENTENCE_COLUMNS, PairCheck
 
-CHECKED_TOGETHER = 10_000  # rows
 MIN_MASKED_LENGTH = 30  # characters (Mirror-BERT's code, src/data_loader.py)
 HEAD_NAME = "projection_head"
 
@@ -39,7 +38,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
             raise InputError("span: the model's tokenizer has no mask token to replace a span with; set span to 0")
         self.pairs = pairs.select_columns(list(SENTENCE_COLUMNS))
         for start in range(0, len(pairs), CHECKED_TOGETHER):
-            check.rows(self.pairs[start : start + CHECKED_TOGETHER], start)
+            check.texts(self.pairs[start : start + CHECKED_TOGETHER], start)
         self.encoder, self.span, self.seed = encoder, span, seed
 
     def __len__(self) -> int:
@@ -57,7 +56,7 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
                 mask_span(text, self.span, mask, np.random.default_rng((self.seed, epoch, row, 1)))
                 for text, (epoch, row) in zip(two, epochs_and_rows, strict=True)
             ]
-        ids = map(self.encoder.token_ids, (one, two))
+        ids = (self.encoder.token_ids(side).rows()["input_ids"] for side in (one, two))
         return [{"input_ids1": first, "input_ids2": second} for first, second in zip(*ids, strict=True)]
 
 

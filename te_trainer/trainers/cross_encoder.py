@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pyarrow as pa
 from torch import Tensor, nn
 
 from te_trainer.losses import logit_mse, soft_bce
@@ -13,7 +14,7 @@ from te_trainer.models.cross_encoder import Activation
 from te_trainer.models.tokenization import tokenise
 from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, Columns, PairCheck, tokenised
+from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck, tokenised
 
 # The activation that makes scores of logits that were trained with a loss.
 ACTIVATIONS: dict[str, Activation] = {"bce": "sigmoid", "mse": "identity"}
@@ -60,9 +61,9 @@ class CrossEncoderTrainer(PairTrainer):
         """Token ids of pairs; in both orders for training, if `args.both_orders`."""
         tokenizer, max_length = self.encoder.tokenizer, self.encoder.max_length
 
-        def encode(one: list[str], two: list[str]) -> Columns:
-            encoded = tokenise(tokenizer, max_length, one, two)
-            return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+        def encode(one: list[str], two: list[str]) -> pa.Table:
+            tokens = tokenise(tokenizer, max_length, one, two)
+            return pa.table({**tokens.arrow(), "length": tokens.lengths})
 
         both_orders = training and self.args.both_orders
         orders = [SENTENCE_COLUMNS, *([SENTENCE_COLUMNS[::-1]] if both_orders else [])]

@@ -16,9 +16,17 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
+from te_trainer.models.collation import BiEncoderCollator, CrossEncoderCollator
 from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
-from te_trainer.trainers.datasets import LABEL_TOLERANCE, PairCheck, as_dataset, column_values, is_tokenised
+from te_trainer.trainers.datasets import (
+    LABEL_TOLERANCE,
+    PairCheck,
+    TokenRows,
+    as_dataset,
+    column_values,
+    is_tokenised,
+)
 from te_trainer.trainers.publishing import PublishingTrainer
 
 
@@ -124,10 +132,11 @@ class EvaluatingTrainer(PublishingTrainer):
 
         Outside of a training, the encoder's model computes as before afterwards.
         """
-        rows = dataloader.dataset  # another one, if a subclass makes the loader
+        rows: Any = dataloader.dataset  # another one, if a subclass makes the loader
+        rows = rows.rows if isinstance(rows, TokenRows) else rows
         self._measures_loss = isinstance(rows, Dataset) and self.has_loss(rows)
         in_order = not isinstance(rows, Dataset) or "row" not in rows.column_names
-        self._order = None if in_order else np.argsort(column_values(cast(Dataset, rows), "row"))
+        self._order = None if in_order else np.argsort(column_values(rows, "row"))
         loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         if loss_only and not self._measures_loss:
             raise InputError(
@@ -202,11 +211,16 @@ class EvaluatingTrainer(PublishingTrainer):
 
     def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
         """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
-        loader = DataLoader(rows, batch_size=self.args.eval_batch_size, **self.worker_settings())
+        loader = DataLoader(self.batch_source(rows), batch_size=self.args.eval_batch_size, **self.worker_settings())
         prepared: Any = self.accelerator.prepare(loader)
         # `prediction_step` copies batches, and does not wait; under DeepSpeed, `prepare` takes no `device_placement`
         prepared.device = None
         return cast("DataLoader[Any]", prepared)
+
+    def batch_source(self, rows: Any) -> Any:
+        """Rows as the collator takes them: a user's gets lists."""
+        is_ours = type(self.data_collator) in (BiEncoderCollator, CrossEncoderCollator)
+        return TokenRows(rows) if is_ours and isinstance(rows, Dataset) else rows
 
     def worker_settings(self) -> dict[str, Any]:
         """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""

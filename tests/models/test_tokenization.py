@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase
 
 from te_trainer.models import tokenization
 from te_trainer.models.model_names import locate
-from te_trainer.models.tokenization import tokenise
+from te_trainer.models.tokenization import token_counts, tokenise
 
 STRANGE = [
     "",
@@ -73,6 +73,7 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "unigram": unigram,
     "in Python": CanineTokenizer,
 }
+FAST = [name for name in TOKENIZERS if name != "in Python"]
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -83,7 +84,9 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def direct(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequence[str]) -> dict[str, list[list[int]]]:
-    return dict(tokenizer(*sides, truncation="longest_first", max_length=max_length))
+    found = dict(tokenizer(*sides, truncation="longest_first", max_length=max_length))
+    assert all(all(row) for row in found.pop("attention_mask"))
+    return found
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -94,9 +97,9 @@ def test_ids_equal_those_of_the_tokenizer(name: str, max_length: int, monkeypatc
     one, two = texts(100, seed=1), texts(100, seed=2)
     pairs = direct(tokenizer, max_length, one, two)
     assert max(map(len, pairs["input_ids"])) == max_length
-    assert tokenise(tokenizer, max_length, one, two) == pairs
+    assert tokenise(tokenizer, max_length, one, two).rows() == pairs
     sentences = direct(tokenizer, max_length, one)
-    assert tokenise(tokenizer, max_length, one) == sentences
+    assert tokenise(tokenizer, max_length, one).rows() == sentences
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -106,7 +109,29 @@ def test_pairs_about_the_limit_are_cut_where_the_tokenizer_cuts_them(name: str) 
     lengths = [(one, two) for one in range(16) for two in range(16)]
     one, two = (["a " * pair[side] for pair in lengths] for side in (0, 1))
     for max_length in (12, 13):
-        assert tokenise(tokenizer, max_length, one, two) == direct(tokenizer, max_length, one, two)
+        assert tokenise(tokenizer, max_length, one, two).rows() == direct(tokenizer, max_length, one, two)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("sides", [1, 2])
+def test_a_length_without_room_for_texts_leaves_what_stands_around_them(name: str, sides: int) -> None:
+    tokenizer = TOKENIZERS[name]()
+    special = tokenizer.num_special_tokens_to_add(pair=sides == 2)
+    nothing = direct(tokenizer, 64, *[["", "", ""]] * sides)
+    for max_length in range(special + 1):
+        assert tokenise(tokenizer, max_length, *[["a b c d", "a", ""]] * sides).rows() == nothing
+    one_more = tokenise(tokenizer, special + 1, *[["a b c d", "a", ""]] * sides)
+    assert one_more.lengths.tolist() == [special + 1, special + 1, special]
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("sides", [1, 2])
+def test_no_texts_are_no_rows(name: str, sides: int) -> None:
+    tokenizer = TOKENIZERS[name]()
+    found = tokenise(tokenizer, 16, *[[]] * sides)
+    assert len(found) == 0
+    assert not any(found.rows().values())
+    assert len(token_counts(tokenizer, *[[]] * sides)) == 0
 
 
 MEMORY = """

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset, load_from_disk
 from test_trainer_evaluation import make
 from test_training_loop import KINDS, At, Killed, kill, labelled, recording, same, weights
 
 from te_trainer.errors import InputError
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
+from te_trainer.trainers.datasets import TokenRows
 
 
 def rows(count: int = 4, **changed: Any) -> list[dict[str, Any]]:
@@ -223,9 +226,36 @@ def test_a_collator_of_the_users_own_makes_the_batches(models: dict[str, str], t
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         seen.append(len(batch))
+        assert batch[0].keys() == {"input_ids1", "input_ids2", "length", "row", "label"}
+        assert type(batch[0]["input_ids1"]) is list
         made: dict[str, torch.Tensor] = ordinary(batch)
         return made
 
     args = BiEncoderTrainingArguments(str(tmp_path), per_device_train_batch_size=8, max_steps=2, save_strategy="no")
     BiEncoderTrainer(models["bert"], args, labelled(), data_collator=collate).train()
     assert seen[:2] == [8, 8]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_those_of_the_rows(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+    """Arrays of a mapped file, in a worker too, that come to what lists come to."""
+    labelled(30).save_to_disk(tmp_path / "pairs")
+    pairs = load_from_disk(tmp_path / "pairs")
+    trainer = make(kind, models["bert"], tmp_path, pairs, pairs)
+    trained = trainer.get_train_dataloader().dataset
+    assert isinstance(trained, TokenRows)
+    assert trained.rows is trainer.train_dataset
+    evaluated = trainer.get_eval_dataloader().dataset
+    assert evaluated.rows is trainer.eval_dataset
+    unlabelled = trainer.get_test_dataloader(pairs.remove_columns("label")).dataset
+    selected = TokenRows(trainer.train_dataset.select([7, 3, 29, 4]))
+    for rows in (trained, evaluated, unlabelled, selected):
+        for source in (rows, pickle.loads(pickle.dumps(rows))):
+            assert len(source) == len(rows.rows)
+            indices = [2, 0, len(source) - 1, 2]
+            found, expected = source.__getitems__(indices), rows.rows.__getitems__(indices)
+            assert all(isinstance(row[name], np.ndarray) for row in found for name in row if name != "label")
+            batches = trainer.data_collator(found), trainer.data_collator(expected)
+            assert batches[0].keys() == batches[1].keys()
+            assert all(torch.equal(batches[0][name], values) for name, values in batches[1].items())
+    assert len(pickle.dumps(trained)) < 200 + len(pickle.dumps(trainer.train_dataset))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 from datasets import load_from_disk
 from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, load, trainer_of
 
-from te_trainer.errors import DivergedError
+from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
+from te_trainer.models import tokenization
 from te_trainer.trainers import BiEncoderTrainingArguments
 from te_trainer.trainers.datasets import PairCheck
 
@@ -148,3 +150,54 @@ def test_the_other_end_is_cut_off_when_it_is_asked_for(models: dict[str, str], t
         rows = trainer.tokenise(load_from_disk(tmp_path), PairCheck("pairs"), training=False)
         found.append(rows["input_ids"][:])
     assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentences_with_other_labels_are_not_tokenised_again(
+    kind: str, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that a run's trainings see are chosen of its pool, with labels that change from cycle to cycle."""
+    tokenised: list[int] = []
+    plain = tokenization._encoded
+
+    def count(tokenizer: Any, sides: Any) -> Any:
+        tokenised.append(len(sides[0]))
+        return plain(tokenizer, sides)
+
+    monkeypatch.setattr(tokenization, "_encoded", count)
+    labelled(30).select_columns(["sentence1", "sentence2"]).save_to_disk(tmp_path / "pool")
+    chosen = np.setdiff1d(np.arange(30), [1, 9])
+    orders = 1 if kind == "bi-encoder" else 2
+
+    def train_on(labels: np.ndarray, chosen: np.ndarray, folder: str = "pool") -> Any:
+        pool = load_from_disk(tmp_path / folder).add_column("label", labels)
+        values = {"both_orders": True} if orders == 2 else {}
+        return trainer_of(load(kind, models["bert"]), tmp_path / "o", pool.select(chosen), **values).train_dataset
+
+    labels = np.linspace(-1, 1, 30, dtype=np.float32)
+    first = train_on(labels, chosen)
+    assert sum(tokenised) == 28 * 2  # both sides, or both orders
+    tokenised.clear()
+    files = sorted(tmp_path.rglob("cache-*"))
+    second = train_on(labels / 2, chosen)
+    assert tokenised == []
+    assert sorted(tmp_path.rglob("cache-*")) == files
+    assert second.remove_columns("label")[:] == first.remove_columns("label")[:]
+    assert second["label"][:] == (labels[chosen] / 2).tolist() * orders
+    assert first["label"][:] == labels[chosen].tolist() * orders
+    with pytest.raises(InputError, match=r"^train_dataset: row 2: label is nan, which is no finite number"):
+        train_on(np.where(np.arange(30) == 2, np.nan, labels), chosen)
+    assert tokenised == []
+    others = {
+        "pool": np.setdiff1d(np.arange(30), [2, 8]),  # as many
+        "exchanged": chosen,  # beside tokens of other sentences
+    }
+    exchanged = labelled(30).rename_columns({"sentence1": "sentence2", "sentence2": "sentence1"})
+    exchanged.select_columns(["sentence1", "sentence2"]).save_to_disk(tmp_path / "exchanged")
+    for file in files:
+        shutil.copy(file, tmp_path / "exchanged")
+    for folder, rows in others.items():
+        tokenised.clear()
+        other = train_on(labels, rows, folder)
+        assert sum(tokenised) == 28 * 2
+        assert other.remove_columns("label")[:] != first.remove_columns("label")[:]

@@ -21,6 +21,7 @@ from te_trainer.losses import cosine_mse
 from te_trainer.models.collation import pad
 from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
 from te_trainer.models.packed.when_to_pack import PACKED_ON_GPU
+from te_trainer.models.tokens import Tokens
 from te_trainer.trainers import evaluation
 from te_trainer.trainers.callbacks import StopOnNaN
 from te_trainer.trainers.official_adamw import OfficialEpsilon
@@ -85,13 +86,13 @@ def test_a_step_on_a_device_takes_nothing_from_the_cpu(
     device = torch.device("meta")
     encoder: Any = load("bi-encoder", models[name])
     encoder.model.to(device=device, dtype=dtype).train()
-    ids = [[2, 7, 8, 9, 3], [2, 7, 3], [2, 8, 3], [2, 3]]
+    tokens = Tokens.of_rows({"input_ids": [[2, 7, 8, 9, 3], [2, 7, 3], [2, 8, 3], [2, 3]]})
     watched = StopOnNaN()
     with (
         use_backend(encoder.model, replace(backend, unread_masks=True), training=True),
         Devices() as devices,
     ):
-        inputs = to_device({**pad(encoder.tokenizer, {"input_ids": ids}), "labels": torch.ones(2)}, device)
+        inputs = to_device({**pad(encoder.tokenizer, tokens), "labels": torch.ones(2)}, device)
         one, two = encoder.embed(inputs["input_ids"], inputs["attention_mask"]).chunk(2)
         loss = cosine_mse(one, two, inputs["labels"]) * (2 / 4)
         loss.backward()
