@@ -110,11 +110,17 @@ def check_versus(folder: Path) -> None:
     script += ["--model", "bert-base-random" if ON_GPU else small_model()]
     script += ["--data-dir", DATA] if (DATA / "stsb.tsv").exists() and ON_GPU else []
     run(*script)
-    measured = json.loads((OUT / "versus.json").read_text(encoding="utf-8"))["measured"]
-    peer, ours = (measured[side][0]["seconds"] for side in ("sentence-transformers", "te_trainer"))
+    sides = ("sentence-transformers", "te_trainer")
+    report = json.loads((OUT / "versus.json").read_text(encoding="utf-8"))
+    peer, ours = (report["measured"][side][0]["seconds"] for side in sides)
     note("; ".join(f"{stage} {peer[stage]:.1f} : {ours[stage]:.1f} s" for stage in ours))
     cycles = [sum(side[stage] for stage in ours if stage != "evaluate") for side in (peer, ours)]
     note(f"cycle {cycles[0]:.1f} : {cycles[1]:.1f} s = {cycles[0] / cycles[1]:.2f}")
+    whole, fixed = ([report["extrapolated"][side][part] for side in sides] for part in ("seconds", "fixed"))
+    note(
+        f"of it {fixed[0]:.1f} : {fixed[1]:.1f} s whatever the pool; the paper's run, from two sizes, "
+        f"{whole[0] / 60:.1f} : {whole[1] / 60:.1f} min"
+    )
 
 
 # ---------------------------------------------------------------- a step of training, taken apart
