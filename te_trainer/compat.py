@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 
@@ -41,6 +41,11 @@ def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
     backward: Any = torch._softmax_backward_data
     result: Tensor = backward(gradient, probabilities, -1, probabilities.dtype)
     return result
+
+
+def uncompile(module: nn.Module) -> None:
+    """Take `module.compile()` back; torch has no public way."""
+    module._compiled_call_impl = None
 
 
 def flash_attention(

@@ -84,14 +84,16 @@ def test_a_packed_batch_gives_what_the_padded_one_gives(name: str) -> None:
         assert (packed - exact).norm() < 1.5 * (padded - exact).norm() + 1e-3 * exact.norm()
 
 
-def test_a_training_in_bfloat16_computes_no_padding(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_training_in_bfloat16_computes_no_padding(compiled: bool, tiny: Path, tmp_path: Path) -> None:
     seen = []
 
     class Seen(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module, **kwargs: Any) -> None:
             seen.append(is_packing(model))
 
-    arguments = BiEncoderTrainingArguments(output_dir=str(tmp_path), precision="bfloat16", max_steps=3)
+    values = {"precision": "bfloat16", "max_steps": 3, "torch_compile": compiled}
+    arguments = BiEncoderTrainingArguments(output_dir=str(tmp_path), **values)  # type: ignore[arg-type]
     trainer = BiEncoderTrainer(str(tiny), arguments, labelled(64), callbacks=[Seen()])
     trainer.train()
     assert seen == [True] * 3

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, process_environment
@@ -24,6 +26,26 @@ def test_every_check_has_a_function_and_a_line_in_the_documentation() -> None:
     assert sorted(tables) == sorted(functions)
     rows = [line for line in (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
     assert set(tables) <= set(re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows)))
+
+
+def test_the_papers_run_is_extrapolated_by_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    versus = importlib.import_module("versus_sentence_transformers")
+    passes = {"label_bi": 1, "train_cross": 2, "label_cross": 1, "train_bi": 5}
+
+    def run_of(pairs: int) -> dict[str, Any]:
+        # a stage takes 10 s, and 0.01 s for each pass of a pair
+        return {"seconds": {stage: 10 + 0.01 * pairs * count for stage, count in passes.items()}}
+
+    report = {
+        "arguments": {"cross_epochs": "2", "bi_epochs": "5.0"},
+        **{"pairs": 400, "quarter_pairs": 100},
+        **{part: {"x": [run_of(pairs)] * 3} for part, pairs in (("measured", 400), ("quarter", 100))},
+    }
+    found = versus.extrapolated(report, "x")
+    assert found["fixed"] == pytest.approx(4 * 10)
+    # labels twice, one epoch and ten
+    assert found["seconds"] == pytest.approx(3 * (4 * 10 + 0.01 * 37_000 * (1 + 1 + 1 + 10)))
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ LOG_TAIL = 400_000  # characters of a log that are kept
 SLOWER = 1 if ON_GPU else 4  # the limits below are those of a GPU
 
 # name: seconds at most, seconds without which a check is not begun. What tells most comes first.
-TIMED = {"env": (60, 5), "quickstart": (120, 25), "steps": (110, 30), "versus": (170, 60), "label": (100, 30)}
+TIMED = {"env": (60, 5), "quickstart": (120, 25), "steps": (110, 30), "versus": (200, 90), "label": (100, 30)}
 FUNCTIONAL = {
     "cpu_yaml": (90, 20),
     "parity": (60, 15),

@@ -30,7 +30,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
 from te_trainer.models.attention import check_attention
-from te_trainer.models.packed import to_device, use_backend
+from te_trainer.models.packed import to_device
 from te_trainer.trainers.arguments import as_arguments, decide_strategies
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
@@ -354,7 +354,7 @@ class PairTrainer(EvaluatingTrainer):
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:
         """The computation of a training, on the encoder that is trained."""
-        with use_backend(self.encoder.model, self._backend(), training=True):
+        with self._computation(training=True):
             yield
 
     def training_step(

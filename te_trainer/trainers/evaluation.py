@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -146,7 +147,7 @@ class EvaluatingTrainer(PublishingTrainer):
         with contextlib.ExitStack() as stack:
             if not self.is_in_train:
                 stack.callback(self._release)
-                stack.enter_context(use_backend(self.encoder.model, self._backend()))
+                stack.enter_context(self._computation())
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
@@ -183,15 +184,31 @@ class EvaluatingTrainer(PublishingTrainer):
             self.accelerator.free_memory()
             self.model.__dict__.pop("_is_accelerate_prepared", None)
 
+    @contextlib.contextmanager
+    def _computation(self, training: bool = False) -> Iterator[None]:
+        """The encoder's model as its backend computes it; a compiler is given the layers of one that packs."""
+        backend, plugin = self._backend(), self.accelerator.state.dynamo_plugin
+        before, compiler = plugin.backend, None
+        if before != DynamoBackend.NO and not backend.computes_padding:
+            # accelerate would compile the whole model
+            compiler, plugin.backend = plugin.to_kwargs(), DynamoBackend.NO
+        try:
+            with use_backend(self.encoder.model, backend, training, compiler):
+                yield
+        finally:
+            plugin.backend = before
+
     def _backend(self) -> AttentionBackend:
+        compiled = self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
+        by_engine = compiled and (self.is_deepspeed_enabled or self.is_fsdp_enabled)
         return choose_backend(
             self.encoder.model,
             self.encoder.max_length,
             self.args.device,
             self.args.arithmetic,
-            compiled=self.args.torch_compile,
-            # its noise depends on a sentence's padded length
-            needs_padding=bool(self.args.neftune_noise_alpha),
+            compiled=compiled,
+            # noise depends on a sentence's padded length, and engines compile the whole model
+            needs_padding=bool(self.args.neftune_noise_alpha) or by_engine,
             attention=self._attention,
         )
 

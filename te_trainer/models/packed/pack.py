@@ -7,7 +7,7 @@ attention takes sentences of similar length out of it, and puts its outputs back
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from inspect import signature
 from itertools import islice
@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from te_trainer.compat import attention_of, set_attention, softmax_backward
+from te_trainer.compat import attention_of, set_attention, softmax_backward, uncompile
 from te_trainer.models.packed.batches import row_length, split_by_size
 from te_trainer.models.packed.dropout import cpu_dropout, dropout_mask
 from te_trainer.models.packed.flash import unpadded_attention
@@ -71,6 +71,12 @@ class Packing:
         in_row = np.full(mask.size, self.row_length - 1)
         in_row[real] = np.arange(self.num_tokens)
         self.in_row = self._indices(in_row)  # of each token of the padded batch in the row
+        # plain attributes, which Dynamo makes inputs of a graph: it would look into a property, and find numpy
+        self.longest = max(int(self.lengths.max()), self.row_length - self.num_tokens)  # the fillers are a sentence
+        offsets = np.zeros(len(mask) + 2, dtype=np.int32)
+        self.lengths.cumsum(out=offsets[1:-1], dtype=np.int32)
+        offsets[-1] = self.row_length
+        self.offsets = self._indices(offsets)  # where each sentence begins, the fillers, and where the row ends
         self._groups: dict[int, tuple[list[AttentionGroup], Tensor]] = {}
 
     def _indices(self, values: np.ndarray) -> Tensor:
@@ -89,17 +95,6 @@ class Packing:
     def real(self) -> Tensor:
         """Which places of the padded batch hold tokens; bool, shape (n, length)."""
         return (self.in_row < self.num_tokens).view(self.shape)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sentence; the fillers are one."""
-        return max(int(self.lengths.max()), self.row_length - self.num_tokens)
-
-    @cached_property
-    def offsets(self) -> Tensor:
-        """Where each sentence of the row begins, and where the row ends; the fillers are the last sentence."""
-        ends = np.cumsum([0, *self.lengths, self.row_length - self.num_tokens])
-        return self._indices(ends.astype(np.int32))
 
     def attention_groups(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:
         """All sentences in groups, and each token's heads' indices (row length * heads,) in the groups' vectors."""
@@ -249,11 +244,12 @@ _packing_models: WeakSet[nn.Module] = WeakSet()
 
 
 @contextlib.contextmanager
-def pack_rows(model: PreTrainedModel) -> Iterator[None]:
+def pack_rows(model: PreTrainedModel, compiler: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Within the block, a model of which `can_pack` holds, with an attention of `PACKED_NAMES`, packs its batches.
 
     It takes padded batches of `input_ids`, and gives what it gives of them otherwise. Passes that ask for more than
-    the last layer, or give other inputs, are computed with their padding.
+    the last layer, or give other inputs, are computed with their padding. With a `compiler`, arguments of
+    `torch.compile`, layers are compiled: packing itself cannot be, and one graph serves all layers and rows.
     """
     if is_packing(model):
         yield
@@ -268,12 +264,18 @@ def pack_rows(model: PreTrainedModel) -> Iterator[None]:
         *(attention.register_forward_pre_hook(_cast_once) for attention in attentions),
     ]
     _packing_models.add(base)
+    if compiler is not None:
+        for layer in encoder.layer:
+            layer.compile(**{"dynamic": True, **compiler})
     try:
         yield
     finally:
         _packing_models.discard(base)
         for handle in handles:
             handle.remove()
+        if compiler is not None:
+            for layer in encoder.layer:
+                uncompile(layer)
 
 
 def is_packing(model: nn.Module) -> bool:
@@ -318,17 +320,19 @@ def _cast_once(module: nn.Module, args: tuple[Any, ...]) -> Any:
 
 
 @contextlib.contextmanager
-def use_backend(model: nn.Module, backend: AttentionBackend, training: bool = False) -> Iterator[None]:
+def use_backend(
+    model: nn.Module, backend: AttentionBackend, training: bool = False, compiler: Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Within the block, compute a model with a backend; afterwards the model is what it was.
 
-    Blocks may lie within one another.
+    Blocks may lie within one another. A `compiler` is one of `pack_rows`.
     """
     with contextlib.ExitStack() as stack:
         plain = transformers_model(model)
         if backend.attention is not None and plain is not None:
             stack.enter_context(_attention(plain, backend.attention))
             if backend.attention in PACKED_NAMES:
-                stack.enter_context(pack_rows(plain))
+                stack.enter_context(pack_rows(plain, compiler))
         if training and backend.fast_dropout:
             stack.enter_context(cpu_dropout(model))
         if backend.unread_masks:

@@ -90,10 +90,11 @@ def choose_backend(
     needs_padding: bool = False,
     attention: str | None = None,
 ) -> AttentionBackend:
-    """The fastest backend for a model with texts of at most `max_length` tokens; a compiled model stays as it is.
+    """The fastest backend for a model with texts of at most `max_length` tokens.
 
-    With `needs_padding`, something between embeddings and layers depends on the shape of the padded batch. An
-    `attention` that is named is used, but for a flash attention in float32, which it does not have.
+    What is `compiled` is the whole model, but on a GPU where the backend packs; there, it may be the layers. With
+    `needs_padding`, something between embeddings and layers depends on the shape of the padded batch. An `attention`
+    that is named is used, but for a flash attention in float32, which it does not have.
     """
     on_cpu = device.type == "cpu"
     unread_masks = not on_cpu and max_length <= SHORT
@@ -102,11 +103,11 @@ def choose_backend(
     plain: Any = transformers_model(model)
     replaceable = plain is not None and attention_of(plain.config) in REPLACEABLE
     packs = replaceable and not needs_padding and can_pack(model)
+    if packs and not on_cpu:
+        width = plain.config.hidden_size // plain.config.num_attention_heads
+        if has_flash_attention(device, getattr(torch, precision), width):
+            return PACKED_ON_GPU
     if compiled or not on_cpu:
-        if packs and not compiled:
-            width = plain.config.hidden_size // plain.config.num_attention_heads
-            if has_flash_attention(device, getattr(torch, precision), width):
-                return PACKED_ON_GPU
         return AttentionBackend(unread_masks=unread_masks)
     if max_length > SHORT or not replaceable:
         return AttentionBackend(fast_dropout=True)
