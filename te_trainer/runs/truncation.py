@@ -106,7 +106,8 @@ def _sentences(pairs: Dataset, prompt: str) -> Iterator[tuple[list[str]]]:
         fresh = {text_digest(text): text for name in ("sentence1", "sentence2") for text in block[name]}
         texts = [prompt + text for digest, text in fresh.items() if digest not in seen]
         seen |= fresh.keys()
-        yield (texts,)
+        if texts:  # a tokenizer in Python takes no empty list
+            yield (texts,)
 
 
 def _pairs(pairs: Dataset) -> Iterable[tuple[list[str], list[str]]]:

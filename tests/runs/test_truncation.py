@@ -67,6 +67,15 @@ def test_counts_are_what_the_tokenizer_gives_without_a_length(slow: bool, sides:
     assert token_counts(tokenizer, *texts).tolist() == expected
 
 
+def test_a_block_of_known_sentences_is_no_trouble_for_a_tokenizer_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import BertTokenizerLegacy
+
+    monkeypatch.setattr(truncation, "BLOCK", 2)
+    tokenizer = BertTokenizerLegacy(str(Path(locate(MINILM), "vocab.txt")))
+    counts = count_truncation(dataset([*PAIRS[:2], *PAIRS[:2]]), "bi-encoder", tokenizer, 5)
+    assert (counts["texts"], counts["cut"]) == (4, 1)
+
+
 def count(encoder: Encoder, pairs: Dataset) -> int:
     prompt = getattr(encoder, "prompt", "")
     return count_truncation(pairs, encoder.kind, encoder.tokenizer, encoder.max_length, prompt)["cut"]
