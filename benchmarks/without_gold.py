@@ -10,8 +10,8 @@ trained on labelled pairs, so nothing here is unsupervised. Beside the cycle's t
 that learns the mean of the start's and the cross-encoder's labels, and two controls: bi-encoders that learn the start's
 own labels, and one constant label. Of each, the weights halfway between it and the start are judged too. `--confirm`
 makes other runs, to try what the first ones chose. With `--loss cosent` bi-encoders learn the order of labels alone:
-that of the mean of both encoders' labels, and that of their own, for ten epochs. A run whose result is there is not
-repeated.
+that of the mean of both encoders' labels, and that of their own, for ten epochs; a cross-encoder that has not learnt is
+trained once more, three times as long, as in the main job. A run whose result is there is not repeated.
 """
 
 from __future__ import annotations

@@ -111,10 +111,11 @@ def main() -> None:
         ("3 cycles, seed 2023", 90, fitting | {"seed": 2023}),
     )
     for number, (name, seconds, changed) in enumerate(jobs, 1):
-        if number in JOBS:
-            session.run(name, Path("recipes/trans_encoder.py"), distillation | changed, seconds)
-        if number == 2 and 1 in JOBS:
-            run = WORK / folder_name(jobs[0][0])
+        if number not in JOBS:
+            continue
+        session.run(name, Path("recipes/trans_encoder.py"), distillation | changed, seconds)
+        if number == 1:
+            run = WORK / folder_name(name)
             if session.run(CONSTANT, Path("benchmarks/controls.py"), {"constant": run}, 30):
                 dev, test = json.loads((run / "constant_label.json").read_text(encoding="utf-8"))
                 session.say(f"    bi-encoder: dev {100 * dev:.2f}, avg {100 * test:.2f}")

@@ -189,6 +189,9 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         numbers = self._numbers[indices]
         columns: dict[str, list[Any]] = {name: lists.take(numbers) for name, lists in self._columns.items()}

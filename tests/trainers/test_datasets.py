@@ -255,6 +255,8 @@ def test_batches_are_those_of_the_rows(kind: str, models: dict[str, str], tmp_pa
             indices = [2, 0, len(source) - 1, 2]
             found, expected = source.__getitems__(indices), rows.rows.__getitems__(indices)
             assert all(isinstance(row[name], np.ndarray) for row in found for name in row if name != "label")
+            assert source[2].keys() == found[0].keys()
+            assert all(np.array_equal(source[2][name], value) for name, value in found[0].items())
             batches = trainer.data_collator(found), trainer.data_collator(expected)
             assert batches[0].keys() == batches[1].keys()
             assert all(torch.equal(batches[0][name], values) for name, values in batches[1].items())
