@@ -5,11 +5,13 @@ python benchmarks/activation_memory.py
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 
 import torch
 from transformers import BertConfig, BertModel
 
+from te_trainer.distillation.costs import activation_bytes
 from te_trainer.models.packed import choose_backend, use_backend
 
 SIZES = {"MiniLM-L6": (384, 6, 12), "BERT-base": (768, 12, 12)}  # hidden size, layers, heads
@@ -17,6 +19,7 @@ BATCHES = ((64, 32), (16, 64))  # texts, tokens of each
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| model | texts of tokens | precision | kept | of what is said |\n| --- | --- | --- | ---: | ---: |")
     for name, (hidden, layers, heads) in SIZES.items():
         config = BertConfig(
@@ -24,7 +27,8 @@ def main() -> None:
         )
         model = BertModel(config).train()
         for texts, length in BATCHES:
-            said = 2 * texts * length * layers * (34 * hidden + 5 * heads * length)
+            said = activation_bytes(config, texts, length)
+            assert said is not None
             for precision in ("bfloat16", "float32"):
                 for packed in (False, True):
                     kept = kept_bytes(model, texts, length, precision, packed)

@@ -7,8 +7,8 @@ No measure sees a gold score; the columns dev and test say what each choice is w
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from te_trainer.distillation.selection import CHOOSING, MEASURES
 
 
 def main() -> None:
-    for folder in sys.argv[1:]:
-        results = json.loads(Path(folder, "results.json").read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    for folder in parser.parse_args().runs:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         for name, agreements in results["agreement"].items():
-            print(f"\n{Path(folder).name}, {name}\n")
+            print(f"\n{folder.name}, {name}\n")
             show_cycles(name, results, agreements)
             show_choices(name, results, agreements)
 

@@ -5,7 +5,7 @@
 FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All pools have as many pairs; mined and random ones are made of
 the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS] pooling.
 It was trained on labelled pairs; `--config` names a recipe with another start and other steps. Other options are the
-main job's keys. A run that is finished is not repeated.
+main job's keys, those of `mining` for mined pairs alone. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
             random_pool(options.data_dir, file, options.pairs, seed)
             keys |= NONE | {"data.pool": str(file)}
         arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
-        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments, *options.keys], check=True)
+        given = zip(options.keys[::2], options.keys[1::2], strict=True)
+        arguments += [part for pair in given if pool == "mined" or not pair[0].startswith("--mining.") for part in pair]
+        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments], check=True)
     results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
     return results
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -132,7 +132,8 @@ def describe_memory(plan: DistillationPlan) -> list[str]:
     for name, model in plan.models.items():
         for kind, encoder in sorted(model.encoders.items(), reverse=True):
             weights = f"{_state_bytes(plan, encoder) / 1e9:.2f} GB of memory for weights, gradients and AdamW"
-            batch = activation_bytes(encoder)
+            texts = encoder.training["per_device_train_batch_size"] * (2 if kind == "bi-encoder" else 1)
+            batch = activation_bytes(encoder.start.config, texts, encoder.max_length)
             more = "" if batch is None else f", and {batch / 1e9:.2f} GB for a batch of texts of full length"
             lines.append(f"{name}: training a {kind} takes about {weights}{more}")
     if device_type() == "cuda":
@@ -140,15 +141,12 @@ def describe_memory(plan: DistillationPlan) -> list[str]:
     return lines
 
 
-def activation_bytes(encoder: EncoderPlan) -> int | None:
-    """Bytes of the activations of a full-length micro-batch; None where the configuration names its sizes otherwise."""
-    config = encoder.start.config
+def activation_bytes(config: Any, texts: int, length: int) -> int | None:
+    """Bytes of a micro-batch's activations, all its texts of that many tokens; None of a model with other sizes."""
     try:
         hidden, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
     except AttributeError:
         return None
-    length = encoder.max_length
-    texts = encoder.training["per_device_train_batch_size"] * (2 if encoder.kind == "bi-encoder" else 1)
     return int(ACTIVATIONS * texts * length * layers * (34 * hidden + 5 * heads * length))
 
 

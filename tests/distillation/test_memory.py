@@ -28,9 +28,10 @@ def plm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_activations_are_those_that_torch_keeps(plm: Path) -> None:
-    more = ("--bi_encoder.max_length", "24", "--bi_encoder.per_device_train_batch_size", "8")
-    encoder = plan_of(plm, *more).models["bert"].encoders["bi-encoder"]
-    model = BertModel(encoder.start.config).train()
+    more = ("--bi_encoder.max_length", "24", "--bi_encoder.per_device_train_batch_size", "32")
+    plan = plan_of(plm, *more)
+    config = plan.models["bert"].encoders["bi-encoder"].start.config
+    model = BertModel(config).train()
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -40,12 +41,14 @@ def test_activations_are_those_that_torch_keeps(plm: Path) -> None:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = torch.ones(2 * 8, 24, dtype=torch.int64)
+    ids = torch.ones(2 * 32, 24, dtype=torch.int64)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         # alive until its tensors are counted
         output = model(input_ids=ids).last_hidden_state
     assert output.requires_grad
-    assert activation_bytes(encoder) == pytest.approx(sum(kept.values()), rel=0.25)
+    said = activation_bytes(config, 2 * 32, 24)
+    assert said == pytest.approx(sum(kept.values()), rel=0.25)
+    assert describe_memory(plan)[1].endswith(f", and {said / 1e9:.2f} GB for a batch of texts of full length")
 
 
 def test_lines_count_what_is_trained(plm: Path) -> None:
