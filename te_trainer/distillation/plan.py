@@ -197,7 +197,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     automatic: Selector = "dev" if config.data.dev else "health"
     return DistillationPlan(
         config=config,
-        selector=automatic if is_auto else distillation.selection,
+        selector=automatic if distillation.selection == "auto" else distillation.selection,
         may_keep_start=is_auto,
         held_out=HELD_OUT * is_auto if distillation.held_out is None else distillation.held_out,
         models={model.name: _plan_model(config, model, processes) for model in config.models},
