@@ -80,11 +80,8 @@ def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
             keys |= NONE | {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
         else:
             file = options.output / f"{pool}-{options.pairs}-{seed}.tsv"
-            random_ones = pool == "random"
-            of = (
-                random_pairs(options.data_dir, options.pairs, seed) if random_ones else unjudged_pairs(options.data_dir)
-            )
-            write_pool(file, of)
+            folder = options.data_dir
+            write_pool(file, random_pairs(folder, options.pairs, seed) if pool == "random" else unjudged_pairs(folder))
             keys |= NONE | {"data.pool": str(file), "data.max_pairs": str(options.pairs)}
         arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
         given = zip(options.keys[::2], options.keys[1::2], strict=True)

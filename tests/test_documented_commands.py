@@ -20,17 +20,20 @@ JOB_OF_SCRIPT = {"trans_encoder": "distil", "evaluate_sts": "evaluate", "push_to
 # Bash splits the commands, with its variables and quotes, but finds none of the programs: each is written down instead.
 RECORD_INSTEAD = r"""command_not_found_handle() { printf '%s\037' "$@" >> "$RECORD"; printf '\036' >> "$RECORD"; }"""
 BLOCK = re.compile(r"^ *```bash\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+BEGINNING = re.compile(r"^(?:te-trainer|accelerate|make|python|pip) ", re.MULTILINE)
 PROGRAM = re.compile(r"te[-_]trainer|(recipes|benchmarks)/\w+\.py")
 PLACEHOLDERS = ("LAUNCHED_WITH", "/X.yaml")
 
 
 def documented_commands(document: Path, folder: Path) -> list[list[str]]:
     """What the bash blocks of a document run one after another, each as its program and arguments."""
-    script = "\n".join([RECORD_INSTEAD, *BLOCK.findall(document.read_text(encoding="utf-8"))])
+    blocks = "\n".join(BLOCK.findall(document.read_text(encoding="utf-8")))
+    script = f"{RECORD_INSTEAD}\n{blocks}"
     environment = {"PATH": "/nowhere", "RECORD": str(folder / "record")}
     (folder / "record").touch()
     subprocess.run(["/bin/bash", "-c", script], cwd=folder, env=environment, capture_output=True, check=False)
     records = (folder / "record").read_text(encoding="utf-8").split("\036")[:-1]
+    assert len(records) >= len(BEGINNING.findall(blocks)), "bash has not come to all of them"
     return [record.split("\037")[:-1] for record in records]
 
 
