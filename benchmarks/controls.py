@@ -3,8 +3,9 @@
     python benchmarks/controls.py --config recipes/quickstart.yaml --output runs/quickstart_controls
     python benchmarks/controls.py --constant runs/quickstart
 
-The controls are the same run without cross-encoders (self-distillation of the bi-encoder), and the start that learns
-one constant label for every pair, as long as the run's first bi-encoder learns. Other options are the main job's keys
+The controls are the same run without cross-encoders (self-distillation of the bi-encoder), the same run whose pairs are
+broken up (each first sentence beside the second one of another pair, drawn at random), and the start that learns one
+constant label for every pair, as long as the run's first bi-encoder learns. Other options are the main job's keys
 (`--data.dir FOLDER`). Scores are Spearman's correlations x 100 of the last cycle: the dev set's and the test sets'
 average. A run that is finished is not repeated. With `--constant RUN` there is only the constant label of that run.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -31,14 +33,25 @@ from te_trainer.models import BiEncoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 
-def run(output: Path, config: Path, keys: list[str], students: str, seed: int) -> Path:
+def run(folder: Path, config: Path, seed: int, keys: list[str]) -> Path:
     """The folder of a run of the main job."""
-    folder = output / f"{students}-{seed}"
     if not (folder / "results.json").exists():
-        own = {"config": config, "output_dir": folder, "seed": seed, "distillation.students": students}
+        own = {"config": config, "output_dir": folder, "seed": seed}
         arguments = [str(part) for key, value in own.items() for part in (f"--{key}", value)]
         subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments, *keys], check=True)
     return folder
+
+
+def random_pairs(folder: Path, seed: int, keys: list[str]) -> list[str]:
+    """The keys of a run whose pool is a finished run's, each first sentence beside another pair's second one."""
+    _, pairs = PoolManifest.load(folder / "pool")
+    second = pairs["sentence2"][:]
+    random.Random(seed).shuffle(second)
+    file = folder.with_name(f"random-{seed}.jsonl")
+    rows = [{"sentence1": one, "sentence2": two} for one, two in zip(pairs["sentence1"], second, strict=True)]
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    merged = dict(zip(keys[::2], keys[1::2], strict=True)) | {"--data.pool": str(file), "--data.max_pairs": "null"}
+    return [part for item in merged.items() for part in item]
 
 
 def scores_of(folder: Path) -> dict[str, list[float]]:
@@ -97,14 +110,17 @@ def main() -> None:
         return
     rows: dict[str, list[list[float]]] = {}
     for seed in options.seeds:
-        folders = [run(options.output, options.config, keys, students, seed) for students in ("both", "bi-encoder")]
-        whole, alone = folders
+        whole = run(options.output / f"both-{seed}", options.config, seed, keys)
+        students = ["--distillation.students", "bi-encoder"]
+        alone = run(options.output / f"bi-encoder-{seed}", options.config, seed, keys + students)
+        broken = run(options.output / f"random-{seed}", options.config, seed, random_pairs(whole, seed, keys))
         scores = scores_of(whole)
         for title, values in {
             "start": scores["start bi-encoder"],
             "cross-encoder": scores["last cross-encoder"],
             "bi-encoder": scores["last bi-encoder"],
             "bi-encoder, without cross-encoders": scores_of(alone)["last bi-encoder"],
+            "bi-encoder, random pairs": scores_of(broken)["last bi-encoder"],
             "bi-encoder, constant label": constant(whole),
         }.items():
             rows.setdefault(title, []).append(values)

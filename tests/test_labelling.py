@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import json
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +11,26 @@ import numpy as np
 import pytest
 import sentence_transformers
 import torch
-from conftest import GOLD_FOLDER, MINILM, SAMPLE, sample_pairs, save_tiny
+from conftest import GOLD_FOLDER, MINILM, SAMPLE, sample_pairs
 from datasets import Dataset
-from forked import run_ranks
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
+from telling import columns, new_cross_encoder, pairs_with_repeats, save_telling
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel, set_seed
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
 from te_trainer import labelling
 from te_trainer.config.schema import DataConfig
 from te_trainer.data import PoolManifest, build_pool, load_gold
-from te_trainer.errors import DivergedError, InputError
+from te_trainer.errors import DivergedError
 from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import Pooling as PoolingName
 from te_trainer.models.model_names import locate
 from te_trainer.models.packed import when_to_pack
 from te_trainer.models.packed.batches import BATCH_MULTIPLE, ROW_MULTIPLE, packed_batches, padded_batches, row_length
-from te_trainer.models.tokens import Tokens
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
-
-
-def enlarge_weights(model: nn.Module) -> None:
-    """Make random weights large enough that [CLS] vectors and logits of different sentences lie far apart."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.mul_(12)
-
-
-def save_telling(folder: Path, kind: str) -> str:
-    """A tiny PLM that tells sentences apart by either pooling."""
-    save_tiny(folder, kind)
-    model = AutoModel.from_pretrained(folder)
-    enlarge_weights(model)
-    model.save_pretrained(folder)
-    return str(folder)
-
-
-def columns(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    return {"sentence1": [pair[0] for pair in pairs], "sentence2": [pair[1] for pair in pairs]}
-
-
-def pairs_with_repeats(count: int) -> list[tuple[str, str]]:
-    """Sample pairs, and among them the same sentences in other pairs, on other sides and with themselves."""
-    plain = sample_pairs(count)
-    crossed = [(plain[number][0], plain[-number][0]) for number in range(0, count, 3)]
-    swapped = [(two, one) for one, two in plain[::5]]
-    return [*plain, *crossed, *swapped, (plain[0][0], plain[0][0]), *plain[:4]]
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +51,6 @@ def cross_encoder(start: str) -> CrossEncoder:
 @pytest.fixture(params=["bi-encoder", "cross-encoder"])
 def encoder(request: pytest.FixtureRequest, bi_encoder: BiEncoder, cross_encoder: CrossEncoder) -> Encoder:
     return bi_encoder if request.param == "bi-encoder" else cross_encoder
-
-
-def new_cross_encoder(start: str) -> CrossEncoder:
-    set_seed(0)
-    encoder = CrossEncoder.from_pretrained(start)
-    enlarge_weights(encoder.model.classifier)
-    return encoder
 
 
 class Watch:
@@ -386,111 +345,6 @@ def test_distinct_sentences_are_numbered_as_they_first_occur() -> None:
     assert first.tolist() == [0, 1, 3, 7]
 
 
-# ---------------------------------------------------------------- the next window is tokenised meanwhile
-
-
-class Tokenising:
-    """Stands for `tokenise` in labelling, with windows and parts of them that are small."""
-
-    WINDOW, PART = 8, 4
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
-        self.pairs = sample_pairs(pairs)
-        self.rows = 0  # that were tokenised
-        self.threads: set[threading.Thread] = set()
-        self._tokenise = labelling.tokenise
-        monkeypatch.setattr(labelling, "WINDOW", self.WINDOW)
-        monkeypatch.setattr(labelling, "PART", self.PART)
-        monkeypatch.setattr(labelling, "tokenise", self)
-
-    def __call__(self, *args: Any) -> Tokens:
-        self.threads.add(threading.current_thread())
-        self.before(self.rows)
-        found = self._tokenise(*args)
-        self.rows += len(found)
-        return found
-
-    def before(self, row: int) -> None:
-        """Called before the part that begins at a row."""
-
-    def score(self, encoder: Encoder, progress: Callable[[float], None] | None = None) -> np.ndarray:
-        return score_pairs(encoder, columns(self.pairs), batch_tokens=64, progress=progress)
-
-
-def test_a_window_is_tokenised_while_the_one_before_it_is_computed(
-    monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder
-) -> None:
-    begun = threading.Event()
-
-    class Begins(Tokenising):
-        def before(self, row: int) -> None:
-            if row == self.WINDOW:
-                begun.set()
-
-    def wait(fraction: float) -> None:
-        assert begun.wait(20), "the second window is not begun before the first one is computed"
-
-    expected = score_pairs(cross_encoder, columns(sample_pairs(20)), batch_tokens=64)
-    found = Begins(monkeypatch, 20).score(cross_encoder, wait)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-
-
-def test_two_windows_of_tokens_lie_in_memory_and_no_more(
-    monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder
-) -> None:
-    alive: list[int] = []
-    plain = Tokens.concatenate
-
-    def concatenate(parts: Sequence[Tokens]) -> Tokens:
-        if threading.current_thread() is threading.main_thread():
-            alive.append(sum(len(found) for found in gc.get_objects() if isinstance(found, Tokens)))
-        return plain(parts)
-
-    monkeypatch.setattr(Tokens, "concatenate", concatenate)
-    tokenising = Tokenising(monkeypatch, 60)
-    tokenising.score(cross_encoder)
-    assert tokenising.rows == 60
-    # where the parts of a window are put together, the window before it is gone, and the next one has not begun
-    assert alive == [8, 8, 8, 8, 8, 8, 8, 4]
-    assert len(tokenising.threads) == 1
-
-
-def test_an_error_in_tokenising_is_the_callers(monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder) -> None:
-    class Failing(Tokenising):
-        def before(self, row: int) -> None:
-            if row == 2 * self.WINDOW:
-                raise InputError("row 17 is broken")
-
-    tokenising = Failing(monkeypatch, 60)
-    with pytest.raises(InputError, match="row 17 is broken"):
-        tokenising.score(cross_encoder)
-    # of the parts of the broken window, one may have begun before its error was seen
-    assert tokenising.rows <= 2 * tokenising.WINDOW + tokenising.PART
-    assert not any(thread.is_alive() for thread in tokenising.threads)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, DivergedError])
-def test_a_labelling_that_breaks_off_leaves_no_thread(
-    monkeypatch: pytest.MonkeyPatch, cross_encoder: CrossEncoder, error: type[BaseException]
-) -> None:
-    class Slow(Tokenising):
-        WINDOW = 200
-
-        def before(self, row: int) -> None:
-            if row >= self.WINDOW:
-                time.sleep(0.05)
-
-    def fail(fraction: float) -> None:
-        raise error
-
-    tokenising = Slow(monkeypatch, 400)
-    with pytest.raises(error):
-        tokenising.score(cross_encoder, fail)
-    assert tokenising.threads
-    assert not any(thread.is_alive() for thread in tokenising.threads)
-    assert tokenising.rows < 400
-
-
 def test_scores_are_fetched_once_a_window(monkeypatch: pytest.MonkeyPatch, encoder: Encoder) -> None:
     fetched: list[int] = []
     plain = torch.Tensor.cpu
@@ -534,100 +388,3 @@ def test_nan_weights_stop_labelling_at_the_first_pair(start: str) -> None:
             next(encoder.model.parameters()).fill_(torch.nan)
         with pytest.raises(DivergedError, match="score of pair 1 is nan"):
             score_pairs(encoder, columns(sample_pairs(5)))
-
-
-# ---------------------------------------------------------------- several ranks
-
-RANKS = """
-import json, os, sys
-from pathlib import Path
-import torch
-from accelerate import PartialState
-from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.labelling import score_pairs
-from te_trainer.runs.quiet import quiet_libraries
-
-quiet_libraries()
-folder, *encoders = map(Path, sys.argv[1:])
-rank = os.environ["RANK"]
-pairs = json.loads((folder / "pairs.json").read_text())
-
-def score(encoder, name, count, scratch=None):
-    rows = []
-    hook = encoder.model.register_forward_pre_hook(
-        lambda model, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True, prepend=True
-    )
-    seen = {}
-    try:
-        scores = score_pairs(encoder, {side: texts[:count] for side, texts in pairs.items()}, scratch=scratch)
-        seen |= {"scores": scores.tolist(), "dtype": str(scores.dtype)}
-    except Exception as error:
-        seen["error"] = f"{type(error).__name__}: {error}"
-    hook.remove()
-    seen |= {"rows": sum(rows), "world": PartialState().num_processes, "backend": PartialState().backend}
-    (folder / f"{name}-{rank}.json").write_text(json.dumps(seen))
-
-loaded = BiEncoder.from_pretrained(str(encoders[0])), CrossEncoder.from_pretrained(str(encoders[1]))
-score(loaded[0], "untold", 3)
-PartialState._reset_state()
-PartialState(cpu=True)
-score(loaded[0], "no-scratch", 3)
-for encoder in loaded:
-    for name, count in ((encoder.kind, None), (f"{encoder.kind}-single", 1), (f"{encoder.kind}-diverged", 20)):
-        if name.endswith("diverged"):
-            with torch.no_grad():
-                next(encoder.model.parameters()).fill_(torch.nan)
-        (folder / f"scratch-{name}").mkdir(exist_ok=True)
-        score(encoder, name, count, folder / f"scratch-{name}")
-PartialState().destroy_process_group()
-"""
-
-
-@pytest.fixture(scope="module")
-def two_ranks(
-    tmp_path_factory: pytest.TempPathFactory, start: str, cross_encoder: CrossEncoder
-) -> dict[str, list[dict[str, Any]]]:
-    """What each of two processes saw, by what was scored."""
-    folder = tmp_path_factory.mktemp("ranks")
-    cross_encoder.save_pretrained(folder / "cross")
-    (folder / "script.py").write_text(RANKS, encoding="utf-8")
-    (folder / "pairs.json").write_text(json.dumps(columns(pairs_with_repeats(150))), encoding="utf-8")
-    run = run_ranks(folder / "script.py", [str(folder), start, str(folder / "cross")])
-    assert run.returncode == 0, run.stderr
-    seen: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*-[01].json")):
-        seen.setdefault(path.stem[:-2], []).append(json.loads(path.read_text(encoding="utf-8")))
-    return seen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
-def test_two_ranks_share_the_work_and_give_the_scores_of_one(
-    two_ranks: dict[str, list[dict[str, Any]]], bi_encoder: BiEncoder, cross_encoder: CrossEncoder, kind: str
-) -> None:
-    pairs = columns(pairs_with_repeats(150))
-    total = len(pairs["sentence1"])
-    assert total % 2
-    expected = score_pairs(bi_encoder if kind == "bi-encoder" else cross_encoder, pairs)
-    ranks = two_ranks[kind]
-    assert [(rank["world"], rank["backend"], rank["dtype"]) for rank in ranks] == [(2, "gloo", "float32")] * 2
-    assert ranks[0]["scores"] == ranks[1]["scores"]
-    np.testing.assert_allclose(ranks[0]["scores"], expected, rtol=0, atol=1e-6)
-    distinct = len({text for side in pairs.values() for text in side})
-    assert sum(rank["rows"] for rank in ranks) == (distinct if kind == "bi-encoder" else total)
-    assert abs(ranks[0]["rows"] - ranks[1]["rows"]) <= 1
-    for rank in two_ranks[f"{kind}-single"]:
-        np.testing.assert_allclose(rank["scores"], expected[:1], rtol=0, atol=1e-6)
-    for rank in two_ranks[f"{kind}-diverged"]:
-        assert rank["error"].startswith(f"DivergedError: the {kind}'s score of pair 1 is nan")
-
-
-@pytest.mark.slow
-def test_several_ranks_need_a_place_that_all_of_them_see(two_ranks: dict[str, list[dict[str, Any]]]) -> None:
-    for rank in two_ranks["no-scratch"]:
-        assert rank["error"].startswith("InputError: score_pairs: on several ranks, give a scratch folder")
-
-
-@pytest.mark.slow
-def test_ranks_on_a_cpu_find_each_other_untold(two_ranks: dict[str, list[dict[str, Any]]]) -> None:
-    assert [rank["world"] for rank in two_ranks["untold"]] == [2, 2]

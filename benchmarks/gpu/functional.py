@@ -308,7 +308,8 @@ def check_alone(folder: Path) -> None:
 
 def check_tests(folder: Path) -> None:
     """The project's tests that compute on whatever device there is."""
-    files = ["test_gpu.py", "test_labelling.py", "test_losses.py", "test_score.py", "trainers", "models", "contrastive"]
+    files = ["test_gpu.py", "test_labelling.py", "test_tokenising_ahead.py", "test_losses.py", "test_score.py"]
+    files += ["trainers", "models", "contrastive"]
     files += ["distillation/test_main_job.py", "runs/test_training.py", "runs/test_resume.py"]
     files = [f"tests/{name}" for name in (files if ON_GPU else ["test_losses.py", "test_distributed.py"])]
     # tests fork commands off a server: the usual question whether there is a GPU would make CUDA useless in them

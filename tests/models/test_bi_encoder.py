@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from conftest import MINILM, build_tokenizer, sample_pairs
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
-from test_labelling import save_telling
+from telling import save_telling
 from torch import Tensor
 from transformers import (
     AutoConfig,

@@ -10,7 +10,7 @@ import pytest
 import sentence_transformers
 import torch
 from conftest import build_tokenizer, sample_pairs
-from test_labelling import enlarge_weights, save_telling
+from telling import enlarge_weights, save_telling
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BatchEncoding, set_seed
 

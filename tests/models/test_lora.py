@@ -12,7 +12,7 @@ import torch
 from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
-from test_labelling import save_telling
+from telling import save_telling
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 

@@ -15,7 +15,7 @@ from conftest import SAMPLE, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 from rich.console import Console
-from test_labelling import save_telling
+from telling import save_telling
 from tiny_decoders import save_decoder
 from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
 

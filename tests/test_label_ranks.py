@@ -1,0 +1,123 @@
+"""Several ranks share the work of labelling, and give the scores of one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from forked import run_ranks
+from telling import columns, new_cross_encoder, pairs_with_repeats, save_telling
+
+from te_trainer.labelling import score_pairs
+from te_trainer.models import BiEncoder, CrossEncoder
+
+RANKS = """
+import json, os, sys
+from pathlib import Path
+import torch
+from accelerate import PartialState
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.labelling import score_pairs
+from te_trainer.runs.quiet import quiet_libraries
+
+quiet_libraries()
+folder, *encoders = map(Path, sys.argv[1:])
+rank = os.environ["RANK"]
+pairs = json.loads((folder / "pairs.json").read_text())
+
+def score(encoder, name, count, scratch=None):
+    rows = []
+    hook = encoder.model.register_forward_pre_hook(
+        lambda model, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True, prepend=True
+    )
+    seen = {}
+    try:
+        scores = score_pairs(encoder, {side: texts[:count] for side, texts in pairs.items()}, scratch=scratch)
+        seen |= {"scores": scores.tolist(), "dtype": str(scores.dtype)}
+    except Exception as error:
+        seen["error"] = f"{type(error).__name__}: {error}"
+    hook.remove()
+    seen |= {"rows": sum(rows), "world": PartialState().num_processes, "backend": PartialState().backend}
+    (folder / f"{name}-{rank}.json").write_text(json.dumps(seen))
+
+loaded = BiEncoder.from_pretrained(str(encoders[0])), CrossEncoder.from_pretrained(str(encoders[1]))
+score(loaded[0], "untold", 3)
+PartialState._reset_state()
+PartialState(cpu=True)
+score(loaded[0], "no-scratch", 3)
+for encoder in loaded:
+    for name, count in ((encoder.kind, None), (f"{encoder.kind}-single", 1), (f"{encoder.kind}-diverged", 20)):
+        if name.endswith("diverged"):
+            with torch.no_grad():
+                next(encoder.model.parameters()).fill_(torch.nan)
+        (folder / f"scratch-{name}").mkdir(exist_ok=True)
+        score(encoder, name, count, folder / f"scratch-{name}")
+PartialState().destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_telling(tmp_path_factory.mktemp("telling") / "bert", "bert")
+
+
+@pytest.fixture(scope="module")
+def bi_encoder(start: str) -> BiEncoder:
+    return BiEncoder.from_pretrained(start)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(start: str) -> CrossEncoder:
+    return new_cross_encoder(start)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(
+    tmp_path_factory: pytest.TempPathFactory, start: str, cross_encoder: CrossEncoder
+) -> dict[str, list[dict[str, Any]]]:
+    """What each of two processes saw, by what was scored."""
+    folder = tmp_path_factory.mktemp("ranks")
+    cross_encoder.save_pretrained(folder / "cross")
+    (folder / "script.py").write_text(RANKS, encoding="utf-8")
+    (folder / "pairs.json").write_text(json.dumps(columns(pairs_with_repeats(150))), encoding="utf-8")
+    run = run_ranks(folder / "script.py", [str(folder), start, str(folder / "cross")])
+    assert run.returncode == 0, run.stderr
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*-[01].json")):
+        seen.setdefault(path.stem[:-2], []).append(json.loads(path.read_text(encoding="utf-8")))
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_two_ranks_share_the_work_and_give_the_scores_of_one(
+    two_ranks: dict[str, list[dict[str, Any]]], bi_encoder: BiEncoder, cross_encoder: CrossEncoder, kind: str
+) -> None:
+    pairs = columns(pairs_with_repeats(150))
+    total = len(pairs["sentence1"])
+    assert total % 2
+    expected = score_pairs(bi_encoder if kind == "bi-encoder" else cross_encoder, pairs)
+    ranks = two_ranks[kind]
+    assert [(rank["world"], rank["backend"], rank["dtype"]) for rank in ranks] == [(2, "gloo", "float32")] * 2
+    assert ranks[0]["scores"] == ranks[1]["scores"]
+    np.testing.assert_allclose(ranks[0]["scores"], expected, rtol=0, atol=1e-6)
+    distinct = len({text for side in pairs.values() for text in side})
+    assert sum(rank["rows"] for rank in ranks) == (distinct if kind == "bi-encoder" else total)
+    assert abs(ranks[0]["rows"] - ranks[1]["rows"]) <= 1
+    for rank in two_ranks[f"{kind}-single"]:
+        np.testing.assert_allclose(rank["scores"], expected[:1], rtol=0, atol=1e-6)
+    for rank in two_ranks[f"{kind}-diverged"]:
+        assert rank["error"].startswith(f"DivergedError: the {kind}'s score of pair 1 is nan")
+
+
+@pytest.mark.slow
+def test_several_ranks_need_a_place_that_all_of_them_see(two_ranks: dict[str, list[dict[str, Any]]]) -> None:
+    for rank in two_ranks["no-scratch"]:
+        assert rank["error"].startswith("InputError: score_pairs: on several ranks, give a scratch folder")
+
+
+@pytest.mark.slow
+def test_ranks_on_a_cpu_find_each_other_untold(two_ranks: dict[str, list[dict[str, Any]]]) -> None:
+    assert [rank["world"] for rank in two_ranks["untold"]] == [2, 2]
