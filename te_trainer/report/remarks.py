@@ -73,17 +73,18 @@ def _failures(results: dict[str, Any]) -> Iterator[str]:
         if kind == "bi-encoder" and all(entry["cycle"] in teachers for entry in mine):
             advice = "A cross-encoder that it learnt from has not learnt either."
         else:
-            advice = _advice(mine[-1])
+            advice = _advice(mine[-1], "mining" in results)
         yield f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} {advice}"
 
 
-def _advice(failure: dict[str, Any]) -> str:
-    """What may help, by docs/selection.md and docs/results.md; pairs mined from a small pool have not."""
+def _advice(failure: dict[str, Any], mined: bool) -> str:
+    """What may help, by docs/selection.md and docs/results.md; `mined` says whether the pool holds mined pairs."""
     section = failure["kind"].replace("-", "_")
     steps, larger = f"It was trained for {failure['steps']:,} steps", f"larger steps ({section}.learning_rate)"
+    more = "more pairs" if mined else "more pairs (mining.pairs adds some of the pool's own sentences)"
     if failure["steps"] < LEAST_STEPS:
-        return f"{steps} only: more pairs, more steps ({section}.{failure['length']}) or {larger} may help."
-    return f"{steps}: more pairs, {larger} or another PLM may help."
+        return f"{steps} only: {more}, more steps ({section}.{failure['length']}) or {larger} may help."
+    return f"{steps}: {more}, {larger} or another PLM may help."
 
 
 def _verdict(results: dict[str, Any], name: str) -> str:

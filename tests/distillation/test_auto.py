@@ -76,10 +76,13 @@ def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], ki
     failed |= {"kind": kind, "length": length}
     section = kind.replace("-", "_")
     larger = f"larger steps ({section}.learning_rate)"
-    assert f"for 18 steps only: more pairs, more steps ({section}.{length}) or {larger} may" in remarks(results)[0]
+    more = "more pairs (mining.pairs adds some of the pool's own sentences)"
+    assert f"for 18 steps only: {more}, more steps ({section}.{length}) or {larger} may" in remarks(results)[0]
     # where there were enough, more of them add nothing
     failed["steps"] = 200
-    assert remarks(results)[0].endswith(f"for 200 steps: more pairs, {larger} or another PLM may help.")
+    assert remarks(results)[0].endswith(f"for 200 steps: {more}, {larger} or another PLM may help.")
+    mined = remarks(results | {"mining": {}})
+    assert mined[0].endswith(f"for 200 steps: more pairs, {larger} or another PLM may help.")
     results["not_learnt"].append(failed | {"kind": "bi-encoder", "stopped": False})
     if kind == "cross-encoder":
         assert remarks(results)[1].endswith("A cross-encoder that it learnt from has not learnt either.")
@@ -101,7 +104,8 @@ def test_a_student_that_has_not_learnt_is_named_where_it_teaches_all_the_same(
     kept = results["final"]["tiny"]["cross-encoder"]["cycle"]
     reasons = " ".join(f"Cycle {entry['cycle']}: {entry['reason']}." for entry in failed)
     line = f"tiny: the cross-encoder has not learnt its labels. {reasons} It taught all the same and that of cycle "
-    line += f"{kept} was kept. It was trained for 6 steps only: more pairs, more steps (cross_encoder."
+    line += f"{kept} was kept. It was trained for 6 steps only: more pairs (mining.pairs adds some of the pool's "
+    line += "own sentences), more steps (cross_encoder."
     card = model_card(FinishedRun.load(output), Upload("me/x", "tiny", ["cross-encoder"], False), None)
     for text in (done.stdout, card, *((output / name).read_text("utf-8") for name in ("report.md", "report.html"))):
         assert line in " ".join(html.unescape(text).replace("\\", "").split())
