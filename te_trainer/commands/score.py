@@ -215,8 +215,8 @@ def load(config: ScoreConfig, key: str, texts: dict[str, Dataset], progress: Run
     for title, pairs in texts.items() if progress.enabled else ():
         prompt = getattr(encoder, "prompt", "")
         counts = count_truncation(pairs, encoder.kind, encoder.tokenizer, encoder.max_length, prompt)
-        if counts["cut"]:
-            progress.say(describe_truncation(title, encoder.kind, counts, length_key))
+        for line in describe_truncation(title, encoder.kind, counts, length_key):
+            progress.say(line)
     return encoder
 
 

@@ -52,8 +52,9 @@ def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], prog
     truncated = read_truncations(root)
     for member in members:
         progress.say(member.describe())
-        if truncated.get(member.name, {}).get("cut"):
-            progress.say(describe_truncation(member.name, member.kind, truncated[member.name], "max_length"))
+        if member.name in truncated:
+            for line in describe_truncation(member.name, member.kind, truncated[member.name], "max_length"):
+                progress.say(line)
         folder = RunLayout(root).model_predictions(member.name)
         if folder.exists():
             progress.skip(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
+from typing import NamedTuple, Self
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -44,13 +45,33 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequen
     return Tokens.concatenate(parts)
 
 
-def token_counts(tokenizer: PreTrainedTokenizerBase, *sides: Sequence[str]) -> np.ndarray:
-    """How many tokens each row has before anything is cut, special ones included: int64, shape (n,)."""
-    if not tokenizer.is_fast:
-        return Tokens.of_rows(tokenizer(*map(list, sides), verbose=False)).lengths
-    frame, places = _frame(tokenizer, len(sides))
-    special = len(frame["input_ids"]) - len(places)
-    return special + np.concatenate([sum(lengths for _, lengths in texts) for texts in _encoded(tokenizer, sides)])
+class TokenCounts(NamedTuple):
+    """How many tokens rows have before anything is cut."""
+
+    lengths: np.ndarray  # of each row, special ones included: int64, shape (n,)
+    unknown: int  # how many tokens of all rows are the one for what the vocabulary lacks
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, *sides: Sequence[str]) -> Self:
+        """Count them; `sides` are those of `tokenise`."""
+        unknown = _unknown_id(tokenizer)
+        if not tokenizer.is_fast:
+            tokens = Tokens.of_rows(tokenizer(*map(list, sides), verbose=False))
+            return cls(tokens.lengths, int((tokens.columns["input_ids"] == unknown).sum()))
+        frame, places = _frame(tokenizer, len(sides))
+        lengths, count = [], 0
+        for texts in _encoded(tokenizer, sides):
+            lengths.append(sum(each for _, each in texts))
+            count += sum(int((ids == unknown).sum()) for ids, _ in texts)
+        return cls(len(frame["input_ids"]) - len(places) + np.concatenate(lengths), count)
+
+
+def _unknown_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of what the vocabulary lacks; -1 where there is none, or it has another role, as in GPT-2."""
+    roles = ("bos", "eos", "sep", "pad", "cls", "mask")
+    others = {getattr(tokenizer, f"{role}_token_id") for role in roles}
+    found = tokenizer.unk_token_id
+    return -1 if found is None or found in others else int(found)
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase, sides: int) -> tuple[dict[str, np.ndarray], list[int]]:

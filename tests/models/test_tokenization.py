@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase
 
 from te_trainer.models import tokenization
 from te_trainer.models.model_names import locate
-from te_trainer.models.tokenization import token_counts, tokenise
+from te_trainer.models.tokenization import TokenCounts, tokenise
 
 STRANGE = [
     "",
@@ -131,7 +131,7 @@ def test_no_texts_are_no_rows(name: str, sides: int) -> None:
     found = tokenise(tokenizer, 16, *[[]] * sides)
     assert len(found) == 0
     assert not any(found.rows().values())
-    assert len(token_counts(tokenizer, *[[]] * sides)) == 0
+    assert len(TokenCounts.of(tokenizer, *[[]] * sides).lengths) == 0
 
 
 MEMORY = """
