@@ -19,6 +19,7 @@ from te_trainer.metrics import spearman
 
 MIN_PAIRS, MAX_PAIRS = 32, 500  # a rank correlation of fewer says little, one of more costs time
 SMALLEST_POOL = 20  # pairs; of a smaller pool nothing is held out
+FEWEST_HELD_OUT = 8  # pairs; two order each other right or wrong by chance
 SENTENCES = 50  # that are edited
 
 # Bounds below which a student has not learnt; docs/selection.md says what they rest on.
@@ -42,7 +43,8 @@ class Probe:
         `part` of the pool, 0 to 1, is held out; at 0, trainings see the probe's pairs.
         """
         held_out = part > 0 and len(pool) >= SMALLEST_POOL
-        most = len(pool) // 10 if held_out else len(pool)  # trainings need the rest
+        # trainings need the rest
+        most = max(len(pool) // 10, FEWEST_HELD_OUT) if held_out else len(pool)
         count = min(max(MIN_PAIRS, round(part * len(pool))), MAX_PAIRS, most)
         rows = np.sort(np.random.default_rng((seed, 3)).choice(len(pool), size=count, replace=False))
         block = pool[rows.tolist()]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from te_trainer.config.schema import Kind
-from te_trainer.distillation.health import why_not_learnt
+from te_trainer.distillation.health import MIN_PAIRS, why_not_learnt
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey
@@ -113,12 +113,13 @@ def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:
 def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
     """Whether an encoder may be called as good as the bi-encoder that its PLM started from, by the records of both.
 
-    With a dev set it scores at most `DEV_TOLERANCE` lower. Without one, its scores of held-out pairs must agree with
-    the start's to `TRUSTED_AGREEMENT`: what agrees less may be better or worse, and nobody knows.
+    With a dev set it scores at most `DEV_TOLERANCE` lower. Without one, its scores of at least `MIN_PAIRS` held-out
+    pairs must agree with the start's to `TRUSTED_AGREEMENT`: what agrees less may be better or worse, and nobody knows.
     """
     if "dev" in start["scores"]:
         return bool(record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE)
-    return bool(record["health"].get("start", 0.0) >= TRUSTED_AGREEMENT)
+    health = record["health"]
+    return bool(health["pairs"] >= MIN_PAIRS and health.get("start", 0.0) >= TRUSTED_AGREEMENT)
 
 
 def agreement(one: np.ndarray, two: np.ndarray) -> float:

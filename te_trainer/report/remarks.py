@@ -7,6 +7,7 @@ from typing import Any
 
 from te_trainer.config.defaults import LEAST_STEPS
 from te_trainer.config.schema import DistillationConfig
+from te_trainer.distillation.health import MIN_PAIRS
 from te_trainer.distillation.selection import TRUSTED_AGREEMENT
 from te_trainer.report.run_results import encoders_by_cycle, model_names, overlap_entries
 from te_trainer.report.table_formats import percent
@@ -95,11 +96,14 @@ def _verdict(results: dict[str, Any], name: str) -> str:
         if entry["cycle"] == 0:
             kept.append(f"the start as its {kind}")
         else:
-            agreement = percent(health[entry["cycle"]][kind].get("start", 0.0))
+            known = health[entry["cycle"]][kind]
+            agreement, bound = percent(known.get("start", 0.0)), percent(TRUSTED_AGREEMENT)
             enough = "enough" if entry["as_good_as_start"] else "too little"
+            if known["pairs"] < MIN_PAIRS:
+                enough, bound = "too few pairs", f"{MIN_PAIRS} pairs, {bound}"
             kept.append(
-                f"the {kind} of cycle {entry['cycle']}, whose scores of a sample of the pool agree with the start's to "
-                f"{agreement}, {enough} to call it as good as the start ({percent(TRUSTED_AGREEMENT)})"
+                f"the {kind} of cycle {entry['cycle']}, whose scores of {known['pairs']:,} pairs of the pool agree "
+                f"with the start's to {agreement}, {enough} to call it as good as the start ({bound})"
             )
     hint = ""
     if results.get("trusts_students"):

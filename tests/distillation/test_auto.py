@@ -263,7 +263,7 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
     text = " ".join((output / "report.md").read_text(encoding="utf-8").split())
     assert ("the encoders are kept that agree best with the start" in text) == bool(cycle)
     assert ("because the start has seen no label and the pool is large enough" in text) == bool(cycle)
-    assert ("too little to call it as good as the start (97.00)" in text) == is_lenient
+    assert ("too few pairs to call it as good as the start (32 pairs, 97.00)" in text) == is_lenient
     assert results_of(output).get("trusts_students", False) == bool(cycle)
     assert ("distillation.selection agreement keeps them" in text) == (is_lenient and not cycle)
 
@@ -280,6 +280,8 @@ def test_what_may_be_called_as_good_as_the_start() -> None:
     assert is_as_good_as_start({"scores": {"dev": 0.795}, "health": {"start": 0.1}}, start)
     assert not is_as_good_as_start({"scores": {"dev": 0.78}, "health": {"start": 0.99}}, start)
     start["scores"] = {}
-    assert not is_as_good_as_start({"scores": {}, "health": {"std": 0.0}}, start)
-    assert is_as_good_as_start({"scores": {}, "health": {"start": 0.98}}, start)
-    assert not is_as_good_as_start({"scores": {}, "health": {"start": 0.81}}, start)
+    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "std": 0.0}}, start)
+    assert is_as_good_as_start({"scores": {}, "health": {"pairs": 32, "start": 0.98}}, start)
+    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "start": 0.81}}, start)
+    # two pairs agree by chance
+    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 31, "start": 1.0}}, start)

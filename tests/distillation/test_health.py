@@ -20,7 +20,9 @@ def pool(rows: int) -> Dataset:
     )
 
 
-@pytest.mark.parametrize(("rows", "held_out"), [(20, 2), (300, 30), (387, 32), (2_000, 60), (40_000, 500)])
+@pytest.mark.parametrize(
+    ("rows", "held_out"), [(20, 8), (79, 8), (96, 9), (300, 30), (387, 32), (2_000, 60), (40_000, 500)]
+)
 def test_a_few_per_cent_are_held_out(rows, held_out):
     probe = Probe.draw(pool(rows), 0.03, seed=1)
     assert len(probe.rows) == held_out == len(np.unique(probe.rows))

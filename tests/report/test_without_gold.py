@@ -95,11 +95,11 @@ def test_every_report_says_what_was_kept_and_what_nobody_knows(
     root: Path, finished: subprocess.CompletedProcess[str], results: dict[str, Any]
 ) -> None:
     kept = results["final"]["tiny"]["bi-encoder"]
-    found = results["health"]["cycles"][kept["cycle"] - 1]["tiny"]["bi-encoder"]["start"]
+    health = results["health"]["cycles"][kept["cycle"] - 1]["tiny"]["bi-encoder"]
     verdict = (
-        f"tiny: this run keeps the bi-encoder of cycle {kept['cycle']}, whose scores of a sample of the pool agree "
+        f"tiny: this run keeps the bi-encoder of cycle {kept['cycle']}, whose scores of {health['pairs']} pairs of "
     )
-    verdict += f"with the start's to {100 * found:z.2f}, "
+    verdict += f"the pool agree with the start's to {100 * health['start']:z.2f}, "
     texts = [(root / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")]
     for text in (finished.stdout, *texts):
         shown = html.unescape(text)
