@@ -30,7 +30,8 @@ def count_csv_quoted(path: Path) -> int:
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        elif b'"' not in line:
+        # the first line of a file for annotators is a guideline, and has one column
+        if b'"' not in line and (number > 1 or line.startswith(b"# ")):
             continue
         # with an odd number of quotes a cell goes on in the next line
         while line.count(b'"') % 2 and len(line) < csv.field_size_limit():

@@ -61,12 +61,19 @@ def start_for_comparison(run: FinishedRun, name: str) -> tuple[str, str]:
 
 
 def annotation_file(pairs: Dataset, task: Task) -> str:
-    """The text of a .tsv file: a guideline, the header, and a row a pair with an empty score."""
+    """The text of a .tsv file: a guideline, the header, and a row a pair with an empty score.
+
+    Cells that hold a quote are quoted, or a spreadsheet would read on until the next quote.
+    """
     header = "\t".join(("score", *SENTENCE_COLUMNS))
-    rows = (
-        "\t".join(("", *map(tsv_cell, row))) for row in zip(*(pairs[name] for name in SENTENCE_COLUMNS), strict=True)
-    )
+    rows = ("\t".join(("", *map(_cell, row))) for row in zip(*(pairs[name] for name in SENTENCE_COLUMNS), strict=True))
     return "\n".join([*(f"# {line}" for line in (*GUIDELINES[task], *COMMON)), header, *rows]) + "\n"
+
+
+def _cell(text: str) -> str:
+    cell = tsv_cell(text)
+    doubled = cell.replace('"', '""')
+    return f'"{doubled}"' if '"' in cell else cell
 
 
 def telling_rows(start: np.ndarray, result: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from conftest import tiny_arguments
+from datasets import Dataset
 from forked import run_forked
 
 from te_trainer.data import PoolManifest, load_gold
-from te_trainer.evaluation.annotation import BANDS, GUIDELINES, telling_rows
+from te_trainer.evaluation.annotation import BANDS, GUIDELINES, annotation_file, telling_rows
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.saved import read_labels
 
@@ -53,6 +54,29 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def annotate(run: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return run_forked("annotate.py", [str(run), "--output", str(output), *more])
+
+
+HEADER = ["score", "sentence1", "sentence2"]
+QUOTES = [('"E05', 'code "late"'), ("cable torn", 'torn"'), ("plain", "words"), ('"both"', "sides")]
+
+
+@pytest.mark.parametrize("pairs", [QUOTES, QUOTES[:1], QUOTES[2:3]], ids=len)
+def test_a_spreadsheet_and_the_reader_see_the_same_quotes(pairs: list[tuple[str, str]], tmp_path: Path) -> None:
+    columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*pairs, strict=True)), strict=True))
+    text = annotation_file(Dataset.from_dict(columns), "sts")
+    shown = list(csv.reader(text.splitlines(keepends=True), dialect="excel-tab"))[-len(pairs) :]
+    assert [tuple(row) for row in shown] == [("", *pair) for pair in pairs]
+    scored = [["1", *pair] for pair in pairs] + [["2", "more", "words"]]
+    lines = text.splitlines()
+    by_hand = [*lines[: -len(pairs)], *(f"1{line}" for line in lines[-len(pairs) :]), "2\tmore\twords"]
+    (tmp_path / "by_hand.tsv").write_text("\n".join(by_hand) + "\n", encoding="utf-8")
+    with (tmp_path / "saved.tsv").open("w", encoding="utf-8", newline="") as saved:
+        csv.writer(saved, dialect="excel-tab").writerows(
+            [*([line] for line in lines[: -len(pairs) - 1]), HEADER, *scored]
+        )
+    for name in ("by_hand.tsv", "saved.tsv"):
+        gold = load_gold(str(tmp_path / name), "test", {})
+        assert list(zip(gold.sentence1, gold.sentence2, strict=True)) == [*pairs, ("more", "words")], name
 
 
 def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_path: Path) -> None:
