@@ -8,6 +8,10 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message names the file, row or key, and the mend; exit status 2."""
 
 
+class MissingColumnError(InputError):
+    """A source lacks a column that is wanted."""
+
+
 class DivergedError(RuntimeError):
     """A loss or a score is NaN or infinite. The message names the step or the pair; exit status 1."""
 

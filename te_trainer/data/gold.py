@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows, re
 from te_trainer.errors import InputError
 
 Role = Literal["dev", "test"]
+
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -133,5 +136,8 @@ def _parse_score(place: str, score: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{place}: the gold score '{str(score)[:100]}' is not a number; correct or remove the row")
+        mend = "correct or remove the row"
+        if isinstance(score, str) and DECIMAL_COMMA.fullmatch(score.strip()):
+            mend = "write decimals with a point in the whole file"
+        raise InputError(f"{place}: the gold score '{str(score)[:100]}' is not a number; {mend}")
     return value

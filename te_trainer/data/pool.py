@@ -27,7 +27,7 @@ from te_trainer.data.compression import file_format
 from te_trainer.data.digests import file_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import as_texts, read_rows, source_file
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, MissingColumnError
 from te_trainer.files.records import DamagedError, damage_as_input_error, read_json, write_json
 
 
@@ -232,10 +232,15 @@ def build_sentences(
             raise InputError(f"{source}: a .txt file has no column '{document}' (data.document); give .csv or .jsonl")
         one = data.column or ("sentence" if is_txt else None)
         wanted = ([one] if one else list(SENTENCE_COLUMNS)) + ([document] if document is not None else [])
-        for place, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
-            name = values.pop() if document is not None else None
-            name = "" if name is None or name != name else str(name).strip()  # NaN
-            yield from ((text, name) for text in as_texts(place, values))
+        try:
+            for place, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
+                name = values.pop() if document is not None else None
+                name = "" if name is None or name != name else str(name).strip()  # NaN
+                yield from ((text, name) for text in as_texts(place, values))
+        except MissingColumnError as error:
+            if one is not None:
+                raise
+            raise MissingColumnError(f"{error}, or name the one column of texts with data.column") from None
 
     def choose(distinct: np.ndarray) -> np.ndarray:
         kept = _draw(distinct, data.max_sentences, (seed, 2))

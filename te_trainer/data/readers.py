@@ -21,10 +21,12 @@ from te_trainer.data.compression import file_format, raw_lines, strip_compressio
 from te_trainer.data.hub_sets import load_set, split_set
 from te_trainer.data.quoting import count_csv_quoted, looks_quoted
 from te_trainer.data.remote import failure, is_address, open_address
-from te_trainer.errors import InputError, first_line
+from te_trainer.errors import InputError, MissingColumnError, first_line
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SEP_LINE = re.compile(r"sep=.?")  # Excel's; the delimiter itself ends a cell
+# white space, and what takes no place: soft hyphens, zero-width spaces and joiners, marks of order and of direction
+INVISIBLE = re.compile(r"[\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*")
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
@@ -90,11 +92,11 @@ def dataset_rows(source: str, dataset: Any, wanted: Sequence[str], columns: Mapp
 
 
 def as_texts(place: str, values: Iterable[Any]) -> list[str]:
-    """Values of a row as texts without white space around them; a missing one is empty."""
+    """Values of a row as texts without white space around them; one that is missing or invisible is empty."""
     texts = ["" if value is None else value for value in values]
     if not all(isinstance(text, str) for text in texts):
         raise InputError(f"{place}: a sentence is not text; correct or remove the row")
-    return [text.strip() for text in texts]
+    return ["" if INVISIBLE.fullmatch(text) else text.strip() for text in texts]
 
 
 def find_benchmark(source: str) -> Benchmark | None:
@@ -269,9 +271,10 @@ def _read_header(reader: Iterator[list[str]]) -> list[str] | None:
 
 def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> Iterator[Row]:
     reader = csv.reader(_read_lines(path), delimiter=delimiter, **dialect)
-    is_wanted = request.chooser()
+    is_wanted, last = request.chooser(), 0
     try:
         header = _read_header(reader)
+        last = reader.line_num
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
         found = request.find_columns(str(path), header)
@@ -279,7 +282,8 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
         others = {name: header.index(name) for name in request.find_others(str(path), header, found)}
         split = header.index("split") if request.rows and "split" in header else None
         for row in reader:
-            place = f"{path}, line {reader.line_num}"
+            last = reader.line_num
+            place = f"{path}, line {last}"
             if not any(cell.strip() for cell in row):
                 yield place, request.row([""] * len(positions), {})
                 continue
@@ -291,11 +295,15 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
     except csv.Error as error:
         carriage_return = str(error).startswith("new-line character")
         fault = "a carriage return in the middle" if carriage_return else f"quotes or a long cell break it ({error})"
-        raise InputError(f"{path}, line {reader.line_num}: {fault}; correct the row") from None
+        # an open quote takes in all lines behind it
+        lines = f"line {last + 1}" if reader.line_num <= last + 1 else f"lines {last + 1} to {reader.line_num}"
+        raise InputError(f"{path}, {lines}: {fault}; correct the row") from None
 
 
-def _no_column(source: str, name: str, present: Iterable[str]) -> InputError:
-    return InputError(f"{source}: no column '{name}' among {', '.join(present)[:500]}; map it with data.columns")
+def _no_column(source: str, name: str, present: Iterable[str]) -> MissingColumnError:
+    return MissingColumnError(
+        f"{source}: no column '{name}' among {', '.join(present)[:500]}; map it with data.columns"
+    )
 
 
 def _jsonl(path: Path, request: _Request) -> Iterator[Row]:

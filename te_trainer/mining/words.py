@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import regex
 
 # Scripts that put no spaces between words. Two neighbouring characters of theirs count as a word.
-UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+# The long-vowel mark belongs to both Japanese scripts, and to Unicode's to neither.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 WORD = regex.compile(rf"{UNSPACED}+|(?:(?!{UNSPACED})[\w\p{{M}}])+")
 STARTS_UNSPACED = regex.compile(UNSPACED)
 

@@ -192,6 +192,13 @@ def test_text_files_hold_no_scores(tmp_path: Path) -> None:
         load_gold(str(tmp_path / "mine.txt"), "dev", {})
 
 
+def test_decimal_commas_are_named_as_such(tmp_path: Path) -> None:
+    rows = ["sentence1;sentence2;score", "one;two;0,5", "three;four;0,25"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"'0,5' is not a number; write decimals with a point in the whole file$"):
+        load_gold(str(tmp_path / "mine.csv"), "test", {})
+
+
 @pytest.mark.parametrize("score", [10**4000, "1" * 10_000, float("nan"), float("inf"), "NaN"], ids=range(5))
 def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: Any) -> None:
     source = write_rows(tmp_path / "mine", "jsonl", gold_rows([0.5, score, 3.0]))

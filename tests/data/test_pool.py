@@ -71,11 +71,19 @@ def test_a_duplicate_pair_is_kept_once_and_counted(tmp_path: Path) -> None:
 def test_a_row_with_an_empty_side_is_dropped_and_counted(tmp_path: Path, kind: str) -> None:
     rows = [
         {"sentence1": one, "sentence2": two}
-        for one, two in [("", "x"), ("a", "b"), ("x", "  "), ("\u00a0", "x"), (None, "x"), ("c", "d")]
+        for one, two in [
+            ("", "x"),
+            ("a", "b"),
+            ("x", "  "),
+            ("\u00a0", "x"),
+            (None, "x"),
+            ("\ufeff\u200b", "x"),
+            ("c", "d\u200d"),
+        ]
     ]
     pool = build_pool(DataConfig(pool=[write_rows(tmp_path / "source", kind, rows)]), tmp_path / "pool")
-    assert pairs_of(tmp_path / "pool") == [("a", "b"), ("c", "d")]
-    assert (pool.sources[0].rows, pool.sources[0].empty, pool.duplicates) == (6, 4, 0)
+    assert pairs_of(tmp_path / "pool") == [("a", "b"), ("c", "d\u200d")]
+    assert (pool.sources[0].rows, pool.sources[0].empty, pool.duplicates) == (7, 5, 0)
 
 
 def test_counts_are_told_in_lines(tmp_path: Path) -> None:

@@ -286,6 +286,11 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
             'sentence1,sentence2\none,"two\n',
             "a.csv, line 2: quotes or a long cell break it (unexpected end of data)",
         ),
+        (
+            "a.csv",
+            'sentence1,sentence2\none,two\n"three,four\nfive,six\n"seven",eight\n',
+            "a.csv, lines 3 to 5: quotes or a long cell break it",
+        ),
         ("a.tsv", "sentence1\tsentence2\none\ttwo\nthree\rx\tfour\n", "a.tsv, line 3: a carriage return in the middle"),
         ("a.csv", "sentence1,sentence2\none\rx,two\n", "a.csv, line 2: a carriage return in the middle"),
         ("a.tsv", "", "a.tsv: the file is empty"),

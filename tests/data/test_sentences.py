@@ -109,8 +109,14 @@ def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
         ("none.txt", None, None, "none.txt: the file does not exist"),
         ("s.txt", ["", "  "], None, "data.sentences: no sentence in .*s.txt"),
         ("s.jsonl", ['{"text": 3}'], "text", "s.jsonl, line 1: a sentence is not text"),
-        ("s.tsv", ["text", "a b"], None, "s.tsv: no column 'sentence1' among text"),
-        ("s.tsv", ["text", "a b"], "body", "s.tsv: no column 'body' among text"),
+        (
+            "s.csv",
+            ["id,text", "1,a b"],
+            None,
+            "s.csv: no column 'sentence1' among id, text; map it with data.columns, or name the one column of texts "
+            "with data.column$",
+        ),
+        ("s.tsv", ["text", "a b"], "body", "s.tsv: no column 'body' among text; map it with data.columns$"),
     ],
 )
 def test_what_holds_no_sentences_is_named(

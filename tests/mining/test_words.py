@@ -29,6 +29,7 @@ def sentences(*texts: str) -> Dataset:
         ("The router's LED: blinks, red!", ["the", "router", "s", "led", "blinks", "red"]),
         ("猫坐在 垫", ["猫坐", "坐在", "垫"]),
         ("GPU很快", ["gpu", "很快"]),
+        ("サーバー", ["サー", "ーバ", "バー"]),
         ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),  # vowel signs are parts of the words
         ("?!... ", []),
     ],
