@@ -88,9 +88,9 @@ def test_a_plain_plm_becomes_a_bi_encoder(run: Run, tiny: Path, tmp_path: Path) 
     assert "kept" in out
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert set(results) == {"start", "final", "training", "truncation", "seconds", "environment"}
-    assert results["truncation"] == {
-        "bi-encoder": {"max_length": 32, "texts": 96, "cut": 0, "sampled": False, "share": 0.0}
-    }
+    counted = results["truncation"]["bi-encoder"]
+    assert counted.pop("unknown") < 0.1
+    assert counted == {"max_length": 32, "texts": 96, "cut": 0, "sampled": False, "share": 0.0}
     assert " are cut" not in out + err
 
     dev = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
