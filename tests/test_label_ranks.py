@@ -11,7 +11,7 @@ from forked import run_ranks
 from telling import columns, new_cross_encoder, pairs_with_repeats, save_telling
 
 from te_trainer.labelling import score_pairs
-from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models import BiEncoder
 
 RANKS = """
 import json, os, sys
@@ -64,22 +64,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def bi_encoder(start: str) -> BiEncoder:
-    return BiEncoder.from_pretrained(start)
-
-
-@pytest.fixture(scope="module")
-def cross_encoder(start: str) -> CrossEncoder:
-    return new_cross_encoder(start)
-
-
-@pytest.fixture(scope="module")
-def two_ranks(
-    tmp_path_factory: pytest.TempPathFactory, start: str, cross_encoder: CrossEncoder
-) -> dict[str, list[dict[str, Any]]]:
+def two_ranks(tmp_path_factory: pytest.TempPathFactory, start: str) -> dict[str, list[dict[str, Any]]]:
     """What each of two processes saw, by what was scored."""
     folder = tmp_path_factory.mktemp("ranks")
-    cross_encoder.save_pretrained(folder / "cross")
+    new_cross_encoder(start).save_pretrained(folder / "cross")
     (folder / "script.py").write_text(RANKS, encoding="utf-8")
     (folder / "pairs.json").write_text(json.dumps(columns(pairs_with_repeats(150))), encoding="utf-8")
     run = run_ranks(folder / "script.py", [str(folder), start, str(folder / "cross")])
@@ -93,12 +81,13 @@ def two_ranks(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
 def test_two_ranks_share_the_work_and_give_the_scores_of_one(
-    two_ranks: dict[str, list[dict[str, Any]]], bi_encoder: BiEncoder, cross_encoder: CrossEncoder, kind: str
+    two_ranks: dict[str, list[dict[str, Any]]], start: str, kind: str
 ) -> None:
     pairs = columns(pairs_with_repeats(150))
     total = len(pairs["sentence1"])
     assert total % 2
-    expected = score_pairs(bi_encoder if kind == "bi-encoder" else cross_encoder, pairs)
+    encoder = BiEncoder.from_pretrained(start) if kind == "bi-encoder" else new_cross_encoder(start)
+    expected = score_pairs(encoder, pairs)
     ranks = two_ranks[kind]
     assert [(rank["world"], rank["backend"], rank["dtype"]) for rank in ranks] == [(2, "gloo", "float32")] * 2
     assert ranks[0]["scores"] == ranks[1]["scores"]
