@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
+import regex
+
+from te_trainer.data.words import UNSPACED
 
 # From the most to the least similar.
 GRADES = ("itself", "light edit", "heavy edit", "another sentence")
-MIN_UNITS = 4  # words of a sentence; shorter ones have no edit that keeps their meaning
+MIN_WORDS = 4  # words of a sentence; shorter ones have no edit that keeps their meaning
+# A word, or a character of a script without spaces, and the white space behind it.
+WORD = regex.compile(rf"({UNSPACED}|(?:(?!{UNSPACED})\S)+)(\s*)")
 
 
 def graded_pairs(sentences: Iterable[str], count: int, seed: int) -> dict[str, list[str]]:
@@ -18,18 +23,18 @@ def graded_pairs(sentences: Iterable[str], count: int, seed: int) -> dict[str, l
 
     A light edit changes the case of the first letter, swaps two letters of the longest word and drops the most frequent
     word, which is a function word as a rule. A heavy edit replaces half of the words, the rarest ones, by the rarest of
-    another sentence. In texts without spaces, characters are the words.
+    another sentence. In scripts and texts without spaces, characters are the words.
 
     Returns:
         Columns `sentence1` and `sentence2`: of each of `count` sentences one row for each of `GRADES`, in their order.
         Repeated and very short sentences are passed over; the columns are empty where there are not three others.
     """
-    usable = [text for text in dict.fromkeys(sentences) if len(_split(text)[0]) >= MIN_UNITS]
+    usable = [text for text in dict.fromkeys(sentences) if len(_split(text)[0]) >= MIN_WORDS]
     pairs: dict[str, list[str]] = {"sentence1": [], "sentence2": []}
     if len(usable) < 3:
         return pairs
     rng = random.Random(seed)
-    frequency = Counter(unit.lower() for text in usable for unit in set(_split(text)[0]))
+    frequency = Counter(word.lower() for text in usable for word in set(_split(text)[0]))
     for text in rng.sample(usable, min(count, len(usable))):
         donor, other = rng.sample([each for each in rng.sample(usable, 3) if each != text][:2], 2)
         pairs["sentence1"] += [text] * len(GRADES)
@@ -49,31 +54,39 @@ def graded_order(scores: np.ndarray) -> float:
     return float(np.mean((steps > 0) + 0.5 * (steps == 0)))
 
 
-def _split(text: str) -> tuple[Sequence[str], str]:
-    """The words of a text and what joins them."""
-    words = text.split()
-    return (words, " ") if len(words) > 1 else (list(text), "")
+def _split(text: str) -> tuple[list[str], list[str]]:
+    """The words of a text, and the white space behind each."""
+    if len(text.split()) == 1:
+        return list(text), [""] * len(text)
+    found = WORD.findall(text)
+    return [word for word, _ in found], [space for _, space in found]
 
 
 def _edit_lightly(text: str, frequency: Counter[str], rng: random.Random) -> str:
-    units, joint = _split(text)
-    edited = list(units)
-    if len(edited) > MIN_UNITS:
-        del edited[max(range(len(edited)), key=lambda index: frequency[edited[index].lower()])]
-    longest = max(range(len(edited)), key=lambda index: len(edited[index]))
-    word = edited[longest]
+    words, spaces = _split(text)
+    if len(words) > MIN_WORDS:
+        most_frequent = max(range(len(words)), key=lambda index: frequency[words[index].lower()])
+        behind = spaces.pop(most_frequent)
+        del words[most_frequent]
+        if most_frequent:
+            spaces[most_frequent - 1] = spaces[most_frequent - 1] or behind
+    longest = max(range(len(words)), key=lambda index: len(words[index]))
+    word = words[longest]
     if len(word) > 3:
         at = rng.randrange(1, len(word) - 2)
-        edited[longest] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    result = joint.join(edited)
+        words[longest] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    result = _join(words, spaces)
     return result[:1].swapcase() + result[1:]
 
 
 def _edit_heavily(text: str, donor: str, frequency: Counter[str]) -> str:
-    units, joint = _split(text)
-    edited = list(units)
-    rarest = sorted(range(len(edited)), key=lambda index: frequency[edited[index].lower()])
-    replacements = sorted(_split(donor)[0], key=lambda unit: frequency[unit.lower()])
-    for number, index in enumerate(sorted(rarest[: (len(edited) + 1) // 2])):
-        edited[index] = replacements[number % len(replacements)]
-    return joint.join(edited)
+    words, spaces = _split(text)
+    rarest = sorted(range(len(words)), key=lambda index: frequency[words[index].lower()])
+    replacements = sorted(_split(donor)[0], key=lambda word: frequency[word.lower()])
+    for number, index in enumerate(sorted(rarest[: (len(words) + 1) // 2])):
+        words[index] = replacements[number % len(replacements)]
+    return _join(words, spaces)
+
+
+def _join(words: Iterable[str], spaces: Iterable[str]) -> str:
+    return "".join(part for pair in zip(words, spaces, strict=True) for part in pair).strip()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from datasets import Dataset
 
+from te_trainer.data.words import number_words
 from te_trainer.errors import InputError
 from te_trainer.labelling import Progress
-from te_trainer.mining.words import number_words
 
 
 def bm25_pairs(sentences: Dataset, anchors: np.ndarray, k: int, progress: Progress) -> np.ndarray:

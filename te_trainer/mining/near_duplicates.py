@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 from scipy.sparse import csr_array
 
-from te_trainer.mining.words import number_words
+from te_trainer.data.words import number_words
 
 BLOCK = 65_536  # pairs that are compared at once
 

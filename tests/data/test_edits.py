@@ -56,6 +56,24 @@ def test_texts_without_spaces_are_edited_by_characters():
         assert len({original, light, heavy}) == 3
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["今日は 天気がとてもいいです", "明日は 雨が降るそうです", "電車が 三十分遅れています"],
+        ["我的 iPhone 屏幕碎了", "请问 Visa 卡能付款吗", "包裹还没有到 怎么办"],
+    ],
+    ids=["a space", "Latin words"],
+)
+def test_a_space_does_not_make_words_of_a_script_without_spaces(texts):
+    pairs = graded_pairs(texts, 3, seed=1)
+    assert len(pairs["sentence1"]) == 12
+    for row in range(0, 12, 4):
+        original, light, heavy = pairs["sentence2"][row : row + 3]
+        assert len(light) == len(original) - 1  # one character was dropped
+        assert len({original, light, heavy}) == 3
+        assert original.count(" ") == light.count(" ") == heavy.count(" ")
+
+
 def test_scores_that_say_nothing_are_at_a_half():
     assert graded_order(np.zeros(40)) == 0.5
     assert graded_order(np.tile([1.0, 0.9, 0.5, 0.1], 10)) == 1.0

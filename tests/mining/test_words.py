@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from te_trainer.data.words import split_words
 from te_trainer.errors import InputError
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.near_duplicates import near_duplicates
-from te_trainer.mining.words import split_words
 
 
 def no_progress(done: float) -> None:
