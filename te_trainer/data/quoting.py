@@ -1,7 +1,7 @@
 """Quotes in a .tsv: those of a sentence, or those that a CSV writer put around a cell.
 
 Benchmark files have no quoting: a sentence may begin with a quote that nothing closes. Pandas and spreadsheets quote a
-cell that holds a quote, a tab or a line break, and double the quotes inside it.
+cell that holds a quote, a tab or a line break, and double the quotes inside it. Excel quotes one that holds a comma too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ def count_csv_quoted(path: Path) -> int:
 
     A CSV writer made the file if every cell that holds a quote begins and ends with one and doubles those inside, each
     line with quotes has as many columns as the first line, and some cell needed its quotes (or the header is quoted).
+    Excel made it if the cells that hold a comma are those that are quoted.
     """
-    quoted, needed, width = 0, False, 0
+    quoted, needed, width, commas_alone = 0, False, 0, True
     lines = raw_lines(path)
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         # the first line of a file for annotators is a guideline, and has one column
         if b'"' not in line and (number > 1 or line.startswith(b"# ")):
+            commas_alone = commas_alone and (number == 1 or b"," not in line)
             continue
         # with an odd number of quotes a cell goes on in the next line
         while line.count(b'"') % 2 and len(line) < csv.field_size_limit():
@@ -42,13 +44,15 @@ def count_csv_quoted(path: Path) -> int:
         if not RECORD.fullmatch(line):
             return 0
         cells = QUOTED_CELL.findall(line)
-        columns = QUOTED_CELL.sub(b"", line).count(b"\t") + 1
+        plain = QUOTED_CELL.sub(b"", line)
+        commas_alone = commas_alone and b"," not in plain and all(b"," in cell for cell in cells)
+        columns = plain.count(b"\t") + 1
         width = width or columns
         if columns != width:
             return 0
         quoted += len(cells)
         needed = needed or any(number == 1 or NEEDS_QUOTES.search(cell, 1, len(cell) - 1) for cell in cells)
-    return quoted if needed else 0
+    return quoted if needed or commas_alone else 0
 
 
 def looks_quoted(cell: str) -> bool:

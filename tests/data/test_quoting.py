@@ -86,6 +86,22 @@ def test_whole_sentences_in_quotes_stay(tmp_path: Path) -> None:
     assert read(unquoted_file(tmp_path / "pairs.tsv", rows)) == rows
 
 
+def test_cells_that_excel_quoted_for_their_commas_are_read_as_they_were(tmp_path: Path) -> None:
+    rows = [('"Yes, it does."', "No"), ("x", '"after all, no"'), ('"Well, yes, no"', '"so, so"')]
+    notes: list[str] = []
+    path = unquoted_file(tmp_path / "pairs.tsv", rows)
+    assert read(path, notes) == [("Yes, it does.", "No"), ("x", "after all, no"), ("Well, yes, no", "so, so")]
+    assert notes == [f"{path}: 4 cells were quoted as CSV writers do; their quotes were taken off"]
+
+
+@pytest.mark.parametrize("row", [("no, thanks", "x"), ('"Yes, it does."', "no, thanks"), ('"Go."', '"Yes, go."')])
+def test_a_comma_without_quotes_or_quotes_without_a_comma_are_not_excels(tmp_path: Path, row: tuple[str, str]) -> None:
+    rows = [('"Yes, it does."', "x"), row]
+    notes: list[str] = []
+    assert read(unquoted_file(tmp_path / "pairs.tsv", rows), notes) == rows
+    assert not notes
+
+
 def test_a_line_break_in_a_file_without_quoting_is_named(tmp_path: Path) -> None:
     path = unquoted_file(tmp_path / "pairs.tsv", [('"Stop" he said', "x"), ('"over\ntwo"', "x")])
     with pytest.raises(InputError, match=r"pairs\.tsv, line 3: 1 columns where the header has 2"):
