@@ -1,7 +1,7 @@
 """Quotes in a .tsv: those of a sentence, or those that a CSV writer put around a cell.
 
 Benchmark files have no quoting: a sentence may begin with a quote that nothing closes. Pandas and spreadsheets quote a
-cell that holds a quote, a tab or a line break, and double the quotes inside it. Excel quotes one that holds a comma too.
+cell that holds a quote, a tab or a line break, and double the quotes inside it. Excel quotes commas too.
 """
 
 from __future__ import annotations

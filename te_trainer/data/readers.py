@@ -277,7 +277,14 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
         last = reader.line_num
         if header is None:
             raise InputError(f"{path}: the file is empty; its first line must name the columns")
-        found = request.find_columns(str(path), header)
+        try:
+            found = request.find_columns(str(path), header)
+        except MissingColumnError as error:
+            # no name of a column has so many words
+            if not any(len(name.split()) > 4 for name in header):
+                raise
+            above = "if its first line is a pair already, write a line with the columns' names above it"
+            raise MissingColumnError(f"{error} ({above})") from None
         positions = [header.index(name) for name in found]
         others = {name: header.index(name) for name in request.find_others(str(path), header, found)}
         split = header.index("split") if request.rows and "split" in header else None

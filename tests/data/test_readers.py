@@ -161,6 +161,21 @@ def test_a_mapped_column_that_is_absent_falls_back_to_its_plain_name(tmp_path: P
         read(plain, {"sentence1": "question", "sentence2": "sentence1"})
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_table_that_begins_with_a_pair_lacks_a_line_with_names(suffix: str, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "pairs", suffix, [{"my router keeps restarting": "x", "it is broken": "y"}])
+    words = (
+        "no column 'sentence1' among my router keeps restarting, it is broken; map it with data.columns "
+        r"\(if its first line is a pair already, write a line with the columns' names above it\)$"
+    )
+    with pytest.raises(InputError) as raised:
+        read(source)
+    assert "above it" not in str(raised.value)  # a column may be called so
+    source = write_rows(tmp_path / "long", suffix, [{"my router keeps restarting daily": "x", "it is broken": "y"}])
+    with pytest.raises(InputError, match=words.replace("restarting", "restarting daily")):
+        read(source)
+
+
 @pytest.mark.parametrize("columns", [{"sentence1": "a", "sentence2": "a"}, {"sentence1": "sentence2"}])
 def test_one_column_is_not_read_as_both_sentences(columns: dict[str, str], tmp_path: Path) -> None:
     source = write_rows(tmp_path / "source", "csv", [{"a": "x", "sentence1": "y", "sentence2": "z"}])
