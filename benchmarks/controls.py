@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 import transformers
 import yaml
+from main_job import paired, results_of
 
 from te_trainer.data import PoolManifest
 from te_trainer.data.gold import load_gold
@@ -33,16 +32,7 @@ from te_trainer.models import BiEncoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 
-def run(folder: Path, config: Path, seed: int, keys: list[str]) -> Path:
-    """The folder of a run of the main job."""
-    if not (folder / "results.json").exists():
-        own = {"config": config, "output_dir": folder, "seed": seed}
-        arguments = [str(part) for key, value in own.items() for part in (f"--{key}", value)]
-        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments, *keys], check=True)
-    return folder
-
-
-def random_pairs(folder: Path, seed: int, keys: list[str]) -> list[str]:
+def random_pairs(folder: Path, seed: int) -> dict[str, str]:
     """The keys of a run whose pool is a finished run's, each first sentence beside another pair's second one."""
     _, pairs = PoolManifest.load(folder / "pool")
     second = pairs["sentence2"][:]
@@ -50,13 +40,12 @@ def random_pairs(folder: Path, seed: int, keys: list[str]) -> list[str]:
     file = folder.with_name(f"random-{seed}.jsonl")
     rows = [{"sentence1": one, "sentence2": two} for one, two in zip(pairs["sentence1"], second, strict=True)]
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    merged = dict(zip(keys[::2], keys[1::2], strict=True)) | {"--data.pool": str(file), "--data.max_pairs": "null"}
-    return [part for item in merged.items() for part in item]
+    return {"data.pool": str(file), "data.max_pairs": "null"}
 
 
-def scores_of(folder: Path) -> dict[str, list[float]]:
+def scores_of(folder: Path, keys: dict[str, Any]) -> dict[str, list[float]]:
     """Dev score and average of the test sets of a run's start and of the encoders of its last cycle."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = results_of(folder, keys)
     parts = {"start": results["start"], "last": results["cycles"][-1]}
     found = {}
     for part, models in parts.items():
@@ -103,24 +92,24 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/controls"))
     parser.add_argument("--constant", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2021, 2022, 2023])
-    options, keys = parser.parse_known_args()
+    options, rest = parser.parse_known_args()
     if options.constant is not None:
         dev, test = constant(options.constant)
         print(f"bi-encoder, constant label: {100 * dev:.2f} / {100 * test:.2f}")
         return
     rows: dict[str, list[list[float]]] = {}
     for seed in options.seeds:
-        whole = run(options.output / f"both-{seed}", options.config, seed, keys)
-        students = ["--distillation.students", "bi-encoder"]
-        alone = run(options.output / f"bi-encoder-{seed}", options.config, seed, keys + students)
-        broken = run(options.output / f"random-{seed}", options.config, seed, random_pairs(whole, seed, keys))
-        scores = scores_of(whole)
+        keys = {"config": options.config, "seed": seed} | paired(rest)
+        whole, alone, broken = (options.output / f"{kind}-{seed}" for kind in ("both", "bi-encoder", "random"))
+        scores = scores_of(whole, keys)
+        scores_alone = scores_of(alone, keys | {"distillation.students": "bi-encoder"})
+        scores_broken = scores_of(broken, keys | random_pairs(whole, seed))
         for title, values in {
             "start": scores["start bi-encoder"],
             "cross-encoder": scores["last cross-encoder"],
             "bi-encoder": scores["last bi-encoder"],
-            "bi-encoder, without cross-encoders": scores_of(alone)["last bi-encoder"],
-            "bi-encoder, random pairs": scores_of(broken)["last bi-encoder"],
+            "bi-encoder, without cross-encoders": scores_alone["last bi-encoder"],
+            "bi-encoder, random pairs": scores_broken["last bi-encoder"],
             "bi-encoder, constant label": constant(whole),
         }.items():
             rows.setdefault(title, []).append(values)

@@ -12,13 +12,11 @@ not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
+from main_job import results_of
 from small_runs import DEV, MINILM, STS, TEST, Row, rows_of
 
 TASKS = ["stsb", "mrpc", "qnli", "sts", *STS]
@@ -29,15 +27,8 @@ def write(file: Path, rows: list[Row]) -> None:
     file.write_text("\n".join(["sentence1\tsentence2\tscore", *lines]) + "\n", encoding="utf-8")
 
 
-def run(folder: Path, keys: dict[str, str]) -> None:
-    if not (folder / "results.json").exists():
-        keys = keys | {"output_dir": str(folder)}
-        arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
-        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments], check=True)
-
-
-def row(folder: Path) -> str:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+def row(folder: Path, keys: dict[str, str]) -> str:
+    results = results_of(folder, keys)
     cycle = results["cycles"][0]["minilm"]
     encoders = [results["start"]["minilm"]["bi-encoder"], cycle["cross-encoder"], cycle["bi-encoder"]]
     scores = " | ".join(f"{100 * encoder['test']['avg']:.2f}" for encoder in encoders)
@@ -70,15 +61,14 @@ def main() -> None:
             keys |= {"data.test": str(gold), "distillation.cycles": "1", "distillation.selection": "last"}
             keys |= {"distillation.held_out": "0.1", "seed": str(seed)}
             alone, grown, longer = (options.output / f"{name}-{kind}" for kind in ("alone", options.mined, "longer"))
-            run(alone, keys)
-            print(f"| {task} | {seed} | 0 | {row(alone)}", flush=True)
-            run(grown, keys | {"mining.pairs": str(options.mined)})
-            print(f"| {task} | {seed} | {options.mined} | {row(grown)}", flush=True)
+            print(f"| {task} | {seed} | 0 | {row(alone, keys)}", flush=True)
+            mined = keys | {"mining.pairs": str(options.mined)}
+            print(f"| {task} | {seed} | {options.mined} | {row(grown, mined)}", flush=True)
             if not options.no_steps:
                 record = yaml.safe_load((grown / "run.yaml").read_text(encoding="utf-8"))
                 epochs = record["resolved"]["minilm"]["cross-encoder"]["num_train_epochs"] * record["pool"]["pairs"]
-                run(longer, keys | {"cross_encoder.num_train_epochs": str(round(epochs / options.pairs))})
-                print(f"| {task} | {seed} | 0, as many steps | {row(longer)}", flush=True)
+                more = keys | {"cross_encoder.num_train_epochs": str(round(epochs / options.pairs))}
+                print(f"| {task} | {seed} | 0, as many steps | {row(longer, more)}", flush=True)
 
 
 if __name__ == "__main__":

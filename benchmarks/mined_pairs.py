@@ -12,14 +12,12 @@ main job's keys, those of `mining` for mined pairs alone. A run that is finished
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from main_job import paired, results_of
 
 from te_trainer.data import load_gold
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
@@ -69,26 +67,20 @@ def write_pool(file: Path, pairs: list[tuple[str, ...]]) -> None:
 
 def run(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
     """The results of a run of the main job."""
-    output = options.output / f"{pool}-{options.pairs}-{options.labels}-{seed}"
-    if not (output / "results.json").exists():
-        keys = {"config": str(options.config)} if options.config else dict(MINILM)
-        keys |= COMMON | {"data.dir": str(options.data_dir), "seed": str(seed), "output_dir": str(output)}
-        keys["distillation.bi_encoder_labels"] = options.labels
-        if pool == "given":
-            keys |= {"data.pool": f"[{', '.join(SETS)}]", "data.max_pairs": str(options.pairs)}
-        elif pool == "mined":
-            keys |= NONE | {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": str(options.pairs)}
-        else:
-            file = options.output / f"{pool}-{options.pairs}-{seed}.tsv"
-            folder = options.data_dir
+    keys: dict[str, Any] = {"config": options.config} if options.config else dict(MINILM)
+    keys |= COMMON | {"data.dir": options.data_dir, "seed": seed, "distillation.bi_encoder_labels": options.labels}
+    if pool == "given":
+        keys |= {"data.pool": f"[{', '.join(SETS)}]", "data.max_pairs": options.pairs}
+    elif pool == "mined":
+        keys |= NONE | {"data.sentences": f"[{', '.join(SETS)}]", "mining.pairs": options.pairs}
+    else:
+        file, folder = options.output / f"{pool}-{options.pairs}-{seed}.tsv", options.data_dir
+        if not file.exists():
             write_pool(file, random_pairs(folder, options.pairs, seed) if pool == "random" else unjudged_pairs(folder))
-            keys |= NONE | {"data.pool": str(file), "data.max_pairs": str(options.pairs)}
-        arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
-        given = zip(options.keys[::2], options.keys[1::2], strict=True)
-        arguments += [part for pair in given if pool == "mined" or not pair[0].startswith("--mining.") for part in pair]
-        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments], check=True)
-    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    return results
+        keys |= NONE | {"data.pool": file, "data.max_pairs": options.pairs}
+    given = paired(options.keys)
+    keys |= {key: value for key, value in given.items() if pool == "mined" or not key.startswith("mining.")}
+    return results_of(options.output / f"{pool}-{options.pairs}-{options.labels}-{seed}", keys)
 
 
 def table(results: dict[tuple[str, int], dict[str, Any]], start: str = "(start)") -> str:

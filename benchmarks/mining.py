@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from main_job import command
 from scale import PeakMemory, own_memory
 
 from te_trainer.config.schema import ContrastiveDataConfig
@@ -168,10 +168,7 @@ def whole(options: argparse.Namespace) -> None:
     keys = {"models": f"[{MODEL}]", "data.sentences": folder / "sentences.txt", "mining.pairs": options.pairs}
     with tempfile.TemporaryDirectory(dir=folder) as place:
         output, peak, began = Path(place, "run"), 0, time.perf_counter()
-        arguments = [
-            str(part) for key, value in (keys | {"output_dir": output}).items() for part in (f"--{key}", value)
-        ]
-        process = subprocess.Popen([sys.executable, "-m", "te_trainer", "distil", *arguments])
+        process = subprocess.Popen(command(output, keys))
         while process.poll() is None and not (output / "pool").exists():
             peak = max(peak, own_memory(process.pid))
             time.sleep(0.1)

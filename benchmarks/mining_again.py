@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from main_job import results_of
 from mined_pairs import COMMON, MINILM, run, table
 
 from te_trainer.data import PoolManifest, SentenceManifest
@@ -74,20 +73,14 @@ def write_pool(file: Path, first: Path, pool: str, options: argparse.Namespace, 
 
 def second_cycle(options: argparse.Namespace, pool: str, seed: int) -> dict[str, Any]:
     """The results of a cycle that begins where the first one ended."""
-    output = options.output / f"{pool}-{options.pairs}-{seed}"
-    if not (output / "results.json").exists():
-        run(options, "mined", seed)
-        first = options.output / f"mined-{options.pairs}-{options.labels}-{seed}"
-        file = options.output / f"{pool}-{options.pairs}-{seed}.jsonl"
-        if not file.exists():
-            write_pool(file, first, pool, options, seed)
-        model = f"{{bi_encoder: {first / 'minilm' / 'bi-encoder'}, cross_encoder: '{ORIGINAL}', name: minilm}}"
-        keys = MINILM | COMMON | {"data.dir": str(options.data_dir), "seed": str(seed + 100), "output_dir": str(output)}
-        keys |= {"models": f"[{model}]", "data.pool": str(file)}
-        arguments = [part for key, value in keys.items() for part in (f"--{key}", value)]
-        subprocess.run([sys.executable, "-m", "te_trainer", "distil", *arguments], check=True)
-    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    return results
+    run(options, "mined", seed)
+    first = options.output / f"mined-{options.pairs}-{options.labels}-{seed}"
+    file = options.output / f"{pool}-{options.pairs}-{seed}.jsonl"
+    if not file.exists():
+        write_pool(file, first, pool, options, seed)
+    model = f"{{bi_encoder: {first / 'minilm' / 'bi-encoder'}, cross_encoder: '{ORIGINAL}', name: minilm}}"
+    keys = MINILM | COMMON | {"data.dir": options.data_dir, "seed": seed + 100}
+    return results_of(file.with_suffix(""), keys | {"models": f"[{model}]", "data.pool": file})
 
 
 def main() -> None:
