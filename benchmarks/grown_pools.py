@@ -5,8 +5,8 @@
 FOLDER holds the files of the tasks. Each run is one cycle from all-MiniLM-L6-v2, which was trained on labelled pairs,
 and is judged by 900 pairs of the same task, by Spearman's correlation x 100. Beside it stands the cross-encoder's
 agreement with its labels on pairs that are held out, which a run knows without gold. In rows of as many steps the
-cross-encoder learns from the pool's pairs alone, for as many steps as from the grown pool. A run that is finished is
-not repeated.
+cross-encoder learns from the pool's pairs alone, for as many steps as from the grown pool. Other options are the main
+job's keys. A run that is finished is not repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import random
 from pathlib import Path
 
 import yaml
-from main_job import results_of
+from main_job import paired, results_of
 from small_runs import DEV, MINILM, STS, TEST, Row, rows_of
 
 TASKS = ["stsb", "mrpc", "qnli", "sts", *STS]
@@ -29,10 +29,11 @@ def write(file: Path, rows: list[Row]) -> None:
 
 def row(folder: Path, keys: dict[str, str]) -> str:
     results = results_of(folder, keys)
-    cycle = results["cycles"][0]["minilm"]
-    encoders = [results["start"]["minilm"]["bi-encoder"], cycle["cross-encoder"], cycle["bi-encoder"]]
+    (start,) = results["start"].values()
+    ((name, cycle),) = ((name, entry) for name, entry in results["cycles"][0].items() if name != "cycle")
+    encoders = [start["bi-encoder"], cycle["cross-encoder"], cycle["bi-encoder"]]
     scores = " | ".join(f"{100 * encoder['test']['avg']:.2f}" for encoder in encoders)
-    agreement = results["health"]["cycles"][0]["minilm"]["cross-encoder"]["agreement"]
+    agreement = results["health"]["cycles"][0][name]["cross-encoder"]["agreement"]
     return f"{scores} | {100 * agreement:.0f} |"
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--mined", type=int, default=600, help="how many pairs are mined")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--no-steps", action="store_true", help="leave out the rows of as many steps")
-    options = parser.parse_args()
+    options, rest = parser.parse_known_args()
     options.output.mkdir(parents=True, exist_ok=True)
     print("| pool | seed | mined | start | cross-encoder | bi-encoder | agreement |\n| --- |" + " ---: |" * 6)
     for task in options.tasks:
@@ -59,7 +60,7 @@ def main() -> None:
             write(pool, random.Random(seed).sample(rows_of(options.data_dir, task, gold=False), options.pairs))
             keys = {"models": f"[{{bi_encoder: '{MINILM}', name: minilm}}]", "data.pool": str(pool)}
             keys |= {"data.test": str(gold), "distillation.cycles": "1", "distillation.selection": "last"}
-            keys |= {"distillation.held_out": "0.1", "seed": str(seed)}
+            keys |= {"distillation.held_out": "0.1", "seed": str(seed)} | paired(rest)
             alone, grown, longer = (options.output / f"{name}-{kind}" for kind in ("alone", options.mined, "longer"))
             print(f"| {task} | {seed} | 0 | {row(alone, keys)}", flush=True)
             mined = keys | {"mining.pairs": str(options.mined)}

@@ -186,7 +186,7 @@ def _candidates(
     alike = near_duplicates(sentences, candidates.rows)
     given = np.zeros_like(alike)
     if layout.given_pairs.exists():
-        given = ~alike & _are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
+        given = ~alike & are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
     keep = ~(alike | given)
     left_out = {
         name: _by_source(candidates.source[each]) for name, each in (("near_duplicates", alike), ("in_pool", given))
@@ -200,7 +200,7 @@ def _by_source(source: np.ndarray) -> dict[str, int]:
     return {name: count for name, count in zip(SOURCES, counts, strict=True) if count}
 
 
-def _are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarray:
+def are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarray:
     """Whether each pair of rows is among the given pairs, in either order."""
     number = {text_digest(text): row for row, text in enumerate(sentences["sentence1"])}
     known = {tuple(sorted(number.get(text_digest(text), -1) for text in pair)) for pair in pairs_of(given)}

@@ -98,13 +98,15 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
 
 def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
     """`{"start": {NAME: {"bi-encoder": ENTRY}}, "cycles": [{"cycle": 1, NAME: {KIND: ENTRY}}]}`; an entry holds what
-    `Probe.health` says, and after a training `TRAINING_FACTS`."""
+    `Probe.health` says, after a training `TRAINING_FACTS`, and how many mined pairs it had beside the pool."""
     store, names = selection.store, selection.plan.models
 
     def entry(key: EncoderKey) -> dict[str, Any]:
-        record = store.training_record(key) if key.cycle else {}
+        record, scored = store.training_record(key) if key.cycle else {}, store.scores(key)
         facts = {fact: record[fact] for fact in TRAINING_FACTS if record.get(fact) is not None}
-        return {**store.scores(key)["health"], **facts}
+        if mined := scored.get("mined_pairs"):
+            facts["mined_pairs"] = mined
+        return {**scored["health"], **facts}
 
     cycles = []
     for cycle in range(1, store.cycles + 1):
@@ -149,8 +151,8 @@ def _seconds(selection: Selection) -> dict[str, float]:
     records: dict[str, list[dict[str, Any]]] = {}
     if store.trains_start:
         records["step0"] = [store.training_record(key) for key in starts]
-    if mined := store.mined():
-        records["mine"] = [mined]
+    if mined := store.mining_records():
+        records["mine"] = mined
     for teacher, student in selection.plan.half_cycles:
         teachers = [key for key in (*starts, *trained) if key.kind == teacher and store.has_labels(key)]
         learners = [key for key in trained if key.kind == student]

@@ -68,11 +68,13 @@ class Selection:
         """What is to be said of a student that has not learnt, whatever chooses the cycle; None of one that has.
 
         Returns:
-            `{"cycle": c, "name": s, "kind": s, "reason": s, "steps": n, "length": s, "stopped": b, "taught": b}`:
-            `length` is the key that says how long it was trained, `stopped` whether it ends the cycles, `taught`
-            whether another learns from it all the same.
+            `{"cycle": c, "name": s, "kind": s, "reason": s, "steps": n, "length": s, "mined_pairs": n, "stopped": b,
+            "taught": b}`: `length` is the key that says how long it was trained, `mined_pairs` how many it has learnt
+            beside a pool that none were mined for, `stopped` whether it ends the cycles, `taught` whether another
+            learns from it all the same.
         """
-        reason = why_not_learnt(self.store.scores(key)["health"])
+        record = self.store.scores(key)
+        reason = why_not_learnt(record["health"])
         if reason is None:
             return None
         stops, is_last = self.plan.selector == "health", key.kind == "bi-encoder" and key.cycle == self.plan.cycles
@@ -80,6 +82,7 @@ class Selection:
             "reason": reason,
             "steps": self.store.training_record(key)["steps"],
             "length": self.plan.models[key.name].encoders[key.kind].length_key,
+            "mined_pairs": record.get("mined_pairs", 0),
             "stopped": stops,
             "taught": not stops and not is_last,
         }

@@ -15,9 +15,11 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import Kind
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.costs import FORWARD, training_work
 from te_trainer.distillation.encoders import divergence_named, load_run_encoder
+from te_trainer.distillation.growing import can_grow, grown_pairs
 from te_trainer.distillation.health import Probe, describe_health
 from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
 from te_trainer.distillation.plan import DistillationPlan
@@ -34,6 +36,7 @@ from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
 from te_trainer.runs.store import RunStore
+from te_trainer.trainers.datasets import column_values
 
 SAME = 1e-6  # difference of two scores that rounding alone explains
 
@@ -110,15 +113,14 @@ class DistillationStages:
     def train(self, cycle: int, name: str, student: Kind, labels: np.ndarray) -> bool:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it.
 
-        Where health decides, a student that has not learnt is trained once more, with more epochs.
+        Where health decides, a student that has not learnt is trained once more, for longer: a cross-encoder of a small
+        pool with mined pairs beside it.
 
         Returns:
             Whether it may teach: it has learnt, or gold decides. A dev set may find that a student of a teacher that
             has learnt little is better than the start, as in docs/selection.md.
         """
         key = EncoderKey(cycle, name, student)
-        if student == "cross-encoder" and self.config.distillation.cross_encoder_labels == "quantiles":
-            labels = quantiles(labels)
         if student == "bi-encoder" and self.config.distillation.bi_encoder_labels == "averaged":
             labels = combine([labels, self.selection.first_labels()], "mean", [1.0, 1.0])
         attempts = range(1, 1 + (len(ATTEMPTS) if self.plan.selector == "health" else 1))
@@ -134,13 +136,30 @@ class DistillationStages:
             self.progress.skip(work)
             return self._may_teach(key)
         title = f"cycle {key.cycle}/{self.cycles} {key.name}: train {key.kind}" + ", again" * (attempt > 1)
-        pairs = self.pairs.add_column("label", labels)
-        if self.probe.held_out:
-            pairs = pairs.select(self.probe.rows_to_learn(len(pairs)))
+        pairs, labels, mined = self._to_learn(key, labels, attempt)
+        training = self.trainings.student(key, attempt, 1 - mined / len(pairs))
         training.run(title, work, pairs)
-        self._score(key, f"cycle {key.cycle} {key.name}: {key.kind}", labels, attempt)
+        self._score(key, f"cycle {key.cycle} {key.name}: {key.kind}", labels, attempt, mined)
         self.after_stage()
         return self._may_teach(key)
+
+    def _to_learn(self, key: EncoderKey, labels: np.ndarray, attempt: int) -> tuple[Dataset, np.ndarray, int]:
+        """The pairs that a student learns, the pool's labels as it learns them, and how many of the pairs are mined."""
+        pool, grown = len(self.pairs), None
+        if attempt > 1 and key.kind == "cross-encoder" and can_grow(self.plan, pool):
+            grown = grown_pairs(self.plan, self.store, self.pairs, key.cycle)
+            self.progress.say(f"cycle {key.cycle}: {len(grown['label']):,} pairs are mined from the pool's sentences")
+            labels = np.concatenate([labels, np.array(grown["label"], dtype=np.float32)])
+        if key.kind == "cross-encoder" and self.config.distillation.cross_encoder_labels == "quantiles":
+            labels = quantiles(labels)
+        pairs = self.pairs.add_column("label", labels[:pool])
+        if self.probe.held_out:
+            pairs = pairs.select(self.probe.rows_to_learn(pool))
+        if grown is None:
+            return pairs, labels, 0
+        columns: dict[str, Any] = {name: [*pairs[name], *grown[name]] for name in SENTENCE_COLUMNS}
+        columns["label"] = np.concatenate([column_values(pairs, "label"), labels[pool:]])
+        return Dataset.from_dict(columns), labels[:pool], len(labels) - pool
 
     def _may_teach(self, key: EncoderKey) -> bool:
         failure = self.selection.failure(key)
@@ -220,8 +239,13 @@ class DistillationStages:
                 "labels again"
             )
 
-    def _score(self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1) -> None:
-        """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start)."""
+    def _score(
+        self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1, mined: int = 0
+    ) -> None:
+        """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start).
+
+        `mined` says how many mined pairs it has learnt beside the pool's.
+        """
         began = time.monotonic()
         encoder = load_run_encoder(self.plan, self.store, key)
         with divergence_named(title):
@@ -232,24 +256,25 @@ class DistillationStages:
         health = self.probe.health(probed, learnt, first)
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
-        record |= {"health": health, "health_seconds": seconds, "attempt": attempt}
+        record |= {"health": health, "health_seconds": seconds, "attempt": attempt, "mined_pairs": mined}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
         if learnt is not None and (failure := self.selection.failure(key)):
             self.progress.say(
-                f"warning: {title} has not learnt its labels: {failure['reason']}{_outcome(failure, attempt)}"
+                f"warning: {title} has not learnt its labels: {failure['reason']}{self._outcome(failure, attempt)}"
             )
+
+    def _outcome(self, failure: dict[str, Any], attempt: int) -> str:
+        """What follows from a student's failure, as the end of a line."""
+        if not failure["stopped"]:
+            return ". It teaches all the same" if failure["taught"] else ""
+        if attempt == len(ATTEMPTS):
+            return ". It teaches none, and the cycles end here"
+        grows = failure["kind"] == "cross-encoder" and can_grow(self.plan, len(self.pairs))
+        more = ", also on pairs mined from the pool's sentences" * grows
+        return f". It is trained once more, {ATTEMPTS[attempt]} times as long{more}"
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""
         student = dict(self.plan.half_cycles)[teacher]
         return not all(self.store.is_scored(EncoderKey(cycle, name, student)) for name in self.models)
-
-
-def _outcome(failure: dict[str, Any], attempt: int) -> str:
-    """What follows from a student's failure, as the end of a line."""
-    if failure["stopped"]:
-        if attempt < len(ATTEMPTS):
-            return f". It is trained once more, {ATTEMPTS[attempt]} times as long"
-        return ". It teaches none, and the cycles end here"
-    return ". It teaches all the same" if failure["taught"] else ""

@@ -20,7 +20,6 @@ from te_trainer.runs.training import Training, run_arguments, training_seed
 
 # A student that has not learnt is trained once more, for so many times the epochs.
 ATTEMPTS = (1, 3)
-STEPS = ("num_train_epochs", "max_steps")
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,20 @@ class Trainings:
     scorer: Scorer
     progress: RunProgress
 
-    def student(self, key: EncoderKey, attempt: int = 1) -> Training:
-        """The training of a cycle's student, from its original checkpoint or from its teacher's weights."""
+    def student(self, key: EncoderKey, attempt: int = 1, part: float = 1.0) -> Training:
+        """The training of a cycle's student, from its original checkpoint or from its teacher's weights.
+
+        `part` of its pairs are the pool's; those that are mined beside them do not lengthen it.
+        """
         config = self.plan.config
         source = key._replace(cycle=0)
         if config.distillation.init == "sequential":
             teachers = {student: teacher for teacher, student in self.plan.half_cycles}
             source = EncoderKey.teacher(key.cycle, key.name, teachers[key.kind])
         encoder = self.plan.models[key.name].encoders[key.kind]
-        factor = ATTEMPTS[attempt - 1]
-        length = {name: factor * encoder.training[name] for name in STEPS if encoder.training.get(name, -1) > 0}
+        factors = {"num_train_epochs": ATTEMPTS[attempt - 1] * part, "max_steps": ATTEMPTS[attempt - 1]}
+        given = {name: encoder.training[name] for name in factors if encoder.training.get(name, -1) > 0}
+        length = {name: factors[name] * value for name, value in given.items()}
         return Training(
             kind=key.kind,
             load=partial(load_run_encoder, self.plan, self.store, source, key.kind),

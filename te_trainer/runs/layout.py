@@ -41,7 +41,7 @@ class RunLayout:
         self.mining = root / "mining"  # the sentences that pairs are mined from, and what is known of them
         self.given_pairs = self.mining / "pool"  # the pairs of `data.pool`, which mined ones are added to
         self.mined_record = self.pool / "mined.json"  # for the report; both appear at once
-        self.mining_scratch = root / ".scratch-mining"  # for the sentences' vectors
+        self.mining_scratch = root / ".scratch-mining"  # for the sentences' vectors, candidates and their scores
         self.report = root / "report.md"
         self.curves = root / "curves.png"
         self.page = root / "report.html"
@@ -75,6 +75,10 @@ class RunLayout:
     def labels(self, cycle: int, name: str, teacher: Kind) -> Path:
         """The labels that a teacher gave the pool in a cycle."""
         return self.model(cycle, name) / f"{teacher}-labels"
+
+    def grown_pairs(self, cycle: int) -> Path:
+        """Mined pairs of a cycle whose cross-encoders had not learnt from the pool alone, with their labels."""
+        return self.mining / f"cycle-{cycle}.json"
 
     def agreement_labels(self, name: str) -> Path:
         """The labels of the last cycle's bi-encoder, which teaches none."""

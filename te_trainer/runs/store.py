@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distributed import on_main_process
 from te_trainer.files.atomic import atomic_file, atomic_folder
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
@@ -23,6 +24,7 @@ from te_trainer.runs.layout import EncoderKey, RunLayout, training_record
 from te_trainer.runs.saved import check_encoder_files, read_label_record, read_labels
 
 SCORES_AGAIN = "the run's command scores the encoder again"
+MINED_AGAIN = "the run's command mines the same pairs again"
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,25 @@ class RunStore:
     def mined(self) -> dict[str, Any] | None:
         """What is known of the pool's mined pairs; None where none were mined."""
         file, pool = self.layout.mined_record, self.layout.pool
-        again = {"delete": f"the folder {pool}", "then": "the run's command mines the same pairs again"}
+        again = {"delete": f"the folder {pool}", "then": MINED_AGAIN}
         return read_json(file, "seconds", **again) if file.exists() else None
+
+    def has_grown_pairs(self, cycle: int) -> bool:
+        return self.layout.grown_pairs(cycle).exists()
+
+    def save_grown_pairs(self, cycle: int, columns: dict[str, list[Any]], seconds: float) -> None:
+        """Write mined pairs of a cycle, `sentence1`, `sentence2` and `label`, and how long it took to make them."""
+        write_json(self.layout.grown_pairs(cycle), {"seconds": seconds} | columns, ensure_ascii=False)
+
+    def grown_pairs(self, cycle: int) -> dict[str, Any]:
+        """Mined pairs of a cycle: `{"seconds": s, "sentence1": [s], "sentence2": [s], "label": [f]}`."""
+        file = self.layout.grown_pairs(cycle)
+        return read_json(file, "seconds", *SENTENCE_COLUMNS, "label", then=MINED_AGAIN)
+
+    def mining_records(self) -> list[dict[str, Any]]:
+        """What is known of all that was mined, with its seconds."""
+        grown = [self.grown_pairs(cycle) for cycle in range(1, self.cycles + 1) if self.has_grown_pairs(cycle)]
+        return [*filter(None, [self.mined()]), *grown]
 
     # ------------------------------------------------------------ scores
 

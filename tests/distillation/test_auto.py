@@ -49,13 +49,13 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
         line for line in done.stderr.splitlines() if line.startswith("warning: cycle 1 tiny: cross-encoder has not")
     ]
     assert [line.rpartition(". ")[2] for line in said] == [
-        "It is trained once more, 3 times as long",
+        "It is trained once more, 3 times as long, also on pairs mined from the pool's sentences",
         "It teaches none, and the cycles end here",
     ]
     assert said[1].partition(": it ")[2].startswith(failed["reason"].removeprefix("it "))
     entry = results["health"]["cycles"][0]["tiny"]["cross-encoder"]
-    # 96 pairs less 9 in both orders are 6 batches of 32; the second training has three times as many
-    assert (entry["attempt"], entry["steps"]) == (2, 18)
+    # 96 pairs less 9 in both orders are 174 examples; the second training sees three times as many, in batches of 32
+    assert (entry["attempt"], entry["steps"], entry["mined_pairs"]) == (2, 17, 192)
     for text in (done.stdout, *((output / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))):
         flat = " ".join(text.split())
         assert "tiny: the cross-encoder has not learnt its labels. Cycle 1: it " in flat
@@ -73,16 +73,19 @@ def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], ki
     results = results_of(stopped[0])
     (failed,) = results["not_learnt"]
     assert failed["length"] == "num_train_epochs"
-    failed |= {"kind": kind, "length": length}
+    assert failed["mined_pairs"] == 192
+    failed |= {"kind": kind, "length": length, "mined_pairs": 0}
     section = kind.replace("-", "_")
     larger = f"larger steps ({section}.learning_rate)"
     more = "more pairs (mining.pairs adds some of the pool's own sentences)"
-    assert f"for 18 steps only: {more}, more steps ({section}.{length}) or {larger} may" in remarks(results)[0]
+    assert f"for 17 steps only: {more}, more steps ({section}.{length}) or {larger} may" in remarks(results)[0]
     # where there were enough, more of them add nothing
     failed["steps"] = 200
     assert remarks(results)[0].endswith(f"for 200 steps: {more}, {larger} or another PLM may help.")
     mined = remarks(results | {"mining": {}})
     assert mined[0].endswith(f"for 200 steps: more pairs, {larger} or another PLM may help.")
+    failed["mined_pairs"] = 192
+    assert remarks(results)[0] == mined[0]
     results["not_learnt"].append(failed | {"kind": "bi-encoder", "stopped": False})
     if kind == "cross-encoder":
         assert remarks(results)[1].endswith("A cross-encoder that it learnt from has not learnt either.")

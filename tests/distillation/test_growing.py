@@ -1,0 +1,175 @@
+"""A cross-encoder that has not learnt from a small pool learns pairs of the pool's sentences too."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SAMPLE, tiny_arguments
+from forked import run_forked, run_ranks
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer
+
+from te_trainer.data import PoolManifest, pairs_of
+from te_trainer.distillation.combine import quantiles
+from te_trainer.files.records import DamagedError
+from te_trainer.report.remarks import remarks
+from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.store import RunStore
+
+JOB = SAMPLE.parent / "trans_encoder.py"
+WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
+# each rank writes what the second training of a student learns
+TELLING = """
+import os
+from te_trainer.runs.training import Training
+run = Training.run
+def run_and_tell(self, title, work, pairs):
+    if title.endswith("again"):
+        pairs.to_json(self.run_dir.with_name(f"{self.folder.parent.name}-{os.environ.get('RANK', 0)}.jsonl"))
+    run(self, title, work, pairs)
+Training.run = run_and_tell
+"""
+
+
+def script(folder: Path, *lines: str) -> Path:
+    file = folder / "job.py"
+    file.write_text("\n".join([*lines, JOB.read_text(encoding="utf-8")]), encoding="utf-8")
+    return file
+
+
+def results_of(output: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def learnt_pairs(folder: Path, name: str, rank: int = 0) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}-{rank}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def mined_pairs(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "mining" / "cycle-1.json").read_text(encoding="utf-8"))
+    return found
+
+
+def cosines(model: Path, rows: Sequence[dict[str, Any]], pooling: str = "mean") -> np.ndarray:
+    encoder = SentenceTransformer(str(model), device="cpu")
+    encoder.max_seq_length = 32
+    encoder[1].pooling_mode = pooling
+    one, two = (encoder.encode([row[name] for row in rows]) for name in ("sentence1", "sentence2"))
+    return encoder.similarity_pairwise(one, two).numpy()
+
+
+@pytest.fixture(scope="module")
+def grown(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, `run`, and of what its second training learnt."""
+    folder = tmp_path_factory.mktemp("growing")
+    done = run_forked(script(folder, TELLING), tiny_arguments(tiny, folder / "run", *WITHOUT_GOLD))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cycle 1: 192 pairs are mined from the pool's sentences") == 1
+    return folder
+
+
+def test_the_second_training_learns_the_pool_and_mined_pairs(grown: Path, tiny: Path) -> None:
+    pool = [frozenset(pair) for pair in pairs_of(PoolManifest.load(grown / "run" / "pool")[1])]
+    rows = learnt_pairs(grown, "tiny")
+    given, mined = rows[:87], rows[87:]
+    assert len(set(pool) - {frozenset((row["sentence1"], row["sentence2"])) for row in given}) == 9  # held out
+    assert [row["sentence1"] for row in mined] == mined_pairs(grown / "run")["sentence1"]
+    pairs = {frozenset((row["sentence1"], row["sentence2"])) for row in mined}
+    assert len(pairs) == len(mined) == 192
+    assert pairs.isdisjoint(pool)
+    sentences = Counter(text for pair in pairs for text in pair)
+    assert set(sentences) <= {text for pair in pool for text in pair}
+    assert max(sentences.values()) <= 5
+    np.testing.assert_allclose([row["label"] for row in rows], cosines(tiny, rows), atol=1e-5)
+
+
+def test_mined_pairs_are_what_bm25_finds(grown: Path) -> None:
+    """Chance would share fewer words."""
+    mined = mined_pairs(grown / "run")
+    sides = ([set(text.lower().split()) for text in mined[name]] for name in ("sentence1", "sentence2"))
+    pairs = list(zip(*sides, strict=True))
+    shared = np.mean([len(one & two) for one, two in pairs])
+    by_chance = np.mean([len(one & two) for (one, _), (_, two) in zip(pairs, pairs[::-1], strict=True)])
+    assert shared > 1.5 * by_chance
+
+
+def test_the_report_says_when_mined_pairs_helped(grown: Path) -> None:
+    results = results_of(grown / "run")
+    line = (
+        "tiny: the cross-encoder of cycle 1 learnt too little from the pool alone; it was trained once more, with 192 "
+        "mined pairs of the pool's sentences beside it."
+    )
+    assert line not in remarks(results)
+    assert line in remarks(results | {"not_learnt": []})
+    assert 0 < results["seconds"]["mine"] < results["seconds"]["total"]
+
+
+def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -> None:
+    spread = ("--distillation.cross_encoder_labels", "quantiles")
+    arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, *spread)
+    arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two, pooling: cls}}]"
+    done = run_ranks(script(tmp_path, TELLING), arguments)
+    assert done.returncode == 0, done.stderr
+    rows = learnt_pairs(tmp_path, "one")
+    for name in ("one", "two"):
+        for rank in (0, 1):
+            assert learnt_pairs(tmp_path, name, rank) == rows
+    # quantiles of all pairs, those that are held out too
+    texts = list(pairs_of(PoolManifest.load(tmp_path / "run" / "pool")[1]))
+    mined = mined_pairs(tmp_path / "run")
+    texts += zip(mined["sentence1"], mined["sentence2"], strict=True)
+    both = [dict(zip(("sentence1", "sentence2"), pair, strict=True)) for pair in texts]
+    means = np.mean([cosines(tiny, both, pooling) for pooling in ("mean", "cls")], axis=0)
+    expected = dict(zip(texts, quantiles(means), strict=True))
+    labels = [expected[row["sentence1"], row["sentence2"]] for row in rows]
+    np.testing.assert_allclose([row["label"] for row in rows], labels, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from te_trainer.distillation import growing; growing.LARGEST_POOL = 96",
+        "import sys; sys.modules['bm25s'] = None",
+    ],
+    ids=["a large pool", "without bm25s"],
+)
+def test_what_cannot_grow_is_trained_for_longer_alone(line: str, tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    done = run_forked(script(tmp_path, line), tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    assert done.returncode == 0, done.stderr
+    assert "It is trained once more, 3 times as long\n" in done.stderr
+    entry = results_of(output)["health"]["cycles"][0]["tiny"]["cross-encoder"]
+    assert (entry["attempt"], entry["steps"]) == (2, 18)
+    assert "mined_pairs" not in entry
+    assert "mine" not in results_of(output)["seconds"]
+    assert not (output / "mining").exists()
+
+
+def test_a_pool_whose_sentences_share_no_word_has_no_pairs_to_add(tiny: Path, tmp_path: Path) -> None:
+    vocabulary = AutoTokenizer.from_pretrained(tiny).get_vocab()
+    words = iter(sorted(word for word in vocabulary if word.isalpha()))
+    lines = [f"{next(words)} {next(words)}\t{next(words)} {next(words)}" for _ in range(24)]
+    (tmp_path / "pool.tsv").write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n", encoding="utf-8")
+    arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, pool=[str(tmp_path / "pool.tsv")])
+    done = run_forked(JOB, arguments)
+    assert done.returncode == 0, done.stderr
+    assert "cycle 1: 0 pairs are mined from the pool's sentences" in done.stderr
+    entry = results_of(tmp_path / "run")["health"]["cycles"][0]["tiny"]["cross-encoder"]
+    # 24 pairs less 8 in both orders are a batch
+    assert (entry["attempt"], entry["steps"], entry.get("mined_pairs", 0)) == (2, 3, 0)
+
+
+def test_damaged_pairs_are_named(tmp_path: Path) -> None:
+    store = RunStore(RunLayout(tmp_path), cycles=1, trains_start=False, precision="float32")
+    file = tmp_path / "mining" / "cycle-1.json"
+    file.parent.mkdir()
+    file.write_text('{"seconds": 1, "sentence1": ["a b c"], "sent', encoding="utf-8")
+    with pytest.raises(DamagedError, match=rf"{file} is damaged; delete it, and the run's command mines the same"):
+        store.grown_pairs(1)
