@@ -43,6 +43,11 @@ def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:
     return result
 
 
+def forget_conversions(model: nn.Module) -> None:
+    """Save a model's weights as they are; else transformers makes of them what it has made them from (float8)."""
+    setattr(model, "_weight_conversions", None)  # noqa: B010 - its type does not know the name
+
+
 def uncompile(module: nn.Module) -> None:
     """Take `module.compile()` back; torch has no public way."""
     module._compiled_call_impl = None

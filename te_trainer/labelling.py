@@ -74,7 +74,7 @@ def score_pairs(
     scores = shared_array(scratch and scratch / "scores.f32", (len(pairs),))
     if isinstance(encoder, BiEncoder):
         ids, first = distinct_sentences(pairs)
-        vectors = shared_array(scratch and scratch / "vectors.f32", (len(first), encoder.model.config.hidden_size))
+        vectors = shared_array(scratch and scratch / "vectors.f32", (len(first), encoder.vector_size))
 
         def encode(start: int, stop: int) -> Tokens:
             return encoder.token_ids(sentences_at(pairs, first[start:stop]))
@@ -122,7 +122,7 @@ def embed_sentences(
     Raises:
         DivergedError: A vector holds NaN or infinity.
     """
-    vectors = shared_array(scratch / "vectors.f32", (len(sentences), encoder.model.config.hidden_size))
+    vectors = shared_array(scratch / "vectors.f32", (len(sentences), encoder.vector_size))
 
     def encode(start: int, stop: int) -> Tokens:
         return encoder.token_ids(sentences[start:stop]["sentence1"])

@@ -196,12 +196,6 @@ def _contrastive(argv: Sequence[str] | None) -> ContrastiveConfig:
     config = read(ContrastiveConfig, argv)
     if config.contrastive.method == "mirror_bert":
         config = read(ContrastiveConfig, argv, contrastive=MIRROR_BERT)
-    section = config.contrastive
-    if section.mlp_head and section.pooling != "cls":
-        raise InputError(
-            f"contrastive.mlp_head: the head stands on [CLS], but contrastive.pooling is {section.pooling}; set "
-            "mlp_head to false, or pooling to cls"
-        )
     return config
 
 

@@ -353,7 +353,7 @@ class ContrastiveTrainingConfig(TrainingConfig):
         span: Characters of one view that a mask token replaces; mirror_bert: 5.
         mlp_head: Train with a linear layer and tanh on [CLS], which is thrown away afterwards; mirror_bert: False.
         both_views: Both views are anchors, and negatives of the views on their own side; mirror_bert: True.
-        pooling: How a sentence's token vectors become one.
+        pooling: How a sentence's token vectors become one. Default: as the checkpoint says, else cls.
         max_length: Tokens after which a sentence is cut; mirror_bert: 50.
         prompt: Text before every sentence. Default: the checkpoint's; in a run's step 0, the run's `bi_encoder.prompt`.
         precision: Arithmetic of training. Default: auto, as for scoring; in a run's step 0, `distillation.precision`.
@@ -366,7 +366,7 @@ class ContrastiveTrainingConfig(TrainingConfig):
     span: NonNegativeInt = 0
     mlp_head: bool = True
     both_views: bool = False
-    pooling: Pooling = "cls"
+    pooling: Pooling | None = None
     max_length: PositiveInt = 32
     prompt: str | None = None
     precision: Precision | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from te_trainer.config.schema import ContrastiveConfig, ContrastiveTrainingConfi
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, resolve_checkpoint
 from te_trainer.models.attention import check_attention
+from te_trainer.models.sentence_files import saved_pooling
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import ReadSource, pin_commits
 from te_trainer.runs.training import Training, run_arguments
@@ -28,7 +29,8 @@ class ContrastivePlan:
     """How contrastive training makes a bi-encoder of a plain PLM."""
 
     start: Checkpoint  # of the PLM
-    section: ContrastiveTrainingConfig  # in which `precision` and `prompt` may be a run's
+    section: ContrastiveTrainingConfig  # in which `precision` and `prompt` may be a run's, `pooling` the PLM's
+    names_pooling: bool  # the configuration does
     processes: int
     training: dict[str, Any]  # keyword arguments of the training arguments
 
@@ -53,6 +55,12 @@ class ContrastivePlan:
         BiEncoder.check(
             self.start, section.pooling, max_length=section.max_length, prompt=section.prompt, section="contrastive."
         )
+        if section.mlp_head and section.pooling != "cls":
+            whose = "contrastive.pooling" if self.names_pooling else f"the pooling of model {model}"
+            raise InputError(
+                f"contrastive.mlp_head: the head stands on [CLS], but {whose} is {section.pooling}; set "
+                "contrastive.mlp_head to false, or contrastive.pooling to cls"
+            )
         if section.attn_implementation is not None:
             empty = self.start.empty_model("bi-encoder")
             check_attention(empty, section.attn_implementation, "contrastive.attn_implementation", trains=True)
@@ -61,10 +69,15 @@ class ContrastivePlan:
                 f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "
                 "mlp_head to false"
             )
-        if section.span:
-            if self.start.tokenizer.mask_token is None:
-                raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
-        elif not has_dropout(self.start.config):
+        drops, masks = has_dropout(self.start.config), self.start.tokenizer.mask_token is not None
+        if not drops and not masks:
+            raise InputError(
+                f"model {model}: it has no dropout and its tokenizer no mask token, so that both views of a sentence "
+                "would be the same; set attention_dropout in its config.json, e.g. to 0.1, or start from another model"
+            )
+        if section.span and not masks:
+            raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
+        if not section.span and not drops:
             raise InputError(
                 f"model {model}: it has no dropout, so that both views of a sentence would be the same; set "
                 "contrastive.span, e.g. to 5"
@@ -83,7 +96,9 @@ class ContrastivePlan:
 def plan_contrastive(model: str, section: ContrastiveTrainingConfig, processes: int) -> ContrastivePlan:
     """Work out how one PLM is trained; the Hub's names must mean a commit by now."""
     check_section("contrastive", section)
-    return ContrastivePlan(resolve_checkpoint(model), section, processes, contrastive_arguments(section, processes))
+    start, training = resolve_checkpoint(model), contrastive_arguments(section, processes)
+    pooling = section.pooling or saved_pooling(start.files, start.layout, "contrastive.") or "cls"
+    return ContrastivePlan(start, replace(section, pooling=pooling), section.pooling is not None, processes, training)
 
 
 def contrastive_training(plan: ContrastivePlan, config: ContrastiveConfig | RunConfig, **of_run: Any) -> Training:

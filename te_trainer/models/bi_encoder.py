@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from te_trainer.config.schema import Kind, Pooling
+from te_trainer.errors import InputError
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
@@ -116,6 +117,7 @@ class BiEncoder:
             # a pooler that the checkpoint lacks is always drawn the same
             torch.default_generator.manual_seed(0)
             model, tokenizer = checkpoint.load("bi-encoder", max_length)
+        check_prompt(checkpoint, prompt, max_length)
         pooler = _take_pooler(model)
         return cls(model, tokenizer, pooling, max_length, prompt, layout, pooler, attn_implementation)
 
@@ -135,9 +137,17 @@ class BiEncoder:
         checkpoint = resolve_checkpoint(name)
         pooling = resolve_pooling(checkpoint, pooling, section=section)
         layout = checkpoint.layout
-        check_texts(checkpoint, layout, pooling, layout.prompt if prompt is None else prompt)
+        prompt = layout.prompt if prompt is None else prompt
+        check_texts(checkpoint, layout, pooling, prompt)
         checkpoint.check("bi-encoder", max_length, section)
+        check_prompt(checkpoint, prompt, checkpoint.max_length if max_length is None else max_length, section)
         return pooling
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector; some of OPT's models make them fewer than their layers have."""
+        config = self.model.config
+        return int(getattr(config, "word_embed_proj_dim", config.hidden_size))
 
     def token_ids(self, texts: Sequence[str]) -> Tokens:
         """Token ids alone of sentences as the encoder reads them: behind its prompt, and cut to its length."""
@@ -180,7 +190,7 @@ class BiEncoder:
             pooling=self.pooling,
             max_length=self.max_length,
             prompt=self.prompt,
-            hidden_size=self.model.config.hidden_size,
+            hidden_size=self.vector_size,
         )
 
 
@@ -211,6 +221,16 @@ def check_texts(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling
         raise checkpoint.files.refusal(
             "its tokenizer gives tokens of a single sentence another type than 0 (as XLNet's does), which a bi-encoder "
             "here does not read; start from another model"
+        )
+
+
+def check_prompt(checkpoint: Checkpoint, prompt: str, max_length: int, section: str = "") -> None:
+    """Refuse a prompt that leaves no token for a sentence behind it: all vectors would be the same."""
+    tokens = len(checkpoint.tokenizer(prompt)["input_ids"])
+    if prompt and tokens >= max_length:
+        raise InputError(
+            f"{section}prompt: its {tokens:,} tokens, special ones included, leave none of {section}max_length "
+            f"({max_length:,}) for a sentence of model {checkpoint.name}; raise the latter, or shorten the prompt"
         )
 
 

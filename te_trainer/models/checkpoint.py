@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from te_trainer.compat import forget_conversions
 from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.schema import Kind
 from te_trainer.errors import first_line
@@ -46,6 +47,8 @@ class Checkpoint:
     @property
     def kind(self) -> Kind:
         """`cross-encoder` where there is a classification head; else the model reads sentences one by one."""
+        if "Pooling" in self.layout.modules:
+            return "bi-encoder"
         architecture = (self.config.architectures or [""])[0]
         return "cross-encoder" if architecture.endswith("ForSequenceClassification") else "bi-encoder"
 
@@ -102,6 +105,9 @@ class Checkpoint:
         tokenizer = self.load_tokenizer()
         model = self._load(kind, tokenizer, max_length, "max_length")
         model.config.return_dict = True  # configurations made for TorchScript say otherwise
+        if hasattr(self.config, "quantization_config"):
+            # the weights are float32 now, and are saved as such
+            forget_conversions(model)
         if self.commit is not None:
             # what is saved of the model names its start so, and not by a folder of this machine
             model.name_or_path = model.config.name_or_path = split_revision(self.name)[0]

@@ -83,15 +83,14 @@ class CrossEncoder:
         return cls(model, tokenizer, max_length, activation, attn_implementation)
 
     @staticmethod
-    def check(name: str | Checkpoint, max_length: int | None = None, section: str = "") -> Activation:
-        """Refuse what `from_pretrained` could not load, before any weights are read; give the activation it will have.
+    def check(name: str | Checkpoint, max_length: int | None = None, section: str = "") -> None:
+        """Refuse what `from_pretrained` could not load, before any weights are read.
 
         None and `section` mean what they mean for `BiEncoder.check`.
         """
         checkpoint = resolve_checkpoint(name)
-        activation = resolve_activation(checkpoint)
+        resolve_activation(checkpoint)
         checkpoint.check("cross-encoder", max_length, section)
-        return activation
 
     def activate_with(self, activation: Activation) -> None:
         """Say how logits become scores, in this encoder and in what is saved of it."""
@@ -130,6 +129,8 @@ class CrossEncoder:
     def save_layout(self, folder: str | Path) -> None:
         """Everything but the weights; sentence-transformers takes the length from the tokenizer."""
         self.tokenizer.model_max_length = self.max_length
+        # with one, sentence-transformers would make a chat of each pair
+        self.tokenizer.chat_template = None
         self.tokenizer.save_pretrained(folder)
         give_umask_mode(Path(folder))
 

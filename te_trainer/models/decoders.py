@@ -33,8 +33,6 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained_as:
     if tokenizer.pad_token_id is None:
         # The head of a decoder reads the last token that is not padding: EOS, unless EOS is the padding.
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    # Positions may be absolute (GPT-2's are), and are counted from the first column.
-    tokenizer.padding_side = "right"
     if trained_as == "cross-encoder":
         return
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -16,7 +16,7 @@ from te_trainer.models.decoders import is_decoder
 VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
 # Families whose vectors change with padding, whatever the attention mask says: they mix tokens by a convolution, a
 # Fourier transform, random hashes or pooling.
-READ_PADDING = {"canine", "convbert", "fnet", "funnel", "reformer", "yoso"}
+READ_PADDING = {"canine", "convbert", "cpmant", "fnet", "funnel", "nystromformer", "reformer", "yoso"}
 MORE_THAN_TEXT = {"bros", "layoutlmv2", "layoutlmv3", "lilt", "lxmert", "markuplm", "tapas"}
 
 
@@ -28,14 +28,14 @@ def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
             "one such as bert-base-uncased"
         )
     family, reason = config.model_type, ""
-    # Nystromformer's other attentions need padding to a multiple of their segments
-    whole_attention = getattr(config, "num_landmarks", 0) == getattr(config, "segment_means_seq_len", 0)
-    if family in READ_PADDING or not whole_attention:
+    if family in READ_PADDING:
         reason = "reads padding, so that the score of a pair would depend on its batch"
     elif family == "xmod" and config.default_language is None:
         reason = "reads texts of the language that default_language in config.json names, and it names none (set it)"
     elif family in MORE_THAN_TEXT or reads_more_than_text(config):
         reason = "reads more or other things than text"
+    elif family == "dpr":
+        reason = "gives one vector a text and none of tokens"
     elif "decoder_input_ids" in forward_arguments(config):  # a T5EncoderModel, which AutoModel makes a T5Model of
         reason = "is loaded with a decoder beside its encoder, which te_trainer cannot use"
     if reason:
@@ -43,9 +43,10 @@ def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
 
 
 def reads_more_than_text(config: PretrainedConfig) -> bool:
-    """Whether a model needs pictures or sounds, beside a text (CLIP, whose loss compares them) or instead of it."""
+    """Whether a model reads pictures or sounds, beside a text (Gemma 3; CLIP, whose loss compares them) or instead."""
     main_input = cast(Any, MODEL_MAPPING[type(config)]).main_input_name
-    return main_input != "input_ids" or "return_loss" in forward_arguments(config)
+    has_parts = config.get_text_config() is not config
+    return has_parts or main_input != "input_ids" or "return_loss" in forward_arguments(config)
 
 
 def forward_arguments(config: PretrainedConfig) -> Mapping[str, Any]:

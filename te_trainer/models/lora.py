@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from te_trainer.config.schema import Kind, LoraConfig
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, first_line
 from te_trainer.models import Encoder
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -38,11 +38,12 @@ def put_adapters(model: PreTrainedModel, kind: Kind, settings: LoraConfig, name:
     }
     try:
         return peft.get_peft_model(model, peft_config(model, kind, settings))
-    except ValueError:
+    except ValueError as error:
         wanted = settings.target_modules
         raise InputError(
             f"lora.target_modules: {wanted if isinstance(wanted, str) else ', '.join(wanted)} names no layer of model "
-            f"{name} that can have an adapter; take all-linear, or some of {', '.join(sorted(linear))}"
+            f"{name} that can have an adapter; take all-linear, or some of {', '.join(sorted(linear))} "
+            f"(peft: {first_line(error)})"
         ) from None
 
 

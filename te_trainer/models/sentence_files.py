@@ -37,7 +37,8 @@ TRANSFORMER_TYPES: dict[str, type] = {
 IS_KEPT: dict[str, Callable[[Any], bool]] = {
     "transformer_task": lambda task: task in ("feature-extraction", "sequence-classification"),
     "module_output_name": lambda name: name in ("token_embeddings", "scores"),
-    "modality_config": lambda config: config["text"]["method"] == "forward",
+    # with a message beside the text, sentence-transformers makes a chat of each sentence
+    "modality_config": lambda config: config.keys() == {"text"} and config["text"]["method"] == "forward",
     "processing_kwargs": lambda kwargs: not kwargs.get("common") and not kwargs.get("text"),
     **dict.fromkeys(
         ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs"),

@@ -47,6 +47,12 @@ def read_tokenizer(
     except Exception as error:  # files of strangers make transformers and tokenizers raise many kinds
         raise files.loading_failure(error, "tokenizer_config.json", "no tokenizer that can be loaded") from None
     _refuse_unreadable_texts(tokenizer, files)
+    if trained_as == "cross-encoder" and tokenizer.chat_template is not None:
+        raise files.refusal(
+            "its tokenizer has a chat template, by which sentence-transformers makes a chat of each pair, and "
+            "te_trainer does not; remove the template (chat_template.jinja, or the key in tokenizer_config.json) if "
+            "plain pairs are wanted"
+        )
     if is_decoder(config):
         prepare_tokenizer(tokenizer, files.name, trained_as)
     elif tokenizer.num_special_tokens_to_add(pair=False) == 0:
@@ -59,9 +65,11 @@ def read_tokenizer(
     if lower_case:
         _lower_case(tokenizer, files)
     tokenizer.model_input_names = readable_columns(config, tokenizer)
-    if config.model_type not in PADS_LEFT:
-        # positions may be absolute, and are counted from the first column
-        tokenizer.padding_side = "right"
+    # positions may be absolute, and are counted from the first column
+    tokenizer.padding_side = "right"
+    if config.model_type in PADS_LEFT:
+        # what others load of a saved tokenizer follows the latter
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     return tokenizer
 
 

@@ -347,6 +347,32 @@ def test_a_model_without_dropout_wants_a_span(run: Run, refused: Callable[..., s
     assert status == 0, err
 
 
+def test_the_pooling_of_a_saved_model_is_kept(
+    run: Run, refused: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    BiEncoder.from_pretrained(str(tiny), pooling="mean").save_pretrained(tmp_path / "saved")
+    model = str(tmp_path / "saved")
+    assert f"the head stands on [CLS], but the pooling of model {model} is mean" in refused("--model", model)
+    status, _, err = run("--model", model, "--contrastive.mlp_head", "false", "--contrastive.max_steps", "1")
+    assert status == 0, err
+    assert BiEncoder.from_pretrained(str(tmp_path / "out" / "bi-encoder")).pooling == "mean"
+    record = yaml.safe_load((tmp_path / "out" / "run.yaml").read_text(encoding="utf-8"))
+    assert record["resolved"]["pooling"] == "mean"
+
+
+def test_a_decoder_with_neither_dropout_nor_mask_token_is_told_what_helps(
+    run: Run, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    model = save_decoder(tmp_path / "decoder", "qwen2")
+    more = ["--contrastive.pooling", "last", "--contrastive.mlp_head", "false", "--contrastive.max_steps", "2"]
+    assert "no dropout and its tokenizer no mask token" in refused("--model", model, *more)
+    path = model / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | {"attention_dropout": 0.1}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    status, _, err = run("--model", model, *more)
+    assert status == 0, err
+
+
 def test_a_decoder_learns_by_its_last_token(run: Run, refused: Callable[..., str], tmp_path: Path) -> None:
     model = save_decoder(tmp_path / "decoder", "gpt2")
     assert "a decoder's first token sees no other; set contrastive.pooling to last" in refused("--model", model)

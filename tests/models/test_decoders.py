@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ import sentence_transformers
 import torch
 from conftest import sample_pairs
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tiny_decoders import byte_level, config_of, save_decoder
 from tokenizers import processors
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
     set_seed,
 )
 
@@ -282,3 +286,72 @@ def test_a_bidirectional_plm_is_none_of_this(tiny: Path) -> None:
     assert isinstance(encoder.model, BertModel)
     assert encoder.pooling == "cls"
     assert encoder.tokenizer.pad_token == "[PAD]"
+
+
+# ------------------------------------------------------------ chats, and weights of eight bits
+
+CHAT = "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
+
+
+def with_template(folder: Path) -> Path:
+    save_decoder(folder, "qwen2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_sentence_transformers_makes_no_chat_of_what_is_saved(tmp_path: Path) -> None:
+    start = str(with_template(tmp_path / "start"))
+    set_seed(1)
+    cross = CrossEncoder.from_pretrained(start)
+    cross.activate_with("identity")
+    cross.save_pretrained(tmp_path / "cross-encoder")
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path / "cross-encoder"), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(theirs, score_pairs(cross, COLUMNS), rtol=1e-4, atol=1e-5)
+    bi = BiEncoder.from_pretrained(start)
+    bi.save_pretrained(tmp_path / "bi-encoder")
+    model = sentence_transformers.SentenceTransformer(str(tmp_path / "bi-encoder"), device="cpu")
+    cosines = model.similarity_pairwise(*(model.encode(texts) for texts in COLUMNS.values()))
+    np.testing.assert_allclose(cosines, score_pairs(bi, COLUMNS), rtol=1e-4, atol=1e-5)
+
+
+def test_encoders_of_chats_are_refused(tmp_path: Path) -> None:
+    start = with_template(tmp_path / "start")
+    sentence_transformers.SentenceTransformer(str(start), device="cpu").save_pretrained(str(tmp_path / "bi-encoder"))
+    with pytest.raises(InputError, match=r"modality_config in sentence_bert_config\.json would be lost"):
+        BiEncoder.check(str(tmp_path / "bi-encoder"))
+    AutoModelForSequenceClassification.from_pretrained(start, num_labels=1).save_pretrained(tmp_path / "cross-encoder")
+    AutoTokenizer.from_pretrained(start).save_pretrained(tmp_path / "cross-encoder")
+    with pytest.raises(InputError, match="its tokenizer has a chat template"):
+        CrossEncoder.check(str(tmp_path / "cross-encoder"))
+
+
+def test_what_is_saved_of_a_float8_checkpoint_is_float32(tmp_path: Path) -> None:
+    """As `Qwen/Qwen3-0.6B-FP8` is made."""
+    tokenizer = AutoTokenizer.from_pretrained(save_decoder(tmp_path / "qwen2", "qwen2"))
+    sizes = {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4}
+    config = Qwen3Config(vocab_size=len(tokenizer), head_dim=32, intermediate_size=128, **sizes)
+    set_seed(0)
+    start = tmp_path / "start"
+    AutoModelForCausalLM.from_config(config).save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    weights = {}
+    for name, weight in load_file(start / "model.safetensors").items():
+        weights[name] = weight
+        if weight.ndim == 2 and "embed" not in name and "lm_head" not in name:
+            scale = weight.abs().max() / 448
+            weights[name] = (weight / scale).to(torch.float8_e4m3fn)
+            weights[f"{name}_scale_inv"] = scale.reshape(1, 1)
+    save_file(weights, start / "model.safetensors", metadata={"format": "pt"})
+    how = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128], "fmt": "e4m3"}
+    content = json.loads((start / "config.json").read_text(encoding="utf-8")) | {"quantization_config": how}
+    (start / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    encoder = BiEncoder.from_pretrained(str(start))
+    encoder.save_pretrained(tmp_path / "saved")
+    assert {weight.dtype for weight in load_file(tmp_path / "saved" / "model.safetensors").values()} == {torch.float32}
+    scores = score_pairs(encoder, COLUMNS)
+    np.testing.assert_allclose(score_pairs(BiEncoder.from_pretrained(str(tmp_path / "saved")), COLUMNS), scores)
+    model = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    cosines = model.similarity_pairwise(*(model.encode(texts) for texts in COLUMNS.values()))
+    np.testing.assert_allclose(cosines, scores, rtol=1e-4, atol=1e-5)

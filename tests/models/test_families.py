@@ -11,7 +11,7 @@ import torch
 from conftest import build_tokenizer, sample_pairs
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers import SentenceTransformer
-from transformers import AutoConfig, AutoModel, set_seed
+from transformers import AutoConfig, AutoModel, XLNetConfig, set_seed
 
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
@@ -27,6 +27,8 @@ SIZES = {
 }
 DISTILBERT = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
 GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 130, "bos_token_id": 2, "eos_token_id": 3}
+# vectors of fewer numbers than its layers have
+OPT = {"word_embed_proj_dim": 8, "ffn_dim": 16, "bos_token_id": 2, "eos_token_id": 3}
 FAMILIES: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 16},
     "big_bird": {},
@@ -37,6 +39,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "longformer": {"attention_window": 8},
     "modernbert": {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 8},
     "mpnet": {},
+    "opt": OPT,
     "roformer": {"embedding_size": 16},
     "xlm-roberta": {"type_vocab_size": 1},
 }
@@ -46,17 +49,21 @@ def plm(folder: Path, family: str, **values: Any) -> str:
     """A model of a family whose weights tell sentences apart; its tokenizer pads on the left and gives token types."""
     tokenizer = build_tokenizer()
     tokenizer.padding_side = "left"
-    if family == "gpt2":
+    if family in {"gpt2", "opt"}:
         tokenizer.bos_token, tokenizer.eos_token = "[CLS]", "[SEP]"
     set_seed(0)
     model = AutoModel.from_config(AutoConfig.for_model(family, **{**SIZES, "vocab_size": len(tokenizer), **values}))
+    enlarge(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def enlarge(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.mul_(8)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -87,12 +94,43 @@ def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, 
         assert np.ptp(scores) > 1e-4
 
 
+def test_an_xlnet_cross_encoder_pads_on_the_left_for_everybody(tmp_path: Path) -> None:
+    """Its head reads the last column."""
+    tokenizer = build_tokenizer()
+    set_seed(0)
+    sizes = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16, "pad_token_id": 0}
+    model = AutoModel.from_config(XLNetConfig(vocab_size=len(tokenizer), **sizes))
+    enlarge(model)
+    model.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    encoder = CrossEncoder.from_pretrained(str(tmp_path / "start"))
+    encoder.activate_with("identity")
+    pairs = sample_pairs(8)
+    scores = score_pairs(encoder, dict(zip(("sentence1", "sentence2"), zip(*pairs, strict=True), strict=True)))
+    alone = [score_pairs(encoder, {"sentence1": [one], "sentence2": [two]})[0] for one, two in pairs]
+    np.testing.assert_allclose(alone, scores, rtol=1e-5, atol=1e-6)
+    encoder.save_pretrained(tmp_path / "saved")
+    theirs = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(pairs, batch_size=8)
+    np.testing.assert_allclose(theirs, scores, rtol=1e-5, atol=1e-6)
+    assert np.ptp(scores) > 1e-4
+
+
+def test_a_model_of_texts_and_pictures_is_refused(tmp_path: Path) -> None:
+    """Its sizes are those of a part."""
+    AutoConfig.for_model("gemma3").save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    for function in (BiEncoder.check, CrossEncoder.check):
+        with pytest.raises(InputError, match="a gemma3 reads more or other things than text"):
+            function(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("family", "values", "words"),
     [
         ("convbert", {"embedding_size": 16}, "a convbert reads padding"),
         ("fnet", {}, "a fnet reads padding"),
-        ("nystromformer", {"num_landmarks": 4, "segment_means_seq_len": 8}, "a nystromformer reads padding"),
+        ("nystromformer", {}, "a nystromformer reads padding"),
+        ("dpr", {}, "a dpr gives one vector a text and none of tokens"),
         ("yoso", {}, "a yoso reads padding"),
         ("bros", {}, "a bros reads more or other things than text"),
         ("xmod", {"languages": ["en_XX"]}, "default_language in config.json names, and it names none"),

@@ -127,6 +127,12 @@ def test_a_transformer_in_a_folder_of_its_own_is_read(saved: Path, tmp_path: Pat
     CrossEncoder.from_pretrained(str(saved))
 
 
+def test_a_pooling_goes_before_the_architecture_that_the_configuration_names(saved: Path, tmp_path: Path) -> None:
+    written(saved, "config.json", architectures=["BertForSequenceClassification"])
+    assert resolve_checkpoint(str(saved)).kind == "bi-encoder"
+    agree(saved, tmp_path / "again")
+
+
 def test_normalised_vectors_stay_normalised(models: dict[str, str], tmp_path: Path) -> None:
     transformer = Transformer(models["bert"], max_seq_length=24)
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")

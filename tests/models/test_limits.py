@@ -111,6 +111,18 @@ def test_a_length_that_leaves_no_token_of_a_text_is_refused(tiny: Path, tmp_path
     assert "tokens leave none of a text" in refusals(with_length(tiny, tmp_path / "model", 2), check)
 
 
+def test_a_prompt_that_leaves_no_token_of_a_sentence_is_refused(tiny: Path) -> None:
+    prompt = "my router keeps "
+    tokens = len(AutoTokenizer.from_pretrained(tiny)(prompt)["input_ids"])
+    said = f"prompt: its {tokens} tokens, special ones included, leave none of "
+    named = refusals(tiny, BiEncoder.check, max_length=tokens, prompt=prompt, section="bi_encoder.")
+    assert named.startswith(f"bi_encoder.{said}bi_encoder.max_length ({tokens})")
+    assert refusals(tiny, BiEncoder.from_pretrained, max_length=tokens, prompt=prompt).startswith(said)
+    BiEncoder.check(str(tiny), max_length=tokens + 1, prompt=prompt)
+    encoder = BiEncoder.from_pretrained(str(tiny), max_length=tokens + 1, prompt=prompt)
+    assert np.ptp(score_pairs(encoder, {"sentence1": ["a", "my"], "sentence2": ["my", "my"]})) > 0
+
+
 @pytest.mark.parametrize("length", [0, "512", float("nan")])
 def test_a_tokenizers_length_that_is_none_is_refused(tiny: Path, tmp_path: Path, length: Any) -> None:
     folder = with_length(tiny, tmp_path / "model", length)
