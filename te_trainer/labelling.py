@@ -30,6 +30,7 @@ from te_trainer.models.tokens import Tokens
 
 WINDOW = 16_384  # sentences or pairs that are sorted together
 PART = 1024  # of a window; as many are still tokenised when a labelling breaks off
+SAME_SCORE = 1e-6  # difference of two scores that rounding alone explains
 BATCH_TOKENS_CPU, BATCH_TOKENS = 4096, 32_768  # defaults on a CPU and elsewhere
 
 Pairs: TypeAlias = Dataset | Mapping[str, Sequence[str]]

@@ -481,6 +481,20 @@ def test_one_process_writes_an_output_and_an_interrupted_one_leaves_nothing(bi: 
     assert run(*again)[0] == 0
 
 
+def test_scores_that_are_all_the_same_are_said(tiny: Path, pairs_file: Path, run: Run, tmp_path: Path) -> None:
+    """The first token of a BERT that reads from left to right has seen no other."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    content = json.loads((model / "config.json").read_text(encoding="utf-8")) | {"is_decoder": True}
+    (model / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    arguments = ("--data.pairs", pairs_file, "--data.columns", "{sentence1: question}")
+    status, _, said = run("--model", model, *arguments, "--output", "x.jsonl")
+    assert status == 0, said
+    assert "warning: all 93 pairs have the same score (1.000); if they differ, the model tells no texts apart" in said
+    status, _, said = run("--model", tiny, *arguments, "--output", "y.jsonl")
+    assert status == 0 and "have the same score" not in said
+
+
 def test_endings_may_be_in_capitals(bi: str, pairs_file: Path, run: Run, tmp_path: Path) -> None:
     for output in ("SCORES.PARQUET", "SCORES.TSV"):
         arguments = ["--model", bi, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]

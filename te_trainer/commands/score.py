@@ -22,7 +22,7 @@ from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL
 from te_trainer.files.disk_errors import disk_errors_as_input_error
-from te_trainer.labelling import embed_sentences, score_pairs
+from te_trainer.labelling import SAME_SCORE, embed_sentences, score_pairs
 from te_trainer.metrics.calibration import PlattScaling, describe_calibration, fit_platt
 from te_trainer.models import Encoder, check_encoder, describe_encoder, load_encoder, resolve_checkpoint
 from te_trainer.models.attention import check_attention
@@ -122,6 +122,11 @@ def score(config: ScoreConfig, scratch: Path, progress: RunProgress) -> Blocks:
     chosen = pairs.select(whole) if lacking else pairs
     with stage("pairs", config, progress) as arguments:
         predictions[whole] = score_pairs(encoder, chosen, scratch=scratch, **arguments)
+    if len(whole) > 1 and np.ptp(predictions[whole]) < SAME_SCORE:
+        progress.say(
+            f"warning: all {len(whole):,} pairs have the same score ({predictions[whole[0]]:.3f}); if they differ, the "
+            "model tells no texts apart: choose another pooling or another model"
+        )
     scores = {PREDICTION: predictions}
     if to_probability is not None:
         scores[PROBABILITY] = to_probability(predictions).astype(np.float32)

@@ -28,7 +28,7 @@ from te_trainer.distillation.trainings import ATTEMPTS, Trainings
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import InputError
 from te_trainer.files.records import write_json
-from te_trainer.labelling import embed_sentences, score_pairs
+from te_trainer.labelling import SAME_SCORE, embed_sentences, score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models.encoder import weight_fingerprint
 from te_trainer.runs.folder import scratch_folder
@@ -37,8 +37,6 @@ from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
 from te_trainer.runs.store import RunStore
 from te_trainer.trainers.datasets import column_values
-
-SAME = 1e-6  # difference of two scores that rounding alone explains
 
 
 class DistillationStages:
@@ -92,7 +90,7 @@ class DistillationStages:
             labels = score_pairs(
                 encoder, self.pairs, scratch=scratch, progress=self.progress.advance, **self.plan.labelling
             )
-        if key.cycle == 0 and len(labels) > 1 and np.ptp(labels) < SAME:
+        if key.cycle == 0 and len(labels) > 1 and np.ptp(labels) < SAME_SCORE:
             raise InputError(
                 f"models: the start of {name} gives all {len(labels):,} pairs the same score ({labels[0]:.3f}), so "
                 "that there is nothing to learn; choose another bi_encoder.pooling or checkpoint, or pairs that differ"
