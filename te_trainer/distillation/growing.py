@@ -1,12 +1,12 @@
-"""More pairs for a cross-encoder that has not learnt from a small pool: mined from the pool's own sentences.
+"""More pairs for a cross-encoder that has not learnt from a small pool: other pairs of the pool's own sentences.
 
-They are mined as those of `mining.pairs` are, with BM25, and labelled by the teachers of the cycle. Such pairs made far
-better cross-encoders of pools that taught too little, and as many steps on the pool alone did not: docs/results.md.
+They are random, drawn over the range of the scores that the teachers of the cycle give them, which are their labels.
+Such pairs made far better cross-encoders of pools that taught too little, as good as those that BM25 finds did, and as
+many steps on the pool alone did not: docs/results.md.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import Any
@@ -21,49 +21,41 @@ from te_trainer.distillation.mining import are_given
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distributed import on_main_process
 from te_trainer.labelling import score_pairs
-from te_trainer.mining.bm25 import bm25_pairs
-from te_trainer.mining.candidates import merge
+from te_trainer.mining.candidates import merge, random_pairs
 from te_trainer.mining.draw import draw_by_score
-from te_trainer.mining.near_duplicates import near_duplicates
 from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.store import RunStore
 
 LARGEST_POOL = 1000  # pairs; larger pools were not tried
-TIMES = 2  # mined pairs for each of the pool's
+TIMES = 2  # new pairs for each of the pool's
 
 
 def can_grow(plan: DistillationPlan, pairs: int) -> bool:
-    """Whether mined pairs may be added to a pool of so many pairs: a small one without such, where BM25 is at hand."""
-    return pairs < LARGEST_POOL and not plan.config.mines and importlib.util.find_spec("bm25s") is not None
+    """Whether a pool of so many pairs may grow: a small one to which no mined pairs belong."""
+    return pairs < LARGEST_POOL and not plan.config.mines
 
 
 def grown_pairs(plan: DistillationPlan, store: RunStore, pool: Dataset, cycle: int) -> dict[str, Any]:
     """Pairs of the pool's sentences that are not in it, with the labels of the cycle's bi-encoders.
 
-    All ranks score them; the first one finds, draws and writes them, unless they are there.
+    All ranks score them; the first one draws and writes them, unless they are there.
 
     Returns:
         Columns `sentence1`, `sentence2`, `label`, each with up to `TIMES` as many rows as the pool has.
     """
     if not store.has_grown_pairs(cycle):
         with scratch_folder(store.layout.mining_scratch) as scratch:
-            _mine(plan, store, pool, cycle, scratch)
+            _grow(plan, store, pool, cycle, scratch)
     return store.grown_pairs(cycle)
 
 
-def _mine(plan: DistillationPlan, store: RunStore, pool: Dataset, cycle: int, scratch: Path) -> None:
-    began, mining, file = time.monotonic(), plan.config.mining, scratch / "rows.npy"
+def _grow(plan: DistillationPlan, store: RunStore, pool: Dataset, cycle: int, scratch: Path) -> None:
+    began, mining, seed = time.monotonic(), plan.config.mining, plan.config.seed
     texts = list(dict.fromkeys(text for pair in pairs_of(pool) for text in pair))
     sentences = Dataset.from_dict({"sentence1": texts})
-
-    def find() -> None:
-        found = bm25_pairs(sentences, np.arange(len(texts)), mining.candidates, lambda done: None)
-        rows = merge({"bm25": found}).rows
-        np.save(file, rows[~near_duplicates(sentences, rows) & ~are_given(sentences, rows, pool)])
-
-    on_main_process(find)
-    rows = np.load(file)
+    rows = merge({"random": random_pairs(len(texts), np.arange(len(texts)), mining.candidates, seed)}).rows
+    rows = rows[~are_given(sentences, rows, pool)]
     pairs = {name: [texts[row] for row in rows[:, side]] for side, name in enumerate(SENTENCE_COLUMNS)}
     labels = np.empty(0, dtype=np.float32)
     if len(rows):
@@ -72,7 +64,7 @@ def _mine(plan: DistillationPlan, store: RunStore, pool: Dataset, cycle: int, sc
         )
 
     def draw() -> None:
-        drawn = draw_by_score(labels, rows, TIMES * len(pool), mining.per_sentence, plan.config.seed)
+        drawn = draw_by_score(labels, rows, TIMES * len(pool), mining.per_sentence, seed)
         columns = {
             name: [column[row] for row in drawn] for name, column in (pairs | {"label": labels.tolist()}).items()
         }
@@ -85,5 +77,5 @@ def _score(
     plan: DistillationPlan, store: RunStore, teacher: EncoderKey, pairs: dict[str, list[str]], scratch: Path
 ) -> np.ndarray:
     encoder = load_run_encoder(plan, store, teacher)
-    with divergence_named(f"{teacher.name}: mined pairs"), scratch_folder(scratch / "scores") as place:
+    with divergence_named(f"{teacher.name}: new pairs"), scratch_folder(scratch / "scores") as place:
         return score_pairs(encoder, pairs, scratch=place, **plan.labelling)

@@ -112,7 +112,7 @@ class DistillationStages:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it.
 
         Where health decides, a student that has not learnt is trained once more, for longer: a cross-encoder of a small
-        pool with mined pairs beside it.
+        pool with random pairs of its sentences beside it.
 
         Returns:
             Whether it may teach: it has learnt, or gold decides. A dev set may find that a student of a teacher that
@@ -146,7 +146,9 @@ class DistillationStages:
         pool, grown = len(self.pairs), None
         if attempt > 1 and key.kind == "cross-encoder" and can_grow(self.plan, pool):
             grown = grown_pairs(self.plan, self.store, self.pairs, key.cycle)
-            self.progress.say(f"cycle {key.cycle}: {len(grown['label']):,} pairs are mined from the pool's sentences")
+            self.progress.say(
+                f"cycle {key.cycle}: {len(grown['label']):,} random pairs of the pool's sentences are labelled"
+            )
             labels = np.concatenate([labels, np.array(grown["label"], dtype=np.float32)])
         if key.kind == "cross-encoder" and self.config.distillation.cross_encoder_labels == "quantiles":
             labels = quantiles(labels)
@@ -269,7 +271,7 @@ class DistillationStages:
         if attempt == len(ATTEMPTS):
             return ". It teaches none, and the cycles end here"
         grows = failure["kind"] == "cross-encoder" and can_grow(self.plan, len(self.pairs))
-        more = ", also on pairs mined from the pool's sentences" * grows
+        more = ", also on random pairs of the pool's sentences" * grows
         return f". It is trained once more, {ATTEMPTS[attempt]} times as long{more}"
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:

@@ -79,7 +79,7 @@ def _failures(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _grown(results: dict[str, Any]) -> Iterator[str]:
-    """A line for the students of a PLM that have learnt when mined pairs were added to the pool's."""
+    """A line for the students of a PLM that have learnt when random pairs were added to the pool's."""
     failed = {(entry["cycle"], entry["name"]) for entry in results.get("not_learnt", []) if entry.get("mined_pairs")}
     for name in model_names(results):
         for cycle, encoders in encoders_by_cycle(results["health"], name):
@@ -87,7 +87,7 @@ def _grown(results: dict[str, Any]) -> Iterator[str]:
             if mined and (cycle, name) not in failed:
                 yield (
                     f"{name}: the cross-encoder of cycle {cycle} learnt too little from the pool alone; it was trained "
-                    f"once more, with {mined:,} mined pairs of the pool's sentences beside it."
+                    f"once more, with {mined:,} random pairs of the pool's sentences beside it."
                 )
 
 
