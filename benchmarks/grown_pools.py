@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["stsb", "mrpc"])
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--mined", type=int, default=600, help="how many pairs are mined")
+    parser.add_argument("--sources", help="that pairs are mined by ('[random]'); default: the main job's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--no-steps", action="store_true", help="leave out the rows of as many steps")
     options, rest = parser.parse_known_args()
@@ -61,10 +62,13 @@ def main() -> None:
             keys = {"models": f"[{{bi_encoder: '{MINILM}', name: minilm}}]", "data.pool": str(pool)}
             keys |= {"data.test": str(gold), "distillation.cycles": "1", "distillation.selection": "last"}
             keys |= {"distillation.held_out": "0.1", "seed": str(seed)} | paired(rest)
-            alone, grown, longer = (options.output / f"{name}-{kind}" for kind in ("alone", options.mined, "longer"))
+            by = "" if options.sources is None else f"-{options.sources.strip('[]')}"
+            kinds = ("alone", f"{options.mined}{by}", "longer")
+            alone, grown, longer = (options.output / f"{name}-{kind}" for kind in kinds)
             print(f"| {task} | {seed} | 0 | {row(alone, keys)}", flush=True)
             mined = keys | {"mining.pairs": str(options.mined)}
-            print(f"| {task} | {seed} | {options.mined} | {row(grown, mined)}", flush=True)
+            mined |= {"mining.sources": options.sources} if options.sources else {}
+            print(f"| {task} | {seed} | {options.mined}{by} | {row(grown, mined)}", flush=True)
             if not options.no_steps:
                 record = yaml.safe_load((grown / "run.yaml").read_text(encoding="utf-8"))
                 epochs = record["resolved"]["minilm"]["cross-encoder"]["num_train_epochs"] * record["pool"]["pairs"]
