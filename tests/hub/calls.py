@@ -26,6 +26,7 @@ from transformers import AutoModel, AutoTokenizer
 from te_trainer.config.schema import (
     ContrastiveConfig,
     ContrastiveDataConfig,
+    ContrastiveTrainingConfig,
     DataConfig,
     EvaluationConfig,
     EvaluationDataConfig,
@@ -92,7 +93,8 @@ def contrastive(name: str, root: str) -> str | None:
     """Continue a run, as far as its model is resolved."""
     data = ContrastiveDataConfig(sentences=["sentences.txt"])
     pin_begun(read_manifest(Path(root)))
-    config = ContrastiveConfig(name, data, output_dir=root, seed=0, ddp_timeout=60)
+    section = ContrastiveTrainingConfig(mlp_head=False)
+    config = ContrastiveConfig(name, data, contrastive=section, output_dir=root, seed=0, ddp_timeout=60)
     check_run(RunManifest(Path(root), config, make_plan=make_plan))
     return commit_of(name)
 
