@@ -30,7 +30,6 @@ class ContrastivePlan:
 
     start: Checkpoint  # of the PLM
     section: ContrastiveTrainingConfig  # in which `precision` and `prompt` may be a run's, `pooling` the PLM's
-    names_pooling: bool  # the configuration does
     processes: int
     training: dict[str, Any]  # keyword arguments of the training arguments
 
@@ -56,10 +55,9 @@ class ContrastivePlan:
             self.start, section.pooling, max_length=section.max_length, prompt=section.prompt, section="contrastive."
         )
         if section.mlp_head and section.pooling != "cls":
-            whose = "contrastive.pooling" if self.names_pooling else f"the pooling of model {model}"
             raise InputError(
-                f"contrastive.mlp_head: the head stands on [CLS], but {whose} is {section.pooling}; set "
-                "contrastive.mlp_head to false, or contrastive.pooling to cls"
+                f"contrastive.mlp_head: the head stands on [CLS], but contrastive.pooling (by default what model "
+                f"{model} says) is {section.pooling}; set contrastive.mlp_head to false, or contrastive.pooling to cls"
             )
         if section.attn_implementation is not None:
             empty = self.start.empty_model("bi-encoder")
@@ -98,7 +96,7 @@ def plan_contrastive(model: str, section: ContrastiveTrainingConfig, processes: 
     check_section("contrastive", section)
     start, training = resolve_checkpoint(model), contrastive_arguments(section, processes)
     pooling = section.pooling or saved_pooling(start.files, start.layout, "contrastive.") or "cls"
-    return ContrastivePlan(start, replace(section, pooling=pooling), section.pooling is not None, processes, training)
+    return ContrastivePlan(start, replace(section, pooling=pooling), processes, training)
 
 
 def contrastive_training(plan: ContrastivePlan, config: ContrastiveConfig | RunConfig, **of_run: Any) -> Training:

@@ -98,14 +98,14 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
 
 def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
     """`{"start": {NAME: {"bi-encoder": ENTRY}}, "cycles": [{"cycle": 1, NAME: {KIND: ENTRY}}]}`; an entry holds what
-    `Probe.health` says, after a training `TRAINING_FACTS`, and how many mined pairs it had beside the pool."""
+    `Probe.health` says, after a training `TRAINING_FACTS`, and how many pairs it learnt beside the pool's."""
     store, names = selection.store, selection.plan.models
 
     def entry(key: EncoderKey) -> dict[str, Any]:
         record, scored = store.training_record(key) if key.cycle else {}, store.scores(key)
         facts = {fact: record[fact] for fact in TRAINING_FACTS if record.get(fact) is not None}
-        if mined := scored.get("mined_pairs"):
-            facts["mined_pairs"] = mined
+        if added := scored.get("added_pairs"):
+            facts["added_pairs"] = added
         return {**scored["health"], **facts}
 
     cycles = []

@@ -68,9 +68,9 @@ class Selection:
         """What is to be said of a student that has not learnt, whatever chooses the cycle; None of one that has.
 
         Returns:
-            `{"cycle": c, "name": s, "kind": s, "reason": s, "steps": n, "length": s, "mined_pairs": n, "stopped": b,
-            "taught": b}`: `length` is the key that says how long it was trained, `mined_pairs` how many it has learnt
-            beside a pool that none were mined for, `stopped` whether it ends the cycles, `taught` whether another
+            `{"cycle": c, "name": s, "kind": s, "reason": s, "steps": n, "length": s, "added_pairs": n, "stopped": b,
+            "taught": b}`: `length` is the key that says how long it was trained, `added_pairs` how many it has learnt
+            beside the pool's, `stopped` whether it ends the cycles, `taught` whether another
             learns from it all the same.
         """
         record = self.store.scores(key)
@@ -82,7 +82,7 @@ class Selection:
             "reason": reason,
             "steps": self.store.training_record(key)["steps"],
             "length": self.plan.models[key.name].encoders[key.kind].length_key,
-            "mined_pairs": record.get("mined_pairs", 0),
+            "added_pairs": record.get("added_pairs", 0),
             "stopped": stops,
             "taught": not stops and not is_last,
         }

@@ -134,15 +134,15 @@ class DistillationStages:
             self.progress.skip(work)
             return self._may_teach(key)
         title = f"cycle {key.cycle}/{self.cycles} {key.name}: train {key.kind}" + ", again" * (attempt > 1)
-        pairs, labels, mined = self._to_learn(key, labels, attempt)
-        training = self.trainings.student(key, attempt, 1 - mined / len(pairs))
+        pairs, labels, added = self._to_learn(key, labels, attempt)
+        training = self.trainings.student(key, attempt, 1 - added / len(pairs))
         training.run(title, work, pairs)
-        self._score(key, f"cycle {key.cycle} {key.name}: {key.kind}", labels, attempt, mined)
+        self._score(key, f"cycle {key.cycle} {key.name}: {key.kind}", labels, attempt, added)
         self.after_stage()
         return self._may_teach(key)
 
     def _to_learn(self, key: EncoderKey, labels: np.ndarray, attempt: int) -> tuple[Dataset, np.ndarray, int]:
-        """The pairs that a student learns, the pool's labels as it learns them, and how many of the pairs are mined."""
+        """The pairs that a student learns, the pool's labels as it learns them, and how many pairs are added."""
         pool, grown = len(self.pairs), None
         if attempt > 1 and key.kind == "cross-encoder" and can_grow(self.plan, pool):
             grown = grown_pairs(self.plan, self.store, self.pairs, key.cycle)
@@ -240,11 +240,11 @@ class DistillationStages:
             )
 
     def _score(
-        self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1, mined: int = 0
+        self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1, added: int = 0
     ) -> None:
         """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start).
 
-        `mined` says how many mined pairs it has learnt beside the pool's.
+        `added` says how many pairs it has learnt beside the pool's.
         """
         began = time.monotonic()
         encoder = load_run_encoder(self.plan, self.store, key)
@@ -256,7 +256,7 @@ class DistillationStages:
         health = self.probe.health(probed, learnt, first)
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
-        record |= {"health": health, "health_seconds": seconds, "attempt": attempt, "mined_pairs": mined}
+        record |= {"health": health, "health_seconds": seconds, "attempt": attempt, "added_pairs": added}
         self.store.save_scores(key, record, predictions if self.has_ensemble else ())
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
         if learnt is not None and (failure := self.selection.failure(key)):

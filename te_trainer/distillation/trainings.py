@@ -34,7 +34,7 @@ class Trainings:
     def student(self, key: EncoderKey, attempt: int = 1, part: float = 1.0) -> Training:
         """The training of a cycle's student, from its original checkpoint or from its teacher's weights.
 
-        `part` of its pairs are the pool's; those that are mined beside them do not lengthen it.
+        `part` of its pairs are the pool's; those that are added do not lengthen it.
         """
         config = self.plan.config
         source = key._replace(cycle=0)

@@ -226,8 +226,7 @@ def check_texts(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling
 
 def check_prompt(checkpoint: Checkpoint, prompt: str, max_length: int, section: str = "") -> None:
     """Refuse a prompt that leaves no token for a sentence behind it: all vectors would be the same."""
-    tokens = len(checkpoint.tokenizer(prompt)["input_ids"])
-    if prompt and tokens >= max_length:
+    if prompt and (tokens := len(checkpoint.tokenizer(prompt)["input_ids"])) >= max_length:
         raise InputError(
             f"{section}prompt: its {tokens:,} tokens, special ones included, leave none of {section}max_length "
             f"({max_length:,}) for a sentence of model {checkpoint.name}; raise the latter, or shorten the prompt"

@@ -74,20 +74,20 @@ def _failures(results: dict[str, Any]) -> Iterator[str]:
         if kind == "bi-encoder" and all(entry["cycle"] in teachers for entry in mine):
             advice = "A cross-encoder that it learnt from has not learnt either."
         else:
-            advice = _advice(mine[-1], "mining" in results or mine[-1].get("mined_pairs", 0) > 0)
+            advice = _advice(mine[-1], "mining" in results or mine[-1].get("added_pairs", 0) > 0)
         yield f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} {advice}"
 
 
 def _grown(results: dict[str, Any]) -> Iterator[str]:
     """A line for the students of a PLM that have learnt when random pairs were added to the pool's."""
-    failed = {(entry["cycle"], entry["name"]) for entry in results.get("not_learnt", []) if entry.get("mined_pairs")}
+    failed = {(entry["cycle"], entry["name"]) for entry in results.get("not_learnt", []) if entry.get("added_pairs")}
     for name in model_names(results):
         for cycle, encoders in encoders_by_cycle(results["health"], name):
-            mined = encoders.get("cross-encoder", {}).get("mined_pairs", 0)
-            if mined and (cycle, name) not in failed:
+            added = encoders.get("cross-encoder", {}).get("added_pairs", 0)
+            if added and (cycle, name) not in failed:
                 yield (
                     f"{name}: the cross-encoder of cycle {cycle} learnt too little from the pool alone; it was trained "
-                    f"once more, with {mined:,} random pairs of the pool's sentences beside it."
+                    f"once more, with {added:,} random pairs of the pool's sentences beside it."
                 )
 
 

@@ -77,7 +77,7 @@ class RunLayout:
         return self.model(cycle, name) / f"{teacher}-labels"
 
     def grown_pairs(self, cycle: int) -> Path:
-        """Mined pairs of a cycle whose cross-encoders had not learnt from the pool alone, with their labels."""
+        """Pairs, with labels, that a cycle adds to a pool from which its cross-encoders have not learnt."""
         return self.mining / f"cycle-{cycle}.json"
 
     def agreement_labels(self, name: str) -> Path:

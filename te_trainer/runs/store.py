@@ -119,7 +119,7 @@ class RunStore:
 
         on_main_process(remove)
 
-    # ------------------------------------------------------------ mined pairs
+    # ------------------------------------------------------------ mined and added pairs
 
     def mined(self) -> dict[str, Any] | None:
         """What is known of the pool's mined pairs; None where none were mined."""
@@ -131,16 +131,16 @@ class RunStore:
         return self.layout.grown_pairs(cycle).exists()
 
     def save_grown_pairs(self, cycle: int, columns: dict[str, list[Any]], seconds: float) -> None:
-        """Write mined pairs of a cycle, `sentence1`, `sentence2` and `label`, and how long it took to make them."""
+        """Write what a cycle adds to the pool, `sentence1`, `sentence2` and `label`, and how long it took."""
         write_json(self.layout.grown_pairs(cycle), {"seconds": seconds} | columns, ensure_ascii=False)
 
     def grown_pairs(self, cycle: int) -> dict[str, Any]:
-        """Mined pairs of a cycle: `{"seconds": s, "sentence1": [s], "sentence2": [s], "label": [f]}`."""
+        """What a cycle adds to the pool: `{"seconds": s, "sentence1": [s], "sentence2": [s], "label": [f]}`."""
         file = self.layout.grown_pairs(cycle)
         return read_json(file, "seconds", *SENTENCE_COLUMNS, "label", then=MINED_AGAIN)
 
     def mining_records(self) -> list[dict[str, Any]]:
-        """What is known of all that was mined, with its seconds."""
+        """What is known of all that was mined or added, with its seconds."""
         grown = [self.grown_pairs(cycle) for cycle in range(1, self.cycles + 1) if self.has_grown_pairs(cycle)]
         return [*filter(None, [self.mined()]), *grown]
 

@@ -352,7 +352,7 @@ def test_the_pooling_of_a_saved_model_is_kept(
 ) -> None:
     BiEncoder.from_pretrained(str(tiny), pooling="mean").save_pretrained(tmp_path / "saved")
     model = str(tmp_path / "saved")
-    assert f"the head stands on [CLS], but the pooling of model {model} is mean" in refused("--model", model)
+    assert f"but contrastive.pooling (by default what model {model} says) is mean" in refused("--model", model)
     status, _, err = run("--model", model, "--contrastive.mlp_head", "false", "--contrastive.max_steps", "1")
     assert status == 0, err
     assert BiEncoder.from_pretrained(str(tmp_path / "out" / "bi-encoder")).pooling == "mean"

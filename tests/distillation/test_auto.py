@@ -55,7 +55,7 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     assert said[1].partition(": it ")[2].startswith(failed["reason"].removeprefix("it "))
     entry = results["health"]["cycles"][0]["tiny"]["cross-encoder"]
     # 96 pairs less 9 in both orders are 174 examples; the second training sees three times as many, in batches of 32
-    assert (entry["attempt"], entry["steps"], entry["mined_pairs"]) == (2, 17, 192)
+    assert (entry["attempt"], entry["steps"], entry["added_pairs"]) == (2, 17, 192)
     for text in (done.stdout, *((output / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))):
         flat = " ".join(text.split())
         assert "tiny: the cross-encoder has not learnt its labels. Cycle 1: it " in flat
@@ -73,8 +73,8 @@ def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], ki
     results = results_of(stopped[0])
     (failed,) = results["not_learnt"]
     assert failed["length"] == "num_train_epochs"
-    assert failed["mined_pairs"] == 192
-    failed |= {"kind": kind, "length": length, "mined_pairs": 0}
+    assert failed["added_pairs"] == 192
+    failed |= {"kind": kind, "length": length, "added_pairs": 0}
     section = kind.replace("-", "_")
     larger = f"larger steps ({section}.learning_rate)"
     more = "more pairs (mining.pairs adds some of the pool's own sentences)"
@@ -84,7 +84,7 @@ def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], ki
     assert remarks(results)[0].endswith(f"for 200 steps: {more}, {larger} or another PLM may help.")
     mined = remarks(results | {"mining": {}})
     assert mined[0].endswith(f"for 200 steps: more pairs, {larger} or another PLM may help.")
-    failed["mined_pairs"] = 192
+    failed["added_pairs"] = 192
     assert remarks(results)[0] == mined[0]
     results["not_learnt"].append(failed | {"kind": "bi-encoder", "stopped": False})
     if kind == "cross-encoder":

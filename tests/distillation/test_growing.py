@@ -135,7 +135,7 @@ def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> 
     assert "It is trained once more, 3 times as long\n" in done.stderr
     entry = results_of(output)["health"]["cycles"][0]["tiny"]["cross-encoder"]
     assert (entry["attempt"], entry["steps"]) == (2, 18)
-    assert "mined_pairs" not in entry
+    assert "added_pairs" not in entry
     assert "mine" not in results_of(output)["seconds"]
     assert not (output / "mining").exists()
 
