@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from te_trainer.build_locks import remove_dead_build_locks
+
 # torch and accelerate are imported where they are used: a command that is refused at once asks `is_first_to_fail`
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -45,8 +47,12 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
         ddp_timeout: Seconds that a rank waits for the others before it fails. It holds for the process group, so only
             the first call in a process can set it. Default: torch's, 10 minutes on GPUs and 30 on CPUs.
     """
+    import torch
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and not torch.distributed.is_initialized():
+        remove_dead_build_locks()
     timeout = {} if ddp_timeout is None else {"timeout": timedelta(seconds=ddp_timeout)}
     return PartialState(cpu=device_type() == "cpu", **timeout)
 

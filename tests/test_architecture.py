@@ -33,6 +33,7 @@ ORDER = [
     "metrics",
     "files",
     "distributed",
+    "build_locks",
     "config",
     "compat",
     "escaping",

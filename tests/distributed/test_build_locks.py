@@ -1,0 +1,87 @@
+"""Locks that killed processes of DeepSpeed have left keep no later run waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, process_environment
+
+from te_trainer.build_locks import YOUNG, remove_dead_build_locks
+
+
+def lock(root: Path, extension: str, age: float = 2 * YOUNG) -> Path:
+    path = root / extension / "lock"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_a_lock_that_nobody_holds_is_removed(root: Path) -> None:
+    dead, young = lock(root, "dead"), lock(root, "young", age=0)
+    library = root / "dead" / "dead.so"
+    library.touch()
+    held = lock(root, "held")
+    # as torch holds it: open, and named by another path
+    (root / "other").symlink_to(root)
+    hold = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(root / "other" / "held" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        remove_dead_build_locks()
+        assert not dead.exists() and library.exists()
+        assert held.exists() and young.exists()
+        holder.kill()
+    remove_dead_build_locks()
+    assert not held.exists() and young.exists()
+
+
+def test_the_locks_of_the_users_cache_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    dead = lock(tmp_path / "torch_extensions" / "py311_cpu", "deepspeed_shm_comm")
+    remove_dead_build_locks()
+    assert not dead.exists()
+
+
+def test_on_several_machines_a_lock_is_named_and_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = lock(root, "dead")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    remove_dead_build_locks()
+    assert dead.exists()
+    assert str(dead) in caplog.text and "delete the file" in caplog.text
+
+
+@pytest.mark.slow
+def test_locks_are_looked_at_before_deepspeed_starts(root: Path) -> None:
+    dead = lock(root, "dead")
+    code = "from te_trainer.distributed import process_state; process_state()"
+    command = [sys.executable, "-c", code]
+    environment = process_environment(ACCELERATE_USE_CPU="true", ACCELERATE_USE_DEEPSPEED="false")
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    assert dead.exists()
+    environment["ACCELERATE_USE_DEEPSPEED"] = "true"
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
+        while dead.exists() and process.poll() is None:
+            time.sleep(0.1)
+        # DeepSpeed would go on to build its extensions in this folder
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert not dead.exists()
