@@ -10,6 +10,8 @@ import warnings
 WARNINGS: list[tuple[str, type[Warning]]] = [
     # datasets sorts by pyarrow
     ("Specifying null_placement in SortOptions is deprecated", FutureWarning),
+    # DeepSpeed calls torch 2.13
+    (r"`torch\.distributed\.\w+` is deprecated", FutureWarning),
     # peft asks transformers
     ("`is_gradient_checkpointing` is deprecated", FutureWarning),
 ]
