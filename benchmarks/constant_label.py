@@ -39,7 +39,7 @@ def main() -> None:
     quiet_libraries()
     dev, test = (load_gold("stsb", role, {}, options.data_dir) for role in ("dev", "test"))
     set_seed(options.seed)
-    encoder = BiEncoder.from_pretrained(options.model, pooling=options.pooling)
+    encoder = BiEncoder.from_pretrained(options.model, pooling=options.pooling, max_length=32)
     print(f"start: dev {score(encoder, dev):.2f}, test {score(encoder, test):.2f}")
     with tempfile.TemporaryDirectory() as folder:
         build_pool(DataConfig(pool=options.pool, dir=options.data_dir), Path(folder, "pool"))

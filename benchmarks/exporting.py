@@ -58,7 +58,7 @@ def save(folder: Path) -> None:
 
     from te_trainer import models
 
-    models.BiEncoder.from_pretrained(MODEL).save_pretrained(folder / "bi-encoder")
+    models.BiEncoder.from_pretrained(MODEL, max_length=32).save_pretrained(folder / "bi-encoder")
     set_seed(0)
     encoder = models.CrossEncoder.from_pretrained(MODEL)
     with torch.no_grad():

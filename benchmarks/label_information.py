@@ -57,7 +57,7 @@ class Run:
         self.both_orders = True
         if not self.start.exists():
             start.save_pretrained(self.start)
-        self.judge("start", lambda: BiEncoder.from_pretrained(str(self.start)))
+        self.judge("start", lambda: BiEncoder.from_pretrained(str(self.start), max_length=32))
 
     def judge(self, name: str, make: Callable[[], Encoder], beside: str = "start") -> Scores:
         """The scores of an encoder, made if it has none yet."""
@@ -88,7 +88,7 @@ class Run:
             if name.startswith("cross"):
                 encoder = CrossEncoder.from_pretrained(plm or self.plm)
             else:
-                encoder = BiEncoder.from_pretrained(str(self.start))
+                encoder = BiEncoder.from_pretrained(str(self.start), max_length=32)
             train(
                 encoder, dataset(self.pool, labels.astype(np.float32)), self.seed, self.both_orders, self.epochs, **how
             )
@@ -102,7 +102,7 @@ class Run:
         folder = self.folder / "adapted PLM"
         if not folder.exists():
             transformers.set_seed(self.seed)
-            encoder = BiEncoder.from_pretrained(self.plm)
+            encoder = BiEncoder.from_pretrained(self.plm, max_length=32)
             model = transformers.AutoModelForMaskedLM.from_config(encoder.model.config)
             model.base_model.load_state_dict(encoder.model.state_dict(), strict=False)
             ids = encoder.tokenizer([row[0] for row in self.pool], [row[1] for row in self.pool], max_length=64)
@@ -199,7 +199,7 @@ def main() -> None:
         found = {(row[0], row[1]): row for task in ("stsb", *STS) for row in read(options.data_dir, task)}
         pool = random.Random(1).sample(list(found.values()), options.pairs)
         gold = [read(options.data_dir, "stsb", "test"), read(options.data_dir, "sts13")]
-        start = BiEncoder.from_pretrained(options.start)
+        start = BiEncoder.from_pretrained(options.start, max_length=32)
         run = Run(options.output / "start", start, options.plm or options.start, pool, gold, spearman)
         run.epochs = options.bi_epochs
         make(run, options.cycles)
@@ -209,7 +209,7 @@ def main() -> None:
             pool = random.Random(1).sample(rows_of(options.data_dir, task, gold=False), pairs)
             gold = [random.Random(0).sample(rows_of(options.data_dir, task, gold=True), DEV + TEST)]
             metric: Metric = roc_auc if task in {"mrpc", "qnli"} else spearman
-            start = BiEncoder.from_pretrained(MINILM, pooling=STARTS[pooling])
+            start = BiEncoder.from_pretrained(MINILM, pooling=STARTS[pooling], max_length=32)
             run = Run(options.output / f"{pooling} {task} {pairs}", start, MINILM, pool, gold, metric)
             run.epochs, run.both_orders = options.bi_epochs, task != "qnli"
             make(run, options.cycles)

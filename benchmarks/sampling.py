@@ -42,7 +42,7 @@ def main() -> None:
     pairs = list(dict.fromkeys(tuple(pair) for _, pair in rows))
     random.Random(0).shuffle(pairs)
     pool = {f"sentence{side + 1}": [pair[side] for pair in pairs[: arguments.pairs]] for side in (0, 1)}
-    teacher = BiEncoder.from_pretrained(arguments.model, pooling="mean")
+    teacher = BiEncoder.from_pretrained(arguments.model, pooling="mean", max_length=32)
     labelled = Dataset.from_dict({**pool, "label": score_pairs(teacher, pool, precision=resolve_precision())})
     golds = [load_gold("stsb", role, {}, arguments.data_dir) for role in ("dev", "test")]
     print("| seed | " + " | ".join(f"{order}, dev / test" for order in ORDERS) + " |\n| ---: | ---: | ---: |")

@@ -74,7 +74,7 @@ def run(folder: Path, path: str, start: str, task: str, pairs: int, seed: int, c
 
     def bi_encoder() -> BiEncoder:
         transformers.set_seed(seed)
-        return BiEncoder.from_pretrained(path, pooling=STARTS[start])
+        return BiEncoder.from_pretrained(path, pooling=STARTS[start], max_length=32)
 
     def judge(name: str, encoder: Encoder, labels: np.ndarray | None = None) -> np.ndarray:
         predictions = score_pairs(encoder, dataset(gold))

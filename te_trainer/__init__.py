@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from te_trainer.commands.in_python import DistilledRun as DistilledRun
     from te_trainer.commands.in_python import distil as distil
+    from te_trainer.errors import DivergedError as DivergedError
+    from te_trainer.errors import InputError as InputError
     from te_trainer.labelling import embed_sentences as embed_sentences
     from te_trainer.labelling import score_pairs as score_pairs
     from te_trainer.models import BiEncoder as BiEncoder
     from te_trainer.models import CrossEncoder as CrossEncoder
+    from te_trainer.models import load_encoder as load_encoder
     from te_trainer.trainers import BiEncoderTrainer as BiEncoderTrainer
     from te_trainer.trainers import BiEncoderTrainingArguments as BiEncoderTrainingArguments
     from te_trainer.trainers import CrossEncoderTrainer as CrossEncoderTrainer
@@ -30,8 +33,11 @@ _MODULES = {
     "CrossEncoderTrainer": "te_trainer.trainers",
     "CrossEncoderTrainingArguments": "te_trainer.trainers",
     "DistilledRun": "te_trainer.commands.in_python",
+    "DivergedError": "te_trainer.errors",
+    "InputError": "te_trainer.errors",
     "distil": "te_trainer.commands.in_python",
     "embed_sentences": "te_trainer.labelling",
+    "load_encoder": "te_trainer.models",
     "score_pairs": "te_trainer.labelling",
 }
 __all__ = list(_MODULES)

@@ -7,10 +7,11 @@ and its sentences' numbers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from torch import Tensor
 
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.digests import text_digest
+from te_trainer.data.given import as_pairs
 from te_trainer.distributed import process_state, rows_of_rank, shared_array
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.models import BiEncoder, Encoder
 from te_trainer.models.collation import pad
 from te_trainer.models.packed import choose_backend, to_device, use_backend
-from te_trainer.models.precision import Precision, autocast
+from te_trainer.models.precision import Precision, autocast, resolve_precision
 from te_trainer.models.tokenization import tokenise
 from te_trainer.models.tokens import Tokens
 
@@ -33,7 +35,8 @@ PART = 1024  # of a window; as many are still tokenised when a labelling breaks 
 SAME_SCORE = 1e-6  # difference of two scores that rounding alone explains
 BATCH_TOKENS_CPU, BATCH_TOKENS = 4096, 32_768  # defaults on a CPU and elsewhere
 
-Pairs: TypeAlias = Dataset | Mapping[str, Sequence[str]]
+Pairs: TypeAlias = Dataset | Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
+_COMPUTING = threading.RLock()
 Progress = Callable[[float], None]
 
 
@@ -41,9 +44,9 @@ def score_pairs(
     encoder: Encoder,
     pairs: Pairs,
     *,
-    precision: Precision = "float32",
+    precision: Literal["auto"] | Precision = "float32",
     batch_tokens: int | None = None,
-    scratch: Path | None = None,
+    scratch: str | Path | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Score pairs: the bi-encoder's cosine, or the sigmoid of the cross-encoder's logit.
@@ -52,26 +55,29 @@ def score_pairs(
     rank gets all scores.
 
     Args:
-        pairs: Columns `sentence1` and `sentence2`.
-        precision: Arithmetic of the encoder; what follows it (pooling, cosine, head, sigmoid) is float32.
+        pairs: Columns `sentence1` and `sentence2`, or a list of pairs `(sentence1, sentence2)`.
+        precision: Arithmetic of the encoder; what follows it (pooling, cosine, head, sigmoid) is float32. `auto` is
+            what the hardware is fast at.
         batch_tokens: Tokens in a batch, computed padding included. Default: 4096 on a CPU, 32768 elsewhere.
         scratch: Empty folder for vectors and scores that should not live in memory. Several ranks need one, on a disk
             that all of them see.
         progress: Called with the fraction that is done, 0 to 1.
 
     Returns:
-        Scores, float32, shape (n,), in the order of `pairs`: cosines in [-1, 1], sigmoids in [0, 1], or raw logits
-        where the cross-encoder's activation is `identity`.
+        Scores, float32, shape (n,), in the order of `pairs`: cosines in [-1, 1] up to rounding, sigmoids in [0, 1], or
+        raw logits where the cross-encoder's activation is `identity`.
 
     Raises:
+        InputError: These are no pairs of texts, or another argument cannot be used.
         DivergedError: A score is NaN or infinite.
     """
     state = process_state()
     if state.num_processes > 1 and scratch is None:
         raise InputError("score_pairs: on several ranks, give a scratch folder that all of them see")
-    if not isinstance(pairs, Dataset):
-        pairs = Dataset.from_dict({name: list(pairs[name]) for name in SENTENCE_COLUMNS})
-    pairs = pairs.select_columns(list(SENTENCE_COLUMNS))
+    if not isinstance(encoder, Encoder):
+        raise InputError(f"encoder: a {type(encoder).__name__} where a BiEncoder or a CrossEncoder is expected")
+    pairs = as_pairs(pairs)
+    scratch = None if scratch is None else Path(scratch)
     scores = shared_array(scratch and scratch / "scores.f32", (len(pairs),))
     if isinstance(encoder, BiEncoder):
         ids, first = distinct_sentences(pairs)
@@ -106,7 +112,7 @@ def embed_sentences(
     sentences: Dataset,
     scratch: Path,
     *,
-    precision: Precision = "float32",
+    precision: Literal["auto"] | Precision = "float32",
     batch_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
@@ -176,7 +182,7 @@ def _compute(
     encode: Callable[[int, int], Tokens],
     forward: Callable[..., Tensor],
     output: np.ndarray,
-    precision: Precision,
+    precision: Literal["auto"] | Precision,
     batch_tokens: int | None,
     progress: Progress | None,
 ) -> None:
@@ -184,14 +190,21 @@ def _compute(
 
     `encode` gives the tokens of the rows from one to another; `forward` computes vectors or scores of a batch of them.
     """
+    precision = resolve_precision(precision)
+    if precision not in get_args(Precision):
+        raise InputError(f"precision: '{precision}' is none of auto, {', '.join(get_args(Precision))}")
+    if batch_tokens is not None and batch_tokens < 1:
+        raise InputError(f"batch_tokens: {batch_tokens} tokens make no batch; give 1 or more")
     state = process_state()
     device = state.device
-    encoder.model.to(device).eval()
     budget = batch_tokens or (BATCH_TOKENS_CPU if device.type == "cpu" else BATCH_TOKENS)
     rank = rows_of_rank(len(output))
     named = encoder.attn_implementation
     backend = choose_backend(encoder.model, encoder.max_length, device, precision, attention=named)
     with (
+        # a model's attention is replaced meanwhile, for all threads
+        _COMPUTING,
+        _evaluated(encoder.model.to(device)),
         torch.inference_mode(),
         autocast(device, precision),
         use_backend(encoder.model, backend),
@@ -212,6 +225,17 @@ def _compute(
             output[start + np.concatenate(order)] = results.cpu().numpy()
             del tokens, results  # or they would lie in memory beside those of the next window
     state.wait_for_everyone()
+
+
+@contextlib.contextmanager
+def _evaluated(model: torch.nn.Module) -> Iterator[None]:
+    """Without dropout; afterwards the model trains again, if it did."""
+    trains = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(trains)
 
 
 def _tokenised(encode: Callable[[int, int], Tokens], rows: range) -> Generator[tuple[int, Tokens]]:

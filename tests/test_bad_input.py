@@ -130,10 +130,13 @@ def test_a_key_and_a_model_that_are_unknown_are_refused(refused: Callable[..., s
     [
         ("bi_encoder.deepspeed", "missing.json", "existing deepspeed config"),
         ("bi_encoder.optim", "galore_adamw", "galore_torch"),
-        ("cross_encoder.lr_scheduler_type", "warmup_stable_decay", "num_decay_steps"),
         ("cross_encoder.use_liger_kernel", "true", "pip install liger-kernel"),
         ("cross_encoder.fsdp", "full_shard", "fsdp needs several processes"),
         ("bi_encoder.accelerator_config", "missing.json", "missing.json"),
+        ("bi_encoder.deepspeed", "{zero_optimization: {stage: 2}}", "deepspeed needs a launcher"),
+        ("bi_encoder.dataloader_persistent_workers", "true", "num_workers > 0"),
+        ("bi_encoder.dataloader_multiprocessing_context", "spawn", "num_workers > 0"),
+        ("cross_encoder.optim_args", "foo", "expected 2, got 1"),
     ],
 )
 def test_what_transformers_would_refuse_later_is_refused_before_the_work(
@@ -141,6 +144,50 @@ def test_what_transformers_would_refuse_later_is_refused_before_the_work(
 ) -> None:
     sentence = refused(f"--{key}", value)
     assert sentence.startswith(f"{key.split('.')[0]}: transformers refuses its arguments: ") and words in sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("warmup_stable_decay", {}, "num_decay_steps"),
+        ("polynomial", {"lr_end": 1e-4}, "lr_end (0.0001) must be smaller than initial lr (5e-05)"),
+        ("inverse_sqrt", {"timescale": 0}, "division by zero"),
+        ("cosine", {"num_cycles": "abc"}, "could not convert string to float: 'abc'"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_before_the_work(
+    refused: Callable[..., str], kind: str, options: dict[str, Any], words: str
+) -> None:
+    more = ["--bi_encoder.lr_scheduler_kwargs", json.dumps(options)] if options else []
+    sentence = refused("--bi_encoder.lr_scheduler_type", kind, *more)
+    start = "bi_encoder.lr_scheduler_kwargs: transformers refuses its arguments: "
+    assert sentence.startswith(start) and words in sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("max_steps", "0", "from 1 on, or -1 for as many as the epochs have, got 0"),
+        ("adam_beta1", "1.5", "less than 1"),
+        ("weight_decay", "-0.1", "greater than or equal to 0"),
+        ("warmup_steps", ".nan", "finite number"),
+        ("logging_steps", ".inf", "finite number"),
+        ("eval_accumulation_steps", "0", "greater than 0"),
+        ("dataloader_num_workers", "-1", "greater than or equal to 0"),
+        ("log_level", "foo", "is none of detail, debug"),
+        ("torch_compile_backend", "foo", "is none of no, eager"),
+        ("enable_jit_checkpoint", "true", "cannot be set: a run that is stopped resumes"),
+        ("ignore_data_skip", "true", "cannot be set: a training that resumes goes on"),
+        ("eval_on_start", "true", "cannot be set: a run scores its start by itself"),
+        ("group_by_length", "true", "cannot be set: its name is train_sampling_strategy"),
+        ("evaluation_strategy", "steps", "cannot be set: evaluation comes every eval_steps"),
+    ],
+)
+def test_a_value_that_no_training_can_have_is_refused(
+    refused: Callable[..., str], key: str, value: str, words: str
+) -> None:
+    sentence = refused(f"--bi_encoder.{key}", value)
+    assert sentence.startswith(f"bi_encoder.{key}") and words in sentence
 
 
 @pytest.mark.parametrize(

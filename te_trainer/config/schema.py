@@ -50,6 +50,13 @@ def _entry(entry: Any) -> Any:
     return {"bi_encoder": entry} if isinstance(entry, str) else entry
 
 
+def _steps(steps: int) -> int:
+    if steps != -1 and steps < 1:
+        raise ValueError("input should be a number of steps from 1 on, or -1 for as many as the epochs have")
+    return steps
+
+
+FromZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -60,7 +67,13 @@ Source = Annotated[str, AfterValidator(_source)]
 TRAINING_LIMITS: dict[str, Any] = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), PositiveInt | None),
     "gradient_accumulation_steps": PositiveInt | None,
-    **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps"), PositiveFloat | None),
+    **dict.fromkeys(("learning_rate", "num_train_epochs", "eval_steps", "logging_steps"), PositiveFloat | None),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "neftune_noise_alpha"), FromZero | None),
+    **dict.fromkeys(("adam_epsilon", "warmup_steps"), FromZero | None),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), Rate | None),
+    **dict.fromkeys(("eval_accumulation_steps", "dataloader_prefetch_factor"), PositiveInt | None),
+    "dataloader_num_workers": NonNegativeInt | None,
+    "max_steps": Annotated[int, AfterValidator(_steps)] | None,
 }
 GoldColumns = dict[Annotated[str, _one_of("sentence1", "sentence2", "score")], str]
 PairColumns = dict[Annotated[str, _one_of("sentence1", "sentence2")], str]

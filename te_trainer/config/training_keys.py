@@ -26,7 +26,7 @@ MANAGED = {
     "do_train": "a run trains",
     "do_eval": "a run evaluates where data.dev is given",
     "do_predict": "a run labels by itself",
-    "eval_strategy": "evaluation comes every eval_steps and at the end of each epoch",
+    **dict.fromkeys(("eval_strategy", "eval_delay"), "evaluation comes every eval_steps and at the end of each epoch"),
     **dict.fromkeys(
         ("save_strategy", "save_steps"),
         "the best weights by data.dev are saved, and about once in a minute a checkpoint to resume from",
@@ -47,6 +47,11 @@ MANAGED = {
     "disable_tqdm": "the run has one display of its own",
     "push_to_hub": "the run publishes at its end, not from a stage",
     "save_only_model": "a run that is killed resumes from whole checkpoints",
+    "enable_jit_checkpoint": "a run that is stopped resumes from the checkpoint of the last minute",
+    "ignore_data_skip": "a training that resumes goes on where it was in its pairs",
+    "eval_on_start": "a run scores its start by itself",
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), "evaluations compute as the training does"),
+    "length_column_name": "the trainers count tokens themselves",
     "local_rank": "the launcher sets it",
     "ddp_timeout": "ddp_timeout stands at the top of the configuration, because all stages share one process group",
     "ddp_backend": "all stages share one process group, whose backend follows from the device",
@@ -62,6 +67,11 @@ NEVER_KEYS = {
     "trust_remote_code": "code of a model's repository is never run; start from a model that transformers knows",
     "model_kwargs": f"{FLOAT32}; attn_implementation is a key of its own",
     **dict.fromkeys(("dtype", "torch_dtype"), FLOAT32),
+    "group_by_length": "its name is train_sampling_strategy, which may be group_by_length",
+    "evaluation_strategy": MANAGED["eval_strategy"],
+    "no_cuda": MANAGED["use_cpu"],
+    "adafactor": "optim chooses the optimiser, adafactor among them",
+    "half_precision_backend": FLOAT32,
 }
 
 

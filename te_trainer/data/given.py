@@ -1,4 +1,4 @@
-"""Pairs that a Python program gives, as a file that a pool is read from."""
+"""Pairs that a Python program gives: checked, and as a file that a pool is read from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
@@ -67,3 +68,44 @@ def _texts(pairs: Dataset | list[Any], columns: Mapping[str, str]) -> Iterator[S
         if not all(isinstance(text, str | None) for text in pair):
             raise InputError(f"pairs: item {number}: a sentence is not text; correct or remove it")
         yield pair
+
+
+def as_pairs(pairs: Any) -> Dataset:
+    """The two columns of pairs, refused where a row holds no two texts; an empty text is one."""
+    if isinstance(pairs, list | tuple):
+        items = [*_texts(list(pairs), {})]
+        columns = {name: [pair[side] for pair in items] for side, name in enumerate(SENTENCE_COLUMNS)}
+    elif isinstance(pairs, Dataset):
+        missing = [name for name in SENTENCE_COLUMNS if name not in pairs.column_names]
+        if missing:
+            raise InputError(f"pairs: no column '{missing[0]}' among {', '.join(pairs.column_names)}; rename yours")
+        pairs = pairs.select_columns(list(SENTENCE_COLUMNS))
+        table = pairs.data
+        if all(_is_text(table.column(name)) for name in SENTENCE_COLUMNS):
+            return pairs.with_format(None)
+        columns = {name: pairs.with_format(None)[name][:] for name in SENTENCE_COLUMNS}
+    else:
+        try:
+            columns = {name: pairs[name] for name in SENTENCE_COLUMNS}  # of pandas, too
+        except (KeyError, TypeError):
+            raise InputError(
+                f"pairs: a {type(pairs).__name__} without columns {' and '.join(SENTENCE_COLUMNS)}; give these, or a "
+                "list of pairs (sentence1, sentence2)"
+            ) from None
+        for name, column in columns.items():
+            if isinstance(column, str):
+                raise InputError(f"pairs: {name} is one text; give a list of texts")
+        columns = {name: list(column) for name, column in columns.items()}
+    for name, column in columns.items():
+        for row, text in enumerate(column, 1):
+            if not isinstance(text, str):
+                raise InputError(f"pairs: row {row}: {name} is {str(text)[:60]}, which is no text; leave the row out")
+    if len(set(map(len, columns.values()))) > 1:
+        raise InputError(
+            f"pairs: {' and '.join(f'{len(column):,}' for column in columns.values())} texts make no pairs"
+        )
+    return Dataset.from_dict(columns)
+
+
+def _is_text(column: pa.ChunkedArray) -> bool:
+    return (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) and not column.null_count

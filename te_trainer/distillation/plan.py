@@ -40,6 +40,7 @@ LEAST_TO_TRUST = 4000
 MOST_MINED = 50_000  # pairs, by default; more than the paper's largest pool
 LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
 TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adamw")  # of a section and of its trainer
+PRECISION_KEYS: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}  # they go before `precision`
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class DistillationPlan:
                 length = f"{steps:,} steps of {batch} pairs"
                 if encoder.length_key == "num_train_epochs":
                     length = f"about {length}, {epochs:g} epoch{'s' * (epochs != 1)}"
-                how = f"learning rate {training['learning_rate']:g}, {resolve_precision(training['precision'])}"
+                asked = next((name for key, name in PRECISION_KEYS.items() if training.get(key)), training["precision"])
+                how = f"learning rate {training['learning_rate']:g}, {resolve_precision(asked)}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines
 

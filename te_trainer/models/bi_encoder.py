@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -20,8 +20,9 @@ from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, has_pooler, resolve_checkpoint
 from te_trainer.models.sentence_files import SentenceLayout, check_vectors, saved_pooling
 from te_trainer.models.tokenization import tokenise
+from te_trainer.models.tokenizer import save_tokenizer
 from te_trainer.models.tokens import Tokens
-from te_trainer.models.weights import add_weights
+from te_trainer.models.weights import add_weights, save_model
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
@@ -44,7 +45,7 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), position].float()
 
 
-@dataclass
+@dataclass(eq=False)
 class BiEncoder:
     """A Hugging Face encoder, its tokenizer, and how to make a sentence's vector with them.
 
@@ -73,6 +74,7 @@ class BiEncoder:
     kind: ClassVar[Kind] = "bi-encoder"
 
     def __post_init__(self) -> None:
+        check_pooling(self.pooling)
         check_attention(self.model, self.attn_implementation, "attn_implementation")
 
     @classmethod
@@ -82,7 +84,7 @@ class BiEncoder:
         *,
         revision: str | None = None,
         pooling: Pooling | None = None,
-        max_length: int = 32,
+        max_length: int | None = None,
         prompt: str | None = None,
         from_cross_encoder: bool = False,
         layout: SentenceLayout | None = None,
@@ -95,7 +97,8 @@ class BiEncoder:
             revision: Branch, tag or commit of a Hub id; `owner/name@revision` says the same. Default: `main`, as it is
                 at the first load in this process.
             pooling: None takes what the checkpoint says, else `last` for decoders and `cls` for encoders.
-            max_length: Tokens of a sentence beyond this are cut.
+            max_length: Tokens of a sentence beyond this are cut. None takes what a bi-encoder's checkpoint says, and of
+                a plain PLM 32 (Table 16).
             prompt: None takes what the checkpoint says, else no text.
             from_cross_encoder: Take the encoder below a cross-encoder's head (sequential distillation).
             layout: None takes what the checkpoint says.
@@ -106,7 +109,10 @@ class BiEncoder:
                 are not there, a length that the model cannot read, an attention that it cannot use.
         """
         checkpoint = resolve_checkpoint(name, revision)
+        check_pooling(pooling)
         pooling = resolve_pooling(checkpoint, pooling, from_cross_encoder)
+        if max_length is None:
+            max_length = checkpoint.max_length if checkpoint.layout.modules and not from_cross_encoder else 32
         if layout is None:
             layout = SentenceLayout() if from_cross_encoder else checkpoint.layout
         lower_case = {"do_lower_case": checkpoint.layout.lower_case}
@@ -171,7 +177,7 @@ class BiEncoder:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save what `SentenceTransformer(folder)` and `AutoModel.from_pretrained(folder)` load."""
-        self.model.save_pretrained(folder)
+        save_model(self.model, Path(folder))
         self.save_pooler(folder)
         self.save_layout(folder)
 
@@ -182,9 +188,7 @@ class BiEncoder:
 
     def save_layout(self, folder: str | Path) -> None:
         """Everything but the weights, in the layout that sentence-transformers has read since version 2."""
-        self.tokenizer.model_max_length = self.max_length
-        self.tokenizer.save_pretrained(folder)
-        give_umask_mode(Path(folder))
+        save_tokenizer(self.tokenizer, Path(folder), model_max_length=self.max_length)
         self.layout.write(
             Path(folder),
             pooling=self.pooling,
@@ -192,6 +196,12 @@ class BiEncoder:
             prompt=self.prompt,
             hidden_size=self.vector_size,
         )
+
+
+def check_pooling(pooling: Pooling | None) -> None:
+    """Refuse what is no pooling; None stands for a checkpoint's."""
+    if pooling is not None and pooling not in get_args(Pooling):
+        raise InputError(f"pooling: '{pooling}' is none of {', '.join(get_args(Pooling))}")
 
 
 def resolve_pooling(

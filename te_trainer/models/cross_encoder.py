@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
 from te_trainer.config.schema import Kind
-from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
 from te_trainer.models.sentence_files import saved_activation
+from te_trainer.models.tokenizer import save_tokenizer
+from te_trainer.models.weights import save_model
 
 Activation = Literal["sigmoid", "identity"]
 
@@ -26,7 +27,7 @@ ACTIVATION_CLASSES: dict[Activation, str] = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class CrossEncoder:
     """A sequence classifier with one logit, and its tokenizer.
 
@@ -58,7 +59,7 @@ class CrossEncoder:
         name: str | Checkpoint,
         *,
         revision: str | None = None,
-        max_length: int = 64,
+        max_length: int | None = None,
         attn_implementation: str | None = None,
     ) -> CrossEncoder:
         """Load from a Hub id, a local folder or `package:folder`.
@@ -69,7 +70,8 @@ class CrossEncoder:
             name: The model's name, or its checkpoint.
             revision: Branch, tag or commit of a Hub id; `owner/name@revision` says the same. Default: `main`, as it is
                 at the first load in this process.
-            max_length: Tokens of a pair beyond this are cut.
+            max_length: Tokens of a pair beyond this are cut. None takes what a cross-encoder's checkpoint says, and for
+                a plain PLM 64 (Table 16).
             attn_implementation: Attention to compute with; None for the fastest that is known.
 
         Raises:
@@ -79,6 +81,8 @@ class CrossEncoder:
         """
         checkpoint = resolve_checkpoint(name, revision)
         activation = resolve_activation(checkpoint)
+        if max_length is None:
+            max_length = checkpoint.max_length if checkpoint.kind == "cross-encoder" else 64
         model, tokenizer = checkpoint.load("cross-encoder", max_length)
         return cls(model, tokenizer, max_length, activation, attn_implementation)
 
@@ -123,16 +127,13 @@ class CrossEncoder:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save what `sentence_transformers.CrossEncoder(folder)` and transformers load."""
-        self.model.save_pretrained(folder)
+        save_model(self.model, Path(folder))
         self.save_layout(folder)
 
     def save_layout(self, folder: str | Path) -> None:
         """Everything but the weights; sentence-transformers takes the length from the tokenizer."""
-        self.tokenizer.model_max_length = self.max_length
-        # with one, sentence-transformers would make a chat of each pair
-        self.tokenizer.chat_template = None
-        self.tokenizer.save_pretrained(folder)
-        give_umask_mode(Path(folder))
+        # with a template, sentence-transformers would make a chat of each pair
+        save_tokenizer(self.tokenizer, Path(folder), model_max_length=self.max_length, chat_template=None)
 
 
 def full_precision_head(model: PreTrainedModel) -> None:

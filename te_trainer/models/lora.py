@@ -14,8 +14,6 @@ from te_trainer.config.schema import Kind, LoraConfig
 from te_trainer.errors import InputError, first_line
 from te_trainer.models import Encoder
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-
 
 def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> peft.LoraConfig:
     """The configuration of adapters for an encoder's model; a cross-encoder's head is trained in full."""

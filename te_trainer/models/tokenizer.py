@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any, cast
 
 from tokenizers.normalizers import Lowercase, Sequence
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 
 from te_trainer.config.schema import Kind
 from te_trainer.errors import first_line
+from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_tokenizer
 from te_trainer.models.limits import readable_columns
@@ -71,6 +73,22 @@ def read_tokenizer(
         # what others load of a saved tokenizer follows the latter
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **values: Any) -> None:
+    """Save a tokenizer with other values of some of its attributes; the tokenizer keeps its own."""
+    before = {name: getattr(tokenizer, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(tokenizer, name, value)
+        tokenizer.save_pretrained(folder)
+    finally:
+        for name, value in before.items():
+            setattr(tokenizer, name, value)
+    if tokenizer.chat_template != values.get("chat_template", tokenizer.chat_template):
+        # an earlier saving has written it
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+    give_umask_mode(folder)
 
 
 def _lower_case(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -16,7 +17,7 @@ from te_trainer.files.atomic import atomic_file
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.model_names import SMALL_FILES
 
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ADAPTER_CONFIG, *_ = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 LFS_POINTER = b"version https://git-lfs"
 # Of models' layers, what older versions of transformers saved although it follows from the configuration.
 BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|attn\.bias|attention\.bias|relative_position_index)$")
@@ -87,6 +88,14 @@ def refuse_misfits(files: CheckpointFiles, model: PreTrainedModel, info: Mapping
             f"its file holds {len(extra):,} weights that a {kind} of its configuration does not have, {extra[0]} among "
             "them; correct config.json, or name another checkpoint"
         )
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Save a model; an adapter that lies in the folder would be put on its weights by whoever loads them."""
+    model.save_pretrained(folder)
+    if not isinstance(model, PeftModel):
+        for file in ADAPTER_FILES:
+            (folder / file).unlink(missing_ok=True)
 
 
 def add_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:

@@ -6,13 +6,13 @@ import importlib.util
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DynamoBackend
 from transformers import SchedulerType
 from transformers.trainer_utils import IntervalStrategy
-from transformers.training_args import OptimizerNames
+from transformers.training_args import OptimizerNames, trainer_log_levels
 
 from te_trainer.config.names import check_set_names
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, Task, TrainingConfig
@@ -23,10 +23,12 @@ from te_trainer.errors import InputError
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.trainers.official_adamw import TORCH_ADAMW, check_official_adamw
 
-CHOICES: dict[str, type[Enum]] = {
-    "optim": OptimizerNames,
-    "lr_scheduler_type": SchedulerType,
-    "logging_strategy": IntervalStrategy,
+CHOICES: dict[str, list[Any]] = {
+    "optim": list(OptimizerNames),
+    "lr_scheduler_type": list(SchedulerType),
+    "logging_strategy": list(IntervalStrategy),
+    "torch_compile_backend": [backend.value.lower() for backend in DynamoBackend],
+    **{key: list(trainer_log_levels) for key in ("log_level", "log_level_replica")},
 }
 
 
@@ -34,8 +36,8 @@ def check_section(section: str, config: TrainingConfig) -> None:
     """Refuse values of one section's training keys."""
     given = config.training
     for key, choices in CHOICES.items():
-        known = [str(choice.value) for choice in list(choices)]
-        if key in given and given[key] not in known:
+        known = [str(getattr(choice, "value", choice)) for choice in choices]
+        if given.get(key) is not None and str(given[key]).lower() not in known:
             raise InputError(f"{section}.{key}: '{given[key]}' is none of {', '.join(known)}")
     if isinstance(config, StudentConfig) and config.official_adamw:
         asked = given.get("optim", TORCH_ADAMW[0]), given.get("adam_epsilon")

@@ -34,10 +34,14 @@ RUN_KEYS = (
 )
 # The same of a section that trains.
 TRAINING_KEYS = (
+    "activation_checkpointing",
+    "dataloader_multiprocessing_context",
     "dataloader_num_workers",
     "dataloader_persistent_workers",
     "dataloader_pin_memory",
     "dataloader_prefetch_factor",
+    "eval_accumulation_steps",
+    "gradient_checkpointing",
     "log_*",
     "logging_*",
     "per_device_eval_batch_size",

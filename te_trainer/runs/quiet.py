@@ -12,7 +12,7 @@ WARNINGS: list[tuple[str, type[Warning]]] = [
     ("Specifying null_placement in SortOptions is deprecated", FutureWarning),
     # DeepSpeed calls torch 2.13
     (r"`torch\.distributed\.\w+` is deprecated", FutureWarning),
-    # peft asks transformers
+    # peft asks transformers, and transformers itself
     ("`is_gradient_checkpointing` is deprecated", FutureWarning),
 ]
 

@@ -11,12 +11,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, get_scheduler, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
@@ -32,7 +34,8 @@ from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
-from te_trainer.models.lora import ADAPTER_FILES, merge_saved, parameter_counts, peft_config
+from te_trainer.models.lora import merge_saved, parameter_counts, peft_config
+from te_trainer.models.weights import ADAPTER_FILES
 from te_trainer.runs.layout import training_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
@@ -265,13 +268,31 @@ def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeou
     layer: Any = torch.nn.Linear(1, 1)
     options: Any = arguments.lr_scheduler_kwargs
     with _refusals_as_input_error(section):
-        Trainer.get_optimizer_cls_and_kwargs(arguments, layer)
-        optimizer = torch.optim.SGD(layer.parameters())
-        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=options)
+        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, layer)
+        if settings.keys() & {"params", "model", "optimizer_dict"}:
+            # of methods that look at a model's layers
+            optimizer_class, settings = torch.optim.SGD, {"lr": arguments.learning_rate}
+        optimizer = optimizer_class(layer.parameters(), **settings)
+        no_pairs: Any = [0]
+        DataLoader(
+            no_pairs,
+            num_workers=arguments.dataloader_num_workers,
+            persistent_workers=arguments.dataloader_persistent_workers,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+            multiprocessing_context=arguments.dataloader_multiprocessing_context,
+        )
+        if arguments.deepspeed and "RANK" not in os.environ:
+            raise ValueError("deepspeed needs a launcher; start with accelerate launch, or leave it out")
         if arguments.use_liger_kernel and not is_liger_kernel_available():
             raise ImportError("use_liger_kernel needs the package liger-kernel; pip install liger-kernel")
         if arguments.fsdp and arguments.parallel_mode is not ParallelMode.DISTRIBUTED:
             raise ValueError("fsdp needs several processes; start them with accelerate launch, or leave it out")
+    with _refusals_as_input_error(f"{section}.lr_scheduler_kwargs"):
+        scheduler = get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 3, scheduler_specific_kwargs=options)
+        if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+            # each phase of a schedule has options of its own
+            for step, rate in product(range(4), scheduler.lr_lambdas):
+                rate(step)
     release_engine()
 
 
@@ -290,7 +311,7 @@ def _make_arguments(kind: Kind, section: str, values: dict[str, Any]) -> Trainin
 def _refusals_as_input_error(section: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError, ArithmeticError) as error:
         sentence = " ".join(str(error).split())
         raise InputError(f"{section}: transformers refuses its arguments: {sentence}") from None
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from datasets import IterableDataset
-from peft import PeftConfig, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -96,7 +96,8 @@ class PairTrainer(EvaluatingTrainer):
             metric: Scores and labels to a number; more is better unless `args.greater_is_better` is False.
             callbacks: More callbacks.
             peft_config: Adapters that are trained instead of all weights. Checkpoints and `save_model` then hold them
-                alone, and `trainer.encoder.model.merge_and_unload()` gives plain weights.
+                alone. For plain weights, assign `encoder.model = encoder.model.merge_and_unload()`, with `encoder =
+                trainer.encoder`, and call `encoder.save_pretrained(folder)`.
             data_collator: Makes batches of tokenised rows, as the collator of this trainer's `collator_class` does.
             processing_class: The tokenizer of `model`.
             model_init: Gives the model anew for each training, instead of `model`.
@@ -266,6 +267,12 @@ class PairTrainer(EvaluatingTrainer):
             args.world_size,
             drop_last=args.dataloader_drop_last,
         )
+        if args.dataloader_drop_last and not len(batches):
+            step = batch_size * args.gradient_accumulation_steps
+            raise InputError(
+                f"dataloader_drop_last: a step takes {step:,} pairs, and there are {count:,}; set it to false, or "
+                "lower per_device_train_batch_size"
+            )
         # accelerate does not divide it: it is this rank's already
         workers = self.worker_settings() | {"persistent_workers": args.dataloader_persistent_workers}
         return DataLoader(self.batch_source(rows), batch_sampler=batches, **workers)
@@ -326,6 +333,15 @@ class PairTrainer(EvaluatingTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train. Afterwards the encoder's model computes as before, also where the training fails."""
+        if self.train_dataset is None:
+            raise InputError("train_dataset: there is none to train on; give one to the trainer")
+        mean = type(self).compute_loss is not PairTrainer.compute_loss and not self._says_how_loss_is_scaled()
+        if mean and self.args.gradient_accumulation_steps > 1:
+            raise InputError(
+                f"gradient_accumulation_steps: compute_loss is {type(self).__name__}'s own; set loss_is_scaled_for_ga "
+                "in the class: False where it returns a mean over the micro-batch, True where it divides by "
+                "num_items_in_batch, as super().compute_loss does"
+            )
         self._resumes_from, self._token_ops = resume_from_checkpoint, None
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             # an earlier training has wrapped it
@@ -339,6 +355,11 @@ class PairTrainer(EvaluatingTrainer):
             # an exception would leave it set
             self.is_in_train = False
             self._release()
+
+    def _says_how_loss_is_scaled(self) -> bool:
+        """Whether a subclass sets `loss_is_scaled_for_ga`."""
+        classes = type(self).__mro__
+        return any("loss_is_scaled_for_ga" in vars(each) for each in classes[: classes.index(PairTrainer)])
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> Any:
         """The Trainer's; a training that resumes from its last step has no epoch left, and makes no step more."""
@@ -378,6 +399,11 @@ class PairTrainer(EvaluatingTrainer):
         """Save weights, and beside them what sentence-transformers needs to load them."""
         if self.is_in_train:
             self.stop_on_nan.raise_if_bad()
+        elif self.peft_config is not None and not isinstance(self.encoder.model, PeftModel):
+            raise InputError(
+                "save_model: it saves the adapter, and the encoder's model has none any more (merge_and_unload); save "
+                "it with trainer.encoder.save_pretrained(folder)"
+            )
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir or ".")

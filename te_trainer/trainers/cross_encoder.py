@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from torch import Tensor, nn
 
+from te_trainer.errors import InputError
 from te_trainer.losses import logit_mse, soft_bce
 from te_trainer.models import CrossEncoder
 from te_trainer.models.collation import CrossEncoderCollator
@@ -71,6 +72,11 @@ class CrossEncoderTrainer(PairTrainer):
 
     def _prepare_encoder(self) -> None:
         self.encoder.activate_with(ACTIVATIONS[self.args.loss])
+        adapters: Any = self.peft_config
+        if adapters is not None and adapters.task_type != "SEQ_CLS" and not getattr(adapters, "modules_to_save", None):
+            raise InputError(
+                "peft_config: it leaves the head, which makes the score, untrained and unsaved; set task_type='SEQ_CLS'"
+            )
         super()._prepare_encoder()
 
     def outputs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -82,7 +82,7 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
         # torch and numpy formats would give arrays where lists are read
         return data if data.format["type"] is None else data.with_format(None)
     if isinstance(data, IterableDataset):
-        return data if stream else as_dataset(list(data), name)
+        return data.with_format(None) if stream else as_dataset(list(data.with_format(None)), name)
     if isinstance(data, Mapping):
         raise InputError(
             f"{name}: a {type(data).__name__} with the keys {', '.join(map(str, data))}, where one data set is "

@@ -47,6 +47,7 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
         encoder: Any = kind.from_pretrained(str(model))
     elif isinstance(model, kind):
         encoder = model
+        encoder.model = _float32(encoder.model)
     elif isinstance(model, theirs):
         encoder = _from_sentence_transformers(model, kind)
     elif isinstance(model, PreTrainedModel):
@@ -125,4 +126,4 @@ def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) 
 
 def _float32(model: PreTrainedModel) -> PreTrainedModel:
     """Weights are learnt in float32, whatever the arithmetic of the forward pass."""
-    return model if model.dtype == torch.float32 else nn.Module.float(model)
+    return model if {weight.dtype for weight in model.parameters()} == {torch.float32} else nn.Module.float(model)

@@ -100,6 +100,8 @@ class EvaluatingTrainer(PublishingTrainer):
             if eval_dataset not in sets:
                 raise InputError(f"eval_dataset: there is no set named '{eval_dataset}' (known: {', '.join(sets)})")
             eval_dataset = sets[eval_dataset]
+        if own is None and eval_dataset is None:
+            raise InputError("eval_dataset: there is none; give one to the trainer, or to evaluate")
         return self._eval_loader(self._eval_rows(own if eval_dataset is None else eval_dataset, "eval_dataset"))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
@@ -224,7 +226,7 @@ class EvaluatingTrainer(PublishingTrainer):
         dataset = as_dataset(pairs, name)
         with self.args.main_process_first(desc="tokenising"):
             rows = self.tokenise(dataset, PairCheck(name, label_needed), training=False)
-        return cast(Dataset, rows.sort("length", reverse=True))
+        return cast(Dataset, rows.select(np.argsort(-column_values(rows, "length"), kind="stable")))
 
     def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
         """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
@@ -260,7 +262,14 @@ class EvaluatingTrainer(PublishingTrainer):
         if isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and not np.isfinite(scores).all():
             raise DivergedError(f"a score is nan or infinite at step {self.state.global_step}; {LOWER_RATE_HINT}")
         if self._user_metrics is None:
-            return {self._metric_name: self.metric(np.asarray(scores), np.asarray(labels))}
+            value: Any = self.metric(np.asarray(scores), np.asarray(labels))
+            try:
+                return {self._metric_name: float(value)}
+            except TypeError:
+                raise InputError(
+                    f"metric: {self._metric_name} gives a {type(value).__name__} where a number is expected; wrap it "
+                    "in a function that gives one, or several numbers as compute_metrics"
+                ) from None
         in_order = EvalPrediction(self._in_order(scores), self._in_order(labels), prediction.inputs, prediction.losses)
         return self._user_metrics(in_order)
 

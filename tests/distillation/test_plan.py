@@ -166,6 +166,9 @@ def test_the_length_of_trainings_is_said(sized_plms: dict[str, Path]) -> None:
         "base: each of 3 cross-encoders: about 95 steps of 32 pairs, 5 epochs, learning rate 5e-05, float32",
         "base: each of 3 bi-encoders: 7 steps of 128 pairs, learning rate 5e-05, float32",
     ]
+    plan, _ = make(sized_plms["base"], "--bi_encoder.bf16", "true", "--distillation.precision", "float32")
+    cross, bi = plan.fit(300, 1).describe(300, 1)
+    assert cross.endswith("float32") and bi.endswith("bfloat16")
 
 
 def test_steps_are_as_many_as_was_asked_for(sized_plms: dict[str, Path]) -> None:

@@ -56,6 +56,8 @@ ALLOWED = {
     "distillation.keep_cycles": "true",
     "bi_encoder.dataloader_num_workers": "2",
     "bi_encoder.dataloader_pin_memory": "false",
+    "bi_encoder.gradient_checkpointing": "true",
+    "cross_encoder.dataloader_num_workers": "1",
     "cross_encoder.dataloader_prefetch_factor": "4",
     "cross_encoder.dataloader_persistent_workers": "true",
     "cross_encoder.logging_steps": "7",

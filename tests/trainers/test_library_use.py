@@ -1,0 +1,280 @@
+"""What a library's author does with encoders and trainers, and what a command never does."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import peft
+import pytest
+import scipy.stats
+import sentence_transformers
+import torch
+import torch.nn.functional as F
+from conftest import labelled, sample_pairs
+from datasets import Dataset
+
+from te_trainer import (
+    BiEncoder,
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    CrossEncoder,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+    InputError,
+    load_encoder,
+    score_pairs,
+)
+from te_trainer.models.weights import ADAPTER_FILES
+
+LONG = [("a dog " * 45 + "runs", "a dog " * 45 + "sleeps")]
+QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "precision": "float32"}
+LORA: dict[str, Any] = {"r": 2, "target_modules": ["query"]}
+
+
+def bi_arguments(folder: Path, **more: Any) -> BiEncoderTrainingArguments:
+    return BiEncoderTrainingArguments(str(folder), **(QUIET | {"per_device_train_batch_size": 8} | more))
+
+
+def test_a_trained_encoder_keeps_its_length(tiny: Path, tmp_path: Path) -> None:
+    assert BiEncoder.from_pretrained(str(tiny)).max_length == 32
+    assert CrossEncoder.from_pretrained(str(tiny)).max_length == 64
+    for kind, place in ((BiEncoder, tmp_path / "bi"), (CrossEncoder, tmp_path / "cross")):
+        kind.from_pretrained(str(tiny), max_length=100).save_pretrained(place)
+        again, loaded = kind.from_pretrained(str(place)), load_encoder(str(place))
+        assert again.max_length == loaded.max_length == 100
+        assert kind.from_pretrained(str(place), max_length=20).max_length == 20
+    bi = BiEncoder.from_pretrained(str(tmp_path / "bi"))
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "bi"), device="cpu")
+    (one, two) = LONG[0]
+    expected = theirs.similarity_pairwise(theirs.encode([one]), theirs.encode([two])).numpy()
+    np.testing.assert_allclose(score_pairs(bi, LONG), expected, atol=1e-5)
+    trainer = BiEncoderTrainer(str(tmp_path / "bi"), bi_arguments(tmp_path / "out", max_steps=1), labelled(16))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "trained"))
+    assert sentence_transformers.SentenceTransformer(str(tmp_path / "trained"), device="cpu").max_seq_length == 100
+
+
+@pytest.mark.parametrize("pooling", ["max", "Mean", ""])
+def test_a_pooling_that_is_none_is_refused(tiny: Path, pooling: Any) -> None:
+    with pytest.raises(InputError, match=f"^pooling: '{pooling}' is none of cls, mean, last"):
+        BiEncoder.from_pretrained(str(tiny), pooling=pooling)
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    with pytest.raises(InputError, match="is none of cls, mean, last"):
+        BiEncoder(encoder.model, encoder.tokenizer, pooling)
+
+
+def test_saving_leaves_a_tokenizer_as_it_was(tiny: Path, tmp_path: Path) -> None:
+    encoder = CrossEncoder.from_pretrained(str(tiny), max_length=48)
+    encoder.tokenizer.chat_template = "{{ messages }}"
+    length = encoder.tokenizer.model_max_length
+    assert length != 48
+    encoder.tokenizer.save_pretrained(tmp_path / "cross")
+    encoder.save_pretrained(tmp_path / "cross")
+    assert (encoder.tokenizer.model_max_length, encoder.tokenizer.chat_template) == (length, "{{ messages }}")
+    saved = CrossEncoder.from_pretrained(str(tmp_path / "cross"))
+    assert saved.tokenizer.chat_template is None and saved.max_length == 48
+
+
+def test_encoders_are_keys_and_travel(tiny: Path) -> None:
+    one, two = (BiEncoder.from_pretrained(str(tiny)) for _ in range(2))
+    assert len({one: 1, two: 2}) == 2
+    assert score_pairs(pickle.loads(pickle.dumps(one)), LONG) == score_pairs(two, LONG)
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_pairs_come_in_many_forms(tiny: Path) -> None:
+    encoder, pairs = BiEncoder.from_pretrained(str(tiny), pooling="mean"), sample_pairs(5)
+    columns = {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]}
+    expected = score_pairs(encoder, columns)
+    dataset = Dataset.from_dict({**columns, "id": range(5)})
+    for given in (pairs, [list(pair) for pair in pairs], dataset, dataset.with_format("numpy"), pd.DataFrame(columns)):
+        np.testing.assert_array_equal(score_pairs(encoder, given), expected)
+    np.testing.assert_array_equal(score_pairs(encoder, dataset.select([3, 1])), expected[[3, 1]])
+    np.testing.assert_allclose(score_pairs(encoder, pairs, precision="auto"), expected, atol=0.02)
+    assert score_pairs(encoder, [("", "a dog")]).shape == (1,)  # an empty text is scored
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([("a", "b"), ("a",)], "pairs: item 1 is no pair of sentences; write (sentence1, sentence2)"),
+        (["ab", "cd"], "pairs: item 0 is no pair of sentences"),
+        ([("a", "b"), ("c", None)], "pairs: row 2: sentence2 is None, which is no text"),
+        ({"sentence1": "hello", "sentence2": "world"}, "pairs: sentence1 is one text; give a list of texts"),
+        ({"sentence1": ["a", "b"], "sentence2": ["c"]}, "pairs: 2 and 1 texts make no pairs"),
+        ({"text1": ["a"], "text2": ["b"]}, "pairs: a dict without columns sentence1 and sentence2"),
+        (pd.DataFrame({"sentence1": ["a", "b"], "sentence2": ["c", float("nan")]}), "pairs: row 2: sentence2 is nan"),
+        (Dataset.from_dict({"sentence1": ["a"], "text": ["b"]}), "pairs: no column 'sentence2' among sentence1, text"),
+        (Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", None]}), "pairs: row 2: sentence2 is None"),
+        (Dataset.from_dict({"sentence1": ["a"], "sentence2": [7]}), "pairs: row 1: sentence2 is 7, which is no text"),
+    ],
+)
+def test_what_are_no_pairs_is_refused(tiny: Path, pairs: Any, words: str) -> None:
+    for kind in (BiEncoder, CrossEncoder):
+        with pytest.raises(InputError) as refused:
+            score_pairs(kind.from_pretrained(str(tiny)), pairs)
+        assert str(refused.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"precision": "bf16"}, "precision: 'bf16' is none of auto, float32, bfloat16, float16"),
+        ({"batch_tokens": 0}, "batch_tokens: 0 tokens make no batch"),
+    ],
+)
+def test_other_arguments_are_refused(tiny: Path, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=f"^{words}"):
+        score_pairs(BiEncoder.from_pretrained(str(tiny)), LONG, **arguments)
+    not_one: Any = str(tiny)
+    with pytest.raises(InputError, match=r"^encoder: a str where a BiEncoder or a CrossEncoder is expected"):
+        score_pairs(not_one, LONG)
+
+
+def test_scratch_is_any_path(tiny: Path, tmp_path: Path) -> None:
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    np.testing.assert_array_equal(score_pairs(encoder, LONG, scratch=str(tmp_path)), score_pairs(encoder, LONG))
+
+
+@pytest.mark.parametrize("kind", [BiEncoder, CrossEncoder])
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_model_that_trains_goes_on_training(tiny: Path, kind: Any, trains: bool) -> None:
+    encoder = kind.from_pretrained(str(tiny))
+    encoder.model.train(trains)
+    score_pairs(encoder, LONG)
+    assert encoder.model.training is trains
+
+
+def test_threads_may_share_an_encoder(tiny: Path) -> None:
+    encoder, pairs = BiEncoder.from_pretrained(str(tiny), pooling="mean"), sample_pairs(200)
+    parts = [pairs[start::7] for start in range(7)] * 3
+    attention = encoder.model.config._attn_implementation
+    expected = [score_pairs(encoder, part) for part in parts]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda part: score_pairs(encoder, part), parts))
+    for scores, those in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(scores, those)
+    assert encoder.model.config._attn_implementation == attention
+
+
+# ---------------------------------------------------------------- trainers
+
+
+class OwnLoss(BiEncoderTrainer):
+    """The usual way to write a loss: a mean over the micro-batch."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        outputs = self.outputs(model, inputs)
+        loss = (outputs["scores"] - inputs["labels"]).abs().mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+class OwnMean(OwnLoss):
+    loss_is_scaled_for_ga = False
+
+
+def gradient_norm(trainer: BiEncoderTrainer) -> float:
+    trainer.train()
+    return next(entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry)
+
+
+def test_a_mean_of_ones_own_is_accumulated_as_it_says(tiny: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny / "config.json").read_text(encoding="utf-8"))
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+    def trainer(kind: type[BiEncoderTrainer], size: int, steps: int) -> BiEncoderTrainer:
+        encoder = BiEncoder.from_pretrained(str(tiny))
+        for part in encoder.model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        encoder.model.config.update(config | no_dropout)
+        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
+        arguments = bi_arguments(tmp_path / "out", max_steps=1, logging_steps=1, **sizes)
+        return kind(encoder, arguments, labelled(32))
+
+    whole = gradient_norm(trainer(OwnLoss, 32, 1))
+    assert gradient_norm(trainer(OwnMean, 8, 4)) == pytest.approx(whole, rel=1e-4)
+    with pytest.raises(InputError, match=r"^gradient_accumulation_steps: compute_loss is OwnLoss's own; set loss_is"):
+        trainer(OwnLoss, 8, 4).train()
+    assert gradient_norm(trainer(BiEncoderTrainer, 8, 4)) > 0
+
+
+def test_an_encoder_of_16_bits_learns_in_32(tiny: Path, tmp_path: Path) -> None:
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    encoder.model.bfloat16()
+    trainer = BiEncoderTrainer(encoder, bi_arguments(tmp_path, max_steps=1), labelled(16))
+    assert {weight.dtype for weight in trainer.encoder.model.parameters()} == {torch.float32}
+    trainer.train()
+
+
+def test_a_merged_adapter_is_not_saved_as_one(tiny: Path, tmp_path: Path) -> None:
+    pairs = sample_pairs(20)
+    adapters = peft.LoraConfig(task_type="FEATURE_EXTRACTION", **LORA)
+    arguments = bi_arguments(tmp_path / "out", learning_rate=0.05, num_train_epochs=2)
+    start = BiEncoder.from_pretrained(str(tiny), pooling="mean")
+    before = score_pairs(start, pairs)
+    trainer = BiEncoderTrainer(start, arguments, labelled(32), peft_config=adapters)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "encoder"))
+    assert (tmp_path / "encoder" / ADAPTER_FILES[0]).is_file()
+    trained = score_pairs(trainer.encoder, pairs)
+    encoder = trainer.encoder
+    encoder.model = encoder.model.merge_and_unload()
+    with pytest.raises(InputError, match=r"^save_model: it saves the adapter, and the encoder's model has none any"):
+        trainer.save_model(str(tmp_path / "merged"))
+    encoder.save_pretrained(tmp_path / "encoder")
+    assert not [file for file in ADAPTER_FILES if (tmp_path / "encoder" / file).exists()]
+    again = score_pairs(BiEncoder.from_pretrained(str(tmp_path / "encoder")), pairs)
+    np.testing.assert_allclose(again, trained, atol=1e-5)
+    assert np.abs(again - before).max() > 1e-4
+
+
+def test_adapters_that_leave_a_new_head_out_are_refused(tiny: Path, tmp_path: Path) -> None:
+    arguments = CrossEncoderTrainingArguments(str(tmp_path), **QUIET)
+    with pytest.raises(InputError, match=r"^peft_config: it leaves the head, which makes the score, untrained"):
+        CrossEncoderTrainer(str(tiny), arguments, labelled(8), peft_config=peft.LoraConfig(**LORA))
+    for head in ({"task_type": "SEQ_CLS"}, {"modules_to_save": ["classifier"]}):
+        CrossEncoderTrainer(str(tiny), arguments, labelled(8), peft_config=peft.LoraConfig(**LORA, **head))
+
+
+def test_what_is_missing_is_named(tiny: Path, tmp_path: Path) -> None:
+    trainer = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path))
+    with pytest.raises(InputError, match=r"^train_dataset: there is none to train on"):
+        trainer.train()
+    with pytest.raises(InputError, match=r"^eval_dataset: there is none"):
+        trainer.evaluate()
+
+
+def test_a_step_that_is_larger_than_the_pairs_is_named(tiny: Path, tmp_path: Path) -> None:
+    sizes = {"dataloader_drop_last": True, "gradient_accumulation_steps": 4}
+    with pytest.raises(InputError, match=r"^dataloader_drop_last: a step takes 32 pairs, and there are 16; set it to"):
+        BiEncoderTrainer(str(tiny), bi_arguments(tmp_path, **sizes), labelled(16)).train()
+
+
+def test_a_stream_of_tensors_is_read(tiny: Path, tmp_path: Path) -> None:
+    stream = labelled(16).to_iterable_dataset().with_format("torch")
+    trainer = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path, max_steps=1), stream, eval_dataset=stream)
+    trainer.train()
+    assert "eval_spearman" in trainer.evaluate()
+
+
+def test_a_metric_that_gives_no_number_is_named(tiny: Path, tmp_path: Path) -> None:
+    def distance(scores: np.ndarray, labels: np.ndarray) -> Any:
+        return np.float64(F.mse_loss(torch.tensor(scores), torch.tensor(labels)))
+
+    metrics: dict[str, Any] = {"eval_dataset": labelled(16)}
+    trainer = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), metric=distance, **metrics)
+    assert type(trainer.evaluate()["eval_distance"]) is float
+    trainer = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), metric=scipy.stats.pearsonr, **metrics)
+    with pytest.raises(InputError, match=r"^metric: pearsonr gives a PearsonRResult where a number is expected"):
+        trainer.evaluate()
