@@ -5,9 +5,10 @@
 
 The controls are the same run without cross-encoders (self-distillation of the bi-encoder), the same run whose pairs are
 broken up (each first sentence beside the second one of another pair, drawn at random), and the start that learns one
-constant label for every pair, as long as the run's first bi-encoder learns. Other options are the main job's keys
-(`--data.dir FOLDER`). Scores are Spearman's correlations x 100 of the last cycle: the dev set's and the test sets'
-average. A run that is finished is not repeated. With `--constant RUN` there is only the constant label of that run.
+constant label for every pair, as long as the run's first bi-encoder learns. With `--beside` there is the same run too
+whose pool has the broken pairs beside its own. Other options are the main job's keys (`--data.dir FOLDER`). Scores are
+Spearman's correlations x 100 of the last cycle: the dev set's and the test sets' average. A run that is finished is not
+repeated. With `--constant RUN` there is only the constant label of that run.
 """
 
 from __future__ import annotations
@@ -32,13 +33,18 @@ from te_trainer.models import BiEncoder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 
-def random_pairs(folder: Path, seed: int) -> dict[str, str]:
-    """The keys of a run whose pool is a finished run's, each first sentence beside another pair's second one."""
+def random_pairs(folder: Path, seed: int, beside: bool = False) -> dict[str, str]:
+    """The keys of a run whose pool is a finished run's, each first sentence beside another pair's second one.
+
+    With `beside`, the finished run's pairs are in it as well.
+    """
     _, pairs = PoolManifest.load(folder / "pool")
     second = pairs["sentence2"][:]
     random.Random(seed).shuffle(second)
-    file = folder.with_name(f"random-{seed}.jsonl")
-    rows = [{"sentence1": one, "sentence2": two} for one, two in zip(pairs["sentence1"], second, strict=True)]
+    file = folder.with_name(f"{'beside' if beside else 'random'}-{seed}.jsonl")
+    columns = [pairs["sentence2"][:], second] if beside else [second]
+    both = [pair for column in columns for pair in zip(pairs["sentence1"], column, strict=True)]
+    rows = [{"sentence1": one, "sentence2": two} for one, two in both]
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return {"data.pool": str(file), "data.max_pairs": "null"}
 
@@ -91,6 +97,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--output", type=Path, default=Path("runs/controls"))
     parser.add_argument("--constant", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--beside", action="store_true", help="also random pairs beside the pool's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2021, 2022, 2023])
     options, rest = parser.parse_known_args()
     if options.constant is not None:
@@ -104,14 +111,19 @@ def main() -> None:
         scores = scores_of(whole, keys)
         scores_alone = scores_of(alone, keys | {"distillation.students": "bi-encoder"})
         scores_broken = scores_of(broken, keys | random_pairs(whole, seed))
-        for title, values in {
+        found = {
             "start": scores["start bi-encoder"],
             "cross-encoder": scores["last cross-encoder"],
             "bi-encoder": scores["last bi-encoder"],
             "bi-encoder, without cross-encoders": scores_alone["last bi-encoder"],
             "bi-encoder, random pairs": scores_broken["last bi-encoder"],
             "bi-encoder, constant label": constant(whole),
-        }.items():
+        }
+        if options.beside:
+            mixed = scores_of(options.output / f"beside-{seed}", keys | random_pairs(whole, seed, beside=True))
+            for kind in ("cross-encoder", "bi-encoder"):
+                found[f"{kind}, random pairs beside its own"] = mixed[f"last {kind}"]
+        for title, values in found.items():
             rows.setdefault(title, []).append(values)
     print(f"| | {' | '.join(f'seed {seed}' for seed in options.seeds)} | mean |")
     print("| --- |" + " ---: |" * (len(options.seeds) + 1))
