@@ -17,7 +17,8 @@ from te_trainer.files.atomic import atomic_file
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.model_names import SMALL_FILES
 
-ADAPTER_FILES = ADAPTER_CONFIG, *_ = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
 LFS_POINTER = b"version https://git-lfs"
 # Of models' layers, what older versions of transformers saved although it follows from the configuration.
 BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|attn\.bias|attention\.bias|relative_position_index)$")
