@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -191,8 +191,6 @@ def _compute(
     `encode` gives the tokens of the rows from one to another; `forward` computes vectors or scores of a batch of them.
     """
     precision = resolve_precision(precision)
-    if precision not in get_args(Precision):
-        raise InputError(f"precision: '{precision}' is none of auto, {', '.join(get_args(Precision))}")
     if batch_tokens is not None and batch_tokens < 1:
         raise InputError(f"batch_tokens: {batch_tokens} tokens make no batch; give 1 or more")
     state = process_state()

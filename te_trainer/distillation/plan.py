@@ -22,7 +22,7 @@ from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfi
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
 from te_trainer.models import Checkpoint, resolve_checkpoint
-from te_trainer.models.precision import Precision, resolve_precision
+from te_trainer.models.precision import SHORT_NAMES, Precision, resolve_precision
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import ReadSource, pin_commits
 
@@ -40,7 +40,6 @@ LEAST_TO_TRUST = 4000
 MOST_MINED = 50_000  # pairs, by default; more than the paper's largest pool
 LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
 TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adamw")  # of a section and of its trainer
-PRECISION_KEYS: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}  # they go before `precision`
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,8 @@ class DistillationPlan:
                 length = f"{steps:,} steps of {batch} pairs"
                 if encoder.length_key == "num_train_epochs":
                     length = f"about {length}, {epochs:g} epoch{'s' * (epochs != 1)}"
-                asked = next((name for key, name in PRECISION_KEYS.items() if training.get(key)), training["precision"])
+                # keys of this name go before `precision`
+                asked = next((name for key, name in SHORT_NAMES.items() if training.get(key)), training["precision"])
                 how = f"learning rate {training['learning_rate']:g}, {resolve_precision(asked)}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines

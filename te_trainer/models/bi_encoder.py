@@ -109,7 +109,6 @@ class BiEncoder:
                 are not there, a length that the model cannot read, an attention that it cannot use.
         """
         checkpoint = resolve_checkpoint(name, revision)
-        check_pooling(pooling)
         pooling = resolve_pooling(checkpoint, pooling, from_cross_encoder)
         if max_length is None:
             max_length = checkpoint.max_length if checkpoint.layout.modules and not from_cross_encoder else 32
@@ -208,6 +207,7 @@ def resolve_pooling(
     checkpoint: Checkpoint, pooling: Pooling | None = None, from_cross_encoder: bool = False, section: str = ""
 ) -> Pooling:
     """The pooling of a bi-encoder that starts from a checkpoint: the chosen one, else what the checkpoint says."""
+    check_pooling(pooling)
     default: Pooling = "last" if checkpoint.is_decoder else "cls"
     if from_cross_encoder:
         return pooling or default

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from te_trainer.distributed import device_type
+from te_trainer.errors import InputError
 
 Precision = Literal["float32", "bfloat16", "float16"]
+SHORT_NAMES: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}  # accelerate's and transformers'
 
 
 def resolve_precision(wanted: Literal["auto"] | Precision = "auto", device: str | None = None) -> Precision:
     """`auto` becomes bfloat16 or float16 where the hardware has units for it, else float32.
 
     What `accelerate launch --mixed_precision` says goes before the hardware. A CPU without AVX-512-BF16 or AMX gets
-    slower with bfloat16, not faster.
+    slower with bfloat16, not faster. Raises an InputError for what is neither.
     """
     if wanted != "auto":
+        if wanted not in get_args(Precision):
+            raise InputError(f"precision: '{wanted}' is none of auto, {', '.join(get_args(Precision))}")
         return wanted
-    launched: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked in launched:
-        return launched[asked]
+    if asked in SHORT_NAMES:
+        return SHORT_NAMES[asked]
     device = device or device_type()
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

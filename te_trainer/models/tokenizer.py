@@ -77,6 +77,8 @@ def read_tokenizer(
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **values: Any) -> None:
     """Save a tokenizer with other values of some of its attributes; the tokenizer keeps its own."""
+    # one that an earlier saving has written, and this one may leave out
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
     before = {name: getattr(tokenizer, name) for name in values}
     try:
         for name, value in values.items():
@@ -85,9 +87,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **values: A
     finally:
         for name, value in before.items():
             setattr(tokenizer, name, value)
-    if tokenizer.chat_template != values.get("chat_template", tokenizer.chat_template):
-        # an earlier saving has written it
-        (folder / "chat_template.jinja").unlink(missing_ok=True)
     give_umask_mode(folder)
 
 

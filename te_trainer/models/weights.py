@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -92,11 +91,10 @@ def refuse_misfits(files: CheckpointFiles, model: PreTrainedModel, info: Mapping
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """Save a model; an adapter that lies in the folder would be put on its weights by whoever loads them."""
+    """Save a model; an older adapter in the folder would be put on its weights by whoever loads them."""
+    for file in ADAPTER_FILES:
+        (folder / file).unlink(missing_ok=True)
     model.save_pretrained(folder)
-    if not isinstance(model, PeftModel):
-        for file in ADAPTER_FILES:
-            (folder / file).unlink(missing_ok=True)
 
 
 def add_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:

@@ -48,6 +48,7 @@ from te_trainer.trainers import (
 )
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_unfinished
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
+from te_trainer.trainers.evaluation import workers_asked_for
 
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
 TRAINERS: dict[Kind, tuple[Any, Any]] = {
@@ -274,13 +275,7 @@ def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeou
             optimizer_class, settings = torch.optim.SGD, {"lr": arguments.learning_rate}
         optimizer = optimizer_class(layer.parameters(), **settings)
         no_pairs: Any = [0]
-        DataLoader(
-            no_pairs,
-            num_workers=arguments.dataloader_num_workers,
-            persistent_workers=arguments.dataloader_persistent_workers,
-            prefetch_factor=arguments.dataloader_prefetch_factor,
-            multiprocessing_context=arguments.dataloader_multiprocessing_context,
-        )
+        DataLoader(no_pairs, persistent_workers=arguments.dataloader_persistent_workers, **workers_asked_for(arguments))
         if arguments.deepspeed and "RANK" not in os.environ:
             raise ValueError("deepspeed needs a launcher; start with accelerate launch, or leave it out")
         if arguments.use_liger_kernel and not is_liger_kernel_available():

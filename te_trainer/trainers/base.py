@@ -335,8 +335,8 @@ class PairTrainer(EvaluatingTrainer):
         """Train. Afterwards the encoder's model computes as before, also where the training fails."""
         if self.train_dataset is None:
             raise InputError("train_dataset: there is none to train on; give one to the trainer")
-        mean = type(self).compute_loss is not PairTrainer.compute_loss and not self._says_how_loss_is_scaled()
-        if mean and self.args.gradient_accumulation_steps > 1:
+        is_ours = type(self).compute_loss is PairTrainer.compute_loss
+        if not is_ours and not self._says_how_loss_is_scaled() and self.args.gradient_accumulation_steps > 1:
             raise InputError(
                 f"gradient_accumulation_steps: compute_loss is {type(self).__name__}'s own; set loss_is_scaled_for_ga "
                 "in the class: False where it returns a mean over the micro-batch, True where it divides by "

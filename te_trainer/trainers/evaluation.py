@@ -12,7 +12,7 @@ from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
@@ -29,6 +29,16 @@ from te_trainer.trainers.datasets import (
     is_tokenised,
 )
 from te_trainer.trainers.publishing import PublishingTrainer
+
+
+def workers_asked_for(args: TrainingArguments) -> dict[str, Any]:
+    """Keyword arguments of a `DataLoader` that say who makes its batches."""
+    return {
+        "num_workers": args.dataloader_num_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+        "multiprocessing_context": args.dataloader_multiprocessing_context,
+        "in_order": args.dataloader_in_order,
+    }
 
 
 class EvaluatingTrainer(PublishingTrainer):
@@ -246,11 +256,8 @@ class EvaluatingTrainer(PublishingTrainer):
         args = self.args
         return {
             "collate_fn": self.data_collator,
-            "num_workers": args.dataloader_num_workers,
             "pin_memory": args.dataloader_pin_memory and args.device.type != "cpu",
-            "prefetch_factor": args.dataloader_prefetch_factor,
-            "multiprocessing_context": args.dataloader_multiprocessing_context,
-            "in_order": args.dataloader_in_order,
+            **workers_asked_for(args),
         }
 
     @property
