@@ -166,7 +166,7 @@ def train(kind: str) -> Callable[[Path, Dataset, Path], None]:
             disable_tqdm=True,
             logging_strategy="no",
         )
-        from te_trainer.runs.training import release_engine
+        from te_trainer.runs.training_arguments import release_engine
 
         getattr(trainers, f"{make}Trainer")(str(model), arguments, pairs.add_column("label", labels)).train()
         release_engine()

@@ -137,6 +137,13 @@ def test_a_key_and_a_model_that_are_unknown_are_refused(refused: Callable[..., s
         ("bi_encoder.dataloader_persistent_workers", "true", "num_workers > 0"),
         ("bi_encoder.dataloader_multiprocessing_context", "spawn", "num_workers > 0"),
         ("cross_encoder.optim_args", "foo", "expected 2, got 1"),
+        ("bi_encoder.fp16", "true", "float16 is for trainings on a GPU"),
+        ("bi_encoder.torch_compile_mode", "fast", "torch_compile_mode 'fast' is none of default, "),
+        (
+            "cross_encoder.activation_checkpointing_kwargs",
+            "{reentrant: true}",
+            "'reentrant' is none of use_reentrant, ",
+        ),
     ],
 )
 def test_what_transformers_would_refuse_later_is_refused_before_the_work(
@@ -176,6 +183,7 @@ def test_a_schedule_that_cannot_be_is_refused_before_the_work(
         ("dataloader_num_workers", "-1", "greater than or equal to 0"),
         ("log_level", "foo", "is none of detail, debug"),
         ("torch_compile_backend", "foo", "is none of no, eager"),
+        ("lr_scheduler_type", "reduce_lr_on_plateau", "is none of constant, "),
         ("enable_jit_checkpoint", "true", "cannot be set: a run that is stopped resumes"),
         ("ignore_data_skip", "true", "cannot be set: a training that resumes goes on"),
         ("eval_on_start", "true", "cannot be set: a run scores its start by itself"),

@@ -37,7 +37,7 @@ from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress, format_duration
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
-from te_trainer.runs.training import check_arguments
+from te_trainer.runs.training_arguments import check_arguments
 from te_trainer.runs.truncation import describe_run_truncation, read_truncations
 
 

@@ -18,7 +18,8 @@ from te_trainer.models.attention import check_attention
 from te_trainer.models.sentence_files import saved_pooling
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import ReadSource, pin_commits
-from te_trainer.runs.training import Training, run_arguments
+from te_trainer.runs.training import Training
+from te_trainer.runs.training_arguments import run_arguments
 
 TRAINER_KEYS = ("temperature", "span", "mlp_head", "both_views")  # of the section, and of the training arguments
 ENCODER_KEYS = ("pooling", "max_length", "prompt", "attn_implementation")

@@ -22,7 +22,7 @@ from te_trainer.runs.checks import (
 )
 from te_trainer.runs.commits import hub_commits
 from te_trainer.runs.manifest import Fingerprint, RunManifest
-from te_trainer.runs.training import check_arguments
+from te_trainer.runs.training_arguments import check_arguments
 
 
 def check_run(manifest: RunManifest[ContrastiveConfig]) -> None:

@@ -16,7 +16,8 @@ from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
-from te_trainer.runs.training import Training, run_arguments, training_seed
+from te_trainer.runs.training import Training, training_seed
+from te_trainer.runs.training_arguments import run_arguments
 
 # A student that has not learnt is trained once more, for so many times the epochs.
 ATTEMPTS = (1, 3)

@@ -25,7 +25,8 @@ from te_trainer.trainers.official_adamw import TORCH_ADAMW, check_official_adamw
 
 CHOICES: dict[str, list[Any]] = {
     "optim": list(OptimizerNames),
-    "lr_scheduler_type": list(SchedulerType),
+    # two schedules follow evaluations, and a training without gold scores has none
+    "lr_scheduler_type": sorted(set(SchedulerType) - {SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY}),
     "logging_strategy": list(IntervalStrategy),
     "torch_compile_backend": [backend.value.lower() for backend in DynamoBackend],
     **{key: list(trainer_log_levels) for key in ("log_level", "log_level_replica")},

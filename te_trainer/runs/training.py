@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import importlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, get_scheduler, set_seed
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
-from transformers.training_args import ParallelMode
-from transformers.utils.import_utils import is_liger_kernel_available
 
-from te_trainer.compat import reset_accelerator_state
-from te_trainer.config.schema import KINDS, ContrastiveConfig, Kind, LoraConfig, RunConfig
+from te_trainer.config.schema import KINDS, Kind, LoraConfig
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
-from te_trainer.errors import DivergedError, InputError
+from te_trainer.errors import DivergedError
 from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.metrics import Metric
@@ -40,21 +32,14 @@ from te_trainer.runs.layout import training_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
 from te_trainer.runs.saving import SaveByClock
+from te_trainer.runs.training_arguments import TRAINERS, make_arguments, release_engine
 from te_trainer.trainers import (
-    BiEncoderTrainer,
-    BiEncoderTrainingArguments,
-    CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_unfinished
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
-from te_trainer.trainers.evaluation import workers_asked_for
 
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
-TRAINERS: dict[Kind, tuple[Any, Any]] = {
-    "bi-encoder": (BiEncoderTrainer, BiEncoderTrainingArguments),
-    "cross-encoder": (CrossEncoderTrainer, CrossEncoderTrainingArguments),
-}
 
 
 @dataclass
@@ -210,7 +195,7 @@ class Training:
             # training loses at most an epoch.
             "save_strategy": "epoch" if self.dev is None else None,
         }
-        return _make_arguments(self.kind, self.section, values | self.values)
+        return make_arguments(self.kind, self.section, values | self.values)
 
     def _record(self, trainer: Any, watch: _Watch) -> dict[str, Any]:
         metric, state = f"eval_{self.metric.__name__}", trainer.state
@@ -253,64 +238,6 @@ class Training:
             adapter.rmdir()
 
 
-def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeout: int) -> None:
-    """Refuse what transformers would refuse when a training begins; all processes call it, before the work.
-
-    Args:
-        section: Section of the configuration that holds the arguments.
-        values: Those of its values that a training gets.
-        ddp_timeout: Seconds that processes wait for one another.
-
-    Raises:
-        InputError: An argument, an optimiser or a schedule cannot be used.
-    """
-    own = {"output_dir": "unused", "log_level": "error", "ddp_timeout": ddp_timeout}
-    arguments = _make_arguments(kind, section, own | values)
-    layer: Any = torch.nn.Linear(1, 1)
-    options: Any = arguments.lr_scheduler_kwargs
-    with _refusals_as_input_error(section):
-        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, layer)
-        if settings.keys() & {"params", "model", "optimizer_dict"}:
-            # of methods that look at a model's layers
-            optimizer_class, settings = torch.optim.SGD, {"lr": arguments.learning_rate}
-        optimizer = optimizer_class(layer.parameters(), **settings)
-        no_pairs: Any = [0]
-        DataLoader(no_pairs, persistent_workers=arguments.dataloader_persistent_workers, **workers_asked_for(arguments))
-        if arguments.deepspeed and "RANK" not in os.environ:
-            raise ValueError("deepspeed needs a launcher; start with accelerate launch, or leave it out")
-        if arguments.use_liger_kernel and not is_liger_kernel_available():
-            raise ImportError("use_liger_kernel needs the package liger-kernel; pip install liger-kernel")
-        if arguments.fsdp and arguments.parallel_mode is not ParallelMode.DISTRIBUTED:
-            raise ValueError("fsdp needs several processes; start them with accelerate launch, or leave it out")
-    with _refusals_as_input_error(f"{section}.lr_scheduler_kwargs"):
-        scheduler = get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 3, scheduler_specific_kwargs=options)
-        if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
-            # each phase of a schedule has options of its own
-            for step, rate in product(range(4), scheduler.lr_lambdas):
-                rate(step)
-    release_engine()
-
-
-def run_arguments(config: RunConfig | ContrastiveConfig) -> dict[str, Any]:
-    """Keyword arguments of the training arguments that stand at the top of a run's configuration."""
-    return {"report_to": config.report_to or "none", "ddp_timeout": config.ddp_timeout}
-
-
-def _make_arguments(kind: Kind, section: str, values: dict[str, Any]) -> TrainingArguments:
-    with _refusals_as_input_error(section):
-        arguments: TrainingArguments = TRAINERS[kind][1](**values)
-    return arguments
-
-
-@contextlib.contextmanager
-def _refusals_as_input_error(section: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError, ImportError, OSError, ArithmeticError) as error:
-        sentence = " ".join(str(error).split())
-        raise InputError(f"{section}: transformers refuses its arguments: {sentence}") from None
-
-
 def training_seed(seed: int, cycle: int, kind: Kind, model: int) -> int:
     """The seed of one training: its head, order and dropout are drawn independently of all other trainings.
 
@@ -346,16 +273,6 @@ class _Watch(TrainerCallback):
 
 def _dataset(gold: GoldSet) -> Dataset:
     return Dataset.from_dict({"sentence1": gold.sentence1, "sentence2": gold.sentence2, "label": gold.scores})
-
-
-def release_engine() -> None:
-    """Release what a Trainer leaves behind in accelerate, transformers and DeepSpeed.
-
-    As long as it is there, `from_pretrained` under ZeRO-3 gives empty weights, and a second Trainer is refused.
-    """
-    gc.collect()
-    reset_accelerator_state()
-    unset_hf_deepspeed_config()
 
 
 def _finish_loggers(report_to: list[str] | str | None) -> None:

@@ -116,6 +116,9 @@ class PairTrainingArguments(TrainingArguments):
                 self.autocast = "bfloat16"
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
+        if self.fp16 and self.use_cpu:
+            # accelerate would leave it out without a word
+            raise InputError("precision: float16 is for trainings on a GPU; on a CPU take bfloat16 or float32")
         undecided = (*DECIDED_BY_TRAINER, "metric_for_best_model", "greater_is_better")
         as_set = {name: getattr(self, name) for name in undecided}
         for name, value in DECIDED_BY_TRAINER.items():

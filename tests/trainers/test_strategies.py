@@ -139,6 +139,8 @@ BEST: dict[str, Any] = {"load_best_model_at_end": True}
         ({"parallelism_config": "x"}, None, "parallelism_config: 'x' cannot be used here, only None$"),
         ({"hub_strategy": "checkpoint"}, None, "hub_strategy: 'checkpoint' cannot be used here, only end, every_save$"),
         ({"precision": "bf16"}, None, "precision: 'bf16' cannot be used here, only auto, float32, bfloat16, float16$"),
+        ({"precision": "float16", "use_cpu": True}, None, "precision: float16 is for trainings on a GPU"),
+        ({"fp16": True, "use_cpu": True}, None, "precision: float16 is for trainings on a GPU"),
         ({"train_sampling_strategy": "sequential"}, None, "train_sampling_strategy: 'sequential' cannot be used"),
         ({"loss": "mae"}, None, "loss: 'mae' is none of mse, bce, cosent, info_nce$"),
         ({"metric": "spearman"}, None, "metric: a str where a function of scores and labels is expected"),
