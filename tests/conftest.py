@@ -6,7 +6,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from forked import leave_charts_out
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -194,6 +195,14 @@ def brisk() -> None:
     """Tiny trainings would lose most of their time to searches for garbage in all that was imported."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_charts() -> Iterator[None]:
+    """Runs in this process have pages without charts; those of `forked` have them where a test looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_charts_out(patch.setattr)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

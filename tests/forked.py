@@ -15,17 +15,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import Markup
 
 ROOT = Path(__file__).parents[1]
 FORKING = multiprocessing.get_context("forkserver")
 # Names only: importing them here would be for nothing. One that fails costs time, and its run says why.
 FORKING.set_forkserver_preload(
     [
-        "te_trainer.hub.publish",
-        "te_trainer.distillation.stages",
-        "te_trainer.contrastive.plan",
+        "te_trainer.commands.distil",
+        "te_trainer.commands.contrastive",
+        "te_trainer.commands.score",
         "matplotlib.pyplot",
         "deepspeed",
     ]
@@ -40,6 +44,7 @@ class Forked:
         environment: More variables; those that a library reads while it is imported come too late.
         clock: Seconds between two full checkpoints of a training; 0 writes one at each step. By default a minute, which
             no tiny training takes.
+        charts: Whether a run's page has its charts, which take a third of a tiny run's time.
     """
 
     def __init__(
@@ -48,9 +53,10 @@ class Forked:
         arguments: Sequence[str],
         environment: Mapping[str, str] | None = None,
         clock: float | None = None,
+        charts: bool = False,
     ) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        what = (ROOT / "recipes" / script, list(arguments), self.folder.name, dict(environment or {}), clock)
+        what = (ROOT / "recipes" / script, list(arguments), self.folder.name, dict(environment or {}), clock, charts)
         self.process = FORKING.Process(target=_run, args=what)
         self.process.start()
 
@@ -83,9 +89,9 @@ class Forked:
         return Path(self.folder.name, stream).read_text(encoding="utf-8")
 
 
-def run_forked(script: str | Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_forked(script: str | Path, arguments: Sequence[str], charts: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a script to its end."""
-    process = Forked(script, arguments)
+    process = Forked(script, arguments, charts=charts)
     status = process.wait()
     return subprocess.CompletedProcess([str(script), *arguments], status, process.said("stdout"), process.said())
 
@@ -124,7 +130,14 @@ def run_ranks(
     return subprocess.CompletedProcess([str(script), *arguments], status, *said)
 
 
-def _run(script: Path, arguments: list[str], folder: str, environment: dict[str, str], clock: float | None) -> None:
+def leave_charts_out(patch: Callable[[str, Any], None]) -> None:
+    """What draws a page's charts draws nothing; `patch` sets an attribute by its path, as pytest's `setattr` does."""
+    patch("te_trainer.report.charts._svg", lambda *_: Markup("<svg/>"))
+
+
+def _run(
+    script: Path, arguments: list[str], folder: str, environment: dict[str, str], clock: float | None, charts: bool
+) -> None:
     for number, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(folder, stream), os.O_WRONLY | os.O_CREAT), number)
     # a shell lets what it starts in the background ignore SIGINT, and so do the children of that
@@ -137,5 +150,7 @@ def _run(script: Path, arguments: list[str], folder: str, environment: dict[str,
         from te_trainer.runs import saving
 
         saving.FULL_CHECKPOINT_SECONDS, saving.TIMES_WHAT_SAVING_TOOK, saving.STEPS_BETWEEN_AGREEMENTS = clock, 0, 1
+    if not charts:
+        leave_charts_out(pytest.MonkeyPatch().setattr)
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")

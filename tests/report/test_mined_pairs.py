@@ -30,7 +30,7 @@ def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "grown"
     mined = ("--mining.pairs", "60", "--mining.sources", "[neighbours, bm25, random]", "--mining.candidates", "8")
     short = ("--distillation.students", "bi-encoder", "--distillation.cycles", "1", "--bi_encoder.max_steps", "2")
-    done = run_forked(JOB, tiny_arguments(tiny, folder, *mined, *short))
+    done = run_forked(JOB, tiny_arguments(tiny, folder, *mined, *short), charts=True)
     assert done.returncode == 0, done.stderr
     return folder
 

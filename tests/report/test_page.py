@@ -35,7 +35,7 @@ def run(tiny: Path, letters: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "pool.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {letters}, name: two, pooling: mean}}]"
     arguments = tiny_arguments(tiny, folder / "run", "--models", models, pool=[str(folder / "pool.jsonl")])
-    finished = run_forked(JOB, arguments)
+    finished = run_forked(JOB, arguments, charts=True)
     assert finished.returncode == 0, finished.stderr
     assert PAGE in finished.stdout
     (folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
@@ -48,7 +48,7 @@ def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "plain"
     arguments = tiny_arguments(tiny, folder, "--distillation.students", "bi-encoder", "--distillation.cycles", "1")
     arguments += ["--distillation.selection", "last", "--data.dev", "null", "--data.test", "[]"]
-    finished = run_forked(JOB, arguments)
+    finished = run_forked(JOB, arguments, charts=True)
     assert finished.returncode == 0, finished.stderr
     return folder
 
@@ -274,7 +274,7 @@ def test_a_page_that_is_missing_is_written_again_with_the_same_bytes(run: Path) 
     """A run that was killed between its results and its page is finished by the same command."""
     before = (run / PAGE).read_bytes()
     (run / PAGE).unlink()
-    again = run_forked(JOB, json.loads(run.with_name("arguments.json").read_text(encoding="utf-8")))
+    again = run_forked(JOB, json.loads(run.with_name("arguments.json").read_text(encoding="utf-8")), charts=True)
     assert again.returncode == 0, again.stderr
     assert "there is nothing to do" in again.stdout
     assert (run / PAGE).read_bytes() == before

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from conftest import SAMPLE, tiny_arguments
 from datasets import Dataset
-from markupsafe import Markup
 from test_bad_input import Outcome, sentence_of
 
 from te_trainer.cli import run_job
@@ -50,8 +49,7 @@ def finished(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """The main job in this process, without the charts, which take a third of its time."""
-    monkeypatch.setattr("te_trainer.report.charts._svg", lambda *_: Markup("<svg/>"))
+    """The main job in this process."""
 
     def start(root: Path, *more: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
