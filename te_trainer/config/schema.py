@@ -190,7 +190,7 @@ class DistillationConfig:
         task: What the PLMs learn: `sts` (Spearman) or `binary` (ROC-AUC). It chooses the paper's hyper-parameters
             (Table 16), too.
         size: Column of Table 16: `base`, `large` or `auto`. The latter is `large` from a hidden size of 1024 on.
-        cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`.
+        cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`, 2 where health chooses.
         init: Where trainings start: `refresh` or `sequential`. The former is the original checkpoint (the paper's
             choice), the latter the weights of the teacher.
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
@@ -202,10 +202,10 @@ class DistillationConfig:
             (the paper's), the latter their ranks, evenly from 0 to 1.
         bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. The former are the scores of the
             cross-encoders (the paper's), the latter the mean of these and of the first labels, which are the start's.
-        selection: Which cycle is kept: `auto`, `dev`, `last` or `agreement`. With `dev` (the paper's) it is the best on
-            `data.dev`. With `auto` it is so too, but the start may be kept. Without `data.dev` `auto` keeps the start,
-            unless that is of step 0 and 4,000 pairs are given; then the cycle that agrees best with the start. With
-            `agreement` it is the one that agrees best with the first labels.
+        selection: Which cycle is kept: `auto`, `dev`, `health`, `last` or `agreement`. With `dev` (the paper's) it is
+            the best on `data.dev`. With `auto` it is so too, but the start may be kept. Without `data.dev` `auto` keeps
+            the start, unless that is of step 0 and 4,000 pairs are given; then it is `health`, the last cycle whose
+            students have learnt. With `agreement` it is the one that agrees best with the first labels.
         held_out: Part of the pool that no training sees. Health is measured on it (with `auto` 0.03, else 0).
         precision: float32, bfloat16, float16 or auto. The latter is what the hardware is fast at.
             Weights, scores and reported results are float32 always.
@@ -223,7 +223,7 @@ class DistillationConfig:
     combine: Combine = "mean"
     cross_encoder_labels: Literal["scores", "quantiles"] = "scores"
     bi_encoder_labels: Literal["cross-encoder", "averaged"] = "cross-encoder"
-    selection: Literal["auto", "dev", "last", "agreement"] = "auto"
+    selection: Literal["auto", "dev", "health", "last", "agreement"] = "auto"
     held_out: Annotated[float, Field(ge=0, lt=0.5)] | None = None
     precision: Precision = "auto"
     batch_tokens: PositiveInt | None = None

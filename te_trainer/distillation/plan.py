@@ -12,6 +12,7 @@ import numpy as np
 
 from te_trainer.config.defaults import (
     CYCLES,
+    CYCLES_WITHOUT_GOLD,
     PAPER_HIDDEN_SIZE,
     fitted_epochs,
     fitted_learning_rate,
@@ -197,14 +198,16 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     distillation = config.distillation
     is_auto = distillation.selection == "auto"
     automatic: Selector = "dev" if config.data.dev else "health"
+    selector = automatic if distillation.selection == "auto" else distillation.selection
+    by_health = selector == "health"
     return DistillationPlan(
         config=config,
-        selector=automatic if distillation.selection == "auto" else distillation.selection,
+        selector=selector,
         may_keep_start=is_auto,
-        held_out=HELD_OUT * is_auto if distillation.held_out is None else distillation.held_out,
+        held_out=HELD_OUT * (is_auto or by_health) if distillation.held_out is None else distillation.held_out,
         models={model.name: _plan_model(config, model, processes) for model in config.models},
         kinds=trained_kinds(config),
-        cycles=distillation.cycles or CYCLES[distillation.task],
+        cycles=distillation.cycles or (CYCLES_WITHOUT_GOLD if by_health else CYCLES[distillation.task]),
         precision=resolve_precision(distillation.precision),
         commits=commits,
         keeps_all_cycles=distillation.keep_cycles or distillation.selection == "agreement",

@@ -1,5 +1,5 @@
-"""Which cycle's encoders a run keeps: the best by a dev set, the last, those that agree best on the pool, or the
-healthiest.
+"""Which cycle's encoders a run keeps: the best by a dev set, the last, those that agree best on the pool, or the last
+that have learnt by their health.
 
 Neither agreement nor health has seen a gold score. The paper chooses by a dev set.
 """
@@ -41,7 +41,7 @@ class Selection:
 
     @property
     def trusts_students(self) -> bool:
-        """Whether health chooses, and among the students that have learnt alone."""
+        """Whether health chooses, and the last students that have learnt are kept."""
         return self.plan.selector == "health" and not self.plan.may_keep_start and self.learnt["bi-encoder"] > 0
 
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
@@ -55,13 +55,15 @@ class Selection:
         candidates = range(0 if with_start else 1, cycles + 1)
         if len(candidates) < 2:
             return candidates[0] if candidates else None
-        if how == "last":
+        if how == "last" or (how == "health" and not self.plan.may_keep_start):
             return cycles
         if how == "agreement":
             return most_agreed_cycle(self.agreement(name), kind)
+        if how == "health" and with_start:
+            return 0
         records = {cycle: self.store.scores(EncoderKey(cycle, name, kind)) for cycle in candidates}
         if how == "health":
-            return healthiest_cycle({cycle: record["health"] for cycle, record in records.items()})
+            return max(candidates, key=lambda cycle: (records[cycle]["health"].get("start", -1.0), -cycle))
         return max(candidates, key=lambda cycle: (records[cycle]["scores"]["dev"], -cycle))
 
     def failure(self, key: EncoderKey) -> dict[str, Any] | None:
@@ -101,16 +103,6 @@ class Selection:
     def first_labels(self) -> np.ndarray:
         """The labels that the first cycle learns from, which are the start's."""
         return self.plan.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.plan.models)
-
-
-def healthiest_cycle(healths: dict[int, dict[str, Any]]) -> int:
-    """The cycle whose encoder's health is best, of equals the earliest; the start, if it is among the candidates.
-
-    `healths` is by cycle, 0 for the start, as `Probe.health` returns it.
-    """
-    if 0 in healths:
-        return 0
-    return max(healths, key=lambda cycle: (healths[cycle].get("start", -1.0), -cycle))
 
 
 def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:

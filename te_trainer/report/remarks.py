@@ -121,15 +121,16 @@ def _verdict(results: dict[str, Any], name: str) -> str:
     hint = ""
     if results.get("trusts_students"):
         hint = (
-            " It keeps what it trained because the start has seen no label and the pool is large enough: such students "
-            "were better than their start in our runs (docs/selection.md)."
+            " It keeps the last that it trained, because distillation.selection is health, or because the start has "
+            "seen no label and the pool is large enough: such students were better than their start in our runs "
+            "(docs/selection.md)."
         )
     elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
         entry["stopped"] for entry in results.get("not_learnt", [])
     ):
         hint = (
             " Where its start has seen no label and the pool has thousands of pairs, students are likely better: "
-            "distillation.selection agreement keeps them."
+            "distillation.selection health keeps them."
         )
     if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
         return f"{name}: this run changed nothing: it keeps {' and '.join(kept)}, as it came.{hint}"
@@ -147,13 +148,15 @@ def selection_note(results: dict[str, Any], distillation: DistillationConfig) ->
     final = [results["final"][name] for name in model_names(results)]
     keeps_start = all(kinds["bi-encoder"]["cycle"] == 0 for kinds in final)
     has_cross = any("cross-encoder" in kinds for kinds in final)
+    by_health = "the last encoders that have learnt are kept"
+    if keeps_start:
+        by_health = (
+            "the bi-encoder of the start is kept" + ", and the cross-encoder that agrees best with it" * has_cross
+        )
     kept = {
         "last": "the last cycle is kept",
         "agreement": "the cycle is kept whose encoders agree best on the pool",
-        "auto": "the bi-encoder of the start is kept" + ", and the cross-encoder that agrees best with it" * has_cross
-        if keeps_start
-        else "the encoders are kept that agree best with the start",
-    }[distillation.selection]
+    }.get(distillation.selection, by_health)
     return (
         f"No gold score chose anything in this run, so the distillation was unsupervised: {kept}. "
         + "Gold scores of the dev set are reported only. " * reported

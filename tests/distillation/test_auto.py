@@ -14,7 +14,7 @@ from conftest import SAMPLE, tiny_arguments
 from forked import Forked, run_forked
 from sentence_transformers import SentenceTransformer
 
-from te_trainer.distillation.selection import healthiest_cycle, is_as_good_as_start
+from te_trainer.distillation.selection import is_as_good_as_start
 from te_trainer.hub.card import Upload, model_card
 from te_trainer.report.remarks import remarks
 from te_trainer.runs.finished import FinishedRun
@@ -241,10 +241,12 @@ def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("has_step0", "is_lenient", "cycle"), [(True, True, 1), (False, True, 0), (True, False, 0)], ids=str
+    ("selection", "has_step0", "is_lenient", "cycle"),
+    [("auto", True, True, 2), ("auto", False, True, 0), ("auto", True, False, 0), ("health", False, True, 2)],
+    ids=str,
 )
 def test_students_of_a_start_that_has_seen_no_label_are_kept(
-    has_step0: bool, is_lenient: bool, cycle: int, tiny: Path, tmp_path: Path
+    selection: str, has_step0: bool, is_lenient: bool, cycle: int, tiny: Path, tmp_path: Path
 ) -> None:
     """With a bound that a pool of the tests keeps; where lenient, with others that a random model's students keep."""
     script, output = tmp_path / "job.py", tmp_path / "run"
@@ -255,27 +257,25 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
     section["per_device_train_batch_size"] = 8
     (tmp_path / "step0.yaml").write_text(json.dumps({"contrastive": section}), encoding="utf-8")
     more = ["--distillation.step0", str(tmp_path / "step0.yaml")] * has_step0
-    done = run_forked(script, tiny_arguments(tiny, output, *WITHOUT_GOLD, "--distillation.cycles", "1", *more))
+    more += ["--distillation.selection", selection, "--data.dev", "null"]
+    done = run_forked(script, tiny_arguments(tiny, output, *more))
     assert done.returncode == 0, done.stderr
     final = results_of(output)["final"]["tiny"]
     assert final["bi-encoder"]["cycle"] == cycle
     assert final.keys() == ({"bi-encoder", "cross-encoder"} if is_lenient else {"bi-encoder"})
     if is_lenient:
         # why it is kept makes it no better
-        assert (final["cross-encoder"]["cycle"], final["cross-encoder"]["as_good_as_start"]) == (1, False)
+        assert not final["cross-encoder"]["as_good_as_start"]
+        healths = results_of(output)["health"]["cycles"]
+        agreed = [entry["tiny"]["cross-encoder"]["start"] for entry in healths]
+        most = 1 + agreed.index(max(agreed))
+        assert final["cross-encoder"]["cycle"] == (cycle or most)
     text = " ".join((output / "report.md").read_text(encoding="utf-8").split())
-    assert ("the encoders are kept that agree best with the start" in text) == bool(cycle)
-    assert ("because the start has seen no label and the pool is large enough" in text) == bool(cycle)
+    assert ("the last encoders that have learnt are kept" in text) == bool(cycle)
+    assert ("the start has seen no label and the pool is large enough" in text) == bool(cycle)
     assert ("too few pairs to call it as good as the start (32 pairs, 97.00)" in text) == is_lenient
     assert results_of(output).get("trusts_students", False) == bool(cycle)
-    assert ("distillation.selection agreement keeps them" in text) == (is_lenient and not cycle)
-
-
-def test_health_alone_keeps_the_start() -> None:
-    healths = {0: {"graded": 0.9}, 1: {"graded": 0.95, "start": 0.97}, 2: {"graded": 0.95, "start": 0.99}}
-    assert healthiest_cycle(healths) == 0
-    del healths[0]
-    assert healthiest_cycle(healths) == 2
+    assert ("distillation.selection health keeps them" in text) == (is_lenient and not cycle)
 
 
 def test_what_may_be_called_as_good_as_the_start() -> None:

@@ -94,6 +94,24 @@ def test_a_plan_says_what_a_run_keeps_and_trains(sized_plms: dict[str, Path]) ->
 
 
 @pytest.mark.parametrize(
+    ("selection", "dev", "chosen", "cycles", "held_out"),
+    [
+        ("auto", "null", "health", 2, 0.03),
+        ("health", "null", "health", 2, 0.03),
+        ("health", "pairs.tsv", "health", 2, 0.03),
+        ("auto", "pairs.tsv", "dev", 3, 0.03),
+        ("last", "null", "last", 3, 0.0),
+    ],
+)
+def test_health_chooses_among_fewer_cycles(
+    selection: str, dev: str, chosen: str, cycles: int, held_out: float, sized_plms: dict[str, Path]
+) -> None:
+    plan, _ = make(sized_plms["base"], "--distillation.selection", selection, "--data.dev", dev)
+    assert (plan.selector, plan.cycles, plan.held_out) == (chosen, cycles, held_out)
+    assert plan.may_keep_start == (selection == "auto")
+
+
+@pytest.mark.parametrize(
     ("section", "precision", "prompt", "attention"),
     [
         ("method: simcse", "float32", "query: ", "eager"),
