@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import glob
 import multiprocessing
 import os
 import runpy
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,17 @@ class Forked:
         """SIGKILL."""
         self.process.kill()
 
+    def kill_at(self, folder: Path, pattern: str) -> None:
+        """SIGKILL as soon as a path of this pattern exists in the folder.
+
+        Raises:
+            AssertionError: it ended before.
+        """
+        while self.poll() is None and not paths_in(folder, pattern):
+            time.sleep(0.001)
+        self.kill()
+        assert self.wait() == -signal.SIGKILL, f"it ended before there was {pattern}: {self.said()}"
+
     def send(self, number: signal.Signals) -> None:
         """Another signal, unless it has ended."""
         with contextlib.suppress(ProcessLookupError):
@@ -87,6 +100,11 @@ class Forked:
     def said(self, stream: str = "stderr") -> str:
         """What it has written to `stdout` or `stderr`."""
         return Path(self.folder.name, stream).read_text(encoding="utf-8")
+
+
+def paths_in(folder: Path, pattern: str) -> set[Path]:
+    """What is there of a pattern; `Path.glob` fails where a folder vanishes while it looks."""
+    return {Path(path) for path in glob.glob(f"{folder}/{pattern}")}  # noqa: PTH207
 
 
 def run_forked(script: str | Path, arguments: Sequence[str], charts: bool = False) -> subprocess.CompletedProcess[str]:

@@ -444,11 +444,7 @@ def test_a_kill_leaves_no_output(moment: str, bi: str, tmp_path: Path) -> None:
     source, output = (str(tmp_path / name) for name in ("pairs.tsv", "scores.tsv"))
     command = ["--model", bi, "--data.pairs", source, "--output", output]
     process = Forked("score.py", command)
-    while not (tmp_path / moment).exists():
-        assert process.poll() is None, "it ended before the moment came"
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
+    process.kill_at(tmp_path, moment)
     assert not (tmp_path / "scores.tsv").exists()
     assert run_forked("score.py", command).returncode == 0
     assert len(read_tsv(tmp_path / "scores.tsv")) == len(lines) + 1

@@ -33,6 +33,8 @@ def main(config: AnnotateConfig) -> None:
     name = config.model or run.names[0]
     if name not in run.names:
         raise InputError(f"model: the run has no model '{name}', only {', '.join(run.names)}")
+    if config.model is None and len(run.names) > 1:
+        raise InputError(f"model: the run has several models; name one of {', '.join(run.names)} (--model)")
     kind = compared_encoder(run, name)
     _, pool = PoolManifest.load(run.layout.pool)
     labels = read_labels(run.layout.labels(1, name, "bi-encoder"), {}, len(pool), delete="the run", then="run it again")

@@ -16,9 +16,9 @@ def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]
     Args:
         labels: Labels of each teacher, float32, shape (n,); one array is in memory at a time.
         how: `mean` is the paper's. `weighted` is the mean by `weights`. `rank` orders the pairs by the mean of their
-            ranks (equal scores share their average rank, of equal means the earlier pair comes lower) and gives them
-            the values of the plain mean in that order: no monotone rescaling of a teacher changes the order, and a
-            teacher whose scores spread widely counts no more than another.
+            ranks (equal scores share their average rank) and gives them the values of the plain mean in that order
+            (pairs of equal means share the average of theirs): no monotone rescaling of a teacher changes the order,
+            and a teacher whose scores spread widely counts no more than another.
         weights: Weights of the teachers, positive, for `weighted`; only their ratios count.
     """
     mean: np.ndarray | float = 0.0
@@ -30,7 +30,9 @@ def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]
             ranks = ranks + rankdata(scores)
     combined = np.asarray(mean / total, dtype=np.float32)
     if how == "rank":
-        combined[np.argsort(ranks, kind="stable")] = np.sort(combined)
+        _, place, count = np.unique(ranks, return_inverse=True, return_counts=True)
+        sums = np.add.reduceat(np.sort(combined).astype(np.float64), np.cumsum(count) - count)
+        combined = (sums / count)[place].astype(np.float32)
     return combined
 
 

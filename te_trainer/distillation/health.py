@@ -58,21 +58,21 @@ class Probe:
         return np.setdiff1d(np.arange(pairs), self.rows) if self.held_out else np.arange(pairs)
 
     def health(
-        self, scores: np.ndarray, learnt: np.ndarray | None = None, first: np.ndarray | None = None
+        self, scores: np.ndarray, learnt: np.ndarray | None = None, start: np.ndarray | None = None
     ) -> dict[str, float | int]:
         """The health of an encoder.
 
         Args:
             scores: Its scores of `pairs`, shape (n,).
             learnt: The labels that it learnt, shape (pairs of the pool,); None for the start.
-            first: The labels that the first cycle learnt, which are the start's; None for `learnt`.
+            start: The scores of the bi-encoder that its PLM started from, of that shape; None for `learnt`.
 
         Returns:
             `std` and `distinct` of the scores of held-out pairs; `orders`, Spearman's correlation of the scores of both
-            orders; `graded`, how often more edited sentences score lower; after a training also `agreement`,
-            Spearman's correlation with the labels, `start`, that with the first labels, and `spread`, the ratio of the
-            standard deviations. What cannot be computed is absent: where all labels are equal, or no sentence is long
-            enough to edit.
+            orders; `graded`, how often more edited sentences score lower; after a training also `agreement`, Spearman's
+            correlation with the labels, `start`, that with the start's scores, and `spread`, the ratio of the standard
+            deviations to that of the labels. What cannot be computed is absent: where all labels are equal, or no
+            sentence is long enough to edit.
         """
         count = len(self.rows)
         held_out, exchanged, graded = np.split(scores, [count, 2 * count])
@@ -86,7 +86,7 @@ class Probe:
         if learnt is not None:
             labels = learnt[self.rows]
             health["agreement"] = spearman(held_out, labels)
-            health["start"] = health["agreement"] if first is None else spearman(held_out, first[self.rows])
+            health["start"] = health["agreement"] if start is None else spearman(held_out, start[self.rows])
             spread = float(labels.std(dtype=np.float64))
             health["spread"] = health["std"] / spread if spread else np.nan
         return {name: value for name, value in health.items() if not np.isnan(value)}

@@ -60,7 +60,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         name: {kind: final_entry(name, kind, cycle) for kind, cycle in cycles.items() if cycle is not None}
         for name, cycles in best.items()
     }
-    if len(names) > 1:
+    if len(names) > 1 and any(scorer.gold):
         start["ensemble"] = {"bi-encoder": ensemble([EncoderKey(0, name, "bi-encoder") for name in names])}
         final["ensemble"] = {
             kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names])

@@ -57,7 +57,7 @@ class DistillationStages:
         self.plan, self.config, self.store, self.pairs = plan, plan.config, store, pairs
         self.scorer, self.progress, self.after_stage = scorer, progress, after_stage
         self.models, self.cycles, self.kinds = plan.models, plan.cycles, plan.kinds
-        self.has_ensemble = len(self.models) > 1
+        self.has_ensemble = len(self.models) > 1 and any(scorer.gold)
         self.probe = Probe.draw(pairs, plan.held_out, self.config.seed)
         self.selection = Selection(plan, store)
         self.trainings = Trainings(plan, store, scorer, progress)
@@ -252,8 +252,8 @@ class DistillationStages:
             record, predictions = self.scorer.score(encoder)
             with scratch_folder(self.scorer.scratch) as scratch:
                 probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
-        first = None if learnt is None else self.selection.first_labels()
-        health = self.probe.health(probed, learnt, first)
+        start = None if learnt is None else self.store.labels(EncoderKey(0, key.name, "bi-encoder"))
+        health = self.probe.health(probed, learnt, start)
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
         record |= {"health": health, "health_seconds": seconds, "attempt": attempt, "added_pairs": added}

@@ -53,18 +53,21 @@ class Upload:
 def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
     """The card of a repository: front matter and text."""
     results = run.results_for(upload.model)
-    data = card_data(run, upload, license, run.pool.sources, card_tags(upload.kinds))
+    data = card_data(run, upload, license, run.sources, card_tags(upload.kinds))
+    encoders = [_describe_run_encoder(run, upload, kind) for kind in upload.kinds]
     return render_card(
         TEMPLATE,
         data,
         title=markdown_text(upload.repo_id.partition("/")[2]),
         upload=upload,
-        encoders=[_describe_run_encoder(run, upload, kind) for kind in upload.kinds],
+        encoders=encoders,
+        trained=any(encoder["cycle"] for encoder in encoders),
         cycles=len(run.cycles),
         others=[markdown_text(other) for other in run.names if other != upload.model],
-        with_cross_encoder="cross-encoder" in run.kinds,
+        with_cross_encoder=run.distillation.students == "both",
         pairs=run.pool.num_rows,
-        sources=[markdown_text(source_name(count)) for count in run.pool.sources],
+        mined=sum(results["mining"]["pairs"].values()) if "mining" in results else 0,
+        sources=[markdown_text(source_name(count)) for count in run.sources],
         metric=METRIC_TITLES[run.metric],
         scores=score_table(results, run.metric) if has_scores(results) else None,
         health=health_table(results),

@@ -8,6 +8,7 @@ import numpy as np
 
 from te_trainer.files.records import read_json
 from te_trainer.report.charts import drawing_chart
+from te_trainer.report.run_results import model_names
 from te_trainer.report.table_formats import Table
 from te_trainer.runs.finished import FinishedRun
 
@@ -24,9 +25,9 @@ def mining_description(results: dict[str, Any]) -> str:
     mining = results["mining"]
     drawn, found = (sum(mining[key].values()) for key in ("pairs", "candidates"))
     return (
-        f"{drawn:,} pairs were mined from {mining['sentences']:,} sentences. The start scored {found:,} candidates; "
-        "pairs were drawn over the whole range of its score, more of the high ones. "
-        "Near-duplicates and pairs that data.pool holds had been left out."
+        f"{drawn:,} pairs were mined from {mining['sentences']:,} sentences. {found:,} candidates were scored by "
+        f"{'the starts together' if len(model_names(results)) > 1 else 'the start'}; pairs were drawn over the whole "
+        "range of these scores, more of the high ones. Near-duplicates and pairs of data.pool had been left out."
     )
 
 

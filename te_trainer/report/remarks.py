@@ -26,7 +26,7 @@ AGREEMENT_DESCRIPTION = (
 HEALTH_DESCRIPTION = (
     "Health is measured on some pairs of the pool, without gold; where distillation.held_out is above 0, no training "
     "sees them. An encoder's agreement is Spearman's correlation × 100 of its scores with the labels that it learnt, "
-    "“with start” that with the labels that the first cycle learnt. Spread is the standard deviation of the scores "
+    "“with start” that with the scores of its PLM's start. Spread is the standard deviation of the scores "
     "beside that of these labels. Orders is Spearman's correlation × 100 of the scores of (s1, s2) and (s2, s1). Edits "
     "says how often a sentence is found less similar to itself the more of it was edited, and least to another one; "
     "scores that say nothing reach 50. None of this says how good an encoder is; low values say that it has not "
@@ -134,9 +134,25 @@ def _verdict(results: dict[str, Any], name: str) -> str:
         )
     if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
         return f"{name}: this run changed nothing: it keeps {' and '.join(kept)}, as it came.{hint}"
+    return f"{name}: this run keeps {', and '.join(kept)}. {_gain(results, name)}{hint}"
+
+
+def _gain(results: dict[str, Any], name: str) -> str:
+    """What test sets say of what was kept beside the start, or how to know."""
+    start = results["start"][name]["bi-encoder"].get("test")
+    if not start:
+        return (
+            "Whether that helps on your pairs, nobody knows without gold scores: score some of them yourself and "
+            "compare (te-trainer annotate)."
+        )
+    kept = [
+        f"the {kind} that was kept {percent(entry['test']['avg'])}"
+        for kind, entry in sorted(results["final"][name].items())
+        if entry["cycle"]
+    ]
     return (
-        f"{name}: this run keeps {', and '.join(kept)}. Whether that helps on your pairs, nobody knows without gold "
-        f"scores: score some of them yourself and compare (te-trainer annotate).{hint}"
+        f"On the test sets, which chose nothing, the start scores {percent(start['avg'])}, {', '.join(kept)}. If your "
+        "pairs are others, score some of them yourself and compare (te-trainer annotate)."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from te_trainer.config.names import split_revision
 from te_trainer.config.schema import DistillationConfig, Kind
-from te_trainer.data import PoolManifest, SentenceManifest
+from te_trainer.data import PoolManifest, SentenceManifest, SourceCount
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json
 from te_trainer.metrics import TASK_METRICS, spearman
@@ -16,6 +16,7 @@ from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
+OF_THE_WHOLE_RUN = ("health", "not_learnt", "trusts_students", "mining")  # results that a card of one PLM needs
 Use = Literal["pairs", "sentences", "rerank"]  # what an encoder of a run is for
 
 
@@ -66,8 +67,17 @@ class FinishedRun:
 
     @property
     def kinds(self) -> list[Kind]:
-        """Kinds of encoders that were trained; the bi-encoder first."""
+        """Kinds of encoders that were kept; the bi-encoder first."""
         return sorted(self.results["final"][self.names[0]])
+
+    @property
+    def sources(self) -> list[SourceCount]:
+        """What the texts of the pool were read from: its own sources, and those that its pairs were mined from."""
+        if "mining" not in self.results:
+            return self.pool.sources
+        found = PoolManifest.read_sources(self.layout.given_pairs)
+        found += SentenceManifest.read_sources(self.layout.mining)
+        return list({count.source: count for count in found}.values())
 
     @property
     def cycles(self) -> list[int]:
@@ -92,11 +102,13 @@ class FinishedRun:
 
     def results_for(self, name: str) -> dict[str, Any]:
         """The results of one PLM."""
+        cut = self.results.get("truncation", {})
         return {
             "start": {name: self.results["start"][name]},
             "cycles": [{"cycle": entry["cycle"], name: entry[name]} for entry in self.results["cycles"]],
             "final": {name: self.results["final"][name]},
-            **{key: self.results[key] for key in ("health", "not_learnt", "trusts_students") if key in self.results},
+            "truncation": {name: cut[name]} if name in cut else {},
+            **{key: self.results[key] for key in OF_THE_WHOLE_RUN if key in self.results},
         }
 
     def scores(self, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:

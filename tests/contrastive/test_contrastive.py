@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, SAMPLE, process_environment, sample_pairs, save_tiny
-from forked import Forked, run_forked, run_ranks
+from forked import Forked, paths_in, run_forked, run_ranks
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
@@ -224,15 +224,15 @@ def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     for kill in range(3):
         process = Forked("contrastive.py", command, clock=0)
         checkpoint_dir = tmp_path / "killed" / ".training-bi-encoder"
-        before = set(checkpoint_dir.glob("checkpoint-*"))
-        while process.poll() is None and not set(checkpoint_dir.glob("checkpoint-*")) - before and kill:
+        before = paths_in(checkpoint_dir, "checkpoint-*")
+        while process.poll() is None and not paths_in(checkpoint_dir, "checkpoint-*") - before and kill:
             time.sleep(0.001)
         while process.poll() is None and not (tmp_path / "killed" / "sentences").exists():
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.03))
         process.kill()
         assert process.wait() == -9, f"the run ended before kill {kill}"
-        checkpoints |= {path.name for path in checkpoint_dir.glob("checkpoint-*")}
+        checkpoints |= {path.name for path in paths_in(checkpoint_dir, "checkpoint-*")}
     assert checkpoints, "no kill fell into the training"
     last = run_forked("contrastive.py", command)
     assert last.returncode == 0, last.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +65,15 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     # no bi-encoder was trained that could be compared with the start
     assert json.loads((output / "neighbours.json").read_text(encoding="utf-8")) == {}
     assert "Neighbours" not in page
+
+
+def test_the_card_of_a_start_that_is_kept_does_not_call_it_trained(stopped: tuple[Path, Any]) -> None:
+    run = FinishedRun.load(stopped[0])
+    card = " ".join(model_card(run, Upload("me/x", "tiny", ["bi-encoder"], False), None).split())
+    assert "te_trainer ran Trans-Encoder" in card and "kept none of the encoders that it trained" in card
+    assert "The bi-encoder reads at most 32 tokens" in card and "elf-distillation of bi-encoders" not in card
+    assert "96 sentence pairs (pool.tsv) whose labels" in card
+    assert run.results_for("tiny")["truncation"] == {"tiny": run.results["truncation"]["tiny"]}
 
 
 @pytest.mark.parametrize(("kind", "length"), [("cross-encoder", "max_steps"), ("bi-encoder", "num_train_epochs")])
@@ -155,10 +163,7 @@ def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any]
     process = Forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD), clock=0)
     # the first training has 6 steps
     checkpoints = folder / ".training-cross-encoder"
-    while process.poll() is None and not list(checkpoints.glob("checkpoint-[789]/checkpoint-is-whole")):
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -9, process.said()
+    process.kill_at(checkpoints, "checkpoint-[789]/checkpoint-is-whole")
     assert json.loads((folder / "cross-encoder.json").read_text(encoding="utf-8"))["attempt"] == 1
     last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
     assert last.returncode == 0, last.stderr
@@ -271,6 +276,7 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
         most = 1 + agreed.index(max(agreed))
         assert final["cross-encoder"]["cycle"] == (cycle or most)
     text = " ".join((output / "report.md").read_text(encoding="utf-8").split())
+    assert ("On the test sets, which chose nothing, the start scores" in text) == is_lenient
     assert ("the last encoders that have learnt are kept" in text) == bool(cycle)
     assert ("the start has seen no label and the pool is large enough" in text) == bool(cycle)
     assert ("too few pairs to call it as good as the start (32 pairs, 97.00)" in text) == is_lenient

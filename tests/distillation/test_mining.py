@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from html import unescape
 from itertools import combinations
 from pathlib import Path
@@ -24,9 +23,11 @@ from te_trainer.distillation.mining import _candidates, mine_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
+from te_trainer.hub.card import Upload, model_card
 from te_trainer.labelling import cosines, score_pairs
 from te_trainer.mining import neighbours
 from te_trainer.models import BiEncoder, load_encoder
+from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.store import RunStore
@@ -147,7 +148,7 @@ def test_fewer_pairs_than_were_wanted_are_told(
     assert f"{found}; more sentences{mend} would give more" in pool.describe()
 
 
-def test_results_and_report_say_what_was_mined(output: Path) -> None:
+def test_results_report_and_card_say_what_was_mined(output: Path, source: Path) -> None:
     results = read(output, "results.json")
     assert results["mining"]["sentences"] == len(SENTENCES) + 1
     assert "examples" not in results["mining"]
@@ -166,16 +167,16 @@ def test_results_and_report_say_what_was_mined(output: Path) -> None:
     page = (output / "report.html").read_text(encoding="utf-8")
     assert drawn in page
     assert read(output, "pool/mined.json")["examples"][0]["pairs"][0][0] in unescape(page)
+    card = model_card(FinishedRun.load(output), Upload("me/x", "tiny", ["bi-encoder"], False), None)
+    assert f"64 sentence pairs (64 of them mined; {source.name.replace('_', chr(92) + '_')}) whose labels" in card
+    assert "mining.pairs adds" not in card
 
 
 @pytest.mark.slow
 def test_a_kill_while_pairs_are_mined_changes_nothing(output: Path, tiny: Path, source: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     process = Forked(JOB, arguments(tiny, killed, source))
-    while process.poll() is None and not (killed / ".scratch-mining").exists():
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -9
+    process.kill_at(killed, ".scratch-mining")
     assert not (killed / "pool").exists()
     done = run_forked(JOB, arguments(tiny, killed, source))
     assert done.returncode == 0, done.stderr
@@ -223,11 +224,12 @@ def test_a_pool_grows_by_pairs_of_its_own_sentences_that_the_bi_encoder_of_step_
 
 @pytest.mark.slow
 def test_sentences_alone_and_a_plain_model_become_both_encoders(tiny: Path, tmp_path: Path) -> None:
-    """The recipe as it is, but for its model, its data, and the number of cycles and steps."""
+    """The recipe as it is, but for its model, its data, the number of cycles and steps, and a health that asks less."""
     (tmp_path / "sentences.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
     root = tmp_path / "run"
     data = ("--data.sentences", str(tmp_path / "sentences.txt"), "--data.test", f"[{SAMPLE / 'test.tsv'}]")
     short = ("--distillation.cycles", "1", "--bi_encoder.max_steps", "2", "--cross_encoder.max_steps", "2")
+    short += ("--distillation.selection", "last")
     recipe = ("--config", "recipes/from_sentences/large.yaml", "--models", f"[{{name: bert, bi_encoder: {tiny}}}]")
     done = run_forked(JOB, [*recipe, *data, *short, "--output_dir", str(root)])
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +110,7 @@ def test_a_kill_within_step_0_changes_nothing(output: Path, tiny: Path, step0: P
     command = arguments(tiny, step0, tmp_path / "killed")
     process = Forked(JOB, command, clock=0)
     checkpoints = tmp_path / "killed" / "start" / "tiny" / ".training-bi-encoder"
-    while process.poll() is None and not list(checkpoints.glob("checkpoint-*/checkpoint-is-whole")):
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -9
+    process.kill_at(checkpoints, "checkpoint-*/checkpoint-is-whole")
     assert checkpoints.exists()
     finished = run_forked(JOB, command)
     assert finished.returncode == 0, finished.stderr

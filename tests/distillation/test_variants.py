@@ -99,6 +99,23 @@ def table_of(output: Path) -> list[str]:
 # ---------------------------------------------------------------- several PLMs
 
 
+def test_two_plms_without_any_gold_end_and_each_is_compared_with_its_own_start(
+    run: Run, tiny: Path, letters: Path
+) -> None:
+    """A PLM that learns nothing is its start, whatever the other one labels."""
+    models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {letters}, name: two}}]"
+    none = ["--data.dev", "null", "--data.test", "[]", "--distillation.selection", "last"]
+    short = ["--distillation.students", "bi-encoder", "--distillation.cycles", "1"]
+    output = run("--models", models, *none, *short, "--bi_encoder.learning_rate", "1e-12")
+    results = results_of(output)
+    assert results["start"].keys() == results["final"].keys() == {"one", "two"}
+    healths = [results["health"]["cycles"][0][name]["bi-encoder"] for name in ("one", "two")]
+    assert [health["start"] for health in healths] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert min(health["agreement"] for health in healths) < 0.97
+    assert all(results["final"][name]["bi-encoder"]["as_good_as_start"] for name in ("one", "two"))
+    assert (output / "report.html").is_file()
+
+
 @pytest.mark.parametrize("how", ["mean", "weighted", "rank"])
 def test_two_plms_of_two_sizes_and_two_tokenizers_teach_each_other(
     run: Run, tiny: Path, letters: Path, how: str

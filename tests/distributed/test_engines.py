@@ -15,7 +15,7 @@ import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
 from conftest import ROOT, SAMPLE, run_launched, save_tiny, tiny_arguments
 from datasets import load_from_disk
-from forked import Forked, run_forked, run_ranks, start_ranks
+from forked import Forked, paths_in, run_forked, run_ranks, start_ranks
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -206,7 +206,7 @@ def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Pat
 def kill_in(training: Path, ranks: str, processes: list[Forked]) -> None:
     """Kill these ranks once a checkpoint of the training is whole; then end all, as a launcher does."""
     deadline = time.monotonic() + 300
-    while not list(training.glob(f"checkpoint-*/{WHOLE_MARK}")):
+    while not paths_in(training, f"checkpoint-*/{WHOLE_MARK}"):
         assert all(process.poll() is None for process in processes), "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -129,7 +130,12 @@ def test_one_pair_is_called_one(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
+    several = shutil.copytree(run, tmp_path / "several")
+    results = json.loads((several / "results.json").read_text(encoding="utf-8"))
+    results["final"]["other"] = results["final"]["tiny"]
+    (several / "results.json").write_text(json.dumps(results), encoding="utf-8")
     for arguments, words in (
+        ([str(several), "--output", str(tmp_path / "x.tsv")], "several models; name one of tiny, other (--model)"),
         ([str(run), "--output", "x.csv"], "output: 'x.csv' does not end in .tsv"),
         ([str(tmp_path), "--output", str(tmp_path / "x.tsv")], "holds no run.yaml"),
         ([str(run), "--output", str(tmp_path / "x.tsv"), "--model", "x"], "the run has no model 'x', only tiny"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -280,10 +279,7 @@ def test_a_killed_run_ends_the_same_with_another_split(no_dropout: Path, tmp_pat
     for kind, more in zip(("cross-encoder", "bi-encoder"), (changes[0], changes[1] + changes[2]), strict=True):
         process = Forked(JOB, tiny_arguments(no_dropout, killed, *given), clock=0)
         checkpoints = killed / "cycle-1" / "tiny" / f".training-{kind}"
-        while process.poll() is None and not list(checkpoints.glob("checkpoint-*/checkpoint-is-whole")):
-            time.sleep(0.001)
-        process.kill()
-        assert process.wait() == -9, process.said()
+        process.kill_at(checkpoints, "checkpoint-*/checkpoint-is-whole")
         given += more
     last = run_forked(JOB, tiny_arguments(no_dropout, killed, *given))
     assert last.returncode == 0, last.stderr

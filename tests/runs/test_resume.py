@@ -77,11 +77,7 @@ def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_pat
     }
     for moment in moments[selection]:
         process = Forked(JOB, tiny_arguments(tiny, killed, *options), clock=0)
-        while process.poll() is None and not list(killed.glob(moment)):
-            time.sleep(0.001)
-        process.kill()
-        status = process.wait()
-        assert status == -9, f"the run ended with {status} before {moment} was there: {process.said()}"
+        process.kill_at(killed, moment)
         assert (killed / "cycle-1" / "one" / "cross-encoder").is_dir()
         assert not (killed / "results.json").exists()
     last = run_forked(JOB, tiny_arguments(tiny, killed, *options))
