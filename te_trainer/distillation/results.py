@@ -104,8 +104,8 @@ def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
     def entry(key: EncoderKey) -> dict[str, Any]:
         record, scored = store.training_record(key) if key.cycle else {}, store.scores(key)
         facts = {fact: record[fact] for fact in TRAINING_FACTS if record.get(fact) is not None}
-        if added := scored.get("added_pairs"):
-            facts["added_pairs"] = added
+        if scored["added_pairs"]:
+            facts["added_pairs"] = scored["added_pairs"]
         return {**scored["health"], **facts}
 
     cycles = []
@@ -151,14 +151,16 @@ def _seconds(selection: Selection) -> dict[str, float]:
     records: dict[str, list[dict[str, Any]]] = {}
     if store.trains_start:
         records["step0"] = [store.training_record(key) for key in starts]
-    if mined := store.mining_records():
-        records["mine"] = mined
+    if mined := store.mined():
+        records["mine"] = [mined]
+    if grown := [store.grown_pairs(cycle) for cycle in range(1, store.cycles + 1) if store.has_grown_pairs(cycle)]:
+        records["grow"] = grown
     for teacher, student in selection.plan.half_cycles:
         teachers = [key for key in (*starts, *trained) if key.kind == teacher and store.has_labels(key)]
         learners = [key for key in trained if key.kind == student]
         records[f"label_{teacher.split('-')[0]}"] = [store.label_record(key) for key in teachers]
         records[f"train_{student.split('-')[0]}"] = [store.training_record(key) for key in learners]
     records["evaluate"] = [store.scores(key) for key in (*starts, *trained)]
-    records["health"] = [{"seconds": record.get("health_seconds", 0.0)} for record in records["evaluate"]]
+    records["health"] = [{"seconds": record["health_seconds"]} for record in records["evaluate"]]
     seconds = {stage: sum(record["seconds"] for record in entries) for stage, entries in records.items()}
     return {stage: round(value, 3) for stage, value in (seconds | {"total": sum(seconds.values())}).items()}

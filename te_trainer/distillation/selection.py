@@ -84,7 +84,7 @@ class Selection:
             "reason": reason,
             "steps": self.store.training_record(key)["steps"],
             "length": self.plan.models[key.name].encoders[key.kind].length_key,
-            "added_pairs": record.get("added_pairs", 0),
+            "added_pairs": record["added_pairs"],
             "stopped": stops,
             "taught": not stops and not is_last,
         }

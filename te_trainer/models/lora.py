@@ -40,7 +40,7 @@ def put_adapters(model: PreTrainedModel, kind: Kind, settings: LoraConfig, name:
         wanted = settings.target_modules
         raise InputError(
             f"lora.target_modules: {wanted if isinstance(wanted, str) else ', '.join(wanted)} names no layer of model "
-            f"{name} that can have an adapter ({first_line(error).rstrip('.')}); take all-linear, or some of "
+            f"{name} that can have an adapter ({first_line(error)}); take all-linear, or some of "
             f"{', '.join(sorted(linear))}"
         ) from None
 

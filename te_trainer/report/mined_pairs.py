@@ -36,10 +36,9 @@ def mining_table(results: dict[str, Any]) -> Table | None:
     if "mining" not in results:
         return None
     mining = results["mining"]
-    left_out = mining.get("left_out", {})  # pools that were mined by earlier versions lack it
     columns = {
-        "near-duplicates": left_out.get("near_duplicates", {}),
-        "in data.pool": left_out.get("in_pool", {}),
+        "near-duplicates": mining["left_out"]["near_duplicates"],
+        "in data.pool": mining["left_out"]["in_pool"],
         "candidates": mining["candidates"],
         "pairs drawn": mining["pairs"],
     }

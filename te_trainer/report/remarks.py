@@ -57,7 +57,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
 
 def _failures(results: dict[str, Any]) -> Iterator[str]:
     """A line for the students of a PLM and a kind that have not learnt: why, what became of them, and what to do."""
-    failed = results.get("not_learnt", [])
+    failed = results["not_learnt"]
     for name, kind in dict.fromkeys((entry["name"], entry["kind"]) for entry in failed):
         mine = [entry for entry in failed if (entry["name"], entry["kind"]) == (name, kind)]
         kept = results["final"].get(name, {}).get(kind, {}).get("cycle")
@@ -74,13 +74,13 @@ def _failures(results: dict[str, Any]) -> Iterator[str]:
         if kind == "bi-encoder" and all(entry["cycle"] in teachers for entry in mine):
             advice = "A cross-encoder that it learnt from has not learnt either."
         else:
-            advice = _advice(mine[-1], "mining" in results or mine[-1].get("added_pairs", 0) > 0)
+            advice = _advice(mine[-1], "mining" in results or mine[-1]["added_pairs"] > 0)
         yield f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} {advice}"
 
 
 def _grown(results: dict[str, Any]) -> Iterator[str]:
     """A line for the students of a PLM that have learnt when random pairs were added to the pool's."""
-    failed = {(entry["cycle"], entry["name"]) for entry in results.get("not_learnt", []) if entry.get("added_pairs")}
+    failed = {(entry["cycle"], entry["name"]) for entry in results["not_learnt"] if entry["added_pairs"]}
     for name in model_names(results):
         for cycle, encoders in encoders_by_cycle(results["health"], name):
             added = encoders.get("cross-encoder", {}).get("added_pairs", 0)
@@ -126,7 +126,7 @@ def _verdict(results: dict[str, Any], name: str) -> str:
             "(docs/selection.md)."
         )
     elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
-        entry["stopped"] for entry in results.get("not_learnt", [])
+        entry["stopped"] for entry in results["not_learnt"]
     ):
         hint = (
             " Where its start has seen no label and the pool has thousands of pairs, students are likely better: "

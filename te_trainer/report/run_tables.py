@@ -17,6 +17,7 @@ from te_trainer.runs.truncation import describe_contrastive_truncation
 STAGE_TITLES = {
     "step0": "step 0: contrastive training",
     "mine": "mine pairs of sentences",
+    "grow": "add random pairs",
     "label_bi": "label with bi-encoders",
     "train_cross": "train cross-encoders",
     "label_cross": "label with cross-encoders",

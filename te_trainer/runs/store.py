@@ -139,11 +139,6 @@ class RunStore:
         file = self.layout.grown_pairs(cycle)
         return read_json(file, "seconds", *SENTENCE_COLUMNS, "label", then=MINED_AGAIN)
 
-    def mining_records(self) -> list[dict[str, Any]]:
-        """What is known of all that was mined or added, with its seconds."""
-        grown = [self.grown_pairs(cycle) for cycle in range(1, self.cycles + 1) if self.has_grown_pairs(cycle)]
-        return [*filter(None, [self.mined()]), *grown]
-
     # ------------------------------------------------------------ scores
 
     def is_scored(self, key: EncoderKey, with_predictions: bool = False) -> bool:

@@ -104,7 +104,7 @@ def test_the_report_says_when_mined_pairs_helped(grown: Path) -> None:
     )
     assert line not in remarks(results)
     assert line in remarks(results | {"not_learnt": []})
-    assert 0 < results["seconds"]["mine"] < results["seconds"]["total"]
+    assert 0 < results["seconds"]["grow"] < results["seconds"]["total"]
 
 
 def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> 
     entry = results_of(output)["health"]["cycles"][0]["tiny"]["cross-encoder"]
     assert (entry["attempt"], entry["steps"]) == (2, 18)
     assert "added_pairs" not in entry
-    assert "mine" not in results_of(output)["seconds"]
+    assert "grow" not in results_of(output)["seconds"]
     assert not (output / "mining").exists()
 
 
