@@ -206,7 +206,7 @@ class DistillationConfig:
             the best on `data.dev`. With `auto` it is so too, but the start may be kept. Without `data.dev` `auto` keeps
             the start, unless that is of step 0 and 4,000 pairs are given; then it is `health`, the last cycle whose
             students have learnt. With `agreement` it is the one that agrees best with the first labels.
-        held_out: Part of the pool that no training sees. Health is measured on it (with `auto` 0.03, else 0).
+        held_out: Part of the pool that no training sees. Health is measured on it (0.03 with `auto` and `health`).
         precision: float32, bfloat16, float16 or auto. The latter is what the hardware is fast at.
             Weights, scores and reported results are float32 always.
         keep_cycles: Keep the encoders of all cycles. Otherwise only the best ones stay.
@@ -537,7 +537,7 @@ class AnnotateConfig:
         output: The .tsv file to write.
         overwrite: Replace the output if it is there.
         pairs: How many pairs to choose.
-        model: PLM whose encoders are compared. Default: the run's first.
+        model: PLM whose encoders are compared. Default: the run's only one.
         precision: Arithmetic of the encoder.
     """
 

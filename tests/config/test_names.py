@@ -207,6 +207,7 @@ def results_of(names: list[str], tasks: list[str]) -> dict[str, Any]:
         },
         "overlap": {"test": overlap},
         "health": {"start": {name: {"bi-encoder": {}} for name in names}, "cycles": []},
+        "not_learnt": [],
         "seconds": {"total": 1.0},
         "environment": {"device": "cpu", "processes": 1, "precision": "float32"},
     }

@@ -241,6 +241,8 @@ def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Pat
         assert final["as_good_as_start"] == (final["cycle"] == 0)
     for each in ("auto", "dev"):
         assert json.loads((tmp_path / each / "neighbours.json").read_text(encoding="utf-8"))["tiny"]["cycle"] == 1
+    card = model_card(FinishedRun.load(tmp_path / "dev"), Upload("me/x", "tiny", ["bi-encoder"], False), None)
+    assert "Made by self-distillation of bi-encoders" in card and "cross-encoder learns" not in card
     pages = [(tmp_path / each / "report.html").read_text(encoding="utf-8") for each in ("auto", "dev")]
     assert ["bi-encoder of cycle 1, which was not kept, as by the start" in page for page in pages] == [True, False]
 
@@ -277,6 +279,8 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
         assert final["cross-encoder"]["cycle"] == (cycle or most)
     text = " ".join((output / "report.md").read_text(encoding="utf-8").split())
     assert ("On the test sets, which chose nothing, the start scores" in text) == is_lenient
+    assert "the cross-encoder that was kept " in text or not is_lenient
+    assert ("the bi-encoder that was kept " in text) == bool(cycle)
     assert ("the last encoders that have learnt are kept" in text) == bool(cycle)
     assert ("the start has seen no label and the pool is large enough" in text) == bool(cycle)
     assert ("too few pairs to call it as good as the start (32 pairs, 97.00)" in text) == is_lenient

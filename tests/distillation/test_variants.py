@@ -114,6 +114,12 @@ def test_two_plms_without_any_gold_end_and_each_is_compared_with_its_own_start(
     assert min(health["agreement"] for health in healths) < 0.97
     assert all(results["final"][name]["bi-encoder"]["as_good_as_start"] for name in ("one", "two"))
     assert (output / "report.html").is_file()
+    # what is done is done once
+    records = {path: path.read_bytes() for path in output.glob("cycle-1/*/bi-encoder*.json")}
+    assert len(records) == 4
+    (output / "results.json").unlink()
+    run("--models", models, *none, *short, "--bi_encoder.learning_rate", "1e-12")
+    assert {path: path.read_bytes() for path in records} == records
 
 
 @pytest.mark.parametrize("how", ["weighted", "rank"])

@@ -18,7 +18,7 @@ from forked import run_forked
 from te_trainer.distillation.mining import EXAMPLE_BANDS, EXAMPLES, describe_mining
 from te_trainer.mining.candidates import SOURCES, Candidates
 from te_trainer.mining.draw import draw_by_score
-from te_trainer.report.mined_pairs import SOURCE_TITLES, mining_table
+from te_trainer.report.mined_pairs import SOURCE_TITLES, mining_description, mining_table
 
 JOB = "trans_encoder.py"
 DROPPED = ("near_duplicates", "in_pool")
@@ -90,6 +90,8 @@ def test_the_record_and_the_table_of_a_run_add_up(root: Path) -> None:
     columns = [sum(int(row[column].replace(",", "")) for row in table.rows) for column in range(1, 5)]
     dropped = [sum(record["left_out"][name].values()) for name in DROPPED]
     assert columns == [*dropped, *(sum(record[name].values()) for name in ("candidates", "pairs"))]
+    assert "candidates were scored by the start; pairs" in mining_description(results)
+    assert "by the starts together; pairs" in mining_description(results | {"start": {"one": {}, "two": {}}})
 
 
 def test_the_page_shows_chart_table_and_examples_high_scores_first(root: Path) -> None:
