@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ JOBS: dict[str, tuple[Callable[[Sequence[str] | None], Any], str]] = {
     "annotate": (commands.parse_annotate, "pairs of a finished run to score by hand: those that tell most about it"),
     "push": (commands.parse_push, "publish a finished run on the Hugging Face Hub"),
 }
+IN_ONE_PROCESS = ("annotate", "push")
 
 USAGE = """usage: te-trainer COMMAND [--config FILE.yaml] [--section.key value ...]
 
@@ -30,8 +32,8 @@ USAGE = """usage: te-trainer COMMAND [--config FILE.yaml] [--section.key value .
   recipes ls     list the recipes and the accelerate configurations that come with the package
   recipes cp     copy one of them: te-trainer recipes cp sts/bert_base my.yaml
 
-`te-trainer COMMAND --help` lists the keys of a command. `accelerate launch -m te_trainer COMMAND` runs it in several
-processes.
+`te-trainer COMMAND --help` lists the keys of a command. `accelerate launch -m te_trainer COMMAND` runs one of the first
+four in several processes.
 """.format(jobs="\n".join(f"  {name:<14} {text}" for name, (_, text) in JOBS.items()))
 
 
@@ -56,6 +58,8 @@ def run_job(job: str) -> int:
 def start(job: str, argv: Sequence[str] | None = None) -> None:
     """Read the keys of a job, and do it; torch is imported behind the keys, so that a wrong one is refused at once."""
     config = JOBS[job][0](argv)
+    if job in IN_ONE_PROCESS and "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(f"{job} runs in one process; start it without a launcher, as te-trainer {job}")
     importlib.import_module(f"te_trainer.commands.{job}").main(config)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from te_trainer.config.commands import check_output
 from te_trainer.config.schema import AnnotateConfig
 from te_trainer.data import PoolManifest
 from te_trainer.errors import InputError
@@ -19,16 +20,26 @@ from te_trainer.evaluation.annotation import (
     telling_rows,
 )
 from te_trainer.files.atomic import write_text
+from te_trainer.files.disk_errors import disk_errors_as_input_error
 from te_trainer.labelling import score_pairs
 from te_trainer.models import load_encoder
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.finished import FinishedRun
+from te_trainer.runs.folder import lock_output_file
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.runs.saved import read_labels
 
 
 def main(config: AnnotateConfig) -> None:
     quiet_libraries()
+    output = Path(config.output)
+    with disk_errors_as_input_error(output.parent, key="output"), lock_output_file(output):
+        # another process may have written it since the command line was read
+        check_output(config.output, config.overwrite, formats=(".tsv",))
+        annotate(config)
+
+
+def annotate(config: AnnotateConfig) -> None:
     run = FinishedRun.load(Path(config.run))
     name = config.model or run.names[0]
     if name not in run.names:

@@ -31,11 +31,16 @@ class Member:
     def kind(self) -> Kind:
         return self.checkpoint.kind
 
-    def describe(self) -> str:
-        """What the encoder was taken for, as a line."""
+    @property
+    def reading(self) -> str:
+        """How it reads texts, in words."""
         pooling = f"{self.pooling} pooling, " if self.pooling else ""
         prompt = f", prompt '{self.prompt}'" if self.prompt else ""
-        return f"{self.name}: {self.kind}, {pooling}up to {self.max_length:,} tokens{prompt} ({self.checkpoint.name})"
+        return f"{pooling}up to {self.max_length:,} tokens{prompt}"
+
+    def describe(self) -> str:
+        """What the encoder was taken for, as a line."""
+        return f"{self.name}: {self.kind}, {self.reading} ({self.checkpoint.name})"
 
 
 @dataclass(frozen=True)

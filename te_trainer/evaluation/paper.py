@@ -5,6 +5,7 @@ Of its SimCSE starts, base and large, and of what the paper made of them. Averag
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -103,16 +104,21 @@ def _origin(path: str, kind: Kind) -> tuple[str, str] | None:
     if known is not None or Path(path).name not in get_args(Kind):
         return known
     folder = Path(path).absolute().parent
-    run_file = RunLayout(folder.parent).manifest
-    content = yaml.safe_load(run_file.read_text(encoding="utf-8")) if run_file.is_file() else {}
-    # other commands have no models, or those that they score
-    models = [model for model in content.get("config", {}).get("models", []) if isinstance(model, dict)]
-    starts = {model["name"]: _known_checkpoint(model["bi_encoder"]) for model in models}
-    start = starts.get(folder.name)
-    # the paper's mutual runs have both PLMs of a size
-    if start is None or len(starts) > 2 or None in starts.values():
+    layout = RunLayout(folder.parent)
+    try:
+        config = yaml.safe_load(layout.manifest.read_text(encoding="utf-8"))["config"]
+        starts = {model["name"]: _known_checkpoint(model["bi_encoder"]) for model in config["models"]}
+        is_whole = config["distillation"]["students"] == "both" and not config["distillation"]["step0"]
+        final = json.loads(layout.results.read_text(encoding="utf-8"))["final"]
+        cycle = final[folder.name][kind]["cycle"]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        # nothing that a run of distillation has written to its end
         return None
-    return start[0], f"TEnc{'-mutual' * (len(starts) == 2)} ({kind.removesuffix('-encoder')})"
+    plms = {name: start[0] for name, start in starts.items() if start is not None}
+    if not is_whole or len(plms) < len(starts) or sorted(plms.values()) not in map(sorted, SCORES):
+        return None
+    method = f"TEnc{'-mutual' * (len(starts) == 2)} ({kind.removesuffix('-encoder')})"
+    return plms[folder.name], method if cycle else ""
 
 
 def _known_checkpoint(path: str) -> tuple[str, str] | None:

@@ -12,8 +12,6 @@ import pyarrow.parquet
 from datasets import Dataset
 
 from te_trainer.config.schema import EvaluationConfig
-from te_trainer.data.digests import file_digest
-from te_trainer.data.readers import source_file
 from te_trainer.distillation.combine import combine
 from te_trainer.distributed import process_state
 from te_trainer.evaluation.models import ScoredModel, distinct_members
@@ -37,10 +35,15 @@ def begin_or_continue(manifest: RunManifest[EvaluationConfig], models: list[Scor
         Fingerprint(("models", name), checkpoint.fingerprint, f"models: the weights of {name} have")
         for name, checkpoint in checkpoints.items()
     ]
-    for source, folder in sources:
-        file = source_file(source, folder)  # None for the Hub's sets
-        digest = file_digest(file) if file is not None else None
-        fingerprints.append(Fingerprint(("tasks", source), digest, f"tasks: the scored pairs of {source} have"))
+    fingerprints += [
+        # a saved model may say another pooling or prompt, with the same weights
+        Fingerprint(("readings", member.name), member.reading, f"models: how {member.checkpoint.name} reads texts has")
+        for member in distinct_members(models)
+    ]
+    fingerprints += [
+        Fingerprint(("tasks", task.source), task.gold.fingerprint(), f"tasks: the scored pairs of {task.source} have")
+        for task in sets
+    ]
     manifest.begin_or_continue(fingerprints, **hub_commits(list(checkpoints), sources))
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from te_trainer.config.schema import EvaluationConfig, Task
+from te_trainer.data.readers import find_benchmark
 from te_trainer.evaluation.models import ScoredModel
 from te_trainer.evaluation.paper import paper_reference
 from te_trainer.evaluation.predictions import predictions_of
@@ -115,7 +116,8 @@ def _model_result(
         reference = paper_reference([(member.checkpoint.name, member.kind) for member in model.members])
         if reference is not None:
             title, values = reference
-            known = {task.gold.name: values[task.gold.name] for task in sets if task.source in values}
+            benchmarks = [(task.gold.name, find_benchmark(task.source)) for task in sets]
+            known = {name: values[each.name] for name, each in benchmarks if each and each.name in values}
             result["paper"] = {"title": title, "scores": known}
     return result
 

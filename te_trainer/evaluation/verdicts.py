@@ -53,8 +53,11 @@ def _verdict(model: str, first: str, where: str, unit: str, gain: float, low: fl
     """What an interval from `low` to `high` says; all figures are times 100."""
     if low == high == 0:
         return f"{model} scores as {first} does on {where}, in every draw of the bootstrap."
-    found = f"{gain:+z.1f} {unit} × 100 (95 % interval {low:+z.1f} to {high:+z.1f})"
-    if low > 0 or high < 0:
+    is_clear = low > 0 or high < 0
+    # an interval that leaves out 0 must be seen to
+    digits = 2 if is_clear and min(abs(low), abs(high)) < 0.05 else 1
+    found = f"{gain:+z.{digits}f} {unit} × 100 (95 % interval {low:+z.{digits}f} to {high:+z.{digits}f})"
+    if is_clear:
         return f"{model} is {'better' if low > 0 else 'worse'} than {first} on {where}: {found}."
     needed = pairs_needed(pairs, gain, (high - low) / 2)
     amount = f"more than {MOST_NEEDED:,}" if needed is None else f"about {needed:,}"

@@ -5,7 +5,6 @@ Only names of local files stand in them, never their folders.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from huggingface_hub import ModelCardData
 from te_trainer.config.schema import Kind
 from te_trainer.data import SourceCount
 from te_trainer.data.benchmarks import BENCHMARKS
+from te_trainer.data.hub_sets import pin_key
 from te_trainer.data.readers import repository_of
 from te_trainer.escaping import markdown_code, markdown_text
 from te_trainer.hub.evaluations import GoldScore, front_matter
@@ -31,7 +31,6 @@ from te_trainer.runs.finished import FinishedContrastive, FinishedRun, Start
 
 TEMPLATE = Path(__file__).with_name("run_card.md")
 CONTRASTIVE_TEMPLATE = Path(__file__).with_name("contrastive_card.md")
-HUB_DATASET = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Upload:
 def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
     """The card of a repository: front matter and text."""
     results = run.results_for(upload.model)
-    data = card_data(run, upload, license, run.sources, card_tags(upload.kinds))
+    commits = run.manifest.get("data_commits", {})
+    data = card_data(run, upload, license, [*run.sources, *run.step0_sources], card_tags(upload.kinds))
     encoders = [_describe_run_encoder(run, upload, kind) for kind in upload.kinds]
     return render_card(
         TEMPLATE,
@@ -62,12 +62,14 @@ def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
         upload=upload,
         encoders=encoders,
         trained=any(encoder["cycle"] for encoder in encoders),
+        has_step0=run.has_step0,
+        step0_sources=[markdown_text(source_name(count, commits)) for count in run.step0_sources],
         cycles=len(run.cycles),
         others=[markdown_text(other) for other in run.names if other != upload.model],
         with_cross_encoder=run.distillation.students == "both",
         pairs=run.pool.num_rows,
         mined=sum(results["mining"]["pairs"].values()) if "mining" in results else 0,
-        sources=[markdown_text(source_name(count)) for count in run.sources],
+        sources=[markdown_text(source_name(count, commits)) for count in run.sources],
         metric=METRIC_TITLES[run.metric],
         scores=score_table(results, run.metric) if has_scores(results) else None,
         health=health_table(results),
@@ -99,7 +101,9 @@ def contrastive_card(run: FinishedContrastive, upload: Upload, license: str | No
         method=method,
         span=section["span"],
         sentences=run.sentences.num_rows,
-        sources=[markdown_text(source_name(count)) for count in run.sentences.sources],
+        sources=[
+            markdown_text(source_name(count, run.manifest.get("data_commits", {}))) for count in run.sentences.sources
+        ],
         metric=METRIC_TITLES[run.metric],
         table=contrastive_table(run.results, run.metric),
         chosen="dev" in run.results["final"]["bi-encoder"],
@@ -120,7 +124,7 @@ def card_data(
     base_models = list(dict.fromkeys(start.name for start in starts if start.commit))
     return ModelCardData(
         base_model=base_models or None,
-        datasets=hub_datasets(sources) or None,
+        datasets=hub_datasets(sources, run.manifest.get("data_commits", {})) or None,
         license=license,
         library_name="sentence-transformers",
         pipeline_tag=PIPELINE_TAGS[upload.kinds[0]],
@@ -160,31 +164,30 @@ def gold_scores(run: FinishedRun | FinishedContrastive, upload: Upload) -> list[
     # contrastive training does not look for pairs of the sets among its sentences
     overlaps = run.results["overlap"]["test"] if isinstance(run, FinishedRun) else {}
     for kind in upload.kinds:
-        for test, score in run.scores(upload.model, kind, upload.cycle).get("test", {}).items():
+        encoder = run.scores(upload.model, kind, upload.cycle)
+        has_learnt = encoder.get("cycle") != 0
+        for test, score in encoder.get("test", {}).items():
             if test != "avg":
                 overlap = overlaps.get(test, {})
                 from_hub = overlap["from_hub"] if overlap else repository_of(test, data["dir"]) is not None
                 benchmark = BENCHMARKS.get(test) if from_hub and test in data["test"] else None
                 commit = commits.get(benchmark.repository) if benchmark else None
-                scores.append(GoldScore(test, kind, score, benchmark, commit, overlap.get("in_pool")))
+                in_pool = overlap.get("in_pool") if has_learnt else None
+                scores.append(GoldScore(test, kind, score, benchmark, commit, in_pool))
     return scores
 
 
-def hub_datasets(counts: Sequence[SourceCount]) -> list[str]:
-    """The sources that the Hub knows."""
-    sources = [count.source for count in counts if _is_on_hub(count)]
-    repositories = [
-        BENCHMARKS[source].repository if source in BENCHMARKS else re.split("[:@]", source)[0] for source in sources
-    ]
-    return list(dict.fromkeys(repositories))
+def hub_datasets(counts: Sequence[SourceCount], commits: dict[str, str]) -> list[str]:
+    """The repositories of the sources that were read from the Hub, whose commits `run.yaml` holds."""
+    return list(dict.fromkeys(filter(None, (_repository(count, commits) for count in counts))))
 
 
-def source_name(count: SourceCount) -> str:
+def source_name(count: SourceCount, commits: dict[str, str]) -> str:
     """A source's name, without the folders of this machine."""
-    return count.source if _is_on_hub(count) else Path(count.source).name
+    return count.source if _repository(count, commits) else Path(count.source).name
 
 
-def _is_on_hub(count: SourceCount) -> bool:
-    """Whether a source is a data set of the Hub: files have a hash, and folders exist."""
-    named = count.source in BENCHMARKS or HUB_DATASET.fullmatch(count.source) is not None
-    return named and count.sha256 is None and not Path(count.source).exists()
+def _repository(count: SourceCount, commits: dict[str, str]) -> str | None:
+    """The Hub's repository that a source was read from; a file has a hash, and a folder no commit."""
+    found = repository_of(count.source, None) if count.sha256 is None else None
+    return found[0] if found and pin_key(*found) in commits else None

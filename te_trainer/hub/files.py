@@ -17,12 +17,13 @@ TOKENIZER = (
 )
 LAYOUT = r"modules\.json|sentence_[a-z0-9-]+_config\.json|config_sentence_transformers\.json"
 MODULE = r"\d+_[A-Za-z]+"  # a folder of sentence-transformers
+ADAPTER = "adapter"  # a folder beside the weights that it was merged into
 PUBLISHED = re.compile(
     rf"({MODULE}/)?(config\.json|generation_config\.json|{WEIGHTS}|{TOKENIZER}|{LAYOUT})"
-    r"|adapter/(adapter_config\.json|adapter_model\.safetensors)",
+    rf"|{ADAPTER}/(adapter_config\.json|adapter_model\.safetensors)",
     re.ASCII,
 )
-SUBFOLDER = re.compile(rf"adapter|{MODULE}", re.ASCII)
+SUBFOLDER = re.compile(rf"{ADAPTER}|{MODULE}", re.ASCII)
 REPLACED = {"README.md", "adapter/README.md"}  # a model card of ours takes its place
 
 

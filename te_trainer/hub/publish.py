@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from te_trainer.files.atomic import write_text
 from te_trainer.files.records import write_json
 from te_trainer.hub.card import Upload, contrastive_card, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
-from te_trainer.hub.files import encoder_files
+from te_trainer.hub.files import ADAPTER, encoder_files
 from te_trainer.hub_errors import hub_trouble
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, load_finished
 
@@ -65,8 +66,9 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
         raise InputError(f"hub.branch_per_cycle: {root} holds contrastive training, which has no cycles; leave it out")
     cycles = run.whole_cycles if isinstance(run, FinishedRun) and hub.branch_per_cycle else ()
     uploads = _uploads(hub, run.names, run.kinds, cycles)
-    encoders = [run.encoder(upload.model, kind, upload.cycle) for upload in uploads for kind in upload.kinds]
-    left_out = [str(encoder / name) for encoder in encoders for name in encoder_files(encoder, root).left_out]
+    encoders = [(run.encoder(upload.model, kind, upload.cycle), kind) for upload in uploads for kind in upload.kinds]
+    left_out = [str(encoder / name) for encoder, _ in encoders for name in encoder_files(encoder, root).left_out]
+    adapters = [str(encoder / ADAPTER) for encoder, kind in encoders if not run.trains_from_start(kind)]
     _check_token()
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -80,18 +82,25 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
                 _upload(api, folder, upload, hub.private)
     if left_out:
         print(f"Not published, because it is no file of a checkpoint: {printable(', '.join(left_out))}")
+    if adapters := [adapter for adapter in adapters if Path(adapter).is_dir()]:
+        print(f"Not published, because what it was trained on is not published: {printable(', '.join(adapters))}")
     return list(dict.fromkeys(f"{api.endpoint}/{upload.repo_id}" for upload in uploads))
 
 
 def _uploads(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], cycles: Sequence[int] = ()) -> list[Upload]:
     """Which encoders go where; those of each cycle on a branch, those that were kept on the main one."""
-    uploads = []
+    uploads: list[Upload] = []
     for name in names:
-        base = f"{hub.repo_id}-{name}" if len(names) > 1 else str(hub.repo_id)
+        # what no repository's name may hold
+        part = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+        base = f"{hub.repo_id}-{part}" if len(names) > 1 else str(hub.repo_id)
         repositories = {base: kinds} if hub.one_repository else {f"{base}-{kind}": [kind] for kind in kinds}
         for repo_id, kinds_in_it in repositories.items():
-            if REPOSITORY.fullmatch(repo_id) is None:
-                raise InputError(f"hub.repo_id: '{repo_id}' cannot name a repository; choose another NAME")
+            if REPOSITORY.fullmatch(repo_id) is None or repo_id in (upload.repo_id for upload in uploads):
+                raise InputError(
+                    f"hub.repo_id: '{repo_id}' cannot name a repository, or names two; choose another NAME, or other "
+                    "names of models"
+                )
             uploads += [Upload(repo_id, name, kinds_in_it, hub.one_repository, cycle) for cycle in (None, *cycles)]
     return uploads
 
@@ -110,6 +119,8 @@ def _link_files(folder: Path, run: FinishedRun | FinishedContrastive, upload: Up
     for kind in upload.kinds:
         encoder = run.encoder(upload.model, kind, upload.cycle)
         for name in encoder_files(encoder, run.root).published:
+            if name.startswith(f"{ADAPTER}/") and not run.trains_from_start(kind):
+                continue
             file, link = encoder / name, folder / (kind if upload.subfolders else "") / name
             link.parent.mkdir(parents=True, exist_ok=True)
             if file.name == "adapter_config.json":

@@ -44,9 +44,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
             continue
         for kind, scores in results["final"][name].items():
             if scores["cycle"] == 0:
-                lines.append(
-                    f"{name}: the {kind} that was kept is the start, as it came; no cycle's scores higher on dev."
-                )
+                why = "no student has learnt" if _has_stopped(results) else "no cycle's scores higher on dev"
+                lines.append(f"{name}: the {kind} that was kept is the start, {_as_it_is(results)}; {why}.")
             elif scores["dev"] < start:
                 lines.append(
                     f"{name}: the {kind} that was kept scores lower on dev ({percent(scores['dev'])}) than the start "
@@ -125,16 +124,24 @@ def _verdict(results: dict[str, Any], name: str) -> str:
             "seen no label and the pool is large enough: such students were better than their start in our runs "
             "(docs/selection.md)."
         )
-    elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not any(
-        entry["stopped"] for entry in results["not_learnt"]
-    ):
+    elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not _has_stopped(results):
         hint = (
             " Where its start has seen no label and the pool has thousands of pairs, students are likely better: "
             "distillation.selection health keeps them."
         )
     if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
-        return f"{name}: this run changed nothing: it keeps {' and '.join(kept)}, as it came.{hint}"
+        return f"{name}: the cycles changed nothing: this run keeps {' and '.join(kept)}, {_as_it_is(results)}.{hint}"
     return f"{name}: this run keeps {', and '.join(kept)}. {_gain(results, name)}{hint}"
+
+
+def _has_stopped(results: dict[str, Any]) -> bool:
+    """Whether the cycles ended because a student had not learnt."""
+    return any(entry["stopped"] for entry in results["not_learnt"])
+
+
+def _as_it_is(results: dict[str, Any]) -> str:
+    """What a start that is kept is."""
+    return "as step 0 made it" if "step0" in results["seconds"] else "as it came"
 
 
 def _gain(results: dict[str, Any], name: str) -> str:

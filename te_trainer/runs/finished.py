@@ -16,7 +16,7 @@ from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
-OF_THE_WHOLE_RUN = ("health", "not_learnt", "trusts_students", "mining")  # results that a card of one PLM needs
+OF_THE_WHOLE_RUN = ("health", "not_learnt", "trusts_students", "mining", "seconds")  # what cards need
 Use = Literal["pairs", "sentences", "rerank"]  # what an encoder of a run is for
 
 
@@ -52,9 +52,9 @@ class FinishedRun:
             raise InputError(f"{root} holds no run.yaml; name the output folder of a run")
         if not layout.results.is_file():
             raise InputError(f"{root} holds a run that is not finished; the command that began it continues")
-        results = read_json(layout.results, "start", "final")
-        if "cycles" not in results:
+        if "cycles" not in read_json(layout.results):
             raise InputError(f"{root} holds no run of distillation; name the output folder of one")
+        results = read_json(layout.results, "start", "final")
         return FinishedRun(root, results, read_manifest(root, "models"), PoolManifest.load(layout.pool)[0])
 
     @property
@@ -78,6 +78,20 @@ class FinishedRun:
         found = PoolManifest.read_sources(self.layout.given_pairs)
         found += SentenceManifest.read_sources(self.layout.mining)
         return list({count.source: count for count in found}.values())
+
+    @property
+    def has_step0(self) -> bool:
+        """Whether contrastive training made the bi-encoders that its cycles started from."""
+        return self.manifest.get("step0") is not None
+
+    def trains_from_start(self, kind: Kind) -> bool:
+        """Whether encoders of a kind were trained from the checkpoint that `start` gives, not from what came of it."""
+        return self.distillation.init == "refresh" and not (self.has_step0 and kind == "bi-encoder")
+
+    @property
+    def step0_sources(self) -> list[SourceCount]:
+        """What the sentences of step 0 were read from, if there are any beside the pool's."""
+        return SentenceManifest.read_sources(self.layout.sentences) if self.has_step0 else []
 
     @property
     def cycles(self) -> list[int]:
@@ -132,10 +146,11 @@ class FinishedRun:
         )
 
     def start_path(self, name: str) -> str:
-        """The bi-encoder that a PLM's cycles started from, as a user names it."""
-        if self.manifest.get("step0") is not None:
+        """The bi-encoder that a PLM's cycles started from, as a user names it; of the Hub, at the run's commit."""
+        if self.has_step0:
             return str(self.layout.encoder(0, name, "bi-encoder"))
-        return str(self.model(name)["bi_encoder"])
+        start = self.start(name, "bi-encoder")
+        return f"{start.name}@{start.commit}" if start.commit else str(self.model(name)["bi_encoder"])
 
     def start(self, name: str, kind: Kind) -> Start:
         """The checkpoint that an encoder started from."""
@@ -172,6 +187,10 @@ class FinishedContrastive:
         if not (folder / "config.json").is_file():
             raise InputError(f"{folder} holds no encoder; it was moved or removed after the run")
         return folder
+
+    def trains_from_start(self, kind: Kind) -> bool:
+        """Whether its training began at the checkpoint that `start` gives: always."""
+        return True
 
     def scores(self, name: str, kind: Kind, cycle: int | None) -> dict[str, Any]:
         """Scores of the encoder."""

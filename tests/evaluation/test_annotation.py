@@ -18,6 +18,7 @@ from forked import run_forked
 
 from te_trainer.data import PoolManifest, load_gold
 from te_trainer.evaluation.annotation import BANDS, GUIDELINES, annotation_file, telling_rows
+from te_trainer.runs.folder import lock_output_file
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.saved import read_labels
 
@@ -130,6 +131,7 @@ def test_one_pair_is_called_one(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     several = shutil.copytree(run, tmp_path / "several")
     results = json.loads((several / "results.json").read_text(encoding="utf-8"))
     results["final"]["other"] = results["final"]["tiny"]
@@ -140,7 +142,11 @@ def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Pat
         ([str(tmp_path), "--output", str(tmp_path / "x.tsv")], "holds no run.yaml"),
         ([str(run), "--output", str(tmp_path / "x.tsv"), "--model", "x"], "the run has no model 'x', only tiny"),
         (["--output", "x.tsv"], "run is missing"),
+        ([str(run), "--output", str(tmp_path / "file" / "x.tsv")], f"output: {tmp_path / 'file'} cannot be written to"),
     ):
         done = run_forked("annotate.py", arguments)
         assert done.returncode == 2 and words in done.stderr, done.stderr
     assert not (tmp_path / "x.tsv").exists()
+    with lock_output_file(tmp_path / "x.tsv"):
+        done = annotate(run, tmp_path / "x.tsv")
+    assert done.returncode == 2 and "another process writes" in done.stderr

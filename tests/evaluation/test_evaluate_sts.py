@@ -17,6 +17,7 @@ import sklearn.metrics
 import torch
 import yaml
 from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE
+from datasets import Dataset
 from forked import run_ranks
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
@@ -51,8 +52,10 @@ def encoders(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         cross.model.classifier.weight.mul_(20)
     cross.save_pretrained(found["cross"])
     start = "princeton-nlp/unsup-simcse-bert-base-uncased"
-    config = {"config": {"models": [{"name": "bert", "bi_encoder": start}]}}
-    (run / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    config = {"models": [{"name": "bert", "bi_encoder": start}], "distillation": {"students": "both", "step0": None}}
+    (run / "run.yaml").write_text(yaml.safe_dump({"config": config}), encoding="utf-8")
+    final = {"bert": {kind: {"cycle": 1} for kind in ("bi-encoder", "cross-encoder")}}
+    (run / "results.json").write_text(json.dumps({"final": final}), encoding="utf-8")
     found["start"] = tmp_path_factory.mktemp("starts") / "unsup-simcse-roberta-base"
     BiEncoder.from_pretrained(models["roberta"], pooling="mean", max_length=32).save_pretrained(found["start"])
     return found
@@ -342,6 +345,22 @@ def test_a_retrained_model_is_refused(run: Run, encoders: dict[str, Path], model
     BiEncoder.from_pretrained(models["roberta"]).save_pretrained(model)
     status, _, err = run([model], "--tasks", TEST)
     assert status == 2 and "the weights of model have changed since the run in out began" in err
+    BiEncoder.from_pretrained(models["bert"], pooling="mean").save_pretrained(model)
+    status, _, err = run([model], "--tasks", TEST)
+    assert status == 2 and "models: how model reads texts has changed since the run in out began" in err
+
+
+def test_other_pairs_in_a_folder_are_refused(run: Run, encoders: dict[str, Path]) -> None:
+    """A saved data set is no file that could be hashed."""
+    rows = [line.split("\t") for line in TEST.read_text(encoding="utf-8").splitlines()[1:]]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    for first in (0, 40):
+        part = [column[first : first + 40] for column in columns]
+        gold = Dataset.from_dict({"score": list(map(float, part[0])), "sentence1": part[1], "sentence2": part[2]})
+        shutil.rmtree("gold", ignore_errors=True)
+        gold.save_to_disk("gold")
+        status, _, err = run([encoders["bi"]], "--tasks", "gold")
+        assert (status == 2 and "tasks: the scored pairs of gold have changed" in err) == bool(first), err
 
 
 @pytest.mark.distributed

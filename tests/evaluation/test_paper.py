@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,15 +88,44 @@ def test_there_is_no_row_for_what_the_paper_did_not_do() -> None:
     assert len(STARTS) == 4 and len(PUBLISHED) == 8
 
 
+BERT, LARGE = "princeton-nlp/unsup-simcse-bert-base-uncased", "princeton-nlp/unsup-simcse-bert-large-uncased"
+
+
+def run_of(folder: Path, starts: Sequence[str], cycle: int = 1, students: str = "both", step0: str = "") -> str:
+    """A folder as a run leaves it; gives the path of its first bi-encoder."""
+    models = [{"name": f"plm{number}", "bi_encoder": start} for number, start in enumerate(starts)]
+    config = {"models": models, "distillation": {"students": students, "step0": step0 or None}}
+    (folder / "run.yaml").write_text(json.dumps({"config": config}), encoding="utf-8")
+    final = {model["name"]: {"bi-encoder": {"cycle": cycle}} for model in models}
+    (folder / "results.json").write_text(json.dumps({"final": final}), encoding="utf-8")
+    return str(folder / "plm0" / "bi-encoder")
+
+
 @pytest.mark.parametrize(
-    ("content", "known"),
+    ("how", "row"),
     [
-        ("{models: [{name: one, bi_encoder: princeton-nlp/unsup-simcse-bert-base-uncased}]}", True),
-        ("{models: [runs/one/bi-encoder]}", False),  # of an evaluation
-        ("{model: one}", False),  # of contrastive training
+        ({"starts": [BERT]}, "SimCSE-BERT-base + TEnc (bi)"),
+        ({"starts": [BERT], "cycle": 0}, "SimCSE-BERT-base"),
+        ({"starts": [BERT], "students": "bi-encoder"}, None),
+        ({"starts": [BERT], "step0": "step0.yaml"}, None),
+        ({"starts": [BERT, "princeton-nlp/unsup-simcse-roberta-base"]}, "SimCSE-BERT-base + TEnc-mutual (bi)"),
+        ({"starts": [BERT, LARGE]}, None),  # the paper's have both PLMs of a size
+        ({"starts": [BERT, "owner/other"]}, None),
     ],
+    ids=str,
 )
-def test_an_encoder_of_a_run_has_the_row_of_what_it_started_from(content: str, known: bool, tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(f"config: {content}")
-    found = paper_reference([(str(tmp_path / "one" / "bi-encoder"), "bi-encoder")])
-    assert (found is not None and "TEnc (bi)" in found[0]) is known
+def test_an_encoder_of_a_run_has_the_row_of_what_it_started_from(
+    how: dict[str, Any], row: str | None, tmp_path: Path
+) -> None:
+    found = paper_reference([(run_of(tmp_path, **how), "bi-encoder")])
+    assert (found and found[0]) == (row and f"paper: {row}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["config: {models: [runs/one/bi-encoder]}", "config: {model: one}", "", "- x", "config: [", "config: {models: }"],
+)
+def test_other_files_of_that_name_are_no_runs(content: str, tmp_path: Path) -> None:
+    encoder = run_of(tmp_path, [BERT])
+    (tmp_path / "run.yaml").write_text(content, encoding="utf-8")
+    assert paper_reference([(encoder, "bi-encoder")]) is None

@@ -33,6 +33,11 @@ def test_a_difference_whose_interval_leaves_out_0_is_better_or_worse() -> None:
     assert same == "model-2 scores as start does on set-50, in every draw of the bootstrap."
 
 
+def test_an_interval_that_leaves_out_0_is_seen_to() -> None:
+    (better,) = verdicts(results_of((-0.0002, -0.0004, -0.0001)))
+    assert better == "model-0 is better than start on set-50: +0.02 Spearman × 100 (95 % interval +0.01 to +0.04)."
+
+
 def test_an_interval_that_holds_0_says_how_many_pairs_would_tell() -> None:
     unclear, tiny = verdicts(results_of((-0.0105, -0.041, 0.02), (-0.0001, -0.04, 0.04), pairs=(30, 20)))
     assert unclear == (

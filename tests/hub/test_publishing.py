@@ -31,7 +31,7 @@ from te_trainer.data import SourceCount
 from te_trainer.errors import InputError
 from te_trainer.hub.card import Upload, gold_scores, model_card
 from te_trainer.hub.evaluations import eval_result_files
-from te_trainer.hub.publish import check_hub, publish
+from te_trainer.hub.publish import _uploads, check_hub, publish
 from te_trainer.runs.finished import FinishedRun
 
 pytestmark = pytest.mark.slow
@@ -404,14 +404,23 @@ def test_what_is_not_whole_is_refused(run: Path, tmp_path: Path) -> None:
     assert sentence(copy, branch_per_cycle=True).startswith(f"hub.branch_per_cycle: {copy}/cycle-1/tiny/bi-encoder")
     (copy / "results.json").write_text('{"start": {}, "final": {}}', encoding="utf-8")
     assert sentence(copy).startswith(f"{copy} holds no run of distillation")
+    (copy / "results.json").write_text('{"models": []}', encoding="utf-8")
+    assert sentence(copy).startswith(f"{copy} holds no run of distillation")
     (copy / "results.json").unlink()
     assert sentence(copy) == f"{copy} holds a run that is not finished; the command that began it continues"
 
 
-@pytest.mark.parametrize("name", ["a b", "x" * 90, "-"])
-def test_a_plm_whose_name_no_repository_can_have_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="cannot name a repository; choose another NAME"):
-        check_hub(HubConfig("owner/tickets"), [name, "tiny"], KINDS, ask=False)
+@pytest.mark.parametrize("names", [["x" * 90, "tiny"], ["a b", "a-b"], ["é", "tiny"]])
+def test_plms_whose_names_no_repositories_can_have_are_refused(names: list[str]) -> None:
+    with pytest.raises(InputError, match="cannot name a repository, or names two; choose another NAME, or other names"):
+        check_hub(HubConfig("owner/tickets"), names, KINDS, ask=False)
+
+
+def test_what_a_repository_cannot_be_called_is_replaced_in_its_name() -> None:
+    names = [
+        upload.repo_id for upload in _uploads(HubConfig("owner/tickets", one_repository=True), ["a - b", "c"], KINDS)
+    ]
+    assert names == ["owner/tickets-a-b", "owner/tickets-c"]
 
 
 def test_a_hub_that_is_gone_ends_the_command_with_one_line(run: Path, tmp_path: Path) -> None:
@@ -446,6 +455,7 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
     manifest = json.loads(json.dumps(found.manifest))
     manifest["config"]["models"][0] |= {"bi_encoder": "princeton-nlp/start", "cross_encoder": "bert-base-uncased"}
     manifest["models"]["tiny"] = {"bi_encoder": "a" * 40, "cross_encoder": "b" * 40}
+    manifest["data_commits"] = {"mteb/stsbenchmark-sts": "c" * 40, "owner/pairs": "d" * 40}
     manifest["config"]["data"] |= {"test": ["stsb", "sts12"], "dev": "stsb", "pool": ["stsb", "owner/pairs:small"]}
     in_pool = [("stsb", 3), ("stsb", 9), ("sts12", 0)]
     entries = [{"name": name, "from_hub": True, "pairs": 9, "in_pool": count} for name, count in in_pool]
@@ -466,6 +476,19 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
     assert not eval_result_files(gold_scores(found, both), "roc_auc", True)
     pairs = "3 of the 9 pairs of the dev set stsb, 9 of the 9 pairs of the test set stsb"
     assert f"The pool holds {pairs}, in either order, though" in card.text
+    assert "The encoders have seen these" in card.text and "were among" in " ".join(files.values())
+    # the start is kept, and it is what step 0 made
+    found.results["final"]["tiny"]["bi-encoder"]["cycle"] = 0
+    files = eval_result_files(gold_scores(found, both), "spearman", True)
+    assert "were among" not in "".join(files.values()) and "have seen these" not in card_of(found).text
+    assert found.start_path("tiny") == f"princeton-nlp/start@{'a' * 40}"
+    manifest["step0"] = {"contrastive": {}}
+    assert found.start_path("tiny") == str(run / "start" / "tiny" / "bi-encoder")
+    card = card_of(found)
+    assert (
+        "of which step 0, contrastive training on sentences of the pool, made a bi-encoder; these are the" in card.text
+    )
+    assert "the weights of step 0: no cycle's encoder was kept" in card.text and "have seen these" in card.text
     assert "No licence was named" in card.text
 
 
@@ -522,10 +545,16 @@ def test_nothing_but_an_encoder_is_published(
     (copy / "tiny/bi-encoder/README.md").write_text("mine", encoding="utf-8")
     environment = signed_in(hub, tmp_path / "home")
     (tmp_path / "secret.json").write_text("{}", encoding="utf-8")
+    # an adapter that was trained on a teacher's weights is for nothing that is published
+    adapter = copy / "tiny" / "bi-encoder" / "adapter"
+    begun = (copy / "run.yaml").read_text(encoding="utf-8")
+    (copy / "run.yaml").write_text(begun.replace("init: refresh", "init: sequential"), encoding="utf-8")
     first = push(str(copy), "--hub.repo_id", "owner/clean", **environment)
     assert first.returncode == 0, first.stderr
     assert f"Not published, because it is no file of a checkpoint: {copy}/tiny/bi-encoder/.env" in first.stdout
+    assert f"Not published, because what it was trained on is not published: {adapter}, " in first.stdout
     there = hub.root / "models/owner/clean-bi-encoder"
+    assert not (there / "adapter").exists()
     assert not (there / ".env").exists() and (there / "model.safetensors").exists()
     assert (copy / "tiny/bi-encoder/README.md").read_text(encoding="utf-8") == "mine"
     (copy / "tiny/cross-encoder/vocab.json").symlink_to(tmp_path / "secret.json")
