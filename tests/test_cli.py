@@ -164,3 +164,21 @@ def test_an_installed_package_brings_its_recipes(editable: bool, tmp_path: Path)
     data = {path for path in (ROOT / "te_trainer").rglob("*") if path.suffix not in (".py", ".pyc") and path.is_file()}
     missing = [path for path in data if not (Path(folder) / path.relative_to(ROOT / "te_trainer")).is_file()]
     assert len(data) > 5 and not missing
+
+
+@pytest.mark.parametrize(
+    ("job", "keys"), [("annotate", ["run", "--output", "x.tsv"]), ("push", ["run", "--hub.repo_id", "me/x"])]
+)
+def test_what_one_process_does_is_refused_to_several(
+    job: str, keys: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # some clusters set it where there is no launcher
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"run holds no run\.yaml"):
+        cli.start(job, keys)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(
+        InputError, match=f"^{job} runs in one process; start it without a launcher, as te-trainer {job}$"
+    ):
+        cli.start(job, keys)

@@ -76,6 +76,17 @@ def test_the_card_of_a_start_that_is_kept_does_not_call_it_trained(stopped: tupl
     assert run.results_for("tiny")["truncation"] == {"tiny": run.results["truncation"]["tiny"]}
 
 
+def test_a_start_that_is_kept_is_said_to_be_what_it_is_and_why(stopped: tuple[Path, Any]) -> None:
+    results = results_of(stopped[0])
+    for part in ("start", "final"):
+        results[part]["tiny"]["bi-encoder"]["dev"] = 0.5
+    line = "tiny: the bi-encoder that was kept is the start, as it came; "
+    assert f"{line}no student has learnt." in remarks(results)
+    assert f"{line}no cycle's scores higher on dev." in remarks(results | {"not_learnt": []})
+    results["seconds"]["step0"] = 1.0
+    assert f"{line}no student has learnt.".replace("as it came", "as step 0 made it") in remarks(results)
+
+
 @pytest.mark.parametrize(("kind", "length"), [("cross-encoder", "max_steps"), ("bi-encoder", "num_train_epochs")])
 def test_the_advice_names_keys_that_have_an_effect(stopped: tuple[Path, Any], kind: str, length: str) -> None:
     results = results_of(stopped[0])
