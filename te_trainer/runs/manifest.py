@@ -49,6 +49,8 @@ TRAINING_KEYS = (
     "torch_empty_cache_steps",
     "trackio_*",
 )
+# Keys of such a section that runs of an older version may hold, and that mean nothing any more.
+FORMER_KEYS = ("save_total_limit",)
 SPLIT_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 TRAINING_SECTIONS = ("bi_encoder", "cross_encoder", "contrastive", "step0.contrastive")
 
@@ -167,7 +169,9 @@ class RunManifest(Generic[Config]):
         if section in TRAINING_SECTIONS and name in SPLIT_KEYS:
             splits = [(before, now) for at, before, now in self._splits() if at == section]
             return bool(splits) and all(before is not None and before.learnt == now.learnt for before, now in splits)
-        in_training = section in TRAINING_SECTIONS and any(fnmatch(name, pattern) for pattern in TRAINING_KEYS)
+        in_training = section in TRAINING_SECTIONS and any(
+            fnmatch(name, pattern) for pattern in (*TRAINING_KEYS, *FORMER_KEYS)
+        )
         return key in RUN_KEYS or in_training
 
     def _splits(self) -> Iterator[tuple[str, BatchSplit | None, BatchSplit]]:
