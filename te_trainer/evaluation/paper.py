@@ -111,7 +111,7 @@ def _origin(path: str, kind: Kind) -> tuple[str, str] | None:
         is_whole = config["distillation"]["students"] == "both" and not config["distillation"]["step0"]
         final = json.loads(layout.results.read_text(encoding="utf-8"))["final"]
         cycle = final[folder.name][kind]["cycle"]
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         # nothing that a run of distillation has written to its end
         return None
     plms = {name: start[0] for name, start in starts.items() if start is not None}

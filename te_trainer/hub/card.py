@@ -52,7 +52,6 @@ class Upload:
 def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
     """The card of a repository: front matter and text."""
     results = run.results_for(upload.model)
-    commits = run.manifest.get("data_commits", {})
     data = card_data(run, upload, license, [*run.sources, *run.step0_sources], card_tags(upload.kinds))
     encoders = [_describe_run_encoder(run, upload, kind) for kind in upload.kinds]
     return render_card(
@@ -63,13 +62,13 @@ def model_card(run: FinishedRun, upload: Upload, license: str | None) -> str:
         encoders=encoders,
         trained=any(encoder["cycle"] for encoder in encoders),
         has_step0=run.has_step0,
-        step0_sources=[markdown_text(source_name(count, commits)) for count in run.step0_sources],
+        step0_sources=source_names(run, run.step0_sources),
         cycles=len(run.cycles),
         others=[markdown_text(other) for other in run.names if other != upload.model],
         with_cross_encoder=run.distillation.students == "both",
         pairs=run.pool.num_rows,
         mined=sum(results["mining"]["pairs"].values()) if "mining" in results else 0,
-        sources=[markdown_text(source_name(count, commits)) for count in run.sources],
+        sources=source_names(run, run.sources),
         metric=METRIC_TITLES[run.metric],
         scores=score_table(results, run.metric) if has_scores(results) else None,
         health=health_table(results),
@@ -101,9 +100,7 @@ def contrastive_card(run: FinishedContrastive, upload: Upload, license: str | No
         method=method,
         span=section["span"],
         sentences=run.sentences.num_rows,
-        sources=[
-            markdown_text(source_name(count, run.manifest.get("data_commits", {}))) for count in run.sentences.sources
-        ],
+        sources=source_names(run, run.sentences.sources),
         metric=METRIC_TITLES[run.metric],
         table=contrastive_table(run.results, run.metric),
         chosen="dev" in run.results["final"]["bi-encoder"],
@@ -124,7 +121,7 @@ def card_data(
     base_models = list(dict.fromkeys(start.name for start in starts if start.commit))
     return ModelCardData(
         base_model=base_models or None,
-        datasets=hub_datasets(sources, run.manifest.get("data_commits", {})) or None,
+        datasets=hub_datasets(run, sources) or None,
         license=license,
         library_name="sentence-transformers",
         pipeline_tag=PIPELINE_TAGS[upload.kinds[0]],
@@ -177,17 +174,18 @@ def gold_scores(run: FinishedRun | FinishedContrastive, upload: Upload) -> list[
     return scores
 
 
-def hub_datasets(counts: Sequence[SourceCount], commits: dict[str, str]) -> list[str]:
-    """The repositories of the sources that were read from the Hub, whose commits `run.yaml` holds."""
-    return list(dict.fromkeys(filter(None, (_repository(count, commits) for count in counts))))
+def hub_datasets(run: FinishedRun | FinishedContrastive, counts: Sequence[SourceCount]) -> list[str]:
+    """The repositories of the sources that a run read from the Hub."""
+    return list(dict.fromkeys(filter(None, (_repository(run, count) for count in counts))))
 
 
-def source_name(count: SourceCount, commits: dict[str, str]) -> str:
-    """A source's name, without the folders of this machine."""
-    return count.source if _repository(count, commits) else Path(count.source).name
+def source_names(run: FinishedRun | FinishedContrastive, counts: Sequence[SourceCount]) -> list[str]:
+    """Sources' names for a card, without the folders of this machine."""
+    names = (count.source if _repository(run, count) else Path(count.source).name for count in counts)
+    return list(map(markdown_text, names))
 
 
-def _repository(count: SourceCount, commits: dict[str, str]) -> str | None:
-    """The Hub's repository that a source was read from; a file has a hash, and a folder no commit."""
+def _repository(run: FinishedRun | FinishedContrastive, count: SourceCount) -> str | None:
+    """The Hub's repository that a source was read from: a file has a hash, and a folder no commit in `run.yaml`."""
     found = repository_of(count.source, None) if count.sha256 is None else None
-    return found[0] if found and pin_key(*found) in commits else None
+    return found[0] if found and pin_key(*found) in run.manifest.get("data_commits", {}) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from te_trainer.errors import InputError
+from te_trainer.runs.layout import ADAPTER
 
 # Paths as transformers, sentence-transformers and peft name what they write; weights as safetensors alone, since other
 # formats may hold code.
@@ -17,14 +18,13 @@ TOKENIZER = (
 )
 LAYOUT = r"modules\.json|sentence_[a-z0-9-]+_config\.json|config_sentence_transformers\.json"
 MODULE = r"\d+_[A-Za-z]+"  # a folder of sentence-transformers
-ADAPTER = "adapter"  # a folder beside the weights that it was merged into
 PUBLISHED = re.compile(
     rf"({MODULE}/)?(config\.json|generation_config\.json|{WEIGHTS}|{TOKENIZER}|{LAYOUT})"
     rf"|{ADAPTER}/(adapter_config\.json|adapter_model\.safetensors)",
     re.ASCII,
 )
 SUBFOLDER = re.compile(rf"{ADAPTER}|{MODULE}", re.ASCII)
-REPLACED = {"README.md", "adapter/README.md"}  # a model card of ours takes its place
+REPLACED = {"README.md", f"{ADAPTER}/README.md"}  # a model card of ours takes its place
 
 
 class EncoderFiles(NamedTuple):

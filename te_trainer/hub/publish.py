@@ -24,9 +24,10 @@ from te_trainer.files.atomic import write_text
 from te_trainer.files.records import write_json
 from te_trainer.hub.card import Upload, contrastive_card, gold_scores, model_card
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
-from te_trainer.hub.files import ADAPTER, encoder_files
+from te_trainer.hub.files import encoder_files
 from te_trainer.hub_errors import hub_trouble
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, load_finished
+from te_trainer.runs.layout import ADAPTER
 
 TOKEN_FIX = f"make one that may write at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN or call `hf auth login`"
 # Files of an earlier upload that a loader might take instead of the new ones.

@@ -52,9 +52,9 @@ class FinishedRun:
             raise InputError(f"{root} holds no run.yaml; name the output folder of a run")
         if not layout.results.is_file():
             raise InputError(f"{root} holds a run that is not finished; the command that began it continues")
-        if "cycles" not in read_json(layout.results):
+        results = read_json(layout.results)
+        if "cycles" not in results:
             raise InputError(f"{root} holds no run of distillation; name the output folder of one")
-        results = read_json(layout.results, "start", "final")
         return FinishedRun(root, results, read_manifest(root, "models"), PoolManifest.load(layout.pool)[0])
 
     @property
@@ -90,8 +90,9 @@ class FinishedRun:
 
     @property
     def step0_sources(self) -> list[SourceCount]:
-        """What the sentences of step 0 were read from, if there are any beside the pool's."""
-        return SentenceManifest.read_sources(self.layout.sentences) if self.has_step0 else []
+        """What the sentences of step 0 were read from; none where they are the pool's."""
+        step0 = self.manifest["config"]["step0"]
+        return SentenceManifest.read_sources(self.layout.sentences) if step0 and step0["data"]["sentences"] else []
 
     @property
     def cycles(self) -> list[int]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from te_trainer.config.schema import Kind
 
+ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
+
 
 class EncoderKey(NamedTuple):
     """An encoder of a run."""

@@ -28,7 +28,7 @@ from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
 from te_trainer.models.lora import merge_saved, parameter_counts, peft_config
 from te_trainer.models.weights import ADAPTER_FILES
-from te_trainer.runs.layout import training_record
+from te_trainer.runs.layout import ADAPTER, training_record
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import check_checkpoint
 from te_trainer.runs.saving import SaveByClock
@@ -38,8 +38,6 @@ from te_trainer.trainers import (
 )
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_unfinished
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
-
-ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
 
 
 @dataclass

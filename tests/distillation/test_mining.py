@@ -224,7 +224,7 @@ def test_a_pool_grows_by_pairs_of_its_own_sentences_that_the_bi_encoder_of_step_
 
 @pytest.mark.slow
 def test_sentences_alone_and_a_plain_model_become_both_encoders(tiny: Path, tmp_path: Path) -> None:
-    """The recipe as it is, but for its model, its data, the number of cycles and steps, and a health that asks less."""
+    """The recipe as it is, but for its model, its data, the number of cycles and steps, and what is kept."""
     (tmp_path / "sentences.txt").write_text("\n".join(SENTENCES) + "\n", encoding="utf-8")
     root = tmp_path / "run"
     data = ("--data.sentences", str(tmp_path / "sentences.txt"), "--data.test", f"[{SAMPLE / 'test.tsv'}]")

@@ -20,6 +20,7 @@ from te_trainer.data import PoolManifest, build_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import check_models, read_step0_sentences
 from te_trainer.errors import InputError
+from te_trainer.hub.card import Upload, model_card
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.runs.finished import FinishedRun, load_finished
@@ -90,6 +91,8 @@ def test_it_is_published_as_a_run_with_cycles(output: Path) -> None:
     finished = load_finished(output)
     assert isinstance(finished, FinishedRun)
     assert set(finished.kinds) == {"bi-encoder", "cross-encoder"}
+    card = model_card(finished, Upload("me/x", "tiny", ["bi-encoder"], False), None)
+    assert ", of which step 0, contrastive training on sentences of the pool, made a bi-encoder; these are" in card
 
 
 def test_another_content_of_the_file_is_another_run(output: Path, tiny: Path, tmp_path: Path, step0: Path) -> None:

@@ -121,9 +121,20 @@ def test_an_encoder_of_a_run_has_the_row_of_what_it_started_from(
     assert (found and found[0]) == (row and f"paper: {row}")
 
 
+RUN_WITHOUT_START = "config: {models: [{name: plm0, bi_encoder: }], distillation: {students: both, step0: }}"
+
+
 @pytest.mark.parametrize(
     "content",
-    ["config: {models: [runs/one/bi-encoder]}", "config: {model: one}", "", "- x", "config: [", "config: {models: }"],
+    [
+        "config: {models: [runs/one/bi-encoder]}",
+        "config: {model: one}",
+        "",
+        "- x",
+        "config: [",
+        "config: {models: }",
+        RUN_WITHOUT_START,
+    ],
 )
 def test_other_files_of_that_name_are_no_runs(content: str, tmp_path: Path) -> None:
     encoder = run_of(tmp_path, [BERT])

@@ -417,10 +417,8 @@ def test_plms_whose_names_no_repositories_can_have_are_refused(names: list[str])
 
 
 def test_what_a_repository_cannot_be_called_is_replaced_in_its_name() -> None:
-    names = [
-        upload.repo_id for upload in _uploads(HubConfig("owner/tickets", one_repository=True), ["a - b", "c"], KINDS)
-    ]
-    assert names == ["owner/tickets-a-b", "owner/tickets-c"]
+    uploads = _uploads(HubConfig("owner/tickets", one_repository=True), ["a - b", "c"], KINDS)
+    assert [upload.repo_id for upload in uploads] == ["owner/tickets-a-b", "owner/tickets-c"]
 
 
 def test_a_hub_that_is_gone_ends_the_command_with_one_line(run: Path, tmp_path: Path) -> None:
@@ -450,7 +448,7 @@ def card_of(run: FinishedRun, license: str | None = None) -> ModelCard:
     return ModelCard(model_card(run, Upload("me/x", "tiny", ["bi-encoder"], False), license))
 
 
-def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
+def test_a_card_names_the_hubs_models_and_data_sets(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = FinishedRun.load(run)
     manifest = json.loads(json.dumps(found.manifest))
     manifest["config"]["models"][0] |= {"bi_encoder": "princeton-nlp/start", "cross_encoder": "bert-base-uncased"}
@@ -489,6 +487,10 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path) -> None:
         "of which step 0, contrastive training on sentences of the pool, made a bi-encoder; these are the" in card.text
     )
     assert "the weights of step 0: no cycle's encoder was kept" in card.text and "have seen these" in card.text
+    # sentences of its own
+    monkeypatch.setattr(FinishedRun, "step0_sources", [SourceCount("owner/pairs:all"), SourceCount("/home/x.txt")])
+    card = card_of(found)
+    assert "on sentences of owner/pairs:all, x.txt, made a bi-encoder" in card.text and "seen these" not in card.text
     assert "No licence was named" in card.text
 
 
