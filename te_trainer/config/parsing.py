@@ -58,8 +58,8 @@ def read(command: type[Config], given: Sequence[str] | Mapping[str, Any] | None 
     return config
 
 
-def _command_line(command: type[Config], argv: Sequence[str]) -> Iterator[Mapping[Any, Any]]:
-    """The keys of each argument: one of its own, or those of the file that it names."""
+def _command_line(command: type[Config], argv: Sequence[str]) -> list[Mapping[Any, Any]]:
+    """The keys of the files that a command line names, then its own, which override them wherever they stand."""
     arguments = list(argv)
     if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):
         # here, since nothing else needs it
@@ -70,6 +70,8 @@ def _command_line(command: type[Config], argv: Sequence[str]) -> Iterator[Mappin
         except BrokenPipeError:  # as by | head; what is left goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0)
+    files: list[Mapping[Any, Any]] = []
+    own: list[Mapping[Any, Any]] = []
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("--"):
@@ -78,7 +80,11 @@ def _command_line(command: type[Config], argv: Sequence[str]) -> Iterator[Mappin
         value = text if equals else next(rest, None)
         if value is None:
             raise InputError(f"{key}: its value is missing; write --{key} VALUE")
-        yield _read_file(Path(value)) if key == "config" else {key: None if value in {"null", "~"} else value}
+        if key == "config":
+            files.append(_read_file(Path(value)))
+        else:
+            own.append({key: None if value in {"null", "~"} else value})
+    return files + own
 
 
 def _read_file(path: Path) -> dict[str, Any]:

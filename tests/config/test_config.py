@@ -154,6 +154,18 @@ def test_a_yaml_file_gives_every_section(file: Path) -> None:
     )
 
 
+def test_the_command_line_overrides_its_files_wherever_they_stand(file: Path) -> None:
+    file.write_text("output_dir: runs/recipe\nseed: 7\ndata: {columns: {sentence1: left}}\n", encoding="utf-8")
+    later = file.with_name("later.yaml")
+    later.write_text("seed: 8\n", encoding="utf-8")
+    own = ["--output_dir", "runs/mine", "--data.columns.sentence2", "right"]
+    files = ["--config", str(file), "--config", str(later)]
+    for arguments in (own + files, files + own):
+        config = least(*arguments)
+        assert (config.output_dir, config.seed) == ("runs/mine", 8)
+        assert config.data.columns == {"sentence1": "left", "sentence2": "right"}
+
+
 def test_models_on_the_command_line_take_nothing_from_those_of_the_file(file: Path) -> None:
     file.write_text(WHOLE, encoding="utf-8")
     entries = "[{bi_encoder: y/one, name: one}, {bi_encoder: y/two}]"
