@@ -53,7 +53,7 @@ def random_pairs(folder: Path, pairs: int, seed: int) -> list[tuple[str, ...]]:
 def unjudged_pairs(folder: Path) -> list[tuple[str, ...]]:
     """The distinct given pairs that no score is computed from."""
     judging = [load_gold(name, role, {}, str(folder)) for name, role in JUDGING]
-    judged = {frozenset(pair) for gold in judging for pair in zip(gold.sentence1, gold.sentence2, strict=True)}
+    judged = {frozenset(pair) for gold in judging for pair in gold.pairs}
     given: dict[frozenset[str], tuple[str, ...]] = {}
     for pair in given_pairs(folder):
         given.setdefault(frozenset(pair), pair)

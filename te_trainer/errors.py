@@ -3,6 +3,9 @@ behind an exception of a library."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file, row or key, and the mend; exit status 2."""
@@ -14,6 +17,15 @@ class MissingColumnError(InputError):
 
 class DivergedError(RuntimeError):
     """A loss or a score is NaN or infinite. The message names the step or the pair; exit status 1."""
+
+
+@contextlib.contextmanager
+def divergence_named(title: str) -> Iterator[None]:
+    """Say what was done, and with which PLM, where scores in the block are NaN or infinite."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(f"{title}: {error}") from None
 
 
 def causes(error: BaseException) -> list[BaseException]:

@@ -127,7 +127,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         # ------------------------------------------------------------ cycles
         if not config.mines:
             Trainings(plan, store, scorer, progress).train_starts(end_stage)
-        if plan.counts_epochs and not store.has_labels(EncoderKey(0, next(iter(plan.models)), "bi-encoder")):
+        if plan.counts_epochs and not store.has_labels(EncoderKey.start(next(iter(plan.models)))):
             seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
             progress.say(f"The cycles will take about {seconds} on this machine")
         stages = DistillationStages(plan, store, pairs, scorer, progress, end_stage)

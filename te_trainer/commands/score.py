@@ -150,9 +150,8 @@ def calibrate(config: ScoreConfig, source: str, encoder: Encoder, scratch: Path,
             f"probabilities: of {len(same)} pairs in {source}, {same.sum()} are the same; at least two must be, and "
             "two must not be; score more pairs"
         )
-    columns = {"sentence1": gold.sentence1, "sentence2": gold.sentence2}
     with scratch_folder(scratch / "probabilities") as folder, stage("probabilities", config, progress) as arguments:
-        scores = score_pairs(encoder, columns, scratch=folder, **arguments)
+        scores = score_pairs(encoder, gold.columns, scratch=folder, **arguments)
     platt = fit_platt(scores, same)
     if platt.slope <= 0:
         raise InputError(

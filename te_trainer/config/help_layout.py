@@ -23,7 +23,12 @@ def help_text(command: type, full: bool) -> str:
     """
     keys = [key for key in keys_of(command).values() if full or not key.of_trainer]
     usage = f"usage: {Path(sys.argv[0]).name} [--config FILE] [--key value ...]"
-    blocks = [_summary(command), usage, "", "  --config  YAML file with the keys below, which those of the command line override."]
+    blocks = [
+        _summary(command),
+        usage,
+        "",
+        "  --config  YAML file with the keys below, which those of the command line override.",
+    ]
     blocks += [_entry(key, command, full) for key in keys if "." not in key.name]
     for section, schema in sections_of(command).items():
         blocks += ["", f"{section}: {_summary(schema)}"]

@@ -29,6 +29,11 @@ CandidateSource = Literal["neighbours", "bm25", "document", "random"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
 
 
+def section_of(kind: str) -> str:
+    """The section of a kind of encoder, which is a model's key of that encoder's checkpoint, too."""
+    return kind.replace("-", "_")
+
+
 def _source(name: str) -> str:
     if not can_be_looked_up(name):
         raise ValueError(f"input should be a name of which no part has more than {LONGEST_FILE_NAME} bytes")

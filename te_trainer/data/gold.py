@@ -40,10 +40,18 @@ class GoldSet:
     def __len__(self) -> int:
         return len(self.sentence1)
 
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        return {"sentence1": self.sentence1, "sentence2": self.sentence2}
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return list(zip(self.sentence1, self.sentence2, strict=True))
+
     def fingerprint(self) -> str:
         """Hash of pairs and scores in their order."""
         digest = hashlib.sha256(self.scores.tobytes())
-        for pair in zip(self.sentence1, self.sentence2, strict=True):
+        for pair in self.pairs:
             digest.update(text_digest(*pair).to_bytes(8, "little"))
         return digest.hexdigest()[:16]
 
@@ -115,13 +123,7 @@ def count_overlaps(pool: Dataset, sets: Sequence[GoldSet]) -> list[int]:
 
     The pool is read once, block by block. Pairs are compared by the 64-bit hash by which a pool finds duplicates.
     """
-    digests = [
-        [
-            {text_digest(one, two), text_digest(two, one)}
-            for one, two in zip(gold.sentence1, gold.sentence2, strict=True)
-        ]
-        for gold in sets
-    ]
+    digests = [[{text_digest(one, two), text_digest(two, one)} for one, two in gold.pairs] for gold in sets]
     wanted = {digest for rows in digests for row in rows for digest in row}
     in_pool: set[int] = set()
     for block in pool.iter(batch_size=BLOCK_ROWS) if wanted else ():

@@ -10,9 +10,10 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.encoders import divergence_named, load_run_encoder
+from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan, EncoderPlan
 from te_trainer.distributed import device_type
+from te_trainer.errors import divergence_named
 from te_trainer.labelling import score_pairs
 from te_trainer.models.lora import parameter_counts, put_adapters
 from te_trainer.runs.folder import scratch_folder
@@ -106,7 +107,7 @@ def estimate_seconds(plan: DistillationPlan, store: RunStore, pairs: Dataset, sc
         # the start and each student score the sets with gold scores
         scored = (1 + plan.cycles * len(plan.kinds)) * sum(len(gold) for _, gold in scorer.gold)
         labelled = cycles_work(plan, name) / FORWARD * len(pairs)
-        seconds += (labelled + scored) * _seconds_per_pair(plan, store, pairs, EncoderKey(0, name, "bi-encoder"))
+        seconds += (labelled + scored) * _seconds_per_pair(plan, store, pairs, EncoderKey.start(name))
     return seconds
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 from te_trainer.config.schema import Kind
 from te_trainer.distillation.plan import DistillationPlan
-from te_trainer.errors import DivergedError, InputError
+from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, Encoder, resolve_checkpoint
 from te_trainer.models.bi_encoder import resolve_pooling
 from te_trainer.runs.layout import EncoderKey
@@ -49,12 +46,3 @@ def _load(plan: DistillationPlan, store: RunStore, name: str, kind: Kind, path: 
         from_cross_encoder=plan.config.distillation.init == "sequential",
         attn_implementation=encoder.attn_implementation,
     )
-
-
-@contextlib.contextmanager
-def divergence_named(title: str) -> Iterator[None]:
-    """Say what was done, and with which PLM, where scores in the block are NaN or infinite."""
-    try:
-        yield
-    except DivergedError as error:
-        raise DivergedError(f"{title}: {error}") from None

@@ -16,10 +16,11 @@ from datasets import Dataset
 
 from te_trainer.data import pairs_of
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
-from te_trainer.distillation.encoders import divergence_named, load_run_encoder
+from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.mining import are_given
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distributed import on_main_process
+from te_trainer.errors import divergence_named
 from te_trainer.labelling import score_pairs
 from te_trainer.mining.candidates import merge, random_pairs
 from te_trainer.mining.draw import draw_by_score

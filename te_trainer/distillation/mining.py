@@ -85,7 +85,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             folder = scratch / str(number)
             on_main_process(folder.mkdir)
             progress.begin(f"mine pairs: embed sentences with {name}", work.embed)
-            encoder = load_run_encoder(plan, store, EncoderKey(0, name, "bi-encoder"))
+            encoder = load_run_encoder(plan, store, EncoderKey.start(name))
             assert isinstance(encoder, BiEncoder)
             texts = sentences.select(embedded)
             vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **plan.labelling))

@@ -19,7 +19,7 @@ from te_trainer.config.defaults import (
     paper_arguments,
     raised_learning_rate,
 )
-from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size, Students
+from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size, Students, section_of
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
 from te_trainer.models import Checkpoint, resolve_checkpoint
@@ -58,7 +58,7 @@ class EncoderPlan:
     @property
     def section(self) -> str:
         """The section of the configuration that trains these encoders."""
-        return self.kind.replace("-", "_")
+        return section_of(self.kind)
 
     @property
     def length_key(self) -> str:
@@ -193,7 +193,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     """
     check_section("bi_encoder", config.bi_encoder)
     check_section("cross_encoder", config.cross_encoder)
-    starts = [_start(model, kind) for model in config.models for kind in trained_kinds(config)]
+    starts = [getattr(model, section_of(kind)) for model in config.models for kind in trained_kinds(config)]
     commits = pin_commits(starts, data_sources(config))
     distillation = config.distillation
     is_auto = distillation.selection == "auto"
@@ -252,7 +252,7 @@ def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelP
 
 
 def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size, processes: int) -> EncoderPlan:
-    section = config.bi_encoder if kind == "bi-encoder" else config.cross_encoder
+    section = getattr(config, section_of(kind))
     training = paper_arguments(kind, config.distillation.task, size)
     if kind == "cross-encoder":
         hidden_size = _hidden_size(resolve_checkpoint(model.cross_encoder))
@@ -261,7 +261,7 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
     is_float32 = section.training.get("bf16") is False or section.training.get("fp16") is False
     training["precision"] = "float32" if is_float32 else config.distillation.precision
     training |= {name: getattr(section, name) for name in TRAINER_KEYS if hasattr(section, name)}
-    start, training = resolve_checkpoint(_start(model, kind)), training | section.training
+    start, training = resolve_checkpoint(getattr(model, section_of(kind))), training | section.training
     plan = EncoderPlan(kind, start, section.max_length, training, attn_implementation=section.attn_implementation)
     if kind == "cross-encoder":
         return plan
@@ -287,7 +287,3 @@ def _steps(training: dict[str, Any], pairs: int, processes: int) -> int:
 
 def _hidden_size(checkpoint: Checkpoint) -> int:
     return int(getattr(checkpoint.config, "hidden_size", PAPER_HIDDEN_SIZE))
-
-
-def _start(model: ModelConfig, kind: Kind) -> str:
-    return model.bi_encoder if kind == "bi-encoder" else model.cross_encoder

@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from te_trainer.config.schema import ContrastiveDataConfig, Kind, RunConfig
+from te_trainer.config.schema import ContrastiveDataConfig, Kind, RunConfig, section_of
 from te_trainer.contrastive.preparation import read_sentences
 from te_trainer.data import GoldSets, PoolManifest, SentenceManifest, build_pool, build_sentences
 from te_trainer.distillation.plan import DistillationPlan, ModelPlan, trained_kinds
@@ -176,7 +176,7 @@ def model_fingerprints(config: RunConfig, fingerprint: Callable[[str], str | Non
             f"models: the weights of {model.name}'s {section} have",
         )
         for model in config.models
-        for section in (kind.replace("-", "_") for kind in trained_kinds(config))
+        for section in map(section_of, trained_kinds(config))
     ]
 
 

@@ -43,9 +43,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
 
     def final_entry(name: str, kind: Kind, cycle: int) -> dict[str, Any]:
         path = str(store.layout.kept_encoder(name, kind).absolute())
-        record, before = (
-            store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey(0, name, "bi-encoder"))
-        )
+        record, before = (store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey.start(name)))
         good = cycle == 0 or is_as_good_as_start(record, before)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
@@ -61,7 +59,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         for name, cycles in best.items()
     }
     if len(names) > 1 and any(scorer.gold):
-        start["ensemble"] = {"bi-encoder": ensemble([EncoderKey(0, name, "bi-encoder") for name in names])}
+        start["ensemble"] = {"bi-encoder": ensemble([EncoderKey.start(name) for name in names])}
         final["ensemble"] = {
             kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names])
             for kind in final[names[0]]
@@ -115,7 +113,7 @@ def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
         if any(entries.values()):
             cycles.append({"cycle": cycle} | entries)
     return {
-        "start": {name: {"bi-encoder": entry(EncoderKey(0, name, "bi-encoder"))} for name in names},
+        "start": {name: {"bi-encoder": entry(EncoderKey.start(name))} for name in names},
         "cycles": cycles,
     }
 
@@ -140,7 +138,7 @@ def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:
 def _seconds(selection: Selection) -> dict[str, float]:
     """Seconds by what was done in them, and their total."""
     store = selection.store
-    starts = [EncoderKey(0, name, "bi-encoder") for name in selection.plan.models]
+    starts = [EncoderKey.start(name) for name in selection.plan.models]
     trained = [
         EncoderKey(cycle, name, kind)
         for cycle in range(1, store.cycles + 1)

@@ -102,7 +102,7 @@ class Selection:
 
     def first_labels(self) -> np.ndarray:
         """The labels that the first cycle learns from, which are the start's."""
-        return self.plan.combine(self.store.labels(EncoderKey(0, name, "bi-encoder")) for name in self.plan.models)
+        return self.plan.combine(self.store.labels(EncoderKey.start(name)) for name in self.plan.models)
 
 
 def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from te_trainer.config.schema import Kind
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.costs import FORWARD, training_work
-from te_trainer.distillation.encoders import divergence_named, load_run_encoder
+from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.growing import can_grow, grown_pairs
 from te_trainer.distillation.health import Probe, describe_health
 from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
@@ -26,7 +26,7 @@ from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
 from te_trainer.distillation.trainings import ATTEMPTS, Trainings
 from te_trainer.distributed import on_main_process, process_state
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, divergence_named
 from te_trainer.files.records import write_json
 from te_trainer.labelling import SAME_SCORE, embed_sentences, score_pairs
 from te_trainer.models import BiEncoder
@@ -66,7 +66,7 @@ class DistillationStages:
 
     def evaluate_start(self, name: str) -> None:
         """Score the bi-encoder that a PLM starts from."""
-        start = EncoderKey(0, name, "bi-encoder")
+        start = EncoderKey.start(name)
         if not self.store.is_scored(start, self.has_ensemble):
             self._score(start, f"{name}: start")
 
@@ -252,7 +252,7 @@ class DistillationStages:
             record, predictions = self.scorer.score(encoder)
             with scratch_folder(self.scorer.scratch) as scratch:
                 probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
-        start = None if learnt is None else self.store.labels(EncoderKey(0, key.name, "bi-encoder"))
+        start = None if learnt is None else self.store.labels(EncoderKey.start(key.name))
         health = self.probe.health(probed, learnt, start)
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)

@@ -76,7 +76,7 @@ class Trainings:
 
     def step0(self, name: str) -> Training:
         """The contrastive training that makes the bi-encoder that a PLM's cycles start from."""
-        plan, key = self.plan.models[name].step0, EncoderKey(0, name, "bi-encoder")
+        plan, key = self.plan.models[name].step0, EncoderKey.start(name)
         assert plan is not None
         return contrastive_training(plan, self.plan.config, log_name=f"start/{name}", **self._common(key))
 

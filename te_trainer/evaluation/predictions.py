@@ -77,9 +77,7 @@ def count_truncations(root: Path, models: list[ScoredModel], sets: list[TaskSet]
     """Count what each checkpoint cuts of all sets together, unless that is known."""
 
     def count() -> dict[str, Any]:
-        pairs = dict.fromkeys(
-            pair for task in sets for pair in zip(task.gold.sentence1, task.gold.sentence2, strict=True)
-        )
+        pairs = dict.fromkeys(pair for task in sets for pair in task.gold.pairs)
         columns = Dataset.from_dict({"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]})
         counts = {}
         for member in distinct_members(models):
@@ -105,12 +103,7 @@ def predictions_of(root: Path, model: ScoredModel, sets: list[TaskSet]) -> list[
 def _save(folder: Path, sets: list[TaskSet], predictions: Sequence[np.ndarray]) -> None:
     with atomic_folder(folder) as partial:
         for task, prediction in zip(sets, predictions, strict=True):
-            columns = {
-                "sentence1": task.gold.sentence1,
-                "sentence2": task.gold.sentence2,
-                "score": task.gold.scores,
-                "prediction": prediction,
-            }
+            columns = {**task.gold.columns, "score": task.gold.scores, "prediction": prediction}
             pyarrow.parquet.write_table(pyarrow.table(columns), partial / f"{task.gold.name}.parquet")
 
 

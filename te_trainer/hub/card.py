@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.schema import Kind, section_of
 from te_trainer.data import SourceCount
 from te_trainer.data.benchmarks import BENCHMARKS
 from te_trainer.data.hub_sets import pin_key
@@ -135,7 +135,7 @@ def card_data(
 
 
 def _describe_run_encoder(run: FinishedRun, upload: Upload, kind: Kind) -> dict[str, Any]:
-    max_length = run.manifest["config"][kind.replace("-", "_")]["max_length"]
+    max_length = run.manifest["config"][section_of(kind)]["max_length"]
     folder = run.encoder(upload.model, kind, upload.cycle)
     cycle = upload.cycle or run.results["final"][upload.model][kind]["cycle"]
     return encoder_facts(kind, folder, run.start(upload.model, kind), max_length) | {"cycle": cycle}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from te_trainer.config.defaults import LEAST_STEPS
-from te_trainer.config.schema import DistillationConfig
+from te_trainer.config.schema import DistillationConfig, section_of
 from te_trainer.distillation.health import MIN_PAIRS
 from te_trainer.distillation.selection import TRUSTED_AGREEMENT
 from te_trainer.report.run_results import encoders_by_cycle, model_names, overlap_entries
@@ -92,7 +92,7 @@ def _grown(results: dict[str, Any]) -> Iterator[str]:
 
 def _advice(failure: dict[str, Any], mined: bool) -> str:
     """What may help, by docs/selection.md and docs/results.md; `mined` says whether the pool holds mined pairs."""
-    section = failure["kind"].replace("-", "_")
+    section = section_of(failure["kind"])
     steps, larger = f"It was trained for {failure['steps']:,} steps", f"larger steps ({section}.learning_rate)"
     more = "more pairs" if mined else "more pairs (mining.pairs adds some of the pool's own sentences)"
     if failure["steps"] < LEAST_STEPS:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from te_trainer.config.names import split_revision
-from te_trainer.config.schema import DistillationConfig, Kind
+from te_trainer.config.schema import DistillationConfig, Kind, section_of
 from te_trainer.data import PoolManifest, SentenceManifest, SourceCount
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json
@@ -155,7 +155,7 @@ class FinishedRun:
 
     def start(self, name: str, kind: Kind) -> Start:
         """The checkpoint that an encoder started from."""
-        key = kind.replace("-", "_")
+        key = section_of(kind)
         return Start.of(self.model(name)[key], self.manifest["models"][name][key])
 
     def model(self, name: str) -> dict[str, Any]:

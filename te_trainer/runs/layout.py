@@ -18,6 +18,11 @@ class EncoderKey(NamedTuple):
     kind: Kind
 
     @staticmethod
+    def start(name: str) -> EncoderKey:
+        """The bi-encoder that a PLM starts from, or that step 0 makes of it."""
+        return EncoderKey(0, name, "bi-encoder")
+
+    @staticmethod
     def teacher(cycle: int, name: str, kind: Kind) -> EncoderKey:
         """The encoder that labels the pool in a cycle: the bi-encoder of the cycle before, or the cross-encoder."""
         return EncoderKey(cycle - (kind == "bi-encoder"), name, kind)

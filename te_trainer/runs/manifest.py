@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import yaml
 
 from te_trainer.config.parsing import flatten_keys
-from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig, section_of
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import DamagedError, damage_as_input_error
@@ -264,7 +264,7 @@ def _batch_splits(content: dict[str, Any], processes: int) -> Iterator[tuple[tup
         trainings += [(("contrastive", ""), resolved)]
     else:
         for name, kinds in resolved.items():
-            trainings += [((kind.replace("-", "_"), name), values) for kind, values in kinds.items()]
+            trainings += [((section_of(kind), name), values) for kind, values in kinds.items()]
     for where, values in trainings:
         per_device, accumulation = (values.get(key) or 1 for key in SPLIT_KEYS)
         yield where, BatchSplit(per_device, accumulation, processes, values.get("loss") == "info_nce")

@@ -54,7 +54,7 @@ def predict(
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
     """Scores of each set, float32, shape (n,); pairs and sentences that sets share go through the encoder once."""
-    pairs = [pair for gold in sets for pair in zip(gold.sentence1, gold.sentence2, strict=True)]
+    pairs = [pair for gold in sets for pair in gold.pairs]
     if not pairs:
         return []
     index = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from te_trainer.config.schema import KINDS, Kind, LoraConfig
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
-from te_trainer.errors import DivergedError
+from te_trainer.errors import divergence_named
 from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.metrics import Metric
@@ -100,10 +100,8 @@ class Training:
         on_main_process(lambda: remove_unfinished(self.checkpoint_dir))
         self.progress.begin(title, work, self._part_done())
         on_main_process(self._clean)
-        try:
+        with divergence_named(title):
             record = self._train(pairs)
-        except DivergedError as error:
-            raise DivergedError(f"{title}: {error}") from None
         release_engine()
         process_state().wait_for_everyone()
         on_main_process(lambda: self._finish(record))
@@ -270,7 +268,7 @@ class _Watch(TrainerCallback):
 
 
 def _dataset(gold: GoldSet) -> Dataset:
-    return Dataset.from_dict({"sentence1": gold.sentence1, "sentence2": gold.sentence2, "label": gold.scores})
+    return Dataset.from_dict({**gold.columns, "label": gold.scores})
 
 
 def _finish_loggers(report_to: list[str] | str | None) -> None:

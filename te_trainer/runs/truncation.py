@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.schema import Kind, section_of
 from te_trainer.data.digests import text_digest
 from te_trainer.files.records import write_json
 from te_trainer.models.tokenization import TokenCounts
@@ -83,7 +83,7 @@ def describe_run_truncation(truncations: dict[str, dict[str, Truncation]]) -> li
         for name, entries in truncations.items()
         for kind, entry in entries.items()
         for line in describe_truncation(
-            f"{name}: {kind}", kind, entry, keys.get(kind, f"{kind.replace('-', '_')}.max_length")
+            f"{name}: {kind}", kind, entry, keys.get(kind, f"{section_of(kind)}.max_length")
         )
     ]
 
