@@ -119,8 +119,11 @@ def parse_score(argv: Sequence[str] | None = None) -> ScoreConfig:
         for key, value in of_search.items():
             if value is not None:
                 raise InputError(f"{key}: belongs to data.sentences, but data.pairs is given; leave it out")
-    elif config.probabilities is not None:
-        raise InputError("probabilities: belongs to data.pairs, but data.sentences is given; leave it out")
+    else:
+        of_pairs = {"probabilities": config.probabilities, "data.keep": None if data.keep else False}
+        for key, value in of_pairs.items():
+            if value is not None:
+                raise InputError(f"{key}: belongs to data.pairs, but data.sentences is given; leave it out")
     if config.same_from is not None and config.probabilities is None:
         raise InputError("same_from: belongs to probabilities, which names no pairs with scores; name them")
     check_output(config.output, config.overwrite)
@@ -164,8 +167,10 @@ def _check_mining(config: RunConfig) -> None:
             raise InputError(f"data.{key}: belongs to data.pool, which is not given; name a source, or remove the key")
     if not mining.sources:
         raise InputError("mining.sources is empty: name one, e.g. --mining.sources '[neighbours]'")
-    if set(mining.sources) == {"document"} and data.document is None:
-        raise InputError("mining.sources: document alone needs data.document; name the column, or other sources")
+    if "document" not in mining.sources and data.document is not None:
+        raise InputError("data.document: mining.sources lacks document; add it, or remove the key")
+    if "document" in mining.sources and mining.sources != MiningConfig().sources and data.document is None:
+        raise InputError("mining.sources: document needs data.document; name the column, or leave document out")
 
 
 def _run_first(argv: Sequence[str] | None) -> list[str]:

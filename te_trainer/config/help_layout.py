@@ -27,7 +27,7 @@ def help_text(command: type, full: bool) -> str:
         _summary(command),
         usage,
         "",
-        "  --config  YAML file with the keys below, which those of the command line override.",
+        "  --config  YAML file of keys; the command line overrides it.",
     ]
     blocks += [_entry(key, command, full) for key in keys if "." not in key.name]
     for section, schema in sections_of(command).items():

@@ -582,3 +582,8 @@ class RunConfig:
     def mines(self) -> bool:
         """Whether pairs are mined from sentences."""
         return bool(self.data.sentences) or self.mining.pairs is not None
+
+    @property
+    def mining_key(self) -> str:
+        """The key by which pairs are mined."""
+        return "data.sentences" if self.data.sentences else "mining.pairs"

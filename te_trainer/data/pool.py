@@ -41,6 +41,7 @@ class SourceCount:
     sha256: str | None = None  # of the file; None for a source that is no file
     extra: bool = False  # whether it is one of `data.extra`
     notes: list[str] = field(default_factory=list)  # what the reader did to the rows, for people
+    made_here: bool = False  # whether it is no source: sentences of the pool, or pairs that were mined
 
     @staticmethod
     def of(source: str, benchmark_folder: str | None, extra: bool = False) -> SourceCount:
@@ -66,6 +67,7 @@ class Manifest:
     fingerprint: str = ""  # hash of the rows in their order
     extra_distinct: int = 0  # pairs in `data.extra` that `data.pool` does not hold
     extra: int = 0  # of those, drawn and added
+    mined: int = 0  # pairs that were mined and added
 
     def describe(self, title: str | None = None) -> list[str]:
         """The counts for people, one line each, which begins with a title."""
@@ -76,11 +78,12 @@ class Manifest:
             for count in self.sources
         ]
         lines += [f"{title}: {note}" for count in self.sources for note in count.notes]
-        own = self.num_rows - self.extra
+        own = self.num_rows - self.extra - self.mined
         dropped = f"{self.duplicates:,} duplicates dropped" + (
             f", {own:,} drawn of {self.distinct:,}" * (own != self.distinct)
         )
         added = f", {self.extra:,} of {self.extra_distinct:,} extra ones added" if self.extra_distinct else ""
+        added += f", {self.mined:,} mined ones added" * (own > 0 and self.mined > 0)
         return [*lines, f"{title}: {self.num_rows:,} {self.unit} ({dropped}{added})"]
 
     def write(self, folder: Path, texts: Iterable[tuple[str, ...]], choose: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -223,7 +226,7 @@ def build_sentences(
                     documents.append(text_digest(source, document_name) if document_name else len(documents))
                     yield (text,)
         if pool is not None:
-            manifest.sources.append(count := SourceCount("pool"))
+            manifest.sources.append(count := SourceCount("pool", made_here=True))
             yield from _without_empty(((text,) for pair in pairs_of(pool) for text in pair), count)
 
     def _sentences(source: str, count: SourceCount) -> Iterator[tuple[str, str]]:
@@ -257,14 +260,14 @@ def build_sentences(
     return manifest
 
 
-def add_pairs(
-    given: Path | None, pairs: Iterable[tuple[str, str]], source: str, folder: Path, notes: Iterable[str] = ()
+def add_mined_pairs(
+    given: Path | None, pairs: Iterable[tuple[str, str]], folder: Path, notes: Iterable[str] = ()
 ) -> PoolManifest:
-    """Write a pool into `folder`: the pairs of the pool `given`, if there is one, and further ones behind them.
+    """Write a pool into `folder`: the pairs of the pool `given`, if there is one, and mined ones behind them.
 
-    `source` is what these are called among the pool's sources, `notes` what is said of them.
+    `notes` are what is said of the latter.
     """
-    manifest, count = PoolManifest(), SourceCount(source, notes=[*notes])
+    manifest, count = PoolManifest(), SourceCount("mined pairs", notes=[*notes], made_here=True)
     known: Iterable[tuple[str, ...]] = ()
     if given is not None:
         manifest, dataset = PoolManifest.load(given)
@@ -273,7 +276,7 @@ def add_pairs(
     before, dropped = manifest.distinct, manifest.duplicates
 
     def choose(distinct: np.ndarray) -> np.ndarray:
-        manifest.distinct = before + count.rows
+        manifest.distinct, manifest.mined = before, count.rows
         manifest.duplicates += dropped
         return distinct
 
@@ -291,7 +294,8 @@ def write_rows(source: str, file: Path, others: OtherColumns | None = None, **re
     plain = rows if others is None else others.set_aside(rows)
     write_arrow(file, pair_blocks(as_texts(place, values) for place, values in plain))
     if not len(rows_with_both(Dataset.from_file(str(file)))):
-        raise InputError(f"data.pairs: no pair of sentences in {source}")
+        split = reading.get("split")
+        raise InputError(f"data.pairs: no pair of sentences in {source}" + (f", split '{split}'" if split else ""))
     return notes
 
 

@@ -28,6 +28,7 @@ SEP_LINE = re.compile(r"sep=.?")  # Excel's; the delimiter itself ends a cell
 # white space, and what takes no place: soft hyphens, zero-width spaces and joiners, marks of order and of direction
 INVISIBLE = re.compile(r"[\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*")
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+LONGEST_CELL = 1 << 24  # characters of a cell of a table; what a quote that nothing closes takes in
 
 Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
 
@@ -272,6 +273,7 @@ def _read_header(reader: Iterator[list[str]]) -> list[str] | None:
 def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> Iterator[Row]:
     reader = csv.reader(_read_lines(path), delimiter=delimiter, **dialect)
     is_wanted, last = request.chooser(), 0
+    csv.field_size_limit(LONGEST_CELL)
     try:
         header = _read_header(reader)
         last = reader.line_num
@@ -292,7 +294,8 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
             last = reader.line_num
             place = f"{path}, line {last}"
             if not any(cell.strip() for cell in row):
-                yield place, request.row([""] * len(positions), {})
+                if split is None:
+                    yield place, request.row([""] * len(positions), {})
                 continue
             if len(row) != len(header):
                 raise InputError(f"{place}: {len(row)} columns where the header has {len(header)}; correct the row")
@@ -319,7 +322,8 @@ def _jsonl(path: Path, request: _Request) -> Iterator[Row]:
     for number, line in enumerate(_read_lines(path), 1):
         place = f"{path}, line {number}"
         if not line.strip():
-            yield place, request.row([""] * len(request.wanted), {})
+            if not request.rows:
+                yield place, request.row([""] * len(request.wanted), {})
             continue
         row = _parse_json(place, line)
         columns = columns or request.find_columns(place, row)

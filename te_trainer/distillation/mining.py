@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.data import PoolManifest, SentenceManifest, add_pairs, pairs_of
+from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs, pairs_of
 from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.digests import text_digest
 from te_trainer.distillation.costs import mining_work
@@ -68,8 +68,11 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             candidates, dropped = _candidates(plan, layout, sentences, anchors, neighbours, progress.advance)
             left_out.update(dropped)
             if not len(candidates.rows):
-                tried = f"{len(sentences):,} sentences by {' and '.join(mining.sources)}"
-                raise InputError(f"data.sentences: no pair can be mined of {tried}; give more, or more mining.sources")
+                used = [name for name in mining.sources if name != "document" or plan.config.data.document is not None]
+                raise InputError(
+                    f"{plan.config.mining_key}: no pair can be mined of {len(sentences):,} sentences by "
+                    f"{' and '.join(used)}; give more texts or more mining.sources, and another output_dir"
+                )
             np.savez(file, **candidates._asdict())
 
         def gather() -> None:
@@ -103,9 +106,9 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             scores = plan.combine(cosines(each, rows) for each in vectors)
             drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed)
             given = layout.given_pairs if layout.given_pairs.exists() else None
-            notes = describe_shortage(pairs, len(drawn), len(candidates.rows))
+            notes = describe_shortage(pairs, len(drawn), len(candidates.rows), len(sentences))
             with atomic_folder(layout.pool) as folder:
-                add_pairs(given, _pairs(sentences, candidates.rows[drawn]), "mined pairs", folder, notes)
+                add_mined_pairs(given, _pairs(sentences, candidates.rows[drawn]), folder, notes)
                 record = {"sentences": len(sentences), "left_out": left_out}
                 record |= describe_mining(sentences, candidates, scores, drawn)
                 record["seconds"] = round(time.monotonic() - began, 3)
@@ -115,13 +118,13 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     return True
 
 
-def describe_shortage(wanted: int, drawn: int, candidates: int) -> list[str]:
+def describe_shortage(wanted: int, drawn: int, candidates: int, sentences: int) -> list[str]:
     """What to say of fewer pairs than were wanted: how many there are, and which keys give more."""
     if drawn >= wanted:
         return []
-    mend = " or a higher mining.per_sentence"
-    if drawn == candidates:
-        mend = ", a higher mining.candidates or more mining.sources"
+    mend = "" if drawn == candidates else ", a higher mining.per_sentence"
+    if candidates < sentences * (sentences - 1) // 2:
+        mend += ", a higher mining.candidates or more mining.sources"
     return [f"{drawn:,} of {wanted:,} wanted pairs (mining.pairs) were found; more sentences{mend} would give more"]
 
 

@@ -131,7 +131,7 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
         given = PoolManifest.load(folder / layout.given_pairs.name)[0] if data.pool else PoolManifest()
         refuse_changed_files([*manifest.sources, *given.sources], data.dir, layout.root)
         if manifest.num_rows < 2:
-            raise InputError("data.sentences: one distinct sentence makes no pair; give more")
+            raise InputError(f"{config.mining_key}: one distinct sentence makes no pair; give more")
         if "neighbours" in sources:
             check_faiss(manifest.num_rows, plan.anchors(manifest.num_rows))
         yield sentences, "-".join(filter(None, (manifest.fingerprint, given.fingerprint)))

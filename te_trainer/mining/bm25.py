@@ -52,10 +52,14 @@ def check_bm25() -> None:
 
 
 def _best(scores: np.ndarray, anchor: int, k: int) -> np.ndarray:
-    """The k rows of the highest scores above 0, the anchor left out; of equal scores the first rows."""
+    """The k rows of the highest scores above 0, the anchor left out; of equal scores the next ones behind the anchor.
+
+    Where many sentences are alike but for a name or a number, their scores are equal, and if each anchor took the same
+    first rows, these could be in few pairs.
+    """
     scores[anchor] = 0
     found = np.flatnonzero(scores)
     if len(found) > k:
         least = np.partition(scores[found], len(found) - k)[len(found) - k]
         found = found[scores[found] >= least]
-    return found[np.argsort(-scores[found], kind="stable")[:k]]
+    return found[np.lexsort(((found - anchor) % len(scores), -scores[found]))[:k]]

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from te_trainer.data.words import number_words
 
-BLOCK = 65_536  # pairs that are compared at once
+WORDS = 4_000_000  # of pairs that are compared at once
 
 
 def near_duplicates(sentences: Dataset, rows: np.ndarray, threshold: float = 0.9) -> np.ndarray:
@@ -31,9 +31,9 @@ def near_duplicates(sentences: Dataset, rows: np.ndarray, threshold: float = 0.9
     words = csr_array((np.ones(len(flat), dtype=np.int32), flat, ends), shape=(len(sets), max(1, len(vocabulary))))
     sizes = np.diff(ends)
     found = np.zeros(len(rows), dtype=bool)
-    for start in range(0, len(rows), BLOCK):
-        one, two = pairs[start : start + BLOCK].T
+    both = sizes[pairs].sum(axis=1)
+    for block in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(np.cumsum(both) // WORDS)) + 1):
+        one, two = pairs[block].T
         shared = words[one].multiply(words[two]).sum(axis=1)
-        either = sizes[one] + sizes[two] - shared
-        found[start : start + BLOCK] = (shared >= threshold * either) & (shared > 0)
+        found[block] = (shared >= threshold * (both[block] - shared)) & (shared > 0)
     return found

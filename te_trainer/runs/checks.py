@@ -126,6 +126,6 @@ def refuse_changes_here(
 def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
     """Refuse to go on with files that are not those a run began with."""
     for count in sources:
-        file = source_file(count.source, folder)
+        file = None if count.made_here else source_file(count.source, folder)
         if file is not None and file_digest(file) != count.sha256:
             raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")

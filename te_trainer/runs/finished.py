@@ -77,7 +77,7 @@ class FinishedRun:
             return self.pool.sources
         found = PoolManifest.read_sources(self.layout.given_pairs)
         found += SentenceManifest.read_sources(self.layout.mining)
-        return list({count.source: count for count in found}.values())
+        return list({count.source: count for count in found if not count.made_here}.values())
 
     @property
     def has_step0(self) -> bool:

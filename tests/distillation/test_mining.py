@@ -19,7 +19,7 @@ from forked import Forked, run_forked
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data import PoolManifest, SentenceManifest, build_pool, build_sentences
-from te_trainer.distillation.mining import _candidates, mine_pool
+from te_trainer.distillation.mining import _candidates, describe_shortage, mine_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
@@ -42,6 +42,7 @@ ONE_CYCLE = (
     "1",
 )
 SENTENCES = list(dict.fromkeys(text for pair in sample_pairs(60) for text in pair))
+MORE_CANDIDATES = ", a higher mining.candidates or more mining.sources"
 NEARLY_THE_FIRST = f"{SENTENCES[0]} !!"  # its words are the same
 
 
@@ -130,8 +131,8 @@ def test_high_scores_are_oftener_in_the_pool_than_among_all_pairs(output: Path, 
 @pytest.mark.parametrize(
     ("more", "mend"),
     [
-        (("--mining.per_sentence", "1"), " or a higher mining.per_sentence"),
-        (("--mining.per_sentence", "999"), ", a higher mining.candidates or more mining.sources"),
+        (("--mining.per_sentence", "1"), f", a higher mining.per_sentence{MORE_CANDIDATES}"),
+        (("--mining.per_sentence", "999"), MORE_CANDIDATES),
     ],
 )
 def test_fewer_pairs_than_were_wanted_are_told(
@@ -146,6 +147,9 @@ def test_fewer_pairs_than_were_wanted_are_told(
     pool = PoolManifest.load(layout.pool)[0]
     found = f"pool: {pool.num_rows:,} of 100,000 wanted pairs (mining.pairs) were found"
     assert f"{found}; more sentences{mend} would give more" in pool.describe()
+    # two sentences make one pair
+    (line,) = describe_shortage(4, 1, 1, 2)
+    assert line == "1 of 4 wanted pairs (mining.pairs) were found; more sentences would give more"
 
 
 def test_results_report_and_card_say_what_was_mined(output: Path, source: Path) -> None:
@@ -216,10 +220,20 @@ def test_a_pool_grows_by_pairs_of_its_own_sentences_that_the_bi_encoder_of_step_
     texts = {text for pair in given for text in pair}
     assert {text for pair in mined for text in pair} <= texts
     assert not {frozenset(pair) for pair in given} & {frozenset(pair) for pair in mined}
-    counts = [read(tmp_path, name)["distinct"] for name in ("mining/pool/pool.json", "pool/pool.json")]
-    assert counts[1] == counts[0] + 20
+    assert PoolManifest.load(layout.pool)[0].describe()[-1].endswith(" drawn of 833, 20 mined ones added)")
     shown = [pair for band in read(tmp_path, "pool/mined.json")["examples"] for pair in band["pairs"]]
     np.testing.assert_allclose([pair[2] for pair in shown], score_pairs(made, columns_of(shown)), atol=1e-3)
+
+
+def test_a_file_called_pool_is_not_the_pool_whose_sentences_are_mined(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pool").write_text("x", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(parse(tiny_arguments(tiny, tmp_path / "run", "--mining.pairs", "20")), 1)
+    for _ in range(2):  # begun, and continued
+        with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, _):
+            assert len(sentences) > 100
 
 
 @pytest.mark.slow
@@ -257,7 +271,9 @@ def test_sentences_alone_and_a_plain_model_become_both_encoders(tiny: Path, tmp_
         (("--mining.per_sentence", "2", "--data.pool", "x.tsv"), "mining: its keys say how pairs are mined"),
         (("--data.document", "page", "--data.pool", "x.tsv"), "data.document: belongs to data.sentences"),
         (("--data.sentences", "x.txt", "--data.max_pairs", "9"), "data.max_pairs: belongs to data.pool"),
-        (("--data.sentences", "x.txt", "--mining.sources", "[document]"), "document alone needs data.document"),
+        (("--data.sentences", "x.txt", "--mining.sources", "[document]"), "document needs data.document"),
+        (("--data.sentences", "x.txt", "--mining.sources", "[random, document]"), "document needs data.document"),
+        (("--data.sentences", "x.csv", "--data.document", "page", "--mining.sources", "[bm25]"), "lacks document"),
         (("--data.sentences", "x.txt", "--mining.sources", "[bm52]"), "mining.sources: .*'bm52'"),
         (("--data.sentences", "x.txt", "--mining.sources", "[]"), "mining.sources is empty"),
     ],
@@ -271,7 +287,10 @@ def test_keys_without_effect_are_refused(more: tuple[str, ...], words: str) -> N
     ("sentences", "words"),
     [
         ("alone\n", "data.sentences: one distinct sentence makes no pair"),
-        ("rain\nsnow\n", "no pair can be mined of 2 sentences by bm25 and document; give more, or more mining.sources"),
+        (
+            "rain\nsnow\n",
+            "data.sentences: no pair can be mined of 2 sentences by bm25; give more texts",
+        ),
     ],
 )
 def test_sentences_that_make_no_pair(tiny: Path, tmp_path: Path, sentences: str, words: str) -> None:
