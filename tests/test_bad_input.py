@@ -407,7 +407,7 @@ def test_a_finished_run_is_refused_what_has_changed_and_needs_nothing_that_is_go
     changed = {
         pool: (b"one more\trow\n", f"{pool}: the file has"),
         dev: (b"1\tone more\trow\n", "data.dev: the rows of mine have"),
-        weights: (b"x", "models: the weights of tiny's bi_encoder have"),
+        weights: (b"x", "models: the files of tiny's bi_encoder have"),
     }
     for path, (more, subject) in changed.items():
         before = path.read_bytes()

@@ -13,7 +13,7 @@ from te_trainer.distributed import on_main_process, process_state
 from te_trainer.files.records import read_json, write_json
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder
-from te_trainer.models.precision import resolve_precision
+from te_trainer.models.precision import precision_of
 from te_trainer.report.run_tables import print_contrastive_results
 from te_trainer.runs.checks import describe_gold, load_gold_sets
 from te_trainer.runs.environment import describe_environment
@@ -61,7 +61,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     truncations = read_truncations(layout.sentences)
 
     # ------------------------------------------------------------ scores, training, scores
-    precision = resolve_precision(plan.training["precision"])
+    precision = precision_of(plan.training)
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
         cut = describe_contrastive_truncation(truncations)
@@ -111,7 +111,9 @@ def score_once(
     """Score a bi-encoder, unless its record is there; give the record."""
     if record.exists():
         return read_json(record, "scores", "seconds", then="the same command scores the encoder again")
-    entry, _ = scorer.score(BiEncoder.from_pretrained(model, **plan.encoder))
+    entry: dict[str, Any] = {"scores": {}, "seconds": 0.0}
+    if any(scorer.gold):
+        entry, _ = scorer.score(BiEncoder.from_pretrained(model, **plan.encoder))
     on_main_process(lambda: write_json(record, entry))
     if entry["scores"]:
         progress.say(f"{title}: {describe(entry['scores'])}")

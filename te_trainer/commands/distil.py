@@ -120,7 +120,8 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         state.wait_for_everyone()
         truncations = read_truncations(layout.pool)
         if says:
-            described = [pool.describe(), describe_gold(gold), describe_run_truncation(truncations)]
+            step0_sentences = SentenceManifest.load(layout.sentences)[0].describe("step 0") if config.step0 else []
+            described = [pool.describe(), step0_sentences, describe_gold(gold), describe_run_truncation(truncations)]
             for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
                 progress.say(line)
 

@@ -87,13 +87,19 @@ def parse_contrastive(argv: Sequence[str] | None = None) -> ContrastiveConfig:
 def parse_step0(path: str) -> ContrastiveConfig:
     """The file that a run's `distillation.step0` names.
 
-    Only what the run itself does not decide is kept: the sources of sentences (none for the run's own pool) and the
+    Only what the run itself does not decide is kept: the sources of sentences (none for the run's own texts) and the
     section `contrastive`.
     """
     try:
         config = _contrastive(["--config", path])
     except InputError as error:
         raise InputError(f"distillation.step0: {str(error).removeprefix('--config: ')}") from None
+    for key in ("column", "columns", "split"):
+        if getattr(config.data, key) and not config.data.sentences:
+            raise InputError(
+                f"distillation.step0: data.{key} in {path} belongs to data.sentences, which is not given there; name a "
+                "source, or remove the key"
+            )
     data = replace(config.data, dev=None, test=[])
     return ContrastiveConfig(data=data, contrastive=config.contrastive, output_dir="", seed=0)
 

@@ -217,7 +217,7 @@ class DistillationConfig:
         keep_cycles: Keep the encoders of all cycles. Otherwise only the best ones stay.
         isolate_stages: Run each stage in a process of its own. Its memory holds nothing of earlier stages then.
         step0: YAML file of `recipes/contrastive.py` that makes a bi-encoder of each plain PLM first (step 0).
-            Only its sources of sentences (without any, the run's own pool) and its section `contrastive` count.
+            Only its sources of sentences (without any, those of the run) and its section `contrastive` count.
     """
 
     task: Task = "sts"

@@ -72,7 +72,7 @@ class ContrastivePlan:
         if not drops and not masks:
             raise InputError(
                 f"model {model}: it has no dropout and its tokenizer no mask token, so that both views of a sentence "
-                "would be the same; set attention_dropout in its config.json, e.g. to 0.1, or start from another model"
+                "would be the same; set its dropout in config.json, e.g. to 0.1, or start from another model"
             )
         if section.span and not masks:
             raise InputError(f"model {model}: its tokenizer has no mask token; set contrastive.span to 0")
@@ -85,6 +85,10 @@ class ContrastivePlan:
     def check_batch(self, sentences: int) -> None:
         """Refuse fewer sentences than one batch over all processes holds."""
         batch = self.training["per_device_train_batch_size"] * self.processes
+        if batch < 2:
+            raise InputError(
+                "contrastive.per_device_train_batch_size: a sentence alone in its batch has none to differ from; set 2"
+            )
         if sentences < batch:
             raise InputError(
                 f"data.sentences: {sentences} distinct sentences do not fill one batch of {batch}; give more, or lower "
@@ -140,5 +144,11 @@ def has_dropout(config: PretrainedConfig) -> bool:
     """Whether a model of this configuration drops anything while it trains."""
     with torch.device("meta"):
         modules = AutoModel.from_config(config).modules()
-    dropped = any(isinstance(module, nn.Dropout) and module.p > 0 for module in modules)
-    return dropped or getattr(config, "attention_dropout", 0.0) > 0
+    return any(_drops(module) for module in modules)
+
+
+def _drops(module: nn.Module) -> bool:
+    if isinstance(module, nn.Dropout):
+        return module.p > 0
+    # attention and some models' layers call functions of torch with a probability of their own
+    return any("drop" in name and isinstance(value, float) and value > 0 for name, value in vars(module).items())

@@ -61,7 +61,7 @@ def refuse_changed_finished(manifest: RunManifest[ContrastiveConfig]) -> None:
 
 
 def _model_fingerprint(config: ContrastiveConfig, value: str | None) -> Fingerprint:
-    return Fingerprint(("model",), value, f"model: the weights of {config.model} have")
+    return Fingerprint(("model",), value, f"model: the files of {config.model} have")
 
 
 @contextlib.contextmanager

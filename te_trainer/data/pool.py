@@ -225,6 +225,8 @@ def build_sentences(
                 if text:
                     documents.append(text_digest(source, document_name) if document_name else len(documents))
                     yield (text,)
+            if data.split and not count.rows:
+                raise InputError(f"{source}: no row has the split '{data.split}' (data.split); name another one")
         if pool is not None:
             manifest.sources.append(count := SourceCount("pool", made_here=True))
             yield from _without_empty(((text,) for pair in pairs_of(pool) for text in pair), count)

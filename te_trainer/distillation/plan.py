@@ -23,7 +23,7 @@ from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfi
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
 from te_trainer.models import Checkpoint, resolve_checkpoint
-from te_trainer.models.precision import SHORT_NAMES, Precision, resolve_precision
+from te_trainer.models.precision import Precision, precision_of, resolve_precision
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import ReadSource, pin_commits
 
@@ -133,9 +133,7 @@ class DistillationPlan:
                 length = f"{steps:,} steps of {batch} pairs"
                 if encoder.length_key == "num_train_epochs":
                     length = f"about {length}, {epochs:g} epoch{'s' * (epochs != 1)}"
-                # keys of this name go before `precision`
-                asked = next((name for key, name in SHORT_NAMES.items() if training.get(key)), training["precision"])
-                how = f"learning rate {training['learning_rate']:g}, {resolve_precision(asked)}"
+                how = f"learning rate {training['learning_rate']:g}, {precision_of(training)}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines
 
@@ -243,12 +241,11 @@ def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelP
             "attn_implementation": section.attn_implementation or config.bi_encoder.attn_implementation,
         }
         step0 = plan_contrastive(model.bi_encoder, replace(section, **named), processes)
-    return ModelPlan(
-        name=model.name,
-        weight=1.0 if model.weight is None else model.weight,
-        encoders={kind: _plan_encoder(config, model, kind, size, processes) for kind in trained_kinds(config)},
-        step0=step0,
-    )
+    encoders = {kind: _plan_encoder(config, model, kind, size, processes) for kind in trained_kinds(config)}
+    if step0 is not None and config.bi_encoder.prompt is None:
+        # the bi-encoder that step 0 makes is saved with its prompt
+        encoders["bi-encoder"] = replace(encoders["bi-encoder"], prompt=step0.prompt_text)
+    return ModelPlan(model.name, 1.0 if model.weight is None else model.weight, encoders, step0)
 
 
 def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size, processes: int) -> EncoderPlan:

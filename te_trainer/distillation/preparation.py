@@ -173,7 +173,7 @@ def model_fingerprints(config: RunConfig, fingerprint: Callable[[str], str | Non
         Fingerprint(
             ("models", model.name, section),
             fingerprint(getattr(model, section)),
-            f"models: the weights of {model.name}'s {section} have",
+            f"models: the files of {model.name}'s {section} have",
         )
         for model in config.models
         for section in map(section_of, trained_kinds(config))

@@ -32,7 +32,7 @@ def begin_or_continue(manifest: RunManifest[EvaluationConfig], models: list[Scor
     checkpoints = {member.checkpoint.name: member.checkpoint for member in distinct_members(models)}
     sources = [(task.source, manifest.config.data.dir) for task in sets]
     fingerprints = [
-        Fingerprint(("models", name), checkpoint.fingerprint, f"models: the weights of {name} have")
+        Fingerprint(("models", name), checkpoint.fingerprint, f"models: the files of {name} have")
         for name, checkpoint in checkpoints.items()
     ]
     fingerprints += [

@@ -142,7 +142,7 @@ def _upload(api: HfApi, folder: str, upload: Upload, private: bool) -> None:
         repo_id=upload.repo_id,
         folder_path=folder,
         revision=upload.revision,
-        commit_message=f"Encoders of {upload.model}, cycle {upload.cycle or 'kept'}",
+        commit_message=f"Encoders of {upload.model}" + (f", cycle {upload.cycle}" if upload.cycle else ""),
         delete_patterns=[*STALE_FILES, *STALE_RESULTS],
     )
 

@@ -24,11 +24,12 @@ from transformers import (
 from te_trainer.compat import forget_conversions
 from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.schema import Kind
+from te_trainer.data.digests import file_digest
 from te_trainer.errors import first_line
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
-from te_trainer.models.model_names import commit_of, locate
+from te_trainer.models.model_names import SMALL_FILES, commit_of, locate
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
 from te_trainer.models.tokenizer import read_tokenizer
 from te_trainer.models.weights import refuse_misfits, refuse_stand_ins
@@ -70,10 +71,10 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells the checkpoint from another of its name: the Hub's commit, or hashes of local weight files."""
+        """What tells the checkpoint from another of its name: the Hub's commit, or hashes of local files."""
         if self.commit is not None:
             return self.commit
-        return _hash_weights(self.files.folder)
+        return _hash_files(self.files.folder)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """A tokenizer of the checkpoint's, as `read_tokenizer` makes it."""
@@ -165,7 +166,7 @@ def local_fingerprint(name: str) -> str | None:
     if not is_folder(name):
         return None
     layout = read_layout(CheckpointFiles(name, Path(name)))
-    return _hash_weights(Path(name, layout.modules.get("Transformer", ""))) or None
+    return _hash_files(Path(name, layout.modules.get("Transformer", ""))) or None
 
 
 def has_pooler(config: PretrainedConfig) -> bool:
@@ -174,12 +175,13 @@ def has_pooler(config: PretrainedConfig) -> bool:
     return "add_pooling_layer" in inspect.signature(model_class).parameters
 
 
-def _hash_weights(folder: Path) -> str:
-    """A hash of each weight file."""
-    digests = []
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest()[:16])
+def _hash_files(folder: Path) -> str:
+    """A hash of each weight file, and one of the configuration and the tokenizer; none where no weights lie there."""
+    digests = [file_digest(path)[:16] for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])]
+    if digests:
+        small = sorted(path for pattern in SMALL_FILES for path in folder.glob(pattern))
+        named = "".join(f"{path.name} {file_digest(path)}" for path in small)
+        digests.append(hashlib.sha256(named.encode()).hexdigest()[:16])
     return " ".join(digests)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -37,6 +38,13 @@ def resolve_precision(wanted: Literal["auto"] | Precision = "auto", device: str 
     # other accelerators say so in a function of this name, or, as Apple's, not at all
     supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
     return "bfloat16" if supported is not None and supported() else "float32"
+
+
+def precision_of(training: Mapping[str, Any]) -> Precision:
+    """What a training with these arguments computes in, `bf16` and `fp16` before `precision`."""
+    return resolve_precision(
+        next((name for key, name in SHORT_NAMES.items() if training.get(key)), training["precision"])
+    )
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -50,6 +50,9 @@ def contrastive_table(results: dict[str, Any], metric: str) -> Table | None:
     if not any("dev" in scores or "test" in scores for _, scores in encoders):
         return None
     notes = describe_contrastive_truncation(results.get("truncation", {}))
+    (_, start), (_, kept) = encoders
+    if "dev" in start and kept["dev"] < start["dev"]:
+        notes = ["The encoder scores lower on dev than the start: contrastive training did not improve it.", *notes]
     return _score_table([("", when, "bi-encoder", scores) for when, scores in encoders], metric, notes)
 
 

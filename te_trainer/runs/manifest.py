@@ -189,7 +189,10 @@ class RunManifest(Generic[Config]):
                 continue
             batch = math.prod(before.learnt)
             per_device, rest = divmod(batch, self.processes * now.accumulation)
-            fix = "" if rest else f", set {section}.per_device_train_batch_size to {per_device}"
+            key, of_file = f"{section}.per_device_train_batch_size", ""
+            if section.startswith("step0."):
+                section, key, of_file = "step 0", key.removeprefix("step0."), " in the file of distillation.step0"
+            fix = "" if rest else f", set {key} to {per_device}{of_file}"
             raise InputError(
                 f"output_dir: {self.root} was begun with another number of processes ({before.processes}, now "
                 f"{self.processes}), which would make batches of {math.prod(now.learnt)} in {section} instead of "

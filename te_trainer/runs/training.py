@@ -160,10 +160,15 @@ class Training:
             trainer.add_callback(SaveByClock())
         stage = self.progress.stage
         trainable, parameters = parameter_counts(encoder.model)
+        batches = f"batches of {trainer.get_total_train_batch_size(trainer.args)} pairs"
+        if self.section == "contrastive":
+            # a sentence differs from those of its batch alone, however many batches make a step
+            together = trainer.args.gradient_accumulation_steps
+            batches = f"batches of {trainer.args.train_batch_size * trainer.args.world_size} sentences"
+            batches += f", {together} of them a step" * (together > 1)
         self.progress.say(
             f"{stage}: {trainable / 1e6:,.2f} M of {parameters / 1e6:,.2f} M parameters "
-            f"({100 * trainable / parameters:.2f} %) are trained; batches of "
-            f"{trainer.get_total_train_batch_size(trainer.args)} pairs"
+            f"({100 * trainable / parameters:.2f} %) are trained; {batches}"
         )
         on_gpu = trainer.args.device.type == "cuda"
         if on_gpu:

@@ -175,6 +175,16 @@ class BiEncoderTrainingArguments(PairTrainingArguments):
     mlp_head: bool = argument(False, "info_nce: train with a linear layer and tanh on [CLS] (SimCSE).")
     span: int = argument(0, "info_nce: characters of sentence2 that a mask replaces (Mirror-BERT).")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise InputError(f"temperature: {self.temperature:g} is not above 0; 0.05 is SimCSE's")
+        if self.span < 0:
+            raise InputError(f"span: {self.span} is below 0; 0 masks nothing")
+        for name in ("both_views", "mlp_head", "span"):
+            if getattr(self, name) and self.loss != "info_nce":
+                raise InputError(f"{name}: belongs to the loss info_nce, and loss is {self.loss}; leave it out")
+
 
 @dataclass
 class CrossEncoderTrainingArguments(PairTrainingArguments):

@@ -78,6 +78,10 @@ class BiEncoderTrainer(PairTrainer):
         seed = args.seed if args.data_seed is None else args.data_seed
         views = SentenceViews(pairs, encoder, args.span, seed)
         batch = args.train_batch_size * args.world_size
+        if batch < 2:
+            raise InputError(
+                "per_device_train_batch_size: a pair that is alone in its batch has no negatives; set 2 or more"
+            )
         if len(views) < batch:
             raise InputError(
                 f"the dataset has {len(views)} pairs, and a batch {batch}; give more, or lower "

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from te_trainer.errors import InputError
 from te_trainer.losses import info_nce
 from te_trainer.models import BiEncoder
+from te_trainer.models.tokenization import tokenise
 from te_trainer.trainers.datasets import CHECKED_TOGETHER, SENTENCE_COLUMNS, PairCheck
 
 MIN_MASKED_LENGTH = 30  # characters (Mirror-BERT's code, src/data_loader.py)
@@ -39,7 +40,9 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         self.pairs = pairs.select_columns(list(SENTENCE_COLUMNS))
         for start in range(0, len(pairs), CHECKED_TOGETHER):
             check.texts(self.pairs[start : start + CHECKED_TOGETHER], start)
-        self.encoder, self.span, self.seed = encoder, span, seed
+        # data workers that are not forked get a copy of all this, so that no model is among it
+        self.tokenizer, self.max_length, self.prompt = encoder.tokenizer, encoder.max_length, encoder.prompt
+        self.span, self.seed = span, seed
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -51,12 +54,13 @@ class SentenceViews(data.Dataset[dict[str, Any]]):
         epochs_and_rows = [divmod(index, len(self)) for index in indices]
         one, two = (self.pairs[[row for _, row in epochs_and_rows]][column] for column in SENTENCE_COLUMNS)
         if self.span:
-            mask = str(self.encoder.tokenizer.mask_token)
+            mask = str(self.tokenizer.mask_token)
             two = [
                 mask_span(text, self.span, mask, np.random.default_rng((self.seed, epoch, row, 1)))
                 for text, (epoch, row) in zip(two, epochs_and_rows, strict=True)
             ]
-        ids = (self.encoder.token_ids(side).rows()["input_ids"] for side in (one, two))
+        sides = ([self.prompt + text for text in side] for side in (one, two))
+        ids = (tokenise(self.tokenizer, self.max_length, side).rows()["input_ids"] for side in sides)
         return [{"input_ids1": first, "input_ids2": second} for first, second in zip(*ids, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import shutil
@@ -21,18 +22,19 @@ from forked import Forked, paths_in, run_forked, run_ranks
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
-from transformers import AutoModel
+from transformers import AutoModel, BertConfig, GPTJConfig, OPTConfig, PretrainedConfig
 
 from te_trainer.cli import run_job
 from te_trainer.config.commands import parse_contrastive, parse_step0
 from te_trainer.config.schema import ContrastiveTrainingConfig
-from te_trainer.contrastive.plan import contrastive_arguments
+from te_trainer.contrastive.plan import contrastive_arguments, has_dropout
 from te_trainer.data import load_gold
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import remove
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder
+from te_trainer.report.run_tables import contrastive_table
 
 RECIPE = ROOT / "recipes" / "contrastive.py"
 FOLDER = ROOT / "recipes" / "contrastive"
@@ -133,11 +135,13 @@ def test_a_finished_run_is_refused_what_has_changed_and_needs_nothing_that_is_go
     shutil.copy(SAMPLE / "dev.tsv", dev)
     given = ["--model", model, "--data.sentences", texts, "--data.dev", dev, "--contrastive.max_steps", "2"]
     assert run(*given)[0] == 0
-    weights = model / "model.safetensors"
     changed = {
         texts: (b"one more\n", f"{texts}: the file has"),
         dev: (b"1\tone more\trow\n", "data.dev: the rows of mine have"),
-        weights: (b"x", f"model: the weights of {model} have"),
+        **{
+            model / name: (more, f"model: the files of {model} have")
+            for name, more in (("model.safetensors", b"x"), ("config.json", b"\n"), ("tokenizer.json", b"\n"))
+        },
     }
     for path, (more, subject) in changed.items():
         before = path.read_bytes()
@@ -278,6 +282,14 @@ def test_no_sentences_are_refused(refused: Callable[..., str], tmp_path: Path) -
 def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -> None:
     sentence = refused("--contrastive.per_device_train_batch_size", "97")
     assert "96 distinct sentences do not fill one batch of 97" in sentence
+    sentence = refused("--contrastive.per_device_train_batch_size", "1")
+    assert "a sentence alone in its batch has none to differ from" in sentence
+
+
+def test_a_split_that_no_row_has_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "split.csv").write_text("sentence,split\none,train\ntwo,train\n", encoding="utf-8")
+    more = ["--data.sentences", "split.csv", "--data.column", "sentence", "--data.split", "trian"]
+    assert refused(*more) == "split.csv: no row has the split 'trian' (data.split); name another one"
 
 
 @pytest.mark.parametrize(
@@ -345,6 +357,37 @@ def test_a_model_without_dropout_wants_a_span(run: Run, refused: Callable[..., s
     assert "it has no dropout, so that both views of a sentence would be the same" in refused("--model", model)
     status, _, err = run("--model", model, "--contrastive.span", "5", "--contrastive.max_steps", "1")
     assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("config", "dropout", "without"),
+    [
+        (OPTConfig(num_hidden_layers=1, word_embed_proj_dim=8), {"dropout": 0.1}, {"dropout": 0.0}),
+        (GPTJConfig(n_layer=1), {"attn_pdrop": 0.1}, {"attention_dropout": 0.1}),  # the latter is no key of its
+        (BertConfig(num_hidden_layers=1), {"hidden_dropout_prob": 0.1}, {}),
+    ],
+)
+def test_dropout_is_what_a_models_layers_have(
+    config: PretrainedConfig, dropout: dict[str, float], without: dict[str, float]
+) -> None:
+    keys = ("dropout", "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "layerdrop")
+    for key in (*keys, "hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if hasattr(config, key):
+            setattr(config, key, 0.0)
+    for values, expected in ((without, False), (dropout, True)):
+        changed = copy.deepcopy(config)
+        for key, value in values.items():
+            setattr(changed, key, value)
+        assert has_dropout(changed) == expected
+
+
+def test_an_encoder_that_is_worse_on_dev_than_its_start_is_called_so() -> None:
+    results: dict[str, Any] = {"start": {"bi-encoder": {"dev": 0.5}}, "final": {"bi-encoder": {"dev": 0.4}}}
+    table = contrastive_table(results, "spearman")
+    assert table is not None and "did not improve it" in table.notes[0]
+    results["final"]["bi-encoder"]["dev"] = 0.6
+    table = contrastive_table(results, "spearman")
+    assert table is not None and not table.notes
 
 
 def test_the_pooling_of_a_saved_model_is_kept(
@@ -480,6 +523,9 @@ def test_step0_keeps_what_the_run_does_not_decide(tmp_path: Path) -> None:
     config = parse_step0(str(path))
     assert (config.model, config.output_dir, config.seed, config.data.dev, config.data.test) == ("", "", 0, None, [])
     assert (config.contrastive, config.data.sentences) == (ContrastiveTrainingConfig(span=3), [])
+    path.write_text("data: {split: train}\n")
+    with pytest.raises(InputError, match=r"^distillation\.step0: data\.split in .*step0\.yaml belongs to data"):
+        parse_step0(str(path))
     path.write_text("contrastive: {spam: 3}\n")
     with pytest.raises(InputError, match=r"^distillation\.step0: unknown key 'contrastive\.spam'; .*contrastive\.span"):
         parse_step0(str(path))

@@ -130,6 +130,16 @@ def test_step0_takes_precision_prompt_and_attention_of_the_run_where_its_file_ha
     assert step0.encoder["attn_implementation"] == attention
 
 
+def test_the_bi_encoder_that_step0_makes_has_its_prompt(sized_plms: dict[str, Path], tmp_path: Path) -> None:
+    """It is saved with the encoder, so what is counted and refused before the work counts it too."""
+    file = tmp_path / "step0.yaml"
+    file.write_text("contrastive: {prompt: 'x: '}\n", encoding="utf-8")
+    for more, prompt in (((), "x: "), (("--bi_encoder.prompt", "y: "), "y: ")):
+        plan, _ = make(sized_plms["base"], "--distillation.step0", str(file), *more)
+        encoders = plan.models["base"].encoders
+        assert (encoders["bi-encoder"].prompt_text, encoders["cross-encoder"].prompt_text) == (prompt, "")
+
+
 @pytest.mark.parametrize(
     ("pairs", "more", "epochs"),
     [

@@ -320,5 +320,5 @@ def test_a_model_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: P
     with torch.no_grad():
         plm.embeddings.LayerNorm.bias[0] += 1e-3
     plm.save_pretrained(model)
-    with pytest.raises(InputError, match=rf"^models: the weights of tiny's cross_encoder have changed .* {root} began"):
+    with pytest.raises(InputError, match=rf"^models: the files of tiny's cross_encoder have changed .* {root} began"):
         prepare_texts(RunManifest(root, config, make_plan=make_plan), GoldSets())

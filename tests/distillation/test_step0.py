@@ -92,7 +92,10 @@ def test_it_is_published_as_a_run_with_cycles(output: Path) -> None:
     assert isinstance(finished, FinishedRun)
     assert set(finished.kinds) == {"bi-encoder", "cross-encoder"}
     card = model_card(finished, Upload("me/x", "tiny", ["bi-encoder"], False), None)
-    assert ", of which step 0, contrastive training on sentences of the pool, made a bi-encoder; these are" in card
+    assert (
+        ", of which step 0, contrastive training on sentences of the run's own texts, made a bi-encoder; these are"
+        in card
+    )
 
 
 def test_another_content_of_the_file_is_another_run(output: Path, tiny: Path, tmp_path: Path, step0: Path) -> None:

@@ -344,7 +344,7 @@ def test_a_retrained_model_is_refused(run: Run, encoders: dict[str, Path], model
     assert run([model], "--tasks", TEST)[0] == 0
     BiEncoder.from_pretrained(models["roberta"]).save_pretrained(model)
     status, _, err = run([model], "--tasks", TEST)
-    assert status == 2 and "the weights of model have changed since the run in out began" in err
+    assert status == 2 and "the files of model have changed since the run in out began" in err
     BiEncoder.from_pretrained(models["bert"], pooling="mean").save_pretrained(model)
     status, _, err = run([model], "--tasks", TEST)
     assert status == 2 and "models: how model reads texts has changed since the run in out began" in err

@@ -484,7 +484,8 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path, monkeypatch: pyte
     assert found.start_path("tiny") == str(run / "start" / "tiny" / "bi-encoder")
     card = card_of(found)
     assert (
-        "of which step 0, contrastive training on sentences of the pool, made a bi-encoder; these are the" in card.text
+        "of which step 0, contrastive training on sentences of the run's own texts, made a bi-encoder; these are the"
+        in card.text
     )
     assert "the weights of step 0: no cycle's encoder was kept" in card.text and "have seen these" in card.text
     # sentences of its own

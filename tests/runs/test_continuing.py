@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,24 @@ def test_in_batch_negatives_come_from_as_many_sentences(
         return
     with pytest.raises(InputError, match=r"contrastive\.gradient_accumulation_steps \(was None, is 2\)"):
         refuse_other_configuration(tmp_path, config, processes)
+
+
+def test_the_mend_for_step0_names_a_key_that_there_is(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "step0.yaml").write_text("contrastive: {per_device_train_batch_size: 8}\n", encoding="utf-8")
+    given = ["--distillation.step0", str(tmp_path / "step0.yaml")]
+    for section in ("bi_encoder", "cross_encoder"):
+        given += [f"--{section}.per_device_train_batch_size", "8"]
+    begin(tmp_path / "run", main_job(tiny, tmp_path / "run", *given))
+    words = r"of 16 in (.*) instead of 8; start as many as before, set (.*) to 4(.*), or name"
+    fewer = [*given[:2], *(part if part != "8" else "4" for part in given[2:])]
+    with pytest.raises(InputError, match=words) as caught:
+        refuse_other_configuration(tmp_path / "run", main_job(tiny, tmp_path / "run", *fewer), 2)
+    found = re.search(words, str(caught.value))
+    assert found and found.groups() == (
+        "step 0",
+        "contrastive.per_device_train_batch_size",
+        " in the file of distillation.step0",
+    )
 
 
 def test_step0_follows_the_same_rules(tiny: Path, tmp_path: Path) -> None:

@@ -383,7 +383,7 @@ def test_a_changed_model_is_refused_when_the_pool_is_read_again(run: Run, root: 
     (root / "results.json").unlink()
     shutil.rmtree(root / "pool")
     path = root / "run.yaml"
-    for before, words in (("fingerprint: ", "the texts have changed"), ("bi_encoder: ", "the weights of")):
+    for before, words in (("fingerprint: ", "the texts have changed"), ("bi_encoder: ", "the files of")):
         kept = path.read_text()
         head, _, last = kept.rpartition(before)
         path.write_text(head + before + "other" + last)

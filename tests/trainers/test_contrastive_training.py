@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ from te_trainer.losses import info_nce
 from te_trainer.models import BiEncoder
 from te_trainer.trainers import BiEncoderTrainer
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
-from te_trainer.trainers.contrastive import HEAD_NAME, ProjectionHead, SentenceViews, drop_saved_head, mask_span
+from te_trainer.trainers.contrastive import (
+    HEAD_NAME,
+    ProjectionHead,
+    SentenceViews,
+    attach_head,
+    drop_saved_head,
+    mask_span,
+)
 
 COUNT, BATCH, EPOCH = 22, 4, 5  # sentences, sentences in a batch, whole batches in an epoch
 
@@ -116,6 +124,16 @@ def test_a_prompt_is_in_front_of_both_views_and_never_masked(tiny: Path) -> None
     for row in range(8):
         for side in ("input_ids1", "input_ids2"):
             assert prompted[row][side] == [plain[row][side][0], router, router, *plain[row][side][1:]]
+
+
+def test_views_are_passed_to_data_workers_without_the_model(tiny: Path) -> None:
+    """Those that are not forked get a pickle, which could not hold the head."""
+    encoder = BiEncoder.from_pretrained(str(tiny))
+    attach_head(encoder.model, seed=0)
+    views = SentenceViews(sentences(), encoder, span=3)
+    copied = pickle.dumps(views)
+    assert len(copied) < 200_000 < sum(4 * weight.numel() for weight in encoder.model.parameters())
+    assert pickle.loads(copied)[5] == views[5]
 
 
 def test_dropout_makes_two_views_of_one_sentence(tiny: Path, tmp_path: Path) -> None:
@@ -309,6 +327,10 @@ def test_resuming_within_the_second_epoch_changes_no_bit(values: dict[str, Any],
         (COUNT, {"mlp_head": True}, r"mlp_head: .*\[CLS\].*pooling is mean"),
         (3, {}, "has 3 pairs, and a batch 4; .*per_device_train_batch_size"),
         (COUNT, {"span": 5}, "no mask token"),
+        (COUNT, {"span": -1}, "span: -1 is below 0"),
+        (COUNT, {"temperature": -0.05}, "temperature: -0.05 is not above 0"),
+        (COUNT, {"per_device_train_batch_size": 1}, "alone in its batch"),
+        (COUNT, {"loss": "mse", "both_views": True}, "both_views: belongs to the loss info_nce, and loss is mse"),
     ],
 )
 def test_what_contrastive_training_cannot_do_is_refused(
