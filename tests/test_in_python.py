@@ -112,11 +112,14 @@ def test_the_same_pairs_in_a_table_find_the_run_finished(
     pairs: list[tuple[str, str]],
     run: te_trainer.DistilledRun,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     table: Any,
 ) -> None:
     columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*pairs, strict=True)), strict=True))
     given = table({"id": range(COUNT), **columns})
-    again = te_trainer.distil(given, {"bi_encoder": str(tiny), "name": "tiny"}, str(run.output_dir), **KEYS)
+    # the folder may be called otherwise, as after a move
+    monkeypatch.chdir(run.output_dir.parent)
+    again = te_trainer.distil(given, {"bi_encoder": str(tiny), "name": "tiny"}, run.output_dir.name, **KEYS)
     assert again.results == run.results
     assert "is finished" in capsys.readouterr().out
 
@@ -126,6 +129,7 @@ def test_the_same_pairs_in_a_table_find_the_run_finished(
     [
         (pandas.DataFrame({"id": [1, 2], "q": ["a", "c"], "sentence2": ["b", "d"]}), {"sentence1": "q"}),
         (pandas.DataFrame({"sentence2": ["a", "c"], "sentence1": ["b", "d"]}), SWAPPED),
+        (pandas.DataFrame({"sentence1": ["a", "c"], "sentence2": ["b", "d"], "meta": [1, "x"]}), {}),
         (Dataset.from_dict({"sentence1": ["a", "c"], "sentence2": ["b", "d"]}), {"sentence1": "q", "sentence2": "x"}),
         ([("a", "b"), ("c", "d")], SWAPPED),
         (np.array([["a", "b"], ["c", "d"]]), {}),
@@ -133,7 +137,7 @@ def test_the_same_pairs_in_a_table_find_the_run_finished(
     ],
 )
 def test_given_pairs_are_read_by_their_columns(given: Any, columns: dict[str, str], tmp_path: Path) -> None:
-    names, pairs = as_sources(given)
+    names, pairs = as_sources(given, columns)
     assert not names
     write_given(pairs, tmp_path / "pairs.jsonl", columns, begun=False)
     rows = read_rows(str(tmp_path / "pairs.jsonl"), ["sentence1", "sentence2"], columns)
@@ -180,6 +184,9 @@ def test_other_pairs_are_refused(
             "^pairs: no column 't' among q, text; map it with data.columns$",
         ),
         (np.array(["one", "two"]), {}, "one: no such file"),
+        (pandas.DataFrame({"sentence1": ["one", 2], "sentence2": ["a", "b"]}), {}, "^pairs: a column of the DataFrame"),
+        ([("one", "two")], {"seed": np.int64(-1)}, "seed: input should be greater than or equal to 0, got -1"),
+        ([("one", "two")], {"data": {"dev": Dataset.from_dict({"x": [1]})}}, r"^data\.dev: [^\n]*Dataset\([^\n]*$"),
         (np.array([[1, 2]]), {}, "pairs: item 0: a sentence is not text"),
         (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
         ("missing.tsv", {}, "missing.tsv: the file does not exist"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
 from te_trainer.commands import distil as command
@@ -101,7 +102,8 @@ def distil(
         DivergedError: A loss is NaN or infinite.
     """
     layout = RunLayout(Path(output_dir))
-    sources, given = as_sources(pairs)
+    data = keys.get("data")
+    sources, given = as_sources(pairs, data.get("columns") if isinstance(data, Mapping) else None)
     pool = [str(layout.python_pairs)] if len(given) else sources
     config = _configure(pool, model, output_dir, keys)
 
@@ -135,9 +137,11 @@ def _configure(pool: list[str], model: Any, output_dir: Any, keys: dict[str, Any
 
 
 def _plain(value: Any) -> Any:
-    """A value as a YAML file gives it: paths are texts, and sequences are lists."""
+    """A value as a YAML file gives it: paths are texts, sequences are lists, and numbers are Python's."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

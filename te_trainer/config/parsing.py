@@ -150,7 +150,7 @@ def convert(key: str, hint: Any, value: Any) -> Any:
     if given is None:
         raise InputError(f"{key} is empty; give a value, or leave the key out")
     reason = wrong["msg"].removeprefix("Value error, ")
-    shown = f"'{given[:200]}'" if isinstance(given, str) else str(given)[:200]
+    shown = f"'{given[:200]}'" if isinstance(given, str) else " ".join(str(given).split())[:200]
     raise InputError(f"{key}: {reason[0].lower()}{reason[1:]}, got {shown}")
 
 

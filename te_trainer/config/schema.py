@@ -116,7 +116,8 @@ class ModelConfig:
             `owner/name` or `owner/name@revision` (a branch, a tag or a commit), a local folder, or `package:folder` for
             a folder inside an installed package.
         cross_encoder: Start of the cross-encoder, the original PLM (e.g. `bert-base-uncased`). Default: `bi_encoder`.
-        name: Name of the folder below the output folder. Default: the last part of `bi_encoder`, without a revision.
+        name: Name of the folder below the output folder. Default: the last part of `bi_encoder`, without a revision; of
+            a run's encoder the folder above it.
         pooling: Overrides `bi_encoder.pooling` for this PLM.
         weight: Weight of this PLM's labels where `distillation.combine` is `weighted`; only ratios count. Default: 1.
     """
@@ -132,7 +133,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self.cross_encoder = self.cross_encoder or self.bi_encoder
         model, _ = split_revision(self.bi_encoder)
-        self.name = self.name or model.rstrip("/").replace(":", "/").split("/")[-1]
+        *parents, last = model.rstrip("/").replace(":", "/").split("/")
+        # an encoder of a run lies in a folder that its PLM names
+        self.name = self.name or (parents[-1] if parents and last in KINDS else last)
 
 
 @dataclass

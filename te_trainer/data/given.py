@@ -16,14 +16,17 @@ from datasets import Dataset
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.digests import file_digest
 from te_trainer.data.readers import dataset_rows
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, first_line
 from te_trainer.files.atomic import atomic_file
 
 
 def as_sources(
-    pairs: str | os.PathLike[str] | Dataset | Iterable[Any] | None,
+    pairs: str | os.PathLike[str] | Dataset | Iterable[Any] | None, columns: Any = None
 ) -> tuple[list[str], Dataset | list[Any]]:
-    """Split what a program gives as pairs into the names of sources and pairs themselves; one of both is empty."""
+    """Split what a program gives as pairs into the names of sources and pairs themselves; one of both is empty.
+
+    `columns` is what the program gives as `data.columns`.
+    """
     if pairs is None:
         return [], []
     if isinstance(pairs, str | os.PathLike):
@@ -34,7 +37,15 @@ def as_sources(
         )
     # whoever has a DataFrame has imported pandas
     if "pandas" in sys.modules and isinstance(pairs, sys.modules["pandas"].DataFrame):
-        return as_sources(Dataset.from_pandas(pairs, preserve_index=False))
+        columns = columns if isinstance(columns, Mapping) else {}
+        wanted = [columns.get(name, name) for name in SENTENCE_COLUMNS]
+        table: Any = pairs
+        try:
+            # other columns may hold what Arrow does not take
+            table = table[[name for name in wanted if name in table.columns] or list(table.columns)]
+            return as_sources(Dataset.from_pandas(table, preserve_index=False))
+        except pa.ArrowException as error:
+            raise InputError(f"pairs: a column of the DataFrame holds more than texts ({first_line(error)})") from None
     given = pairs if isinstance(pairs, Dataset) else list(pairs.tolist() if isinstance(pairs, np.ndarray) else pairs)
     if not len(given):
         raise InputError("pairs is empty: give at least one pair of sentences, or the name of a source")
@@ -72,6 +83,8 @@ def _texts(pairs: Dataset | list[Any], columns: Mapping[str, str]) -> Iterator[S
 
 def as_pairs(pairs: Any) -> Dataset:
     """The two columns of pairs, refused where a row holds no two texts; an empty text is one."""
+    if isinstance(pairs, np.ndarray):
+        pairs = pairs.tolist()
     if isinstance(pairs, list | tuple):
         items = [*_texts(list(pairs), {})]
         columns = {name: [pair[side] for pair in items] for side, name in enumerate(SENTENCE_COLUMNS)}
@@ -104,7 +117,10 @@ def as_pairs(pairs: Any) -> Dataset:
         raise InputError(
             f"pairs: {' and '.join(f'{len(column):,}' for column in columns.values())} texts make no pairs"
         )
-    return Dataset.from_dict(columns)
+    try:
+        return Dataset.from_dict(columns)
+    except UnicodeEncodeError:
+        raise InputError("pairs: a text holds half a character (a lone surrogate); leave the row out") from None
 
 
 def _is_text(column: pa.ChunkedArray) -> bool:

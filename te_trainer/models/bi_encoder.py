@@ -111,7 +111,8 @@ class BiEncoder:
         checkpoint = resolve_checkpoint(name, revision)
         pooling = resolve_pooling(checkpoint, pooling, from_cross_encoder)
         if max_length is None:
-            max_length = checkpoint.max_length if checkpoint.layout.modules and not from_cross_encoder else 32
+            of_its_own = bool(checkpoint.layout.modules) and not from_cross_encoder
+            max_length = checkpoint.max_length if of_its_own else min(cls.max_length, checkpoint.max_length)
         if layout is None:
             layout = SentenceLayout() if from_cross_encoder else checkpoint.layout
         lower_case = {"do_lower_case": checkpoint.layout.lower_case}

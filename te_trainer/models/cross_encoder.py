@@ -82,7 +82,8 @@ class CrossEncoder:
         checkpoint = resolve_checkpoint(name, revision)
         activation = resolve_activation(checkpoint)
         if max_length is None:
-            max_length = checkpoint.max_length if checkpoint.kind == "cross-encoder" else 64
+            trained = checkpoint.kind == "cross-encoder"
+            max_length = checkpoint.max_length if trained else min(cls.max_length, checkpoint.max_length)
         model, tokenizer = checkpoint.load("cross-encoder", max_length)
         return cls(model, tokenizer, max_length, activation, attn_implementation)
 
@@ -127,6 +128,7 @@ class CrossEncoder:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save what `sentence_transformers.CrossEncoder(folder)` and transformers load."""
+        self.activate_with(self.activation)
         save_model(self.model, Path(folder))
         self.save_layout(folder)
 

@@ -67,12 +67,17 @@ def read_tokenizer(
     if lower_case:
         _lower_case(tokenizer, files)
     tokenizer.model_input_names = readable_columns(config, tokenizer)
+    pad_as_trained(tokenizer, config)
+    return tokenizer
+
+
+def pad_as_trained(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Let padding stand where a model of this configuration expects it."""
     # positions may be absolute, and are counted from the first column
     tokenizer.padding_side = "right"
     if config.model_type in PADS_LEFT:
         # what others load of a saved tokenizer follows the latter
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
-    return tokenizer
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **values: Any) -> None:

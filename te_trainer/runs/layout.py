@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from te_trainer.config.schema import Kind
 
+PYTHON_PAIRS = "python-pairs.jsonl"
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into
 
 
@@ -41,7 +42,7 @@ class RunLayout:
         self.results = root / "results.json"  # makes the run a finished one; it is written last
         self.gold_scratch = root / ".scratch-gold"  # for scores of the sets with gold scores
         # of distil and contrastive
-        self.python_pairs = root / "python-pairs.jsonl"  # that a Python program gave; the pool is read from them
+        self.python_pairs = root / PYTHON_PAIRS  # that a Python program gave; the pool is read from them
         self.pool = root / "pool"  # the pairs, what is known of them, and how many the encoders cut
         self.sentences = root / "sentences"  # the same of contrastive training's sentences
         # of distil

@@ -19,7 +19,7 @@ from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import DamagedError, damage_as_input_error
 from te_trainer.runs.environment import library_versions
-from te_trainer.runs.layout import RunLayout
+from te_trainer.runs.layout import PYTHON_PAIRS, RunLayout
 
 Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
 
@@ -113,7 +113,8 @@ class RunManifest(Generic[Config]):
         """Refuse to continue with a configuration that leads to other results than the one the run was begun with."""
         if self.begun is None:
             return
-        before, now = flatten_keys(self.begun["config"]), flatten_keys(compared_values(self.config))
+        both = (self.begun["config"], compared_values(self.config))
+        before, now = (_without_own_folder(flatten_keys(each)) for each in both)
         changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
         refused = [key for key in changed if not self._may_change(key)]
         if refused:
@@ -251,6 +252,13 @@ def compared_values(config: Any) -> dict[str, Any]:
     values = {key: value for key, value in asdict(config, dict_factory=_section).items() if key not in NEVER_COMPARED}
     plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
     return plain
+
+
+def _without_own_folder(keys: dict[str, Any]) -> dict[str, Any]:
+    """Keys in which pairs that a Python program gave are no path: they lie in the run's folder, wherever that is."""
+    pool = keys.get("data.pool")
+    own = isinstance(pool, list) and [Path(str(source)).name for source in pool] == [PYTHON_PAIRS]
+    return keys | {"data.pool": [PYTHON_PAIRS]} if own else keys
 
 
 def _section(values: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -41,9 +41,9 @@ DECIDED_BY_TRAINER: dict[str, Any] = {
 BI, CROSS = BiEncoderConfig.defaults, CrossEncoderConfig.defaults
 
 
-def argument(default: Any, help: str) -> Any:
-    """A field of a dataclass of arguments."""
-    return field(default=default, metadata={"help": help})
+def argument(default: Any, help: str, **parsing: Any) -> Any:
+    """A field of a dataclass of arguments; `parsing` is what `HfArgumentParser` passes on to `argparse`."""
+    return field(default=default, metadata={"help": help, **parsing})
 
 
 @dataclass
@@ -66,7 +66,7 @@ class PairTrainingArguments(TrainingArguments):
         None, "Steps between two checkpoints; left out, eval_steps, or 500 without evaluation."
     )
     load_best_model_at_end: bool | None = argument(  # type: ignore[assignment]
-        None, "Left out, the best checkpoint is loaded where each evaluation has one."
+        None, "Left out, the best checkpoint is loaded where each evaluation has one.", nargs="?", const=True
     )
     precision: str = argument(
         "auto",

@@ -53,7 +53,6 @@ class PairTrainer(EvaluatingTrainer):
     loss_is_scaled_for_ga = True
 
     args: Any
-    encoder: Any
     encoder_class: ClassVar[type[Any]]
     arguments_class: ClassVar[type[Any]]
     collator_class: ClassVar[Any]
@@ -224,7 +223,11 @@ class PairTrainer(EvaluatingTrainer):
 
     @train_dataset.setter
     def train_dataset(self, pairs: Any) -> None:
-        if pairs is not None and pairs is not getattr(self, "_train_dataset", None) and not is_tokenised(pairs):
+        if (
+            pairs is not None
+            and pairs is not getattr(self, "_train_dataset", None)
+            and not is_tokenised(pairs, "train_dataset", self.token_key)
+        ):
             dataset = as_dataset(pairs, "train_dataset", stream=True)
             if isinstance(dataset, IterableDataset) and self.args.max_steps <= 0:
                 raise InputError("max_steps: an IterableDataset has no length; say how many steps to train")

@@ -65,8 +65,7 @@ class BiEncoderTrainer(PairTrainer):
         """Token ids of both sentences; for info_nce, views that are tokenised when their turn comes."""
         encoder, args = self.encoder, self.args
         if not (training and args.loss == "info_nce"):
-            key = (encoder.tokenizer, encoder.max_length, encoder.prompt)
-            return tokenised(pairs, self._encode, [SENTENCE_COLUMNS], check, key)
+            return tokenised(pairs, self._encode, [SENTENCE_COLUMNS], check, self.token_key)
         if isinstance(pairs, IterableDataset):
             raise InputError(
                 "train_dataset: info_nce draws its batches from the whole of it; give a Dataset instead of a stream"

@@ -68,10 +68,12 @@ class CrossEncoderTrainer(PairTrainer):
 
         both_orders = training and self.args.both_orders
         orders = [SENTENCE_COLUMNS, *([SENTENCE_COLUMNS[::-1]] if both_orders else [])]
-        return tokenised(pairs, encode, orders, check, (tokenizer, max_length))
+        return tokenised(pairs, encode, orders, check, self.token_key)
 
     def _prepare_encoder(self) -> None:
-        self.encoder.activate_with(ACTIVATIONS[self.args.loss])
+        if self.train_dataset is not None:
+            # an encoder that is evaluated alone stays what it is
+            self.encoder.activate_with(ACTIVATIONS[self.args.loss])
         adapters: Any = self.peft_config
         if adapters is not None and adapters.task_type != "SEQ_CLS" and not getattr(adapters, "modules_to_save", None):
             raise InputError(

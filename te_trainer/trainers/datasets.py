@@ -141,12 +141,8 @@ def tokenised(
         labels = pairs.data.column("label").take(pa.array(row_numbers(pairs))).combine_chunks()
         for start in range(0, len(pairs), CHECKED_TOGETHER):
             check.labels(labels[start : start + CHECKED_TOGETHER].to_pylist(), start)
-    sentences = pairs.select_columns(list(SENTENCE_COLUMNS))
-    tokenizer, *others = key
-    if tokenizer.is_fast:
-        # pickled for each call, as `Dataset.map` would, it takes half a second
-        tokenizer = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side]
-    cache_key: list[Any] = [_digest(sentences), tokenizer, others]
+    sentences, token_key = pairs.select_columns(list(SENTENCE_COLUMNS)), _token_key(key)
+    cache_key: list[Any] = [_digest(sentences), token_key]
     parts = [
         sentences.map(
             encode_rows,
@@ -159,7 +155,18 @@ def tokenised(
     ]
     if labels is not None:
         parts = [part.add_column("label", labels) for part in parts]
-    return concatenate_datasets(parts)
+    rows = concatenate_datasets(parts)
+    rows.info.description = token_key
+    return rows
+
+
+def _token_key(key: tuple[Any, ...]) -> str:
+    """A hash of the tokenizer, and of whatever else token ids depend on."""
+    tokenizer, *others = key
+    if tokenizer.is_fast:
+        # pickled for each call, as `Dataset.map` would, it takes half a second
+        tokenizer = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side]
+    return f"te_trainer tokens {Hasher.hash([tokenizer, others])}"
 
 
 def _digest(sentences: Dataset) -> str:
@@ -216,11 +223,21 @@ class _Lists:
         return found
 
 
-def is_tokenised(dataset: Any) -> bool:
-    """Whether these are rows that `tokenised` gave."""
+def is_tokenised(dataset: Any, name: str, key: tuple[Any, ...]) -> bool:
+    """Whether these are rows that `tokenised` gave for this `key`; token ids of others are refused.
+
+    `name` is that of the argument that holds the data set.
+    """
     if not isinstance(dataset, Dataset) or SENTENCE_COLUMNS[0] in dataset.column_names:
         return False
-    return any(name.startswith("input_ids") for name in dataset.column_names)
+    if not any(column.startswith("input_ids") for column in dataset.column_names):
+        return False
+    if dataset.info.description != _token_key(key):
+        raise InputError(
+            f"{name}: token ids that this trainer's tokenizer, length and prompt did not give; give texts, in the "
+            f"columns {' and '.join(SENTENCE_COLUMNS)}"
+        )
+    return True
 
 
 def column_values(dataset: Dataset, column: str) -> np.ndarray:

@@ -26,8 +26,9 @@ from te_trainer.models.checkpoint import Checkpoint
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.models.decoders import is_decoder, prepare_model, prepare_tokenizer
-from te_trainer.models.limits import check_config
+from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
 from te_trainer.models.sentence_files import SUPPORTED_MODULES, read_layout
+from te_trainer.models.tokenizer import pad_as_trained
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -51,7 +52,7 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
     elif isinstance(model, theirs):
         encoder = _from_sentence_transformers(model, kind)
     elif isinstance(model, PreTrainedModel):
-        return cast(AnyEncoder, _from_transformers(model, kind, tokenizer))
+        encoder = _from_transformers(model, kind, tokenizer)
     else:
         raise InputError(
             f"model: a {type(model).__name__} where a {kind.__name__} is expected, or a Hub id, a folder, "
@@ -62,6 +63,10 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
         raise InputError(
             "processing_class: it is not the model's tokenizer, and ids of another one mean other tokens; leave it out"
         )
+    if not isinstance(model, (str, Path)):  # of which loading has made sure
+        name, sides = type(encoder.model).__name__, 1 if kind is BiEncoder else 2
+        check_vocabulary(CheckpointFiles(name, Path()), encoder.model, encoder.tokenizer)
+        check_length(name, encoder.model, encoder.tokenizer, encoder.max_length, "the encoder's max_length", sides)
     return cast(AnyEncoder, encoder)
 
 
@@ -119,9 +124,12 @@ def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) 
         prepare_model(model, tokenizer)
     if tokenizer.pad_token_id is None:
         raise InputError("processing_class: the tokenizer has no padding token, without which there are no batches")
+    pad_as_trained(tokenizer, config)
+    limit = position_limit(model)
     if kind is BiEncoder:
-        return BiEncoder(_float32(model), tokenizer, "last" if is_decoder(config) else "cls")
-    return CrossEncoder(_float32(model), tokenizer)
+        pooling: Any = "last" if is_decoder(config) else "cls"
+        return BiEncoder(_float32(model), tokenizer, pooling, max_length=min(BiEncoder.max_length, limit))
+    return CrossEncoder(_float32(model), tokenizer, max_length=min(CrossEncoder.max_length, limit))
 
 
 def _float32(model: PreTrainedModel) -> PreTrainedModel:

@@ -56,6 +56,12 @@ class EvaluatingTrainer(PublishingTrainer):
     _order: np.ndarray | None = None  # position of each pair among the rows that are evaluated; None for the same order
     _measures_loss = False
 
+    @property
+    def token_key(self) -> tuple[Any, ...]:
+        """The tokenizer, and what else token ids depend on."""
+        encoder = self.encoder
+        return encoder.tokenizer, encoder.kind, encoder.max_length, getattr(encoder, "prompt", "")
+
     def tokenise(self, pairs: Any, check: PairCheck, training: bool) -> Any:
         """The rows that batches are made of."""
         raise NotImplementedError
@@ -129,7 +135,7 @@ class EvaluatingTrainer(PublishingTrainer):
         if self._user_metrics is None and np.isnan(metrics.get(f"{metric_key_prefix}_{self._metric_name}", 0.0)):
             # NaN is never the best, so that the last checkpoint would be kept silently
             raise InputError(
-                f"eval_dataset: {self._metric_name} of its labels is nan; give labels that are not all the same"
+                f"eval_dataset: {self._metric_name} is nan, as it is of labels that are all the same; give others"
             )
         return metrics
 
@@ -231,7 +237,7 @@ class EvaluatingTrainer(PublishingTrainer):
         return self.encoder.attn_implementation if named is None else named
 
     def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
-        if is_tokenised(pairs):
+        if is_tokenised(pairs, name, self.token_key):
             return cast(Dataset, pairs)
         dataset = as_dataset(pairs, name)
         with self.args.main_process_first(desc="tokenising"):

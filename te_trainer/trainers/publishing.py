@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -182,10 +183,10 @@ def last_metrics(log_history: list[dict[str, Any]]) -> dict[str, float]:
         (entry["step"], key, value)
         for entry in log_history
         for key, value in entry.items()
-        if key.startswith("eval_") and not key.endswith(SPEED_METRICS)
+        if key.startswith("eval_") and not key.endswith(SPEED_METRICS) and isinstance(value, Real)
     ]
     # several sets are logged one after another
-    return {key: value for step, key, value in metrics if step == metrics[-1][0]}
+    return {key: float(value) for step, key, value in metrics if step == metrics[-1][0]}
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

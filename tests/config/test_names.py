@@ -148,6 +148,11 @@ def write_set(path: Path) -> str:
     return str(path)
 
 
+def test_an_encoder_of_a_run_is_named_as_its_plm_was() -> None:
+    given = ["--models", "[runs/first/bert/bi-encoder, runs/second/roberta/cross-encoder/, bi-encoder]"]
+    assert [model.name for model in parse([*given, "--data.pool", "p.tsv"]).models] == ["bert", "roberta", "bi-encoder"]
+
+
 @pytest.mark.parametrize("name", ["avg", "AVG", "avg.", "x\u202ey", ".x", "x" * 201])
 def test_a_test_set_whose_column_is_ours_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^data\.test: '.*' cannot name a set with gold scores: .*; rename the file$"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from conftest import labelled, sample_pairs
 from datasets import Dataset
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, HfArgumentParser
 
 from te_trainer import (
     BiEncoder,
@@ -30,6 +32,7 @@ from te_trainer import (
     score_pairs,
 )
 from te_trainer.models.weights import ADAPTER_FILES
+from te_trainer.trainers.publishing import last_metrics
 
 LONG = [("a dog " * 45 + "runs", "a dog " * 45 + "sleeps")]
 QUIET: dict[str, Any] = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "precision": "float32"}
@@ -114,6 +117,8 @@ def test_pairs_come_in_many_forms(tiny: Path) -> None:
         (Dataset.from_dict({"sentence1": ["a"], "text": ["b"]}), "pairs: no column 'sentence2' among sentence1, text"),
         (Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", None]}), "pairs: row 2: sentence2 is None"),
         (Dataset.from_dict({"sentence1": ["a"], "sentence2": [7]}), "pairs: row 1: sentence2 is 7, which is no text"),
+        (np.array([["a", "b", "c"]]), "pairs: item 0 is no pair of sentences"),
+        ([("a", "\ud800")], "pairs: a text holds half a character (a lone surrogate)"),
     ],
 )
 def test_what_are_no_pairs_is_refused(tiny: Path, pairs: Any, words: str) -> None:
@@ -272,3 +277,89 @@ def test_a_metric_that_gives_no_number_is_named(tiny: Path, tmp_path: Path) -> N
     trainer = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), metric=scipy.stats.pearsonr, **metrics)
     with pytest.raises(InputError, match=r"^metric: pearsonr gives a PearsonRResult where a number is expected"):
         trainer.evaluate()
+
+
+def test_token_ids_of_another_trainer_are_refused(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:
+    """They mean other tokens, and nothing would say so."""
+    one = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), labelled(16), eval_dataset=labelled(16))
+    again = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), one.train_dataset)
+    assert again.evaluate(one.eval_dataset.select(range(8))).keys() == one.evaluate().keys()
+    words = r"_dataset: token ids that this trainer's tokenizer, length and prompt did not give; give texts"
+    with pytest.raises(InputError, match=words):
+        BiEncoderTrainer(BiEncoder.from_pretrained(str(tiny), max_length=9), bi_arguments(tmp_path), one.train_dataset)
+    with pytest.raises(InputError, match=words):
+        CrossEncoderTrainer(str(tiny), CrossEncoderTrainingArguments(str(tmp_path)), eval_dataset=one.eval_dataset)
+    tokens = AutoTokenizer.from_pretrained(tiny)(labelled(4)["sentence1"][:], labelled(4)["sentence2"][:])
+    with pytest.raises(InputError, match=words):
+        one.evaluate(Dataset.from_dict({**tokens, "label": [0.5] * 4}))
+
+
+def test_an_encoder_that_is_evaluated_alone_scores_as_before(tiny: Path, tmp_path: Path) -> None:
+    arguments = CrossEncoderTrainingArguments(str(tmp_path), **QUIET)
+    encoder = CrossEncoder.from_pretrained(str(tiny))
+    encoder.activation = "identity"
+    encoder.save_pretrained(tmp_path / "logits")
+    assert CrossEncoder.from_pretrained(str(tmp_path / "logits")).activation == "identity"
+    trainer = CrossEncoderTrainer(encoder, arguments, eval_dataset=labelled(16))
+    trainer.evaluate()
+    assert encoder.activation == "identity"
+    assert CrossEncoderTrainer(encoder, arguments, labelled(16)).encoder.activation == "sigmoid"
+
+
+@pytest.mark.parametrize("trainer", [BiEncoderTrainer, CrossEncoderTrainer])
+def test_a_model_object_is_looked_at_as_a_name_is(trainer: Any, tiny: Path, tmp_path: Path) -> None:
+    auto: Any = AutoModel if trainer is BiEncoderTrainer else AutoModelForSequenceClassification
+    arguments = trainer.arguments_class(str(tmp_path), **QUIET, max_steps=1)
+
+    def config(**values: int) -> Any:
+        return BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_labels=1, **values)
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny, padding_side="left")
+    short = auto.from_config(config(vocab_size=len(tokenizer), max_position_embeddings=20))
+    made = trainer(short, arguments, labelled(16), processing_class=tokenizer)
+    made.train()
+    assert (made.encoder.max_length, made.encoder.tokenizer.padding_side) == (20, "right")
+    few = auto.from_config(config(vocab_size=50))
+    with pytest.raises(InputError, match=r"its tokenizer knows .* tokens .* embeddings for 50"):
+        trainer(few, arguments, labelled(16), processing_class=tokenizer)
+    made.encoder.max_length = 21
+    with pytest.raises(InputError, match=r"21 tokens, but model Bert.* has 20 positions; set it to 20 or fewer"):
+        trainer(made.encoder, arguments, labelled(16))
+
+
+def test_a_model_of_few_positions_reads_as_many_by_default(tiny: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 20}
+    AutoModel.from_config(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "short")
+    tokenizer.save_pretrained(tmp_path / "short")
+    for kind in (BiEncoder, CrossEncoder):
+        assert kind.from_pretrained(str(tmp_path / "short")).max_length == 20
+
+
+def test_metrics_that_are_no_numbers_are_left_out_of_the_card() -> None:
+    log = [{"step": 3, "eval_x": 0.5, "eval_best": "news", "eval_matrix": [1, 2]}]
+    assert last_metrics(log) == {"eval_x": 0.5}
+
+
+def test_flags_are_parsed_as_those_of_transformers() -> None:
+    parser = HfArgumentParser(CrossEncoderTrainingArguments)  # type: ignore[arg-type]
+    for more, expected in (([], None), (["--load_best_model_at_end"], True)):
+        (parsed,) = parser.parse_args_into_dataclasses(["--output_dir", "x", *more])
+        assert parsed.load_best_model_at_end is expected
+
+
+@pytest.mark.parametrize("trainer", [BiEncoderTrainer, CrossEncoderTrainer])
+def test_the_card_of_an_adapter_says_how_it_is_loaded(
+    trainer: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = {"task_type": "SEQ_CLS"} if trainer is CrossEncoderTrainer else {}
+    arguments = trainer.arguments_class(str(tmp_path / "adapter"), **QUIET, max_steps=1)
+    made = trainer(str(tiny), arguments, labelled(16), peft_config=peft.LoraConfig(**LORA, **task))
+    made.train()
+    made.save_model()
+    made.create_model_card()
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "adapter" / "README.md").read_text(), re.DOTALL)
+    capsys.readouterr()
+    exec(code, {})
+    assert re.search(r"\d\.\d", capsys.readouterr().out)

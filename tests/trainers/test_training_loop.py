@@ -401,7 +401,7 @@ def test_checkpoints_that_score_all_pairs_the_same_are_ranked_too(kind: str, mod
 def test_gold_that_orders_nothing_is_refused(model: str, tmp_path: Path) -> None:
     dev = labelled(8).remove_columns("label").add_column("label", [0.5] * 8)
     trainer = trainer_of(load("bi-encoder", model), tmp_path, None, dev)
-    with pytest.raises(InputError, match="eval_dataset: spearman of its labels is nan"):
+    with pytest.raises(InputError, match="eval_dataset: spearman is nan, as it is of labels"):
         trainer.evaluate()
 
 
