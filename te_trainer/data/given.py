@@ -41,8 +41,9 @@ def as_sources(
         wanted = [columns.get(name, name) for name in SENTENCE_COLUMNS]
         table: Any = pairs
         try:
-            # other columns may hold what Arrow does not take
-            table = table[[name for name in wanted if name in table.columns] or list(table.columns)]
+            if set(wanted) <= set(table.columns):
+                # others may hold what Arrow does not take
+                table = table[wanted]
             return as_sources(Dataset.from_pandas(table, preserve_index=False))
         except pa.ArrowException as error:
             raise InputError(f"pairs: a column of the DataFrame holds more than texts ({first_line(error)})") from None
