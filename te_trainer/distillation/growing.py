@@ -1,4 +1,5 @@
-"""More pairs for a cross-encoder that has not learnt from a small pool: other pairs of the pool's own sentences.
+"""More pairs for a cross-encoder that cannot learn, or has not learnt, from a small pool: other pairs of the pool's own
+sentences.
 
 They are random, drawn over the range of the scores that the teachers of the cycle give them, which are their labels.
 Such pairs made far better cross-encoders of pools that taught too little, as good as those that BM25 finds did, and as

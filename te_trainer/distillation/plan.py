@@ -39,6 +39,8 @@ HELD_OUT = 0.03  # part of the pool, by default
 # Pairs of the smallest pool whose students were both better than a start that has seen no label: docs/selection.md.
 LEAST_TO_TRUST = 4000
 MOST_MINED = 50_000  # pairs, by default; more than the paper's largest pool
+# A pool of fewer pairs is learnt together with random pairs of its sentences, in a longer training: docs/results.md.
+GROWS_AT_ONCE, GROWN_LENGTH = 500, 3
 LARGE = 1024  # hidden size from which on a PLM is one of the paper's large ones
 TRAINER_KEYS = ("loss", "both_orders", "train_sampling_strategy", "official_adamw")  # of a section and of its trainer
 
@@ -54,6 +56,7 @@ class EncoderPlan:
     pooling: Pooling | None = None  # of bi-encoders; None for what the checkpoint says, as of the prompt
     prompt: str | None = None
     attn_implementation: str | None = None
+    grows: bool = False  # whether its first training learns random pairs of the pool's sentences, too
 
     @property
     def section(self) -> str:
@@ -133,6 +136,7 @@ class DistillationPlan:
                 length = f"{steps:,} steps of {batch} pairs"
                 if encoder.length_key == "num_train_epochs":
                     length = f"about {length}, {epochs:g} epoch{'s' * (epochs != 1)}"
+                length += " and of random pairs of its sentences" * encoder.grows
                 how = f"learning rate {training['learning_rate']:g}, {precision_of(training)}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines
@@ -154,8 +158,9 @@ class DistillationPlan:
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
         """The plan for a pool of so many pairs.
 
-        Cross-encoders learn from a small one for more epochs and in larger steps. Without gold, the students of a large
-        one that nobody has mined are kept where all starts are plain PLMs after step 0.
+        Cross-encoders learn from a small one for more epochs and in larger steps; where health decides, from a very
+        small one random pairs of its sentences, too. Without gold, the students of a large one that nobody has mined
+        are kept where all starts are plain PLMs after step 0.
         """
         plan = self._fit_cross_encoders(pairs, processes)
         steps0 = [model.step0 for model in self.models.values()]
@@ -166,7 +171,7 @@ class DistillationPlan:
         return plan
 
     def _fit_cross_encoders(self, pairs: int, processes: int) -> DistillationPlan:
-        given = self.config.cross_encoder.training.keys()
+        given, grows = self.config.cross_encoder.training.keys(), False
         models = dict(self.models)
         for name, model in models.items():
             if encoder := model.encoders.get("cross-encoder"):
@@ -175,10 +180,13 @@ class DistillationPlan:
                     paper = paper_arguments("cross-encoder", self.config.distillation.task)["num_train_epochs"]
                     read, batch = _pairs_read(training, pairs), _batch_size(training, processes)
                     training["num_train_epochs"] = fitted_epochs(paper, read, batch)
+                    grows = self.selector == "health" and not self.config.mines and pairs < GROWS_AT_ONCE
+                    if grows:
+                        training["num_train_epochs"] *= GROWN_LENGTH
                 if "learning_rate" not in given:
                     size, steps = _hidden_size(encoder.start), _steps(training, pairs, processes)
                     training["learning_rate"] = raised_learning_rate(training["learning_rate"], size, steps)
-                fitted = replace(encoder, training=training)
+                fitted = replace(encoder, training=training, grows=grows)
                 models[name] = replace(model, encoders=model.encoders | {"cross-encoder": fitted})
         return replace(self, models=models)
 

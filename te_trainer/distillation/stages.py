@@ -112,7 +112,7 @@ class DistillationStages:
         """Train an encoder from its original checkpoint or from its teacher's weights, and score it.
 
         Where health decides, a student that has not learnt is trained once more, for longer: a cross-encoder of a small
-        pool with random pairs of its sentences beside it.
+        pool with random pairs of its sentences beside it, as it is in the first training of a very small one.
 
         Returns:
             Whether it may teach: it has learnt, or gold decides. A dev set may find that a student of a teacher that
@@ -144,7 +144,8 @@ class DistillationStages:
     def _to_learn(self, key: EncoderKey, labels: np.ndarray, attempt: int) -> tuple[Dataset, np.ndarray, int]:
         """The pairs that a student learns, the pool's labels as it learns them, and how many pairs are added."""
         pool, grown = len(self.pairs), None
-        if attempt > 1 and key.kind == "cross-encoder" and can_grow(self.plan, pool):
+        grows = attempt > 1 or self.plan.models[key.name].encoders[key.kind].grows
+        if grows and key.kind == "cross-encoder" and can_grow(self.plan, pool):
             grown = grown_pairs(self.plan, self.store, self.pairs, key.cycle)
             self.progress.say(
                 f"cycle {key.cycle}: {len(grown['label']):,} random pairs of the pool's sentences are labelled"
@@ -271,7 +272,7 @@ class DistillationStages:
         if attempt == len(ATTEMPTS):
             return ". It teaches none, and the cycles end here"
         grows = failure["kind"] == "cross-encoder" and can_grow(self.plan, len(self.pairs))
-        more = ", also on random pairs of the pool's sentences" * grows
+        more = ", also on random pairs of the pool's sentences" * (grows and not failure["added_pairs"])
         return f". It is trained once more, {ATTEMPTS[attempt]} times as long{more}"
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:

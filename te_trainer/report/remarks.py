@@ -78,15 +78,15 @@ def _failures(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _grown(results: dict[str, Any]) -> Iterator[str]:
-    """A line for the students of a PLM that have learnt when random pairs were added to the pool's."""
+    """A line for the students of a PLM that have learnt random pairs beside the pool's."""
     failed = {(entry["cycle"], entry["name"]) for entry in results["not_learnt"] if entry["added_pairs"]}
     for name in model_names(results):
         for cycle, encoders in encoders_by_cycle(results["health"], name):
             added = encoders.get("cross-encoder", {}).get("added_pairs", 0)
             if added and (cycle, name) not in failed:
                 yield (
-                    f"{name}: the cross-encoder of cycle {cycle} learnt too little from the pool alone; it was trained "
-                    f"once more, with {added:,} random pairs of the pool's sentences beside it."
+                    f"{name}: so small a pool teaches a cross-encoder too little; that of cycle {cycle} has learnt "
+                    f"{added:,} random pairs of the pool's sentences beside it."
                 )
 
 

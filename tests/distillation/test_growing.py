@@ -89,6 +89,21 @@ def test_the_second_training_learns_the_pool_and_mined_pairs(grown: Path, tiny: 
     np.testing.assert_allclose([row["label"] for row in rows], cosines(tiny, rows), atol=1e-5)
 
 
+def test_a_very_small_pool_is_learnt_with_random_pairs_at_once(tiny: Path, tmp_path: Path) -> None:
+    """Where the configuration does not say how long it is learnt."""
+    arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, "--cross_encoder.num_train_epochs", "null")
+    done = run_forked(JOB, arguments)
+    assert done.returncode == 0, done.stderr
+    begins = done.stderr.index("train cross-encoder | begins")
+    assert done.stderr.index("cycle 1: 192 random pairs of the pool's sentences are labelled") < begins
+    assert "15 epochs and of random pairs of its sentences" in done.stderr
+    entry = results_of(tmp_path / "run")["health"]["cycles"][0]["tiny"]["cross-encoder"]
+    # 15 epochs of 87 pairs in both orders, in batches of 32; a random model may learn nothing, and is trained once more
+    length = {1: 82, 2: 245}[entry["attempt"]]
+    assert length <= entry["steps"] <= 1.05 * length and entry["added_pairs"] == 192
+    assert ("It is trained once more, 3 times as long\n" in done.stderr) == (entry["attempt"] == 2)
+
+
 def test_high_scores_are_drawn_oftener_than_by_chance(grown: Path, tiny: Path) -> None:
     pairs = list(pairs_of(PoolManifest.load(grown / "run" / "pool")[1]))
     apart = zip(pairs, pairs[1:] + pairs[:1], strict=True)
@@ -99,8 +114,8 @@ def test_high_scores_are_drawn_oftener_than_by_chance(grown: Path, tiny: Path) -
 def test_the_report_says_when_mined_pairs_helped(grown: Path) -> None:
     results = results_of(grown / "run")
     line = (
-        "tiny: the cross-encoder of cycle 1 learnt too little from the pool alone; it was trained once more, with 192 "
-        "random pairs of the pool's sentences beside it."
+        "tiny: so small a pool teaches a cross-encoder too little; that of cycle 1 has learnt 192 random pairs of the "
+        "pool's sentences beside it."
     )
     assert line not in remarks(results)
     assert line in remarks(results | {"not_learnt": []})

@@ -194,6 +194,10 @@ def test_the_length_of_trainings_is_said(sized_plms: dict[str, Path]) -> None:
         "base: each of 3 cross-encoders: about 95 steps of 32 pairs, 5 epochs, learning rate 5e-05, float32",
         "base: each of 3 bi-encoders: 7 steps of 128 pairs, learning rate 5e-05, float32",
     ]
+    by_health, _ = make(sized_plms["base"], "--distillation.selection", "health")
+    # a plan may be fitted twice
+    assert "15 epochs and of random pairs of its sentences, " in by_health.fit(300, 1).fit(300, 1).describe(300, 1)[0]
+    assert "random pairs" not in by_health.fit(500, 1).describe(500, 1)[0]
     plan, _ = make(sized_plms["base"], "--bi_encoder.bf16", "true", "--distillation.precision", "float32")
     cross, bi = plan.fit(300, 1).describe(300, 1)
     assert cross.endswith("float32") and bi.endswith("bfloat16")
