@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # For all processes of the tests: sums of several threads round otherwise. And tiny models gain nothing from a second
@@ -39,6 +39,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from te_trainer import cli
 from te_trainer.config.names import CYCLE_FOLDER, RUN_FOLDER_NAMES
 from te_trainer.runs.quiet import quiet_libraries
 
@@ -212,6 +213,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         files[item.path] = max(files.get(item.path, 0), *(weights.get(mark.name, 0) for mark in item.iter_markers()), 0)
     items.sort(key=lambda item: -files[item.path])
+
+
+class Outcome(NamedTuple):
+    """What came of a command: its exit status, and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run_job(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Do a job in this process, with the keys of a command line."""
+
+    def run(job: str, *arguments: str | Path) -> Outcome:
+        capfd.readouterr()
+        return Outcome(cli.run_job(job, [*map(str, arguments)]), *capfd.readouterr())
+
+    return run
 
 
 def run_recipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

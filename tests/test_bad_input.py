@@ -13,11 +13,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from conftest import SAMPLE, process_environment, save_tiny, tiny_arguments
+from conftest import SAMPLE, Outcome, Run, process_environment, save_tiny, tiny_arguments
 from forked import Forked, run_forked
 
 from te_trainer.cli import run_job
@@ -26,15 +26,6 @@ from te_trainer.runs.folder import LOCK
 
 SHORT = ["--distillation.cycles", "1", "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32"]
 PAIRS = "sentence1\tsentence2\nmy router blinks red\tred light on the router\nno sound\tthe speaker is silent\n"
-
-
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="session")
@@ -48,17 +39,12 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def run(
-    tiny: Path, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def run(tiny: Path, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Run) -> Run:
     """The main job in this process, from its command line on, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
 
     def start(*more: str | Path, output: Path = tmp_path / "runs" / "new") -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *tiny_arguments(tiny, output, *short, *map(str, more))])
-        capfd.readouterr()
-        status = run_job("distil")
-        return Outcome(status, *capfd.readouterr())
+        return run_job("distil", *tiny_arguments(tiny, output, *short, *map(str, more)))
 
     return start
 
@@ -234,7 +220,6 @@ def on_small_disks(folder: str) -> None:
     """
     place = Path(folder)
     model = save_tiny(place / "tiny")
-    sys.argv = ["trans_encoder.py"]
 
     def disk(name: str, size: int) -> Path:
         path = place / name
@@ -243,11 +228,10 @@ def on_small_disks(folder: str) -> None:
         return path
 
     def run(scenario: str, where: Path, *more: str) -> Outcome:
-        sys.argv[1:] = tiny_arguments(model, where / "runs" / "new", *SHORT, *more)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                status = run_job("distil")
+                status = run_job("distil", tiny_arguments(model, where / "runs" / "new", *SHORT, *more))
             except Exception:
                 traceback.print_exc()
                 status = 1
@@ -366,9 +350,7 @@ def test_the_same_command_continues_when_there_is_room_again(small_disks: dict[s
 def finished_run(tiny: Path, short: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run that is done."""
     output = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["trans_encoder.py", *tiny_arguments(tiny, output, *short)])
-        assert run_job("distil") == 0
+    assert run_job("distil", tiny_arguments(tiny, output, *short)) == 0
     return output
 
 

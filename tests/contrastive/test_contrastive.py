@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SAMPLE, process_environment, sample_pairs, save_tiny
+from conftest import ROOT, SAMPLE, Run, process_environment, sample_pairs, save_tiny
 from forked import Forked, paths_in, run_forked, run_ranks
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
 from transformers import AutoModel
 
-from te_trainer.cli import run_job
 from te_trainer.config.commands import parse_contrastive, parse_step0
 from te_trainer.config.schema import ContrastiveTrainingConfig
 from te_trainer.contrastive.plan import contrastive_arguments
@@ -60,22 +60,11 @@ def arguments(tiny: Path, sentences: Path) -> list[str]:
     ]
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Run:
-    """The recipe in this process, in an empty working folder."""
+def run(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Run) -> Run:
+    """The job in this process, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-
-    def start(*more: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["contrastive.py", *arguments, "--output_dir", "out", *map(str, more)])
-        capfd.readouterr()
-        return run_job("contrastive"), *capfd.readouterr()
-
-    return start
+    return partial(run_job, "contrastive", *arguments, "--output_dir", "out")
 
 
 # ---------------------------------------------------------------- what it makes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
@@ -15,13 +14,13 @@ import numpy as np
 import pytest
 import yaml
 from conftest import SAMPLE, tiny_arguments, unreserved_names
+from conftest import Run as Job
 from datasets import load_from_disk
 from forked import run_forked
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from torch import nn
 
-from te_trainer.cli import run_job
 from te_trainer.config.commands import parse
 from te_trainer.data import PoolManifest, load_gold
 from te_trainer.distillation.combine import combine, quantiles
@@ -48,15 +47,12 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def run(
-    tiny: Path, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Run:
+def run(tiny: Path, short: list[str], tmp_path: Path, run_job: Job) -> Run:
     """The main job in this process, to its end; returns the output folder."""
 
     def start(*more: str | Path) -> Path:
-        arguments = [*tiny_arguments(tiny, tmp_path / "run", *short), *map(str, more)]
-        monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments])
-        assert run_job("distil") == 0, capfd.readouterr().err
+        done = run_job("distil", *tiny_arguments(tiny, tmp_path / "run", *short), *more)
+        assert done.status == 0, done.err
         return tmp_path / "run"
 
     return start

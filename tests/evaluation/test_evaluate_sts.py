@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ import sentence_transformers
 import sklearn.metrics
 import torch
 import yaml
-from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE
+from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE, Outcome, Run
 from datasets import Dataset
 from forked import run_ranks
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 from transformers import set_seed
 
-from te_trainer import cli
 from te_trainer.config.schema import EvaluationConfig, EvaluationDataConfig
 from te_trainer.data import load_gold
 from te_trainer.errors import InputError
@@ -34,7 +32,6 @@ from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.metrics.bootstrap import interval, resampled
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "evaluate_sts.py"
 TEST = SAMPLE / "test.tsv"
@@ -73,18 +70,13 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Run) -> Run:
     """The command in this process, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
 
-    def start(models: list[Any], *more: str | Path) -> tuple[int, str, str]:
-        arguments = ["--models", json.dumps([str(model) for model in models]), "--output_dir", "out", *map(str, more)]
-        capfd.readouterr()
-        return run_command(lambda: cli.start("evaluate", arguments)), *capfd.readouterr()
+    def start(models: list[Any], *more: str | Path) -> Outcome:
+        return run_job("evaluate", "--models", json.dumps([*map(str, models)]), "--output_dir", "out", *more)
 
     return start
 

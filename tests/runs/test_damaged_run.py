@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLE, tiny_arguments
+from conftest import SAMPLE, Outcome, Run, tiny_arguments
 from datasets import Dataset
-from test_bad_input import Outcome, sentence_of
+from test_bad_input import sentence_of
 
-from te_trainer.cli import run_job
+from te_trainer import cli
 from te_trainer.files.atomic import remove
 from te_trainer.files.records import DamagedError
 from te_trainer.report.page import write_page
@@ -25,7 +25,6 @@ from te_trainer.runs.saved import check_encoder_files
 LABELS = "cycle-1/tiny/bi-encoder-labels"
 CROSS_LABELS = "cycle-1/tiny/cross-encoder-labels"
 SECOND_LABELS = "cycle-2/tiny/bi-encoder-labels"
-Run = Callable[[Path], Outcome]
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +40,14 @@ def arguments(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
 @pytest.fixture(scope="module")
 def finished(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root)])
-        assert run_job("distil") == 0
+    assert cli.run_job("distil", [*arguments, str(root)]) == 0
     return root
 
 
 @pytest.fixture
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """The main job in this process."""
-
-    def start(root: Path, *more: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
-        capfd.readouterr()
-        return Outcome(run_job("distil"), *capfd.readouterr())
-
-    return start
+def run(arguments: list[str], run_job: Run) -> Run:
+    """The main job in this process; the first argument is its output folder."""
+    return partial(run_job, "distil", *arguments)
 
 
 @pytest.fixture
@@ -155,9 +146,7 @@ def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathF
     step0.write_text("contrastive: {per_device_train_batch_size: 16, max_steps: 1, pooling: mean, mlp_head: false}\n")
     more += ["--distillation.step0", str(step0), "--distillation.cycles", "1"]
     root = tmp_path_factory.mktemp("several") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
-        assert run_job("distil") == 0
+    assert cli.run_job("distil", [*arguments, str(root), *more]) == 0
     return root, more
 
 
@@ -172,7 +161,7 @@ def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathF
     ],
 )
 def test_a_damaged_file_of_step0_or_of_several_plms_is_named(
-    run: Callable[..., Outcome], several: tuple[Path, list[str]], tmp_path: Path, file: str
+    run: Run, several: tuple[Path, list[str]], tmp_path: Path, file: str
 ) -> None:
     root = shutil.copytree(several[0], tmp_path / "run")
     (root / "results.json").unlink()
@@ -289,8 +278,7 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
 
         patch.setattr(MarkWholeCheckpoints, "on_save", interrupt)
         patch.setattr("te_trainer.runs.saving.FULL_CHECKPOINT_SECONDS", 0)
-        patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), "--cross_encoder.eval_steps", "1"])
-        assert run_job("distil") == 130
+        assert cli.run_job("distil", [*arguments, str(root), "--cross_encoder.eval_steps", "1"]) == 130
     return root
 
 
@@ -305,7 +293,7 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
     ],
 )
 def test_a_damaged_checkpoint_is_named(
-    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
+    run: Run, interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
 ) -> None:
     root = shutil.copytree(interrupted, tmp_path / "run")
     (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
@@ -324,9 +312,7 @@ def write_state(checkpoint: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
-def test_the_best_checkpoint_is_found_when_the_folder_has_moved(
-    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path
-) -> None:
+def test_the_best_checkpoint_is_found_when_the_folder_has_moved(run: Run, interrupted: Path, tmp_path: Path) -> None:
     """A Trainer that does not find it keeps the last weights without a word."""
     root = shutil.copytree(interrupted, tmp_path / "run")
     (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
@@ -340,9 +326,7 @@ def test_the_best_checkpoint_is_found_when_the_folder_has_moved(
     assert record["scores"]["dev"] == pytest.approx(first, abs=1e-6) != pytest.approx(last, abs=1e-6)
 
 
-def test_a_best_checkpoint_that_is_gone_is_named(
-    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path
-) -> None:
+def test_a_best_checkpoint_that_is_gone_is_named(run: Run, interrupted: Path, tmp_path: Path) -> None:
     root = shutil.copytree(interrupted, tmp_path / "run")
     checkpoints = root / "cycle-1" / "tiny" / ".training-cross-encoder"
     (checkpoint,) = checkpoints.glob("checkpoint-*")
@@ -352,9 +336,7 @@ def test_a_best_checkpoint_that_is_gone_is_named(
     assert sentence.startswith(f"{best} is not there any more; delete the folder {checkpoints}, and ")
 
 
-def test_a_damaged_encoder_of_a_cycle_is_named_and_trained_again(
-    run: Callable[..., Outcome], root: Path, finished: Path
-) -> None:
+def test_a_damaged_encoder_of_a_cycle_is_named_and_trained_again(run: Run, root: Path, finished: Path) -> None:
     """Before it has labelled."""
     (root / "results.json").unlink()
     shutil.copytree(root / "tiny" / "cross-encoder", root / "cycle-2" / "tiny" / "cross-encoder")
