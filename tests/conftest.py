@@ -115,6 +115,16 @@ def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, hidden: int = 32)
 
 
 @pytest.fixture(scope="session")
+def few_gold(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments that name a dev set and a test set of 24 pairs each."""
+    folder = tmp_path_factory.mktemp("gold")
+    for role in ("dev", "test"):
+        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[:25]
+        (folder / f"{role}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return ["--data.dev", f"{folder}/dev.tsv", "--data.test", f"{folder}/test.tsv"]
+
+
+@pytest.fixture(scope="session")
 def sized_plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of the paper's sizes, `base` and `large`; nothing but their configuration is looked at."""
     folders = {}

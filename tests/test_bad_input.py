@@ -29,13 +29,9 @@ PAIRS = "sentence1\tsentence2\nmy router blinks red\tred light on the router\nno
 
 
 @pytest.fixture(scope="session")
-def short(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def short(few_gold: list[str]) -> list[str]:
     """Arguments that make a run as short as can be."""
-    folder = tmp_path_factory.mktemp("gold")
-    for role in ("dev", "test"):
-        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[:25]
-        (folder / f"{role}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return [*SHORT, "--data.dev", f"{folder}/dev.tsv", "--data.test", f"{folder}/test.tsv"]
+    return [*SHORT, *few_gold]
 
 
 @pytest.fixture

@@ -35,20 +35,10 @@ from te_trainer.runs.training import Training, training_seed
 Run = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Gold scores of few pairs, one epoch, few pairs."""
-    folder = tmp_path_factory.mktemp("gold")
-    for role in ("dev", "test"):
-        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[:25]
-        (folder / f"{role}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    gold = ["--data.dev", f"{folder}/dev.tsv", "--data.test", f"{folder}/test.tsv"]
-    return [*gold, "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32"]
-
-
 @pytest.fixture
-def run(tiny: Path, short: list[str], tmp_path: Path, run_job: Job) -> Run:
-    """The main job in this process, to its end; returns the output folder."""
+def run(tiny: Path, few_gold: list[str], tmp_path: Path, run_job: Job) -> Run:
+    """The main job in this process, to its end, with few pairs and one epoch; returns the output folder."""
+    short = [*few_gold, "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32"]
 
     def start(*more: str | Path) -> Path:
         done = run_job("distil", *tiny_arguments(tiny, tmp_path / "run", *short), *more)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLE, Outcome, Run, tiny_arguments
+from conftest import Outcome, Run, tiny_arguments
 from datasets import Dataset
 from test_bad_input import sentence_of
 
@@ -28,12 +28,9 @@ SECOND_LABELS = "cycle-2/tiny/bi-encoder-labels"
 
 
 @pytest.fixture(scope="module")
-def arguments(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def arguments(tiny: Path, few_gold: list[str]) -> list[str]:
     """Of a short run of two cycles, but for its output folder, which comes last."""
-    rows = (SAMPLE / "dev.tsv").read_text(encoding="utf-8").splitlines()[:25]
-    dev = tmp_path_factory.mktemp("gold") / "dev.tsv"
-    dev.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    given = tiny_arguments(tiny, Path("out"), "--data.max_pairs", "32", "--data.dev", str(dev), "--data.test", "[]")
+    given = tiny_arguments(tiny, Path("out"), "--data.max_pairs", "32", *few_gold, "--data.test", "[]")
     return [*given, "--bi_encoder.num_train_epochs", "1", "--output_dir"]
 
 
