@@ -66,6 +66,12 @@ def labelled(count: int) -> Dataset:
     )
 
 
+def text_file(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer over the sample's words, with BERT's special tokens and templates."""
     words = {word for pair in sample_pairs(10_000) for text in pair for word in text.lower().split() if word.isalpha()}

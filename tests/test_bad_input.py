@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SAMPLE, Outcome, Run, process_environment, save_tiny, tiny_arguments
+from conftest import SAMPLE, Outcome, Run, process_environment, save_tiny, text_file, tiny_arguments
 from forked import Forked, run_forked
 
 from te_trainer.cli import run_job
@@ -75,12 +75,6 @@ def contents(folder: Path) -> dict[str, Any]:
         elif path.name != LOCK or not (path.parent / "run.yaml").exists():
             found[str(path.relative_to(folder))] = (path.stat().st_mtime_ns, path.read_bytes())
     return found
-
-
-def text_file(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 # ---------------------------------------------------------------- through the whole command
