@@ -154,6 +154,21 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tiny PLMs that tell sentences apart by either pooling, by type."""
+    from telling import save_telling  # it needs what stands here
+
+    folder = tmp_path_factory.mktemp("telling")
+    return {kind: save_telling(folder / kind, kind) for kind in ("bert", "roberta")}
+
+
+@pytest.fixture(scope="session")
+def start(starts: dict[str, str]) -> str:
+    """Folder of a tiny BERT that tells sentences apart by either pooling."""
+    return starts["bert"]
+
+
+@pytest.fixture(scope="session")
 def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny RoBERTa of another size than the others, with a tokenizer that reads letters."""
     folder = save_tiny(tmp_path_factory.mktemp("models") / "letters", "roberta", seed=1, hidden=48)

@@ -12,7 +12,6 @@ import torch
 from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
-from telling import save_telling
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
@@ -33,13 +32,6 @@ from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 KINDS = ["bi-encoder", "cross-encoder"]
 SETTINGS = LoraConfig(rank=4)
 ADAPTER = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of tiny PLMs, by type: one head is a layer behind a pooler, the other has two layers of its own."""
-    folder = tmp_path_factory.mktemp("telling")
-    return {kind: save_telling(folder / kind, kind) for kind in ("bert", "roberta")}
 
 
 def load(kind: str, plm: str) -> Encoder:
@@ -96,24 +88,25 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("plm", ["bert", "roberta"])
 def test_adapters_and_the_whole_head_are_trained_and_nothing_else(
-    plm: str, kind: str, plms: dict[str, str], tmp_path: Path
+    plm: str, kind: str, starts: dict[str, str], tmp_path: Path
 ) -> None:
-    encoder = load(kind, plms[plm])
+    encoder = load(kind, starts[plm])
     trainer = trainer_of(encoder, tmp_path, num_train_epochs=1)
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     changed = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}
     assert changed == {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     beside_adapters = {name.split(".modules_to_save.default.")[0] for name in changed if "lora_" not in name}
+    # one head is a layer behind a pooler, the other has two layers of its own
     heads = {"bert": {"bert.pooler", "classifier"}, "roberta": {"classifier"}}[plm]
     assert beside_adapters == ({f"base_model.model.{head}" for head in heads} if kind == "cross-encoder" else set())
     assert len([name for name in changed if "lora_" in name]) == 2 * 2 * 6  # two matrices for six layers of each block
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameters_are_counted_as_they_are_in_the_plain_model(kind: str, plms: dict[str, str]) -> None:
-    plain = load(kind, plms["bert"]).model
-    empty = resolve_checkpoint(plms["bert"]).empty_model(kind)  # type: ignore[arg-type]
+def test_parameters_are_counted_as_they_are_in_the_plain_model(kind: str, start: str) -> None:
+    plain = load(kind, start).model
+    empty = resolve_checkpoint(start).empty_model(kind)  # type: ignore[arg-type]
     adapted: Any = put_adapters(empty, kind, SETTINGS, "bert")  # type: ignore[arg-type]
     trainable, total = parameter_counts(adapted)
     lora = sum(weight.numel() for name, weight in adapted.named_parameters() if "lora_" in name)
@@ -125,18 +118,18 @@ def test_parameters_are_counted_as_they_are_in_the_plain_model(kind: str, plms: 
     assert parameter_counts(plain) == (plain.num_parameters(),) * 2
 
 
-def test_what_is_configured_reaches_peft(plms: dict[str, str]) -> None:
-    model = load("bi-encoder", plms["bert"]).model
+def test_what_is_configured_reaches_peft(start: str) -> None:
+    model = load("bi-encoder", start).model
     settings = LoraConfig(rank=3, alpha=5, dropout=0.2, target_modules="query")
     found = peft_config(model, "bi-encoder", settings)
     assert (found.r, found.lora_alpha, found.lora_dropout, found.target_modules) == (3, 5, 0.2, {"query"})
     assert peft_config(model, "bi-encoder", LoraConfig(rank=3)).lora_alpha == 6
 
 
-def test_the_trained_head_computes_in_float32_under_autocast(plms: dict[str, str], tmp_path: Path) -> None:
+def test_the_trained_head_computes_in_float32_under_autocast(start: str, tmp_path: Path) -> None:
     """peft trains a copy of the head: it must be the copy that does."""
     pairs = labelled(300)
-    encoder = load("cross-encoder", plms["bert"])
+    encoder = load("cross-encoder", start)
     trainer = trainer_of(encoder, tmp_path, num_train_epochs=1, learning_rate=3e-2)
     trainer.train()
     with torch.no_grad():
@@ -155,9 +148,9 @@ def test_the_trained_head_computes_in_float32_under_autocast(plms: dict[str, str
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("plm", ["bert", "roberta"])
-def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, plms: dict[str, str], tmp_path: Path) -> None:
+def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, starts: dict[str, str], tmp_path: Path) -> None:
     pairs = labelled(60)
-    encoder = load(kind, plms[plm])
+    encoder = load(kind, starts[plm])
     start = score_pairs(encoder, pairs)
     trainer = trainer_of(encoder, tmp_path / "training", learning_rate=2e-2)
     trainer.train()
@@ -165,11 +158,11 @@ def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, plms: dic
     adapted = score_pairs(encoder, pairs)
     assert np.abs(adapted - start).max() > 0.01
 
-    merged = load(kind, plms[plm])
+    merged = load(kind, starts[plm])
     merge_saved(merged, tmp_path / "adapter")
     assert not isinstance(merged.model, peft.PeftModel)
     assert {name for name, _ in merged.model.named_parameters()} == {
-        name for name, _ in load(kind, plms[plm]).model.named_parameters()
+        name for name, _ in load(kind, starts[plm]).model.named_parameters()
     }
     np.testing.assert_allclose(score_pairs(merged, pairs), adapted, rtol=0, atol=1e-5)
     merged.save_pretrained(tmp_path / "merged")
@@ -181,8 +174,8 @@ def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, plms: dic
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, plms: dict[str, str], tmp_path: Path) -> None:
-    encoder = load(kind, plms["bert"])
+def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, start: str, tmp_path: Path) -> None:
+    encoder = load(kind, start)
     settings = peft_config(encoder.model, encoder.kind, SETTINGS)
     encoder.model = peft.get_peft_model(encoder.model, settings)  # type: ignore[assignment]
     make, arguments = (
@@ -217,13 +210,11 @@ class KillAt(TrainerCallback):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_resuming_from_an_adapter_changes_no_bit(kind: str, plms: dict[str, str], tmp_path: Path) -> None:
+def test_resuming_from_an_adapter_changes_no_bit(kind: str, start: str, tmp_path: Path) -> None:
     """With dropout; the random state at the time of resuming plays no part."""
 
     def make(name: str, *callbacks: TrainerCallback) -> Any:
-        return trainer_of(
-            load(kind, plms["bert"]), tmp_path / name, labelled(12), callbacks=list(callbacks), eval_steps=4
-        )
+        return trainer_of(load(kind, start), tmp_path / name, labelled(12), callbacks=list(callbacks), eval_steps=4)
 
     whole = make("whole")
     whole.train()
@@ -242,11 +233,9 @@ def test_resuming_from_an_adapter_changes_no_bit(kind: str, plms: dict[str, str]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(
-    kind: str, plms: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(kind: str, start: str, tmp_path: Path) -> None:
     """Gold is what the encoder says at first and labels are the opposite, so that dev falls from the start."""
-    encoder = load(kind, plms["bert"])
+    encoder = load(kind, start)
     pairs = labelled(40)
     gold = score_pairs(encoder, pairs)
     dev = pairs.remove_columns("label").add_column("label", gold)
@@ -267,8 +256,8 @@ def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "q_proj", ["LayerNorm"], ".*query"])
 def test_layers_that_are_not_there_or_cannot_be_adapted_are_named(
-    kind: Any, targets: list[str] | str, plms: dict[str, str]
+    kind: Any, targets: list[str] | str, start: str
 ) -> None:
     with pytest.raises(InputError, match=r"lora\.target_modules: .*some of .*key, .*query, value"):
-        empty = resolve_checkpoint(plms["bert"]).empty_model(kind)
+        empty = resolve_checkpoint(start).empty_model(kind)
         put_adapters(empty, kind, LoraConfig(rank=4, target_modules=targets), "bert")
