@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -289,6 +290,12 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         timeout=600,
         check=False,
     )
+
+
+def results_of(output: Path) -> dict[str, Any]:
+    """The results of a run."""
+    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return results
 
 
 def unreserved_names(output: Path, models: set[str]) -> set[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SAMPLE, Outcome, Run, process_environment, save_tiny, text_file, tiny_arguments
+from conftest import SAMPLE, Outcome, Run, process_environment, results_of, save_tiny, text_file, tiny_arguments
 from forked import Forked, run_forked
 
 from te_trainer.cli import run_job
@@ -352,7 +352,7 @@ def test_a_finished_run_says_so_shows_its_table_and_asks_no_model(
     outcome = run(output=finished_run)
     assert (outcome.status, outcome.err) == (0, "")
     assert f"The run in {finished_run} is finished; there is nothing to do.\n" in outcome.out
-    scores = json.loads((finished_run / "results.json").read_text())["final"]["tiny"]["bi-encoder"]
+    scores = results_of(finished_run)["final"]["tiny"]["bi-encoder"]
     assert f"{100 * scores['dev']:.2f}" in outcome.out, "its table is shown again"
     assert contents(finished_run) == before
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from conftest import ROOT, SAMPLE, Run, save_tiny
+from conftest import ROOT, SAMPLE, Run, results_of, save_tiny
 from recipe_index import RECIPES, read_header, recipe_index
 
 from te_trainer.config.commands import parse, parse_contrastive
@@ -207,7 +207,7 @@ def test_two_steps_run(path: Path, plms: dict[str, Path], binary: Path, tmp_path
     ]
     done = run_job("distil", *arguments)
     assert done.status == 0, done.err
-    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    results = results_of(output)
     kinds = {"bi-encoder"} if config.distillation.students == "bi-encoder" else {"bi-encoder", "cross-encoder"}
     for model in config.models:
         assert set(results["final"][str(model.name)]) == kinds

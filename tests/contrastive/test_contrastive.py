@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SAMPLE, Run, process_environment, sample_pairs, save_tiny
+from conftest import ROOT, SAMPLE, Run, process_environment, results_of, sample_pairs, save_tiny
 from forked import Forked, paths_in, run_forked, run_ranks
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
@@ -75,7 +75,7 @@ def test_a_plain_plm_becomes_a_bi_encoder(run: Run, tiny: Path, tmp_path: Path) 
     assert status == 0, err
     assert "sentences: 96 distinct ones" in err
     assert "kept" in out
-    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "out")
     assert set(results) == {"start", "final", "training", "truncation", "seconds", "environment"}
     counted = results["truncation"]["bi-encoder"]
     assert counted.pop("unknown") < 0.1
@@ -146,7 +146,7 @@ def test_mirror_bert_on_pairs_without_gold(run: Run, tmp_path: Path) -> None:
         *("--data.test", "[]", "--contrastive.method", "mirror_bert", "--contrastive.pooling", "mean"),
     )
     assert status == 0, err
-    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "out")
     assert set(results["final"]["bi-encoder"]) == {"path"}
     assert "spearman" not in out
     steps = results["training"]["steps"]
@@ -175,7 +175,7 @@ def test_sentences_that_are_cut_with_their_prompt_are_counted_before_work_starts
     saved = str(tmp_path / "out" / "bi-encoder")
     assert SentenceTransformer(saved, device="cpu").prompts["default"] == "my router "
     assert BiEncoder.from_pretrained(saved).prompt == "my router "
-    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["truncation"]["bi-encoder"]
+    found = results_of(tmp_path / "out")["truncation"]["bi-encoder"]
     assert (found["max_length"], found["texts"]) == (8, 96)
     assert 0 < found["cut"] < 96
     line = (
@@ -227,7 +227,7 @@ def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     assert last.returncode == 0, last.stderr
     both = []
     for name in ("whole", "killed"):
-        results = json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))
+        results = results_of(tmp_path / name)
         del results["final"]["bi-encoder"]["path"]
         weights = (tmp_path / name / "bi-encoder" / "model.safetensors").read_bytes()
         both.append((results["start"], results["final"], weights))

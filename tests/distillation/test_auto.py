@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, tiny_arguments
+from conftest import SAMPLE, results_of, tiny_arguments
 from forked import Forked, run_forked
 from sentence_transformers import SentenceTransformer
 
@@ -20,10 +20,6 @@ from te_trainer.runs.finished import FinishedRun
 
 JOB = "trans_encoder.py"
 WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
-
-
-def results_of(output: Path) -> dict[str, Any]:
-    return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

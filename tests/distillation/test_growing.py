@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, tiny_arguments
+from conftest import SAMPLE, results_of, tiny_arguments
 from forked import run_forked, run_ranks
 from sentence_transformers import SentenceTransformer
 
@@ -40,11 +40,6 @@ def script(folder: Path, *lines: str) -> Path:
     file = folder / "job.py"
     file.write_text("\n".join([*lines, JOB.read_text(encoding="utf-8")]), encoding="utf-8")
     return file
-
-
-def results_of(output: Path) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    return results
 
 
 def learnt_pairs(folder: Path, name: str, rank: int = 0) -> list[dict[str, Any]]:

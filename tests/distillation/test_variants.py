@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SAMPLE, tiny_arguments, unreserved_names
+from conftest import SAMPLE, results_of, tiny_arguments, unreserved_names
 from conftest import Run as Job
 from datasets import load_from_disk
 from forked import run_forked
@@ -64,10 +64,6 @@ def test_every_stage_computes_with_the_attention_of_its_kind(
         assert run_file(output)["config"][kind]["attn_implementation"] == f"watched_{kind}"
     saved = list(output.rglob("config.json"))
     assert len(saved) >= 2 and not any("attn" in path.read_text(encoding="utf-8") for path in saved)
-
-
-def results_of(output: Path) -> dict[str, Any]:
-    return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
 
 def labels_of(folder: Path) -> np.ndarray:

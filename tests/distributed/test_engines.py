@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
-from conftest import ROOT, SAMPLE, run_launched, save_tiny, tiny_arguments
+from conftest import ROOT, SAMPLE, results_of, run_launched, save_tiny, tiny_arguments
 from datasets import load_from_disk
 from forked import Forked, paths_in, run_forked, run_ranks, start_ranks
 from safetensors.torch import load_file
@@ -70,10 +70,6 @@ def told(configuration: str | Path) -> dict[str, str]:
         patch.setattr("torch.distributed.run.run", lambda _: found.update(os.environ))
         launch_command(launch_command_parser().parse_args(words))
     return dict(found.items() - os.environ.items())
-
-
-def results_of(output: Path) -> dict[str, Any]:
-    return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
 
 def scores_of(results: dict[str, Any]) -> dict[str, float]:

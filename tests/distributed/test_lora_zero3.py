@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLE
+from conftest import SAMPLE, results_of
 from forked import run_ranks
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from test_engines import JOB, job, results_of, told
+from test_engines import JOB, job, told
 from tiny_decoders import save_decoder
 
 from te_trainer.data import load_gold

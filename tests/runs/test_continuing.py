@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import tiny_arguments
+from conftest import results_of, tiny_arguments
 from forked import Forked, run_forked
 from safetensors.numpy import load_file
 
@@ -297,7 +297,7 @@ def test_a_killed_run_ends_the_same_with_another_split(no_dropout: Path, tmp_pat
 
 
 def scores(output: Path) -> dict[str, Any]:
-    final = json.loads((output / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]
+    final = results_of(output)["final"]["tiny"]
     return {kind: entry["dev"] for kind, entry in final.items()}
 
 

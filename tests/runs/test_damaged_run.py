@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, Run, tiny_arguments
+from conftest import Outcome, Run, results_of, tiny_arguments
 from datasets import Dataset
 from test_bad_input import sentence_of
 
@@ -76,7 +76,7 @@ def said_to_delete(sentence: str) -> list[Path]:
 
 
 def scores(root: Path) -> dict[str, Any]:
-    results = json.loads((root / "results.json").read_text(encoding="utf-8"))
+    results = results_of(root)
     for entry in results["final"]["tiny"].values():
         del entry["path"]
     return {key: results[key] for key in ("start", "cycles", "final")}
@@ -169,7 +169,7 @@ def test_a_damaged_file_of_step0_or_of_several_plms_is_named(
         remove(path)
     outcome = run(root, *several[1])
     assert outcome.status == 0, outcome.err
-    before, after = (json.loads((each / "results.json").read_text()) for each in (several[0], root))
+    before, after = (results_of(each) for each in (several[0], root))
     assert after["cycles"] == before["cycles"] and after["start"] == before["start"]
     assert after["final"]["ensemble"] == before["final"]["ensemble"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import peft
 import pytest
 import sentence_transformers
-from conftest import SAMPLE, sample_pairs, tiny_arguments
+from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 from rich.console import Console
@@ -135,7 +135,7 @@ def test_a_run_with_a_decoder_carries_adapters_and_prompt_to_its_end(tmp_path: P
         assert (final / kind / "model.safetensors").is_file()
         assert not (final / kind / "adapter_model.safetensors").exists()
 
-    scores = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]
+    scores = results_of(tmp_path / "run")["final"]["tiny"]
     gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     bi = sentence_transformers.SentenceTransformer(str(final / "bi-encoder"), device="cpu")
     cosines = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
