@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SAMPLE, results_of, tiny_arguments
-from forked import Forked, run_forked
+from forked import Forked, run_forked, script_with
 from sentence_transformers import SentenceTransformer
 
 from te_trainer.distillation.selection import is_as_good_as_start
@@ -186,7 +186,7 @@ def test_a_kill_between_record_and_encoder_of_the_second_training_changes_nothin
     stopped: tuple[Path, Any], tiny: Path, tmp_path: Path
 ) -> None:
     """The record is the second training's, and the first one's encoder must not be taken for what it tells of."""
-    killed, script = tmp_path / "killed", tmp_path / "job.py"
+    killed = tmp_path / "killed"
     lines = [
         "import os, signal",
         "from te_trainer.runs import training",
@@ -197,8 +197,7 @@ def test_a_kill_between_record_and_encoder_of_the_second_training_changes_nothin
         "        os.kill(os.getpid(), signal.SIGKILL)",
         "training.write_json = write_and_die",
     ]
-    script.write_text("\n".join([*lines, (SAMPLE.parent / JOB).read_text(encoding="utf-8")]), encoding="utf-8")
-    assert run_forked(script, tiny_arguments(tiny, killed, *WITHOUT_GOLD)).returncode == -9
+    assert run_forked(script_with(tmp_path, *lines), tiny_arguments(tiny, killed, *WITHOUT_GOLD)).returncode == -9
     last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
     assert last.returncode == 0, last.stderr
     assert what_was_learnt(killed) == what_was_learnt(stopped[0])
@@ -263,16 +262,15 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
     selection: str, has_step0: bool, is_lenient: bool, cycle: int, tiny: Path, tmp_path: Path
 ) -> None:
     """With a bound that a pool of the tests keeps; where lenient, with others that a random model's students keep."""
-    script, output = tmp_path / "job.py", tmp_path / "run"
+    output = tmp_path / "run"
     lines = ["from te_trainer.distillation import health, plan", "plan.LEAST_TO_TRUST = 90"]
     lines += ["health.MIN_AGREEMENT = health.MIN_SPREAD = health.MIN_GRADED = -1"] * is_lenient
-    script.write_text("\n".join([*lines, (SAMPLE.parent / JOB).read_text(encoding="utf-8")]), encoding="utf-8")
     section = {"pooling": "mean", "method": "simcse", "mlp_head": False, "max_steps": 2}
     section["per_device_train_batch_size"] = 8
     (tmp_path / "step0.yaml").write_text(json.dumps({"contrastive": section}), encoding="utf-8")
     more = ["--distillation.step0", str(tmp_path / "step0.yaml")] * has_step0
     more += ["--distillation.selection", selection, "--data.dev", "null"]
-    done = run_forked(script, tiny_arguments(tiny, output, *more))
+    done = run_forked(script_with(tmp_path, *lines), tiny_arguments(tiny, output, *more))
     assert done.returncode == 0, done.stderr
     final = results_of(output)["final"]["tiny"]
     assert final["bi-encoder"]["cycle"] == cycle

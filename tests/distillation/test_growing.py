@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, results_of, tiny_arguments
-from forked import run_forked, run_ranks
+from conftest import results_of, tiny_arguments
+from forked import run_forked, run_ranks, script_with
 from sentence_transformers import SentenceTransformer
 
 from te_trainer.data import PoolManifest, pairs_of
@@ -21,7 +21,6 @@ from te_trainer.report.remarks import remarks
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.store import RunStore
 
-JOB = SAMPLE.parent / "trans_encoder.py"
 WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
 # each rank writes what the second training of a student learns
 TELLING = """
@@ -34,12 +33,6 @@ def run_and_tell(self, title, work, pairs):
     run(self, title, work, pairs)
 Training.run = run_and_tell
 """
-
-
-def script(folder: Path, *lines: str) -> Path:
-    file = folder / "job.py"
-    file.write_text("\n".join([*lines, JOB.read_text(encoding="utf-8")]), encoding="utf-8")
-    return file
 
 
 def learnt_pairs(folder: Path, name: str, rank: int = 0) -> list[dict[str, Any]]:
@@ -63,7 +56,7 @@ def cosines(model: Path, rows: Sequence[dict[str, Any]], pooling: str = "mean") 
 def grown(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run, `run`, and of what its second training learnt."""
     folder = tmp_path_factory.mktemp("growing")
-    done = run_forked(script(folder, TELLING), tiny_arguments(tiny, folder / "run", *WITHOUT_GOLD))
+    done = run_forked(script_with(folder, TELLING), tiny_arguments(tiny, folder / "run", *WITHOUT_GOLD))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cycle 1: 192 random pairs of the pool's sentences are labelled") == 1
     return folder
@@ -106,7 +99,7 @@ def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -
     spread = ("--distillation.cross_encoder_labels", "quantiles")
     arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, *spread)
     arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two, pooling: cls}}]"
-    done = run_ranks(script(tmp_path, TELLING), arguments)
+    done = run_ranks(script_with(tmp_path, TELLING), arguments)
     assert done.returncode == 0, done.stderr
     rows = learnt_pairs(tmp_path, "one")
     for name in ("one", "two"):
@@ -125,7 +118,7 @@ def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -
 
 def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> None:
     output, line = tmp_path / "run", "from te_trainer.distillation import growing; growing.LARGEST_POOL = 96"
-    done = run_forked(script(tmp_path, line), tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    done = run_forked(script_with(tmp_path, line), tiny_arguments(tiny, output, *WITHOUT_GOLD))
     assert done.returncode == 0, done.stderr
     assert "It is trained once more, 3 times as long\n" in done.stderr
     entry = results_of(output)["health"]["cycles"][0]["tiny"]["cross-encoder"]
@@ -138,7 +131,7 @@ def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> 
 def test_two_sentences_make_no_other_pair(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "pool.tsv").write_text("sentence1\tsentence2\nmy router\tthe lamp is on\n", encoding="utf-8")
     arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, pool=[str(tmp_path / "pool.tsv")])
-    done = run_forked(JOB, [*arguments, "--data.test", "[]"])
+    done = run_forked("trans_encoder.py", [*arguments, "--data.test", "[]"])
     assert done.returncode == 0, done.stderr
     assert "cycle 1: 0 random pairs of the pool's sentences are labelled" in done.stderr
 
