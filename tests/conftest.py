@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +147,16 @@ def sized_plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny BERT."""
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def no_dropout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny BERT without dropout: other micro-batches, or pairs on other ranks, teach it the same."""
+    folder = shutil.copytree(tiny, tmp_path_factory.mktemp("models") / "no-dropout")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
-from conftest import ROOT, SAMPLE, results_of, run_launched, save_tiny, tiny_arguments
+from conftest import ROOT, SAMPLE, results_of, run_launched, tiny_arguments
 from datasets import load_from_disk
 from forked import Forked, paths_in, run_forked, run_ranks, start_ranks
 from safetensors.torch import load_file
@@ -39,16 +39,6 @@ ENGINES = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("distributed")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Path:
-    """A tiny PLM without dropout, so that its training does not depend on which rank sees which pair."""
-    place = save_tiny(folder / "model")
-    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return place
 
 
 def job(model: Path, output: Path, processes: int, *more: str) -> list[str]:
@@ -91,10 +81,10 @@ def labels(output: Path, cycle: int, teacher: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def single(model: Path, folder: Path) -> Path:
+def single(no_dropout: Path, folder: Path) -> Path:
     """The same run in one process."""
     output = folder / "single"
-    finished = run_forked(JOB, job(model, output, 1))
+    finished = run_forked(JOB, job(no_dropout, output, 1))
     assert finished.returncode == 0, finished.stderr[-4000:]
     return output
 
@@ -105,13 +95,13 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(engine: str, model: Path, folder: Path) -> Path:
+def whole(engine: str, no_dropout: Path, folder: Path) -> Path:
     """A run that nothing disturbed; ZeRO-3's through `accelerate launch`, DDP's are launched elsewhere."""
     output = folder / engine
     if engine == "cpu_deepspeed_zero3":
-        finished = run_launched(f"{engine}.yaml", JOB, *job(model, output, 2))
+        finished = run_launched(f"{engine}.yaml", JOB, *job(no_dropout, output, 2))
     else:
-        finished = run_ranks(JOB, job(model, output, 2), told(f"{engine}.yaml"))
+        finished = run_ranks(JOB, job(no_dropout, output, 2), told(f"{engine}.yaml"))
     assert finished.returncode == 0, finished.stderr[-4000:]
     assert "FutureWarning" not in finished.stderr
     return output
@@ -131,8 +121,8 @@ def test_scores_are_those_of_one_process(whole: Path, single: Path) -> None:
     assert scores_of(results_of(whole)) == pytest.approx(expected, abs=1e-3)
 
 
-def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, model: Path) -> None:
-    held, found = (load_file(path / "model.safetensors") for path in (model, whole / "tiny" / "bi-encoder"))
+def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, no_dropout: Path) -> None:
+    held, found = (load_file(path / "model.safetensors") for path in (no_dropout, whole / "tiny" / "bi-encoder"))
     pooler = [name for name in held if name.startswith("pooler.")]
     assert pooler and all(torch.equal(found[name], held[name]) for name in pooler)
 
@@ -183,10 +173,10 @@ KILLS = {
 }
 
 
-def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Path) -> None:
+def test_kills_change_nothing(engine: str, whole: Path, no_dropout: Path, folder: Path) -> None:
     """SIGKILL of one rank, then of all of them, each in the middle of a training; the same command continues."""
     output = folder / f"{engine}-killed"
-    command = (JOB, job(model, output, 2), told(f"{engine}.yaml"))
+    command = (JOB, job(no_dropout, output, 2), told(f"{engine}.yaml"))
     for ranks, stage in KILLS[engine]:
         kill_in(output / stage, ranks, start_ranks(*command, clock=0))
         assert not (output / "results.json").exists()
@@ -228,9 +218,9 @@ runpy.run_path("{ROOT / "benchmarks" / "gpu" / "precision_probe.py"}", run_name=
 
 @pytest.mark.parametrize("configuration", ["cpu_deepspeed_zero2.yaml", "cpu_deepspeed_zero3.yaml"])
 def test_layers_compute_in_bfloat16_where_deepspeed_ends_what_it_has_not_begun(
-    configuration: str, model: Path, tmp_path: Path
+    configuration: str, no_dropout: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "probe.py"
     script.write_text(AS_ON_A_GPU, encoding="utf-8")
-    finished = run_ranks(script, [str(model), str(tmp_path / "out")], told(configuration), ranks=1)
+    finished = run_ranks(script, [str(no_dropout), str(tmp_path / "out")], told(configuration), ranks=1)
     assert finished.returncode == 0, finished.stdout[-500:] + finished.stderr[-4000:]

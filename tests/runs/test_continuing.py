@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -247,20 +246,6 @@ def test_what_a_run_stands_on_may_not_change(tiny: Path, tmp_path: Path) -> None
         continued.begin_or_continue(weights("two"))
     with pytest.raises(InputError, match=r"run\.yaml that is damaged"):
         continued.refuse_changes(weights("one", "other"))
-
-
-@pytest.fixture(scope="module")
-def no_dropout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PLM that draws nothing while it trains, so that micro-batches of another size learn the same."""
-    folder = tmp_path_factory.mktemp("models") / "no-dropout"
-    folder.mkdir()
-    for path in tiny.iterdir():
-        content = path.read_bytes()
-        if path.name == "config.json":
-            config = json.loads(content) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-            content = json.dumps(config).encode()
-        (folder / path.name).write_bytes(content)
-    return folder
 
 
 @pytest.mark.slow
