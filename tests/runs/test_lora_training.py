@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import peft
 import pytest
-import sentence_transformers
 from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
+from references import their_scores
 from rich.console import Console
+from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
 from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
 
@@ -83,14 +84,7 @@ def test_the_result_is_plain_weights_that_everything_loads(kind: str, start: str
     encoder = load(kind, str(tmp_path / kind))
     ours = score_pairs(encoder, pairs())
     assert np.abs(ours - score_pairs(load(kind, start), pairs())).max() > 0.01
-    one, two = pairs()["sentence1"][:], pairs()["sentence2"][:]
-    if kind == "bi-encoder":
-        theirs = sentence_transformers.SentenceTransformer(str(tmp_path / kind), device="cpu")
-        scores = theirs.similarity_pairwise(theirs.encode(one), theirs.encode(two)).numpy()
-    else:
-        scores = sentence_transformers.CrossEncoder(str(tmp_path / kind), device="cpu").predict(
-            list(zip(one, two, strict=True))
-        )
+    scores = their_scores(tmp_path / kind, pairs()["sentence1"][:], pairs()["sentence2"][:])
     np.testing.assert_allclose(ours, scores, rtol=0, atol=1e-5)
 
     # The dev score of the best checkpoint is that of what was kept of it.
@@ -130,17 +124,13 @@ def test_a_run_with_a_decoder_carries_adapters_and_prompt_to_its_end(tmp_path: P
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("are trained; batches of") == 2
     final = tmp_path / "run" / "tiny"
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     for kind in KINDS:
         assert (final / kind / "adapter" / "adapter_model.safetensors").is_file()
         assert (final / kind / "model.safetensors").is_file()
         assert not (final / kind / "adapter_model.safetensors").exists()
-
-    scores = results_of(tmp_path / "run")["final"]["tiny"]
-    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
-    bi = sentence_transformers.SentenceTransformer(str(final / "bi-encoder"), device="cpu")
-    cosines = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
+        kept = results_of(tmp_path / "run")["final"]["tiny"][kind]["dev"]
+        scores = their_scores(final / kind, gold.sentence1, gold.sentence2)
+        assert spearman(scores, np.array(gold.scores)) == pytest.approx(kept, abs=1e-3)
+    bi = SentenceTransformer(str(final / "bi-encoder"), device="cpu")
     assert bi.prompts[bi.default_prompt_name] == "Query: "
-    assert spearman(cosines, np.array(gold.scores)) == pytest.approx(scores["bi-encoder"]["dev"], abs=1e-3)
-    cross = sentence_transformers.CrossEncoder(str(final / "cross-encoder"), device="cpu")
-    predicted = cross.predict(list(zip(gold.sentence1, gold.sentence2, strict=True)))
-    assert spearman(predicted, np.array(gold.scores)) == pytest.approx(scores["cross-encoder"]["dev"], abs=1e-3)
