@@ -9,77 +9,35 @@ import numpy as np
 import peft
 import pytest
 import torch
-from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
+from tiny_trainings import KINDS, At, Killed, kill, labelled, load, same
+from tiny_trainings import trainer_of as any_trainer_of
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, set_seed
 
 from te_trainer.config.schema import LoraConfig
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
-from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models import Encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.lora import merge_saved, parameter_counts, peft_config, put_adapters
-from te_trainer.trainers import (
-    BiEncoderTrainer,
-    BiEncoderTrainingArguments,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-)
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
-KINDS = ["bi-encoder", "cross-encoder"]
 SETTINGS = LoraConfig(rank=4)
 ADAPTER = "adapter_model.safetensors"
-
-
-def load(kind: str, plm: str) -> Encoder:
-    set_seed(0)
-    return BiEncoder.from_pretrained(plm) if kind == "bi-encoder" else CrossEncoder.from_pretrained(plm)
-
-
-def labelled(count: int) -> Dataset:
-    """Pairs with labels in [0, 1), no two alike."""
-    pairs = sample_pairs(count)
-    labels = np.random.default_rng(0).permutation(count) / count
-    return Dataset.from_dict(
-        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
-    )
 
 
 def trainer_of(
     encoder: Encoder, output: Path, dev: Dataset | None = None, train: Dataset | None = None, **values: Any
 ) -> Any:
     """A trainer of adapters, ten steps an epoch."""
-    values = {
-        "output_dir": str(output),
-        "precision": "float32",
-        "learning_rate": 3e-3,
-        "per_device_train_batch_size": 4,
-        "num_train_epochs": 2,
-        "warmup_steps": 0,
-        **({"save_strategy": "no"} if dev is None else {}),
-        "save_total_limit": None,
-        "disable_tqdm": True,
-        **values,
-    }
-    callbacks = values.pop("callbacks", None)
-    more: dict[str, Any] = {"callbacks": callbacks, "peft_config": peft_config(encoder.model, encoder.kind, SETTINGS)}
-    train = train or labelled(40)
-    if isinstance(encoder, BiEncoder):
-        return BiEncoderTrainer(encoder, BiEncoderTrainingArguments(**values), train, dev, **more)
-    args = CrossEncoderTrainingArguments(**{"both_orders": False, **values})
-    return CrossEncoderTrainer(encoder, args, train, dev, **more)
+    values = {"learning_rate": 3e-3, **values}
+    return any_trainer_of(encoder, output, train or labelled(40), dev, peft=SETTINGS, **values)
 
 
 def trained_weights(trainer: Any) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-
-
-def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
-    """Bit for bit."""
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 # ------------------------------------------------------------ what is trained
@@ -178,13 +136,7 @@ def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, start: str
     encoder = load(kind, start)
     settings = peft_config(encoder.model, encoder.kind, SETTINGS)
     encoder.model = peft.get_peft_model(encoder.model, settings)  # type: ignore[assignment]
-    make, arguments = (
-        (BiEncoderTrainer, BiEncoderTrainingArguments)
-        if kind == "bi-encoder"
-        else (CrossEncoderTrainer, CrossEncoderTrainingArguments)
-    )
-    args: Any = arguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no", disable_tqdm=True)
-    trainer: Any = make(encoder, args, labelled(40))  # type: ignore[arg-type]
+    trainer = any_trainer_of(encoder, tmp_path, labelled(40), max_steps=2)
     before = trained_weights(trainer)
     trainer.train()
     assert trained_weights(trainer).keys() == before.keys()
@@ -192,21 +144,6 @@ def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, start: str
 
 
 # ------------------------------------------------------------ checkpoints
-
-
-class Killed(BaseException):
-    """As a kill: nothing in a trainer catches it."""
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step + 1 == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,7 +156,7 @@ def test_resuming_from_an_adapter_changes_no_bit(kind: str, start: str, tmp_path
     whole = make("whole")
     whole.train()
     with pytest.raises(Killed):
-        make("killed", KillAt(15)).train()
+        make("killed", At(15, kill)).train()
     last = last_whole_checkpoint(tmp_path / "killed")
     assert last == str(tmp_path / "killed" / "checkpoint-12")
     assert not list(Path(last).glob("model*")), "the checkpoint holds more than the adapter"
