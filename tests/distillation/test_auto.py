@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,22 @@ import pytest
 from conftest import SAMPLE, results_of, tiny_arguments
 from forked import Forked, run_forked, script_with
 from sentence_transformers import SentenceTransformer
+from test_growing import TELLING, WITHOUT_GOLD, cosines, learnt_pairs, mined_pairs
 
+from te_trainer.data import PoolManifest, pairs_of
 from te_trainer.distillation.selection import is_as_good_as_start
 from te_trainer.hub.card import Upload, model_card
 from te_trainer.report.remarks import remarks
 from te_trainer.runs.finished import FinishedRun
 
 JOB = "trans_encoder.py"
-WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
 
 
 @pytest.fixture(scope="module")
 def stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A run of a random model, whose cross-encoder learns nothing in four steps."""
+    """A run of a random model, whose cross-encoder learns nothing in four steps; beside it what it learnt again."""
     output = tmp_path_factory.mktemp("auto") / "run"
-    done = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    done = run_forked(script_with(output.parent, TELLING), tiny_arguments(tiny, output, *WITHOUT_GOLD))
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -61,6 +63,41 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     # no bi-encoder was trained that could be compared with the start
     assert json.loads((output / "neighbours.json").read_text(encoding="utf-8")) == {}
     assert "Neighbours" not in page
+
+
+def test_the_second_training_learns_the_pool_and_mined_pairs(stopped: tuple[Path, Any], tiny: Path) -> None:
+    output, done = stopped
+    assert done.stderr.count("cycle 1: 192 random pairs of the pool's sentences are labelled") == 1
+    pool = [frozenset(pair) for pair in pairs_of(PoolManifest.load(output / "pool")[1])]
+    rows = learnt_pairs(output.parent, "tiny")
+    given, mined = rows[:87], rows[87:]
+    assert len(set(pool) - {frozenset((row["sentence1"], row["sentence2"])) for row in given}) == 9  # held out
+    assert [row["sentence1"] for row in mined] == mined_pairs(output)["sentence1"]
+    pairs = {frozenset((row["sentence1"], row["sentence2"])) for row in mined}
+    assert len(pairs) == len(mined) == 192
+    assert pairs.isdisjoint(pool)
+    sentences = Counter(text for pair in pairs for text in pair)
+    assert set(sentences) <= {text for pair in pool for text in pair}
+    assert max(sentences.values()) <= 5
+    np.testing.assert_allclose([row["label"] for row in rows], cosines(tiny, rows), atol=1e-5)
+
+
+def test_high_scores_are_drawn_oftener_than_by_chance(stopped: tuple[Path, Any], tiny: Path) -> None:
+    pairs = list(pairs_of(PoolManifest.load(stopped[0] / "pool")[1]))
+    apart = zip(pairs, pairs[1:] + pairs[:1], strict=True)
+    rows = [{"sentence1": one, "sentence2": two} for (one, _), (_, two) in apart]
+    assert np.mean(mined_pairs(stopped[0])["label"]) > np.mean(cosines(tiny, rows)) + 0.02
+
+
+def test_the_report_says_when_mined_pairs_helped(stopped: tuple[Path, Any]) -> None:
+    results = results_of(stopped[0])
+    line = (
+        "tiny: the cross-encoder of cycle 1 learnt too little from the pool alone; it was trained once more, with 192 "
+        "random pairs of the pool's sentences beside it."
+    )
+    assert line not in remarks(results)
+    assert line in remarks(results | {"not_learnt": []})
+    assert 0 < results["seconds"]["grow"] < results["seconds"]["total"]
 
 
 def test_the_card_of_a_start_that_is_kept_does_not_call_it_trained(stopped: tuple[Path, Any]) -> None:

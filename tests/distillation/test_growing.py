@@ -1,9 +1,11 @@
-"""A cross-encoder that has not learnt from a small pool learns pairs of the pool's sentences too."""
+"""A cross-encoder that has not learnt from a small pool learns pairs of the pool's sentences too.
+
+What one process learns and reports then is in `test_auto.py`, which has such a run.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from sentence_transformers import SentenceTransformer
 from te_trainer.data import PoolManifest, pairs_of
 from te_trainer.distillation.combine import quantiles
 from te_trainer.files.records import DamagedError
-from te_trainer.report.remarks import remarks
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.store import RunStore
 
@@ -50,49 +51,6 @@ def cosines(model: Path, rows: Sequence[dict[str, Any]], pooling: str = "mean") 
     encoder[1].pooling_mode = pooling
     one, two = (encoder.encode([row[name] for row in rows]) for name in ("sentence1", "sentence2"))
     return encoder.similarity_pairwise(one, two).numpy()
-
-
-@pytest.fixture(scope="module")
-def grown(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run, `run`, and of what its second training learnt."""
-    folder = tmp_path_factory.mktemp("growing")
-    done = run_forked(script_with(folder, TELLING), tiny_arguments(tiny, folder / "run", *WITHOUT_GOLD))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("cycle 1: 192 random pairs of the pool's sentences are labelled") == 1
-    return folder
-
-
-def test_the_second_training_learns_the_pool_and_mined_pairs(grown: Path, tiny: Path) -> None:
-    pool = [frozenset(pair) for pair in pairs_of(PoolManifest.load(grown / "run" / "pool")[1])]
-    rows = learnt_pairs(grown, "tiny")
-    given, mined = rows[:87], rows[87:]
-    assert len(set(pool) - {frozenset((row["sentence1"], row["sentence2"])) for row in given}) == 9  # held out
-    assert [row["sentence1"] for row in mined] == mined_pairs(grown / "run")["sentence1"]
-    pairs = {frozenset((row["sentence1"], row["sentence2"])) for row in mined}
-    assert len(pairs) == len(mined) == 192
-    assert pairs.isdisjoint(pool)
-    sentences = Counter(text for pair in pairs for text in pair)
-    assert set(sentences) <= {text for pair in pool for text in pair}
-    assert max(sentences.values()) <= 5
-    np.testing.assert_allclose([row["label"] for row in rows], cosines(tiny, rows), atol=1e-5)
-
-
-def test_high_scores_are_drawn_oftener_than_by_chance(grown: Path, tiny: Path) -> None:
-    pairs = list(pairs_of(PoolManifest.load(grown / "run" / "pool")[1]))
-    apart = zip(pairs, pairs[1:] + pairs[:1], strict=True)
-    rows = [{"sentence1": one, "sentence2": two} for (one, _), (_, two) in apart]
-    assert np.mean(mined_pairs(grown / "run")["label"]) > np.mean(cosines(tiny, rows)) + 0.02
-
-
-def test_the_report_says_when_mined_pairs_helped(grown: Path) -> None:
-    results = results_of(grown / "run")
-    line = (
-        "tiny: the cross-encoder of cycle 1 learnt too little from the pool alone; it was trained once more, with 192 "
-        "random pairs of the pool's sentences beside it."
-    )
-    assert line not in remarks(results)
-    assert line in remarks(results | {"not_learnt": []})
-    assert 0 < results["seconds"]["grow"] < results["seconds"]["total"]
 
 
 def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -> None:
