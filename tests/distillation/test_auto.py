@@ -249,19 +249,6 @@ def what_was_learnt(output: Path) -> dict[str, Any]:
     return {key: results[key] for key in ("final", "not_learnt", "health")}
 
 
-def test_no_training_sees_a_held_out_pair(tiny: Path, tmp_path: Path) -> None:
-    """Steps count the pairs; where selection is not auto, all of them are learnt."""
-    steps = {}
-    for name, more in (("all", ()), ("held out", ("--distillation.held_out", "0.4"))):
-        arguments = tiny_arguments(tiny, tmp_path / name, *more, "--distillation.cycles", "1")
-        arguments += ["--cross_encoder.per_device_train_batch_size", "1", "--cross_encoder.both_orders", "false"]
-        arguments += ["--cross_encoder.eval_steps", "40"]
-        done = run_forked(JOB, arguments)
-        assert done.returncode == 0, done.stderr
-        steps[name] = results_of(tmp_path / name)["health"]["cycles"][0]["tiny"]["cross-encoder"]["steps"]
-    assert steps == {"all": 96, "held out": 87}
-
-
 def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Path) -> None:
     """A learning rate that spoils the encoder: `dev` keeps the best cycle all the same, `auto` the start."""
     lines = (SAMPLE / "pool.tsv").read_text(encoding="utf-8").splitlines()[1:41]
