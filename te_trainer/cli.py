@@ -50,9 +50,9 @@ def main() -> int:
     return run_job(command)
 
 
-def run_job(job: str) -> int:
-    """Do a job with the keys of the command line; the exit statuses are those of `run_command`."""
-    return run_command(lambda: start(job), again="begins from the start" if job == "score" else "continues")
+def run_job(job: str, argv: Sequence[str] | None = None) -> int:
+    """Do a job with the keys of a command line; the exit statuses are those of `run_command`."""
+    return run_command(lambda: start(job, argv), again="begins from the start" if job == "score" else "continues")
 
 
 def start(job: str, argv: Sequence[str] | None = None) -> None:

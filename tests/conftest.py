@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # For all processes of the tests: sums of several threads round otherwise. And tiny models gain nothing from a second
@@ -39,6 +41,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from te_trainer import cli
 from te_trainer.config.names import CYCLE_FOLDER, RUN_FOLDER_NAMES
 from te_trainer.runs.quiet import quiet_libraries
 
@@ -63,6 +66,12 @@ def labelled(count: int) -> Dataset:
     return Dataset.from_dict(
         {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
     )
+
+
+def text_file(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -114,6 +123,16 @@ def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, hidden: int = 32)
 
 
 @pytest.fixture(scope="session")
+def few_gold(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments that name a dev set and a test set of 24 pairs each."""
+    folder = tmp_path_factory.mktemp("gold")
+    for role in ("dev", "test"):
+        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[:25]
+        (folder / f"{role}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return ["--data.dev", f"{folder}/dev.tsv", "--data.test", f"{folder}/test.tsv"]
+
+
+@pytest.fixture(scope="session")
 def sized_plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of the paper's sizes, `base` and `large`; nothing but their configuration is looked at."""
     folders = {}
@@ -131,9 +150,34 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def no_dropout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny BERT without dropout: other micro-batches, or pairs on other ranks, teach it the same."""
+    folder = shutil.copytree(tiny, tmp_path_factory.mktemp("models") / "no-dropout")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny RoBERTa."""
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny-roberta", "roberta", seed=1)
+
+
+@pytest.fixture(scope="session")
+def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tiny PLMs that tell sentences apart by either pooling, by type."""
+    from telling import save_telling  # it needs what stands here
+
+    folder = tmp_path_factory.mktemp("telling")
+    return {kind: save_telling(folder / kind, kind) for kind in ("bert", "roberta")}
+
+
+@pytest.fixture(scope="session")
+def start(starts: dict[str, str]) -> str:
+    """Folder of a tiny BERT that tells sentences apart by either pooling."""
+    return starts["bert"]
 
 
 @pytest.fixture(scope="session")
@@ -214,6 +258,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -files[item.path])
 
 
+class Outcome(NamedTuple):
+    """What came of a command: its exit status, and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run_job(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Do a job in this process, with the keys of a command line."""
+
+    def run(job: str, *arguments: str | Path) -> Outcome:
+        capfd.readouterr()
+        return Outcome(cli.run_job(job, [*map(str, arguments)]), *capfd.readouterr())
+
+    return run
+
+
 def run_recipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the main job as a process of its own."""
     return _run(str(ROOT / "recipes" / "trans_encoder.py"), *arguments, **environment)
@@ -235,6 +301,12 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         timeout=600,
         check=False,
     )
+
+
+def results_of(output: Path) -> dict[str, Any]:
+    """The results of a run."""
+    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return results
 
 
 def unreserved_names(output: Path, models: set[str]) -> set[str]:

@@ -102,6 +102,13 @@ class Forked:
         return Path(self.folder.name, stream).read_text(encoding="utf-8")
 
 
+def script_with(folder: Path, *lines: str) -> Path:
+    """The main job's script with lines in front of its own, as a file in a folder."""
+    recipe, file = ROOT / "recipes" / "trans_encoder.py", folder / "job.py"
+    file.write_text("\n".join([*lines, recipe.read_text(encoding="utf-8")]), encoding="utf-8")
+    return file
+
+
 def paths_in(folder: Path, pattern: str) -> set[Path]:
     """What is there of a pattern; `Path.glob` fails where a folder vanishes while it looks."""
     return {Path(path) for path in glob.glob(f"{folder}/{pattern}")}  # noqa: PTH207

@@ -42,8 +42,9 @@ def pairs_with_repeats(count: int) -> list[tuple[str, str]]:
     return [*plain, *crossed, *swapped, (plain[0][0], plain[0][0]), *plain[:4]]
 
 
-def new_cross_encoder(start: str) -> CrossEncoder:
+def new_cross_encoder(start: str, max_length: int | None = None) -> CrossEncoder:
+    """A cross-encoder with a new head."""
     set_seed(0)
-    encoder = CrossEncoder.from_pretrained(start)
+    encoder = CrossEncoder.from_pretrained(start, max_length=max_length)
     enlarge_weights(encoder.model.classifier)
     return encoder

@@ -13,11 +13,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from conftest import SAMPLE, process_environment, save_tiny, tiny_arguments
+from conftest import SAMPLE, Outcome, Run, process_environment, results_of, save_tiny, text_file, tiny_arguments
 from forked import Forked, run_forked
 
 from te_trainer.cli import run_job
@@ -28,37 +28,19 @@ SHORT = ["--distillation.cycles", "1", "--bi_encoder.num_train_epochs", "1", "--
 PAIRS = "sentence1\tsentence2\nmy router blinks red\tred light on the router\nno sound\tthe speaker is silent\n"
 
 
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
 @pytest.fixture(scope="session")
-def short(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def short(few_gold: list[str]) -> list[str]:
     """Arguments that make a run as short as can be."""
-    folder = tmp_path_factory.mktemp("gold")
-    for role in ("dev", "test"):
-        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[:25]
-        (folder / f"{role}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return [*SHORT, "--data.dev", f"{folder}/dev.tsv", "--data.test", f"{folder}/test.tsv"]
+    return [*SHORT, *few_gold]
 
 
 @pytest.fixture
-def run(
-    tiny: Path, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def run(tiny: Path, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Run) -> Run:
     """The main job in this process, from its command line on, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
 
     def start(*more: str | Path, output: Path = tmp_path / "runs" / "new") -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *tiny_arguments(tiny, output, *short, *map(str, more))])
-        capfd.readouterr()
-        status = run_job("distil")
-        return Outcome(status, *capfd.readouterr())
+        return run_job("distil", *tiny_arguments(tiny, output, *short, *map(str, more)))
 
     return start
 
@@ -93,12 +75,6 @@ def contents(folder: Path) -> dict[str, Any]:
         elif path.name != LOCK or not (path.parent / "run.yaml").exists():
             found[str(path.relative_to(folder))] = (path.stat().st_mtime_ns, path.read_bytes())
     return found
-
-
-def text_file(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 # ---------------------------------------------------------------- through the whole command
@@ -234,7 +210,6 @@ def on_small_disks(folder: str) -> None:
     """
     place = Path(folder)
     model = save_tiny(place / "tiny")
-    sys.argv = ["trans_encoder.py"]
 
     def disk(name: str, size: int) -> Path:
         path = place / name
@@ -243,11 +218,10 @@ def on_small_disks(folder: str) -> None:
         return path
 
     def run(scenario: str, where: Path, *more: str) -> Outcome:
-        sys.argv[1:] = tiny_arguments(model, where / "runs" / "new", *SHORT, *more)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                status = run_job("distil")
+                status = run_job("distil", tiny_arguments(model, where / "runs" / "new", *SHORT, *more))
             except Exception:
                 traceback.print_exc()
                 status = 1
@@ -366,9 +340,7 @@ def test_the_same_command_continues_when_there_is_room_again(small_disks: dict[s
 def finished_run(tiny: Path, short: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run that is done."""
     output = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["trans_encoder.py", *tiny_arguments(tiny, output, *short)])
-        assert run_job("distil") == 0
+    assert run_job("distil", tiny_arguments(tiny, output, *short)) == 0
     return output
 
 
@@ -380,7 +352,7 @@ def test_a_finished_run_says_so_shows_its_table_and_asks_no_model(
     outcome = run(output=finished_run)
     assert (outcome.status, outcome.err) == (0, "")
     assert f"The run in {finished_run} is finished; there is nothing to do.\n" in outcome.out
-    scores = json.loads((finished_run / "results.json").read_text())["final"]["tiny"]["bi-encoder"]
+    scores = results_of(finished_run)["final"]["tiny"]["bi-encoder"]
     assert f"{100 * scores['dev']:.2f}" in outcome.out, "its table is shown again"
     assert contents(finished_run) == before
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import labelled, run_launched, sample_pairs, tiny_arguments
+from conftest import labelled, results_of, run_launched, sample_pairs, tiny_arguments
 from torch import nn
 
 from te_trainer import labelling
@@ -40,7 +39,7 @@ def test_a_run_starts_with_the_scores_of_the_cpu(tiny: Path, tmp_path: Path) -> 
         arguments = tiny_arguments(tiny, tmp_path / device)
         finished = run_launched(f"{device}.yaml", "trans_encoder.py", *arguments)
         assert finished.returncode == 0, finished.stderr[-4000:]
-        results = json.loads((tmp_path / device / "results.json").read_text(encoding="utf-8"))
+        results = results_of(tmp_path / device)
         starts[device] = results["start"]["tiny"]["bi-encoder"]["dev"]
         assert len(results["cycles"]) == 2
     assert starts["single_gpu"] == pytest.approx(starts["cpu"], abs=1e-4)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from conftest import SAMPLE, sample_pairs, tiny_arguments
+from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset, DatasetDict, load_from_disk
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -94,7 +94,7 @@ def run(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempP
 
 
 def test_a_call_makes_what_the_command_makes(command: Path, run: te_trainer.DistilledRun) -> None:
-    assert scores(run.results, run.output_dir) == scores(json.loads((command / "results.json").read_text()), command)
+    assert scores(run.results, run.output_dir) == scores(results_of(command), command)
     labels = "cycle-2/tiny/cross-encoder-labels"
     ours, theirs = (load_from_disk(folder / labels) for folder in (run.output_dir, command))
     assert np.array_equal(ours["score"][:], theirs["score"][:])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from forked import run_ranks
-from telling import columns, new_cross_encoder, pairs_with_repeats, save_telling
+from telling import columns, new_cross_encoder, pairs_with_repeats
 
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
@@ -56,11 +56,6 @@ for encoder in loaded:
         score(encoder, name, count, folder / f"scratch-{name}")
 PartialState().destroy_process_group()
 """
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_telling(tmp_path_factory.mktemp("telling") / "bert", "bert")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from conftest import GOLD_FOLDER, MINILM, SAMPLE, sample_pairs
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
-from telling import columns, new_cross_encoder, pairs_with_repeats, save_telling
+from telling import columns, new_cross_encoder, pairs_with_repeats
 from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
@@ -31,11 +31,6 @@ from te_trainer.models.packed import when_to_pack
 from te_trainer.models.packed.batches import BATCH_MULTIPLE, ROW_MULTIPLE, packed_batches, padded_batches, row_length
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_telling(tmp_path_factory.mktemp("telling") / "bert", "bert")
 
 
 @pytest.fixture(scope="module")

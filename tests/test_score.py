@@ -7,9 +7,9 @@ import json
 import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import sentence_transformers
 import torch
-from conftest import MINILM, ROOT, sample_pairs
+from conftest import MINILM, ROOT, Run, sample_pairs
 from forked import Forked, run_forked, run_ranks
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
@@ -27,7 +27,6 @@ from torch import nn
 from transformers import set_seed
 
 from te_trainer import search
-from te_trainer.cli import run_job
 from te_trainer.config.commands import parse, parse_score
 from te_trainer.data import PoolManifest, build_pool, outputs
 from te_trainer.errors import InputError
@@ -37,8 +36,6 @@ from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.model_names import locate
 
 RECIPE = ROOT / "recipes" / "score.py"
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +90,10 @@ def sentences_file(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """The recipe in this process, in an empty working folder."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Run) -> Run:
+    """The job in this process, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-
-    def start(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["score.py", *map(str, arguments), "--precision", "float32"])
-        capfd.readouterr()
-        return run_job("score"), *capfd.readouterr()
-
-    return start
+    return partial(run_job, "score", "--precision", "float32")
 
 
 def read_tsv(path: Path) -> list[list[str]]:

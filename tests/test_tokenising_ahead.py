@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import sample_pairs
-from telling import columns, new_cross_encoder, save_telling
+from telling import columns, new_cross_encoder
 
 from te_trainer import labelling
 from te_trainer.errors import DivergedError, InputError
@@ -21,8 +21,8 @@ from te_trainer.models.tokens import Tokens
 
 
 @pytest.fixture(scope="module")
-def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
-    return new_cross_encoder(save_telling(tmp_path_factory.mktemp("telling") / "bert", "bert"))
+def cross_encoder(start: str) -> CrossEncoder:
+    return new_cross_encoder(start)
 
 
 class Tokenising:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from conftest import ROOT, SAMPLE, save_tiny
+from conftest import ROOT, SAMPLE, Run, results_of, save_tiny
 from recipe_index import RECIPES, read_header, recipe_index
 
 from te_trainer.config.commands import parse, parse_contrastive
@@ -189,9 +187,7 @@ def test_accelerate_reads_its_configurations(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", covering_runs(), ids=recipe_name)
-def test_two_steps_run(
-    path: Path, plms: dict[str, Path], binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_steps_run(path: Path, plms: dict[str, Path], binary: Path, tmp_path: Path, run_job: Run) -> None:
     config = parse(["--config", str(path)])
     models = []
     for model, entry in zip(config.models, entries(CONTENT[path]["models"]), strict=True):
@@ -209,11 +205,9 @@ def test_two_steps_run(
         *("--distillation.cycles", "1", "--distillation.precision", "float32", "--distillation.selection", "dev"),
         *("--bi_encoder.max_steps", "2", "--cross_encoder.max_steps", "2", "--output_dir", str(output)),
     ]
-    monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "recipes" / "trans_encoder.py"), run_name="__main__")
-    assert end.value.code == 0
-    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    done = run_job("distil", *arguments)
+    assert done.status == 0, done.err
+    results = results_of(output)
     kinds = {"bi-encoder"} if config.distillation.students == "bi-encoder" else {"bi-encoder", "cross-encoder"}
     for model in config.models:
         assert set(results["final"][str(model.name)]) == kinds

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SAMPLE, process_environment, sample_pairs, save_tiny
+from conftest import ROOT, SAMPLE, Run, process_environment, results_of, sample_pairs, save_tiny
 from forked import Forked, paths_in, run_forked, run_ranks
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
 from transformers import AutoModel, BertConfig, GPTJConfig, OPTConfig, PretrainedConfig
 
-from te_trainer.cli import run_job
 from te_trainer.config.commands import parse_contrastive, parse_step0
 from te_trainer.config.schema import ContrastiveTrainingConfig
 from te_trainer.contrastive.plan import contrastive_arguments, has_dropout
@@ -62,22 +62,11 @@ def arguments(tiny: Path, sentences: Path) -> list[str]:
     ]
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Run:
-    """The recipe in this process, in an empty working folder."""
+def run(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Run) -> Run:
+    """The job in this process, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-
-    def start(*more: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["contrastive.py", *arguments, "--output_dir", "out", *map(str, more)])
-        capfd.readouterr()
-        return run_job("contrastive"), *capfd.readouterr()
-
-    return start
+    return partial(run_job, "contrastive", *arguments, "--output_dir", "out")
 
 
 # ---------------------------------------------------------------- what it makes
@@ -88,7 +77,7 @@ def test_a_plain_plm_becomes_a_bi_encoder(run: Run, tiny: Path, tmp_path: Path) 
     assert status == 0, err
     assert "sentences: 96 distinct ones" in err
     assert "kept" in out
-    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "out")
     assert set(results) == {"start", "final", "training", "truncation", "seconds", "environment"}
     counted = results["truncation"]["bi-encoder"]
     assert counted.pop("unknown") < 0.1
@@ -161,7 +150,7 @@ def test_mirror_bert_on_pairs_without_gold(run: Run, tmp_path: Path) -> None:
         *("--data.test", "[]", "--contrastive.method", "mirror_bert", "--contrastive.pooling", "mean"),
     )
     assert status == 0, err
-    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "out")
     assert set(results["final"]["bi-encoder"]) == {"path"}
     assert "spearman" not in out
     steps = results["training"]["steps"]
@@ -190,7 +179,7 @@ def test_sentences_that_are_cut_with_their_prompt_are_counted_before_work_starts
     saved = str(tmp_path / "out" / "bi-encoder")
     assert SentenceTransformer(saved, device="cpu").prompts["default"] == "my router "
     assert BiEncoder.from_pretrained(saved).prompt == "my router "
-    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["truncation"]["bi-encoder"]
+    found = results_of(tmp_path / "out")["truncation"]["bi-encoder"]
     assert (found["max_length"], found["texts"]) == (8, 96)
     assert 0 < found["cut"] < 96
     line = (
@@ -242,7 +231,7 @@ def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     assert last.returncode == 0, last.stderr
     both = []
     for name in ("whole", "killed"):
-        results = json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))
+        results = results_of(tmp_path / name)
         del results["final"]["bi-encoder"]["path"]
         weights = (tmp_path / name / "bi-encoder" / "model.safetensors").read_bytes()
         both.append((results["start"], results["final"], weights))

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import html
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, tiny_arguments
-from forked import Forked, run_forked
+from conftest import SAMPLE, results_of, tiny_arguments
+from forked import Forked, run_forked, script_with
 from sentence_transformers import SentenceTransformer
+from test_growing import TELLING, WITHOUT_GOLD, cosines, learnt_pairs, mined_pairs
 
+from te_trainer.data import PoolManifest, pairs_of
 from te_trainer.distillation.selection import is_as_good_as_start
 from te_trainer.hub.card import Upload, model_card
 from te_trainer.report.remarks import remarks
 from te_trainer.runs.finished import FinishedRun
 
 JOB = "trans_encoder.py"
-WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
-
-
-def results_of(output: Path) -> dict[str, Any]:
-    return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A run of a random model, whose cross-encoder learns nothing in four steps."""
+    """A run of a random model, whose cross-encoder learns nothing in four steps; beside it what it learnt again."""
     output = tmp_path_factory.mktemp("auto") / "run"
-    done = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    done = run_forked(script_with(output.parent, TELLING), tiny_arguments(tiny, output, *WITHOUT_GOLD))
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -65,6 +63,41 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     # no bi-encoder was trained that could be compared with the start
     assert json.loads((output / "neighbours.json").read_text(encoding="utf-8")) == {}
     assert "Neighbours" not in page
+
+
+def test_the_second_training_learns_the_pool_and_mined_pairs(stopped: tuple[Path, Any], tiny: Path) -> None:
+    output, done = stopped
+    assert done.stderr.count("cycle 1: 192 random pairs of the pool's sentences are labelled") == 1
+    pool = [frozenset(pair) for pair in pairs_of(PoolManifest.load(output / "pool")[1])]
+    rows = learnt_pairs(output.parent, "tiny")
+    given, mined = rows[:87], rows[87:]
+    assert len(set(pool) - {frozenset((row["sentence1"], row["sentence2"])) for row in given}) == 9  # held out
+    assert [row["sentence1"] for row in mined] == mined_pairs(output)["sentence1"]
+    pairs = {frozenset((row["sentence1"], row["sentence2"])) for row in mined}
+    assert len(pairs) == len(mined) == 192
+    assert pairs.isdisjoint(pool)
+    sentences = Counter(text for pair in pairs for text in pair)
+    assert set(sentences) <= {text for pair in pool for text in pair}
+    assert max(sentences.values()) <= 5
+    np.testing.assert_allclose([row["label"] for row in rows], cosines(tiny, rows), atol=1e-5)
+
+
+def test_high_scores_are_drawn_oftener_than_by_chance(stopped: tuple[Path, Any], tiny: Path) -> None:
+    pairs = list(pairs_of(PoolManifest.load(stopped[0] / "pool")[1]))
+    apart = zip(pairs, pairs[1:] + pairs[:1], strict=True)
+    rows = [{"sentence1": one, "sentence2": two} for (one, _), (_, two) in apart]
+    assert np.mean(mined_pairs(stopped[0])["label"]) > np.mean(cosines(tiny, rows)) + 0.02
+
+
+def test_the_report_says_when_mined_pairs_helped(stopped: tuple[Path, Any]) -> None:
+    results = results_of(stopped[0])
+    line = (
+        "tiny: so small a pool teaches a cross-encoder too little; that of cycle 1 has learnt 192 random pairs of the "
+        "pool's sentences beside it."
+    )
+    assert line not in remarks(results)
+    assert line in remarks(results | {"not_learnt": []})
+    assert 0 < results["seconds"]["grow"] < results["seconds"]["total"]
 
 
 def test_the_card_of_a_start_that_is_kept_does_not_call_it_trained(stopped: tuple[Path, Any]) -> None:
@@ -190,7 +223,7 @@ def test_a_kill_between_record_and_encoder_of_the_second_training_changes_nothin
     stopped: tuple[Path, Any], tiny: Path, tmp_path: Path
 ) -> None:
     """The record is the second training's, and the first one's encoder must not be taken for what it tells of."""
-    killed, script = tmp_path / "killed", tmp_path / "job.py"
+    killed = tmp_path / "killed"
     lines = [
         "import os, signal",
         "from te_trainer.runs import training",
@@ -201,8 +234,7 @@ def test_a_kill_between_record_and_encoder_of_the_second_training_changes_nothin
         "        os.kill(os.getpid(), signal.SIGKILL)",
         "training.write_json = write_and_die",
     ]
-    script.write_text("\n".join([*lines, (SAMPLE.parent / JOB).read_text(encoding="utf-8")]), encoding="utf-8")
-    assert run_forked(script, tiny_arguments(tiny, killed, *WITHOUT_GOLD)).returncode == -9
+    assert run_forked(script_with(tmp_path, *lines), tiny_arguments(tiny, killed, *WITHOUT_GOLD)).returncode == -9
     last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
     assert last.returncode == 0, last.stderr
     assert what_was_learnt(killed) == what_was_learnt(stopped[0])
@@ -215,19 +247,6 @@ def what_was_learnt(output: Path) -> dict[str, Any]:
         cycle["tiny"]["cross-encoder"].pop("seconds")
     results["final"]["tiny"]["bi-encoder"].pop("path")
     return {key: results[key] for key in ("final", "not_learnt", "health")}
-
-
-def test_no_training_sees_a_held_out_pair(tiny: Path, tmp_path: Path) -> None:
-    """Steps count the pairs; where selection is not auto, all of them are learnt."""
-    steps = {}
-    for name, more in (("all", ()), ("held out", ("--distillation.held_out", "0.4"))):
-        arguments = tiny_arguments(tiny, tmp_path / name, *more, "--distillation.cycles", "1")
-        arguments += ["--cross_encoder.per_device_train_batch_size", "1", "--cross_encoder.both_orders", "false"]
-        arguments += ["--cross_encoder.eval_steps", "40"]
-        done = run_forked(JOB, arguments)
-        assert done.returncode == 0, done.stderr
-        steps[name] = results_of(tmp_path / name)["health"]["cycles"][0]["tiny"]["cross-encoder"]["steps"]
-    assert steps == {"all": 96, "held out": 87}
 
 
 def test_gold_keeps_the_start_where_no_cycle_is_better(tiny: Path, tmp_path: Path) -> None:
@@ -267,16 +286,15 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
     selection: str, has_step0: bool, is_lenient: bool, cycle: int, tiny: Path, tmp_path: Path
 ) -> None:
     """With a bound that a pool of the tests keeps; where lenient, with others that a random model's students keep."""
-    script, output = tmp_path / "job.py", tmp_path / "run"
+    output = tmp_path / "run"
     lines = ["from te_trainer.distillation import health, plan", "plan.LEAST_TO_TRUST = 90"]
     lines += ["health.MIN_AGREEMENT = health.MIN_SPREAD = health.MIN_GRADED = -1"] * is_lenient
-    script.write_text("\n".join([*lines, (SAMPLE.parent / JOB).read_text(encoding="utf-8")]), encoding="utf-8")
     section = {"pooling": "mean", "method": "simcse", "mlp_head": False, "max_steps": 2}
     section["per_device_train_batch_size"] = 8
     (tmp_path / "step0.yaml").write_text(json.dumps({"contrastive": section}), encoding="utf-8")
     more = ["--distillation.step0", str(tmp_path / "step0.yaml")] * has_step0
     more += ["--distillation.selection", selection, "--data.dev", "null"]
-    done = run_forked(script, tiny_arguments(tiny, output, *more))
+    done = run_forked(script_with(tmp_path, *lines), tiny_arguments(tiny, output, *more))
     assert done.returncode == 0, done.stderr
     final = results_of(output)["final"]["tiny"]
     assert final["bi-encoder"]["cycle"] == cycle

@@ -1,27 +1,27 @@
-"""A cross-encoder that has not learnt from a small pool learns pairs of the pool's sentences too."""
+"""A cross-encoder that has not learnt from a small pool learns pairs of the pool's sentences too.
+
+What one process learns and reports then is in `test_auto.py`, which has such a run.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SAMPLE, tiny_arguments
-from forked import run_forked, run_ranks
+from conftest import results_of, tiny_arguments
+from forked import run_forked, run_ranks, script_with
 from sentence_transformers import SentenceTransformer
 
 from te_trainer.data import PoolManifest, pairs_of
 from te_trainer.distillation.combine import quantiles
 from te_trainer.files.records import DamagedError
-from te_trainer.report.remarks import remarks
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.store import RunStore
 
-JOB = SAMPLE.parent / "trans_encoder.py"
 WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
 # each rank writes what the second training of a student learns
 TELLING = """
@@ -34,17 +34,6 @@ def run_and_tell(self, title, work, pairs):
     run(self, title, work, pairs)
 Training.run = run_and_tell
 """
-
-
-def script(folder: Path, *lines: str) -> Path:
-    file = folder / "job.py"
-    file.write_text("\n".join([*lines, JOB.read_text(encoding="utf-8")]), encoding="utf-8")
-    return file
-
-
-def results_of(output: Path) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    return results
 
 
 def learnt_pairs(folder: Path, name: str, rank: int = 0) -> list[dict[str, Any]]:
@@ -64,35 +53,10 @@ def cosines(model: Path, rows: Sequence[dict[str, Any]], pooling: str = "mean") 
     return encoder.similarity_pairwise(one, two).numpy()
 
 
-@pytest.fixture(scope="module")
-def grown(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run, `run`, and of what its second training learnt."""
-    folder = tmp_path_factory.mktemp("growing")
-    done = run_forked(script(folder, TELLING), tiny_arguments(tiny, folder / "run", *WITHOUT_GOLD))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("cycle 1: 192 random pairs of the pool's sentences are labelled") == 1
-    return folder
-
-
-def test_the_second_training_learns_the_pool_and_mined_pairs(grown: Path, tiny: Path) -> None:
-    pool = [frozenset(pair) for pair in pairs_of(PoolManifest.load(grown / "run" / "pool")[1])]
-    rows = learnt_pairs(grown, "tiny")
-    given, mined = rows[:87], rows[87:]
-    assert len(set(pool) - {frozenset((row["sentence1"], row["sentence2"])) for row in given}) == 9  # held out
-    assert [row["sentence1"] for row in mined] == mined_pairs(grown / "run")["sentence1"]
-    pairs = {frozenset((row["sentence1"], row["sentence2"])) for row in mined}
-    assert len(pairs) == len(mined) == 192
-    assert pairs.isdisjoint(pool)
-    sentences = Counter(text for pair in pairs for text in pair)
-    assert set(sentences) <= {text for pair in pool for text in pair}
-    assert max(sentences.values()) <= 5
-    np.testing.assert_allclose([row["label"] for row in rows], cosines(tiny, rows), atol=1e-5)
-
-
 def test_a_very_small_pool_is_learnt_with_random_pairs_at_once(tiny: Path, tmp_path: Path) -> None:
     """Where the configuration does not say how long it is learnt."""
     arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, "--cross_encoder.num_train_epochs", "null")
-    done = run_forked(JOB, arguments)
+    done = run_forked("trans_encoder.py", arguments)
     assert done.returncode == 0, done.stderr
     begins = done.stderr.index("train cross-encoder | begins")
     assert done.stderr.index("cycle 1: 192 random pairs of the pool's sentences are labelled") < begins
@@ -104,29 +68,11 @@ def test_a_very_small_pool_is_learnt_with_random_pairs_at_once(tiny: Path, tmp_p
     assert ("It is trained once more, 3 times as long\n" in done.stderr) == (entry["attempt"] == 2)
 
 
-def test_high_scores_are_drawn_oftener_than_by_chance(grown: Path, tiny: Path) -> None:
-    pairs = list(pairs_of(PoolManifest.load(grown / "run" / "pool")[1]))
-    apart = zip(pairs, pairs[1:] + pairs[:1], strict=True)
-    rows = [{"sentence1": one, "sentence2": two} for (one, _), (_, two) in apart]
-    assert np.mean(mined_pairs(grown / "run")["label"]) > np.mean(cosines(tiny, rows)) + 0.02
-
-
-def test_the_report_says_when_mined_pairs_helped(grown: Path) -> None:
-    results = results_of(grown / "run")
-    line = (
-        "tiny: so small a pool teaches a cross-encoder too little; that of cycle 1 has learnt 192 random pairs of the "
-        "pool's sentences beside it."
-    )
-    assert line not in remarks(results)
-    assert line in remarks(results | {"not_learnt": []})
-    assert 0 < results["seconds"]["grow"] < results["seconds"]["total"]
-
-
 def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -> None:
     spread = ("--distillation.cross_encoder_labels", "quantiles")
     arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, *spread)
     arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two, pooling: cls}}]"
-    done = run_ranks(script(tmp_path, TELLING), arguments)
+    done = run_ranks(script_with(tmp_path, TELLING), arguments)
     assert done.returncode == 0, done.stderr
     rows = learnt_pairs(tmp_path, "one")
     for name in ("one", "two"):
@@ -145,7 +91,7 @@ def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -
 
 def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> None:
     output, line = tmp_path / "run", "from te_trainer.distillation import growing; growing.LARGEST_POOL = 96"
-    done = run_forked(script(tmp_path, line), tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    done = run_forked(script_with(tmp_path, line), tiny_arguments(tiny, output, *WITHOUT_GOLD))
     assert done.returncode == 0, done.stderr
     assert "It is trained once more, 3 times as long\n" in done.stderr
     entry = results_of(output)["health"]["cycles"][0]["tiny"]["cross-encoder"]
@@ -158,7 +104,7 @@ def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> 
 def test_two_sentences_make_no_other_pair(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "pool.tsv").write_text("sentence1\tsentence2\nmy router\tthe lamp is on\n", encoding="utf-8")
     arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, pool=[str(tmp_path / "pool.tsv")])
-    done = run_forked(JOB, [*arguments, "--data.test", "[]"])
+    done = run_forked("trans_encoder.py", [*arguments, "--data.test", "[]"])
     assert done.returncode == 0, done.stderr
     assert "cycle 1: 0 random pairs of the pool's sentences are labelled" in done.stderr
 

@@ -21,9 +21,10 @@ def pool(rows: int) -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("rows", "held_out"), [(20, 8), (79, 8), (96, 9), (300, 30), (387, 32), (2_000, 60), (40_000, 500)]
+    ("rows", "held_out", "most"),
+    [(20, 8, 8), (79, 8, 8), (96, 9, 9), (300, 30, 30), (387, 32, 38), (2_000, 60, 200), (40_000, 500, 500)],
 )
-def test_a_few_per_cent_are_held_out(rows, held_out):
+def test_a_few_per_cent_are_held_out(rows, held_out, most):
     probe = Probe.draw(pool(rows), 0.03, seed=1)
     assert len(probe.rows) == held_out == len(np.unique(probe.rows))
     assert (np.diff(probe.rows) > 0).all()
@@ -33,6 +34,7 @@ def test_a_few_per_cent_are_held_out(rows, held_out):
     assert probe.held_out == (rows >= 20)
     assert sorted([*probe.rows, *probe.rows_to_learn(rows)]) == list(range(rows))
     assert list(Probe.draw(pool(rows), 0, seed=1).rows_to_learn(rows)) == list(range(rows))
+    assert len(Probe.draw(pool(rows), 0.4, seed=1).rows_to_learn(rows)) == rows - most
 
 
 @pytest.mark.parametrize(("rows", "part", "judged"), [(1, 0.03, 1), (19, 0.03, 19), (19, 0, 19), (100, 0, 32)])

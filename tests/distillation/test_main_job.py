@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SAMPLE, run_launched, tiny_arguments
+from conftest import SAMPLE, results_of, run_launched, tiny_arguments
 from datasets import load_from_disk
 from forked import run_forked
+from references import their_scores
 from scipy.stats import spearmanr
-from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 JOB = "trans_encoder.py"
@@ -35,7 +35,7 @@ def output(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(output: Path) -> dict[str, Any]:
-    return json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return results_of(output)
 
 
 def gold(split: str) -> tuple[list[str], list[str], list[float]]:
@@ -46,15 +46,11 @@ def gold(split: str) -> tuple[list[str], list[str], list[float]]:
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_sentence_transformers_scores_as_results_say(output: Path, results: dict[str, Any], split: str) -> None:
     one, two, scores = gold(split)
-    final = results["final"]["tiny"]
-    model = SentenceTransformer(str(output / "tiny" / "bi-encoder"), device="cpu")
-    cosines = model.similarity_pairwise(model.encode(one), model.encode(two)).numpy()
-    predicted = CrossEncoder(str(output / "tiny" / "cross-encoder"), device="cpu").predict(
-        list(zip(one, two, strict=True))
-    )
-    for kind, predictions in (("bi-encoder", cosines), ("cross-encoder", predicted)):
-        expected = final[kind]["dev"] if split == "dev" else final[kind]["test"]["test"]
-        assert spearmanr(predictions, scores).statistic == pytest.approx(expected, abs=1e-4), kind
+    for kind in ("bi-encoder", "cross-encoder"):
+        final = results["final"]["tiny"][kind]
+        expected = final["dev"] if split == "dev" else final["test"]["test"]
+        found = spearmanr(their_scores(output / "tiny" / kind, one, two), scores).statistic
+        assert found == pytest.approx(expected, abs=1e-4), kind
 
 
 def test_transformers_loads_both(output: Path) -> None:
@@ -136,7 +132,7 @@ def test_two_runs_agree(tiny: Path, output: Path, results: dict[str, Any], tmp_p
     """Alone, and started without accelerate: the same seed gives the same weights."""
     finished = run_forked(JOB, tiny_arguments(tiny, tmp_path / "again"))
     assert finished.returncode == 0, finished.stderr
-    again = json.loads((tmp_path / "again" / "results.json").read_text(encoding="utf-8"))
+    again = results_of(tmp_path / "again")
     assert again["cycles"] == results["cycles"]
     for kind in ("bi-encoder", "cross-encoder"):
         weights = [folder / "tiny" / kind / "model.safetensors" for folder in (output, tmp_path / "again")]
@@ -151,7 +147,7 @@ def test_two_plms_share_labels_and_nothing_gold_is_needed(tiny: Path, tiny_rober
     arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny_roberta}, name: two, pooling: mean}}]"
     finished = run_forked(JOB, [*arguments, "--distillation.init", "sequential", "--bi_encoder.num_train_epochs", "1"])
     assert finished.returncode == 0, finished.stderr
-    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "run")
     assert "dev" not in results["start"]["one"]["bi-encoder"]
     assert {results["final"][name]["bi-encoder"]["cycle"] for name in ("one", "two")} == {2}
     assert results["final"]["ensemble"].keys() == {"bi-encoder", "cross-encoder"}
@@ -180,7 +176,7 @@ def test_encoders_that_give_one_score_to_all_pairs_are_scored_zero(tiny: Path, t
 
     for path in (tmp_path / "run").rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
-    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "run")
     assert results["final"]["tiny"]["cross-encoder"]["test"] == {"test": 0, "avg": 0}
 
 

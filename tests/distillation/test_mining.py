@@ -15,6 +15,7 @@ import yaml
 from conftest import SAMPLE, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import Forked, run_forked
+from telling import columns
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
@@ -81,10 +82,6 @@ def pool_of(output: Path) -> list[tuple[str, str]]:
     return list(zip(pairs["sentence1"], pairs["sentence2"], strict=True))
 
 
-def columns_of(pairs: list[Any]) -> dict[str, list[str]]:
-    return {"sentence1": [pair[0] for pair in pairs], "sentence2": [pair[1] for pair in pairs]}
-
-
 def read(output: Path, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((output / name).read_text(encoding="utf-8"))
     return content
@@ -113,17 +110,14 @@ def test_the_pool_is_mined_from_the_sentences(output: Path, tiny: Path) -> None:
     shown = [pair for band in record["examples"] for pair in band["pairs"]]
     assert {tuple(pair[:2]) for pair in shown} <= set(pool)
     # each example's score is the start's cosine
-    scores = score_pairs(
-        BiEncoder.from_pretrained(str(tiny), pooling="mean"),
-        {"sentence1": [p[0] for p in shown], "sentence2": [p[1] for p in shown]},
-    )
+    scores = score_pairs(BiEncoder.from_pretrained(str(tiny), pooling="mean"), columns(shown))
     np.testing.assert_allclose([pair[2] for pair in shown], scores, atol=1e-3)
 
 
 def test_high_scores_are_oftener_in_the_pool_than_among_all_pairs(output: Path, tiny: Path) -> None:
     encoder = BiEncoder.from_pretrained(str(tiny), pooling="mean")
     every = list(combinations(SENTENCES, 2))
-    mined, anyhow = (score_pairs(encoder, columns_of(pairs)) for pairs in (pool_of(output), every))
+    mined, anyhow = (score_pairs(encoder, columns(pairs)) for pairs in (pool_of(output), every))
     assert mined.std() > 1.05 * anyhow.std()
     assert (mined > np.quantile(anyhow, 0.8)).mean() > 0.4
 
@@ -222,7 +216,7 @@ def test_a_pool_grows_by_pairs_of_its_own_sentences_that_the_bi_encoder_of_step_
     assert not {frozenset(pair) for pair in given} & {frozenset(pair) for pair in mined}
     assert PoolManifest.load(layout.pool)[0].describe()[-1].endswith(" drawn of 833, 20 mined ones added)")
     shown = [pair for band in read(tmp_path, "pool/mined.json")["examples"] for pair in band["pairs"]]
-    np.testing.assert_allclose([pair[2] for pair in shown], score_pairs(made, columns_of(shown)), atol=1e-3)
+    np.testing.assert_allclose([pair[2] for pair in shown], score_pairs(made, columns(shown)), atol=1e-3)
 
 
 def test_a_file_called_pool_is_not_the_pool_whose_sentences_are_mined(

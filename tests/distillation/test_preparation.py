@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SAMPLE, build_tokenizer, tiny_arguments
+from conftest import SAMPLE, build_tokenizer, text_file, tiny_arguments
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -40,12 +40,6 @@ from te_trainer.runs.checks import check_space, load_gold_sets
 from te_trainer.runs.manifest import RunManifest
 
 PAIRS = "sentence1\tsentence2\nmy router blinks red\tred light on the router\nno sound\tthe speaker is silent\n"
-
-
-def text_file(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def gold_file(path: Path, *scores: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import tiny_arguments
+from conftest import results_of, tiny_arguments
 from datasets import Dataset, load_from_disk
 from forked import Forked, run_forked
 from safetensors.torch import load_file
@@ -64,7 +64,7 @@ def output(tiny: Path, step0: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_the_cycles_start_from_what_step_0_makes(output: Path, tiny: Path) -> None:
-    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    results = results_of(output)
     made = output / "start" / "tiny" / "bi-encoder"
     training = json.loads(made.with_name("bi-encoder.training.json").read_text(encoding="utf-8"))
     pool = Dataset.from_file(str(output / "pool" / "pairs.arrow"))
@@ -122,7 +122,7 @@ def test_a_kill_within_step_0_changes_nothing(output: Path, tiny: Path, step0: P
     assert finished.returncode == 0, finished.stderr
     both = []
     for folder in (output, tmp_path / "killed"):
-        results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = results_of(folder)
         weights = (folder / "start" / "tiny" / "bi-encoder" / "model.safetensors").read_bytes()
         both.append((results["start"], results["cycles"], weights))
     assert both[0] == both[1]

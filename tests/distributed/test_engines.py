@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
-from conftest import ROOT, SAMPLE, run_launched, save_tiny, tiny_arguments
+from conftest import ROOT, SAMPLE, results_of, run_launched, tiny_arguments
 from datasets import load_from_disk
 from forked import Forked, paths_in, run_forked, run_ranks, start_ranks
+from references import their_scores
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
-from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from te_trainer.data import PoolManifest
+from te_trainer.data import PoolManifest, load_gold
 from te_trainer.labelling import score_pairs
-from te_trainer.models import BiEncoder
-from te_trainer.models import CrossEncoder as OurCrossEncoder
+from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.trainers.checkpoint_mark import WHOLE_MARK
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
@@ -39,16 +38,6 @@ ENGINES = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("distributed")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Path:
-    """A tiny PLM without dropout, so that its training does not depend on which rank sees which pair."""
-    place = save_tiny(folder / "model")
-    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return place
 
 
 def job(model: Path, output: Path, processes: int, *more: str) -> list[str]:
@@ -72,10 +61,6 @@ def told(configuration: str | Path) -> dict[str, str]:
     return dict(found.items() - os.environ.items())
 
 
-def results_of(output: Path) -> dict[str, Any]:
-    return json.loads((output / "results.json").read_text(encoding="utf-8"))
-
-
 def scores_of(results: dict[str, Any]) -> dict[str, float]:
     """All scores of a run by a name of their own."""
     found = {}
@@ -95,10 +80,10 @@ def labels(output: Path, cycle: int, teacher: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def single(model: Path, folder: Path) -> Path:
+def single(no_dropout: Path, folder: Path) -> Path:
     """The same run in one process."""
     output = folder / "single"
-    finished = run_forked(JOB, job(model, output, 1))
+    finished = run_forked(JOB, job(no_dropout, output, 1))
     assert finished.returncode == 0, finished.stderr[-4000:]
     return output
 
@@ -109,13 +94,13 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(engine: str, model: Path, folder: Path) -> Path:
+def whole(engine: str, no_dropout: Path, folder: Path) -> Path:
     """A run that nothing disturbed; ZeRO-3's through `accelerate launch`, DDP's are launched elsewhere."""
     output = folder / engine
     if engine == "cpu_deepspeed_zero3":
-        finished = run_launched(f"{engine}.yaml", JOB, *job(model, output, 2))
+        finished = run_launched(f"{engine}.yaml", JOB, *job(no_dropout, output, 2))
     else:
-        finished = run_ranks(JOB, job(model, output, 2), told(f"{engine}.yaml"))
+        finished = run_ranks(JOB, job(no_dropout, output, 2), told(f"{engine}.yaml"))
     assert finished.returncode == 0, finished.stderr[-4000:]
     assert "FutureWarning" not in finished.stderr
     return output
@@ -135,8 +120,8 @@ def test_scores_are_those_of_one_process(whole: Path, single: Path) -> None:
     assert scores_of(results_of(whole)) == pytest.approx(expected, abs=1e-3)
 
 
-def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, model: Path) -> None:
-    held, found = (load_file(path / "model.safetensors") for path in (model, whole / "tiny" / "bi-encoder"))
+def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, no_dropout: Path) -> None:
+    held, found = (load_file(path / "model.safetensors") for path in (no_dropout, whole / "tiny" / "bi-encoder"))
     pooler = [name for name in held if name.startswith("pooler.")]
     assert pooler and all(torch.equal(found[name], held[name]) for name in pooler)
 
@@ -144,7 +129,7 @@ def test_what_is_saved_holds_the_pooler_of_the_start(whole: Path, model: Path) -
 def test_labels_are_those_of_one_process(whole: Path, single: Path) -> None:
     np.testing.assert_allclose(labels(whole, 1, "bi-encoder"), labels(single, 1, "bi-encoder"), rtol=0, atol=1e-6)
     _, pairs = PoolManifest.load(whole / "pool")
-    cross = OurCrossEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "cross-encoder"))
+    cross = CrossEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "cross-encoder"))
     bi = BiEncoder.from_pretrained(str(whole / "cycle-1" / "tiny" / "bi-encoder"))
     np.testing.assert_allclose(labels(whole, 1, "cross-encoder"), score_pairs(cross, pairs), rtol=0, atol=1e-6)
     np.testing.assert_allclose(labels(whole, 2, "bi-encoder"), score_pairs(bi, pairs), rtol=0, atol=1e-6)
@@ -153,7 +138,7 @@ def test_labels_are_those_of_one_process(whole: Path, single: Path) -> None:
 def test_steps_are_those_of_one_process(whole: Path, single: Path) -> None:
     """Of the official code's AdamW, whose epsilon is set before each step."""
     one, two = (
-        OurCrossEncoder.from_pretrained(str(run / "cycle-1" / "tiny" / "cross-encoder")).model.state_dict()
+        CrossEncoder.from_pretrained(str(run / "cycle-1" / "tiny" / "cross-encoder")).model.state_dict()
         for run in (whole, single)
     )
     assert one.keys() == two.keys()
@@ -162,16 +147,11 @@ def test_steps_are_those_of_one_process(whole: Path, single: Path) -> None:
 
 
 def test_whole_weights_are_saved(whole: Path) -> None:
-    rows = [line.split("\t") for line in (SAMPLE / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
-    gold, one, two = [float(row[0]) for row in rows], [row[1] for row in rows], [row[2] for row in rows]
-    final = results_of(whole)["final"]["tiny"]
-    bi = SentenceTransformer(str(whole / "tiny" / "bi-encoder"), device="cpu")
-    cosines = bi.similarity_pairwise(bi.encode(one), bi.encode(two)).numpy()
-    predicted = CrossEncoder(str(whole / "tiny" / "cross-encoder"), device="cpu").predict(
-        list(zip(one, two, strict=True))
-    )
-    assert spearmanr(cosines, gold).statistic == pytest.approx(final["bi-encoder"]["dev"], abs=1e-4)
-    assert spearmanr(predicted, gold).statistic == pytest.approx(final["cross-encoder"]["dev"], abs=1e-4)
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
+    for kind in ("bi-encoder", "cross-encoder"):
+        scores = their_scores(whole / "tiny" / kind, gold.sentence1, gold.sentence2)
+        kept = results_of(whole)["final"]["tiny"][kind]["dev"]
+        assert spearmanr(scores, gold.scores).statistic == pytest.approx(kept, abs=1e-4)
 
 
 # ------------------------------------------------------------ kills
@@ -187,10 +167,10 @@ KILLS = {
 }
 
 
-def test_kills_change_nothing(engine: str, whole: Path, model: Path, folder: Path) -> None:
+def test_kills_change_nothing(engine: str, whole: Path, no_dropout: Path, folder: Path) -> None:
     """SIGKILL of one rank, then of all of them, each in the middle of a training; the same command continues."""
     output = folder / f"{engine}-killed"
-    command = (JOB, job(model, output, 2), told(f"{engine}.yaml"))
+    command = (JOB, job(no_dropout, output, 2), told(f"{engine}.yaml"))
     for ranks, stage in KILLS[engine]:
         kill_in(output / stage, ranks, start_ranks(*command, clock=0))
         assert not (output / "results.json").exists()
@@ -232,9 +212,9 @@ runpy.run_path("{ROOT / "benchmarks" / "gpu" / "precision_probe.py"}", run_name=
 
 @pytest.mark.parametrize("configuration", ["cpu_deepspeed_zero2.yaml", "cpu_deepspeed_zero3.yaml"])
 def test_layers_compute_in_bfloat16_where_deepspeed_ends_what_it_has_not_begun(
-    configuration: str, model: Path, tmp_path: Path
+    configuration: str, no_dropout: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "probe.py"
     script.write_text(AS_ON_A_GPU, encoding="utf-8")
-    finished = run_ranks(script, [str(model), str(tmp_path / "out")], told(configuration), ranks=1)
+    finished = run_ranks(script, [str(no_dropout), str(tmp_path / "out")], told(configuration), ranks=1)
     assert finished.returncode == 0, finished.stdout[-500:] + finished.stderr[-4000:]

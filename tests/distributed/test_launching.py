@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_launched, sample_pairs, tiny_arguments
+from conftest import ROOT, results_of, run_launched, sample_pairs, tiny_arguments
 from forked import run_forked, run_ranks
 from test_engines import told
 
@@ -36,7 +36,7 @@ def launch(configuration: str | Path, script: str | Path, *arguments: str) -> st
 
 
 def scores(output: Path) -> list[Any]:
-    return json.loads((output / "results.json").read_text(encoding="utf-8"))["cycles"]
+    return results_of(output)["cycles"]
 
 
 def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import SAMPLE
+from conftest import SAMPLE, results_of
 from forked import run_ranks
+from references import their_scores
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
-from sentence_transformers import CrossEncoder, SentenceTransformer
-from test_engines import JOB, job, results_of, told
+from test_engines import JOB, job, told
 from tiny_decoders import save_decoder
 
 from te_trainer.data import load_gold
@@ -40,11 +39,5 @@ def test_the_merged_encoders_score_as_the_trained_ones_did(tmp_path: Path) -> No
         adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
         # these are zero before the training
         assert all(float(weight.abs().max()) > 1e-3 for name, weight in adapter.items() if "lora_B" in name)
-        if kind == "bi-encoder":
-            bi = SentenceTransformer(str(folder), device="cpu")
-            scores = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
-        else:
-            scores = CrossEncoder(str(folder), device="cpu").predict(
-                list(zip(gold.sentence1, gold.sentence2, strict=True))
-            )
-        assert spearmanr(scores, np.array(gold.scores)).statistic == pytest.approx(kept, abs=1e-3)
+        scores = their_scores(folder, gold.sentence1, gold.sentence2)
+        assert spearmanr(scores, gold.scores).statistic == pytest.approx(kept, abs=1e-3)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import tiny_arguments
+from conftest import results_of, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 
@@ -111,7 +111,7 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     output = command.index("--output_dir") + 1
     compared = run_forked("evaluate_sts.py", [*command[2:output], str(tmp_path / "compared")])
     assert compared.returncode == 0, compared.stderr
-    results = json.loads((tmp_path / "compared" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "compared")
     start = results["models"][0]["members"][0]
     assert (start["pooling"], start["max_length"], start["prompt"]) == ("mean", 32, "it's my router: ")
     layout, (_, pool) = RunLayout(run), PoolManifest.load(RunLayout(run).pool)
@@ -133,7 +133,7 @@ def test_one_pair_is_called_one(run: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     several = shutil.copytree(run, tmp_path / "several")
-    results = json.loads((several / "results.json").read_text(encoding="utf-8"))
+    results = results_of(several)
     results["final"]["other"] = results["final"]["tiny"]
     (several / "results.json").write_text(json.dumps(results), encoding="utf-8")
     for arguments, words in (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ import sentence_transformers
 import sklearn.metrics
 import torch
 import yaml
-from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE
+from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE, Outcome, Run, results_of
 from datasets import Dataset
 from forked import run_ranks
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 from transformers import set_seed
 
-from te_trainer import cli
 from te_trainer.config.schema import EvaluationConfig, EvaluationDataConfig
 from te_trainer.data import load_gold
 from te_trainer.errors import InputError
@@ -34,7 +32,6 @@ from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.metrics.bootstrap import interval, resampled
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.runs.exit_status import run_command
 
 RECIPE = ROOT / "recipes" / "evaluate_sts.py"
 TEST = SAMPLE / "test.tsv"
@@ -73,24 +70,15 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_job: Run) -> Run:
     """The command in this process, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
 
-    def start(models: list[Any], *more: str | Path) -> tuple[int, str, str]:
-        arguments = ["--models", json.dumps([str(model) for model in models]), "--output_dir", "out", *map(str, more)]
-        capfd.readouterr()
-        return run_command(lambda: cli.start("evaluate", arguments)), *capfd.readouterr()
+    def start(models: list[Any], *more: str | Path) -> Outcome:
+        return run_job("evaluate", "--models", json.dumps([*map(str, models)]), "--output_dir", "out", *more)
 
     return start
-
-
-def results_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def predictions(folder: Path, model: str, task: str) -> dict[str, np.ndarray]:
@@ -104,7 +92,7 @@ def predictions(folder: Path, model: str, task: str) -> dict[str, np.ndarray]:
 def test_what_is_cut_is_said(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
     status, _, err = run([encoders["bi"], encoders["cross"]], "--tasks", TEST, "--max_length", "10")
     assert status == 0, err
-    cut = results_in(tmp_path / "out")["truncation"]
+    cut = results_of(tmp_path / "out")["truncation"]
     for name, texts in (("bert_bi-encoder", "distinct sentences"), ("bert_cross-encoder", "pairs")):
         found = cut[name]
         assert 0 < found["cut"] <= found["texts"]
@@ -127,7 +115,7 @@ def test_scores_are_those_of_others(run: Run, encoders: dict[str, Path], tmp_pat
     assert f"bert_bi-encoder: bi-encoder, mean pooling, up to 40 tokens ({encoders['bi']})" in err
     assert f"bert_cross-encoder: cross-encoder, up to 50 tokens ({encoders['cross']})" in err
     gold = load_gold(str(TEST), "test", {})
-    bi, cross = results_in(tmp_path / "out")["models"]
+    bi, cross = results_of(tmp_path / "out")["models"]
 
     theirs = EmbeddingSimilarityEvaluator(
         gold.sentence1, gold.sentence2, gold.scores.tolist(), main_similarity="cosine", name="x"
@@ -145,7 +133,7 @@ def test_scores_are_those_of_others(run: Run, encoders: dict[str, Path], tmp_pat
     assert scores["pearson"] == pytest.approx(theirs["x_pearson"], abs=1e-6)
     assert "cosine_spearman" not in scores
 
-    cut = results_in(tmp_path / "out")["truncation"]
+    cut = results_of(tmp_path / "out")["truncation"]
     assert {name: (each["max_length"], each["cut"]) for name, each in cut.items()} == {
         bi["name"]: (40, 0),
         cross["name"]: (50, 0),
@@ -175,7 +163,7 @@ def test_families_ensembles_and_the_papers_rows(
     entries = [start, bi, f"{bi}+{cross}"]
     status, out, err = run(entries, "--data.dir", binary, "--compare", "paper")
     assert status == 0, err
-    results = results_in(tmp_path / "out")
+    results = results_of(tmp_path / "out")
     assert [(column["task"], column["family"], column["pairs"]) for column in results["columns"]] == [
         ("stsb", "sts", 257),
         ("mrpc", "binary", 257),
@@ -252,7 +240,7 @@ def test_groups_need_their_files_and_averages_are_of_them(
     (tmp_path / "sts13.tsv").write_text("\n".join(rows[:100]) + "\n", encoding="utf-8")
     status, _, err = run([encoders["start"]], "--tasks", "[sts, stsb]", "--data.dir", tmp_path)
     assert status == 0, err
-    (model,) = results_in(tmp_path / "out")["models"]
+    (model,) = results_of(tmp_path / "out")["models"]
     scores = [task["scores"]["test"][0]["spearman"] for task in model["tasks"]]
     assert [task["task_name"] for task in model["tasks"]] == [*(f"STS{year}" for year in range(12, 17)), "STSBenchmark"]
     # all hold the same pairs, but for the second, which holds some of them
@@ -269,7 +257,7 @@ def test_pooling_length_and_dev_rows_are_the_users(run: Run, encoders: dict[str,
     (tmp_path / "stsb.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     more = ["--tasks", "stsb", "--data.dir", tmp_path, "--data.split", "dev"]
     assert run([encoders["bi"]], *more, "--pooling", "cls", "--max_length", "6")[0] == 0
-    results = results_in(tmp_path / "out")
+    results = results_of(tmp_path / "out")
     member = {"model": str(encoders["bi"]), "kind": "bi-encoder", "pooling": "cls", "max_length": 6}
     assert results["models"][0]["members"] == [member]
     (scores,) = results["models"][0]["tasks"][0]["scores"]["dev"]
@@ -293,7 +281,7 @@ def test_a_killed_evaluation_goes_on_and_a_changed_one_is_refused(
     own = tmp_path / "own.tsv"
     own.write_bytes(TEST.read_bytes())
     assert run([encoders["bi"], encoders["start"]], "--tasks", own)[0] == 0
-    before = results_in(tmp_path / "out")
+    before = results_of(tmp_path / "out")
     kept = tmp_path / "out" / "predictions" / "bert_bi-encoder" / "own.parquet"
     made = kept.stat().st_mtime_ns
     for path in (tmp_path / "out" / "predictions" / "unsup-simcse-roberta-base").iterdir():
@@ -302,7 +290,7 @@ def test_a_killed_evaluation_goes_on_and_a_changed_one_is_refused(
     (tmp_path / "out" / "results.json").unlink()
     status, _, err = run([encoders["bi"], encoders["start"]], "--tasks", own)
     assert status == 0, err
-    assert results_in(tmp_path / "out") == before
+    assert results_of(tmp_path / "out") == before
     assert kept.stat().st_mtime_ns == made
 
     status, _, err = run([encoders["bi"]], "--tasks", own)
@@ -318,7 +306,7 @@ def test_damaged_predictions_are_named_and_made_again(run: Run, encoders: dict[s
         return status, err
 
     assert evaluate_again()[0] == 0
-    before = results_in(tmp_path / "out")
+    before = results_of(tmp_path / "out")
     (path,) = (tmp_path / "out" / "predictions").rglob("test.parquet")
     whole, folder = path.read_bytes(), path.parent.relative_to(tmp_path)
     for damage in ("cut", "empty", "other pairs", "removed"):
@@ -335,7 +323,7 @@ def test_damaged_predictions_are_named_and_made_again(run: Run, encoders: dict[s
         assert (status, err.splitlines()[-1]) == (2, f"error: {folder / path.name} {what}; {fix}")
     shutil.rmtree(path.parent)
     assert evaluate_again()[0] == 0
-    assert results_in(tmp_path / "out") == before
+    assert results_of(tmp_path / "out") == before
 
 
 def test_a_retrained_model_is_refused(run: Run, encoders: dict[str, Path], models: dict[str, str]) -> None:
@@ -372,7 +360,7 @@ def test_two_ranks_find_what_one_finds(run: Run, encoders: dict[str, Path], tmp_
     assert finished.stdout.count("The tables are in") == 1
     printed = finished.stdout.rpartition("predictions in ")[2].rpartition(".")[0]
     assert Path(printed).samefile(tmp_path / "two" / "predictions")
-    one, two = results_in(tmp_path / "out"), results_in(tmp_path / "two")
+    one, two = results_of(tmp_path / "out"), results_of(tmp_path / "two")
     assert (one["environment"]["processes"], two["environment"]["processes"]) == (1, 2)
     for ours, theirs in zip(one["models"], two["models"], strict=True):
         (mine,), (other,) = (model["tasks"][0]["scores"]["test"] for model in (ours, theirs))
@@ -391,7 +379,7 @@ def test_known_scores_are_met(run: Run, tmp_path: Path, split: str, expected: fl
     more = ["--tasks", "stsb", "--max_length", "64", "--data.split", split, "--data.dir", GOLD_FOLDER]
     status, _, err = run([MINILM], *more)
     assert status == 0, err
-    (task,) = results_in(tmp_path / "out")["models"][0]["tasks"]
+    (task,) = results_of(tmp_path / "out")["models"][0]["tasks"]
     assert 100 * task["scores"][split][0]["main_score"] == pytest.approx(expected, abs=0.02)
 
 
@@ -501,7 +489,7 @@ def test_models_whose_names_would_be_one_have_predictions_of_their_own(
     (tmp_path / "few.tsv").write_text("\n".join(TEST.read_text(encoding="utf-8").splitlines()[:20]), encoding="utf-8")
     status, _, err = run([*folders, "a b+runs/sts/bert"], "--tasks", "few.tsv")
     assert status == 0, err
-    models = results_in(tmp_path / "out")["models"]
+    models = results_of(tmp_path / "out")["models"]
     names = [model["name"] for model in models]
     assert names == ["sts_bert", "nli_bert", "sts_bert-2", "a_b", "A_b-2", "a_b-3", "x", "a_b+sts_bert"]
     assert [model["members"][0]["model"] for model in models] == [*map(str, folders), "a b"]

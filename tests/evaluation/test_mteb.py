@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import mteb
 import pytest
 import torch
-from conftest import SAMPLE
+from conftest import SAMPLE, results_of
 from datasets import Dataset, DatasetDict
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -79,7 +78,7 @@ def test_mteb_and_evaluate_agree(encoders: dict[str, Path], kind: str, tmp_path:
             str(tmp_path / "scores"),
         ],
     )
-    results = json.loads((tmp_path / "scores" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(tmp_path / "scores")
     expected = results["models"][0]["tasks"][0]["scores"]["test"][0]
     found = mteb_scores(PairScorer(encoders[kind]))
     assert abs(expected["spearman"]) > 0.01

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clients import online, python
-from conftest import SAMPLE, sample_pairs
+from conftest import SAMPLE, results_of, sample_pairs
 from huggingface_hub import ModelCard
 from server import HubServer
 from test_publishing import TOKENS
@@ -68,7 +68,7 @@ def test_its_encoder_is_published_with_a_card(run: Path, tmp_path: Path) -> None
     card = ModelCard.load(folder / "README.md")
     assert (card.data.pipeline_tag, card.data.license, card.data.base_model) == ("sentence-similarity", "mit", None)
     assert "simcse" in card.data.tags and "trans-encoder" not in card.data.tags
-    found = json.loads((run / "results.json").read_text(encoding="utf-8"))["final"]["bi-encoder"]
+    found = results_of(run)["final"]["bi-encoder"]
     (result,) = card.data.eval_results or []
     assert (result.dataset_name, result.metric_value) == ("test", found["test"]["test"])
     assert "It started from a local checkpoint, `tiny`." in card.text

@@ -14,7 +14,7 @@ import torch
 import yaml
 from calls import bi, cross
 from clients import JOB, ask, online, python, refused, run_commands
-from conftest import sample_pairs, tiny_arguments
+from conftest import results_of, sample_pairs, tiny_arguments
 from datasets import ClassLabel, Dataset, Features, Value
 from server import HubServer
 
@@ -328,7 +328,7 @@ def test_a_whole_run_stands_on_the_hub_alone(hub: HubServer, tmp_path: Path) -> 
     done = python(JOB, *arguments, **online(hub.url, tmp_path / "home"))
     assert done.returncode == 0, done.stderr
     assert "142 rows" in done.stderr + done.stdout
-    scores = json.loads((output / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]["bi-encoder"]
+    scores = results_of(output)["final"]["tiny"]["bi-encoder"]
     assert set(scores["test"]) == {"stsb", "mrpc", "avg"} and "dev" in scores
     commit = hub.commit("models", "owner/mean")
     run = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))

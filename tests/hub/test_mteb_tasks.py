@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from clients import online, python
-from conftest import SAMPLE
+from conftest import SAMPLE, results_of
 from datasets import Dataset
 from mteb import get_task
 from server import HubServer
@@ -55,7 +55,7 @@ def test_mteb_and_evaluate_agree_on_tasks_of_the_hub(models: dict[str, str], tmp
         done = python("-c", SCORING, request, **online(hub.url, tmp_path / "home"))
     assert done.returncode == 0, done.stderr
     theirs = json.loads(done.stdout.splitlines()[-1])
-    ours = json.loads((tmp_path / "scores" / "results.json").read_text(encoding="utf-8"))["models"]
+    ours = results_of(tmp_path / "scores")["models"]
     for model, folder in zip(ours, folders.values(), strict=True):
         assert len(model["tasks"]) == 2
         for task in model["tasks"]:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from clients import JOB, online, python, refused, run_commands
-from conftest import SAMPLE, tiny_arguments
+from conftest import SAMPLE, results_of, tiny_arguments
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from markdown_it import MarkdownIt
 from server import HubServer
@@ -154,10 +154,6 @@ def published(
     return done.stdout
 
 
-def results(run: Path) -> dict[str, Any]:
-    return json.loads((run / "results.json").read_text(encoding="utf-8"))
-
-
 # ---------------------------------------------------------------- there and back
 
 
@@ -169,7 +165,7 @@ def test_a_torn_upload_leaves_the_run_whole_and_names_the_command_that_repeats_i
     assert done.returncode == 2
     assert last.startswith("error: hub.repo_id: owner/tickets-bi-encoder was not published: ")
     assert "Traceback" not in done.stderr
-    assert results(run)["final"] and (run / "report.md").exists()
+    assert results_of(run)["final"] and (run / "report.md").exists()
     assert published.split() == [word for kind in KINDS for word in ("Published:", f"{hub.url}/owner/tickets-{kind}")]
 
 
@@ -210,7 +206,7 @@ def test_only_the_encoder_and_its_card_are_there(hub: HubServer, run: Path, publ
 def test_a_card_says_what_the_run_found(hub: HubServer, run: Path, published: str) -> None:
     for kind, pipeline in (("bi-encoder", "sentence-similarity"), ("cross-encoder", "text-ranking")):
         card = ModelCard.load(hub.root / "models/owner" / f"tickets-{kind}" / "README.md")
-        final = results(run)["final"]["tiny"][kind]
+        final = results_of(run)["final"]["tiny"][kind]
         assert card.data.pipeline_tag == pipeline
         assert (card.data.library_name, card.data.license) == ("sentence-transformers", "mit")
         assert (card.data.base_model, card.data.datasets) == (None, None)  # local ones have no place on the Hub
@@ -221,11 +217,11 @@ def test_a_card_says_what_the_run_found(hub: HubServer, run: Path, published: st
             final["test"]["test"],
         )
         assert f"| kept: cycle {final['cycle']} | {kind} | {100 * final['dev']:.2f} |" in card.text
-        health = results(run)["health"]["cycles"][final["cycle"] - 1]["tiny"][kind]
+        health = results_of(run)["health"]["cycles"][final["cycle"] - 1]["tiny"][kind]
         assert card.text.count("## Scores\n\nSpearman × 100 of") == card.text.count("## Health\n\nHealth is") == 1
         assert f"| kept: cycle {final['cycle']} | {kind} | {100 * health['agreement']:z.2f} |" in card.text
         assert "Gold scores of the dev set chose checkpoints and cycles." in card.text
-        both = results(run)["overlap"]["test"]["test"]["in_pool"]
+        both = results_of(run)["overlap"]["test"]["test"]["in_pool"]
         assert 0 < both < 96
         assert f"The pool holds {both} of the 257 pairs of the test set test, in either order, though" in card.text
         assert "unsupervised" not in card.text.partition("## Citation")[0]
@@ -276,7 +272,7 @@ def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, 
     twins = tmp_path / "twins"
     shutil.copytree(run, twins)
     shutil.copytree(twins / "tiny", twins / "other")
-    found = results(run)
+    found = results_of(run)
     for part in (found["health"]["start"], *found["health"]["cycles"]):
         part["other"] = part["tiny"]
     for part in (found["start"], found["final"], *found["cycles"]):

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from conftest import MINILM, build_tokenizer, sample_pairs
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
-from telling import save_telling
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -37,13 +36,6 @@ MODES: list[Mode] = ["cls", "mean"]
 # The second last pair has sentences longer than any maximum; the last one's are alike in their first 40 words.
 LONG = " ".join(word for pair in sample_pairs(60) for text in pair for word in text.lower().split() if word.isalpha())
 PAIRS = [*sample_pairs(24), (LONG, " ".join(reversed(LONG.split()))), (" ".join(LONG.split()[:40]), LONG)]
-
-
-@pytest.fixture(scope="module")
-def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of tiny PLMs, by type."""
-    folder = tmp_path_factory.mktemp("telling")
-    return {kind: save_telling(folder / kind, kind) for kind in KINDS}
 
 
 def vectors(encoder: BiEncoder, sentences: list[str], max_length: int | None = None) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import sentence_transformers
 import torch
 from conftest import build_tokenizer, sample_pairs
-from telling import enlarge_weights, save_telling
+from telling import enlarge_weights, new_cross_encoder
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BatchEncoding, set_seed
 
@@ -22,22 +22,6 @@ from te_trainer.models.cross_encoder import Activation
 KINDS = ["bert", "roberta"]
 LONG = " ".join(word for pair in sample_pairs(90) for text in pair for word in text.lower().split() if word.isalpha())
 PAIRS = [*sample_pairs(24), (LONG, "why"), ("why", LONG), (LONG, " ".join(reversed(LONG.split())))]
-
-
-@pytest.fixture(scope="module")
-def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of tiny PLMs, by type."""
-    folder = tmp_path_factory.mktemp("telling")
-    return {kind: save_telling(folder / kind, kind) for kind in KINDS}
-
-
-def new(start: str, max_length: int = 64) -> CrossEncoder:
-    """A cross-encoder with a new head."""
-    set_seed(0)
-    encoder = CrossEncoder.from_pretrained(start, max_length=max_length)
-    enlarge_weights(encoder.model.classifier)
-    encoder.model.eval()
-    return encoder
 
 
 def tokenise(encoder: CrossEncoder, pairs: list[tuple[str, str]], max_length: int) -> BatchEncoding:
@@ -57,7 +41,7 @@ def logits(encoder: CrossEncoder, pairs: list[tuple[str, str]], max_length: int 
 def test_sentence_transformers_loads_what_is_saved_and_predicts_the_same(
     tmp_path: Path, starts: dict[str, str], kind: str, max_length: int
 ) -> None:
-    encoder = new(starts[kind], max_length=max_length)
+    encoder = new_cross_encoder(starts[kind], max_length=max_length)
     ours = torch.sigmoid(logits(encoder, PAIRS)).numpy()
     encoder.save_pretrained(tmp_path)
     loaded = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
@@ -72,7 +56,7 @@ def test_sentence_transformers_loads_what_is_saved_and_predicts_the_same(
 def test_transformers_loads_what_is_saved_and_predicts_the_same(
     tmp_path: Path, starts: dict[str, str], kind: str, max_length: int
 ) -> None:
-    encoder = new(starts[kind], max_length=max_length)
+    encoder = new_cross_encoder(starts[kind], max_length=max_length)
     encoder.save_pretrained(tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
@@ -83,7 +67,7 @@ def test_transformers_loads_what_is_saved_and_predicts_the_same(
 
 
 def test_what_is_saved_is_read_back_with_its_head(tmp_path: Path, tiny: Path) -> None:
-    encoder = new(str(tiny))
+    encoder = new_cross_encoder(str(tiny))
     encoder.save_pretrained(tmp_path)
     set_seed(99)
     again = CrossEncoder.from_pretrained(str(tmp_path))
@@ -104,7 +88,7 @@ def test_what_sentence_transformers_saved_is_read_with_its_head(tmp_path: Path, 
 def test_scores_are_those_that_sentence_transformers_predicts_of_what_is_saved(
     tmp_path: Path, starts: dict[str, str], activation: Activation
 ) -> None:
-    encoder = new(starts["bert"])
+    encoder = new_cross_encoder(starts["bert"])
     encoder.activate_with("identity" if activation == "sigmoid" else "sigmoid")
     encoder.activate_with(activation)
     encoder.save_pretrained(tmp_path)
@@ -158,7 +142,7 @@ def test_a_new_head_follows_the_seed(starts: dict[str, str], kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bfloat16_checkpoint_becomes_float32(tmp_path: Path, starts: dict[str, str], kind: str) -> None:
-    encoder = new(starts[kind])
+    encoder = new_cross_encoder(starts[kind])
     encoder.model.bfloat16().save_pretrained(tmp_path / "half")
     encoder.tokenizer.save_pretrained(tmp_path / "half")
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
@@ -186,14 +170,14 @@ def test_a_classifier_of_several_labels_is_refused(tmp_path: Path, tiny: Path) -
 
 
 def test_one_logit_a_pair(starts: dict[str, str]) -> None:
-    encoder = new(starts["bert"])
+    encoder = new_cross_encoder(starts["bert"])
     assert logits(encoder, PAIRS).shape == (len(PAIRS),)
     assert logits(encoder, PAIRS[:1]).shape == (1,)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_under_autocast_logits_are_float32_and_as_many_as_pairs(starts: dict[str, str], kind: str) -> None:
-    encoder = new(starts[kind])
+    encoder = new_cross_encoder(starts[kind])
     with torch.no_grad():
         next(module for module in encoder.model.modules() if getattr(module, "out_features", 0) == 1).bias.fill_(5)
     pairs = sample_pairs(300)

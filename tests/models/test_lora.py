@@ -9,85 +9,35 @@ import numpy as np
 import peft
 import pytest
 import torch
-from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
-from telling import save_telling
+from tiny_trainings import KINDS, At, Killed, kill, labelled, load, same
+from tiny_trainings import trainer_of as any_trainer_of
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, set_seed
 
 from te_trainer.config.schema import LoraConfig
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
-from te_trainer.models import BiEncoder, CrossEncoder, Encoder
+from te_trainer.models import Encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.lora import merge_saved, parameter_counts, peft_config, put_adapters
-from te_trainer.trainers import (
-    BiEncoderTrainer,
-    BiEncoderTrainingArguments,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-)
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
-KINDS = ["bi-encoder", "cross-encoder"]
 SETTINGS = LoraConfig(rank=4)
 ADAPTER = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def plms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of tiny PLMs, by type: one head is a layer behind a pooler, the other has two layers of its own."""
-    folder = tmp_path_factory.mktemp("telling")
-    return {kind: save_telling(folder / kind, kind) for kind in ("bert", "roberta")}
-
-
-def load(kind: str, plm: str) -> Encoder:
-    set_seed(0)
-    return BiEncoder.from_pretrained(plm) if kind == "bi-encoder" else CrossEncoder.from_pretrained(plm)
-
-
-def labelled(count: int) -> Dataset:
-    """Pairs with labels in [0, 1), no two alike."""
-    pairs = sample_pairs(count)
-    labels = np.random.default_rng(0).permutation(count) / count
-    return Dataset.from_dict(
-        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
-    )
 
 
 def trainer_of(
     encoder: Encoder, output: Path, dev: Dataset | None = None, train: Dataset | None = None, **values: Any
 ) -> Any:
     """A trainer of adapters, ten steps an epoch."""
-    values = {
-        "output_dir": str(output),
-        "precision": "float32",
-        "learning_rate": 3e-3,
-        "per_device_train_batch_size": 4,
-        "num_train_epochs": 2,
-        "warmup_steps": 0,
-        **({"save_strategy": "no"} if dev is None else {}),
-        "save_total_limit": None,
-        "disable_tqdm": True,
-        **values,
-    }
-    callbacks = values.pop("callbacks", None)
-    more: dict[str, Any] = {"callbacks": callbacks, "peft_config": peft_config(encoder.model, encoder.kind, SETTINGS)}
-    train = train or labelled(40)
-    if isinstance(encoder, BiEncoder):
-        return BiEncoderTrainer(encoder, BiEncoderTrainingArguments(**values), train, dev, **more)
-    args = CrossEncoderTrainingArguments(**{"both_orders": False, **values})
-    return CrossEncoderTrainer(encoder, args, train, dev, **more)
+    values = {"learning_rate": 3e-3, **values}
+    return any_trainer_of(encoder, output, train or labelled(40), dev, peft=SETTINGS, **values)
 
 
 def trained_weights(trainer: Any) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-
-
-def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
-    """Bit for bit."""
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 # ------------------------------------------------------------ what is trained
@@ -96,24 +46,25 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("plm", ["bert", "roberta"])
 def test_adapters_and_the_whole_head_are_trained_and_nothing_else(
-    plm: str, kind: str, plms: dict[str, str], tmp_path: Path
+    plm: str, kind: str, starts: dict[str, str], tmp_path: Path
 ) -> None:
-    encoder = load(kind, plms[plm])
+    encoder = load(kind, starts[plm])
     trainer = trainer_of(encoder, tmp_path, num_train_epochs=1)
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
     changed = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}
     assert changed == {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     beside_adapters = {name.split(".modules_to_save.default.")[0] for name in changed if "lora_" not in name}
+    # one head is a layer behind a pooler, the other has two layers of its own
     heads = {"bert": {"bert.pooler", "classifier"}, "roberta": {"classifier"}}[plm]
     assert beside_adapters == ({f"base_model.model.{head}" for head in heads} if kind == "cross-encoder" else set())
     assert len([name for name in changed if "lora_" in name]) == 2 * 2 * 6  # two matrices for six layers of each block
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameters_are_counted_as_they_are_in_the_plain_model(kind: str, plms: dict[str, str]) -> None:
-    plain = load(kind, plms["bert"]).model
-    empty = resolve_checkpoint(plms["bert"]).empty_model(kind)  # type: ignore[arg-type]
+def test_parameters_are_counted_as_they_are_in_the_plain_model(kind: str, start: str) -> None:
+    plain = load(kind, start).model
+    empty = resolve_checkpoint(start).empty_model(kind)  # type: ignore[arg-type]
     adapted: Any = put_adapters(empty, kind, SETTINGS, "bert")  # type: ignore[arg-type]
     trainable, total = parameter_counts(adapted)
     lora = sum(weight.numel() for name, weight in adapted.named_parameters() if "lora_" in name)
@@ -125,18 +76,18 @@ def test_parameters_are_counted_as_they_are_in_the_plain_model(kind: str, plms: 
     assert parameter_counts(plain) == (plain.num_parameters(),) * 2
 
 
-def test_what_is_configured_reaches_peft(plms: dict[str, str]) -> None:
-    model = load("bi-encoder", plms["bert"]).model
+def test_what_is_configured_reaches_peft(start: str) -> None:
+    model = load("bi-encoder", start).model
     settings = LoraConfig(rank=3, alpha=5, dropout=0.2, target_modules="query")
     found = peft_config(model, "bi-encoder", settings)
     assert (found.r, found.lora_alpha, found.lora_dropout, found.target_modules) == (3, 5, 0.2, {"query"})
     assert peft_config(model, "bi-encoder", LoraConfig(rank=3)).lora_alpha == 6
 
 
-def test_the_trained_head_computes_in_float32_under_autocast(plms: dict[str, str], tmp_path: Path) -> None:
+def test_the_trained_head_computes_in_float32_under_autocast(start: str, tmp_path: Path) -> None:
     """peft trains a copy of the head: it must be the copy that does."""
     pairs = labelled(300)
-    encoder = load("cross-encoder", plms["bert"])
+    encoder = load("cross-encoder", start)
     trainer = trainer_of(encoder, tmp_path, num_train_epochs=1, learning_rate=3e-2)
     trainer.train()
     with torch.no_grad():
@@ -155,9 +106,9 @@ def test_the_trained_head_computes_in_float32_under_autocast(plms: dict[str, str
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("plm", ["bert", "roberta"])
-def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, plms: dict[str, str], tmp_path: Path) -> None:
+def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, starts: dict[str, str], tmp_path: Path) -> None:
     pairs = labelled(60)
-    encoder = load(kind, plms[plm])
+    encoder = load(kind, starts[plm])
     start = score_pairs(encoder, pairs)
     trainer = trainer_of(encoder, tmp_path / "training", learning_rate=2e-2)
     trainer.train()
@@ -165,11 +116,11 @@ def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, plms: dic
     adapted = score_pairs(encoder, pairs)
     assert np.abs(adapted - start).max() > 0.01
 
-    merged = load(kind, plms[plm])
+    merged = load(kind, starts[plm])
     merge_saved(merged, tmp_path / "adapter")
     assert not isinstance(merged.model, peft.PeftModel)
     assert {name for name, _ in merged.model.named_parameters()} == {
-        name for name, _ in load(kind, plms[plm]).model.named_parameters()
+        name for name, _ in load(kind, starts[plm]).model.named_parameters()
     }
     np.testing.assert_allclose(score_pairs(merged, pairs), adapted, rtol=0, atol=1e-5)
     merged.save_pretrained(tmp_path / "merged")
@@ -181,17 +132,11 @@ def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, plms: dic
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, plms: dict[str, str], tmp_path: Path) -> None:
-    encoder = load(kind, plms["bert"])
+def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, start: str, tmp_path: Path) -> None:
+    encoder = load(kind, start)
     settings = peft_config(encoder.model, encoder.kind, SETTINGS)
     encoder.model = peft.get_peft_model(encoder.model, settings)  # type: ignore[assignment]
-    make, arguments = (
-        (BiEncoderTrainer, BiEncoderTrainingArguments)
-        if kind == "bi-encoder"
-        else (CrossEncoderTrainer, CrossEncoderTrainingArguments)
-    )
-    args: Any = arguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no", disable_tqdm=True)
-    trainer: Any = make(encoder, args, labelled(40))  # type: ignore[arg-type]
+    trainer = any_trainer_of(encoder, tmp_path, labelled(40), max_steps=2)
     before = trained_weights(trainer)
     trainer.train()
     assert trained_weights(trainer).keys() == before.keys()
@@ -201,34 +146,17 @@ def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, plms: dict
 # ------------------------------------------------------------ checkpoints
 
 
-class Killed(BaseException):
-    """As a kill: nothing in a trainer catches it."""
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step + 1 == self.step:
-            raise Killed
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_resuming_from_an_adapter_changes_no_bit(kind: str, plms: dict[str, str], tmp_path: Path) -> None:
+def test_resuming_from_an_adapter_changes_no_bit(kind: str, start: str, tmp_path: Path) -> None:
     """With dropout; the random state at the time of resuming plays no part."""
 
     def make(name: str, *callbacks: TrainerCallback) -> Any:
-        return trainer_of(
-            load(kind, plms["bert"]), tmp_path / name, labelled(12), callbacks=list(callbacks), eval_steps=4
-        )
+        return trainer_of(load(kind, start), tmp_path / name, labelled(12), callbacks=list(callbacks), eval_steps=4)
 
     whole = make("whole")
     whole.train()
     with pytest.raises(Killed):
-        make("killed", KillAt(15)).train()
+        make("killed", At(15, kill)).train()
     last = last_whole_checkpoint(tmp_path / "killed")
     assert last == str(tmp_path / "killed" / "checkpoint-12")
     assert not list(Path(last).glob("model*")), "the checkpoint holds more than the adapter"
@@ -242,11 +170,9 @@ def test_resuming_from_an_adapter_changes_no_bit(kind: str, plms: dict[str, str]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(
-    kind: str, plms: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(kind: str, start: str, tmp_path: Path) -> None:
     """Gold is what the encoder says at first and labels are the opposite, so that dev falls from the start."""
-    encoder = load(kind, plms["bert"])
+    encoder = load(kind, start)
     pairs = labelled(40)
     gold = score_pairs(encoder, pairs)
     dev = pairs.remove_columns("label").add_column("label", gold)
@@ -267,8 +193,8 @@ def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "q_proj", ["LayerNorm"], ".*query"])
 def test_layers_that_are_not_there_or_cannot_be_adapted_are_named(
-    kind: Any, targets: list[str] | str, plms: dict[str, str]
+    kind: Any, targets: list[str] | str, start: str
 ) -> None:
     with pytest.raises(InputError, match=r"lora\.target_modules: .*some of .*key, .*query, value"):
-        empty = resolve_checkpoint(plms["bert"]).empty_model(kind)
+        empty = resolve_checkpoint(start).empty_model(kind)
         put_adapters(empty, kind, LoraConfig(rank=4, target_modules=targets), "bert")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import sample_pairs, tiny_arguments
+from conftest import results_of, sample_pairs, tiny_arguments
 from forked import run_forked
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -102,7 +102,7 @@ def contents(page: Page) -> str:
 
 def test_every_chart_is_there(run: Path, open_page: Open) -> None:
     found = charts(open_page(run, DESK))
-    dev = json.loads((run / "results.json").read_text())["cycles"][1]["two"]["cross-encoder"]["dev"]
+    dev = results_of(run)["cycles"][1]["two"]["cross-encoder"]["dev"]
     assert len(found) == 2 * 2 + 2 * (2 + 2 + 2)  # dev and test; two labellings, two scatters, two kinds that moved
     assert sum(title.startswith("Histogram of labels, cycle 2") for title in found) == 2
     assert sum("labels over the bi-encoder's, cycle 1" in title for title in found) == 2
@@ -130,7 +130,7 @@ def test_marks_refer_to_shapes_of_their_own_chart(run: Path, open_page: Open) ->
 
 
 def test_numbers_are_those_of_the_run(run: Path, open_page: Open) -> None:
-    results = json.loads((run / "results.json").read_text())
+    results = results_of(run)
     text = contents(open_page(run, DESK))
     for name in ("one", "two", "ensemble"):
         for entry in results["final"][name].values():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_arguments
+from conftest import results_of, tiny_arguments
 from forked import run_forked
 from matplotlib import image
 from sentence_transformers import SentenceTransformer
@@ -47,7 +47,7 @@ def finished(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def results(root: Path, finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    return json.loads((root / "results.json").read_text(encoding="utf-8"))
+    return results_of(root)
 
 
 def test_health_holds_what_is_known_without_gold(root: Path, results: dict[str, Any]) -> None:
@@ -178,4 +178,4 @@ def test_a_run_that_goes_on_reads_the_count(root: Path, arguments: list[str], re
     assert "tiny: bi-encoder: 7 of " in again.stderr
     # its encoders of the cycles are gone by now
     assert (root / "neighbours.json").read_bytes() == neighbours + b"\n"
-    assert json.loads((root / "results.json").read_text(encoding="utf-8"))["health"] == results["health"]
+    assert results_of(root)["health"] == results["health"]

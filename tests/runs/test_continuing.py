@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import tiny_arguments
+from conftest import results_of, tiny_arguments
 from forked import Forked, run_forked
 from safetensors.numpy import load_file
 
@@ -268,20 +267,6 @@ def test_what_a_run_stands_on_may_not_change(tiny: Path, tmp_path: Path) -> None
         continued.refuse_changes(weights("one", "other"))
 
 
-@pytest.fixture(scope="module")
-def no_dropout(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PLM that draws nothing while it trains, so that micro-batches of another size learn the same."""
-    folder = tmp_path_factory.mktemp("models") / "no-dropout"
-    folder.mkdir()
-    for path in tiny.iterdir():
-        content = path.read_bytes()
-        if path.name == "config.json":
-            config = json.loads(content) | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-            content = json.dumps(config).encode()
-        (folder / path.name).write_bytes(content)
-    return folder
-
-
 @pytest.mark.slow
 def test_a_killed_run_ends_the_same_with_another_split(no_dropout: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of a training of each kind; then smaller batches."""
@@ -316,7 +301,7 @@ def test_a_killed_run_ends_the_same_with_another_split(no_dropout: Path, tmp_pat
 
 
 def scores(output: Path) -> dict[str, Any]:
-    final = json.loads((output / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]
+    final = results_of(output)["final"]["tiny"]
     return {kind: entry["dev"] for kind, entry in final.items()}
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLE, tiny_arguments
+from conftest import Outcome, Run, results_of, tiny_arguments
 from datasets import Dataset
-from test_bad_input import Outcome, sentence_of
+from test_bad_input import sentence_of
 
-from te_trainer.cli import run_job
+from te_trainer import cli
 from te_trainer.files.atomic import remove
 from te_trainer.files.records import DamagedError
 from te_trainer.report.page import write_page
@@ -25,38 +25,26 @@ from te_trainer.runs.saved import check_encoder_files
 LABELS = "cycle-1/tiny/bi-encoder-labels"
 CROSS_LABELS = "cycle-1/tiny/cross-encoder-labels"
 SECOND_LABELS = "cycle-2/tiny/bi-encoder-labels"
-Run = Callable[[Path], Outcome]
 
 
 @pytest.fixture(scope="module")
-def arguments(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def arguments(tiny: Path, few_gold: list[str]) -> list[str]:
     """Of a short run of two cycles, but for its output folder, which comes last."""
-    rows = (SAMPLE / "dev.tsv").read_text(encoding="utf-8").splitlines()[:25]
-    dev = tmp_path_factory.mktemp("gold") / "dev.tsv"
-    dev.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    given = tiny_arguments(tiny, Path("out"), "--data.max_pairs", "32", "--data.dev", str(dev), "--data.test", "[]")
+    given = tiny_arguments(tiny, Path("out"), "--data.max_pairs", "32", *few_gold, "--data.test", "[]")
     return [*given, "--bi_encoder.num_train_epochs", "1", "--output_dir"]
 
 
 @pytest.fixture(scope="module")
 def finished(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root)])
-        assert run_job("distil") == 0
+    assert cli.run_job("distil", [*arguments, str(root)]) == 0
     return root
 
 
 @pytest.fixture
-def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """The main job in this process."""
-
-    def start(root: Path, *more: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
-        capfd.readouterr()
-        return Outcome(run_job("distil"), *capfd.readouterr())
-
-    return start
+def run(arguments: list[str], run_job: Run) -> Run:
+    """The main job in this process; the first argument is its output folder."""
+    return partial(run_job, "distil", *arguments)
 
 
 @pytest.fixture
@@ -88,7 +76,7 @@ def said_to_delete(sentence: str) -> list[Path]:
 
 
 def scores(root: Path) -> dict[str, Any]:
-    results = json.loads((root / "results.json").read_text(encoding="utf-8"))
+    results = results_of(root)
     for entry in results["final"]["tiny"].values():
         del entry["path"]
     return {key: results[key] for key in ("start", "cycles", "final")}
@@ -155,9 +143,7 @@ def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathF
     step0.write_text("contrastive: {per_device_train_batch_size: 16, max_steps: 1, pooling: mean, mlp_head: false}\n")
     more += ["--distillation.step0", str(step0), "--distillation.cycles", "1"]
     root = tmp_path_factory.mktemp("several") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), *more])
-        assert run_job("distil") == 0
+    assert cli.run_job("distil", [*arguments, str(root), *more]) == 0
     return root, more
 
 
@@ -172,7 +158,7 @@ def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathF
     ],
 )
 def test_a_damaged_file_of_step0_or_of_several_plms_is_named(
-    run: Callable[..., Outcome], several: tuple[Path, list[str]], tmp_path: Path, file: str
+    run: Run, several: tuple[Path, list[str]], tmp_path: Path, file: str
 ) -> None:
     root = shutil.copytree(several[0], tmp_path / "run")
     (root / "results.json").unlink()
@@ -183,7 +169,7 @@ def test_a_damaged_file_of_step0_or_of_several_plms_is_named(
         remove(path)
     outcome = run(root, *several[1])
     assert outcome.status == 0, outcome.err
-    before, after = (json.loads((each / "results.json").read_text()) for each in (several[0], root))
+    before, after = (results_of(each) for each in (several[0], root))
     assert after["cycles"] == before["cycles"] and after["start"] == before["start"]
     assert after["final"]["ensemble"] == before["final"]["ensemble"]
 
@@ -289,8 +275,7 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
 
         patch.setattr(MarkWholeCheckpoints, "on_save", interrupt)
         patch.setattr("te_trainer.runs.saving.FULL_CHECKPOINT_SECONDS", 0)
-        patch.setattr(sys, "argv", ["trans_encoder.py", *arguments, str(root), "--cross_encoder.eval_steps", "1"])
-        assert run_job("distil") == 130
+        assert cli.run_job("distil", [*arguments, str(root), "--cross_encoder.eval_steps", "1"]) == 130
     return root
 
 
@@ -305,7 +290,7 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
     ],
 )
 def test_a_damaged_checkpoint_is_named(
-    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
+    run: Run, interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
 ) -> None:
     root = shutil.copytree(interrupted, tmp_path / "run")
     (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
@@ -324,9 +309,7 @@ def write_state(checkpoint: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
-def test_the_best_checkpoint_is_found_when_the_folder_has_moved(
-    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path
-) -> None:
+def test_the_best_checkpoint_is_found_when_the_folder_has_moved(run: Run, interrupted: Path, tmp_path: Path) -> None:
     """A Trainer that does not find it keeps the last weights without a word."""
     root = shutil.copytree(interrupted, tmp_path / "run")
     (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
@@ -340,9 +323,7 @@ def test_the_best_checkpoint_is_found_when_the_folder_has_moved(
     assert record["scores"]["dev"] == pytest.approx(first, abs=1e-6) != pytest.approx(last, abs=1e-6)
 
 
-def test_a_best_checkpoint_that_is_gone_is_named(
-    run: Callable[..., Outcome], interrupted: Path, tmp_path: Path
-) -> None:
+def test_a_best_checkpoint_that_is_gone_is_named(run: Run, interrupted: Path, tmp_path: Path) -> None:
     root = shutil.copytree(interrupted, tmp_path / "run")
     checkpoints = root / "cycle-1" / "tiny" / ".training-cross-encoder"
     (checkpoint,) = checkpoints.glob("checkpoint-*")
@@ -352,9 +333,7 @@ def test_a_best_checkpoint_that_is_gone_is_named(
     assert sentence.startswith(f"{best} is not there any more; delete the folder {checkpoints}, and ")
 
 
-def test_a_damaged_encoder_of_a_cycle_is_named_and_trained_again(
-    run: Callable[..., Outcome], root: Path, finished: Path
-) -> None:
+def test_a_damaged_encoder_of_a_cycle_is_named_and_trained_again(run: Run, root: Path, finished: Path) -> None:
     """Before it has labelled."""
     (root / "results.json").unlink()
     shutil.copytree(root / "tiny" / "cross-encoder", root / "cycle-2" / "tiny" / "cross-encoder")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import peft
 import pytest
-import sentence_transformers
-from conftest import SAMPLE, sample_pairs, tiny_arguments
+from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
+from references import their_scores
 from rich.console import Console
-from telling import save_telling
+from sentence_transformers import SentenceTransformer
 from tiny_decoders import save_decoder
 from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
 
@@ -31,11 +31,6 @@ KINDS = ["bi-encoder", "cross-encoder"]
 AUTO = {"bi-encoder": AutoModel, "cross-encoder": AutoModelForSequenceClassification}
 
 
-@pytest.fixture(scope="module")
-def plm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_telling(tmp_path_factory.mktemp("telling") / "bert", "bert")
-
-
 def pairs(count: int = 32) -> Dataset:
     texts = sample_pairs(count)
     labels = (np.random.default_rng(0).permutation(count) / count).astype(np.float32)
@@ -49,14 +44,14 @@ def load(kind: str, folder: str) -> Encoder:
     return BiEncoder.from_pretrained(folder) if kind == "bi-encoder" else CrossEncoder.from_pretrained(folder)
 
 
-def train(kind: Any, plm: str, folder: Path, lora: LoraConfig) -> tuple[dict[str, Any], str]:
+def train(kind: Any, start: str, folder: Path, lora: LoraConfig) -> tuple[dict[str, Any], str]:
     """The record and the log of a training of two epochs."""
     log = io.StringIO()
     progress = RunProgress(console=Console(file=log, soft_wrap=True, width=200))
     training = Training(
         folder=folder,
         kind=kind,
-        load=lambda: load(kind, plm),
+        load=lambda: load(kind, start),
         values={
             "precision": "float32",
             "num_train_epochs": 2,
@@ -78,8 +73,8 @@ def train(kind: Any, plm: str, folder: Path, lora: LoraConfig) -> tuple[dict[str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_result_is_plain_weights_that_everything_loads(kind: str, plm: str, tmp_path: Path) -> None:
-    record, _ = train(kind, plm, tmp_path / kind, LoraConfig(rank=2))
+def test_the_result_is_plain_weights_that_everything_loads(kind: str, start: str, tmp_path: Path) -> None:
+    record, _ = train(kind, start, tmp_path / kind, LoraConfig(rank=2))
     assert not list(tmp_path.rglob("adapter*"))
     assert {path.name for path in tmp_path.iterdir()} == {kind, f"{kind}.training.json"}
     _, info = AUTO[kind].from_pretrained(tmp_path / kind, output_loading_info=True)
@@ -88,15 +83,8 @@ def test_the_result_is_plain_weights_that_everything_loads(kind: str, plm: str, 
 
     encoder = load(kind, str(tmp_path / kind))
     ours = score_pairs(encoder, pairs())
-    assert np.abs(ours - score_pairs(load(kind, plm), pairs())).max() > 0.01
-    one, two = pairs()["sentence1"][:], pairs()["sentence2"][:]
-    if kind == "bi-encoder":
-        theirs = sentence_transformers.SentenceTransformer(str(tmp_path / kind), device="cpu")
-        scores = theirs.similarity_pairwise(theirs.encode(one), theirs.encode(two)).numpy()
-    else:
-        scores = sentence_transformers.CrossEncoder(str(tmp_path / kind), device="cpu").predict(
-            list(zip(one, two, strict=True))
-        )
+    assert np.abs(ours - score_pairs(load(kind, start), pairs())).max() > 0.01
+    scores = their_scores(tmp_path / kind, pairs()["sentence1"][:], pairs()["sentence2"][:])
     np.testing.assert_allclose(ours, scores, rtol=0, atol=1e-5)
 
     # The dev score of the best checkpoint is that of what was kept of it.
@@ -108,21 +96,21 @@ def test_the_result_is_plain_weights_that_everything_loads(kind: str, plm: str, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_that_is_kept_gives_the_same_scores_through_peft(kind: str, plm: str, tmp_path: Path) -> None:
-    train(kind, plm, tmp_path / "kept", LoraConfig(rank=2, keep_adapter=True))
+def test_an_adapter_that_is_kept_gives_the_same_scores_through_peft(kind: str, start: str, tmp_path: Path) -> None:
+    train(kind, start, tmp_path / "kept", LoraConfig(rank=2, keep_adapter=True))
     adapter = tmp_path / "kept" / "adapter"
     assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    encoder = load(kind, plm)
+    encoder = load(kind, start)
     encoder.model = peft.PeftModel.from_pretrained(encoder.model, str(adapter))  # type: ignore[assignment]
     merged = score_pairs(load(kind, str(tmp_path / "kept")), pairs())
     np.testing.assert_allclose(score_pairs(encoder, pairs()), merged, rtol=0, atol=1e-5)
 
 
-def test_a_training_says_and_records_how_much_it_trains(plm: str, tmp_path: Path) -> None:
-    weights = BiEncoder.from_pretrained(plm).model.num_parameters()
+def test_a_training_says_and_records_how_much_it_trains(start: str, tmp_path: Path) -> None:
+    weights = BiEncoder.from_pretrained(start).model.num_parameters()
     adapters = 2 * (4 * 2 * (32 + 32) + 2 * 2 * (32 + 64))
     for lora, trained, all_of_them in ((None, weights, weights), (2, adapters, weights + adapters)):
-        record, log = train("bi-encoder", plm, tmp_path / f"rank-{lora}", LoraConfig(rank=lora))
+        record, log = train("bi-encoder", start, tmp_path / f"rank-{lora}", LoraConfig(rank=lora))
         assert (record["trainable"], record["parameters"]) == (trained, all_of_them)
         assert log.count(f"parameters ({100 * trained / all_of_them:.2f} %) are trained; batches of 8 pairs") == 1
 
@@ -136,17 +124,13 @@ def test_a_run_with_a_decoder_carries_adapters_and_prompt_to_its_end(tmp_path: P
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr.count("are trained; batches of") == 2
     final = tmp_path / "run" / "tiny"
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     for kind in KINDS:
         assert (final / kind / "adapter" / "adapter_model.safetensors").is_file()
         assert (final / kind / "model.safetensors").is_file()
         assert not (final / kind / "adapter_model.safetensors").exists()
-
-    scores = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["final"]["tiny"]
-    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
-    bi = sentence_transformers.SentenceTransformer(str(final / "bi-encoder"), device="cpu")
-    cosines = bi.similarity_pairwise(bi.encode(gold.sentence1), bi.encode(gold.sentence2)).numpy()
+        kept = results_of(tmp_path / "run")["final"]["tiny"][kind]["dev"]
+        scores = their_scores(final / kind, gold.sentence1, gold.sentence2)
+        assert spearman(scores, np.array(gold.scores)) == pytest.approx(kept, abs=1e-3)
+    bi = SentenceTransformer(str(final / "bi-encoder"), device="cpu")
     assert bi.prompts[bi.default_prompt_name] == "Query: "
-    assert spearman(cosines, np.array(gold.scores)) == pytest.approx(scores["bi-encoder"]["dev"], abs=1e-3)
-    cross = sentence_transformers.CrossEncoder(str(final / "cross-encoder"), device="cpu")
-    predicted = cross.predict(list(zip(gold.sentence1, gold.sentence2, strict=True)))
-    assert spearman(predicted, np.array(gold.scores)) == pytest.approx(scores["cross-encoder"]["dev"], abs=1e-3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_arguments
+from conftest import results_of, tiny_arguments
 from forked import Forked, run_forked
 
 JOB = "trans_encoder.py"
@@ -20,7 +19,7 @@ KILLS = 5
 
 def comparable(output: Path) -> dict[str, Any]:
     """All scores of a run, and the bytes of the weights it kept."""
-    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    results = results_of(output)
     names = [name for name in results["final"] if name != "ensemble"]
     weights = {}
     for name in names:
@@ -83,8 +82,8 @@ def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_pat
     last = run_forked(JOB, tiny_arguments(tiny, killed, *options))
     assert last.returncode == 0, last.stderr
     assert comparable(killed) == comparable(tmp_path / "whole")
-    results = json.loads((killed / "results.json").read_text(encoding="utf-8"))
-    again = json.loads((tmp_path / "whole" / "results.json").read_text(encoding="utf-8"))
+    results = results_of(killed)
+    again = results_of(tmp_path / "whole")
     assert results.get("agreement") == again.get("agreement")
     assert ("agreement" in results) == (selection == "agreement")
     left = [path for path in killed.rglob(".*") if path.name != ".lock"]

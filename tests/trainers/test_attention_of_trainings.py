@@ -9,7 +9,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from test_training_loop import KINDS, At, Killed, kill, labelled, load, trainer_of
+from tiny_trainings import KINDS, At, Killed, kill, labelled, load, trainer_of
 from torch import nn
 from transformers import (
     AlbertConfig,

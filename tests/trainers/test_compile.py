@@ -10,7 +10,7 @@ import pytest
 from conftest import labelled
 from safetensors import safe_open
 from test_trainer_evaluation import make
-from test_training_loop import load
+from tiny_trainings import load
 
 from te_trainer.labelling import score_pairs
 

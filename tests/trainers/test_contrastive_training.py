@@ -13,8 +13,8 @@ from conftest import sample_pairs
 from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from test_training_loop import At, Gradients, Killed, curve_of, kill, labelled, same, weights, without_dropout
-from test_training_loop import trainer_of as any_trainer_of
+from tiny_trainings import At, Gradients, Killed, curve_of, kill, labelled, same, weights, without_dropout
+from tiny_trainings import trainer_of as any_trainer_of
 from torch import Tensor
 from transformers import AutoModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
-from test_trainer_evaluation import CLASSES, make
-from test_training_loop import KINDS, labelled, load, same, weights, without_dropout
+from test_trainer_evaluation import make
+from tiny_trainings import CLASSES, KINDS, labelled, load, same, weights, without_dropout
 from torch import Tensor
 
 from te_trainer.trainers import BiEncoderTrainer

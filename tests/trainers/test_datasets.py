@@ -13,7 +13,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, load_from_disk
 from test_trainer_evaluation import make
-from test_training_loop import KINDS, At, Killed, kill, labelled, recording, same, weights
+from tiny_trainings import KINDS, At, Killed, kill, labelled, recording, same, weights
 
 from te_trainer.errors import InputError
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments

@@ -13,8 +13,8 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers import SentenceTransformer
-from test_trainer_evaluation import CLASSES, make
-from test_training_loop import KINDS, labelled, load, same, weights, without_dropout
+from test_trainer_evaluation import make
+from tiny_trainings import CLASSES, KINDS, labelled, load, same, weights, without_dropout
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from te_trainer.errors import InputError

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from test_training_loop import KINDS, labelled, load, trainer_of, without_dropout
+from tiny_trainings import KINDS, labelled, load, trainer_of, without_dropout
 from torch import Tensor
 from transformers import TrainerCallback
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from test_training_loop import KINDS, At, Killed, checkpoints, kill, labelled, load, trainer_of
+from tiny_trainings import KINDS, At, Killed, checkpoints, kill, labelled, load, trainer_of
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from test_trainer_evaluation import make
-from test_training_loop import checkpoints, curve_of, labelled
+from tiny_trainings import checkpoints, curve_of, labelled
 from transformers import TrainerCallback, TrainingArguments
 
 from te_trainer.errors import InputError

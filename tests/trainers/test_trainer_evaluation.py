@@ -9,22 +9,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from test_training_loop import KINDS, checkpoints, labelled, load
+from tiny_trainings import CLASSES, KINDS, checkpoints, labelled, load
 from transformers import EvalPrediction
 
 from te_trainer.errors import InputError
 from te_trainer.metrics import spearman
-from te_trainer.trainers import (
-    BiEncoderTrainer,
-    BiEncoderTrainingArguments,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-)
-
-CLASSES: dict[str, Any] = {
-    "bi-encoder": (BiEncoderTrainer, BiEncoderTrainingArguments),
-    "cross-encoder": (CrossEncoderTrainer, CrossEncoderTrainingArguments),
-}
 
 
 def make(kind: str, model: Any, output: Path, train: Any = None, dev: Any = None, **values: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -11,33 +10,33 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from conftest import sample_pairs
-from datasets import Dataset
 from safetensors.torch import load_file
-from torch import Tensor
-from transformers import Trainer as TransformersTrainer
-from transformers import (
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
+from tiny_trainings import (
+    KINDS,
+    PAIRS,
+    At,
+    Gradients,
+    Killed,
+    checkpoints,
+    curve_of,
+    kill,
+    labelled,
+    load,
+    recording,
+    same,
+    trainer_of,
+    weights,
+    without_dropout,
 )
+from transformers import Trainer as TransformersTrainer
+from transformers import TrainerCallback, set_seed
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
-from te_trainer.models import BiEncoder, CrossEncoder, Encoder
-from te_trainer.trainers import (
-    BiEncoderTrainer,
-    BiEncoderTrainingArguments,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-)
+from te_trainer.models import Encoder
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, CrossEncoderTrainer
 from te_trainer.trainers.checkpoint_mark import WHOLE_MARK, last_whole_checkpoint
-
-KINDS = ["bi-encoder", "cross-encoder"]
-PAIRS, BATCH, EPOCH = 20, 4, 5  # examples, examples in a batch, steps in an epoch
 
 
 @pytest.fixture(autouse=True)
@@ -48,109 +47,6 @@ def not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def model(models: dict[str, str]) -> str:
     return models["bert"]
-
-
-def labelled(count: int = PAIRS) -> Dataset:
-    """Pairs with labels in [0, 1), no two alike."""
-    pairs = sample_pairs(count)
-    labels = np.random.default_rng(0).permutation(count) / count
-    return Dataset.from_dict(
-        {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs], "label": labels}
-    )
-
-
-def load(kind: str, model: str) -> Encoder:
-    torch.manual_seed(0)
-    return BiEncoder.from_pretrained(model) if kind == "bi-encoder" else CrossEncoder.from_pretrained(model)
-
-
-def trainer_of(
-    encoder: Encoder | str,
-    output: Path,
-    train: Dataset | None,
-    dev: Dataset | None = None,
-    *,
-    kind: str | None = None,
-    base: Callable[[type], type] = lambda made: made,
-    callbacks: list[TrainerCallback] | None = None,
-    **values: Any,
-) -> Any:
-    """A trainer of `EPOCH` steps an epoch, in float32, that keeps all its checkpoints."""
-    values = {
-        "precision": "float32",
-        "learning_rate": 1e-3,
-        "per_device_train_batch_size": BATCH,
-        "num_train_epochs": 2,
-        "warmup_steps": 0,
-        # with a dev set, a checkpoint comes with each evaluation
-        **({"save_strategy": "no"} if dev is None else {}),
-        "save_total_limit": None,
-        "disable_tqdm": True,
-        **values,
-    }
-    kind = kind or encoder.kind  # type: ignore[union-attr]
-    if kind == "bi-encoder":
-        args: Any = BiEncoderTrainingArguments(output_dir=str(output), **values)
-        return base(BiEncoderTrainer)(encoder, args, train, dev, callbacks=callbacks)
-    args = CrossEncoderTrainingArguments(output_dir=str(output), **{"both_orders": False, **values})
-    return base(CrossEncoderTrainer)(encoder, args, train, dev, callbacks=callbacks)
-
-
-def weights(trainer: Any) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()}
-
-
-def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
-    """Bit for bit."""
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
-def without_dropout(encoder: Encoder) -> Encoder:
-    for module in encoder.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return encoder
-
-
-def curve_of(trainer: Any, metric: str = "eval_spearman") -> dict[int, float]:
-    """What a trainer measured, by the step."""
-    return {entry["step"]: entry[metric] for entry in trainer.state.log_history if metric in entry}
-
-
-def checkpoints(folder: Path) -> list[int]:
-    return sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*"))
-
-
-class At(TrainerCallback):
-    """Do something just before a step."""
-
-    def __init__(self, step: int, action: Callable[[torch.nn.Module], None]) -> None:
-        self.step = step
-        self.action = action
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step + 1 == self.step:
-            self.action(kwargs["model"])
-
-
-class Gradients(TrainerCallback):
-    """The gradients of each step."""
-
-    def __init__(self) -> None:
-        self.found: list[dict[str, Tensor]] = []
-
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.found.append({name: weight.grad.clone() for name, weight in kwargs["model"].named_parameters()})
-
-
-class Killed(BaseException):
-    """As a kill: nothing in a trainer catches it."""
-
-
-def kill(model: torch.nn.Module) -> None:
-    raise Killed
 
 
 # ------------------------------------------------------------ gradients
@@ -269,20 +165,6 @@ def test_the_first_round_follows_from_the_seed(kind: str, model: str, tmp_path: 
 
 
 # ------------------------------------------------------------ the order of examples
-
-
-def recording(seen: list[list[float]]) -> Callable[[type], type]:
-    """A trainer that notes the labels of each batch; they tell the examples apart."""
-
-    def derive(base: type) -> type:
-        class Recording(base):  # type: ignore[misc, valid-type]
-            def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-                seen.append(inputs["labels"].tolist())
-                return super().compute_loss(model, inputs, *args, **kwargs)
-
-        return Recording
-
-    return derive
 
 
 @pytest.mark.parametrize("kind", KINDS)

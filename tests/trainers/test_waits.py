@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_training_loop import KINDS, labelled, load, trainer_of
+from tiny_trainings import KINDS, labelled, load, trainer_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
