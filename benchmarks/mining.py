@@ -30,7 +30,7 @@ from main_job import command
 from scale import PeakMemory, own_memory
 
 from te_trainer.config.schema import ContrastiveDataConfig
-from te_trainer.data import PoolManifest, SentenceManifest, add_pairs
+from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs
 from te_trainer.data.pool import build_sentences
 from te_trainer.distributed import shared_array
 from te_trainer.labelling import cosines, embed_sentences
@@ -145,9 +145,9 @@ def stages(options: argparse.Namespace) -> None:
         with row(f"BM25: the index again, and {len(some):,} searches"):
             shared = bm25_pairs(sentences, some, CANDIDATES, lambda done: None)
         with row("random pairs; each candidate once"):
-            drawn_pairs = random_pairs(count, anchors, CANDIDATES, 0)
+            drawn_pairs = random_pairs(anchors, CANDIDATES, 0)
             # in place of what was not searched, so that all later stages have their full size
-            instead = random_pairs(count, others, 2 * CANDIDATES, 1)
+            instead = random_pairs(others, 2 * CANDIDATES, 1)
             found = {"neighbours": near, "bm25": shared, "random": np.concatenate([drawn_pairs, instead])}
             candidates = merge(found)
         with row("near-duplicates"):
@@ -155,7 +155,7 @@ def stages(options: argparse.Namespace) -> None:
         with row("scores and drawing"):
             drawn = draw_by_score(cosines(vectors, rows), rows, options.pairs, PER_SENTENCE, 0)
         with row("write the pool"):
-            add_pairs(None, texts(sentences, rows[drawn]), "mined pairs", scratch / "pool")
+            add_mined_pairs(None, texts(sentences, rows[drawn]), scratch / "pool")
     print(f"\n{len(anchors):,} of {count:,} distinct sentences look for partners among all of them.")
     print(f"{len(rows):,} candidates, {len(drawn):,} pairs.")
 

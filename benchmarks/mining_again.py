@@ -49,7 +49,7 @@ def mine(encoder: BiEncoder, sentences: Dataset, pairs: int, seed: int) -> Itera
         found = {
             "neighbours": nearest_pairs(vectors, anchors, CANDIDATES, folder, lambda done: None),
             "bm25": bm25_pairs(sentences, anchors, CANDIDATES, lambda done: None),
-            "random": random_pairs(len(sentences), anchors, CANDIDATES, seed),
+            "random": random_pairs(anchors, CANDIDATES, seed),
         }
         rows = merge(found).rows
         rows = rows[~near_duplicates(sentences, rows)]

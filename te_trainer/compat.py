@@ -10,6 +10,8 @@ Tested with torch 2.13 and 2.14, transformers 5.23 and 5.24, accelerate 1.15, da
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PretrainedConfig
+from transformers.integrations import deepspeed
 
 
 def attention_of(config: PretrainedConfig) -> str | None:
@@ -34,6 +37,19 @@ def set_attention(config: PretrainedConfig, name: str | None) -> None:
 def reset_accelerator_state() -> None:
     """Reset what accelerate holds of the last Trainer, and not the process group; the public ways reset both."""
     AcceleratorState._reset_state(reset_partial_state=False)
+
+
+@contextlib.contextmanager
+def outside_of_zero3() -> Iterator[None]:
+    """Make models as without ZeRO-3, under which transformers cannot make one on the device `meta`."""
+    held = deepspeed._hf_deepspeed_config_weak_ref
+    config = None if held is None else held()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if config is not None:
+            deepspeed.set_hf_deepspeed_config(config)
 
 
 def softmax_backward(gradient: Tensor, probabilities: Tensor) -> Tensor:

@@ -175,8 +175,8 @@ def _check_mining(config: RunConfig) -> None:
         raise InputError("mining.sources is empty: name one, e.g. --mining.sources '[neighbours]'")
     if "document" not in mining.sources and data.document is not None:
         raise InputError("data.document: mining.sources lacks document; add it, or remove the key")
-    if "document" in mining.sources and mining.sources != MiningConfig().sources and data.document is None:
-        raise InputError("mining.sources: document needs data.document; name the column, or leave document out")
+    if set(mining.sources) == {"document"} and data.document is None:
+        raise InputError("mining.sources: document alone needs data.document; name the column, or other sources")
 
 
 def _run_first(argv: Sequence[str] | None) -> list[str]:

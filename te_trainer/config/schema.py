@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
-from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up, split_revision
+from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up, is_folder, split_revision
 
 Kind = Literal["bi-encoder", "cross-encoder"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -135,7 +135,8 @@ class ModelConfig:
         model, _ = split_revision(self.bi_encoder)
         *parents, last = model.rstrip("/").replace(":", "/").split("/")
         # an encoder of a run lies in a folder that its PLM names
-        self.name = self.name or (parents[-1] if parents and last in KINDS else last)
+        of_a_run = last in KINDS and parents and parents[-1] not in {"", ".", ".."} and is_folder(model)
+        self.name = self.name or (parents[-1] if of_a_run else last)
 
 
 @dataclass
@@ -179,13 +180,13 @@ class MiningConfig:
     Args:
         pairs: Pairs to mine. They come beside those of `data.pool`. Default: two for each sentence, at most 50,000.
         sources: Where candidates come from. These are bm25 (rare words in common), document (neighbours in the text,
-            with `data.document`), neighbours (nearest by the start's vectors) and random. Default: the first two.
+            with `data.document`), random, and neighbours (nearest by the start's vectors). Default: the first three.
         candidates: Candidates of each source for a sentence.
         per_sentence: Mined pairs that a sentence may be in.
     """
 
     pairs: PositiveInt | None = None
-    sources: list[CandidateSource] = field(default_factory=lambda: ["bm25", "document"])
+    sources: list[CandidateSource] = field(default_factory=lambda: ["bm25", "document", "random"])
     candidates: PositiveInt = 5
     per_sentence: PositiveInt = 5
 

@@ -56,7 +56,7 @@ def _grow(plan: DistillationPlan, store: RunStore, pool: Dataset, cycle: int, sc
     began, mining, seed = time.monotonic(), plan.config.mining, plan.config.seed
     texts = list(dict.fromkeys(text for pair in pairs_of(pool) for text in pair))
     sentences = Dataset.from_dict({"sentence1": texts})
-    rows = merge({"random": random_pairs(len(texts), np.arange(len(texts)), mining.candidates, seed)}).rows
+    rows = merge({"random": random_pairs(np.arange(len(texts)), mining.candidates, seed)}).rows
     rows = rows[~are_given(sentences, rows, pool)]
     pairs = {name: [texts[row] for row in rows[:, side]] for side, name in enumerate(SENTENCE_COLUMNS)}
     labels = np.empty(0, dtype=np.float32)

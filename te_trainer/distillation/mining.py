@@ -184,7 +184,7 @@ def _candidates(
     if "document" in mining.sources and documents.exists():
         found["document"] = document_pairs(np.load(documents), anchors)
     if "random" in mining.sources:
-        found["random"] = random_pairs(len(sentences), anchors, mining.candidates, plan.config.seed)
+        found["random"] = random_pairs(anchors, mining.candidates, plan.config.seed)
     candidates = merge(found)
     alike = near_duplicates(sentences, candidates.rows)
     given = np.zeros_like(alike)

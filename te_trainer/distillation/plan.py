@@ -133,10 +133,9 @@ class DistillationPlan:
                 training = encoder.training
                 batch, epochs = _batch_size(training, processes), float(training["num_train_epochs"])
                 steps = _steps(training, pairs, processes)
-                length = f"{steps:,} steps of {batch} pairs"
+                length = f"{steps:,} steps of {batch} pairs" + ", the pool's and random ones" * encoder.grows
                 if encoder.length_key == "num_train_epochs":
                     length = f"about {length}, {epochs:g} epoch{'s' * (epochs != 1)}"
-                length += " and of random pairs of its sentences" * encoder.grows
                 how = f"learning rate {training['learning_rate']:g}, {precision_of(training)}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines

@@ -50,20 +50,22 @@ def document_pairs(documents: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return pairs[np.isin(pairs, anchors).any(axis=1)]
 
 
-def random_pairs(count: int, anchors: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Pair each anchor with `k` other sentences that are drawn at random, one perhaps twice.
+def random_pairs(anchors: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Pair each anchor with `k` other anchors that are drawn at random, one perhaps twice.
+
+    Where not all sentences are anchors, these are drawn at random themselves; others would have to be embedded.
 
     Args:
-        count: Number of sentences.
         anchors: Rows of the sentences that look for partners, int64, shape (a,).
 
     Returns:
-        Pairs of rows, int64, shape (a * k, 2), the anchor first; with fewer other sentences than k, fewer.
+        Pairs of rows, int64, shape (a * k, 2), the anchor first; with fewer other anchors than k, fewer.
     """
+    count = len(anchors)
     k = max(0, min(k, count - 1))
     # a step from 1 to count - 1 never leads back to the anchor
-    steps = np.random.default_rng(seed).integers(1, max(count, 2), (len(anchors), k))
-    return pairs_with_anchors(anchors, (anchors[:, None] + steps) % count)
+    steps = np.random.default_rng(seed).integers(1, max(count, 2), (count, k))
+    return pairs_with_anchors(anchors, anchors[(np.arange(count)[:, None] + steps) % max(count, 1)])
 
 
 def pairs_with_anchors(anchors: np.ndarray, partners: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from te_trainer.compat import forget_conversions
+from te_trainer.compat import forget_conversions, outside_of_zero3
 from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.schema import Kind
 from te_trainer.data.digests import file_digest
@@ -29,10 +29,23 @@ from te_trainer.errors import first_line
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
-from te_trainer.models.model_names import SMALL_FILES, commit_of, locate
+from te_trainer.models.model_names import DECISIVE_FILES, commit_of, locate
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
 from te_trainer.models.tokenizer import read_tokenizer
 from te_trainer.models.weights import refuse_misfits, refuse_stand_ins
+
+# beside the weights: the configuration, the tokenizer, and what sentence-transformers adds
+READ_FILES = (
+    "config.json",
+    "*token*.json",
+    "*.jinja",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.codes",
+    "*.spm",
+    "*.tiktoken",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +87,7 @@ class Checkpoint:
         """What tells the checkpoint from another of its name: the Hub's commit, or hashes of local files."""
         if self.commit is not None:
             return self.commit
-        return _hash_files(self.files.folder)
+        return _hash_files(self.files.folder, self.layout)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """A tokenizer of the checkpoint's, as `read_tokenizer` makes it."""
@@ -84,7 +97,7 @@ class Checkpoint:
     def empty_model(self, kind: Kind) -> PreTrainedModel:
         """The model of an encoder on the device `meta`, without weights, made in a moment."""
         config = copy.deepcopy(self.config)
-        with torch.device("meta"):
+        with outside_of_zero3(), torch.device("meta"):
             if kind == "bi-encoder":
                 without_pooler = {"add_pooling_layer": False} if has_pooler(config) else {}
                 model: PreTrainedModel = AutoModel.from_config(config, **without_pooler)
@@ -166,7 +179,7 @@ def local_fingerprint(name: str) -> str | None:
     if not is_folder(name):
         return None
     layout = read_layout(CheckpointFiles(name, Path(name)))
-    return _hash_files(Path(name, layout.modules.get("Transformer", ""))) or None
+    return _hash_files(Path(name, layout.modules.get("Transformer", "")), layout) or None
 
 
 def has_pooler(config: PretrainedConfig) -> bool:
@@ -175,11 +188,18 @@ def has_pooler(config: PretrainedConfig) -> bool:
     return "add_pooling_layer" in inspect.signature(model_class).parameters
 
 
-def _hash_files(folder: Path) -> str:
-    """A hash of each weight file, and one of the configuration and the tokenizer; none where no weights lie there."""
+def _hash_files(folder: Path, layout: SentenceLayout) -> str:
+    """A hash of each weight file, and one of what else is read of a checkpoint; none where no weights lie there.
+
+    `folder` holds the weights; it is a module's of sentence-transformers where `layout` says so.
+    """
     digests = [file_digest(path)[:16] for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])]
     if digests:
-        small = sorted(path for pattern in SMALL_FILES for path in folder.glob(pattern))
+        root = folder
+        for _ in Path(layout.modules.get("Transformer", "")).parts:
+            root = root.parent
+        beside = [path for pattern in READ_FILES for path in folder.glob(pattern)]
+        small = sorted({*beside, *(path for pattern in DECISIVE_FILES for path in root.glob(pattern))})
         named = "".join(f"{path.name} {file_digest(path)}" for path in small)
         digests.append(hashlib.sha256(named.encode()).hexdigest()[:16])
     return " ".join(digests)

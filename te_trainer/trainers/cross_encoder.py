@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 from torch import Tensor, nn
+from transformers.trainer_utils import TrainOutput
 
 from te_trainer.errors import InputError
 from te_trainer.losses import logit_mse, soft_bce
@@ -71,8 +72,9 @@ class CrossEncoderTrainer(PairTrainer):
         return tokenised(pairs, encode, orders, check, self.token_key)
 
     def _prepare_encoder(self) -> None:
-        if self.train_dataset is not None:
-            # an encoder that is evaluated alone stays what it is
+        # an encoder that is evaluated alone stays what it is
+        self._follows_loss = self.train_dataset is not None
+        if self._follows_loss:
             self.encoder.activate_with(ACTIVATIONS[self.args.loss])
         adapters: Any = self.peft_config
         if adapters is not None and adapters.task_type != "SEQ_CLS" and not getattr(adapters, "modules_to_save", None):
@@ -80,6 +82,14 @@ class CrossEncoderTrainer(PairTrainer):
                 "peft_config: it leaves the head, which makes the score, untrained and unsaved; set task_type='SEQ_CLS'"
             )
         super()._prepare_encoder()
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as a `PairTrainer` does; scores are made as the loss learns them."""
+        if not self._follows_loss:
+            self._follows_loss = True
+            self.encoder.activate_with(ACTIVATIONS[self.args.loss])
+        done: TrainOutput = super().train(*args, **kwargs)
+        return done
 
     def outputs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """`logits`, shape (n,)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,10 @@ def _token_key(key: tuple[Any, ...]) -> str:
     tokenizer, *others = key
     if tokenizer.is_fast:
         # pickled for each call, as `Dataset.map` would, it takes half a second
-        tokenizer = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.truncation_side]
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        # what its last call asked for
+        del state["truncation"], state["padding"]
+        tokenizer = [state, tokenizer.model_input_names, tokenizer.truncation_side]
     return f"te_trainer tokens {Hasher.hash([tokenizer, others])}"
 
 

@@ -99,7 +99,7 @@ def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
         lower_case = bool(getattr(model[0], "do_lower_case", False))
         layout = replace(layout, transformer=layout.transformer | {"do_lower_case": lower_case})
         checkpoint = Checkpoint(files.name, None, files, layout, config)
-        length = {} if model.max_seq_length is None else {"max_length": model.max_seq_length}
+        length = {} if model.max_seq_length is None else {"max_length": min(model.max_seq_length, position_limit(plm))}
         if kind is CrossEncoder:
             return CrossEncoder(_float32(plm), model.tokenizer, activation=resolve_activation(checkpoint), **length)
         pooling = resolve_pooling(checkpoint)

@@ -148,9 +148,19 @@ def write_set(path: Path) -> str:
     return str(path)
 
 
-def test_an_encoder_of_a_run_is_named_as_its_plm_was() -> None:
-    given = ["--models", "[runs/first/bert/bi-encoder, runs/second/roberta/cross-encoder/, bi-encoder]"]
-    assert [model.name for model in parse([*given, "--data.pool", "p.tsv"]).models] == ["bert", "roberta", "bi-encoder"]
+def test_an_encoder_of_a_run_is_named_as_its_plm_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("bert/bi-encoder", "roberta/cross-encoder"):
+        (tmp_path / folder).mkdir(parents=True)
+
+    def names(*models: str) -> list[str]:
+        return [model.name for model in parse(["--models", f"[{', '.join(models)}]", "--data.pool", "p.tsv"]).models]
+
+    assert names("bert/bi-encoder", f"{tmp_path}/roberta/cross-encoder/") == ["bert", "roberta"]
+    # of the Hub
+    assert names("acme/bi-encoder") == ["bi-encoder"]
+    monkeypatch.chdir(tmp_path / "bert")
+    assert names("./bi-encoder") == ["bi-encoder"]
 
 
 @pytest.mark.parametrize("name", ["avg", "AVG", "avg.", "x\u202ey", ".x", "x" * 201])

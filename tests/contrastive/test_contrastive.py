@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -131,13 +132,25 @@ def test_a_finished_run_is_refused_what_has_changed_and_needs_nothing_that_is_go
             model / name: (more, f"model: the files of {model} have")
             for name, more in (("model.safetensors", b"x"), ("config.json", b"\n"), ("tokenizer.json", b"\n"))
         },
+        model / "modules.json": (b"[]", f"model: the files of {model} have"),
     }
     for path, (more, subject) in changed.items():
-        before = path.read_bytes()
-        path.write_bytes(before + more)
+        before = path.read_bytes() if path.exists() else None
+        path.write_bytes((before or b"") + more)
         status, _, err = run(*given)
         assert (status, err) == (2, f"error: {subject} changed since the run in out began; name another output_dir\n")
-        path.write_bytes(before)
+        path.unlink()
+        if before is not None:
+            path.write_bytes(before)
+    (model / "eval_results.json").write_text("{}", encoding="utf-8")  # which nobody reads
+    assert "nothing to do" in run(*given)[1]
+    # as older versions wrote it
+    begun = tmp_path / "out" / "run.yaml"
+    content = begun.read_text(encoding="utf-8")
+    hashes = re.search(r"^model: (\w+) \w+$", content, re.MULTILINE)
+    assert hashes
+    begun.write_text(content.replace(hashes[0], f"model: {hashes[1]}"), encoding="utf-8")
+    assert "nothing to do" in run(*given)[1]
     shutil.rmtree(model)
     texts.unlink()
     dev.unlink()

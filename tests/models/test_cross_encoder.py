@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Batc
 
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
-from te_trainer.models import CrossEncoder
+from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.cross_encoder import Activation
 
 KINDS = ["bert", "roberta"]
@@ -210,3 +212,18 @@ def test_a_tokenizer_that_pads_on_the_left_changes_no_score(tiny: Path, tmp_path
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "left"
     found = score_pairs(CrossEncoder.from_pretrained(str(tmp_path)), columns)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [BiEncoder, CrossEncoder])
+def test_the_length_of_a_saved_encoder_is_known_under_zero3(kind: Any, tiny: Path, tmp_path: Path) -> None:
+    """transformers cannot make a model without weights there, of which the number of positions is read."""
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    kind.from_pretrained(str(tiny), max_length=20).save_pretrained(tmp_path)
+    held = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    try:
+        assert resolve_checkpoint(str(tmp_path)).max_length == 20
+        assert is_deepspeed_zero3_enabled()
+    finally:
+        del held
+    assert not is_deepspeed_zero3_enabled()

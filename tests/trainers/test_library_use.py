@@ -284,6 +284,9 @@ def test_token_ids_of_another_trainer_are_refused(tiny: Path, tiny_roberta: Path
     one = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), labelled(16), eval_dataset=labelled(16))
     again = BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), one.train_dataset)
     assert again.evaluate(one.eval_dataset.select(range(8))).keys() == one.evaluate().keys()
+    # what a call of the tokenizer leaves in it changes no ids of a trainer's
+    again.encoder.tokenizer(["a", "a dog runs"], padding=True, truncation=True, max_length=3)
+    again.evaluate(one.eval_dataset)
     words = r"_dataset: token ids that this trainer's tokenizer, length and prompt did not give; give texts"
     with pytest.raises(InputError, match=words):
         BiEncoderTrainer(BiEncoder.from_pretrained(str(tiny), max_length=9), bi_arguments(tmp_path), one.train_dataset)
@@ -304,6 +307,10 @@ def test_an_encoder_that_is_evaluated_alone_scores_as_before(tiny: Path, tmp_pat
     trainer.evaluate()
     assert encoder.activation == "identity"
     assert CrossEncoderTrainer(encoder, arguments, labelled(16)).encoder.activation == "sigmoid"
+    later = CrossEncoderTrainer(encoder, CrossEncoderTrainingArguments(str(tmp_path), **QUIET, loss="mse", max_steps=1))
+    later.train_dataset = labelled(16)
+    later.train()
+    assert encoder.activation == "identity"
 
 
 @pytest.mark.parametrize("trainer", [BiEncoderTrainer, CrossEncoderTrainer])
