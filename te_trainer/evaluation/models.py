@@ -31,16 +31,11 @@ class Member:
     def kind(self) -> Kind:
         return self.checkpoint.kind
 
-    @property
-    def reading(self) -> str:
-        """How it reads texts, in words."""
+    def describe(self) -> str:
+        """What the encoder was taken for, and how it reads texts, as a line."""
         pooling = f"{self.pooling} pooling, " if self.pooling else ""
         prompt = f", prompt '{self.prompt}'" if self.prompt else ""
-        return f"{pooling}up to {self.max_length:,} tokens{prompt}"
-
-    def describe(self) -> str:
-        """What the encoder was taken for, as a line."""
-        return f"{self.name}: {self.kind}, {self.reading} ({self.checkpoint.name})"
+        return f"{self.name}: {self.kind}, {pooling}up to {self.max_length:,} tokens{prompt} ({self.checkpoint.name})"
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,6 @@ def begin_or_continue(manifest: RunManifest[EvaluationConfig], models: list[Scor
         for name, checkpoint in checkpoints.items()
     ]
     fingerprints += [
-        # a saved model may say another pooling or prompt, with the same weights
-        Fingerprint(("readings", member.name), member.reading, f"models: how {member.checkpoint.name} reads texts has")
-        for member in distinct_members(models)
-    ]
-    fingerprints += [
         Fingerprint(("tasks", task.source), task.gold.fingerprint(), f"tasks: the scored pairs of {task.source} have")
         for task in sets
     ]
