@@ -133,8 +133,10 @@ class DistillationPlan:
                 training = encoder.training
                 batch, epochs = _batch_size(training, processes), float(training["num_train_epochs"])
                 steps = _steps(training, pairs, processes)
-                length = f"{steps:,} steps of {batch} pairs" + ", the pool's and random ones" * encoder.grows
-                if encoder.length_key == "num_train_epochs":
+                length = f"{steps:,} steps of {batch} pairs"
+                if encoder.grows:
+                    length = f"about {length} of the pool and random ones of its sentences"
+                elif encoder.length_key == "num_train_epochs":
                     length = f"about {length}, {epochs:g} epoch{'s' * (epochs != 1)}"
                 how = f"learning rate {training['learning_rate']:g}, {precision_of(training)}"
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")

@@ -85,8 +85,8 @@ def _grown(results: dict[str, Any]) -> Iterator[str]:
             added = encoders.get("cross-encoder", {}).get("added_pairs", 0)
             if added and (cycle, name) not in failed:
                 yield (
-                    f"{name}: so small a pool teaches a cross-encoder too little; that of cycle {cycle} has learnt "
-                    f"{added:,} random pairs of the pool's sentences beside it."
+                    f"{name}: so small a pool teaches a cross-encoder too little; the one of cycle {cycle} has also "
+                    f"learnt {added:,} random pairs of the pool's sentences."
                 )
 
 

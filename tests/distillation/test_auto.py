@@ -92,8 +92,8 @@ def test_high_scores_are_drawn_oftener_than_by_chance(stopped: tuple[Path, Any],
 def test_the_report_says_when_mined_pairs_helped(stopped: tuple[Path, Any]) -> None:
     results = results_of(stopped[0])
     line = (
-        "tiny: so small a pool teaches a cross-encoder too little; that of cycle 1 has learnt 192 random pairs of the "
-        "pool's sentences beside it."
+        "tiny: so small a pool teaches a cross-encoder too little; the one of cycle 1 has also learnt 192 random pairs "
+        "of the pool's sentences."
     )
     assert line not in remarks(results)
     assert line in remarks(results | {"not_learnt": []})

@@ -60,7 +60,7 @@ def test_a_very_small_pool_is_learnt_with_random_pairs_at_once(tiny: Path, tmp_p
     assert done.returncode == 0, done.stderr
     begins = done.stderr.index("train cross-encoder | begins")
     assert done.stderr.index("cycle 1: 192 random pairs of the pool's sentences are labelled") < begins
-    assert "the pool's and random ones, 15 epochs" in done.stderr
+    assert "pairs of the pool and random ones of its sentences" in done.stderr
     entry = results_of(tmp_path / "run")["health"]["cycles"][0]["tiny"]["cross-encoder"]
     # 15 epochs of 87 pairs in both orders, in batches of 32; a random model may learn nothing, and is trained once more
     length = {1: 82, 2: 245}[entry["attempt"]]
