@@ -509,6 +509,7 @@ def test_what_is_cut_is_said(run: Run, bi: str, cross: str, pairs_file: Path, se
 # ---------------------------------------------------------------- what is refused
 
 FILES = {
+    "split.tsv": "sentence1\tsentence2\tsplit\na\tb\ttrain\n\n",
     "pairs.tsv": "sentence1\tsentence2\nno sound\tsilent\n",
     "blank.txt": "\n\n",
     "single.txt": "no sound\nno sound\n",
@@ -538,6 +539,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (["--data.pairs", "null"], "data", "either data.pairs or data.sentences"),
         (["--top_k", "3"], "top_k", "data.sentences"),
         (["--data.queries", "pairs.tsv"], "data.queries", "data.sentences"),
+        (["--data.pairs", "null", "--data.sentences", "x.tsv", "--data.keep", "false"], "data.keep", "data.pairs"),
         (["--data.columns", "{score: x}"], "data.columns", "sentence1, sentence2"),
         (["--batch_tokens", "0"], "batch_tokens", "greater than 0"),
         (["--data.pairs", "null", "--data.sentences", "pairs.tsv", "--top_k", "0"], "top_k", "greater than 0"),
@@ -557,6 +559,7 @@ def test_a_wrong_command_line_is_refused_by_its_key(
         (["--data.pairs", "pairs.tsv", "--output", "pairs.tsv/new/scores.tsv"], "output", "cannot be written to"),
         (["--data.pairs", "gone.tsv"], "gone.tsv", "does not exist"),
         (["--data.pairs", "blank.txt"], "data.pairs", "no pair of sentences"),
+        (["--data.pairs", "split.tsv", "--data.split", "x"], "data.pairs", "no pair of sentences in .*, split 'x'"),
         (["--data.sentences", "pairs.tsv", "--model", "CROSS"], "model", "is a cross-encoder"),
         (["--data.sentences", "pairs.tsv", "--rerank", "BI"], "rerank", "is a bi-encoder"),
         (["--data.sentences", "single.txt"], "data.sentences", "one distinct sentence"),

@@ -186,13 +186,14 @@ def test_it_computes_with_the_attention_that_is_named(
 
 
 def test_sentences_that_are_cut_with_their_prompt_are_counted_before_work_starts(run: Run, tmp_path: Path) -> None:
-    length = ["--contrastive.max_length", "8", "--contrastive.max_steps", "1"]
+    length = ["--contrastive.max_length", "8", "--contrastive.max_steps", "1", "--contrastive.bf16", "true"]
     status, out, err = run(*length, "--contrastive.prompt", "my router ")
     assert status == 0, err
     saved = str(tmp_path / "out" / "bi-encoder")
     assert SentenceTransformer(saved, device="cpu").prompts["default"] == "my router "
     assert BiEncoder.from_pretrained(saved).prompt == "my router "
     found = results_of(tmp_path / "out")["truncation"]["bi-encoder"]
+    assert results_of(tmp_path / "out")["environment"]["precision"] == "bfloat16"  # what was computed in
     assert (found["max_length"], found["texts"]) == (8, 96)
     assert 0 < found["cut"] < 96
     line = (

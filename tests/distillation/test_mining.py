@@ -214,7 +214,7 @@ def test_a_pool_grows_by_pairs_of_its_own_sentences_that_the_bi_encoder_of_step_
     texts = {text for pair in given for text in pair}
     assert {text for pair in mined for text in pair} <= texts
     assert not {frozenset(pair) for pair in given} & {frozenset(pair) for pair in mined}
-    assert PoolManifest.load(layout.pool)[0].describe()[-1].endswith(" drawn of 833, 20 mined ones added)")
+    assert PoolManifest.load(layout.pool)[0].describe()[-1].endswith(", 96 drawn of 833, 20 mined ones added)")
     shown = [pair for band in read(tmp_path, "pool/mined.json")["examples"] for pair in band["pairs"]]
     np.testing.assert_allclose([pair[2] for pair in shown], score_pairs(made, columns(shown)), atol=1e-3)
 

@@ -200,7 +200,7 @@ def test_the_length_of_trainings_is_said(sized_plms: dict[str, Path]) -> None:
         "about 285 steps of 32 pairs of the pool and random ones of its sentences, learning"
         in by_health.fit(300, 1).fit(300, 1).describe(300, 1)[0]
     )
-    assert "random pairs" not in by_health.fit(500, 1).describe(500, 1)[0]
+    assert "random ones" not in by_health.fit(500, 1).describe(500, 1)[0]
     plan, _ = make(sized_plms["base"], "--bi_encoder.bf16", "true", "--distillation.precision", "float32")
     cross, bi = plan.fit(300, 1).describe(300, 1)
     assert cross.endswith("float32") and bi.endswith("bfloat16")
