@@ -1,6 +1,7 @@
 """The paper's own scores, to stand beside ours: Trans-Encoder (ICLR 2022, arXiv 2109.13059v4), Tables 1 and 11.
 
-Of its SimCSE starts, base and large, and of what the paper made of them. Averages are not kept: they follow from these.
+Of its SimCSE starts, base and large, and of what the paper made of them, where it tests on what they were trained for.
+Averages are not kept: they follow from these.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 import yaml
 
@@ -19,7 +20,7 @@ from te_trainer.runs.layout import RunLayout
 STS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")  # Table 1, Spearman × 100
 BINARY = ("qqp", "qnli", "mrpc")  # Table 11, ROC-AUC × 100
 
-# The checkpoints that the paper starts from (its Table 17), and those that its authors published: the mutual ones.
+# The checkpoints that the paper starts from (its Table 17), and those that its authors published: the mutual ones of STS.
 STARTS = {
     "princeton-nlp/unsup-simcse-bert-base-uncased": "BERT-base",
     "princeton-nlp/unsup-simcse-roberta-base": "RoBERTa-base",
@@ -30,6 +31,18 @@ PUBLISHED = {
     f"cambridgeltl/trans-encoder-{kind}-simcse-{plm.lower()}": (plm, f"TEnc-mutual ({kind})")
     for plm in STARTS.values()
     for kind in ("bi", "cross")
+}
+
+# What all of these rows have in common, of a run's configuration. Other values have rows in other tables, or none.
+ROWS: dict[str, dict[str, Any]] = {
+    "data": {"max_pairs": None, "extra": [], "sentences": []},
+    "distillation": {
+        **{"students": "both", "init": "refresh", "combine": "mean", "step0": None},
+        **{"cross_encoder_labels": "scores", "bi_encoder_labels": "cross-encoder"},
+    },
+    "cross_encoder": {"loss": "bce"},
+    "bi_encoder": {"loss": "mse"},
+    "lora": {"rank": None},
 }
 
 # By PLMs (two of them: their ensemble) and method ("" for the start), in the order of STS and of BINARY.
@@ -83,23 +96,30 @@ def paper_reference(members: Sequence[tuple[str, Kind]]) -> tuple[str, dict[str,
     """A title and the paper's scores by task, as fractions, of a model or an ensemble; None where it has no such row.
 
     Members are Hub ids or folders with kinds: a start of the paper's, what its authors published, or what a run made of
-    such a start.
+    such a start as the paper did. The latter two have scores of the tasks that they were trained for.
     """
-    origins = [_origin(path, kind) for path, kind in members]
-    plms = sorted(origin[0] for origin in origins if origin is not None)
-    methods = {origin[1] for origin in origins if origin is not None}
+    origins = [origin for path, kind in members if (origin := _origin(path, kind)) is not None]
+    plms, methods = sorted(origin.plm for origin in origins), {origin.method for origin in origins}
+    tasks = set(STS + BINARY).intersection(*(origin.tasks for origin in origins))
     key = next((known for known in SCORES if sorted(known) == plms), None)
-    if None in origins or len(methods) != 1 or key is None:
+    if len(origins) < len(members) or len(methods) != 1 or key is None or not tasks:
         return None
     method = methods.pop()
     sts, binary = SCORES[key][method]
     title = " + ".join(filter(None, [" and ".join(f"SimCSE-{plm}" for plm in key), method]))
-    values = dict(zip((*STS, *BINARY), (*sts, *binary), strict=True))
-    return f"paper: {title}", {task: value / 100 for task, value in values.items()}
+    values = zip((*STS, *BINARY), (*sts, *binary), strict=True)
+    return f"paper: {title}", {task: value / 100 for task, value in values if task in tasks}
 
 
-def _origin(path: str, kind: Kind) -> tuple[str, str] | None:
-    """The PLM and the method of an encoder, by the paper's names."""
+class _Origin(NamedTuple):
+    """Where an encoder comes from, by the paper's names."""
+
+    plm: str
+    method: str
+    tasks: tuple[str, ...]  # that the paper's row of it tests
+
+
+def _origin(path: str, kind: Kind) -> _Origin | None:
     known = _known_checkpoint(path)
     if known is not None or Path(path).name not in get_args(Kind):
         return known
@@ -108,21 +128,34 @@ def _origin(path: str, kind: Kind) -> tuple[str, str] | None:
     try:
         config = yaml.safe_load(layout.manifest.read_text(encoding="utf-8"))["config"]
         starts = {model["name"]: _known_checkpoint(model["bi_encoder"]) for model in config["models"]}
-        is_whole = config["distillation"]["students"] == "both" and not config["distillation"]["step0"]
         final = json.loads(layout.results.read_text(encoding="utf-8"))["final"]
         cycle = final[folder.name][kind]["cycle"]
+        tasks = _tasks(config)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         # nothing that a run of distillation has written to its end
         return None
-    plms = {name: start[0] for name, start in starts.items() if start is not None}
-    if not is_whole or len(plms) < len(starts) or sorted(plms.values()) not in map(sorted, SCORES):
+    plms = {name: start for name, start in starts.items() if start is not None and not start.method}
+    if len(plms) < len(starts) or sorted(start.plm for start in plms.values()) not in map(sorted, SCORES):
         return None
+    if not cycle:
+        return plms[folder.name]
     method = f"TEnc{'-mutual' * (len(starts) == 2)} ({kind.removesuffix('-encoder')})"
-    return plms[folder.name], method if cycle else ""
+    return _Origin(plms[folder.name].plm, method, tasks) if tasks else None
 
 
-def _known_checkpoint(path: str) -> tuple[str, str] | None:
+def _tasks(config: dict[str, Any]) -> tuple[str, ...]:
+    """The tasks that the paper tests after such a run; none where it has made no such run."""
+    if any(config[section][key] != value for section, keys in ROWS.items() for key, value in keys.items()):
+        return ()
+    pool = {str(source) for source in config["data"]["pool"]}
+    if pool >= set(STS) and not pool & set(BINARY):  # beside files of the rows that the Hub's sets lack
+        return STS
+    return tuple(pool) if len(pool) == 1 and pool < set(BINARY) else ()
+
+
+def _known_checkpoint(path: str) -> _Origin | None:
     """By the Hub id, or by a local folder that is named like it."""
-    known = {start: (plm, "") for start, plm in STARTS.items()} | PUBLISHED
+    known = {start: _Origin(plm, "", STS + BINARY) for start, plm in STARTS.items()}
+    known |= {name: _Origin(plm, method, STS) for name, (plm, method) in PUBLISHED.items()}
     last = split_revision(path)[0].rstrip("/").rpartition("/")[2]
-    return next((value for name, value in known.items() if last == name.rpartition("/")[2]), None)
+    return next((origin for name, origin in known.items() if last == name.rpartition("/")[2]), None)
