@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -91,7 +92,7 @@ def available_recipes() -> dict[str, Path]:
 
 
 def copy_recipe(name: str, target: Path) -> None:
-    """Copy a recipe, or the folder of sample data.
+    """Copy a recipe, or the folder of sample data; files of the package that a recipe names, its copy names too.
 
     Leading folders of the name may be left out; self-distillation goes before mutual-distillation and ablations.
     """
@@ -104,5 +105,11 @@ def copy_recipe(name: str, target: Path) -> None:
     if target.exists():
         raise InputError(f"recipes: {target} exists already; name another target, or delete it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        # what a recipe names beside itself stays where it lies
+        root = known["sample"].parents[1]
+        text = re.sub(r"^( *\w+: )recipes/", rf"\1{root}/recipes/", source.read_text(encoding="utf-8"), flags=re.M)
+        target.write_text(text, encoding="utf-8")
     print(f"Copied {name} to {target}.")

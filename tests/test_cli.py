@@ -13,6 +13,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, process_environment
 from packaging.requirements import Requirement
 
@@ -74,6 +75,20 @@ def test_a_copy_is_the_recipe(name: str, source: str, tmp_path: Path) -> None:
     target = tmp_path / "new" / "my.yaml"
     cli.recipes("recipes", "cp", name, str(target))
     assert target.read_bytes() == (ROOT / source).read_bytes()
+
+
+RECIPES_WITH_FILES = ["quickstart", "from_sentences/small", "from_sentences/large", "contrastive/minilm_cpu"]
+
+
+@pytest.mark.parametrize("name", RECIPES_WITH_FILES)
+def test_what_a_copy_names_is_found_from_everywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.recipes("recipes", "cp", name, "my.yaml")
+    config = yaml.safe_load(Path("my.yaml").read_text(encoding="utf-8"))
+    config = config | config["data"] | config.get("distillation", {})
+    sources = [config[key] for key in ("pool", "sentences", "dev", "test", "step0") if key in config]
+    files = [source for source in sources if str(source).endswith((".tsv", ".yaml"))]
+    assert files and all(Path(source).is_file() for source in files)
 
 
 def test_a_copy_replaces_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from te_trainer.runs.layout import RunLayout
 STS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")  # Table 1, Spearman × 100
 BINARY = ("qqp", "qnli", "mrpc")  # Table 11, ROC-AUC × 100
 
-# The checkpoints that the paper starts from (its Table 17), and those that its authors published: the mutual ones of STS.
+# The checkpoints that the paper starts from (its Table 17), and the mutual ones of STS that its authors published.
 STARTS = {
     "princeton-nlp/unsup-simcse-bert-base-uncased": "BERT-base",
     "princeton-nlp/unsup-simcse-roberta-base": "RoBERTa-base",

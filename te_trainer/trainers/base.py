@@ -289,6 +289,14 @@ class PairTrainer(EvaluatingTrainer):
     ) -> tuple[list[Any], Tensor | int | None]:
         """The micro-batches of one optimiser step, and the number of pairs in all of them on all ranks."""
         batches = list(islice(epoch_iterator, num_batches))
+        if isinstance(self.train_dataset, IterableDataset) and len(batches) < num_batches:
+            if self.state.global_step == 0:
+                raise InputError(
+                    f"gradient_accumulation_steps: a pass over the stream holds fewer than {num_batches} batches, so "
+                    "that no step could be made; lower it or the batch size"
+                )
+            # transformers makes no step of them and would add their gradient to the next pass's first one
+            batches = []
         pairs = sum(self.pairs_in(batch) for batch in batches)
         if self.args.world_size == 1:
             return batches, pairs

@@ -207,6 +207,27 @@ def test_a_training_on_a_stream_resumes(models: dict[str, str], tmp_path: Path) 
     assert same(weights(resumed), weights(whole))
 
 
+def test_what_is_left_of_a_stream_makes_no_step(models: dict[str, str], tmp_path: Path) -> None:
+    """Nor does its gradient go into the next pass's first step."""
+    found = []
+    for count in (8, 10):
+        settings = {"max_steps": 3, "save_strategy": "no", "learning_rate": 1e-3}
+        trainer = make(
+            "bi-encoder", models["bert"], tmp_path, stream_of(rows()[:1] * count), gradient_accumulation_steps=2,
+            per_device_train_batch_size=4, **settings,
+        )  # fmt: skip
+        trainer.train()
+        assert trainer.state.global_step == 3
+        found.append(weights(trainer))
+    assert same(*found)
+    trainer = make(
+        "bi-encoder", models["bert"], tmp_path, stream(2), max_steps=3, gradient_accumulation_steps=2,
+        per_device_train_batch_size=4,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"^gradient_accumulation_steps: a pass .* holds fewer than 2 batches"):
+        trainer.train()
+
+
 def test_what_a_stream_cannot_do_is_said(models: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^max_steps: an IterableDataset has no length"):
         make("bi-encoder", models["bert"], tmp_path, stream())
