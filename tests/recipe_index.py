@@ -16,8 +16,8 @@ The paper's figures for SimCSE-BERT-base on QQP, QNLI and MRPC: start 80.38, 71.
 74.53; cross-encoder 80.84, 78.81, 79.42.
 
 **Contrastive tuning on the pairs** (Table 9): `BiEncoderTrainer` with the loss `info_nce` takes the two sentences of
-each pair as positives ([docs/trainers.md](../docs/trainers.md)). The paper's figures for SimCSE-RoBERTa-base: STS 73.93,
-QQP 74.00, QNLI 77.56, MRPC 75.25.
+each pair as positives ([docs/trainers.md](../docs/trainers.md)). The paper's figures for SimCSE-RoBERTa-base: STS
+73.93, QQP 74.00, QNLI 77.56, MRPC 75.25.
 """
 
 GROUPS = {
