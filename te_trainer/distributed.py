@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from te_trainer.build_locks import remove_dead_build_locks
+from te_trainer.errors import InputError
 
 # torch and accelerate are imported where they are used: a command that is refused at once asks `is_first_to_fail`
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
     Args:
         ddp_timeout: Seconds that a rank waits for the others before it fails. It holds for the process group, so only
             the first call in a process can set it. Default: torch's, 10 minutes on GPUs and 30 on CPUs.
+
+    Raises:
+        InputError: The launcher has started more processes on this machine than it has devices.
     """
     import torch
     from accelerate import PartialState
@@ -53,8 +57,22 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
 
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and not torch.distributed.is_initialized():
         remove_dead_build_locks()
+    _refuse_more_processes_than_devices()
     timeout = {} if ddp_timeout is None else {"timeout": timedelta(seconds=ddp_timeout)}
     return PartialState(cpu=device_type() == "cpu", **timeout)
+
+
+def _refuse_more_processes_than_devices() -> None:
+    """Refuse what accelerate would let share a device, which NCCL does not allow."""
+    import torch
+
+    device, processes = device_type(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    devices = processes if device == "cpu" else torch.get_device_module(device).device_count()
+    if processes > max(1, devices):
+        raise InputError(
+            f"{processes} processes were started on this machine, where torch finds {devices} devices ({device}); "
+            "give accelerate launch the number of all devices as --num_processes"
+        )
 
 
 def on_main_process(function: Callable[[], object]) -> None:

@@ -17,6 +17,7 @@ from conftest import ROOT, tiny_arguments
 from forked import run_ranks
 
 from te_trainer.distributed import device_type, process_state
+from te_trainer.errors import InputError
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
@@ -55,6 +56,15 @@ def choices() -> dict[str, bool]:
 def test_labelling_and_training_take_the_same_accelerator(accelerator: pytest.MonkeyPatch) -> None:
     assert device_type() == "xpu"
     assert set(choices().values()) == {False}
+
+
+def test_more_processes_than_devices_are_refused(accelerator: pytest.MonkeyPatch) -> None:
+    """accelerate would give two of them one device, and NCCL would end them with an error of its own."""
+    accelerator.setenv("LOCAL_WORLD_SIZE", "8")
+    with pytest.raises(InputError, match=r"^8 processes .* torch finds 0 devices \(xpu\); give .* --num_processes"):
+        process_state()
+    accelerator.setenv("ACCELERATE_USE_CPU", "True")
+    assert process_state()._cpu
 
 
 @pytest.mark.parametrize(("name", "value"), [("ACCELERATE_USE_CPU", "True"), ("ACCELERATE_TORCH_DEVICE", "cpu")])
