@@ -152,6 +152,6 @@ def test_labelling_waits_once_a_window(
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         found = labelling.score_pairs(encoder, pairs, precision=precision, batch_tokens=300)
-    waits = [message for message in caught if "synchroniz" in str(message.message)]
+    waits = [message for message in caught if "called a synchronizing CUDA operation" in str(message.message)]
     assert len(waits) == -(-count // 64)
     assert (found == expected).all()

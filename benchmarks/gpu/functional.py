@@ -312,8 +312,6 @@ def check_tests(folder: Path) -> None:
     files += ["trainers", "models", "contrastive"]
     files += ["distillation/test_main_job.py", "runs/test_training.py", "runs/test_resume.py"]
     files = [f"tests/{name}" for name in (files if ON_GPU else ["test_losses.py", "test_distributed.py"])]
-    # tests fork commands off a server: the usual question whether there is a GPU would make CUDA useless in them
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     options = ["-q", "-p", "no:cacheprovider", "--maxfail", "60", "--tb", "short", "--dist", "loadfile"]
     command = [sys.executable, "-m", "pytest", *files, *options, "--numprocesses", "5" if ON_GPU else "2"]
     finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -185,8 +185,7 @@ def check_steps(folder: Path) -> None:
             "padded": {"attn_implementation": "sdpa"},
             "4 workers": {"dataloader_num_workers": 4},
             "4 times the batch": {"per_device_train_batch_size": 4 * batch},
-            # TF32 is the whole process's, and stays what the last one set
-            "float32": {"precision": "float32", "tf32": False},
+            "float32": {"precision": "float32"},
             **({"float32, tf32": {"precision": "float32", "tf32": True}} if ON_GPU else {}),
         }
         for name, values in variants.items():
@@ -213,7 +212,7 @@ def profile_steps(kind: str, rows: Any, first: int = 12, last: int = 20, watched
     waits: Counter[str] = Counter()
 
     def count_wait(message: Any, *_: Any, **__: Any) -> None:
-        if "synchroniz" in str(message):
+        if "called a synchronizing CUDA operation" in str(message):
             frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
             libraries = ("te_trainer/", "transformers/", "accelerate/")
             frame = ([frame for frame in frames if any(name in frame.filename for name in libraries)] or frames)[-1]

@@ -12,7 +12,7 @@ from te_trainer.config.schema import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan, EncoderPlan
-from te_trainer.distributed import device_type
+from te_trainer.distributed import device_type, process_state
 from te_trainer.errors import divergence_named
 from te_trainer.labelling import score_pairs
 from te_trainer.models.lora import parameter_counts, put_adapters
@@ -139,6 +139,10 @@ def describe_memory(plan: DistillationPlan) -> list[str]:
             lines.append(f"{name}: training a {kind} takes about {weights}{more}")
     if device_type() == "cuda":
         lines.append(f"The GPU has {torch.cuda.get_device_properties(0).total_memory / 1e9:.1f} GB")
+        if (devices := torch.cuda.device_count()) > 1 and process_state().num_processes == 1:
+            lines.append(
+                f"The run computes on one of {devices} GPUs; accelerate_configs/multi_gpu.yaml is for all of them"
+            )
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -45,6 +45,28 @@ def precision_of(training: Mapping[str, Any]) -> Precision:
     return resolve_precision(
         next((name for key, name in SHORT_NAMES.items() if training.get(key)), training["precision"])
     )
+
+
+@contextlib.contextmanager
+def tf32(on: bool | None) -> Iterator[None]:
+    """Whether a GPU rounds the factors of float32 products to TF32, for the whole process; None for what holds.
+
+    Afterwards it is as it was before, whoever has changed it meanwhile.
+    """
+    before = torch.backends.cuda.matmul.fp32_precision
+    if on is not None:
+        _set_tf32(on)
+    try:
+        yield
+    finally:
+        if torch.backends.cuda.matmul.fp32_precision != before:
+            _set_tf32(before == "tf32")
+
+
+def _set_tf32(on: bool) -> None:
+    # in both of torch's ways, because it refuses to compile where they differ (pytorch/pytorch#166387)
+    torch.backends.fp32_precision = "tf32" if on else "ieee"  # type: ignore[attr-defined,unused-ignore]
+    torch.backends.cuda.matmul.allow_tf32 = on
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -7,21 +7,25 @@ import sys
 from collections.abc import Callable
 
 from te_trainer.distributed import is_first_to_fail
-from te_trainer.errors import DivergedError, InputError
+from te_trainer.errors import DivergedError, InputError, first_line
 from te_trainer.escaping import printable
 
 DONE, FAILED, INPUT_REFUSED, INTERRUPTED = 0, 1, 2, 130
+MORE_MEMORY = (
+    "for a training, lower per_device_train_batch_size of its section and raise gradient_accumulation_steps as much, "
+    "or set activation_checkpointing; for labelling, lower batch_tokens"
+)
 
 
-def run_command(main: Callable[[], None], again: str = "continues") -> int:
+def run_command(main: Callable[[], object], again: str = "continues") -> int:
     """Run a command's main function; `again` says what the same command does after an interruption.
 
     Of the processes that one launcher started on a machine, the first that fails says why: the others fail in the same
     way, or because it is gone.
 
     Returns:
-        The exit status: 0 when the command is done, 2 for input that cannot be used, 1 when training diverged, 130 when
-        it was interrupted. Any other exception is a defect of ours and keeps its stack trace.
+        The exit status: 0 when the command is done, 2 for input that cannot be used, 1 when training diverged or memory
+        did not suffice, 130 when it was interrupted. Any other exception is a defect of ours and keeps its stack trace.
     """
     try:
         main()
@@ -31,11 +35,20 @@ def run_command(main: Callable[[], None], again: str = "continues") -> int:
         return _complain(str(error), FAILED)
     except KeyboardInterrupt:
         return _complain(f"interrupted; the same command {again}", INTERRUPTED, by_name=False)
-    except Exception:
+    except Exception as error:
+        if (lack := _lack_of_memory(error)) is not None:
+            return _complain(f"{lack}; {MORE_MEMORY}; the same command then {again}", FAILED)
         if is_first_to_fail():
             raise
         return FAILED
     return DONE
+
+
+def _lack_of_memory(error: Exception) -> str | None:
+    """What torch says where a device, or a CPU's allocator, has no memory left; None of other errors."""
+    torch = sys.modules.get("torch")  # a command that is refused at once has not imported it
+    is_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return ". ".join(first_line(error).split(". ")[:2]) if is_device or "DefaultCPUAllocator" in str(error) else None
 
 
 def _complain(sentence: str, status: int, by_name: bool = True) -> int:

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from te_trainer.config.schema import BiEncoderConfig, ContrastiveTrainingConfig, CrossEncoderConfig, StudentConfig
 from te_trainer.distributed import device_type
 from te_trainer.errors import InputError
-from te_trainer.models.precision import Precision, resolve_precision
+from te_trainer.models.precision import Precision, resolve_precision, tf32
 from te_trainer.trainers.official_adamw import check_official_adamw
 
 # All other values of these arguments are refused.
@@ -111,12 +111,12 @@ class PairTrainingArguments(TrainingArguments):
         if not (self.bf16 or self.fp16):
             precision = resolve_precision(self.precision, device)  # type: ignore[arg-type]
             deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
-            if precision == "bfloat16" and deepspeed and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no":
-                # DeepSpeed's own bfloat16 would round the weights; as many bytes hold float32 weights without a copy.
-                self.autocast = "bfloat16"
+            if deepspeed and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no":
+                # DeepSpeed's own 16 bits would round the weights; as many bytes hold float32 weights without a copy.
+                self.autocast = precision
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
-        if self.fp16 and self.use_cpu:
+        if self.use_cpu and self.arithmetic == "float16":
             # accelerate would leave it out without a word
             raise InputError("precision: float16 is for trainings on a GPU; on a CPU take bfloat16 or float32")
         undecided = (*DECIDED_BY_TRAINER, "metric_for_best_model", "greater_is_better")
@@ -127,14 +127,15 @@ class PairTrainingArguments(TrainingArguments):
                 # TrainingArguments would compare it with strategies that are not decided
                 self.load_best_model_at_end = False
         if self.tf32 is None and (self.torch_compile or self.torch_compile_backend or self.torch_compile_mode):
-            # TrainingArguments would turn TF32 on for the whole process, whose scores are float32, in a way after which
-            # some versions of torch refuse to compile (pytorch/pytorch#166387)
+            # TrainingArguments would turn it on
             self.tf32 = False
-        super().__post_init__()  # type: ignore[no-untyped-call,unused-ignore]
-        if self.autocast == "bfloat16":
+        # scores of the same process are float32: TF32 is for `train` alone
+        with tf32(None):
+            super().__post_init__()  # type: ignore[no-untyped-call,unused-ignore]
+        if self.autocast != "float32":
             # DeepSpeed ends every other autocast before a model on a GPU; gradients are still exchanged in float32
             plugin: Any = self.deepspeed_plugin
-            section = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+            section: dict[str, Any] = {"enabled": True, "dtype": self.autocast, "lower_precision_safe_modules": []}
             plugin.hf_ds_config.config.setdefault("torch_autocast", section)
         for name, value in as_set.items():
             if value is None or name == "load_best_model_at_end":

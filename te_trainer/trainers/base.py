@@ -31,6 +31,7 @@ from te_trainer.errors import InputError
 from te_trainer.metrics import Metric, spearman
 from te_trainer.models.attention import check_attention
 from te_trainer.models.packed import to_device
+from te_trainer.models.precision import tf32
 from te_trainer.trainers.arguments import as_arguments, decide_strategies
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
@@ -161,25 +162,27 @@ class PairTrainer(EvaluatingTrainer):
                 )
         self.stop_on_nan = StopOnNaN()
         self.official_epsilon = OfficialEpsilon()
-        super().__init__(
-            model=self.encoder.model,
-            args=settings,
-            data_collator=data_collator or self.collator_class(self.encoder.tokenizer),
-            train_dataset=self.train_dataset,
-            eval_dataset=self.eval_dataset,
-            processing_class=self.encoder.tokenizer,
-            compute_loss_func=compute_loss_func,
-            compute_metrics=compute_metrics,
-            callbacks=[
-                *([EvaluateEachEpoch()] if each_epoch else []),
-                self.stop_on_nan,
-                *([self.official_epsilon] if settings.official_adamw else []),
-                *(callbacks or []),
-                MarkWholeCheckpoints(),
-            ],
-            optimizers=optimizers,
-            **kwargs,
-        )
+        # accelerate would turn it on for a compiled model in float32, and for all that this process computes
+        with tf32(None):
+            super().__init__(
+                model=self.encoder.model,
+                args=settings,
+                data_collator=data_collator or self.collator_class(self.encoder.tokenizer),
+                train_dataset=self.train_dataset,
+                eval_dataset=self.eval_dataset,
+                processing_class=self.encoder.tokenizer,
+                compute_loss_func=compute_loss_func,
+                compute_metrics=compute_metrics,
+                callbacks=[
+                    *([EvaluateEachEpoch()] if each_epoch else []),
+                    self.stop_on_nan,
+                    *([self.official_epsilon] if settings.official_adamw else []),
+                    *(callbacks or []),
+                    MarkWholeCheckpoints(),
+                ],
+                optimizers=optimizers,
+                **kwargs,
+            )
         self.model_init = model_init  # type: ignore[assignment]
         if self.is_fsdp_enabled:
             fit_fsdp2(self.accelerator.state.fsdp_plugin, self.model)
@@ -358,7 +361,7 @@ class PairTrainer(EvaluatingTrainer):
             # an earlier training has wrapped it
             self.model_wrapped = cast(nn.Module, self.model)
         try:
-            with contextlib.ExitStack() as self._training:
+            with tf32(self.args.tf32), contextlib.ExitStack() as self._training:
                 if self.model_init is None:
                     self._training.enter_context(self.training_context())
                 return super().train(resume_from_checkpoint, *args, **kwargs)

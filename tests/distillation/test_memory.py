@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,3 +59,13 @@ def test_lines_count_what_is_trained(plm: Path) -> None:
     assert bi.startswith("bert: training a bi-encoder takes about")
     adapters = describe_memory(plan_of(plm, "--lora.rank", "4"))[0]
     assert f"about {4 * parameters / 1e9:.2f} GB" in adapters
+
+
+def test_gpus_that_stay_idle_are_named(plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("te_trainer.distillation.costs.device_type", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80e9))
+    for devices in (1, 8):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=devices: count)
+        lines = describe_memory(plan_of(plm))
+        assert lines[2] == "The GPU has 80.0 GB"
+        assert (len(lines) == 4 and "one of 8 GPUs" in lines[3]) == (devices == 8)

@@ -88,8 +88,8 @@ class Packing:
 
     def unpack(self, row: Tensor) -> Tensor:
         """From shape (1, row length, hidden) to (n, length, hidden); padding becomes the filler's vector."""
-        tokens: Tensor = _Unpack.apply(row.squeeze(0), self)
-        return tokens.view(*self.shape, -1)
+        batch: Tensor = _Unpack.apply(row.squeeze(0), self)
+        return batch
 
     @cached_property
     def real(self) -> Tensor:
@@ -123,17 +123,20 @@ class Packing:
 
 
 class _Unpack(torch.autograd.Function):
-    """Rows of a batch out of a packed one; both ways are a look-up."""
+    """A padded batch, shape (n, length, hidden), of a packed one; both ways are a look-up.
+
+    The batch is no view of its rows: FSDP2 warns of views, as if gradients were wrong.
+    """
 
     @staticmethod
     def forward(ctx: Any, row: Tensor, packing: Packing) -> Tensor:
         ctx.packing = packing
-        return row.index_select(0, packing.in_row)
+        return nn.functional.embedding(packing.in_row.view(packing.shape), row)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         packing = ctx.packing
-        row = gradients[0].index_select(0, packing.in_batch)
+        row = gradients[0].flatten(0, 1).index_select(0, packing.in_batch)
         row[packing.num_tokens :] = 0
         return row, None
 

@@ -277,3 +277,10 @@ def test_vectors_are_those_of_the_padded_batch(tiny: Path, pooling: Any) -> None
     with use_backend(encoder.model, PACKED):
         packed = encoder.embed(inputs["input_ids"], inputs["attention_mask"])
     torch.testing.assert_close(packed, padded, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_of_a_packed_row_is_no_view_of_it() -> None:
+    """FSDP2 warns of views that a module returns, as if gradients were wrong."""
+    row = torch.randn(1, Packing(torch.ones(2, 3)).row_length, 4, requires_grad=True)
+    batch = Packing(torch.ones(2, 3)).unpack(row)
+    assert batch.shape == (2, 3, 4) and not batch._is_view()

@@ -1,0 +1,35 @@
+"""A lack of memory, which the user can mend, ends in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from te_trainer.runs.exit_status import run_command
+
+
+def lack_on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.12 GiB. GPU 0 has 15 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("main", "said"),
+    [
+        (lack_on_a_gpu, "error: CUDA out of memory. Tried to allocate 1.12 GiB; for a training, lower per_device_"),
+        (lambda: torch.empty(1 << 50), "you tried to allocate 4503599627370496 bytes; for a training, lower per_dev"),
+    ],
+    ids=["GPU", "CPU"],
+)
+def test_a_lack_of_memory_names_the_keys_that_help(
+    main: Callable[[], object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(main) == 1
+    shown = capsys.readouterr().err
+    assert said in shown and shown.count("\n") == 1 and shown.endswith("; the same command then continues\n")
+
+
+def test_another_error_keeps_its_trace() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        run_command(lambda: torch.ones(2).view(3))
