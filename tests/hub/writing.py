@@ -177,7 +177,8 @@ def validate(card: str) -> Any:
     if data["pipeline_tag"] not in PIPELINES:
         errors.append('"pipeline_tag" must be a task')
     for key in ("base_model", "datasets"):
-        if not all(REPOSITORY_ID.fullmatch(name) for name in data.get(key, [])):
+        names = data.get(key, [])
+        if not all(REPOSITORY_ID.fullmatch(name) for name in ([names] if isinstance(names, str) else names)):
             errors.append(f'"{key}" must hold ids of the Hub')
     for model in data.get("model-index", []):
         for result in model["results"]:
