@@ -585,7 +585,7 @@ def test_a_card_calls_unsupervised_only_what_no_gold_score_chose(run: Path) -> N
     assert f"| {start['std']:.3f} |" in row
 
 
-@pytest.mark.parametrize(("pooling", "prompt"), [("cls", ""), ("last", 'say "so": '), ("mean", "query: ")])
+@pytest.mark.parametrize(("pooling", "prompt"), [("cls", ""), ("last", 'say "so": '), ("mean", "\N{EYES} query: ")])
 def test_the_code_in_a_card_pools_as_the_encoder_does(run: Path, tmp_path: Path, pooling: str, prompt: str) -> None:
     """Both ways of a card give the same number, whatever the pooling and the prompt."""
     from te_trainer.models import BiEncoder
