@@ -168,6 +168,8 @@ def test_a_trainer_publishes_its_encoder_and_nothing_else(tiny: Path, tmp_path: 
     assert len({round(score, 3) for score in expected[:2]}) == len({round(score, 3) for score in expected[2:]}) == 2
     for kind in ("bi", "cross"):
         # the adapter's files went as those before it did; what others put into folders of their own stays
+        card = ModelCard.load(owner / f"{kind}-replaced" / "README.md")
+        assert f"from [owner/start](https://huggingface.co/owner/start) at revision `{v1}`." in card.text
         assert files[f"{kind}-replaced"] == files[kind] - {".gitattributes"} | {foreign}
     saved = tmp_path / "runs" / "bi-adapter" / "adapter_config.json"
     assert json.loads(saved.read_text(encoding="utf-8"))["revision"] == v1
