@@ -1,8 +1,30 @@
-"""What the Hub answers when it takes no more requests, or has a fault of its own."""
+"""What the Hub answers when it refuses something, takes no more requests, or has a fault of its own."""
 
 from __future__ import annotations
 
 from te_trainer.errors import causes
+
+SIGN_IN = "set HF_TOKEN or call `hf auth login`"
+GATED = f"the repository is gated; ask for access at {{address}}, and {SIGN_IN}"
+MISSING = f"no such repository; correct the name, and for a private one {SIGN_IN}"
+
+
+def hub_refusal(error: BaseException, address: str, revision: str | None) -> str | None:
+    """Why the Hub does not give what lies at an address, and the mend; None where the error says nothing of it."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    for link in causes(error):
+        if isinstance(link, GatedRepoError):
+            return GATED.format(address=address)
+        if isinstance(link, RevisionNotFoundError):
+            return f"the repository has no branch, tag or commit '{revision}'; look at {address}"
+        if isinstance(link, RepositoryNotFoundError):
+            return f"no such repository; correct the name, and for a private one {SIGN_IN}"
+        if isinstance(link, HfHubHTTPError) and link.response.status_code in {401, 403}:
+            return (
+                f"the Hub refuses the token ({link.response.status_code}); set HF_TOKEN to one that may read {address}"
+            )
+    return None
 
 
 def hub_trouble(error: BaseException) -> str | None:

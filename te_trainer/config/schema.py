@@ -329,14 +329,15 @@ class HubConfig:
         repo_id: `OWNER/NAME`, which gives the repositories' names. These are `OWNER/NAME-bi-encoder` and
             `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
         one_repository: Put both encoders of a PLM into folders of one repository, `OWNER/NAME`.
-        private: Let only the owner see them. A public repository of that name is then refused.
+        private: Let only the owner see them. A public repository of that name is then refused. Default: the owner's
+            setting.
         branch_per_cycle: Publish all cycles' encoders, on branches `cycle-1` and so on; needs `keep_cycles`.
         license: License in the model cards, as the Hub writes it (`mit`).
     """
 
     repo_id: str | None = None
     one_repository: bool = False
-    private: bool = False
+    private: bool | None = None
     branch_per_cycle: bool = False
     license: str | None = None
 

@@ -57,6 +57,7 @@ def load_set(repository: str, configuration: str | None, revision: str | None = 
     """Load all splits of a data set, by their names."""
     from datasets import load_dataset_builder
     from datasets.packaged_modules.cache.cache import Cache
+    from huggingface_hub import constants
 
     name = pin_key(repository, revision)
     commit = _commits.get(name, revision)
@@ -70,7 +71,8 @@ def load_set(repository: str, configuration: str | None, revision: str | None = 
             builder.download_and_prepare()
             return builder.as_dataset()
     except Exception as error:  # the library raises many kinds; each means that the set cannot be read
-        raise InputError(f"{name}: not a file here, and not to be had from the Hub ({failure(error)})") from None
+        reason = failure(error, f"{constants.ENDPOINT}/datasets/{repository}", commit)
+        raise InputError(f"{name}: not a file here, and not to be had from the Hub ({reason})") from None
     if other_commit:
         raise InputError(
             f"{name}: the Hub does not give revision {commit}, and the cache holds another one; try again, or name a "

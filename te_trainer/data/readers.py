@@ -407,7 +407,7 @@ def _address(source: str, request: _Request) -> Iterator[Row]:
     except InputError:
         raise
     except Exception as error:  # of the file systems, the network, or a file that is none of its kind
-        raise InputError(f"{source}: not to be had from this address ({failure(error)})") from None
+        raise InputError(f"{source}: not to be had from this address ({failure(error, source)})") from None
 
 
 def _datasets(source: str, splits: Mapping[str, Any], request: _Request) -> Iterator[Row]:

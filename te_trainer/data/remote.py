@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from te_trainer.errors import InputError
-from te_trainer.hub_errors import hub_trouble
+from te_trainer.hub_errors import GATED, MISSING, hub_refusal, hub_trouble
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json"}
 
@@ -29,6 +29,12 @@ def open_address(source: str) -> Any:
     return load_dataset(BUILDERS[suffix], data_files=source, split="train", streaming=True)
 
 
-def failure(error: Exception) -> str:
-    """Why something could not be read from the Hub or an address."""
-    return hub_trouble(error) or " ".join(str(error).split())[:400] or type(error).__name__
+def failure(error: Exception, address: str, revision: str | None = None) -> str:
+    """Why what lies at an address of the Hub or elsewhere could not be read."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    if (known := hub_refusal(error, address, revision) or hub_trouble(error)) is not None:
+        return known
+    if isinstance(error, DatasetNotFoundError):  # the library has dropped what the Hub answered
+        return GATED.format(address=address) if "gated" in str(error) else MISSING
+    return " ".join(str(error).split())[:400] or type(error).__name__

@@ -14,7 +14,10 @@ from te_trainer.runs.layout import ADAPTER
 WEIGHTS = r"model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors"
 TOKENIZER = (
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|chat_template\.jinja|"
-    r"vocab\.(txt|json|bpe)|merges\.txt|bpe\.codes|(tokenizer|spiece|spm|sentencepiece\.bpe)\.model"
+    r"vocab\.(txt|json|bpe)|merges\.txt|bpe\.codes|(tokenizer|spiece|spm|spm_char|sentencepiece(\.bpe)?|tiktoken)\.model|"
+    # of single families
+    r"vocab-(src|tgt)\.json|(source|target)\.spm|dict\.txt|prophetnet\.tokenizer|"
+    r"(byte_maps|emoji|entity_vocab|normalizer|target_vocab|tekken|word_pronunciation|word_shape)\.json"
 )
 LAYOUT = r"modules\.json|sentence_[a-z0-9-]+_config\.json|config_sentence_transformers\.json"
 MODULE = r"\d+_[A-Za-z]+"  # a folder of sentence-transformers

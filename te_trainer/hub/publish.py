@@ -9,11 +9,11 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from te_trainer.config.commands import REPOSITORY
@@ -26,34 +26,30 @@ from te_trainer.hub.card import Upload, contrastive_card, gold_scores, model_car
 from te_trainer.hub.evaluations import STALE_RESULTS, eval_result_files
 from te_trainer.hub.files import encoder_files
 from te_trainer.hub_errors import hub_trouble
+from te_trainer.models.weights import replaced_weights
 from te_trainer.runs.finished import FinishedContrastive, FinishedRun, load_finished
 from te_trainer.runs.layout import ADAPTER
 
 TOKEN_FIX = f"make one that may write at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN or call `hf auth login`"
-# Files of an earlier upload that a loader might take instead of the new ones.
-STALE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json"]
+LICENSE_FIX = f"write one as {constants.ENDPOINT}/docs/hub/repositories-licenses has it, or leave it out"
 
 
 def check_hub(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], ask: bool) -> None:
-    """Refuse, before a run begins, repository names or a token with which it could not be published at its end.
+    """Refuse, before a run begins, what could not be published at its end: names, a token, an owner, a license.
 
     If `ask` and the Hub does not answer, the end of the run will tell.
     """
     if hub.repo_id is None:
         return
-    _uploads(hub, names, kinds)
+    uploads = _uploads(hub, names, kinds)
     _check_token()
     if ask:
-        role = None
         try:
-            role = HfApi().whoami()["auth"]["accessToken"]["role"]
-        except HfHubHTTPError as error:
-            if error.response.status_code == 401:
-                raise InputError(f"hub.repo_id: the Hub refuses the token (401); {TOKEN_FIX}") from None
+            _check_answers(hub, [upload.repo_id for upload in uploads])
+        except InputError:
+            raise
         except Exception:  # no answer, of whichever kind
             return
-        if role == "read":
-            raise InputError(f"hub.repo_id: the Hub's token may only read; {TOKEN_FIX}")
 
 
 def publish(root: Path, hub: HubConfig) -> list[str]:
@@ -74,6 +70,10 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
     if not sys.stderr.isatty():
         disable_progress_bars()
     api = HfApi()
+    with _upload_errors_as_input_error(uploads[0].repo_id, root, hub):
+        has_license = _knows_license(hub.license)
+    if not has_license:
+        raise InputError(f"{_unknown_license(hub)}; {_repetition(root, replace(hub, license=None))}")
     for upload in uploads:
         with tempfile.TemporaryDirectory() as folder:
             _link_files(Path(folder), run, upload)
@@ -126,25 +126,79 @@ def _link_files(folder: Path, run: FinishedRun | FinishedContrastive, upload: Up
             link.parent.mkdir(parents=True, exist_ok=True)
             if file.name == "adapter_config.json":
                 adapter = json.loads(file.read_text(encoding="utf-8"))
-                adapter["base_model_name_or_path"] = run.start(upload.model, kind).name
+                start = run.start(upload.model, kind)
+                adapter |= {"base_model_name_or_path": start.name, "revision": start.commit}
                 write_json(link, adapter)
             else:
                 link.symlink_to(file.absolute())
 
 
-def _upload(api: HfApi, folder: str, upload: Upload, private: bool) -> None:
+def _upload(api: HfApi, folder: str, upload: Upload, private: bool | None) -> None:
     api.create_repo(upload.repo_id, private=private, exist_ok=True)
-    if private and not api.model_info(upload.repo_id).private:
-        raise InputError(f"hub.private: {upload.repo_id} is there and public; make it private on the Hub first")
+    if private:
+        _refuse_public(api, upload.repo_id)
     if upload.revision is not None:
         api.create_branch(upload.repo_id, branch=upload.revision, exist_ok=True)
+    present = api.list_repo_files(upload.repo_id, revision=upload.revision)
+    replaced = replaced_weights(Path(folder), present, beside=ADAPTER)
     api.upload_folder(
         repo_id=upload.repo_id,
         folder_path=folder,
         revision=upload.revision,
         commit_message=f"Encoders of {upload.model}" + (f", cycle {upload.cycle}" if upload.cycle else ""),
-        delete_patterns=[*STALE_FILES, *STALE_RESULTS],
+        delete_patterns=[*replaced, *STALE_RESULTS],
     )
+    if replaced:
+        branch = f" on {upload.revision}" if upload.revision else ""
+        print(f"Deleted from {upload.repo_id}{branch}, because the upload takes its place: {', '.join(replaced)}")
+
+
+def _refuse_public(api: HfApi, repo_id: str) -> None:
+    if not api.model_info(repo_id).private:
+        raise InputError(f"hub.private: {repo_id} is there and public; make it private on the Hub first")
+
+
+def _knows_license(license: str | None) -> bool:
+    """Whether the Hub takes a card with this license; where there is none, it is not asked."""
+    if license is None:
+        return True
+    card = ModelCard(f"---\n{ModelCardData(license=license).to_yaml()}\n---\n")
+    try:
+        card.validate()
+    except ValueError:  # what the client makes of the Hub's refusal alone
+        return False
+    return True
+
+
+def _unknown_license(hub: HubConfig) -> str:
+    return f"hub.license: the Hub knows no license {hub.license!r}; {LICENSE_FIX}"
+
+
+def _check_answers(hub: HubConfig, repositories: Sequence[str]) -> None:
+    """Refuse what the Hub already says could not be published."""
+    api = HfApi()
+    try:
+        account = api.whoami()
+    except HfHubHTTPError as error:
+        if error.response.status_code == 401:
+            raise InputError(f"hub.repo_id: the Hub refuses the token (401); {TOKEN_FIX}") from None
+        raise
+    role, owner = account["auth"]["accessToken"]["role"], repositories[0].partition("/")[0]
+    if role == "read":
+        raise InputError(f"hub.repo_id: the Hub's token may only read; {TOKEN_FIX}")
+    # what a fine-grained token may write to, its own permissions say
+    if role == "write" and "orgs" in account:
+        owners = [account["name"], *(organisation["name"] for organisation in account["orgs"])]
+        if owner.lower() not in map(str.lower, owners):
+            raise InputError(
+                f"hub.repo_id: the token may not write to '{owner}'; name {' or '.join(owners)} as owner, or take a "
+                "token that may"
+            )
+    if not _knows_license(hub.license):
+        raise InputError(_unknown_license(hub))
+    for repo_id in repositories if hub.private else ():
+        with contextlib.suppress(RepositoryNotFoundError):
+            _refuse_public(api, repo_id)
 
 
 def _check_token() -> None:
@@ -162,15 +216,19 @@ def _upload_errors_as_input_error(repo_id: str, root: Path, hub: HubConfig) -> I
     except InputError:
         raise
     except Exception as error:  # the client raises many kinds; each means that the upload did not end well
-        command = ["te-trainer", "push", str(root)]
-        for item in fields(hub):
-            value = getattr(hub, item.name)
-            if value != item.default:
-                command += [f"--hub.{item.name}", str(value).lower() if isinstance(value, bool) else value]
         raise InputError(
-            f"hub.repo_id: {repo_id} was not published: {_reason(error)}; the run in {root} is whole, and this "
-            f"publishes it: {shlex.join(command)}"
+            f"hub.repo_id: {repo_id} was not published: {_reason(error)}; {_repetition(root, hub)}"
         ) from None
+
+
+def _repetition(root: Path, hub: HubConfig) -> str:
+    """How to publish a run that was not published."""
+    command = ["te-trainer", "push", str(root)]
+    for item in fields(hub):
+        value = getattr(hub, item.name)
+        if value != item.default:
+            command += [f"--hub.{item.name}", str(value).lower() if isinstance(value, bool) else value]
+    return f"the run in {root} is whole, and this publishes it: {shlex.join(command)}"
 
 
 def _reason(error: BaseException) -> str:

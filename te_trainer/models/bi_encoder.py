@@ -60,6 +60,7 @@ class BiEncoder:
             `AutoModel` loads; they are saved with the encoder.
         attn_implementation: Attention that trainings and labellings compute with, as transformers names it; None for
             the fastest that is known. It is not saved.
+        commit: The commit of the Hub's model that it was loaded from, if it was; a card and an adapter name it.
     """
 
     model: PreTrainedModel
@@ -70,6 +71,7 @@ class BiEncoder:
     layout: SentenceLayout = field(default_factory=SentenceLayout)
     pooler: dict[str, Tensor] = field(default_factory=dict, repr=False)
     attn_implementation: str | None = None
+    commit: str | None = None
 
     kind: ClassVar[Kind] = "bi-encoder"
 
@@ -125,7 +127,8 @@ class BiEncoder:
             model, tokenizer = checkpoint.load("bi-encoder", max_length)
         check_prompt(checkpoint, prompt, max_length)
         pooler = _take_pooler(model)
-        return cls(model, tokenizer, pooling, max_length, prompt, layout, pooler, attn_implementation)
+        commit = checkpoint.commit
+        return cls(model, tokenizer, pooling, max_length, prompt, layout, pooler, attn_implementation, commit)
 
     @staticmethod
     def check(

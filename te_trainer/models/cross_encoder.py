@@ -38,6 +38,7 @@ class CrossEncoder:
         activation: Makes scores of logits: `sigmoid` after training with cross-entropy (the paper's), `identity` after
             training with mean squared error.
         attn_implementation: As of a `BiEncoder`.
+        commit: As of a `BiEncoder`.
     """
 
     model: PreTrainedModel
@@ -45,6 +46,7 @@ class CrossEncoder:
     max_length: int = 64
     activation: Activation = "sigmoid"
     attn_implementation: str | None = None
+    commit: str | None = None
 
     kind: ClassVar[Kind] = "cross-encoder"
 
@@ -85,7 +87,7 @@ class CrossEncoder:
             trained = checkpoint.kind == "cross-encoder"
             max_length = checkpoint.max_length if trained else min(cls.max_length, checkpoint.max_length)
         model, tokenizer = checkpoint.load("cross-encoder", max_length)
-        return cls(model, tokenizer, max_length, activation, attn_implementation)
+        return cls(model, tokenizer, max_length, activation, attn_implementation, checkpoint.commit)
 
     @staticmethod
     def check(name: str | Checkpoint, max_length: int | None = None, section: str = "") -> None:

@@ -19,7 +19,6 @@ from huggingface_hub import constants, get_cached_repo_tree, snapshot_download, 
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     IncompleteSnapshotError,
     RepositoryNotFoundError,
@@ -28,7 +27,7 @@ from huggingface_hub.errors import (
 
 from te_trainer.config.names import is_folder, split_revision
 from te_trainer.errors import InputError, first_line
-from te_trainer.hub_errors import hub_trouble
+from te_trainer.hub_errors import SIGN_IN, hub_refusal, hub_trouble
 from te_trainer.models.checkpoint_files import refusal
 
 # In the order in which transformers looks for them.
@@ -126,24 +125,20 @@ def _download(name: str, weights: bool) -> Path:
 
 
 def _download_failure(error: Exception, repository: str, revision: str, pinned: str | None) -> str:
-    address = f"{constants.ENDPOINT}/{repository}"
-    if isinstance(error, GatedRepoError):
-        return f"the repository is gated; ask for access at {address}, and set HF_TOKEN or call `hf auth login`"
-    if pinned is not None and isinstance(error, RevisionNotFoundError | RepositoryNotFoundError):
+    is_there = isinstance(error, GatedRepoError)
+    if pinned is not None and not is_there and isinstance(error, RevisionNotFoundError | RepositoryNotFoundError):
         return f"its commit {pinned}, which this run began with, is no longer on the Hub; name another output_dir"
-    if isinstance(error, RevisionNotFoundError):
-        return f"the repository has no branch, tag or commit '{revision}'; look at {address}"
-    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+    if not is_there and isinstance(error, RepositoryNotFoundError | HFValidationError):
         return (
             "no model here or on the Hub; write a local folder, package:folder or owner/name, and for a private "
-            "repository set HF_TOKEN or call `hf auth login`"
+            f"repository {SIGN_IN}"
         )
+    if (why := hub_refusal(error, f"{constants.ENDPOINT}/{repository}", revision)) is not None:
+        return why
     if (trouble := hub_trouble(error)) is not None:
         return f"no model here, and {trouble}"
     if constants.is_offline_mode():
         return "no model here or on the Hub as its cache has it; HF_HUB_OFFLINE is set, unset it to download the model"
-    if isinstance(error, HfHubHTTPError) and error.response.status_code in {401, 403}:
-        return f"the Hub refuses the token ({error.response.status_code}); set HF_TOKEN to one that may read {address}"
     return f"no model here, and not to be had from the Hub ({first_line(error)}); try again"
 
 

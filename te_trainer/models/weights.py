@@ -1,11 +1,12 @@
-"""Whether a checkpoint's weights are those of the model of its configuration; weights that are added to saved ones."""
+"""Whether a checkpoint's weights are those of the model of its configuration; weights that are added to saved ones, and
+those of a repository whose place saved ones take."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,12 @@ from te_trainer.models.model_names import SMALL_FILES
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
+# What transformers and peft look for in a folder, and save there, whole or in shards.
+WEIGHTS = re.compile(
+    r"(model|pytorch_model)((-\d+-of-\d+|-pooler)?\.(safetensors|bin)|\.(safetensors|bin)\.index\.json)|"
+    + "|".join(map(re.escape, ADAPTER_FILES)),
+    re.ASCII,
+)
 LFS_POINTER = b"version https://git-lfs"
 # Of models' layers, what older versions of transformers saved although it follows from the configuration.
 BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias|attn\.bias|attention\.bias|relative_position_index)$")
@@ -95,6 +102,24 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     for file in ADAPTER_FILES:
         (folder / file).unlink(missing_ok=True)
     model.save_pretrained(folder)
+
+
+def replaced_weights(folder: Path, present: Iterable[str], beside: str | None = None) -> list[str]:
+    """Files of a repository that an upload takes the place of: a loader would take them instead of the new weights.
+
+    Args:
+        folder: What is uploaded.
+        present: Paths of the repository's files.
+        beside: A folder beside weights that is replaced with them.
+    """
+    uploaded = {PurePosixPath(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    replaced = {path.parent for path in uploaded if WEIGHTS.fullmatch(path.name)}
+    if beside is not None:
+        replaced |= {parent / beside for parent in replaced}
+    there = map(PurePosixPath, present)
+    return sorted(
+        str(path) for path in there if WEIGHTS.fullmatch(path.name) and path.parent in replaced and path not in uploaded
+    )
 
 
 def add_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:

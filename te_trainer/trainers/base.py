@@ -200,7 +200,8 @@ class PairTrainer(EvaluatingTrainer):
         if self.peft_config is not None:
             # adapters are drawn before the Trainer seeds anything
             set_seed(self.args.seed)
-            self.encoder.model = get_peft_model(self.encoder.model, copy.deepcopy(self.peft_config))
+            adapters = copy.deepcopy(self.peft_config)
+            self.encoder.model = get_peft_model(self.encoder.model, adapters, revision=self.encoder.commit)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """The model of a new encoder, which is `self.encoder` from then on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import tempfile
@@ -14,7 +15,10 @@ from huggingface_hub import ModelCardData
 from transformers import Trainer
 from transformers.utils.hub import PushInProgress, hf_api
 
+from te_trainer.errors import first_line
+from te_trainer.hub_errors import hub_trouble
 from te_trainer.models.card_parts import PIPELINE_TAGS, card_tags, render_card
+from te_trainer.models.weights import replaced_weights
 from te_trainer.trainers.checkpoint_mark import MARKS
 
 TEMPLATE = Path(__file__).with_name("trainer_card.md")
@@ -27,6 +31,8 @@ TRAINING_FILES = (
     *("global_step*", "pytorch_model_fsdp*", "latest", "zero_to_fp32.py"),  # of DeepSpeed and FSDP
 )
 
+logger = logging.getLogger(__name__)
+
 
 class PublishingTrainer(Trainer):
     """A Trainer with a card for sentence-transformers, whose uploads hold the encoder alone.
@@ -35,6 +41,7 @@ class PublishingTrainer(Trainer):
     """
 
     encoder: Any
+    _upload_has_failed: bool = False  # of a checkpoint, which is said once
 
     def finish_saved(self, folder: Path) -> None:
         """Take out of a saved encoder what only training needed."""
@@ -74,15 +81,18 @@ class PublishingTrainer(Trainer):
         return job.result() if blocking else job
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        running = self.push_in_progress
-        busy = not self.args.hub_always_push and running is not None and not running.is_done()
-        if not self.is_world_process_zero() or self.args.hub_strategy == "end" or busy:
+        if not self.is_world_process_zero() or self.args.hub_strategy == "end":
+            return
+        running = getattr(self, "push_in_progress", None)
+        if not self.args.hub_always_push and running is not None and not running.is_done():
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         # a copy: the checkpoint may be deleted while it is uploaded
         folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        shutil.copytree(checkpoint_folder, folder.name, dirs_exist_ok=True)
+        ignored = shutil.ignore_patterns(*TRAINING_FILES)
+        shutil.copytree(checkpoint_folder, folder.name, ignore=ignored, dirs_exist_ok=True)
         job = self._upload(folder, f"Training in progress, step {self.state.global_step}", self.args.hub_token)
+        job.add_done_callback(self._say_that_it_failed)
         self.push_in_progress: Any = PushInProgress([job])  # type: ignore[arg-type]
 
     def _upload(
@@ -97,17 +107,43 @@ class PublishingTrainer(Trainer):
         path = Path(folder.name)
         self.finish_saved(path)
         (path / "README.md").write_text(trainer_card(self, **card), encoding="utf-8")
-        job: Any = hf_api().upload_folder(
-            repo_id=str(self.hub_model_id),
-            folder_path=path,
-            commit_message=message,
-            token=token,
-            run_as_future=True,
+        job: Any = hf_api().run_as_future(
+            _replace,
+            str(self.hub_model_id),
+            path,
             revision=revision if revision is not None else self.args.hub_revision,
-            ignore_patterns=list(TRAINING_FILES),
+            token=token,
+            message=message,
         )
         job.add_done_callback(lambda _: folder.cleanup())
         return job
+
+    def _say_that_it_failed(self, job: Any) -> None:
+        error = None if job.cancelled() else job.exception()
+        if error is not None and not self._upload_has_failed:
+            self._upload_has_failed = True
+            logger.warning(
+                "a checkpoint was not uploaded to %s: %s; the training goes on, and push_to_hub uploads its encoder",
+                self.hub_model_id,
+                hub_trouble(error) or first_line(error),
+            )
+
+
+def _replace(repository: str, folder: Path, revision: str | None, token: str | None, message: str | None) -> Any:
+    """Upload a folder in the place of the weights that the repository holds."""
+    api: Any = hf_api()
+    stale = replaced_weights(folder, api.list_repo_files(repository, revision=revision, token=token))
+    if stale:
+        logger.warning("%s: deleted, because the upload takes their place: %s", repository, ", ".join(stale))
+    return api.upload_folder(
+        repo_id=repository,
+        folder_path=folder,
+        commit_message=message,
+        token=token,
+        revision=revision,
+        ignore_patterns=list(TRAINING_FILES),
+        delete_patterns=stale or None,
+    )
 
 
 def trainer_card(
@@ -124,7 +160,7 @@ def trainer_card(
 ) -> str:
     """The model card of a trainer's encoder as it is now; the arguments are those of `Trainer.create_model_card`."""
     encoder, args = trainer.encoder, trainer.args
-    base, revision = (finetuned_from, None) if finetuned_from else base_model(encoder.model)
+    base, revision = (finetuned_from, None) if finetuned_from else base_model(encoder)
     repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name
     metrics = last_metrics(trainer.state.log_history)
     is_adapter = hasattr(encoder.model, "peft_config")
@@ -168,13 +204,15 @@ def trainer_card(
     )
 
 
-def base_model(model: Any) -> tuple[str | None, str | None]:
-    """The Hub's name of what a model was loaded from, and its commit, as far as they are known."""
+def base_model(encoder: Any) -> tuple[str | None, str | None]:
+    """The Hub's name of what an encoder was loaded from, and its commit, as far as they are known."""
+    model = encoder.model
     name = str(getattr(model, "name_or_path", "") or getattr(model.config, "_name_or_path", ""))
     if cached := HUB_CACHE.search(name):
         *parts, commit = cached.groups()
         return "/".join(part for part in parts if part), commit
-    return (name if HUB_NAME.fullmatch(name) and not Path(name).exists() else None), None
+    is_on_hub = HUB_NAME.fullmatch(name) and not Path(name).exists()
+    return (name, encoder.commit) if is_on_hub else (None, None)
 
 
 def last_metrics(log_history: list[dict[str, Any]]) -> dict[str, float]:

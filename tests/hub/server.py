@@ -249,7 +249,8 @@ class HubHandler(BaseHTTPRequestHandler):
         account = self.account()
         if account is None:
             raise Refusal(401, "Invalid username or password.")
-        return {"name": account.user, "auth": {"accessToken": {"role": account.role}}}
+        orgs = {} if account.orgs is None else {"orgs": [{"name": name} for name in account.orgs]}
+        return {"name": account.user, "auth": {"accessToken": {"role": account.role}}, **orgs}
 
     def repository(self, kind: str, name: str, revision: str | None) -> Repository:
         account = self.account()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
+import transformers
 from conftest import save_tiny
 from transformers import set_seed
 
 from te_trainer.errors import InputError
-from te_trainer.hub.files import encoder_files
+from te_trainer.hub.files import PUBLISHED, encoder_files
 from te_trainer.models import BiEncoder, CrossEncoder
 
 
@@ -49,6 +51,19 @@ def test_what_is_no_file_of_a_checkpoint_is_left_out_and_named(encoder: Path, tm
     found = encoder_files(encoder, tmp_path / "run")
     assert found.published == before
     assert set(found.left_out) == {*left_out, ".git/", "checkpoint-3/", "1_Pooling/model.safetensors/"}
+
+
+def test_the_vocabularies_of_all_tokenizers_are_published() -> None:
+    modules = sorted(Path(transformers.__path__[0], "models").glob("*/tokenization_*.py"))
+    names = set()
+    for path in modules:
+        try:
+            module = importlib.import_module(f"transformers.models.{path.parent.name}.{path.stem}")
+        except (ImportError, NameError):  # it needs a package that is not installed
+            continue
+        names |= set(getattr(module, "VOCAB_FILES_NAMES", {}).values())
+    assert len(names) > 15
+    assert not {name for name in names if PUBLISHED.fullmatch(name) is None}
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "notes.txt", "1_Pooling", "2_Dense", "bi-encoder", "tiny"])

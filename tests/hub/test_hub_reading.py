@@ -96,6 +96,7 @@ def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(data / "owner/parquet/data/train-00000-of-00001.parquet", PAIRS[:120])
     write_rows(data / "owner/parquet/data/test-00000-of-00001.parquet", PAIRS[118:])
     write_rows(data / "owner/csv/train.csv", PAIRS[:7])
+    write_rows(data / "owner/gated/train.csv", PAIRS[:7])
     write_rows(data / "owner/csv/test.csv", [*PAIRS[7:10], (PAIRS[10][0], "")])
     write_rows(data / "owner/two/named/a.parquet", PAIRS[:3])
     write_rows(data / "owner/two/other/b.parquet", PAIRS[3:8], ("question1", "question2"))
@@ -132,6 +133,7 @@ def hub(root: Path) -> Iterator[HubServer]:
     with HubServer(root) as server:
         outage = server.commit("models", "owner/outage")
         server.broken = {f"/owner/outage/resolve/{outage}/modules.json"}
+        server.gated = {"owner/gated"}
         yield server
 
 
@@ -154,6 +156,8 @@ def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "no config named": ["pool", "owner/two"],
         "no such config": ["pool", "owner/two:third"],
         "no data set": ["pool", "owner/absent"],
+        "no such revision": ["pool", "owner/csv@v9"],
+        "gated": ["gold", "owner/gated", "test"],
         "stsb pool": ["pool", "stsb"],
         "sts12 pool": ["pool", "sts12"],
         "sickr dev": ["gold", "sickr", "dev"],
@@ -242,9 +246,24 @@ def test_a_wrong_configuration_is_refused_with_those_there_are(read: dict[str, A
     assert "\n" not in read[case]
 
 
-def test_an_unknown_data_set_is_named(read: dict[str, Any]) -> None:
-    assert read["no data set"].startswith("InputError: owner/absent: ")
-    assert "\n" not in read["no data set"]
+def test_what_the_hub_refuses_of_a_data_set_is_said_with_the_mend(
+    hub: HubServer, read: dict[str, Any], tmp_path: Path
+) -> None:
+    """As of a model, by the same sentences."""
+    refused = ask(
+        hub.url, tmp_path, {"pool": ["pool", "owner/csv"], "model": ["bi", "owner/plain"]}, HF_TOKEN="hf_wrong"
+    )
+    address, token = f"{hub.url}/datasets/owner", "the Hub refuses the token (401); set HF_TOKEN to one that may read "
+    sentences = {
+        read["no data set"]: "no such repository; correct the name, and for a private one set HF_TOKEN or call ",
+        read["no such revision"]: f"the repository has no branch, tag or commit 'v9'; look at {address}/csv)",
+        read["gated"]: f"the repository is gated; ask for access at {address}/gated, and set HF_TOKEN or call ",
+        refused["pool"]: f"{token}{address}/csv)",
+        refused["model"]: f"{token}{hub.url}/owner/plain",
+    }
+    for said, sentence in sentences.items():
+        assert said.startswith(("InputError: owner/", "InputError: model owner/")) and sentence in said, said
+        assert "\n" not in said
 
 
 def test_a_benchmark_as_pool_gives_all_its_splits(read: dict[str, Any]) -> None:

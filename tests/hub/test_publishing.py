@@ -31,7 +31,7 @@ from te_trainer.data import SourceCount
 from te_trainer.errors import InputError
 from te_trainer.hub.card import Upload, gold_scores, model_card
 from te_trainer.hub.evaluations import eval_result_files
-from te_trainer.hub.publish import _uploads, check_hub, publish
+from te_trainer.hub.publish import _link_files, _uploads, check_hub, publish
 from te_trainer.runs.finished import FinishedRun
 
 pytestmark = pytest.mark.slow
@@ -75,6 +75,20 @@ def card(name, revision):
     return [float(line) for line in printed.getvalue().split()]
 
 print(json.dumps([globals()[function](*arguments) for function, *arguments in request["calls"]]))
+"""
+
+# What a run that begins is refused with, by its token and its keys of the Hub.
+CHECKING = """
+import json, os, sys
+from te_trainer.config.schema import KINDS, HubConfig
+from te_trainer.errors import InputError
+from te_trainer.hub.publish import check_hub
+
+for os.environ["HF_TOKEN"], keys in json.loads(sys.argv[1]):
+    try:
+        print(check_hub(HubConfig(**keys), ["tiny"], KINDS, ask=True) or "")
+    except InputError as error:
+        print(error)
 """
 
 
@@ -254,14 +268,21 @@ def test_both_encoders_in_one_private_repository(hub: HubServer, run: Path, publ
     assert printed[0] == pytest.approx(printed[1], abs=1e-5)
     assert printed[2] == pytest.approx(printed[3], abs=1e-5)
 
-    # Weights of an earlier upload, in another file, would be loaded beside the new ones.
-    stale.write_bytes(b"old")
+    # Weights of an earlier upload, in another file, would be loaded beside the new ones; what else is there stays.
+    foreign = [
+        stale.parents[1] / name for name in ("their/model.safetensors", "openvino/openvino_model.bin", "run.bin")
+    ]
+    for path in (stale, *foreign):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"old")
     hub.shelf.private.clear()
     calls = [[str(run), *one, "owner/both", "--hub.private", "true"], [str(run), *one, "owner/both"]]
     private, public = pushes([("hf_write", arguments) for arguments in calls], **environment)
     refused(private, "hub.private: owner/both is there and public; make it private on the Hub first")
     assert public.returncode == 0, public.stderr
-    assert not stale.exists()
+    deleted = "Deleted from owner/both, because the upload takes its place: bi-encoder/pytorch_model.bin"
+    assert public.stdout.splitlines() == [deleted, f"Published: {hub.url}/owner/both"]
+    assert not stale.exists() and all(path.exists() for path in foreign)
 
 
 def test_several_plms_have_repositories_of_their_own(hub: HubServer, run: Path, published: str, tmp_path: Path) -> None:
@@ -377,12 +398,14 @@ def test_what_the_hub_refuses_is_said_in_one_line(hub: HubServer, run: Path, pub
         ("hf_wrong", here, "the Hub refuses the token (401)"),
         ("hf_read", here, "the token may not write there (403)"),
         ("hf_write", [str(run), "--hub.repo_id", "them/tickets"], "the token may not write there (403)"),
-        ("hf_write", [*here, "--hub.license", "mine"], '"license" must be one of'),
+        ("hf_write", [str(run), "--hub.repo_id", "owner/unlicensed", "--hub.license", "mine"], "hub.license: the Hub"),
     ]
     done = pushes([(token, arguments) for token, arguments, _ in cases], **signed_in(hub, tmp_path))
-    for process, (_, _, part) in zip(done, cases, strict=True):
-        refused(process, "hub.repo_id: ", part)
-    assert hub.shelf.commits == before
+    for process, (_, arguments, part) in zip(done, cases, strict=True):
+        refused(process, "hub.license: " if "mine" in arguments else "hub.repo_id: ", part)
+    assert f"knows no license 'mine'; write one as {hub.url}/docs/" in done[-1].stderr
+    assert done[-1].stderr.endswith(f"publishes it: te-trainer push {run} --hub.repo_id owner/unlicensed\n")
+    assert hub.shelf.commits == before and not list((hub.root / "models/owner").glob("unlicensed*"))
 
 
 def test_what_is_not_whole_is_refused(run: Path, tmp_path: Path) -> None:
@@ -437,6 +460,30 @@ def test_a_run_does_not_begin_that_could_not_be_published(hub: HubServer, tiny: 
     assert not (tmp_path / "run").exists()
 
 
+def test_the_hub_is_asked_before_a_run_what_it_would_refuse_at_its_end(
+    hub: HubServer, published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = {"hf_member": Account("owner", "write", ("Team",)), "hf_fine": Account("owner", "fineGrained", ())}
+    monkeypatch.setattr(hub.shelf, "accounts", TOKENS | member)
+    no_owner = "hub.repo_id: the token may not write to 'them'; name owner or Team as owner, or take a token that may"
+    public = "hub.private: owner/tickets-bi-encoder is there and public; make it private on the Hub first"
+    licenses = f"{hub.url}/docs/hub/repositories-licenses"
+    unknown = f"hub.license: the Hub knows no license 'mine'; write one as {licenses} has it, or leave it out"
+    cases = [
+        ("hf_member", {"repo_id": "them/tickets"}, no_owner),
+        ("hf_member", {"repo_id": "team/tickets", "private": True, "license": "mit"}, ""),
+        ("hf_fine", {"repo_id": "them/tickets"}, ""),
+        ("hf_write", {"repo_id": "them/tickets"}, ""),  # of a Hub that names no organisations
+        ("hf_write", {"repo_id": "owner/tickets", "license": "mine"}, unknown),
+        ("hf_write", {"repo_id": "owner/tickets", "private": True}, public),
+        ("hf_write", {"repo_id": "owner/tickets", "private": False}, ""),
+    ]
+    calls = json.dumps([[token, keys] for token, keys, _ in cases])
+    done = python("-c", CHECKING, calls, **signed_in(hub, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [sentence for *_, sentence in cases]
+
+
 # ---------------------------------------------------------------- cards of other runs
 
 
@@ -444,7 +491,7 @@ def card_of(run: FinishedRun, license: str | None = None) -> ModelCard:
     return ModelCard(model_card(run, Upload("me/x", "tiny", ["bi-encoder"], False), license))
 
 
-def test_a_card_names_the_hubs_models_and_data_sets(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_names_the_hubs_models_and_data_sets(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = FinishedRun.load(run)
     manifest = json.loads(json.dumps(found.manifest))
     manifest["config"]["models"][0] |= {"bi_encoder": "princeton-nlp/start", "cross_encoder": "bert-base-uncased"}
@@ -460,6 +507,9 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path, monkeypatch: pyte
     found = replace(found, manifest=manifest, pool=pool, results=found.results | {"overlap": overlap})
     card = card_of(found)
     assert (card.data.base_model, card.data.base_model_relation) == (["princeton-nlp/start"], "finetune")
+    _link_files(tmp_path, found, Upload("me/x", "tiny", ["bi-encoder"], False))
+    adapter = json.loads((tmp_path / "adapter/adapter_config.json").read_text(encoding="utf-8"))
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("princeton-nlp/start", "a" * 40)
     assert f"It started from `princeton-nlp/start` at revision `{'a' * 40}`; these are" in card.text
     assert card.data.datasets == ["mteb/stsbenchmark-sts", "owner/pairs"]
     described = [(result.dataset_type, result.dataset_split, result.metric_value) for result in card.data.eval_results]
@@ -548,12 +598,20 @@ def test_nothing_but_an_encoder_is_published(
     adapter = copy / "tiny" / "bi-encoder" / "adapter"
     begun = (copy / "run.yaml").read_text(encoding="utf-8")
     (copy / "run.yaml").write_text(begun.replace("init: refresh", "init: sequential"), encoding="utf-8")
+    # what an earlier upload may have left, of which a loader would take the adapter
+    there = hub.root / "models/owner/clean-bi-encoder"
+    stale = ["adapter_config.json", "adapter_model.safetensors", "adapter/adapter_config.json"]
+    for name in stale:
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_text("{}", encoding="utf-8")
+    # an organisation may want its new repositories private
+    monkeypatch.setattr(hub.shelf, "private_by_default", True)
     first = push(str(copy), "--hub.repo_id", "owner/clean", **environment)
     assert first.returncode == 0, first.stderr
+    assert "owner/clean-cross-encoder" in hub.shelf.private
     assert f"Not published, because it is no file of a checkpoint: {copy}/tiny/bi-encoder/.env" in first.stdout
     assert f"Not published, because what it was trained on is not published: {adapter}, " in first.stdout
-    there = hub.root / "models/owner/clean-bi-encoder"
-    assert not (there / "adapter").exists()
+    assert not any((there / name).exists() for name in stale)
     assert not (there / ".env").exists() and (there / "model.safetensors").exists()
     assert (copy / "tiny/bi-encoder/README.md").read_text(encoding="utf-8") == "mine"
     (copy / "tiny/cross-encoder/vocab.json").symlink_to(tmp_path / "secret.json")
@@ -585,7 +643,7 @@ def test_a_card_calls_unsupervised_only_what_no_gold_score_chose(run: Path) -> N
     assert f"| {start['std']:.3f} |" in row
 
 
-@pytest.mark.parametrize(("pooling", "prompt"), [("cls", ""), ("last", 'say "so": '), ("mean", "query: ")])
+@pytest.mark.parametrize(("pooling", "prompt"), [("cls", ""), ("last", 'say "so": '), ("mean", "\N{EYES} query: ")])
 def test_the_code_in_a_card_pools_as_the_encoder_does(run: Path, tmp_path: Path, pooling: str, prompt: str) -> None:
     """Both ways of a card give the same number, whatever the pooling and the prompt."""
     from te_trainer.models import BiEncoder

@@ -38,10 +38,14 @@ class Refusal(Exception):
 
 @dataclass
 class Account:
-    """Whose a token is, and what it may do: `write` or `read`."""
+    """Whose a token is, and what it may do: `write` or `read`, or a number of things of its own (`fineGrained`).
+
+    `orgs` are the user's organisations, None for a Hub that does not name them.
+    """
 
     user: str
     role: str
+    orgs: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Shelf:
         xet: where the large files of clients with hf_xet are.
         accounts: by token.
         private: repositories that only their owner sees.
+        private_by_default: whether new ones are private that are made without a wish.
         objects: large files by their SHA-256.
         commits: what was committed to, as `NAME@BRANCH`.
     """
@@ -60,6 +65,7 @@ class Shelf:
     xet: XetStore
     accounts: dict[str, Account] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
+    private_by_default: bool = False
     objects: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
 
@@ -118,7 +124,7 @@ class Shelf:
             raise Refusal(409, "You already created this model repo", body=content)
         self.folder(name).mkdir(parents=True)
         (self.folder(name) / ".gitattributes").write_text("*.safetensors filter=lfs\n", encoding="utf-8")
-        if wanted.get("visibility") == "private":
+        if wanted.get("visibility", "private" if self.private_by_default else "public") == "private":
             self.private.add(name)
         return content
 
@@ -174,10 +180,11 @@ def validate(card: str) -> Any:
     data = yaml.safe_load(card.split("---\n")[1])
     if data.get("license", "mit") not in LICENSES:
         errors.append('"license" must be one of the Hub\'s licenses')
-    if data["pipeline_tag"] not in PIPELINES:
+    if data.get("pipeline_tag") not in PIPELINES | {None}:
         errors.append('"pipeline_tag" must be a task')
     for key in ("base_model", "datasets"):
-        if not all(REPOSITORY_ID.fullmatch(name) for name in data.get(key, [])):
+        names = data.get(key, [])
+        if not all(REPOSITORY_ID.fullmatch(name) for name in ([names] if isinstance(names, str) else names)):
             errors.append(f'"{key}" must hold ids of the Hub')
     for model in data.get("model-index", []):
         for result in model["results"]:
