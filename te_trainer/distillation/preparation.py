@@ -25,6 +25,7 @@ from te_trainer.models.lora import parameter_counts, put_adapters
 from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files, refuse_changes_here
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
+from te_trainer.runs.training_arguments import check_checkpointing
 from te_trainer.runs.truncation import Truncation, count_once, count_truncation
 
 
@@ -53,6 +54,7 @@ def check_models(plan: DistillationPlan) -> int:
                 BiEncoder.check(start, encoder.pooling, max_length=length, prompt=prompt, section="bi_encoder.")
             empty = start.empty_model(kind)
             check_attention(empty, encoder.attn_implementation, f"{encoder.section}.attn_implementation", trains=True)
+            check_checkpointing(empty, start.name, encoder.section, encoder.training)
             weights = 4 * empty.num_parameters()
             encoders += (kept + 1 + (model.step0 is not None and kind == "bi-encoder")) * weights
             if lora.rank:
