@@ -247,6 +247,18 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused(
     assert sentence.startswith(f"model {folder}: ") and words in sentence
 
 
+def test_each_name_of_adapted_layers_is_one_that_a_model_has(tiny: Path, tmp_path: Path) -> None:
+    sentence = refusal(tiny, "--lora.rank", "4", "--lora.target_modules", "[query, vaule]")
+    assert sentence == (
+        "lora.target_modules: no model has a layer 'vaule'; take all-linear, or some of dense, key, query, value"
+    )
+    # a name may be of one kind's layers alone, or of one PLM's
+    models = f"[{tiny}, {save_model(tmp_path / 'mpnet', 'MPNetModel')}]"
+    lora = ["--lora.rank", "4", "--lora.target_modules", "[query, pooler.dense, attention.attn.q]"]
+    check_models(make_plan(parse(tiny_arguments(tiny, Path("out"), *lora, "--models", models)), 1))
+    assert "no model has a layer 'attention.attn.q'" in refusal(tiny, *lora)
+
+
 @pytest.mark.parametrize("key", ["bi_encoder.activation_checkpointing", "cross_encoder.gradient_checkpointing"])
 def test_activation_checkpointing_of_a_plm_that_has_none_is_refused(tiny: Path, tmp_path: Path, key: str) -> None:
     folder = save_model(tmp_path / "model", "MPNetModel")
