@@ -13,6 +13,8 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2Tokenizer,
+    GPTNeoXConfig,
+    GPTNeoXTokenizer,
     LlamaConfig,
     LlamaTokenizer,
     PretrainedConfig,
@@ -47,22 +49,26 @@ def tokenizer_of(plm: str) -> PreTrainedTokenizerBase:
         return GPT2Tokenizer(**parts)
     if plm == "qwen2":
         return Qwen2Tokenizer(**parts, pad_token=None)
+    if plm == "gpt_neox":
+        return GPTNeoXTokenizer(**parts, pad_token=None)
     return LlamaTokenizer(**parts, add_bos_token=True, padding_side="left")
 
 
 def config_of(plm: str, words: int) -> PretrainedConfig:
     if plm == "gpt2":
         return GPT2Config(vocab_size=words, n_embd=32, n_layer=2, n_head=4, n_positions=130)
+    sizes: dict[str, Any] = {
+        "vocab_size": words,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 130,
+    }
+    if plm == "gpt_neox":
+        return GPTNeoXConfig(**sizes)
     make = {"llama": LlamaConfig, "qwen2": Qwen2Config}[plm]
-    return make(
-        vocab_size=words,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=130,
-    )
+    return make(**sizes, num_key_value_heads=2)
 
 
 def enlarge_weights(model: torch.nn.Module) -> None:

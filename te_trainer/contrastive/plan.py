@@ -19,7 +19,7 @@ from te_trainer.models.sentence_files import saved_pooling
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import ReadSource, pin_commits
 from te_trainer.runs.training import Training
-from te_trainer.runs.training_arguments import run_arguments
+from te_trainer.runs.training_arguments import check_checkpointing, run_arguments
 
 TRAINER_KEYS = ("temperature", "span", "mlp_head", "both_views")  # of the section, and of the training arguments
 ENCODER_KEYS = ("pooling", "max_length", "prompt", "attn_implementation")
@@ -60,9 +60,9 @@ class ContrastivePlan:
                 f"contrastive.mlp_head: the head stands on [CLS], but contrastive.pooling (by default what model "
                 f"{model} says) is {section.pooling}; set contrastive.mlp_head to false, or contrastive.pooling to cls"
             )
-        if section.attn_implementation is not None:
-            empty = self.start.empty_model("bi-encoder")
-            check_attention(empty, section.attn_implementation, "contrastive.attn_implementation", trains=True)
+        empty = self.start.empty_model("bi-encoder")
+        check_attention(empty, section.attn_implementation, "contrastive.attn_implementation", trains=True)
+        check_checkpointing(empty, model, "contrastive", self.training)
         if self.start.is_decoder and section.pooling == "cls":
             raise InputError(
                 f"model {model}: a decoder's first token sees no other; set contrastive.pooling to last, and "

@@ -21,10 +21,11 @@ from te_trainer.mining.bm25 import check_bm25
 from te_trainer.mining.neighbours import check_faiss
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, local_fingerprint, resolve_checkpoint
 from te_trainer.models.attention import check_attention
-from te_trainer.models.lora import parameter_counts, put_adapters
+from te_trainer.models.lora import check_targets, parameter_counts, put_adapters
 from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files, refuse_changes_here
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
+from te_trainer.runs.training_arguments import check_checkpointing
 from te_trainer.runs.truncation import Truncation, count_once, count_truncation
 
 
@@ -53,6 +54,7 @@ def check_models(plan: DistillationPlan) -> int:
                 BiEncoder.check(start, encoder.pooling, max_length=length, prompt=prompt, section="bi_encoder.")
             empty = start.empty_model(kind)
             check_attention(empty, encoder.attn_implementation, f"{encoder.section}.attn_implementation", trains=True)
+            check_checkpointing(empty, start.name, encoder.section, encoder.training)
             weights = 4 * empty.num_parameters()
             encoders += (kept + 1 + (model.step0 is not None and kind == "bi-encoder")) * weights
             if lora.rank:
@@ -66,6 +68,10 @@ def check_models(plan: DistillationPlan) -> int:
                     f"distillation.step0: contrastive.pooling is {trained_pooling}, but {model.name}'s pooling is "
                     f"{pooling}; set both to the same"
                 )
+    if lora.rank:
+        all_encoders = [encoder for model in plan.models.values() for encoder in model.encoders.values()]
+        # names may be of one kind's layers alone, or of one PLM's
+        check_targets((encoder.start.empty_model(encoder.kind) for encoder in all_encoders), lora)
     return encoders + (3 * 3 + 1) * trained
 
 

@@ -14,7 +14,7 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 from te_trainer.config.schema import Kind
 from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
-from te_trainer.models.sentence_files import saved_activation
+from te_trainer.models.sentence_files import remove_layout, saved_activation
 from te_trainer.models.tokenizer import save_tokenizer
 from te_trainer.models.weights import save_model
 
@@ -136,6 +136,7 @@ class CrossEncoder:
 
     def save_layout(self, folder: str | Path) -> None:
         """Everything but the weights; sentence-transformers takes the length from the tokenizer."""
+        remove_layout(Path(folder))
         # with a template, sentence-transformers would make a chat of each pair
         save_tokenizer(self.tokenizer, Path(folder), model_max_length=self.max_length, chat_template=None)
 

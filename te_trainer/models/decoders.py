@@ -61,6 +61,17 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained_as:
         pair=[*first, "$B:1", *(f"{token}:1" for token in end)],
         special_tokens=[(token, backend.token_to_id(token)) for token in special],
     )
+    keep_backend(tokenizer)
+
+
+def keep_backend(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer whose backend was changed be saved as one of the class that loads a backend as it is.
+
+    Others (GPTNeoXTokenizer, BertTokenizer) make a normaliser or a post-processor of their own at each load.
+    """
+    tokenizer.init_kwargs["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # what its own class gives beside ids, another class need not
+    tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)
 
 
 def prepare_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

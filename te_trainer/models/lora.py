@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,38 @@ def peft_config(model: PreTrainedModel, kind: Kind, settings: LoraConfig) -> pef
 
 def put_adapters(model: PreTrainedModel, kind: Kind, settings: LoraConfig, name: str) -> peft.PeftModel:
     """Put adapters on an encoder's model, which may have no weights; `name` is the checkpoint's."""
-    linear = {
-        path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)
-    }
+    layers = _layers(model)
     try:
-        return peft.get_peft_model(model, peft_config(model, kind, settings))
+        adapted = peft.get_peft_model(model, peft_config(model, kind, settings))
+        if (paths := adapted.targeted_module_names) and all(map(_in_pooler, paths)):
+            raise ValueError("the pooler alone would have one, and no score depends on it")
     except ValueError as error:
-        wanted = settings.target_modules
+        reason, wanted = first_line(error), settings.target_modules
+        if "lora_dropout" in reason:  # layers of experts
+            raise InputError(
+                f"lora.dropout: {settings.dropout:g}, where adapters of model {name} cannot have any ({reason}); set "
+                "lora.dropout to 0"
+            ) from None
+        mend = f"take all-linear, or some of {', '.join(layers)}" if layers else "leave lora.rank out"
         raise InputError(
             f"lora.target_modules: {wanted if isinstance(wanted, str) else ', '.join(wanted)} names no layer of model "
-            f"{name} that can have an adapter ({first_line(error)}); take all-linear, or some of "
-            f"{', '.join(sorted(linear))}"
+            f"{name} that can have an adapter ({reason}); {mend}"
         ) from None
+    return adapted
+
+
+def check_targets(models: Iterable[PreTrainedModel], settings: LoraConfig) -> None:
+    """Refuse a name of layers that none of a run's models has; peft passes over it where another name is found."""
+    if isinstance(settings.target_modules, str):
+        return
+    models = list(models)
+    paths = [f".{path}" for model in models for path, _ in model.named_modules()]
+    for target in settings.target_modules:
+        if not any(path.endswith(f".{target}") for path in paths):
+            layers = sorted({layer for model in models for layer in _layers(model)})
+            raise InputError(
+                f"lora.target_modules: no model has a layer '{target}'; take all-linear, or some of {', '.join(layers)}"
+            )
 
 
 def merge_saved(encoder: Encoder, folder: Path) -> None:
@@ -60,6 +81,17 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
         if ".original_module." not in name
     ]
     return sum(size for trains, size in sizes if trains), sum(size for _, size in sizes)
+
+
+def _layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers that make token vectors."""
+    modules = model.base_model.named_modules()
+    paths = [path for path, module in modules if isinstance(module, nn.Linear | Conv1D) and not _in_pooler(path)]
+    return sorted({path.rpartition(".")[2] for path in paths})
+
+
+def _in_pooler(path: str) -> bool:
+    return "pooler" in path.split(".")
 
 
 def _head(model: PreTrainedModel) -> list[str]:

@@ -10,12 +10,15 @@ from typing import Any, Literal
 from transformers import PretrainedConfig
 
 from te_trainer.config.schema import Pooling
+from te_trainer.files.atomic import remove
 from te_trainer.files.records import write_json
 from te_trainer.models.checkpoint_files import CheckpointFiles
 
 MODULES = "modules.json"
 MODEL_CONFIG = "config_sentence_transformers.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"  # or with another family in place of bert
+ANY_TRANSFORMER_CONFIG = "sentence_*_config.json"
+POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
 SUPPORTED_MODULES = ["Transformer", "Pooling", "Normalize"]
 POOLING_BY_MODE: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 KEPT_KEYS = ("query_length", "document_length", "unpad_inputs")  # they change no score of `encode`
@@ -80,8 +83,8 @@ class SentenceLayout:
         if prompt != self.prompt:
             default = "default" if prompt else None
             prompts |= {"default": prompt} if prompt else {}
-        folders = {"Transformer": "", "Pooling": "1_Pooling"}
-        folders |= {"Normalize": "2_Normalize"} if "Normalize" in self.modules else {}
+        folders = {"Transformer": "", "Pooling": POOLING_FOLDER}
+        folders |= {"Normalize": NORMALIZE_FOLDER} if "Normalize" in self.modules else {}
         files: dict[str, Any] = {
             MODULES: [
                 {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{module}"}
@@ -97,7 +100,7 @@ class SentenceLayout:
                 "prompts": prompts,
                 "default_prompt_name": default,
             },
-            "1_Pooling/config.json": {
+            f"{POOLING_FOLDER}/config.json": {
                 "word_embedding_dimension": hidden_size,
                 "pooling_mode_cls_token": pooling == "cls",
                 "pooling_mode_mean_tokens": pooling == "mean",
@@ -108,9 +111,17 @@ class SentenceLayout:
             },
         }
         if "Normalize" in folders:
-            files["2_Normalize/config.json"] = {"module_input_name": "sentence_embedding"}
+            files[f"{NORMALIZE_FOLDER}/config.json"] = {"module_input_name": "sentence_embedding"}
+        remove_layout(folder)
         for name, content in files.items():
             write_json(folder / name, content)
+
+
+def remove_layout(folder: Path) -> None:
+    """Remove what says how an encoder that was saved in a folder before reads texts and makes scores."""
+    for pattern in (MODULES, MODEL_CONFIG, ANY_TRANSFORMER_CONFIG, POOLING_FOLDER, NORMALIZE_FOLDER):
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def read_layout(files: CheckpointFiles) -> SentenceLayout:
@@ -222,7 +233,7 @@ def _read_modules(files: CheckpointFiles) -> dict[str, str]:
 
 
 def _read_transformer(files: CheckpointFiles, folder: str) -> dict[str, Any]:
-    present = sorted((files.folder / folder).glob("sentence_*_config.json"))
+    present = sorted((files.folder / folder).glob(ANY_TRANSFORMER_CONFIG))
     file = str(Path(folder, present[0].name if present else TRANSFORMER_CONFIG))
     content = files.read_mapping(file, TRANSFORMER_TYPES)
     for key, value in content.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +13,9 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 from te_trainer.config.schema import Kind
 from te_trainer.errors import first_line
 from te_trainer.files.atomic import give_umask_mode
+from te_trainer.files.records import write_json
 from te_trainer.models.checkpoint_files import CheckpointFiles
-from te_trainer.models.decoders import is_decoder, prepare_tokenizer
+from te_trainer.models.decoders import is_decoder, keep_backend, prepare_tokenizer
 from te_trainer.models.limits import readable_columns
 
 TOKENIZER_FILES = (
@@ -66,18 +68,17 @@ def read_tokenizer(
         raise files.refusal("its tokenizer has no padding token, without which sentences cannot be batched")
     if lower_case:
         _lower_case(tokenizer, files)
-    tokenizer.model_input_names = readable_columns(config, tokenizer)
-    pad_as_trained(tokenizer, config)
+    fit_to_model(tokenizer, config)
     return tokenizer
 
 
-def pad_as_trained(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
-    """Let padding stand where a model of this configuration expects it."""
+def fit_to_model(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Let a tokenizer give what a model of this configuration can read, and pad where it expects padding."""
+    # what others load of a saved tokenizer follows `init_kwargs`
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = readable_columns(config, tokenizer)
     # positions may be absolute, and are counted from the first column
-    tokenizer.padding_side = "right"
-    if config.model_type in PADS_LEFT:
-        # what others load of a saved tokenizer follows the latter
-        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
+    side = "left" if config.model_type in PADS_LEFT else "right"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = side
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **values: Any) -> None:
@@ -92,6 +93,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **values: A
     finally:
         for name, value in before.items():
             setattr(tokenizer, name, value)
+    if named := tokenizer.init_kwargs.get("tokenizer_class"):
+        # transformers names the class of the object
+        file = folder / "tokenizer_config.json"
+        content = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": named}
+        write_json(file, content, sort_keys=True, ensure_ascii=False)
     give_umask_mode(folder)
 
 
@@ -103,6 +109,7 @@ def _lower_case(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> N
     steps = list(cast(Any, before)) if isinstance(before, Sequence) else [before] if before is not None else []
     if not any(isinstance(step, Lowercase) for step in steps):
         backend.normalizer = Sequence([Lowercase(), *steps])
+    keep_backend(tokenizer)
 
 
 def _refuse_unreadable_texts(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> None:

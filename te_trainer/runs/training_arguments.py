@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.training_args import ParallelMode
 from transformers.utils.import_utils import is_liger_kernel_available
@@ -85,6 +85,17 @@ def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeou
             for step, rate in product(range(4), scheduler.lr_lambdas):
                 rate(step)
     release_engine()
+
+
+def check_checkpointing(model: PreTrainedModel, name: str, section: str, values: dict[str, Any]) -> None:
+    """Refuse activation checkpointing of a model that has none; `name` is the checkpoint's."""
+    keys = ("activation_checkpointing", "gradient_checkpointing")  # the older one counts where the first is not given
+    key = next((key for key in keys if values.get(key) is not None), None)
+    if key and values[key] and not model.supports_gradient_checkpointing:
+        raise InputError(
+            f"{section}.{key}: a {type(model).__name__}, as of model {name}, cannot compute its activations again; "
+            "leave the key out, and lower per_device_train_batch_size where memory is short"
+        )
 
 
 def release_engine() -> None:

@@ -25,10 +25,10 @@ from te_trainer.models.bi_encoder import check_texts, resolve_pooling
 from te_trainer.models.checkpoint import Checkpoint
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.cross_encoder import resolve_activation
-from te_trainer.models.decoders import is_decoder, prepare_model, prepare_tokenizer
+from te_trainer.models.decoders import is_decoder, keep_backend, prepare_model, prepare_tokenizer
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
 from te_trainer.models.sentence_files import SUPPORTED_MODULES, read_layout
-from te_trainer.models.tokenizer import pad_as_trained
+from te_trainer.models.tokenizer import fit_to_model
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -98,6 +98,8 @@ def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
         layout = read_layout(files)
         lower_case = bool(getattr(model[0], "do_lower_case", False))
         layout = replace(layout, transformer=layout.transformer | {"do_lower_case": lower_case})
+        if lower_case and model.tokenizer.is_fast:  # of which sentence-transformers has changed the backend
+            keep_backend(model.tokenizer)
         checkpoint = Checkpoint(files.name, None, files, layout, config)
         length = {} if model.max_seq_length is None else {"max_length": min(model.max_seq_length, position_limit(plm))}
         if kind is CrossEncoder:
@@ -124,7 +126,7 @@ def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) 
         prepare_model(model, tokenizer)
     if tokenizer.pad_token_id is None:
         raise InputError("processing_class: the tokenizer has no padding token, without which there are no batches")
-    pad_as_trained(tokenizer, config)
+    fit_to_model(tokenizer, config)
     limit = position_limit(model)
     if kind is BiEncoder:
         pooling: Any = "last" if is_decoder(config) else "cls"

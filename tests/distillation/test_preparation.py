@@ -24,6 +24,8 @@ from transformers import (
     GraniteModel,
     LlamaConfig,
     LlamaForSequenceClassification,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedModel,
     T5Config,
     T5EncoderModel,
@@ -31,7 +33,8 @@ from transformers import (
 )
 
 from te_trainer.config.commands import parse
-from te_trainer.config.schema import DataConfig
+from te_trainer.config.schema import ContrastiveTrainingConfig, DataConfig
+from te_trainer.contrastive.plan import plan_contrastive
 from te_trainer.data import GoldSets, build_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import check_models, prepare_texts
@@ -202,6 +205,7 @@ def save_model(folder: Path, kind: str) -> Path:
         "T5ForConditionalGeneration": lambda: T5ForConditionalGeneration(t5),
         "T5EncoderModel": lambda: T5EncoderModel(t5),
         "BertForTokenClassification": lambda: BertForTokenClassification(BertConfig(**sizes, num_labels=5)),
+        "MPNetModel": lambda: MPNetModel(MPNetConfig(**sizes)),
         "CLIPModel": lambda: CLIPModel(CLIPConfig(text_config=sizes, vision_config=sizes)),
         "FunnelModel": lambda: FunnelModel(
             FunnelConfig(vocab_size=words, d_model=16, block_sizes=[1], n_head=2, d_head=8, d_inner=16, pad_token_id=0)
@@ -241,6 +245,34 @@ def test_a_checkpoint_of_the_wrong_kind_is_refused(
     entry = {"bi_encoder": str(tiny), "cross_encoder": str(tiny), "name": "x", role: str(folder)}
     sentence = refusal(tiny, "--models", json.dumps([entry]))
     assert sentence.startswith(f"model {folder}: ") and words in sentence
+
+
+def test_each_name_of_adapted_layers_is_one_that_a_model_has(tiny: Path, tmp_path: Path) -> None:
+    sentence = refusal(tiny, "--lora.rank", "4", "--lora.target_modules", "[query, vaule]")
+    assert sentence == (
+        "lora.target_modules: no model has a layer 'vaule'; take all-linear, or some of dense, key, query, value"
+    )
+    # a name may be of one kind's layers alone, or of one PLM's
+    models = f"[{tiny}, {save_model(tmp_path / 'mpnet', 'MPNetModel')}]"
+    lora = ["--lora.rank", "4", "--lora.target_modules", "[query, pooler.dense, attention.attn.q]"]
+    check_models(make_plan(parse(tiny_arguments(tiny, Path("out"), *lora, "--models", models)), 1))
+    assert "no model has a layer 'attention.attn.q'" in refusal(tiny, *lora)
+
+
+@pytest.mark.parametrize("key", ["bi_encoder.activation_checkpointing", "cross_encoder.gradient_checkpointing"])
+def test_activation_checkpointing_of_a_plm_that_has_none_is_refused(tiny: Path, tmp_path: Path, key: str) -> None:
+    folder = save_model(tmp_path / "model", "MPNetModel")
+    sentence = refusal(tiny, "--models", f"[{folder}]", f"--{key}", "true")
+    assert sentence.startswith(f"{key}: a MPNet") and f"model {folder}, " in sentence
+    check_models(make_plan(parse(tiny_arguments(tiny, Path("out"), "--models", f"[{folder}]", f"--{key}", "false")), 1))
+    check_models(make_plan(parse(tiny_arguments(tiny, Path("out"), f"--{key}", "true")), 1))
+
+
+def test_so_is_activation_checkpointing_of_contrastive_training(tmp_path: Path) -> None:
+    section = ContrastiveTrainingConfig(training={"activation_checkpointing": True})
+    plan = plan_contrastive(str(save_model(tmp_path / "model", "MPNetModel")), section, 1)
+    with pytest.raises(InputError, match=r"^contrastive\.activation_checkpointing: a MPNetModel, as of model"):
+        plan.check()
 
 
 def test_a_pooling_of_another_kind_is_refused_with_the_key_that_replaces_it(tiny: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.cross_encoder import Activation
+from te_trainer.models.encoder import load_encoder
+from te_trainer.models.sentence_files import SentenceLayout
 
 KINDS = ["bert", "roberta"]
 LONG = " ".join(word for pair in sample_pairs(90) for text in pair for word in text.lower().split() if word.isalpha())
@@ -52,6 +54,33 @@ def test_sentence_transformers_loads_what_is_saved_and_predicts_the_same(
     assert np.ptp(ours[:24]) > 0.1
     whole = torch.sigmoid(logits(encoder, PAIRS[-3:], max_length=128)).numpy()
     assert (abs(whole - ours[-3:]) > 1e-3).all()
+
+
+@pytest.mark.parametrize("before", ["another cross-encoder", "a bi-encoder"])
+def test_nothing_of_an_encoder_that_was_saved_in_the_folder_before_stays(
+    tmp_path: Path, starts: dict[str, str], before: str
+) -> None:
+    encoder = new_cross_encoder(starts["bert"])
+    ours = torch.sigmoid(logits(encoder, PAIRS)).numpy()
+    if before == "a bi-encoder":
+        BiEncoder.from_pretrained(starts["bert"], layout=SentenceLayout(modules={"Normalize": ""})).save_pretrained(
+            tmp_path
+        )
+    else:
+        identity = torch.nn.Identity()
+        theirs = sentence_transformers.CrossEncoder(starts["bert"], num_labels=1, activation_fn=identity, device="cpu")
+        theirs.save_pretrained(str(tmp_path))
+    encoder.save_pretrained(tmp_path)
+    loaded = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(loaded.predict(PAIRS), ours, rtol=0, atol=1e-5)
+    again = load_encoder(str(tmp_path))
+    assert isinstance(again, CrossEncoder) and (again.activation, again.max_length) == ("sigmoid", 64)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    # nor of a bi-encoder's length, which may lie in a file of another name
+    (tmp_path / "sentence_albert_config.json").write_text('{"max_seq_length": 5}')
+    BiEncoder.from_pretrained(starts["bert"], max_length=20).save_pretrained(tmp_path)
+    assert BiEncoder.from_pretrained(str(tmp_path)).max_length == 20
+    assert sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu").max_seq_length == 20
 
 
 @pytest.mark.parametrize(("kind", "max_length"), [("bert", 32), ("bert", 64), ("roberta", 64)])

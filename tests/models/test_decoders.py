@@ -45,8 +45,7 @@ from te_trainer.trainers import (
 
 PAIRS = [*sample_pairs(20), ("why", "why is my router so slow"), ("no", "no"), (sample_pairs(1)[0][0] * 9, "why")]
 COLUMNS = {"sentence1": [one for one, _ in PAIRS], "sentence2": [two for _, two in PAIRS]}
-PLMS = ["gpt2", "llama", "qwen2"]
-EOS = {"gpt2": "<|endoftext|>", "llama": "</s>", "qwen2": "<|endoftext|>"}
+PLMS = ["gpt2", "gpt_neox", "llama", "qwen2"]  # the tokenizer of one makes its post-processor anew when it is loaded
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_a_sentence_ends_with_eos_and_a_pair_has_two_of_them(plm: str, plms: dic
     tokenizer = resolve_checkpoint(plms[plm]).load_tokenizer()
     one, two = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("router", "printer"))
     eos, start = tokenizer.eos_token_id, [tokenizer.bos_token_id] if plm == "llama" else []
-    assert tokenizer.eos_token == EOS[plm]
+    assert tokenizer.eos_token == ("</s>" if plm == "llama" else "<|endoftext|>")
     # padding is a token that ends nothing where there is one
     assert tokenizer.pad_token == ("<unk>" if plm == "llama" else "<|endoftext|>")
     assert tokenizer("router")["input_ids"] == [*start, *one, eos]

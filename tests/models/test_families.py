@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 import torch
 from conftest import build_tokenizer, sample_pairs
+from datasets import Dataset
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers import SentenceTransformer
-from transformers import AutoConfig, AutoModel, XLNetConfig, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertTokenizer,
+    XLNetConfig,
+    set_seed,
+)
 
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.trainers import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
 SIZES = {
     "hidden_size": 16,
@@ -40,6 +50,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "modernbert": {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 8},
     "mpnet": {},
     "opt": OPT,
+    "roberta": {"type_vocab_size": 1},
     "roformer": {"embedding_size": 16},
     "xlm-roberta": {"type_vocab_size": 1},
 }
@@ -48,6 +59,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def plm(folder: Path, family: str, **values: Any) -> str:
     """A model of a family whose weights tell sentences apart; its tokenizer pads on the left and gives token types."""
     tokenizer = build_tokenizer()
+    if family == "roberta":  # as KLUE's, whose class gives token types whatever the file says of the others
+        tokenizer = BertTokenizer(vocab=tokenizer.get_vocab())
     tokenizer.padding_side = "left"
     if family in {"gpt2", "opt"}:
         tokenizer.bos_token, tokenizer.eos_token = "[CLS]", "[SEP]"
@@ -92,6 +105,24 @@ def test_scores_are_those_of_sentence_transformers_in_any_batch(tmp_path: Path, 
             theirs = TheirCrossEncoder(str(tmp_path / encoder.kind), device="cpu").predict(pairs, batch_size=8)
         np.testing.assert_allclose(theirs, scores, rtol=1e-5, atol=1e-5)
         assert np.ptp(scores) > 1e-4
+
+
+def test_a_model_of_transformers_is_given_no_token_types_that_it_lacks(tmp_path: Path) -> None:
+    start = plm(tmp_path / "start", "roberta", **FAMILIES["roberta"])
+    model = AutoModelForSequenceClassification.from_pretrained(start, num_labels=1)
+    pairs = sample_pairs(8)
+    columns = {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]}
+    args = CrossEncoderTrainingArguments(str(tmp_path), precision="float32", max_steps=1, save_strategy="no")
+    trainer = CrossEncoderTrainer(
+        model,
+        args,
+        Dataset.from_dict({**columns, "label": [0.5] * 8}),
+        processing_class=AutoTokenizer.from_pretrained(start),
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    theirs = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(pairs)
+    np.testing.assert_allclose(theirs, score_pairs(trainer.encoder, columns), rtol=1e-5, atol=1e-5)
 
 
 def test_an_xlnet_cross_encoder_pads_on_the_left_for_everybody(tmp_path: Path) -> None:

@@ -10,16 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import build_tokenizer
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from transformers import BertTokenizer
 
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.encoder import check_encoder, load_encoder
-from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+from te_trainer.trainers import (
+    BiEncoderTrainer,
+    BiEncoderTrainingArguments,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
 
 TEXTS = ["My Router blinks red", "my router blinks red", "no sound from the speaker today", "the speaker is silent"]
 PAIRS = {"sentence1": TEXTS, "sentence2": [TEXTS[1], TEXTS[2], TEXTS[3], TEXTS[0]]}
@@ -79,8 +86,13 @@ def cased(folder: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "normalizer": None}))
 
 
-def test_texts_are_lower_cased_where_sentence_transformers_does_it(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tokenizer_class", ["PreTrainedTokenizerFast", "BertTokenizer"])
+def test_texts_are_lower_cased_where_sentence_transformers_does_it(
+    saved: Path, tmp_path: Path, tokenizer_class: str
+) -> None:
     cased(saved)
+    if tokenizer_class == "BertTokenizer":  # which makes its normaliser anew when it is loaded
+        BertTokenizer(vocab=build_tokenizer().get_vocab(), do_lower_case=False).save_pretrained(saved)
     before = ours(saved)
     assert before[0] < 0.99
     written(saved, "sentence_bert_config.json", do_lower_case=True)
@@ -88,8 +100,7 @@ def test_texts_are_lower_cased_where_sentence_transformers_does_it(saved: Path, 
     assert ours(saved)[0] == pytest.approx(1)
     # however often it is saved
     load_encoder(str(tmp_path / "again")).save_pretrained(tmp_path / "twice")
-    tokenizer = json.loads((tmp_path / "twice" / "tokenizer.json").read_text(encoding="utf-8"))
-    assert tokenizer["normalizer"]["normalizers"] == [{"type": "Lowercase"}]
+    assert (tmp_path / "twice" / "tokenizer.json").read_text(encoding="utf-8").count('"Lowercase"') == 1
     encoder = CrossEncoder.from_pretrained(str(saved))
     scores = score_pairs(encoder, PAIRS)
     small = score_pairs(encoder, {"sentence1": [TEXTS[1]], "sentence2": [TEXTS[1]]})
@@ -97,6 +108,16 @@ def test_texts_are_lower_cased_where_sentence_transformers_does_it(saved: Path, 
     encoder.save_pretrained(tmp_path / "cross")
     model = TheirCrossEncoder(str(tmp_path / "cross"), device="cpu")
     np.testing.assert_allclose(model.predict(list(zip(*PAIRS.values(), strict=True))), scores, rtol=0, atol=1e-5)
+    # so are those of an object, whose tokenizer sentence-transformers has changed
+    TheirCrossEncoder(str(saved), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "object"))
+    written(tmp_path / "object", "sentence_bert_config.json", do_lower_case=True)
+    model = TheirCrossEncoder(str(tmp_path / "object"), device="cpu")
+    expected = model.predict(list(zip(*PAIRS.values(), strict=True)))
+    trainer = CrossEncoderTrainer(model, CrossEncoderTrainingArguments(str(tmp_path)))
+    trainer.save_model(str(tmp_path / "saved_object"))
+    model = TheirCrossEncoder(str(tmp_path / "saved_object"), device="cpu")
+    np.testing.assert_allclose(model.predict(list(zip(*PAIRS.values(), strict=True))), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(score_pairs(trainer.encoder, PAIRS), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "xlnet"])

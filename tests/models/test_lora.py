@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 from tiny_trainings import KINDS, At, Killed, kill, labelled, load, same
 from tiny_trainings import trainer_of as any_trainer_of
 from torch import Tensor
-from transformers import TrainerCallback, set_seed
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    MixtralConfig,
+    SqueezeBertConfig,
+    TrainerCallback,
+    set_seed,
+)
 
 from te_trainer.config.schema import LoraConfig
 from te_trainer.errors import InputError
@@ -25,6 +32,7 @@ from te_trainer.models.lora import merge_saved, parameter_counts, peft_config, p
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
 SETTINGS = LoraConfig(rank=4)
+AUTO: dict[str, Any] = {"bi-encoder": AutoModel, "cross-encoder": AutoModelForSequenceClassification}
 ADAPTER = "adapter_model.safetensors"
 
 
@@ -198,3 +206,28 @@ def test_layers_that_are_not_there_or_cannot_be_adapted_are_named(
     with pytest.raises(InputError, match=r"lora\.target_modules: .*some of .*key, .*query, value"):
         empty = resolve_checkpoint(start).empty_model(kind)
         put_adapters(empty, kind, LoraConfig(rank=4, target_modules=targets), "bert")
+
+
+SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mixture_of_experts_takes_adapters_without_dropout(kind: Any) -> None:
+    def empty() -> Any:
+        with torch.device("meta"):
+            return AUTO[kind].from_config(MixtralConfig(**SMALL, num_key_value_heads=2, num_labels=1))
+
+    with pytest.raises(InputError, match=r"^lora\.dropout: 0\.05, .* model mixtral .*; set lora\.dropout to 0$"):
+        put_adapters(empty(), kind, SETTINGS, "mixtral")
+    trained, _ = parameter_counts(put_adapters(empty(), kind, LoraConfig(rank=4, dropout=0), "mixtral"))
+    assert trained > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("targets", ["all-linear", ["dense"]])
+def test_adapters_on_the_pooler_alone_are_refused(kind: Any, targets: list[str] | str) -> None:
+    """SqueezeBERT's other layers are convolutions."""
+    with torch.device("meta"):
+        empty = AUTO[kind].from_config(SqueezeBertConfig(**SMALL, embedding_size=16, num_labels=1))
+    with pytest.raises(InputError, match=r"^lora\.target_modules: .* model squeezebert .*; leave lora\.rank out$"):
+        put_adapters(empty, kind, LoraConfig(rank=4, target_modules=targets), "squeezebert")
