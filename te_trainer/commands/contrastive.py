@@ -109,7 +109,10 @@ def score_once(
     plan: ContrastivePlan, model: str, title: str, record: Path, scorer: Scorer, progress: RunProgress
 ) -> dict[str, Any]:
     """Score a bi-encoder, unless its record is there; give the record."""
-    if record.exists():
+    is_written = record.exists()
+    # a rank that asks later would find what the first has written by then, and miss the next meeting of all
+    process_state().wait_for_everyone()
+    if is_written:
         return read_json(record, "scores", "seconds", then="the same command scores the encoder again")
     entry: dict[str, Any] = {"scores": {}, "seconds": 0.0}
     if any(scorer.gold):

@@ -161,7 +161,7 @@ class RunManifest(Generic[Config]):
     def add(self, **entries: Any) -> None:
         """Write into `run.yaml` what became known after the run began, and how its trainings are done by now."""
         assert self.begun is not None
-        content = _merge(_merge(self.begun, self._resolved), entries)
+        content = _merge(_merge(self.begun | {"processes": self.processes}, self._resolved), entries)
         if content != self.begun:
             write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
             self.begun = content

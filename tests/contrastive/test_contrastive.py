@@ -216,6 +216,32 @@ def test_two_ranks_train_one_encoder(arguments: list[str], tmp_path: Path) -> No
     assert not [name for name in saved if "head" in name]
 
 
+LATE = """
+import os, sys, time
+from te_trainer.cli import run_job
+from te_trainer.commands import contrastive
+
+scored = contrastive.score_once
+
+def late(*arguments):
+    time.sleep(float(os.environ["RANK"]))
+    return scored(*arguments)
+
+contrastive.score_once = late
+sys.exit(run_job("contrastive"))
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_late_meets_the_others_without_gold_too(tiny: Path, sentences: Path, tmp_path: Path) -> None:
+    """What the first rank has written by then must not let the other miss a meeting."""
+    (tmp_path / "late.py").write_text(LATE, encoding="utf-8")
+    given = ["--model", str(tiny), "--data.sentences", str(sentences), "--output_dir", str(tmp_path / "out")]
+    result = run_ranks(tmp_path / "late.py", [*given, "--contrastive.max_steps", "1", "--ddp_timeout", "60"])
+    assert result.returncode == 0, result.stderr
+    assert results_of(tmp_path / "out")["training"]["steps"] == 1
+
+
 # ---------------------------------------------------------------- through kills
 
 

@@ -155,6 +155,17 @@ def test_another_number_of_processes_may_not_change_a_batch(
         assert words in str(caught.value)
 
 
+def test_a_run_that_continued_on_fewer_processes_continues_again(tiny: Path, tmp_path: Path) -> None:
+    """The paper's batch of 32 pairs, on any number of devices; the one that counts is the last one's."""
+    config = main_job(tiny, tmp_path)
+    del config.bi_encoder.training["per_device_train_batch_size"]
+    begin(tmp_path, config, processes=2)
+    manifest(tmp_path, config, processes=1).refuse_other_configuration()
+    manifest(tmp_path, config, processes=1).add()
+    for processes in (1, 2):
+        refuse_other_configuration(tmp_path, config, processes)
+
+
 def test_another_number_of_processes_may_not_change_the_batch_of_step0(tiny: Path, tmp_path: Path) -> None:
     given = ["--model", str(tiny), "--output_dir", str(tmp_path), *SIMCSE, "16"]
     begin(tmp_path, parse_contrastive(given), processes=3)
