@@ -280,6 +280,10 @@ class PairTrainer(EvaluatingTrainer):
                 f"dataloader_drop_last: a step takes {step:,} pairs, and there are {count:,}; set it to false, or "
                 "lower per_device_train_batch_size"
             )
+        if not len(batches):
+            raise InputError(
+                f"train_dataset: {count:,} pairs are too few for {args.world_size} processes; start fewer, or give more"
+            )
         # accelerate does not divide it: it is this rank's already
         workers = self.worker_settings() | {"persistent_workers": args.dataloader_persistent_workers}
         return DataLoader(self.batch_source(rows), batch_sampler=batches, **workers)

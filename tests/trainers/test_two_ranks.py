@@ -19,6 +19,7 @@ from datasets import Dataset, IterableDataset
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback
 
+from te_trainer.errors import InputError
 from te_trainer.losses import info_nce
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 from te_trainer.trainers.contrastive import gather_with_gradient
@@ -48,6 +49,12 @@ def divide_a_stream():
     rank = trainer.args.process_index
     assert seen == ([0, 1, 2, 3, 8, 9, 10, 11] if rank == 0 else [4, 5, 6, 7, 12, 13, 14, 15]), seen
     assert [round(16 * label) for label in trainer.predict(dev).label_ids] == list(range(16))
+    try:
+        BiEncoderTrainer(plm, BiEncoderTrainingArguments(**values), dev[:1]).train()
+    except InputError as error:
+        assert str(error).startswith("train_dataset: 1 pairs are too few for 2 processes"), error
+    else:
+        raise AssertionError("a pair for two ranks is taken")
 
 
 class Learnt(TrainerCallback):
