@@ -26,7 +26,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         scorer: Scores the predictions of ensembles.
 
     Returns:
-        `{"start", "cycles", "final", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
+        `{"start", "cycles", "final", "pairs", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
         "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
         `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
         `health` holds what is known of each encoder without gold and of its training; `not_learnt` lists the students
@@ -37,6 +37,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in plan.half_cycles]
+    dev_pairs = 0 if scorer.gold.dev is None else len(scorer.gold.dev)
 
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         return dict(store.scores(EncoderKey(cycle, name, kind))["scores"])
@@ -44,7 +45,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     def final_entry(name: str, kind: Kind, cycle: int) -> dict[str, Any]:
         path = str(store.layout.kept_encoder(name, kind).absolute())
         record, before = (store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey.start(name)))
-        good = cycle == 0 or is_as_good_as_start(record, before)
+        good = cycle == 0 or is_as_good_as_start(record, before, dev_pairs)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:
@@ -62,19 +63,21 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         start["ensemble"] = {"bi-encoder": ensemble([EncoderKey.start(name) for name in names])}
         final["ensemble"] = {
             kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names])
-            for kind in final[names[0]]
+            for kind in kinds
+            if all(kind in final[name] for name in names)
         }
     results: dict[str, Any] = {
         "start": start,
         "cycles": [
             {"cycle": cycle}
             | {
-                name: {kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.learnt[kind]}
+                name: {kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.learnt[name, kind]}
                 for name in names
             }
             for cycle in range(1, max(selection.learnt.values()) + 1)
         ],
         "final": final,
+        "pairs": store.pairs,
     }
     results["health"] = _health(selection, kinds)
     if selection.trusts_students:

@@ -16,7 +16,7 @@ from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
-OF_THE_WHOLE_RUN = ("health", "not_learnt", "trusts_students", "mining", "seconds")  # what cards need
+OF_THE_WHOLE_RUN = ("health", "not_learnt", "trusts_students", "mining", "pairs", "seconds")  # what cards need
 Use = Literal["pairs", "sentences", "rerank"]  # what an encoder of a run is for
 
 
@@ -67,8 +67,12 @@ class FinishedRun:
 
     @property
     def kinds(self) -> list[Kind]:
-        """Kinds of encoders that were kept; the bi-encoder first."""
-        return sorted(self.results["final"][self.names[0]])
+        """Kinds of encoders that were kept of any PLM; the bi-encoder first."""
+        return sorted({kind for name in self.names for kind in self.kinds_of(name)})
+
+    def kinds_of(self, name: str) -> list[Kind]:
+        """Kinds of encoders that were kept of a PLM; the bi-encoder first."""
+        return sorted(self.results["final"][name])
 
     @property
     def sources(self) -> list[SourceCount]:
@@ -178,8 +182,7 @@ class FinishedContrastive:
     def names(self) -> list[str]:
         return [Path(self.start().name).name]
 
-    @property
-    def kinds(self) -> list[Kind]:
+    def kinds_of(self, name: str) -> list[Kind]:
         return ["bi-encoder"]
 
     def encoder(self, name: str, kind: Kind, cycle: int | None) -> Path:
