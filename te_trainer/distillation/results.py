@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import GoldSets, count_overlaps
+from te_trainer.distillation.gains import collect_gains
 from te_trainer.distillation.selection import Selection, is_as_good_as_start
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.layout import EncoderKey
@@ -27,13 +28,14 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
 
     Returns:
         `{"start", "cycles", "final", "pairs", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
-        "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
-        `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
-        `health` holds what is known of each encoder without gold and of its training; `not_learnt` lists the students
-        that have not learnt, as `Selection.failure` describes them, in the order of training. `as_good_as_start` of a
-        kept encoder is what `is_as_good_as_start` says; `trusts_students` is there where students are kept whatever it
-        says. `mining` says what `describe_mining` does without examples, how many `sentences` there were, and what
-        `_candidates` has `left_out`.
+        "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold; `gains` are those of
+        `collect_gains`. With several PLMs `start` and `final` hold an `ensemble` beside them. Where agreement chooses,
+        `agreement` holds each PLM's measures by cycle. `health` holds what is known of each encoder without gold and of
+        its training; `not_learnt` lists the students that have not learnt, as `Selection.failure` describes them, in
+        the order of training. `as_good_as_start` of a kept encoder is what `is_as_good_as_start` says;
+        `trusts_students` is there where students are kept whatever it says. `pairs` are those of the pool. `mining`
+        says what `describe_mining` does without examples, how many `sentences` there were, and what `_candidates` has
+        `left_out`.
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in plan.half_cycles]
@@ -79,6 +81,8 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         "final": final,
         "pairs": store.pairs,
     }
+    if any(scorer.gold):
+        results["gains"] = collect_gains(selection, scorer)
     results["health"] = _health(selection, kinds)
     if selection.trusts_students:
         results["trusts_students"] = True

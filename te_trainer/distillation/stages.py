@@ -258,7 +258,7 @@ class DistillationStages:
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
         record |= {"health": health, "health_seconds": seconds, "attempt": attempt, "added_pairs": added}
-        self.store.save_scores(key, record, predictions if self.has_ensemble else ())
+        self.store.save_scores(key, record, predictions)
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
         if learnt is not None and (failure := self.selection.failure(key)):
             self.progress.say(

@@ -12,6 +12,7 @@ from te_trainer.distillation.plan import LEAST_TO_TRUST
 from te_trainer.distillation.selection import TRUSTED_AGREEMENT
 from te_trainer.report.run_results import encoders_by_cycle, model_names, overlap_entries
 from te_trainer.report.table_formats import percent
+from te_trainer.report.verdicts import verdict
 from te_trainer.runs.truncation import describe_run_truncation
 
 ENSEMBLE_DESCRIPTIONS = {
@@ -40,8 +41,9 @@ def remarks(results: dict[str, Any]) -> list[str]:
     lines = [*_failures(results), *_ended_by_others(results), *_grown(results)]
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")
+        gains = list(_gains(results, name))
         if start is None:
-            lines.append(_verdict(results, name))
+            lines += [_verdict(results, name), *gains]
             continue
         for kind, scores in results["final"][name].items():
             if scores["cycle"] == 0:
@@ -52,6 +54,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"{name}: the {kind} that was kept scores lower on dev ({percent(scores['dev'])}) than the start "
                     f"({percent(start)}); distillation did not improve it."
                 )
+        lines += gains
     return lines + describe_run_truncation(results.get("truncation", {}))
 
 
@@ -157,6 +160,19 @@ def _in_our_runs(results: dict[str, Any]) -> str:
     )
 
 
+def _gains(results: dict[str, Any], name: str) -> Iterator[str]:
+    """A line for each kind of encoder that was kept: whether so many pairs tell it from the start."""
+    for kind, by_role in sorted(results.get("gains", {}).get(name, {}).items()):
+        tests = [task for task in results["final"][name][kind].get("test", {}) if task != "avg"]
+        places = {"dev": "dev", "test": tests[0] if len(tests) == 1 else f"the average of {len(tests)} test sets"}
+        said = [
+            verdict(f"the {kind} that was kept", "the start", places[role], "points", gain, gain["pairs"])
+            for role, gain in by_role.items()
+        ]
+        if said:
+            yield f"{name}: {' '.join(sentence[0].upper() + sentence[1:] for sentence in said)}"
+
+
 def _has_stopped(results: dict[str, Any]) -> bool:
     """Whether the cycles ended because a student had not learnt."""
     return any(entry["stopped"] for entry in results["not_learnt"])
@@ -190,7 +206,10 @@ def selection_note(results: dict[str, Any], distillation: DistillationConfig) ->
     """Which gold scores were used for what; a run may call itself unsupervised only where none of them chose."""
     reported = any("dev" in results["start"][name]["bi-encoder"] for name in model_names(results))
     if distillation.selection == "dev" or (distillation.selection == "auto" and reported):
-        return "Gold scores of the dev set chose checkpoints and cycles."
+        return (
+            "Gold scores of the dev set chose checkpoints and cycles. So a gain on dev is likely higher than one on "
+            "other pairs."
+        )
     final = [results["final"][name] for name in model_names(results)]
     keeps_start = all(kinds["bi-encoder"]["cycle"] == 0 for kinds in final)
     has_cross = any("cross-encoder" in kinds for kinds in final)

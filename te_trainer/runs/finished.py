@@ -16,7 +16,7 @@ from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
-OF_THE_WHOLE_RUN = ("health", "not_learnt", "trusts_students", "mining", "pairs", "seconds")  # what cards need
+OF_THE_WHOLE_RUN = ("gains", "health", "not_learnt", "trusts_students", "mining", "pairs", "seconds")  # for cards
 Use = Literal["pairs", "sentences", "rerank"]  # what an encoder of a run is for
 
 
