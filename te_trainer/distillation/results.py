@@ -143,8 +143,12 @@ def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:
 
 
 def _seconds(selection: Selection) -> dict[str, float]:
-    """Seconds by what was done in them, and their total."""
+    """Seconds by what was done in them, and their total; of a student that was trained once more those of both."""
     store = selection.store
+
+    def earlier(keys: list[EncoderKey], name: str) -> list[dict[str, float]]:
+        return [{"seconds": store.scores(key).get("earlier_seconds", {}).get(name, 0.0)} for key in keys]
+
     starts = [EncoderKey.start(name) for name in selection.plan.models]
     trained = [
         EncoderKey(cycle, name, kind)
@@ -164,8 +168,11 @@ def _seconds(selection: Selection) -> dict[str, float]:
         teachers = [key for key in (*starts, *trained) if key.kind == teacher and store.has_labels(key)]
         learners = [key for key in trained if key.kind == student]
         records[f"label_{teacher.split('-')[0]}"] = [store.label_record(key) for key in teachers]
-        records[f"train_{student.split('-')[0]}"] = [store.training_record(key) for key in learners]
-    records["evaluate"] = [store.scores(key) for key in (*starts, *trained)]
-    records["health"] = [{"seconds": record["health_seconds"]} for record in records["evaluate"]]
+        trainings = [store.training_record(key) for key in learners]
+        records[f"train_{student.split('-')[0]}"] = [*trainings, *earlier(learners, "training_seconds")]
+    scored = [store.scores(key) for key in (*starts, *trained)]
+    records["evaluate"] = [*scored, *earlier(trained, "seconds")]
+    records["health"] = [{"seconds": record["health_seconds"]} for record in scored]
+    records["health"] += earlier(trained, "health_seconds")
     seconds = {stage: sum(record["seconds"] for record in entries) for stage, entries in records.items()}
     return {stage: round(value, 3) for stage, value in (seconds | {"total": sum(seconds.values())}).items()}

@@ -58,6 +58,7 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     entry = results["health"]["cycles"][0]["tiny"]["cross-encoder"]
     # 96 pairs less 9 in both orders are 174 examples; the second training sees three times as many, in batches of 32
     assert (entry["attempt"], entry["steps"], entry["added_pairs"]) == (2, 17, 192)
+    check_time_of_both_trainings(output)
     for text in (done.stdout, *((output / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))):
         flat = " ".join(text.split())
         assert "tiny: the cross-encoder has not learnt its labels. Cycle 1: it " in flat
@@ -68,6 +69,21 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     # no bi-encoder was trained that could be compared with the start
     assert json.loads((output / "neighbours.json").read_text(encoding="utf-8")) == {}
     assert "Neighbours" not in page
+
+
+def check_time_of_both_trainings(output: Path) -> None:
+    """The run's only student was trained, scored and looked at twice."""
+    seconds = results_of(output)["seconds"]
+    start, student = (
+        json.loads((output / folder / "tiny" / f"{kind}.json").read_text(encoding="utf-8"))
+        for folder, kind in (("start", "bi-encoder"), ("cycle-1", "cross-encoder"))
+    )
+    earlier = student["earlier_seconds"]
+    assert all(value > 0 for value in earlier.values())
+    assert seconds["train_cross"] == pytest.approx(student["training_seconds"] + earlier["training_seconds"])
+    assert seconds["evaluate"] == pytest.approx(start["seconds"] + student["seconds"] + earlier["seconds"])
+    healths = start["health_seconds"] + student["health_seconds"] + earlier["health_seconds"]
+    assert seconds["health"] == pytest.approx(healths, abs=1e-3)
 
 
 def test_the_second_training_learns_the_pool_and_mined_pairs(stopped: tuple[Path, Any], tiny: Path) -> None:
@@ -218,6 +234,7 @@ def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any]
     assert last.returncode == 0, last.stderr
     assert "train cross-encoder | " not in last.stderr
     assert "train cross-encoder, again | " in last.stderr
+    check_time_of_both_trainings(killed)
     assert "The cycles will take about" in stopped[1].stderr and "The cycles will take about" not in last.stderr
     assert (killed / "neighbours.json").read_bytes() == (stopped[0] / "neighbours.json").read_bytes()
     assert what_was_learnt(killed) == what_was_learnt(stopped[0])
