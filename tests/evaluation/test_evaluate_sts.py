@@ -15,7 +15,7 @@ import sentence_transformers
 import sklearn.metrics
 import torch
 import yaml
-from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE, Outcome, Run, results_of
+from conftest import GOLD_FOLDER, MINILM, ROOT, SAMPLE, Outcome, Run, results_of, text_file
 from datasets import Dataset
 from forked import run_ranks
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelationEvaluator
@@ -255,8 +255,11 @@ def test_pooling_length_and_dev_rows_are_the_users(run: Run, encoders: dict[str,
     rows = (SAMPLE / "dev.tsv").read_text(encoding="utf-8").splitlines()
     lines = ["split\t" + rows[0], *("dev\t" + row for row in rows[1:50]), *("test\t" + row for row in rows[50:])]
     (tmp_path / "stsb.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    more = ["--tasks", "stsb", "--data.dir", tmp_path, "--data.split", "dev"]
-    assert run([encoders["bi"]], *more, "--pooling", "cls", "--max_length", "6")[0] == 0
+    # no task is named, and this set has no dev rows
+    (tmp_path / "mrpc.tsv").write_text("split\tscore\tsentence1\tsentence2\ntest\t1\ta\tb\n", encoding="utf-8")
+    more = ["--data.dir", tmp_path, "--data.split", "dev"]
+    status, _, err = run([encoders["bi"]], *more, "--pooling", "cls", "--max_length", "6")
+    assert status == 0 and "mrpc: left out, it has no dev rows with gold scores\n" in err, err
     results = results_of(tmp_path / "out")
     member = {"model": str(encoders["bi"]), "kind": "bi-encoder", "pooling": "cls", "max_length": 6}
     assert results["models"][0]["members"] == [member]
@@ -419,6 +422,10 @@ def test_unknown_sets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder.mkdir()
     assert "holds no stsb.tsv" in refused_sets("stsb", dir=str(folder))
     assert "holds no set with test rows" in refused_sets(dir=str(folder))
+    header = "split\tscore\tsentence1\tsentence2"
+    empty = text_file(tmp_path / "empty" / "stsb.tsv", f"{header}\ndev\t1\ta\tb\n").parent
+    assert "stsb holds 0 rows with gold scores" in refused_sets("stsb", dir=str(empty))
+    assert "holds no set with test rows" in refused_sets(dir=str(empty))
     assert refused_sets(dir=str(tmp_path / "none")).startswith("data.dir: ")
     assert "two sets are named 'test'" in refused_sets(TEST, copy(TEST, folder / "test.tsv"))
 
