@@ -15,6 +15,10 @@ class MissingColumnError(InputError):
     """A source lacks a column that is wanted."""
 
 
+class NoRowsError(InputError):
+    """A source has too few rows with gold scores."""
+
+
 class DivergedError(RuntimeError):
     """A loss or a score is NaN or infinite. The message names the step or the pair; exit status 1."""
 

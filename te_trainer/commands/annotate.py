@@ -59,9 +59,14 @@ def annotate(config: AnnotateConfig) -> None:
     write_text(Path(config.output), annotation_file(pairs.select(chosen), run.distillation.task))
     amount = "1 pair is" if len(chosen) == 1 else f"{len(chosen)} pairs are"
     print(f"{amount} in {config.output}; its first lines say how to score them.")
-    print("Half of them are those that both encoders disagree on most, so that scores are lower than on other pairs.")
-    print("Then compare:")
+    if 1 < len(chosen) < len(pairs):
+        print(
+            "Half of them are those that both encoders disagree on most, so that scores are lower than on other pairs."
+        )
     start, more = start_for_comparison(run, name)
+    is_lost = start == run.model(name)["bi_encoder"] and ":" not in start and not Path(start).is_absolute()
+    mend = f", with the path from here to the folder {start}, which is as it was where the run was started" * is_lost
+    print(f"Then compare{mend}:")
     models, tasks = (
         shlex.quote(json.dumps(names, ensure_ascii=False))
         for names in ([start, str(run.layout.kept_encoder(name, kind))], [config.output])

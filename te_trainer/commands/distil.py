@@ -150,6 +150,6 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         # the run is finished now, whatever becomes of its page; the same command writes what is missing
         write_page(root)
         result_table(results, metric.__name__).show()
-        kept = next(iter(results["final"].values()))
-        folders = " and ".join(str(layout.kept_encoder("NAME", kind)) for kind in sorted(kept))
+        kinds = sorted({kind for kept in results["final"].values() for kind in kept})
+        folders = " and ".join(str(layout.kept_encoder("NAME", kind)) for kind in kinds)
         print(f"{layout.page} tells more; the encoders are in {folders}.")

@@ -24,7 +24,7 @@ def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
     config, root, layout = manifest.config, manifest.root, manifest.layout
     state = process_state()
     models = resolve_models(config)
-    sets = load_sets(config)
+    sets, notes = load_sets(config)
     if state.is_main_process:
         begin_or_continue(manifest, models, sets)
         count_truncations(root, models, sets)
@@ -32,8 +32,8 @@ def evaluate(manifest: RunManifest[EvaluationConfig]) -> None:
 
     # ------------------------------------------------------------ predictions, on all ranks
     with RunProgress(enabled=state.is_main_process) as progress:
-        for task in sets:
-            progress.say(task.describe())
+        for line in (*(task.describe() for task in sets), *notes):
+            progress.say(line)
         predict_all(root, models, sets, progress)
 
     # ------------------------------------------------------------ scores

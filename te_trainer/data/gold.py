@@ -18,7 +18,7 @@ from te_trainer.data.benchmarks import Rows
 from te_trainer.data.compression import file_format, strip_compression
 from te_trainer.data.digests import text_digest
 from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows, repository_of
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, NoRowsError
 
 Role = Literal["dev", "test"]
 
@@ -103,7 +103,7 @@ def load_gold(
             raise InputError(f"{place}: a sentence is missing or not text; correct or remove the row")
         pairs.append([sentence.strip() for sentence in sentences])
     if len(scores) < 2:
-        raise InputError(
+        raise NoRowsError(
             f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed (of a file with a "
             f"column 'split', only the rows that say '{rows.split}' count)"
         )

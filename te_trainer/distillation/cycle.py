@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from te_trainer.distillation.stages import DistillationStages
 
 
-def run_cycles(stages: DistillationStages) -> dict[Kind, int]:
+def run_cycles(stages: DistillationStages) -> dict[tuple[str, Kind], int]:
     """Run all cycles of a plan, or as many as have students that can teach.
 
     Each PLM labels, and each learns from the labels of all (self-distillation with one PLM, mutual-distillation with
@@ -23,20 +23,20 @@ def run_cycles(stages: DistillationStages) -> dict[Kind, int]:
     14). Where agreement chooses, the last bi-encoders label the pool too, as in a further cycle.
 
     Returns:
-        Of each kind of student, the number of cycles in which those of all PLMs have learnt.
+        Of each PLM and kind of student, the number of cycles in which it has learnt.
     """
     plan = stages.plan
     names = list(plan.models)
-    learnt: dict[Kind, int] = {student: 0 for _, student in plan.half_cycles}
+    learnt: dict[tuple[str, Kind], int] = {(name, student): 0 for name in names for _, student in plan.half_cycles}
     for name in names:
         stages.evaluate_start(name)
     for cycle in range(1, plan.cycles + 1):
         for teacher, student in plan.half_cycles:
             labels = plan.combine(stages.label(cycle, name, teacher) for name in names)
-            may_teach = [stages.train(cycle, name, student, labels) for name in names]
-            if not all(may_teach):
+            may_teach = {name: stages.train(cycle, name, student, labels) for name in names}
+            learnt |= {(name, student): cycle for name in names if may_teach[name]}
+            if not all(may_teach.values()):
                 return learnt
-            learnt[student] = cycle
         stages.end_cycle(cycle)
     if plan.config.distillation.selection == "agreement":
         for name in names:

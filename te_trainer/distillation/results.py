@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import Kind
 from te_trainer.data import GoldSets, count_overlaps
+from te_trainer.distillation.gains import collect_gains
 from te_trainer.distillation.selection import Selection, is_as_good_as_start
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.layout import EncoderKey
@@ -26,17 +27,19 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         scorer: Scores the predictions of ensembles.
 
     Returns:
-        `{"start", "cycles", "final", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
-        "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold. With several PLMs `start` and
-        `final` hold an `ensemble` beside them. Where agreement chooses, `agreement` holds each PLM's measures by cycle.
-        `health` holds what is known of each encoder without gold and of its training; `not_learnt` lists the students
-        that have not learnt, as `Selection.failure` describes them, in the order of training. `as_good_as_start` of a
-        kept encoder is what `is_as_good_as_start` says; `trusts_students` is there where students are kept whatever it
-        says. `mining` says what `describe_mining` does without examples, how many `sentences` there were, and what
-        `_candidates` has `left_out`.
+        `{"start", "cycles", "final", "pairs", "seconds", "environment"}`. Scores are `{"dev": f, "test": {task: f,
+        "avg": f}}`, Spearman or ROC-AUC as a fraction, absent where there is no gold; `gains` are those of
+        `collect_gains`. With several PLMs `start` and `final` hold an `ensemble` beside them. Where agreement chooses,
+        `agreement` holds each PLM's measures by cycle. `health` holds what is known of each encoder without gold and of
+        its training; `not_learnt` lists the students that have not learnt, as `Selection.failure` describes them, in
+        the order of training. `as_good_as_start` of a kept encoder is what `is_as_good_as_start` says;
+        `trusts_students` is there where students are kept whatever it says. `pairs` are those of the pool. `mining`
+        says what `describe_mining` does without examples, how many `sentences` there were, and what `_candidates` has
+        `left_out`.
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in plan.half_cycles]
+    dev_pairs = 0 if scorer.gold.dev is None else len(scorer.gold.dev)
 
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         return dict(store.scores(EncoderKey(cycle, name, kind))["scores"])
@@ -44,7 +47,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     def final_entry(name: str, kind: Kind, cycle: int) -> dict[str, Any]:
         path = str(store.layout.kept_encoder(name, kind).absolute())
         record, before = (store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey.start(name)))
-        good = cycle == 0 or is_as_good_as_start(record, before)
+        good = cycle == 0 or is_as_good_as_start(record, before, dev_pairs)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:
@@ -62,20 +65,24 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         start["ensemble"] = {"bi-encoder": ensemble([EncoderKey.start(name) for name in names])}
         final["ensemble"] = {
             kind: ensemble([EncoderKey(final[name][kind]["cycle"], name, kind) for name in names])
-            for kind in final[names[0]]
+            for kind in kinds
+            if all(kind in final[name] for name in names)
         }
     results: dict[str, Any] = {
         "start": start,
         "cycles": [
             {"cycle": cycle}
             | {
-                name: {kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.learnt[kind]}
+                name: {kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.learnt[name, kind]}
                 for name in names
             }
             for cycle in range(1, max(selection.learnt.values()) + 1)
         ],
         "final": final,
+        "pairs": store.pairs,
     }
+    if any(scorer.gold):
+        results["gains"] = collect_gains(selection, scorer)
     results["health"] = _health(selection, kinds)
     if selection.trusts_students:
         results["trusts_students"] = True
@@ -136,8 +143,12 @@ def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:
 
 
 def _seconds(selection: Selection) -> dict[str, float]:
-    """Seconds by what was done in them, and their total."""
+    """Seconds by what was done in them, and their total; of a student that was trained once more those of both."""
     store = selection.store
+
+    def earlier(keys: list[EncoderKey], name: str) -> list[dict[str, float]]:
+        return [{"seconds": store.scores(key).get("earlier_seconds", {}).get(name, 0.0)} for key in keys]
+
     starts = [EncoderKey.start(name) for name in selection.plan.models]
     trained = [
         EncoderKey(cycle, name, kind)
@@ -157,8 +168,11 @@ def _seconds(selection: Selection) -> dict[str, float]:
         teachers = [key for key in (*starts, *trained) if key.kind == teacher and store.has_labels(key)]
         learners = [key for key in trained if key.kind == student]
         records[f"label_{teacher.split('-')[0]}"] = [store.label_record(key) for key in teachers]
-        records[f"train_{student.split('-')[0]}"] = [store.training_record(key) for key in learners]
-    records["evaluate"] = [store.scores(key) for key in (*starts, *trained)]
-    records["health"] = [{"seconds": record["health_seconds"]} for record in records["evaluate"]]
+        trainings = [store.training_record(key) for key in learners]
+        records[f"train_{student.split('-')[0]}"] = [*trainings, *earlier(learners, "training_seconds")]
+    scored = [store.scores(key) for key in (*starts, *trained)]
+    records["evaluate"] = [*scored, *earlier(trained, "seconds")]
+    records["health"] = [{"seconds": record["health_seconds"]} for record in scored]
+    records["health"] += earlier(trained, "health_seconds")
     seconds = {stage: sum(record["seconds"] for record in entries) for stage, entries in records.items()}
     return {stage: round(value, 3) for stage, value in (seconds | {"total": sum(seconds.values())}).items()}

@@ -36,20 +36,22 @@ class Selection:
 
     plan: DistillationPlan
     store: RunStore
-    learnt: dict[Kind, int] = field(default_factory=dict)  # of each kind, the cycles whose encoders may be kept
+    # of each PLM and kind, the cycles whose encoders may be kept
+    learnt: dict[tuple[str, Kind], int] = field(default_factory=dict)
     _measures: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False)
 
     @property
     def trusts_students(self) -> bool:
         """Whether health chooses, and the last students that have learnt are kept."""
-        return self.plan.selector == "health" and not self.plan.may_keep_start and self.learnt["bi-encoder"] > 0
+        has_learnt = any(self.learnt[name, "bi-encoder"] for name in self.plan.models)
+        return self.plan.selector == "health" and not self.plan.may_keep_start and has_learnt
 
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
         """The cycle whose encoder is kept, of equals the earliest; 0 for the start, None where nothing has learnt.
 
         `cycles` is the number of cycles that are done, by default those that have learnt.
         """
-        how, cycles = self.plan.selector, self.learnt[kind] if cycles is None else cycles
+        how, cycles = self.plan.selector, self.learnt[name, kind] if cycles is None else cycles
         # where health chooses and nothing has learnt, the start is kept always
         with_start = kind == "bi-encoder" and (self.plan.may_keep_start or (how == "health" and cycles == 0))
         candidates = range(0 if with_start else 1, cycles + 1)
@@ -105,15 +107,17 @@ class Selection:
         return self.plan.combine(self.store.labels(EncoderKey.start(name)) for name in self.plan.models)
 
 
-def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any]) -> bool:
+def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs: int = 0) -> bool:
     """Whether an encoder may be called as good as the bi-encoder that its PLM started from, by the records of both.
 
-    With a dev set it scores at most `DEV_TOLERANCE` lower. Without one, its scores of at least `MIN_PAIRS` held-out
-    pairs must agree with the start's to `TRUSTED_AGREEMENT`: what agrees less may be better or worse, and nobody knows.
+    With a dev set, `dev_pairs` of at least `MIN_PAIRS`, it has learnt and scores at most `DEV_TOLERANCE` lower. Without
+    one, its scores of at least `MIN_PAIRS` held-out pairs must agree with the start's to `TRUSTED_AGREEMENT`: what
+    agrees less may be better or worse, and nobody knows.
     """
-    if "dev" in start["scores"]:
-        return bool(record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE)
     health = record["health"]
+    if "dev" in start["scores"]:
+        scores_as_high = record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE
+        return bool(scores_as_high and dev_pairs >= MIN_PAIRS and why_not_learnt(health) is None)
     return bool(health["pairs"] >= MIN_PAIRS and health.get("start", 0.0) >= TRUSTED_AGREEMENT)
 
 

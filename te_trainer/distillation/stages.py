@@ -258,12 +258,24 @@ class DistillationStages:
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
         record |= {"health": health, "health_seconds": seconds, "attempt": attempt, "added_pairs": added}
-        self.store.save_scores(key, record, predictions if self.has_ensemble else ())
+        if learnt is not None:
+            record["training_seconds"] = self.store.training_record(key)["seconds"]
+            record["earlier_seconds"] = self._earlier_seconds(key, attempt)
+        self.store.save_scores(key, record, predictions)
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
         if learnt is not None and (failure := self.selection.failure(key)):
             self.progress.say(
                 f"warning: {title} has not learnt its labels: {failure['reason']}{self._outcome(failure, attempt)}"
             )
+
+    def _earlier_seconds(self, key: EncoderKey, attempt: int) -> dict[str, float]:
+        """What a student's training before this attempt took; its own record is overwritten by now."""
+        if attempt == 1 or not self.store.is_scored(key):
+            return {}
+        before = self.store.scores(key)
+        if before["attempt"] == attempt:
+            return dict(before.get("earlier_seconds", {}))
+        return {name: before.get(name, 0.0) for name in ("training_seconds", "seconds", "health_seconds")}
 
     def _outcome(self, failure: dict[str, Any], attempt: int) -> str:
         """What follows from a student's failure, as the end of a line."""

@@ -16,6 +16,7 @@ from te_trainer.errors import InputError
 from te_trainer.runs.finished import FinishedRun
 
 BANDS = 5
+FORMULA = ("=", "+", "-", "@")  # what a formula begins with
 MOST_SCORED = 20_000  # pairs of a pool among which is chosen
 
 GUIDELINES = {
@@ -63,7 +64,8 @@ def start_for_comparison(run: FinishedRun, name: str) -> tuple[str, str]:
 def annotation_file(pairs: Dataset, task: Task) -> str:
     """The text of a .tsv file: a guideline, the header, and a row a pair with an empty score.
 
-    Cells that hold a quote are quoted, or a spreadsheet would read on until the next quote.
+    Cells that hold a quote are quoted, or a spreadsheet would read on until the next quote. Those that it would take
+    for a formula begin with a space, which the reader of gold scores takes away.
     """
     header = "\t".join(("score", *SENTENCE_COLUMNS))
     rows = ("\t".join(("", *map(_cell, row))) for row in zip(*(pairs[name] for name in SENTENCE_COLUMNS), strict=True))
@@ -71,7 +73,7 @@ def annotation_file(pairs: Dataset, task: Task) -> str:
 
 
 def _cell(text: str) -> str:
-    cell = tsv_cell(text)
+    cell = " " * text.startswith(FORMULA) + tsv_cell(text)
     doubled = cell.replace('"', '""')
     return f'"{doubled}"' if '"' in cell else cell
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.data.readers import find_benchmark
@@ -17,33 +13,12 @@ from te_trainer.evaluation.paper import paper_reference
 from te_trainer.evaluation.predictions import predictions_of
 from te_trainer.evaluation.sets import TaskSet
 from te_trainer.metrics import TASK_METRICS
-from te_trainer.metrics.bootstrap import COVERED, RESAMPLES, interval, resampled
+from te_trainer.metrics.bootstrap import COVERED, RESAMPLES, Score, resampled
 from te_trainer.runs.environment import describe_environment
 from te_trainer.runs.truncation import read_truncations
 
 # What the metrics are called in MTEB's results, where that is something else than here.
 MTEB_KEYS = {"average_precision": "similarity_ap"}
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score and what it was in every resample, shape (RESAMPLES,); all are fractions."""
-
-    value: float
-    resamples: np.ndarray
-
-    @staticmethod
-    def mean(scores: Sequence[Score]) -> Score:
-        """The unweighted mean over sets, each of which is resampled by itself."""
-        resamples = np.mean([score.resamples for score in scores], axis=0)
-        return Score(float(np.mean([score.value for score in scores])), resamples)
-
-    def __sub__(self, other: Score) -> Score:
-        return Score(self.value - other.value, self.resamples - other.resamples)
-
-    @property
-    def interval(self) -> list[float]:
-        return list(interval(self.resamples))
 
 
 class ModelScores(NamedTuple):

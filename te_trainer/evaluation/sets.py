@@ -12,7 +12,7 @@ from te_trainer.data import GoldSet, load_gold
 from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
 from te_trainer.data.compression import file_format
 from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark
-from te_trainer.errors import InputError
+from te_trainer.errors import InputError, NoRowsError
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.runs.commits import pin_commits
 
@@ -36,17 +36,29 @@ class TaskSet:
         )
 
 
-def load_sets(config: EvaluationConfig) -> list[TaskSet]:
-    """The sets of a configuration; refuses unknown ones, those without gold scores, and two with one name."""
+def load_sets(config: EvaluationConfig) -> tuple[list[TaskSet], list[str]]:
+    """The sets of a configuration; refuses unknown ones, those without gold scores, and two with one name.
+
+    Where it names none, those of the folder are taken that have the wanted rows, and a line tells of each other one.
+    """
     if config.data.dir is not None and not Path(config.data.dir).is_dir():
         raise InputError(f"data.dir: {config.data.dir} is no folder")
     sources = _sources(config)
     pin_commits(sources=[(source, config.data.dir) for source in sources])
-    sets = [_load(source, config) for source in sources]
+    sets, notes = [], []
+    for source in sources:
+        try:
+            sets.append(_load(source, config))
+        except NoRowsError:
+            if config.tasks:
+                raise
+            notes.append(f"{source}: left out, it has no {config.data.split} rows with gold scores")
+    if not sets:
+        raise _none_in_folder(config)
     # files, columns of the tables, and MTEB's keys
     for names in zip(*((each.gold.name, each.title, each.mteb) for each in sets), strict=True):
         check_set_names(names, "tasks")
-    return sets
+    return sets, notes
 
 
 def _sources(config: EvaluationConfig) -> list[str]:
@@ -74,8 +86,12 @@ def _default_sources(config: EvaluationConfig) -> list[str]:
         if Path(folder, f"{name}.tsv").is_file() and (split == "test" or benchmark.dev is not None)
     ]
     if not sources:
-        raise InputError(f"data.dir: {folder} holds no set with {split} rows, such as stsb.tsv")
+        raise _none_in_folder(config)
     return sources
+
+
+def _none_in_folder(config: EvaluationConfig) -> InputError:
+    return InputError(f"data.dir: {config.data.dir} holds no set with {config.data.split} rows, such as stsb.tsv")
 
 
 def _load(source: str, config: EvaluationConfig) -> TaskSet:

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def check_hub(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], ask: 
     """
     if hub.repo_id is None:
         return
-    uploads = _uploads(hub, names, kinds)
+    uploads = _uploads(hub, dict.fromkeys(names, kinds))
     _check_token()
     if ask:
         try:
@@ -62,7 +62,7 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
     if isinstance(run, FinishedContrastive) and hub.branch_per_cycle:
         raise InputError(f"hub.branch_per_cycle: {root} holds contrastive training, which has no cycles; leave it out")
     cycles = run.whole_cycles if isinstance(run, FinishedRun) and hub.branch_per_cycle else ()
-    uploads = _uploads(hub, run.names, run.kinds, cycles)
+    uploads = _uploads(hub, {name: run.kinds_of(name) for name in run.names}, cycles)
     encoders = [(run.encoder(upload.model, kind, upload.cycle), kind) for upload in uploads for kind in upload.kinds]
     left_out = [str(encoder / name) for encoder, _ in encoders for name in encoder_files(encoder, root).left_out]
     adapters = [str(encoder / ADAPTER) for encoder, kind in encoders if not run.trains_from_start(kind)]
@@ -88,13 +88,16 @@ def publish(root: Path, hub: HubConfig) -> list[str]:
     return list(dict.fromkeys(f"{api.endpoint}/{upload.repo_id}" for upload in uploads))
 
 
-def _uploads(hub: HubConfig, names: Sequence[str], kinds: Sequence[Kind], cycles: Sequence[int] = ()) -> list[Upload]:
-    """Which encoders go where; those of each cycle on a branch, those that were kept on the main one."""
+def _uploads(hub: HubConfig, kept: Mapping[str, Sequence[Kind]], cycles: Sequence[int] = ()) -> list[Upload]:
+    """Which encoders go where, of each PLM those of the kinds `kept`.
+
+    Those of each cycle go on a branch, those that were kept on the main one.
+    """
     uploads: list[Upload] = []
-    for name in names:
+    for name, kinds in kept.items():
         # what no repository's name may hold
         part = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
-        base = f"{hub.repo_id}-{part}" if len(names) > 1 else str(hub.repo_id)
+        base = f"{hub.repo_id}-{part}" if len(kept) > 1 else str(hub.repo_id)
         repositories = {base: kinds} if hub.one_repository else {f"{base}-{kind}": [kind] for kind in kinds}
         for repo_id, kinds_in_it in repositories.items():
             if REPOSITORY.fullmatch(repo_id) is None or repo_id in (upload.repo_id for upload in uploads):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,24 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     """The percentile interval of resampled scores."""
     low, high = np.percentile(values, [(100 - COVERED) / 2, (100 + COVERED) / 2])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score and what it was in every resample, shape (RESAMPLES,); all are fractions."""
+
+    value: float
+    resamples: np.ndarray
+
+    @staticmethod
+    def mean(scores: Sequence[Score]) -> Score:
+        """The unweighted mean over sets, each of which is resampled by itself."""
+        resamples = np.mean([score.resamples for score in scores], axis=0)
+        return Score(float(np.mean([score.value for score in scores])), resamples)
+
+    def __sub__(self, other: Score) -> Score:
+        return Score(self.value - other.value, self.resamples - other.resamples)
+
+    @property
+    def interval(self) -> list[float]:
+        return list(interval(self.resamples))

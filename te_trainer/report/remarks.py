@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from te_trainer.config.defaults import LEAST_STEPS
-from te_trainer.config.schema import DistillationConfig, section_of
+from te_trainer.config.schema import KINDS, DistillationConfig, section_of
 from te_trainer.distillation.health import MIN_PAIRS
+from te_trainer.distillation.plan import LEAST_TO_TRUST
 from te_trainer.distillation.selection import TRUSTED_AGREEMENT
 from te_trainer.report.run_results import encoders_by_cycle, model_names, overlap_entries
 from te_trainer.report.table_formats import percent
+from te_trainer.report.verdicts import verdict
 from te_trainer.runs.truncation import describe_run_truncation
 
 ENSEMBLE_DESCRIPTIONS = {
@@ -36,21 +38,23 @@ HEALTH_DESCRIPTION = (
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the results should not overlook."""
-    lines = [*_failures(results), *_grown(results)]
+    lines = [*_failures(results), *_ended_by_others(results), *_grown(results)]
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")
+        gains = list(_gains(results, name))
         if start is None:
-            lines.append(_verdict(results, name))
+            lines += [_verdict(results, name), *gains]
             continue
         for kind, scores in results["final"][name].items():
             if scores["cycle"] == 0:
-                why = "no student has learnt" if _has_stopped(results) else "no cycle's scores higher on dev"
+                why = f"no {kind} has learnt" if _has_stopped(results) else "no cycle's scores higher on dev"
                 lines.append(f"{name}: the {kind} that was kept is the start, {_as_it_is(results)}; {why}.")
             elif scores["dev"] < start:
                 lines.append(
                     f"{name}: the {kind} that was kept scores lower on dev ({percent(scores['dev'])}) than the start "
                     f"({percent(start)}); distillation did not improve it."
                 )
+        lines += gains
     return lines + describe_run_truncation(results.get("truncation", {}))
 
 
@@ -75,6 +79,18 @@ def _failures(results: dict[str, Any]) -> Iterator[str]:
         else:
             advice = _advice(mine[-1], "mining" in results or mine[-1]["added_pairs"] > 0)
         yield f"{name}: the {kind} has not learnt its labels. {reasons}{outcome} {advice}"
+
+
+def _ended_by_others(results: dict[str, Any]) -> Iterator[str]:
+    """A line for each PLM whose cycles ended although its own students have learnt."""
+    stopped = [entry for entry in results["not_learnt"] if entry["stopped"]]
+    failed = list(dict.fromkeys(entry["name"] for entry in stopped))
+    for name in model_names(results) if stopped else ():
+        if name not in failed:
+            yield (
+                f"{name}: the cycles ended because the {stopped[0]['kind']} of {' and '.join(failed)} has not learnt "
+                f"in cycle {stopped[0]['cycle']}; each model learns from the labels of all."
+            )
 
 
 def _grown(results: dict[str, Any]) -> Iterator[str]:
@@ -118,11 +134,10 @@ def _verdict(results: dict[str, Any], name: str) -> str:
                 f"with the start's to {agreement}, {enough} to call it as good as the start ({bound})"
             )
     hint = ""
-    if results.get("trusts_students"):
+    if results.get("trusts_students") and any(entry["cycle"] for entry in results["final"][name].values()):
         hint = (
-            " It keeps the last that it trained, because distillation.selection is health, or because the start has "
-            "seen no label and the pool is large enough: such students were better than their start in our runs "
-            "(docs/selection.md)."
+            " It keeps the last that has learnt, because distillation.selection is health, or because the start has "
+            f"seen no label and the pool is large enough. {_in_our_runs(results)} (docs/selection.md)."
         )
     elif results["final"][name].get("bi-encoder", {}).get("cycle") == 0 and not _has_stopped(results):
         hint = (
@@ -132,6 +147,30 @@ def _verdict(results: dict[str, Any], name: str) -> str:
     if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
         return f"{name}: the cycles changed nothing: this run keeps {' and '.join(kept)}, {_as_it_is(results)}.{hint}"
     return f"{name}: this run keeps {', and '.join(kept)}. {_gain(results, name)}{hint}"
+
+
+def _in_our_runs(results: dict[str, Any]) -> str:
+    """What our runs say of students of a start that has seen no label, from a pool such as this run's."""
+    kinds = {kind for entry in results["health"]["cycles"] for name in model_names(results) for kind in entry[name]}
+    if "mining" not in results and results.get("pairs", 0) >= LEAST_TO_TRUST and kinds == set(KINDS):
+        return "Students of such a start were better than it in our runs"
+    return (
+        f"Students of such a start were better than it in our runs from {LEAST_TO_TRUST:,} given pairs on, with both "
+        "kinds of students; from fewer pairs it was not so in one run of 1,000"
+    )
+
+
+def _gains(results: dict[str, Any], name: str) -> Iterator[str]:
+    """A line for each kind of encoder that was kept: whether so many pairs tell it from the start."""
+    for kind, by_role in sorted(results.get("gains", {}).get(name, {}).items()):
+        tests = [task for task in results["final"][name][kind].get("test", {}) if task != "avg"]
+        places = {"dev": "dev", "test": tests[0] if len(tests) == 1 else f"the average of {len(tests)} test sets"}
+        said = [
+            verdict(f"the {kind} that was kept", "the start", places[role], "points", gain, gain["pairs"])
+            for role, gain in by_role.items()
+        ]
+        if said:
+            yield f"{name}: {' '.join(sentence[0].upper() + sentence[1:] for sentence in said)}"
 
 
 def _has_stopped(results: dict[str, Any]) -> bool:
@@ -167,7 +206,10 @@ def selection_note(results: dict[str, Any], distillation: DistillationConfig) ->
     """Which gold scores were used for what; a run may call itself unsupervised only where none of them chose."""
     reported = any("dev" in results["start"][name]["bi-encoder"] for name in model_names(results))
     if distillation.selection == "dev" or (distillation.selection == "auto" and reported):
-        return "Gold scores of the dev set chose checkpoints and cycles."
+        return (
+            "Gold scores of the dev set chose checkpoints and cycles. So a gain on dev is likely higher than one on "
+            "other pairs."
+        )
     final = [results["final"][name] for name in model_names(results)]
     keeps_start = all(kinds["bi-encoder"]["cycle"] == 0 for kinds in final)
     has_cross = any("cross-encoder" in kinds for kinds in final)

@@ -32,6 +32,8 @@ CHOICES: dict[str, list[Any]] = {
     **{key: list(trainer_log_levels) for key in ("log_level", "log_level_replica")},
 }
 
+FEW_PAIRS = 100  # of a dev set
+
 
 def check_section(section: str, config: TrainingConfig) -> None:
     """Refuse values of one section's training keys."""
@@ -86,6 +88,8 @@ def describe_gold(sets: GoldSets) -> list[str]:
     for role, gold in sets:
         lines.append(f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped")
         lines += [f"{role}: {note}" for note in gold.notes]
+        if role == "dev" and len(gold) < FEW_PAIRS:
+            lines.append(f"warning: dev: {gold.name} has few pairs; scores that differ by several points may be chance")
     return lines
 
 

@@ -12,11 +12,12 @@ from te_trainer.data import PoolManifest, SentenceManifest, SourceCount
 from te_trainer.errors import InputError
 from te_trainer.files.records import DamagedError, read_json
 from te_trainer.metrics import TASK_METRICS, spearman
+from te_trainer.models import local_fingerprint
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.manifest import read_manifest
 from te_trainer.runs.saved import check_encoder_files
 
-OF_THE_WHOLE_RUN = ("health", "not_learnt", "trusts_students", "mining", "seconds")  # what cards need
+OF_THE_WHOLE_RUN = ("gains", "health", "not_learnt", "trusts_students", "mining", "pairs", "seconds")  # for cards
 Use = Literal["pairs", "sentences", "rerank"]  # what an encoder of a run is for
 
 
@@ -67,8 +68,12 @@ class FinishedRun:
 
     @property
     def kinds(self) -> list[Kind]:
-        """Kinds of encoders that were kept; the bi-encoder first."""
-        return sorted(self.results["final"][self.names[0]])
+        """Kinds of encoders that were kept of any PLM; the bi-encoder first."""
+        return sorted({kind for name in self.names for kind in self.kinds_of(name)})
+
+    def kinds_of(self, name: str) -> list[Kind]:
+        """Kinds of encoders that were kept of a PLM; the bi-encoder first."""
+        return sorted(self.results["final"][name])
 
     @property
     def sources(self) -> list[SourceCount]:
@@ -147,11 +152,19 @@ class FinishedRun:
         )
 
     def start_path(self, name: str) -> str:
-        """The bi-encoder that a PLM's cycles started from, as a user names it; of the Hub, at the run's commit."""
+        """The bi-encoder that a PLM's cycles started from, as a user names it; of the Hub, at the run's commit.
+
+        A local folder's path is absolute where the folder is found, else as `run.yaml` has it. It may be relative to
+        the folder that the run was started in, which is looked for above the run's own, and here.
+        """
         if self.has_step0:
             return str(self.layout.encoder(0, name, "bi-encoder"))
-        start = self.start(name, "bi-encoder")
-        return f"{start.name}@{start.commit}" if start.commit else str(self.model(name)["bi_encoder"])
+        start, model = self.start(name, "bi-encoder"), str(self.model(name)["bi_encoder"])
+        if start.commit:
+            return f"{start.name}@{start.commit}"
+        fingerprint = self.manifest["models"][name]["bi_encoder"]
+        places = (str(folder / model) for folder in (*self.root.resolve().parents, Path.cwd()))
+        return next((place for place in places if local_fingerprint(place) == fingerprint), model)
 
     def start(self, name: str, kind: Kind) -> Start:
         """The checkpoint that an encoder started from."""
@@ -178,8 +191,7 @@ class FinishedContrastive:
     def names(self) -> list[str]:
         return [Path(self.start().name).name]
 
-    @property
-    def kinds(self) -> list[Kind]:
+    def kinds_of(self, name: str) -> list[Kind]:
         return ["bi-encoder"]
 
     def encoder(self, name: str, kind: Kind, cycle: int | None) -> Path:

@@ -15,7 +15,12 @@ from datasets import load_from_disk
 from forked import run_forked
 from references import their_scores
 from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from te_trainer.metrics import spearman
+from te_trainer.metrics.bootstrap import resampled
+from te_trainer.report.verdicts import verdict
 
 JOB = "trans_encoder.py"
 
@@ -51,6 +56,30 @@ def test_sentence_transformers_scores_as_results_say(output: Path, results: dict
         expected = final["dev"] if split == "dev" else final["test"]["test"]
         found = spearmanr(their_scores(output / "tiny" / kind, one, two), scores).statistic
         assert found == pytest.approx(expected, abs=1e-4), kind
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_gains_have_the_interval_of_the_paired_bootstrap(
+    output: Path, results: dict[str, Any], tiny: Path, split: str
+) -> None:
+    one, two, scores = gold(split)
+    start = SentenceTransformer(str(tiny), device="cpu")
+    start.max_seq_length = 32
+    before = start.similarity_pairwise(start.encode(one), start.encode(two)).numpy()
+    report = " ".join((output / "report.md").read_text(encoding="utf-8").split())
+    for kind in ("bi-encoder", "cross-encoder"):
+        after = their_scores(output / "tiny" / kind, one, two)
+        old, new = (
+            resampled([spearman], predicted, np.array(scores), seed=2021, name=split)[0]
+            for predicted in (before, after)
+        )
+        gain = results["gains"]["tiny"][kind][split]
+        assert gain["interval"] == pytest.approx(np.percentile(new - old, [2.5, 97.5]), abs=2e-4)
+        expected = spearmanr(after, scores).statistic - spearmanr(before, scores).statistic
+        assert (gain["difference"], gain["pairs"]) == (pytest.approx(expected, abs=2e-4), len(scores))
+        said = verdict(f"the {kind} that was kept", "the start", split, "points", gain, len(scores))
+        assert said[4:] in report
+    assert report.count("So a gain on dev is likely higher") == 1
 
 
 def test_transformers_loads_both(output: Path) -> None:
@@ -111,7 +140,7 @@ def test_the_log_is_plain_lines_without_a_terminal(output: Path) -> None:
     assert "96 pairs" in lines[1]
     assert sum(line.startswith("The cycles will take about") for line in lines) == 1
     assert any("cycle 2/2 tiny: train bi-encoder | done | run 100%" in line for line in lines)
-    assert "Warning" not in log
+    assert "Warning" not in log and "has few pairs" not in log
     assert "\x1b" not in log
     closing = (output / "stdout").read_text(encoding="utf-8")
     assert "kept: cycle" in closing

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import results_of, tiny_arguments
+from conftest import Run, results_of, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 
@@ -62,13 +62,17 @@ HEADER = ["score", "sentence1", "sentence2"]
 QUOTES = [('"E05', 'code "late"'), ("cable torn", 'torn"'), ("plain", "words"), ('"both"', "sides")]
 
 
-@pytest.mark.parametrize("pairs", [QUOTES, QUOTES[:1], QUOTES[2:3]], ids=len)
+FORMULAS = [("=1+1", '+49 "free"'), ("-0.5 degrees", "@home")]
+
+
+@pytest.mark.parametrize("pairs", [QUOTES, QUOTES[:1], QUOTES[2:3], FORMULAS], ids=str)
 def test_a_spreadsheet_and_the_reader_see_the_same_quotes(pairs: list[tuple[str, str]], tmp_path: Path) -> None:
     columns = dict(zip(("sentence1", "sentence2"), map(list, zip(*pairs, strict=True)), strict=True))
     text = annotation_file(Dataset.from_dict(columns), "sts")
     shown = list(csv.reader(text.splitlines(keepends=True), dialect="excel-tab"))[-len(pairs) :]
-    assert [tuple(row) for row in shown] == [("", *pair) for pair in pairs]
-    scored = [["1", *pair] for pair in pairs] + [["2", "more", "words"]]
+    assert [tuple(cell.removeprefix(" ") for cell in row) for row in shown] == [("", *pair) for pair in pairs]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in shown for cell in row)
+    scored = [["1", *row[1:]] for row in shown] + [["2", "more", "words"]]
     lines = text.splitlines()
     by_hand = [*lines[: -len(pairs)], *(f"1{line}" for line in lines[-len(pairs) :]), "2\tmore\twords"]
     (tmp_path / "by_hand.tsv").write_text("\n".join(by_hand) + "\n", encoding="utf-8")
@@ -124,10 +128,39 @@ def test_the_file_that_is_filled_in_is_a_set_with_gold_scores(run: Path, tmp_pat
     assert results["differences"][0]["tasks"]["my labels"].keys() == {"difference", "interval"}
 
 
-def test_one_pair_is_called_one(run: Path, tmp_path: Path) -> None:
-    said = annotate(run, tmp_path / "one.tsv", "--pairs", "1").stdout
-    assert said.startswith(f"1 pair is in {tmp_path / 'one.tsv'}; its first lines")
-    assert "Half of them are those that both encoders disagree on most" in said
+@pytest.mark.parametrize(
+    ("pairs", "amount", "is_part"), [(1, "1 pair is", False), (12, "12 pairs are", True), (500, "96 pairs are", False)]
+)
+def test_how_pairs_were_chosen_is_said_of_a_part(
+    run: Path, run_job: Run, pairs: int, amount: str, is_part: bool, tmp_path: Path
+) -> None:
+    done = run_job("annotate", run, "--output", tmp_path / "some.tsv", "--pairs", str(pairs))
+    assert done.out.startswith(f"{amount} in {tmp_path / 'some.tsv'}; its first lines"), done.err
+    assert ("Half of them are those that both encoders disagree on most" in done.out) == is_part
+
+
+def test_a_start_with_a_relative_path_is_found_from_any_folder(
+    run: Path, tiny: Path, run_job: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "runs" / "run")
+    manifest = tmp_path / "runs" / "run" / "run.yaml"
+    manifest.write_text(manifest.read_text("utf-8").replace(str(tiny), "models/tiny"), encoding="utf-8")
+    shutil.copytree(tiny, tmp_path / "models" / "tiny")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def printed(output: str) -> tuple[str, list[str]]:
+        done = run_job("annotate", "../runs/run", "--output", output)
+        assert done.status == 0, done.err
+        *_, then, command = done.out.splitlines()
+        return then, json.loads(shlex.split(command)[3])
+
+    models = [str(tmp_path / "models" / "tiny"), "../runs/run/tiny/bi-encoder"]
+    assert printed("found.tsv") == ("Then compare:", models)
+    shutil.rmtree(tmp_path / "models")
+    then, models = printed("lost.tsv")
+    assert "the path from here to the folder models/tiny, which is as it was where the run was started:" in then
+    assert models[0] == "models/tiny"
 
 
 def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:

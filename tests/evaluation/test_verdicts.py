@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from te_trainer.evaluation.verdicts import MOST_NEEDED, pairs_needed, verdicts
+from te_trainer.evaluation.verdicts import verdicts
+from te_trainer.report.verdicts import MOST_NEEDED, pairs_needed
 
 
 def results_of(*found: tuple[float, float, float], pairs: tuple[int, ...] = (50,)) -> dict[str, Any]:

@@ -436,7 +436,7 @@ def test_plms_whose_names_no_repositories_can_have_are_refused(names: list[str])
 
 
 def test_what_a_repository_cannot_be_called_is_replaced_in_its_name() -> None:
-    uploads = _uploads(HubConfig("owner/tickets", one_repository=True), ["a - b", "c"], KINDS)
+    uploads = _uploads(HubConfig("owner/tickets", one_repository=True), dict.fromkeys(["a - b", "c"], KINDS))
     assert [upload.repo_id for upload in uploads] == ["owner/tickets-a-b", "owner/tickets-c"]
 
 
