@@ -131,6 +131,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     state.wait_for_everyone()
     try:
         yield path
+        # a disk on the network takes from the others what they still read
+        state.wait_for_everyone()
     finally:
         if state.is_main_process:
             shutil.rmtree(path, ignore_errors=True)
