@@ -32,7 +32,7 @@ from scale import PeakMemory, own_memory
 from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs
 from te_trainer.data.pool import build_sentences
-from te_trainer.distributed import shared_array
+from te_trainer.distributed import SharedArray
 from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining import neighbours
 from te_trainer.mining.bm25 import bm25_pairs
@@ -206,11 +206,10 @@ def write_sentences(file: Path, count: int) -> None:
 
 def draw_vectors(file: Path, count: int) -> np.ndarray:
     """Random vectors in a mapped file."""
-    vectors, generator = shared_array(file, (count, HIDDEN)), np.random.default_rng(1)
+    vectors, generator = SharedArray(file, (count, HIDDEN)), np.random.default_rng(1)
     for start in range(0, count, BLOCK):
-        shape = vectors[start : start + BLOCK].shape
-        vectors[start : start + BLOCK] = generator.standard_normal(shape, dtype=np.float32)
-    return vectors
+        vectors.append(generator.standard_normal((min(BLOCK, count - start), HIDDEN), dtype=np.float32))
+    return vectors.gather()
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 import time
@@ -90,25 +91,56 @@ def rows_of_rank(total: int) -> range:
     return range(total * rank // ranks, total * (rank + 1) // ranks)
 
 
-def shared_array(path: Path | None, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-    """An array that all ranks fill together: a file that each of them maps into memory.
+class SharedArray:
+    """An array whose rows all ranks compute: each appends those of `rows_of_rank` in order, then all read the whole.
+
+    Each rank writes a file of its own, and no file is opened that another rank has not closed: network disks promise
+    no more than that whoever opens a file sees what was closed before.
 
     Args:
         path: File on a disk that all ranks see. None, for one rank: the array lives in memory.
     """
-    if path is None:
-        return np.empty(shape, dtype=dtype)
-    state = process_state()
-    if state.is_main_process:
-        with path.open("wb") as file:
-            # A mapped file that meets a full disk while it is written to kills the process: take the space before.
-            size = np.dtype(dtype).itemsize * int(np.prod(shape))
-            if hasattr(os, "posix_fallocate") and size:
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                os.ftruncate(file.fileno(), size)
-    state.wait_for_everyone()
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+
+    def __init__(self, path: Path | None, shape: tuple[int, ...], dtype: str = "float32") -> None:
+        self.shape = shape
+        self._path, self._dtype = path, dtype
+        if path is None:
+            self._in_memory, self._filled = np.empty(shape, dtype), 0
+        else:
+            self._part(process_state().process_index).write_bytes(b"")
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add this rank's next rows."""
+        if self._path is None:
+            self._in_memory[self._filled : self._filled + len(rows)] = rows
+            self._filled += len(rows)
+        else:
+            with self._part(process_state().process_index).open("ab") as file:
+                file.write(np.ascontiguousarray(rows, self._dtype).data)
+
+    def gather(self) -> np.ndarray:
+        """Wait for all ranks; gives the rows of all, from a file mapped into memory, which cannot be changed."""
+        if self._path is None:
+            return self._in_memory
+        process_state().wait_for_everyone()
+        on_main_process(self._join)
+        if not np.prod(self.shape):
+            return np.empty(self.shape, self._dtype)  # a file of no bytes cannot be mapped
+        return np.memmap(self._path, self._dtype, mode="r", shape=self.shape)
+
+    def _join(self) -> None:
+        """Append the other ranks' files to that of the first one, which alone writes to it."""
+        assert self._path is not None
+        with self._part(0).open("ab") as whole:
+            for rank in range(1, process_state().num_processes):
+                with self._part(rank).open("rb") as part:
+                    shutil.copyfileobj(part, whole)
+                self._part(rank).unlink()
+        self._part(0).replace(self._path)
+
+    def _part(self, rank: int) -> Path:
+        assert self._path is not None
+        return self._path.with_name(f"{self._path.name}.{rank}")
 
 
 def shutdown_process_group() -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.digests import text_digest
 from te_trainer.data.given import as_pairs
-from te_trainer.distributed import process_state, rows_of_rank, shared_array
+from te_trainer.distributed import SharedArray, process_state, rows_of_rank
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.models import BiEncoder, Encoder
 from te_trainer.models.collation import pad
@@ -78,26 +78,25 @@ def score_pairs(
         raise InputError(f"encoder: a {type(encoder).__name__} where a BiEncoder or a CrossEncoder is expected")
     pairs = as_pairs(pairs)
     scratch = None if scratch is None else Path(scratch)
-    scores = shared_array(scratch and scratch / "scores.f32", (len(pairs),))
+    shared = SharedArray(scratch and scratch / "scores.f32", (len(pairs),))
     if isinstance(encoder, BiEncoder):
         ids, first = distinct_sentences(pairs)
-        vectors = shared_array(scratch and scratch / "vectors.f32", (len(first), encoder.vector_size))
+        shared_vectors = SharedArray(scratch and scratch / "vectors.f32", (len(first), encoder.vector_size))
 
         def encode(start: int, stop: int) -> Tokens:
             return encoder.token_ids(sentences_at(pairs, first[start:stop]))
 
-        _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
+        _compute(encoder, encode, encoder.embed, shared_vectors, precision, batch_tokens, progress)
         rank = rows_of_rank(len(pairs))
-        scores[rank.start : rank.stop] = cosines(vectors, ids[rank.start : rank.stop])
-        state.wait_for_everyone()
+        shared.append(cosines(shared_vectors.gather(), ids[rank.start : rank.stop]))
     else:
 
         def encode(start: int, stop: int) -> Tokens:
             block = pairs[start:stop]
             return tokenise(encoder.tokenizer, encoder.max_length, *(block[name] for name in SENTENCE_COLUMNS))
 
-        _compute(encoder, encode, encoder.scores, scores, precision, batch_tokens, progress)
-    scores = np.array(scores)  # not a mapped file
+        _compute(encoder, encode, encoder.scores, shared, precision, batch_tokens, progress)
+    scores = np.array(shared.gather())  # not a mapped file
     broken = np.flatnonzero(~np.isfinite(scores))
     if len(broken):
         score = scores[broken[0]]
@@ -124,17 +123,18 @@ def embed_sentences(
         precision, batch_tokens, progress: As for `score_pairs`.
 
     Returns:
-        Vectors, float32, shape (n, hidden), not normalised, mapped from a file into memory.
+        Vectors, float32, shape (n, hidden), not normalised, mapped from a file into memory and read-only.
 
     Raises:
         DivergedError: A vector holds NaN or infinity.
     """
-    vectors = shared_array(scratch / "vectors.f32", (len(sentences), encoder.vector_size))
+    shared = SharedArray(scratch / "vectors.f32", (len(sentences), encoder.vector_size))
 
     def encode(start: int, stop: int) -> Tokens:
         return encoder.token_ids(sentences[start:stop]["sentence1"])
 
-    _compute(encoder, encode, encoder.embed, vectors, precision, batch_tokens, progress)
+    _compute(encoder, encode, encoder.embed, shared, precision, batch_tokens, progress)
+    vectors = shared.gather()
     for start in range(0, len(vectors), WINDOW):
         if not np.isfinite(vectors[start : start + WINDOW]).all():
             raise DivergedError("a vector of the bi-encoder is NaN or infinite; its weights are damaged, or diverged")
@@ -181,22 +181,21 @@ def _compute(
     encoder: Encoder,
     encode: Callable[[int, int], Tokens],
     forward: Callable[..., Tensor],
-    output: np.ndarray,
+    output: SharedArray,
     precision: Literal["auto"] | Precision,
     batch_tokens: int | None,
     progress: Progress | None,
 ) -> None:
-    """Fill an array that all ranks share, and wait until all have done so.
+    """Append this rank's rows to an array that all ranks share.
 
     `encode` gives the tokens of the rows from one to another; `forward` computes vectors or scores of a batch of them.
     """
     precision = resolve_precision(precision)
     if batch_tokens is not None and batch_tokens < 1:
         raise InputError(f"batch_tokens: {batch_tokens} tokens make no batch; give 1 or more")
-    state = process_state()
-    device = state.device
+    device = process_state().device
     budget = batch_tokens or (BATCH_TOKENS_CPU if device.type == "cpu" else BATCH_TOKENS)
-    rank = rows_of_rank(len(output))
+    rank = rows_of_rank(output.shape[0])
     named = encoder.attn_implementation
     backend = choose_backend(encoder.model, encoder.max_length, device, precision, attention=named)
     with (
@@ -220,9 +219,8 @@ def _compute(
                 if progress is not None:
                     progress((start - rank.start + done) / len(rank))
             # a GPU is waited for here alone
-            output[start + np.concatenate(order)] = results.cpu().numpy()
+            output.append(results.cpu().numpy()[np.argsort(np.concatenate(order))])
             del tokens, results  # or they would lie in memory beside those of the next window
-    state.wait_for_everyone()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from te_trainer.data.arrow_io import pair_blocks, write_arrow
 from te_trainer.data.outputs import neighbour_blocks
-from te_trainer.distributed import on_main_process, process_state, rows_of_rank, shared_array
+from te_trainer.distributed import SharedArray, on_main_process, process_state, rows_of_rank
 from te_trainer.labelling import Progress
 
 VECTORS = 16_384  # of one matrix product
@@ -34,8 +34,8 @@ def nearest(
     """
     state = process_state()
     searched_for = vectors if queries is None else queries
-    rows = shared_array(scratch / "rows.i64", (len(searched_for), top_k), "int64")
-    cosines = shared_array(scratch / "cosines.f32", (len(searched_for), top_k))
+    rows = SharedArray(scratch / "rows.i64", (len(searched_for), top_k), "int64")
+    cosines = SharedArray(scratch / "cosines.f32", (len(searched_for), top_k))
     rank = rows_of_rank(len(searched_for))
     step = QUERIES_CPU if state.device.type == "cpu" else QUERIES
     for start in range(rank.start, rank.stop, step):
@@ -53,9 +53,9 @@ def nearest(
             best, kept = values.topk(min(top_k, values.shape[1]), dim=1)
             best_rows = columns.gather(1, kept)
             progress((start - rank.start + len(block) * min(1.0, (first + VECTORS) / len(vectors))) / len(rank))
-        rows[start:stop], cosines[start:stop] = best_rows.cpu().numpy(), best.cpu().numpy()
-    state.wait_for_everyone()
-    return rows, cosines
+        rows.append(best_rows.cpu().numpy())
+        cosines.append(best.cpu().numpy())
+    return rows.gather(), cosines.gather()
 
 
 def write_neighbour_pairs(queries: Dataset, sentences: Dataset, rows: np.ndarray, file: Path) -> Dataset:

@@ -18,6 +18,7 @@ from forked import run_ranks
 
 from te_trainer.distributed import device_type, process_state
 from te_trainer.errors import InputError
+from te_trainer.files.atomic import PARTIAL
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
@@ -171,6 +172,7 @@ def test_ranks_of_a_run_wait_as_long_as_it_says_and_one_of_them_hashes_weights(t
     (tmp_path / "ranks.py").write_text(RUN, encoding="utf-8")
     done = run_ranks(tmp_path / "ranks.py", [str(tmp_path), *arguments])
     assert done.returncode == 0, done.stderr[-4000:]
+    assert not list((tmp_path / "run").glob(f"{PARTIAL}*"))
     ranks = [json.loads((tmp_path / str(rank)).read_text(encoding="utf-8")) for rank in (0, 1)]
     for rank in ranks:
         assert (rank["group"], set(rank["trainings"])) == (7200, {7200})

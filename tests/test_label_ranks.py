@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from forked import run_ranks
 from telling import columns, new_cross_encoder, pairs_with_repeats
 
-from te_trainer.labelling import score_pairs
+from te_trainer.labelling import embed_sentences, score_pairs
+from te_trainer.mining import neighbours
 from te_trainer.models import BiEncoder
+from te_trainer.search import nearest
 
 RANKS = """
-import json, os, sys
+import json, os, shutil, sys, time
 from pathlib import Path
+import numpy as np
+import psutil
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.labelling import score_pairs
+from te_trainer.labelling import embed_sentences, score_pairs
+from te_trainer.mining import neighbours
+from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.quiet import quiet_libraries
+from te_trainer.search import nearest
 
 quiet_libraries()
 folder, *encoders = map(Path, sys.argv[1:])
@@ -47,6 +57,41 @@ score(loaded[0], "untold", 3)
 PartialState._reset_state()
 PartialState(cpu=True)
 score(loaded[0], "no-scratch", 3)
+
+# A disk on the network, seen by two machines: what one has closed before a barrier, the other sees when it opens it.
+client, server = (folder.resolve() / name for name in (f"client-{rank}", "server"))
+plain_wait = PartialState.wait_for_everyone
+def copy(source, target):
+    opened = {file.path for file in psutil.Process().open_files()}
+    for file in source.rglob("*.*"):
+        other = target / file.relative_to(source)
+        is_newer = not other.exists() or file.stat().st_mtime_ns > other.stat().st_mtime_ns
+        if is_newer and opened.isdisjoint({str(file), str(other)}):
+            shutil.copy2(file, other)
+def wait(state):
+    copy(client, server)
+    plain_wait(state)
+    copy(server, client)
+    plain_wait(state)
+for place in (client, server):
+    for encoder in loaded:
+        (place / encoder.kind).mkdir(parents=True, exist_ok=True)
+plain_wait(PartialState())
+PartialState.wait_for_everyone = wait
+for encoder in loaded:
+    score(encoder, f"{encoder.kind}-network", None, client / encoder.kind)
+vectors = np.random.default_rng(0).normal(size=(301, 16)).astype(np.float32)
+texts = Dataset.from_dict({"sentence1": pairs["sentence1"]})
+seen = {"embedded": embed_sentences(loaded[0], texts, client / "bi-encoder").tolist()}
+seen["rows"], seen["cosines"] = (a.tolist() for a in nearest(vectors, None, 3, client / "bi-encoder", print))
+neighbours.EXACT_UP_TO = 0
+seen["mined"] = neighbours.nearest_pairs(vectors, np.arange(99), 3, client / "cross-encoder", print).tolist()
+PartialState.wait_for_everyone = plain_wait
+with scratch_folder(folder / "left-late") as place:
+    time.sleep(0.5 * int(rank))
+    seen["is there"] = place.exists()
+(folder / f"searched-{rank}.json").write_text(json.dumps(seen))
+
 for encoder in loaded:
     for name, count in ((encoder.kind, None), (f"{encoder.kind}-single", 1), (f"{encoder.kind}-diverged", 20)):
         if name.endswith("diverged"):
@@ -86,6 +131,7 @@ def test_two_ranks_share_the_work_and_give_the_scores_of_one(
     ranks = two_ranks[kind]
     assert [(rank["world"], rank["backend"], rank["dtype"]) for rank in ranks] == [(2, "gloo", "float32")] * 2
     assert ranks[0]["scores"] == ranks[1]["scores"]
+    assert [rank["scores"] for rank in two_ranks[f"{kind}-network"]] == [ranks[0]["scores"]] * 2
     np.testing.assert_allclose(ranks[0]["scores"], expected, rtol=0, atol=1e-6)
     distinct = len({text for side in pairs.values() for text in side})
     assert sum(rank["rows"] for rank in ranks) == (distinct if kind == "bi-encoder" else total)
@@ -94,6 +140,29 @@ def test_two_ranks_share_the_work_and_give_the_scores_of_one(
         np.testing.assert_allclose(rank["scores"], expected[:1], rtol=0, atol=1e-6)
     for rank in two_ranks[f"{kind}-diverged"]:
         assert rank["error"].startswith(f"DivergedError: the {kind}'s score of pair 1 is nan")
+
+
+@pytest.mark.slow
+def test_two_ranks_find_what_one_finds(
+    two_ranks: dict[str, list[dict[str, Any]]], tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk of which each rank sees what was closed before it opened it."""
+    vectors = np.random.default_rng(0).normal(size=(301, 16)).astype(np.float32)
+    texts = Dataset.from_dict({"sentence1": columns(pairs_with_repeats(150))["sentence1"]})
+    embedded = embed_sentences(BiEncoder.from_pretrained(start), texts, tmp_path)
+    rows, cosines = nearest(vectors, None, 3, tmp_path, lambda done: None)
+    monkeypatch.setattr(neighbours, "EXACT_UP_TO", 0)
+    mined = neighbours.nearest_pairs(vectors, np.arange(99), 3, tmp_path, lambda done: None)
+    for rank in two_ranks["searched"]:
+        np.testing.assert_allclose(rank["embedded"], embedded, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(rank["cosines"], cosines, rtol=0, atol=1e-6)
+        assert (rank["rows"], rank["mined"]) == (rows.tolist(), mined.tolist())
+    assert len(two_ranks["searched"]) == 2
+
+
+@pytest.mark.slow
+def test_a_scratch_folder_stays_until_the_last_rank_has_left_it(two_ranks: dict[str, list[dict[str, Any]]]) -> None:
+    assert [rank["is there"] for rank in two_ranks["searched"]] == [True, True]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from te_trainer.distributed import on_main_process, shared_array
+from te_trainer.distributed import SharedArray, on_main_process
 from te_trainer.errors import InputError
 from te_trainer.labelling import Progress
 from te_trainer.mining.candidates import pairs_with_anchors
@@ -42,8 +42,9 @@ def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Pat
     if len(vectors) * len(anchors) <= EXACT_UP_TO:
         rows, _ = nearest(vectors, vectors[anchors], k + 1, scratch, progress)
     else:
-        rows = shared_array(scratch / "rows.i64", (len(anchors), k + 1), "int64")
-        on_main_process(lambda: _search(vectors, anchors, rows, progress))
+        found = SharedArray(scratch / "rows.i64", (len(anchors), k + 1), "int64")
+        on_main_process(lambda: _search(vectors, anchors, found, progress))
+        rows = found.gather()
     pairs = pairs_with_anchors(anchors, without_anchors(np.asarray(rows), anchors))
     return pairs[pairs[:, 1] >= 0]  # faiss writes -1 where it found nothing
 
@@ -69,8 +70,8 @@ def check_faiss(sentences: int, anchors: int) -> None:
         ) from None
 
 
-def _search(vectors: np.ndarray, anchors: np.ndarray, rows: np.ndarray, progress: Progress) -> None:
-    """Fill `rows`, shape (a, k + 1), from an inverted file: k-means lists of vectors in float16."""
+def _search(vectors: np.ndarray, anchors: np.ndarray, found: SharedArray, progress: Progress) -> None:
+    """Append all rows of `found`, shape (a, k + 1), from an inverted file: k-means lists of vectors in float16."""
     import faiss
 
     hidden, lists = vectors.shape[1], min(len(vectors), int(LISTS_PER_ROOT * len(vectors) ** 0.5))
@@ -86,9 +87,8 @@ def _search(vectors: np.ndarray, anchors: np.ndarray, rows: np.ndarray, progress
         progress(0.5 * min(1.0, (start + BLOCK) / len(vectors)))
     index.nprobe = -(-lists // PROBED)
     for start in range(0, len(anchors), BLOCK):
-        rows[start : start + BLOCK] = index.search(_normalize(vectors[anchors[start : start + BLOCK]]), rows.shape[1])[
-            1
-        ]
+        _, rows = index.search(_normalize(vectors[anchors[start : start + BLOCK]]), found.shape[1])
+        found.append(rows)
         progress(0.5 + 0.5 * min(1.0, (start + BLOCK) / len(anchors)))
 
 

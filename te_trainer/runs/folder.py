@@ -8,18 +8,20 @@ A command holds its folder, refuses to continue there with another configuration
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from accelerate.utils import broadcast_object_list, gather_object
 from filelock import FileLock, Timeout
 
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
 from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.errors import InputError
-from te_trainer.files.atomic import PARTIAL, remove
+from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.disk_errors import disk_errors_as_input_error
 from te_trainer.runs.commits import pin_begun
 from te_trainer.runs.layout import RunLayout
@@ -41,7 +43,7 @@ def run_in_output_dir(
     root = Path(config.output_dir)
     state = process_state(config.ddp_timeout)
     with disk_errors_as_input_error(root), lock_run_dir(root) if state.is_main_process else contextlib.nullcontext():
-        state.wait_for_everyone()
+        _refuse_several_folders(root)
         manifest = RunManifest(root, config, state.num_processes, make_plan)
         # what a section means may depend on its model
         pin_begun(manifest.begun or {})
@@ -91,6 +93,28 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         lock.release()
 
 
+def _refuse_several_folders(root: Path) -> None:
+    """Wait for all ranks, and refuse an output folder that is another one on another machine."""
+    state = process_state()
+    if state.num_processes == 1:
+        return
+    token, file = secrets.token_hex(), root / f"{PARTIAL}token"
+    if state.is_main_process:
+        write_text(file, token)
+    token = broadcast_object_list([token])[0]
+    try:
+        is_seen = file.read_text() == token
+    except OSError:
+        is_seen = False
+    all_see = all(gather_object([is_seen]))
+    if state.is_main_process:
+        file.unlink()
+    if not all_see:
+        raise InputError(
+            f"output_dir: {root} is not one folder on all machines; name one on a disk that all of them see"
+        )
+
+
 @contextlib.contextmanager
 def lock_output_file(file: Path) -> Iterator[None]:
     """Make the folder of an output file if need be, and hold the file for this process alone.
@@ -131,6 +155,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     state.wait_for_everyone()
     try:
         yield path
+        # a disk on the network takes from the others what they still read
+        state.wait_for_everyone()
     finally:
         if state.is_main_process:
             shutil.rmtree(path, ignore_errors=True)

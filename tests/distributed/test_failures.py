@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, process_environment, run_launched, tiny_arguments
+from forked import run_ranks, script_with
 
 FAILING = """
 import os, signal, sys, time
@@ -108,6 +109,20 @@ os.chdir(folder if os.environ["RANK"] == "0" else "/")
 sys.argv[0] = recipe
 runpy.run_path(recipe, run_name="__main__")
 """
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("there", [False, True])
+def test_an_output_folder_on_two_machines_disks_is_refused(tiny: Path, tmp_path: Path, there: bool) -> None:
+    for machine in ("0", "1"):
+        (tmp_path / machine / "run").mkdir(parents=True) if there else (tmp_path / machine).mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    script = script_with(tmp_path, f"import os; os.chdir({str(tmp_path)!r} + '/' + os.environ['RANK'])")
+    done = run_ranks(script, tiny_arguments(tiny, Path("run")))
+    sentence = "output_dir: run is not one folder on all machines; name one on a disk that all of them see\n"
+    assert (done.returncode, done.stderr) == (2, f"error: {sentence}error: rank 1: {sentence}")
+    assert sorted(path for path in tmp_path.rglob("*") if path != script) == before
 
 
 @pytest.mark.slow

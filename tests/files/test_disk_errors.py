@@ -31,7 +31,7 @@ def write_all(root: Path) -> None:
     from safetensors.torch import save_file
 
     from te_trainer.data.arrow_io import PAIR_SCHEMA, write_arrow
-    from te_trainer.distributed import shared_array
+    from te_trainer.distributed import SharedArray
     from te_trainer.files.atomic import atomic_file
 
     numbers = np.random.default_rng(0).random(64_000)
@@ -42,7 +42,7 @@ def write_all(root: Path) -> None:
         "labels": lambda path: Dataset.from_dict({"score": numbers}).save_to_disk(str(path)),
         "numpy": lambda path: np.save(path, numbers),
         "npz": lambda path: np.savez(path, numbers),
-        "shared array": lambda path: shared_array(path, (128_000,)),
+        "shared array": lambda path: SharedArray(path, (64_000,), "float64").append(numbers),
         "safetensors": lambda path: save_file({"a": torch.from_numpy(numbers)}, path),
         "torch": lambda path: torch.save({"a": torch.from_numpy(numbers)}, path),
         "parquet": lambda path: pq.write_table(pa.table({"a": numbers}), path),
