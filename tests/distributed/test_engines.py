@@ -146,12 +146,15 @@ def test_steps_are_those_of_one_process(whole: Path, single: Path) -> None:
         torch.testing.assert_close(weight, two[name], rtol=0, atol=1e-4, msg=name)
 
 
-def test_whole_weights_are_saved(whole: Path) -> None:
+def test_whole_weights_are_saved(whole: Path, single: Path) -> None:
+    """Under the names of one process."""
     gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     for kind in ("bi-encoder", "cross-encoder"):
         scores = their_scores(whole / "tiny" / kind, gold.sentence1, gold.sentence2)
         kept = results_of(whole)["final"]["tiny"][kind]["dev"]
         assert spearmanr(scores, gold.scores).statistic == pytest.approx(kept, abs=1e-4)
+        found, expected = (load_file(run / "tiny" / kind / "model.safetensors") for run in (whole, single))
+        assert found.keys() == expected.keys()
 
 
 # ------------------------------------------------------------ kills
