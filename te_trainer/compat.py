@@ -64,6 +64,15 @@ def forget_conversions(model: nn.Module) -> None:
     setattr(model, "_weight_conversions", None)  # noqa: B010 - its type does not know the name
 
 
+def forget_unused_conversions(model: nn.Module) -> None:
+    """Save weights under the names that they were read from, as without ZeRO-3.
+
+    Under it transformers keeps all conversions that it knows, and would give layer norms TensorFlow's names.
+    """
+    if (conversions := getattr(model, "_weight_conversions", None)) is not None:
+        setattr(model, "_weight_conversions", [each for each in conversions if each.was_used()])  # noqa: B010 - as above
+
+
 def uncompile(module: nn.Module) -> None:
     """Take `module.compile()` back; torch has no public way."""
     module._compiled_call_impl = None

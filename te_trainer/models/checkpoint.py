@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from te_trainer.compat import forget_conversions, outside_of_zero3
+from te_trainer.compat import forget_conversions, forget_unused_conversions, outside_of_zero3
 from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.schema import Kind
 from te_trainer.data.digests import file_digest
@@ -118,6 +118,7 @@ class Checkpoint:
         """The model of an encoder, in float32 whatever its files hold, and its tokenizer; refuses what `check` does."""
         tokenizer = self.load_tokenizer()
         model = self._load(kind, tokenizer, max_length, "max_length")
+        forget_unused_conversions(model)
         model.config.return_dict = True  # configurations made for TorchScript say otherwise
         if hasattr(self.config, "quantization_config"):
             # the weights are float32 now, and are saved as such

@@ -83,6 +83,13 @@ class RunProgress:
         self._began = self._began or self._last_line
         self._update("resumed" if fraction else "begins")
 
+    def begin_anew(self, reason: str) -> None:
+        """Begin the current stage anew: of what an earlier process did of it, nothing is left."""
+        self.say(f"{self.stage}: begins anew, because {reason}")
+        self._earlier -= self._weight * self._fraction
+        self._fraction = 0.0
+        self._update()
+
     def advance(self, fraction: float) -> None:
         """Show that a fraction of the current stage is done."""
         self._fraction = fraction

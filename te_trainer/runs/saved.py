@@ -16,6 +16,8 @@ from te_trainer.files.records import damage_as_input_error, read_json
 from te_trainer.models.tokenizer import TOKENIZER_FILES
 from te_trainer.trainers.checkpoint_mark import mark_of
 
+FSDP, PLAIN = "FSDP", "neither DeepSpeed nor FSDP"  # engines
+
 
 def check_checkpoint(folder: Path) -> TrainerState:
     """Refuse a training's checkpoint that was whole and has been cut since, or whose best one by dev has; its state."""
@@ -36,6 +38,30 @@ def check_checkpoint(folder: Path) -> TrainerState:
             mark_of(best).stat()
         _check_sizes(best, **anew)
     return loaded
+
+
+def checkpoint_engine(folder: Path) -> str:
+    """The engine that wrote a full checkpoint, named as `engine_of` does.
+
+    The files tell it, because each engine has its own for the optimiser's states.
+    """
+    if (folder / "latest").exists():
+        states = [path.name for path in folder.glob("global_step*/*_states.pt")]
+        return _deepspeed("mp_rank_00_model_states.pt" not in states, sum("_optim_" in name for name in states))
+    return FSDP if list(folder.glob("pytorch_model_fsdp*")) else PLAIN
+
+
+def engine_of(trainer: Any) -> str:
+    """The engine of a trainer, named so that it resumes from the full checkpoints of an engine of that name."""
+    if trainer.is_deepspeed_enabled:
+        stage = trainer.accelerator.state.deepspeed_plugin.hf_ds_config.get_value("zero_optimization.stage", 0)
+        return _deepspeed(stage == 3, trainer.args.world_size if stage else 0)
+    return FSDP if trainer.is_fsdp_enabled else PLAIN
+
+
+def _deepspeed(weights_are_divided: bool, parts: int) -> str:
+    """Each process reads its own part of the optimiser's states alone; ZeRO-1 and ZeRO-2 write the same files."""
+    return f"DeepSpeed ({'ZeRO-3' if weights_are_divided else 'whole weights'}, optimiser in {parts} parts)"
 
 
 def _check_sizes(checkpoint: Path, **again: str) -> None:

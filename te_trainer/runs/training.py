@@ -30,13 +30,13 @@ from te_trainer.models.lora import merge_saved, parameter_counts, peft_config
 from te_trainer.models.weights import ADAPTER_FILES
 from te_trainer.runs.layout import ADAPTER, training_record
 from te_trainer.runs.progress import RunProgress
-from te_trainer.runs.saved import check_checkpoint
+from te_trainer.runs.saved import check_checkpoint, checkpoint_engine, engine_of
 from te_trainer.runs.saving import SaveByClock
 from te_trainer.runs.training_arguments import TRAINERS, make_arguments, release_engine
 from te_trainer.trainers import (
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_unfinished
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_behind, remove_unfinished
 from te_trainer.trainers.cross_encoder import ACTIVATIONS
 
 
@@ -173,6 +173,7 @@ class Training:
         on_gpu = trainer.args.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
+        self._leave_checkpoint_of_another(engine_of(trainer), watch)
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.checkpoint_dir))
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
         record = self._record(trainer, watch) | {"trainable": trainable, "parameters": parameters}
@@ -182,6 +183,17 @@ class Training:
         _finish_loggers(arguments.report_to)
         trainer.accelerator.free_memory()
         return record
+
+    def _leave_checkpoint_of_another(self, engine: str, watch: _Watch) -> None:
+        """Begin anew where another engine wrote the checkpoint, of which a Trainer reads a part or nothing."""
+        checkpoint = last_whole_checkpoint(self.checkpoint_dir)
+        held = engine if checkpoint is None else checkpoint_engine(Path(checkpoint))
+        # all ranks have looked before the first one removes it
+        process_state().wait_for_everyone()
+        if held != engine:
+            self.progress.begin_anew(f"its checkpoint was written with {held}, and it is trained with {engine} now")
+            watch.begin_anew()
+            on_main_process(lambda: remove_behind(self.checkpoint_dir, 0))
 
     def _arguments(self, run_name: str) -> TrainingArguments:
         values = {
@@ -260,6 +272,9 @@ class _Watch(TrainerCallback):
 
     def seconds(self) -> float:
         return time.monotonic() - self.began
+
+    def begin_anew(self) -> None:
+        self.began = time.monotonic()
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.progress.advance(state.global_step / max(1, state.max_steps))

@@ -49,8 +49,8 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def remove_behind(folder: Path, step: int) -> None:
-    """Remove the checkpoints behind a step, which are made again."""
-    for path in folder.glob("checkpoint-*"):
+    """Remove the checkpoints behind a step, which are made again; the newest first, since it may name an older one."""
+    for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
         if _step(path) > step:
             _remove(path)
 

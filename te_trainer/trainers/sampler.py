@@ -47,9 +47,10 @@ def whole_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndar
 class MicroBatches(Sampler[list[int]]):
     """One rank's micro-batches of every global batch.
 
-    Global batches do not depend on the number of ranks or of accumulation steps. The last, smaller one is divided
-    evenly too: every rank has as many micro-batches, none of them is empty, and no example is repeated. Fewer examples
-    than there are ranks may be left out.
+    Global batches do not depend on the number of ranks or of accumulation steps, nor do micro-batches of all ranks on
+    that of ranks where the count fills whole ones. The last, smaller global batch is divided evenly too: every rank
+    has as many micro-batches, none of them is empty, and no example is repeated. Fewer examples than there are ranks
+    may be left out.
 
     Args:
         order: Gives the order of the epoch that begins, shape (count,).
@@ -90,6 +91,7 @@ class MicroBatches(Sampler[list[int]]):
             yield from self._micro_batches(order[end : end + self.last_size], self.last_micro_batches)
 
     def _micro_batches(self, examples: np.ndarray, count: int) -> Iterator[list[int]]:
-        begin, end = (len(examples) * rank // self.ranks for rank in (self.rank, self.rank + 1))
-        for part in np.array_split(examples[begin:end], count):
-            yield part.tolist()
+        # ranks divide a micro-batch, and not the step: those in it are each other's negatives
+        for together in np.array_split(examples, count):
+            begin, end = (len(together) * rank // self.ranks for rank in (self.rank, self.rank + 1))
+            yield together[begin:end].tolist()

@@ -146,12 +146,15 @@ def test_steps_are_those_of_one_process(whole: Path, single: Path) -> None:
         torch.testing.assert_close(weight, two[name], rtol=0, atol=1e-4, msg=name)
 
 
-def test_whole_weights_are_saved(whole: Path) -> None:
+def test_whole_weights_are_saved(whole: Path, single: Path) -> None:
+    """Under the names of one process."""
     gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
     for kind in ("bi-encoder", "cross-encoder"):
         scores = their_scores(whole / "tiny" / kind, gold.sentence1, gold.sentence2)
         kept = results_of(whole)["final"]["tiny"][kind]["dev"]
         assert spearmanr(scores, gold.scores).statistic == pytest.approx(kept, abs=1e-4)
+        found, expected = (load_file(run / "tiny" / kind / "model.safetensors") for run in (whole, single))
+        assert found.keys() == expected.keys()
 
 
 # ------------------------------------------------------------ kills
@@ -176,11 +179,30 @@ def test_kills_change_nothing(engine: str, whole: Path, no_dropout: Path, folder
         assert not (output / "results.json").exists()
     finished = run_ranks(*command)
     assert finished.returncode == 0, finished.stderr[-4000:]
+    assert "resumed" in finished.stderr and "begins anew" not in finished.stderr
     assert results_of(output)["environment"] == results_of(whole)["environment"]
     assert scores_of(results_of(output)) == scores_of(results_of(whole))
     for kind in ("bi-encoder", "cross-encoder"):
         weights = Path("tiny", kind, "model.safetensors")
         assert (output / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+def test_a_checkpoint_of_another_engine_is_not_resumed_from(no_dropout: Path, single: Path, folder: Path) -> None:
+    """Nor one of DeepSpeed on another number of processes; the training ends as it does without a kill."""
+    output, zero2 = folder / "changed", told("cpu_deepspeed_zero2.yaml")
+    two, one = (job(no_dropout, output, processes, "--distillation.cycles", "1") for processes in (2, 1))
+    kill_in(output / "cycle-1/tiny/.training-cross-encoder", "01", start_ranks(JOB, two, zero2, clock=0))
+    again = start_ranks(JOB, one, zero2, ranks=1, clock=0)
+    kill_in(output / "cycle-1/tiny/.training-bi-encoder", "0", again)
+    finished = run_forked(JOB, one)
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    held = "checkpoint was written with DeepSpeed (whole weights, optimiser in {} parts), and it is trained with"
+    assert f"{held.format(2)} DeepSpeed" in again[0].said()
+    assert f"{held.format(1)} neither DeepSpeed nor FSDP now" in finished.stderr
+    for kind in ("bi-encoder", "cross-encoder"):
+        found, expected = (load_file(run / "cycle-1" / "tiny" / kind / "model.safetensors") for run in (output, single))
+        for name, weight in expected.items():
+            torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-4, msg=name)
 
 
 def kill_in(training: Path, ranks: str, processes: list[Forked]) -> None:

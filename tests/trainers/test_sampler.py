@@ -195,6 +195,17 @@ def test_global_batches_do_not_depend_on_ranks_and_accumulation(
         assert set(divided[8]) <= set(whole[8])
 
 
+@pytest.mark.parametrize("accumulation", [1, 2, 3])
+def test_a_micro_batch_holds_the_same_examples_on_any_number_of_ranks(accumulation: int) -> None:
+    """Those of it are each other's negatives."""
+    order = shuffled(56, 5, 0)
+    found = []
+    for ranks in (1, 2, 4):
+        shares = [MicroBatches(lambda: order, 56, 8 // ranks, accumulation, rank, ranks) for rank in range(ranks)]
+        found.append([[i for batch in batches for i in batch] for batches in zip(*shares, strict=True)])
+    assert found[0] == found[1] == found[2] == order.reshape(7, 8).tolist()
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("accumulation", [1, 3])
