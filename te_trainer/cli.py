@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -110,6 +111,10 @@ def copy_recipe(name: str, target: Path) -> None:
     else:
         # what a recipe names beside itself stays where it lies
         root = known["sample"].parents[1]
-        text = re.sub(r"^( *\w+: )recipes/", rf"\1{root}/recipes/", source.read_text(encoding="utf-8"), flags=re.M)
+
+        def found(line: re.Match[str]) -> str:
+            return line[1] + json.dumps(str(root / line[2]))
+
+        text = re.sub(r"^( *\w+: )(recipes/\S+)$", found, source.read_text(encoding="utf-8"), flags=re.MULTILINE)
         target.write_text(text, encoding="utf-8")
     print(f"Copied {name} to {target}.")

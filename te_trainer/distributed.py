@@ -69,7 +69,8 @@ def _refuse_more_processes_than_devices() -> None:
 
     device, processes = device_type(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     devices = processes if device == "cpu" else torch.get_device_module(device).device_count()
-    if processes > max(1, devices):
+    has_its_own = devices == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # as a cluster gives one to each process
+    if processes > max(1, devices) and not has_its_own:
         raise InputError(
             f"{processes} processes were started on this machine, where torch finds {devices} devices ({device}); "
             "give accelerate launch the number of all devices as --num_processes"

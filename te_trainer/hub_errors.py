@@ -19,7 +19,7 @@ def hub_refusal(error: BaseException, address: str, revision: str | None) -> str
         if isinstance(link, RevisionNotFoundError):
             return f"the repository has no branch, tag or commit '{revision}'; look at {address}"
         if isinstance(link, RepositoryNotFoundError):
-            return f"no such repository; correct the name, and for a private one {SIGN_IN}"
+            return MISSING
         if isinstance(link, HfHubHTTPError) and link.response.status_code in {401, 403}:
             return (
                 f"the Hub refuses the token ({link.response.status_code}); set HF_TOKEN to one that may read {address}"

@@ -62,6 +62,7 @@ def test_labelling_and_training_take_the_same_accelerator(accelerator: pytest.Mo
 def test_more_processes_than_devices_are_refused(accelerator: pytest.MonkeyPatch) -> None:
     """accelerate would give two of them one device, and NCCL would end them with an error of its own."""
     accelerator.setenv("LOCAL_WORLD_SIZE", "8")
+    accelerator.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(InputError, match=r"^8 processes .* torch finds 0 devices \(xpu\); give .* --num_processes"):
         process_state()
     accelerator.setenv("ACCELERATE_USE_CPU", "True")

@@ -107,7 +107,7 @@ class Selection:
         return self.plan.combine(self.store.labels(EncoderKey.start(name)) for name in self.plan.models)
 
 
-def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs: int = 0) -> bool:
+def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs: int) -> bool:
     """Whether an encoder may be called as good as the bi-encoder that its PLM started from, by the records of both.
 
     With a dev set, `dev_pairs` of at least `MIN_PAIRS`, it has learnt and scores at most `DEV_TOLERANCE` lower. Without

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -53,20 +53,23 @@ def tf32(on: bool | None) -> Iterator[None]:
 
     Afterwards it is as it was before, whoever has changed it meanwhile.
     """
-    before = torch.backends.cuda.matmul.fp32_precision
+    places: list[Any] = [torch.backends, torch.backends.cuda.matmul]  # of all products, and of these
+    before = [place.fp32_precision for place in places]
     if on is not None:
-        _set_tf32(on)
+        _set_fp32_precision(places[1:], ["tf32" if on else "ieee"])
     try:
         yield
     finally:
-        if torch.backends.cuda.matmul.fp32_precision != before:
-            _set_tf32(before == "tf32")
+        if [place.fp32_precision for place in places] != before:
+            _set_fp32_precision(places, before)
 
 
-def _set_tf32(on: bool) -> None:
-    # in both of torch's ways, because it refuses to compile where they differ (pytorch/pytorch#166387)
-    torch.backends.fp32_precision = "tf32" if on else "ieee"  # type: ignore[attr-defined,unused-ignore]
-    torch.backends.cuda.matmul.allow_tf32 = on
+def _set_fp32_precision(places: Sequence[Any], values: Sequence[str]) -> None:
+    for place, value in zip(places, values, strict=True):
+        place.fp32_precision = value
+    # torch refuses to compile where its older way says something else (pytorch/pytorch#166387)
+    matmul: Any = torch.backends.cuda.matmul
+    matmul.allow_tf32 = matmul.fp32_precision == "tf32"
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -12,8 +12,9 @@ from te_trainer.escaping import printable
 
 DONE, FAILED, INPUT_REFUSED, INTERRUPTED = 0, 1, 2, 130
 MORE_MEMORY = (
-    "for a training, lower per_device_train_batch_size of its section and raise gradient_accumulation_steps as much, "
-    "or set activation_checkpointing; for labelling, lower batch_tokens"
+    "for a training, set activation_checkpointing in its section, or lower per_device_train_batch_size and raise "
+    "gradient_accumulation_steps as much (contrastive training needs another output_dir then); for scores, lower "
+    "batch_tokens"
 )
 
 
@@ -37,7 +38,7 @@ def run_command(main: Callable[[], object], again: str = "continues") -> int:
         return _complain(f"interrupted; the same command {again}", INTERRUPTED, by_name=False)
     except Exception as error:
         if (lack := _lack_of_memory(error)) is not None:
-            return _complain(f"{lack}; {MORE_MEMORY}; the same command then {again}", FAILED)
+            return _complain(f"{lack}; {MORE_MEMORY}; the command with that change {again}", FAILED)
         if is_first_to_fail():
             raise
         return FAILED

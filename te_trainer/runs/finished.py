@@ -163,7 +163,7 @@ class FinishedRun:
         if start.commit:
             return f"{start.name}@{start.commit}"
         fingerprint = self.manifest["models"][name]["bi_encoder"]
-        places = (str(folder / model) for folder in (*self.root.resolve().parents, Path.cwd()))
+        places = dict.fromkeys(str(folder / model) for folder in (*self.root.resolve().parents, Path.cwd()))
         return next((place for place in places if local_fingerprint(place) == fingerprint), model)
 
     def start(self, name: str, kind: Kind) -> Start:

@@ -112,8 +112,13 @@ class PairTrainingArguments(TrainingArguments):
             precision = resolve_precision(self.precision, device)  # type: ignore[arg-type]
             deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
             if deepspeed and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no":
-                # DeepSpeed's own 16 bits would round the weights; as many bytes hold float32 weights without a copy.
-                self.autocast = precision
+                if self.precision == "float16":
+                    raise InputError(
+                        "precision: float16 does not go with DeepSpeed, which clips gradients before it takes their "
+                        "scale away; take bfloat16 or float32"
+                    )
+                # DeepSpeed's own bfloat16 would round the weights; as many bytes hold float32 weights without a copy.
+                self.autocast = "float32" if precision == "float16" else precision
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
         if self.use_cpu and self.arithmetic == "float16":
@@ -132,10 +137,10 @@ class PairTrainingArguments(TrainingArguments):
         # scores of the same process are float32: TF32 is for `train` alone
         with tf32(None):
             super().__post_init__()  # type: ignore[no-untyped-call,unused-ignore]
-        if self.autocast != "float32":
+        if self.autocast == "bfloat16":
             # DeepSpeed ends every other autocast before a model on a GPU; gradients are still exchanged in float32
             plugin: Any = self.deepspeed_plugin
-            section: dict[str, Any] = {"enabled": True, "dtype": self.autocast, "lower_precision_safe_modules": []}
+            section: dict[str, Any] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
             plugin.hf_ds_config.config.setdefault("torch_autocast", section)
         for name, value in as_set.items():
             if value is None or name == "load_best_model_at_end":

@@ -397,8 +397,8 @@ def test_what_may_be_called_as_good_as_the_start() -> None:
     assert not is_as_good_as_start({"scores": {"dev": 0.9}, "health": {"agreement": 0.9}}, start, 31)
     assert not is_as_good_as_start({"scores": {"dev": 0.9}, "health": {"agreement": -0.4}}, start, 1000)
     start["scores"] = {}
-    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "std": 0.0}}, start)
-    assert is_as_good_as_start({"scores": {}, "health": {"pairs": 32, "start": 0.98}}, start)
-    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "start": 0.81}}, start)
+    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "std": 0.0}}, start, 0)
+    assert is_as_good_as_start({"scores": {}, "health": {"pairs": 32, "start": 0.98}}, start, 0)
+    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "start": 0.81}}, start, 0)
     # two pairs agree by chance
-    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 31, "start": 1.0}}, start)
+    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 31, "start": 1.0}}, start, 0)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from te_trainer.errors import InputError
 from te_trainer.models.precision import Precision, autocast, resolve_precision
 from te_trainer.trainers import CrossEncoderTrainingArguments, arguments
 
@@ -84,13 +85,14 @@ def test_products_are_computed_in_the_precision_asked_for(precision: Precision) 
     assert (matrix @ matrix).dtype == torch.float32
 
 
-def test_float16_is_arithmetic_alone_under_deepspeed(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """DeepSpeed's own would round the weights that are trained and saved."""
+def test_float16_is_not_for_deepspeed(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its own would round the weights that are saved; with torch's it clips gradients that are still scaled."""
     machine.delenv("ACCELERATE_USE_CPU")
     machine.setattr(arguments, "device_type", lambda: "cuda")
     machine.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     engine = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}
     found: Any = CrossEncoderTrainingArguments(str(tmp_path), deepspeed=engine)
-    assert found.arithmetic == "float16" and not found.fp16
-    section = found.deepspeed_plugin.hf_ds_config.config["torch_autocast"]
-    assert section["enabled"] and section["dtype"] == "float16"
+    assert found.arithmetic == "float32" and not found.fp16
+    assert "torch_autocast" not in found.deepspeed_plugin.hf_ds_config.config
+    with pytest.raises(InputError, match=r"^precision: float16 does not go with DeepSpeed"):
+        CrossEncoderTrainingArguments(str(tmp_path), deepspeed=engine, precision="float16")

@@ -17,8 +17,8 @@ def lack_on_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("main", "said"),
     [
-        (lack_on_a_gpu, "error: CUDA out of memory. Tried to allocate 1.12 GiB; for a training, lower per_device_"),
-        (lambda: torch.empty(1 << 50), "you tried to allocate 4503599627370496 bytes; for a training, lower per_dev"),
+        (lack_on_a_gpu, "error: CUDA out of memory. Tried to allocate 1.12 GiB; for a training, set activation_che"),
+        (lambda: torch.empty(1 << 50), "you tried to allocate 4503599627370496 bytes; for a training, set activatio"),
     ],
     ids=["GPU", "CPU"],
 )
@@ -27,7 +27,7 @@ def test_a_lack_of_memory_names_the_keys_that_help(
 ) -> None:
     assert run_command(main) == 1
     shown = capsys.readouterr().err
-    assert said in shown and shown.count("\n") == 1 and shown.endswith("; the same command then continues\n")
+    assert said in shown and shown.count("\n") == 1 and shown.endswith("; the command with that change continues\n")
 
 
 def test_another_error_keeps_its_trace() -> None:
