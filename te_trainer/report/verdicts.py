@@ -23,8 +23,8 @@ def verdict(model: str, first: str, where: str, unit: str, difference: dict[str,
     gain, (low, high) = 100 * difference["difference"], (100 * bound for bound in difference["interval"])
     if low == high == 0:
         return f"{model} scores as {first} does on {where}, in every draw of the bootstrap."
-    is_clear = low > 0 or high < 0
-    # an interval that leaves out 0 must be seen to
+    # an interval that leaves out 0 must be seen to, with two digits at most
+    is_clear = round(low, 2) > 0 or round(high, 2) < 0
     digits = 2 if is_clear and min(abs(low), abs(high)) < 0.05 else 1
     found = f"{gain:+z.{digits}f} {unit} (95 % interval {low:+z.{digits}f} to {high:+z.{digits}f})"
     if is_clear:

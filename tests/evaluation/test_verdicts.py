@@ -37,6 +37,8 @@ def test_a_difference_whose_interval_leaves_out_0_is_better_or_worse() -> None:
 def test_an_interval_that_leaves_out_0_is_seen_to() -> None:
     (better,) = verdicts(results_of((-0.0002, -0.0004, -0.0001)))
     assert better == "model-0 is better than start on set-50: +0.02 Spearman × 100 (95 % interval +0.01 to +0.04)."
+    (touching,) = verdicts(results_of((-0.05, -0.1, -0.00002)))
+    assert "too few to tell" in touching and "(95 % interval +0.0 to +10.0)" in touching
 
 
 def test_an_interval_that_holds_0_says_how_many_pairs_would_tell() -> None:
