@@ -65,6 +65,12 @@ def test_more_processes_than_devices_are_refused(accelerator: pytest.MonkeyPatch
     accelerator.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(InputError, match=r"^8 processes .* torch finds 0 devices \(xpu\); give .* --num_processes"):
         process_state()
+    accelerator.setattr(torch.xpu, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="torch finds 1 devices"):
+        process_state()
+    accelerator.setenv("CUDA_VISIBLE_DEVICES", "3")  # each process sees one of its own
+    assert not process_state()._cpu
+    PartialState._reset_state()
     accelerator.setenv("ACCELERATE_USE_CPU", "True")
     assert process_state()._cpu
 
