@@ -47,7 +47,8 @@ def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:
     script.write_text(
         "from accelerate import Accelerator\n"
         "accelerator = Accelerator(cpu=True)\n"
-        "print(accelerator.num_processes, accelerator.distributed_type.value)\n",
+        "print(accelerator.num_processes, accelerator.distributed_type.value)\n"
+        "accelerator.wait_for_everyone()\n",  # the first rank keeps the addresses that the second connects to
         encoding="utf-8",
     )
     done = run_ranks(script, [], told(configuration))
