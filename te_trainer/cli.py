@@ -72,6 +72,8 @@ def recipes(*arguments: str) -> None:
             print("\n".join(available_recipes()))
         case ["recipes", "cp", name, target]:
             copy_recipe(name, Path(target))
+        case ["recipes", *rest] if {"-h", "--help"} & set(rest):
+            print(USAGE, end="")
         case ["recipes", *_]:
             raise InputError("recipes: write `te-trainer recipes ls` or `te-trainer recipes cp NAME TARGET`")
         case [command, *_]:
@@ -95,14 +97,19 @@ def available_recipes() -> dict[str, Path]:
 def copy_recipe(name: str, target: Path) -> None:
     """Copy a recipe, or the folder of sample data; files of the package that a recipe names, its copy names too.
 
-    Leading folders of the name may be left out; self-distillation goes before mutual-distillation and ablations.
+    Leading folders of the name may be left out where it is then that of one recipe alone, or of one of
+    self-distillation.
     """
     known = available_recipes()
     name = name.removesuffix(".yaml")
-    candidates = [name, f"self_distill/{name}", *(other for other in known if other.endswith(f"/{name}"))]
-    source = next((known[one] for one in candidates if one in known), None)
-    if source is None:
+    exact = [one for one in (name, f"self_distill/{name}") if one in known][:1]
+    candidates = exact or [other for other in known if other.endswith(f"/{name}")]
+    if not candidates:
         raise InputError(did_you_mean(f"recipes: there is no recipe '{name}'", name, list(known)))
+    if len(candidates) > 1:
+        raise InputError(f"recipes: '{name}' may be {', '.join(candidates)}; write one of these names")
+    (name,) = candidates
+    source = known[name]
     if target.exists():
         raise InputError(f"recipes: {target} exists already; name another target, or delete it")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -220,7 +220,7 @@ def selection_note(results: dict[str, Any], distillation: DistillationConfig) ->
         )
     kept = {
         "last": "the last cycle is kept",
-        "agreement": "the cycle is kept whose encoders agree best on the pool",
+        "agreement": "the cycle is kept whose encoders agree best with the first labels of the pool",
     }.get(distillation.selection, by_health)
     return (
         f"No gold score chose anything in this run, so the distillation was unsupervised: {kept}. "
