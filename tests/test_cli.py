@@ -99,7 +99,7 @@ def test_a_copy_replaces_nothing(tmp_path: Path) -> None:
     assert target.read_text() == "mine"
     with pytest.raises(InputError, match="self_distill/sts/bert_base"):
         cli.recipes("recipes", "cp", "sts/bert_bas", str(tmp_path / "other.yaml"))
-    with pytest.raises(InputError, match="'base' may be mutual_distill/mrpc/base, .*; write one of these names"):
+    with pytest.raises(InputError, match=r"'base' may be mutual_distill/mrpc/base, .*; write one of these names"):
         cli.recipes("recipes", "cp", "base", str(tmp_path / "other.yaml"))
     with pytest.raises(InputError, match="cp NAME TARGET"):
         cli.recipes("recipes", "cp", "quickstart")

@@ -179,8 +179,8 @@ class MiningConfig:
 
     Args:
         pairs: Pairs to mine. They come beside those of `data.pool`. Default: two for each sentence, at most 50,000.
-        sources: Where candidates come from. These are bm25 (rare words in common), document (neighbours in the text,
-            with `data.document`), random, and neighbours (nearest by the start's vectors). Default: bm25, document, random.
+        sources: Sources of candidates. These are bm25 (rare words in common), document (neighbours in the text, with
+            `data.document`), random, and neighbours (nearest by the start's vectors). Default: bm25, document, random.
         candidates: Candidates of each source for a sentence.
         per_sentence: Mined pairs that a sentence may be in.
     """
