@@ -19,15 +19,13 @@ from te_trainer.metrics import spearman
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.store import RunStore
 
-# The measure by which the cycle of each kind of encoder is chosen. Encoders that agree with their like of the cycle
-# before, or with each other, may have agreed on their own mistakes: in the runs of docs/results.md these measures rise
+# What an encoder of each kind has in common with the first labels. Encoders that agree with their like of the cycle
+# before, or with each other, may have agreed on their own mistakes: in the runs of docs/results.md that agreement rises
 # while the scores fall.
-CHOOSING: dict[Kind, str] = {"bi-encoder": "bi-first", "cross-encoder": "cross-first"}
+MEASURES: dict[Kind, str] = {"cross-encoder": "cross-first", "bi-encoder": "bi-first"}
 
 DEV_TOLERANCE = 0.01
 TRUSTED_AGREEMENT = 0.97  # at 0.92 a cross-encoder was 3 points below the start: docs/selection.md
-
-MEASURES = ("cross-first", "bi-first", "cross-bi", "cross-cross", "bi-bi")
 
 
 @dataclass
@@ -131,32 +129,22 @@ def agreement(one: np.ndarray, two: np.ndarray) -> float:
 def measures(
     labels: Callable[[int, Kind], np.ndarray], first: np.ndarray, cycles: int, kinds: Sequence[Kind]
 ) -> list[dict[str, int | float]]:
-    """Every measure of every cycle of a PLM.
+    """How well the encoders of a PLM agree with the labels that the first cycle learnt from.
 
     Args:
         labels: Gives the labels of the pool by a cycle's encoder of a kind; cycle 0 is the start.
         first: The labels that the first cycle learns from, of all PLMs together; shape (n,).
 
     Returns:
-        For each cycle `{"cycle": c, "cross-first": f, "bi-first": f, "cross-bi": f, "cross-cross": f, "bi-bi": f}`: the
-        agreement of each encoder with the first labels, of the cycle's two encoders, and of each with its like of the
-        cycle before. The first bi-encoder is compared with the start, the first cross-encoder with none; without
-        cross-encoders there are `bi-first` and `bi-bi` alone.
+        For each cycle `{"cycle": c, "cross-first": f, "bi-first": f}`, without the former where there are no
+        cross-encoders.
     """
-    entries = []
-    for cycle in range(1, cycles + 1):
-        bi = labels(cycle, "bi-encoder")
-        entry: dict[str, int | float] = {"cycle": cycle}
-        if "cross-encoder" in kinds:
-            cross = labels(cycle, "cross-encoder")
-            entry |= {"cross-first": agreement(cross, first), "cross-bi": agreement(cross, bi)}
-            if cycle > 1:
-                entry["cross-cross"] = agreement(cross, labels(cycle - 1, "cross-encoder"))
-        entry |= {"bi-first": agreement(bi, first), "bi-bi": agreement(bi, labels(cycle - 1, "bi-encoder"))}
-        entries.append(entry)
-    return entries
+    return [
+        {"cycle": cycle} | {MEASURES[kind]: agreement(labels(cycle, kind), first) for kind in MEASURES if kind in kinds}
+        for cycle in range(1, cycles + 1)
+    ]
 
 
 def most_agreed_cycle(entries: Sequence[dict[str, Any]], kind: Kind) -> int:
     """The cycle of a kind's highest agreement, of equals the earliest, of `entries` as `measures` returns them."""
-    return int(max(entries, key=lambda entry: (entry[CHOOSING[kind]], -entry["cycle"]))["cycle"])
+    return int(max(entries, key=lambda entry: (entry[MEASURES[kind]], -entry["cycle"]))["cycle"])

@@ -22,8 +22,7 @@ ENSEMBLE_DESCRIPTIONS = {
 }
 AGREEMENT_DESCRIPTION = (
     "Spearman × 100 of scores of the pool. cross-first and bi-first compare an encoder with the labels that the first "
-    "cycle learnt from; they chose the cycles. cross-bi compares the two encoders of a cycle. cross-cross and bi-bi "
-    "compare an encoder with that of its kind of the cycle before; in cycle 1, bi-bi compares with the start."
+    "cycle learnt from; they chose the cycles."
 )
 HEALTH_DESCRIPTION = (
     "Health is measured on some pairs of the pool, without gold; where distillation.held_out is above 0, no training "

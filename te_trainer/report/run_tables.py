@@ -134,7 +134,7 @@ def agreement_table(results: dict[str, Any]) -> Table | None:
     if "agreement" not in results:
         return None
     entries = [(name, entry) for name, measures in results["agreement"].items() for entry in measures]
-    columns = [key for key in MEASURES if any(key in entry for _, entry in entries)]
+    columns = [key for key in MEASURES.values() if any(key in entry for _, entry in entries)]
     rows = [[name, str(entry["cycle"]), *(percent(entry.get(key)) for key in columns)] for name, entry in entries]
     return Table(["model", "cycle", *columns], rows)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from te_trainer.config.schema import Kind
 from te_trainer.distillation.selection import agreement, measures, most_agreed_cycle
@@ -21,35 +20,11 @@ def scores(cycle: int, kind: Kind) -> np.ndarray:
     return (START + scale * noise).astype(np.float32)
 
 
-def test_measures_are_spearmans_of_the_encoders_they_name() -> None:
-    entries = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
-    expected = {
-        "cross-first": lambda cycle: (scores(cycle, "cross-encoder"), START),
-        "bi-first": lambda cycle: (scores(cycle, "bi-encoder"), START),
-        "cross-bi": lambda cycle: (scores(cycle, "cross-encoder"), scores(cycle, "bi-encoder")),
-        "cross-cross": lambda cycle: (scores(cycle, "cross-encoder"), scores(cycle - 1, "cross-encoder")),
-        "bi-bi": lambda cycle: (scores(cycle, "bi-encoder"), scores(cycle - 1, "bi-encoder")),
-    }
-    assert [entry["cycle"] for entry in entries] == [1, 2, 3]
-    for entry in entries:
-        for name, pair in expected.items():
-            if (name, entry["cycle"]) == ("cross-cross", 1):
-                assert name not in entry  # there is no cross-encoder before the first one
-            else:
-                assert entry[name] == pytest.approx(spearmanr(*pair(entry["cycle"])).statistic, abs=1e-12)
-
-
 def test_the_cycle_of_the_highest_agreement_is_kept() -> None:
     entries = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
     assert most_agreed_cycle(entries, "bi-encoder") == most_agreed_cycle(entries, "cross-encoder") == 2
     equal: list[dict[str, Any]] = [{"cycle": 1, "bi-first": 0.5}, {"cycle": 2, "bi-first": 0.5}]
     assert most_agreed_cycle(equal, "bi-encoder") == 1
-
-
-def test_without_cross_encoders_bi_encoders_are_measured_alone() -> None:
-    entries = measures(scores, START, 3, ("bi-encoder",))
-    assert all(entry.keys() == {"cycle", "bi-first", "bi-bi"} for entry in entries)
-    assert most_agreed_cycle(entries, "bi-encoder") == max(entries, key=lambda entry: entry["bi-first"])["cycle"]
 
 
 def test_scores_that_rank_nothing_agree_with_nothing() -> None:
