@@ -5,6 +5,7 @@ Nothing here imports torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -35,9 +36,12 @@ def section_of(kind: str) -> str:
 
 
 def _source(name: str) -> str:
+    if not name.strip():
+        raise ValueError("input should be a name")
     if not can_be_looked_up(name):
         raise ValueError(f"input should be a name of which no part has more than {LONGEST_FILE_NAME} bytes")
-    return name
+    # libraries disagree on what ~ means
+    return os.path.expanduser(name)
 
 
 def _one_of(*names: str) -> AfterValidator:
@@ -68,6 +72,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seconds = Annotated[int, Field(ge=1, lt=2**31)]
 # A file, a folder, a repository or the name of a benchmark set.
 Source = Annotated[str, AfterValidator(_source)]
+# A file or a folder that is written to, or that a run has written.
+LocalPath = Annotated[str, AfterValidator(os.path.expanduser)]
 # Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
 TRAINING_LIMITS: dict[str, Any] = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), PositiveInt | None),
@@ -81,7 +87,6 @@ TRAINING_LIMITS: dict[str, Any] = {
     "max_steps": Annotated[int, AfterValidator(_steps)] | None,
 }
 GoldColumns = dict[Annotated[str, _one_of("sentence1", "sentence2", "score")], str]
-PairColumns = dict[Annotated[str, _one_of("sentence1", "sentence2")], str]
 
 
 # What keys mean that stand in several sections, where the section's docstring does not say it.
@@ -238,7 +243,7 @@ class DistillationConfig:
     batch_tokens: PositiveInt | None = None
     keep_cycles: bool = False
     isolate_stages: bool = False
-    step0: str | None = None
+    step0: LocalPath | None = None
 
 
 @dataclass
@@ -418,7 +423,7 @@ class ContrastiveConfig:
     model: Source = ""
     data: ContrastiveDataConfig = field(default_factory=ContrastiveDataConfig)
     contrastive: ContrastiveTrainingConfig = field(default_factory=ContrastiveTrainingConfig)
-    output_dir: str = "runs/contrastive"
+    output_dir: LocalPath = "runs/contrastive"
     seed: Seed = 2021
     report_to: list[Logger] = field(default_factory=list)
     ddp_timeout: Seconds = DDP_TIMEOUT
@@ -436,7 +441,6 @@ class ScoreDataConfig:
         queries: Sentences, named as `sentences` are, whose nearest among `sentences` are looked for. Default: each
             sentence's nearest other ones.
         column: Of `sentences` and `queries`, read this one column instead of `sentence1` and `sentence2`.
-        columns: Maps `sentence1` and `sentence2` to the files' names, e.g. `{sentence1: question1}`.
         keep: Of `pairs`, write the other columns too, such as ids, behind the scores.
     """
 
@@ -445,7 +449,7 @@ class ScoreDataConfig:
     queries: Source | None = None
     column: str | None = None
     split: str | None = None
-    columns: PairColumns = field(default_factory=dict)
+    columns: GoldColumns = field(default_factory=dict)
     dir: Source | None = None
     keep: bool = True
 
@@ -470,7 +474,7 @@ class ScoreConfig:
 
     model: Source = ""
     data: ScoreDataConfig = field(default_factory=ScoreDataConfig)
-    output: str = ""
+    output: LocalPath = ""
     overwrite: bool = False
     top_k: PositiveInt = 10
     rerank: Source | None = None
@@ -521,7 +525,7 @@ class EvaluationConfig:
     max_length: PositiveInt | None = None
     prompt: str | None = None
     compare: Literal["paper"] | None = None
-    output_dir: str = "runs/evaluation"
+    output_dir: LocalPath = "runs/evaluation"
     seed: Seed = 2021
     ddp_timeout: Seconds = DDP_TIMEOUT
 
@@ -534,7 +538,7 @@ class PushConfig:
         run: Output folder of a finished run; may be given first, without --run.
     """
 
-    run: str = ""
+    run: LocalPath = ""
     hub: HubConfig = field(default_factory=HubConfig)
 
 
@@ -551,8 +555,8 @@ class AnnotateConfig:
         precision: Arithmetic of the encoder.
     """
 
-    run: str = ""
-    output: str = ""
+    run: LocalPath = ""
+    output: LocalPath = ""
     overwrite: bool = False
     pairs: PositiveInt = 50
     model: str | None = None
@@ -569,7 +573,7 @@ class RunConfig:
     """
 
     models: list[Annotated[ModelConfig, BeforeValidator(_entry)]] = field(default_factory=list)
-    output_dir: str = "runs/trans-encoder"
+    output_dir: LocalPath = "runs/trans-encoder"
     seed: Seed = 2021
     report_to: list[Logger] = field(default_factory=list)
     ddp_timeout: Seconds = DDP_TIMEOUT

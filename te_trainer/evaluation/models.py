@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def distinct_members(models: list[ScoredModel]) -> list[Member]:
 
 
 def _split_ensemble(entry: str) -> tuple[str, ...]:
-    paths = (entry,) if Path(entry).is_dir() else tuple(part.strip() for part in entry.split("+"))
+    paths = (entry,) if is_folder(entry) else tuple(os.path.expanduser(part.strip()) for part in entry.split("+"))
     if not all(paths) or len(set(map(_identity, paths))) < len(paths):
         raise InputError(f"models: '{entry}' is no ensemble; write one+two, two different models")
     return paths
