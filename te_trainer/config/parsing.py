@@ -59,7 +59,7 @@ def read(command: type[Config], given: Sequence[str] | Mapping[str, Any] | None 
     return config
 
 
-def _command_line(command: type[Config], argv: Sequence[str]) -> list[Mapping[Any, Any]]:
+def _command_line(command: Any, argv: Sequence[str]) -> list[Mapping[Any, Any]]:
     """The keys of the files that a command line names, then its own, which override them wherever they stand."""
     arguments = list(argv)
     if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):

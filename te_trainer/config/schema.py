@@ -5,14 +5,13 @@ Nothing here imports torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
-from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up, is_folder, split_revision
+from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up, expand_home, is_folder, split_revision
 
 Kind = Literal["bi-encoder", "cross-encoder"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -40,8 +39,7 @@ def _source(name: str) -> str:
         raise ValueError("input should be a name")
     if not can_be_looked_up(name):
         raise ValueError(f"input should be a name of which no part has more than {LONGEST_FILE_NAME} bytes")
-    # libraries disagree on what ~ means
-    return os.path.expanduser(name)
+    return expand_home(name)
 
 
 def _one_of(*names: str) -> AfterValidator:
@@ -73,7 +71,7 @@ Seconds = Annotated[int, Field(ge=1, lt=2**31)]
 # A file, a folder, a repository or the name of a benchmark set.
 Source = Annotated[str, AfterValidator(_source)]
 # A file or a folder that is written to, or that a run has written.
-LocalPath = Annotated[str, AfterValidator(os.path.expanduser)]
+LocalPath = Annotated[str, AfterValidator(expand_home)]
 # Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
 TRAINING_LIMITS: dict[str, Any] = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), PositiveInt | None),

@@ -241,7 +241,9 @@ def test_a_tilde_stands_for_the_home_in_every_path(file: Path, tmp_path: Path, m
     data = config.data
     paths = [config.models[0].cross_encoder, *data.pool, *data.sentences, *data.extra, data.dev, *data.test, data.dir]
     assert config.output_dir == f"{tmp_path}/runs/x"
-    assert paths == [f"{tmp_path}/{name}" for name in ("models/a", "a.tsv", "b.txt", "c.tsv", "dev.tsv", "t.tsv", "gold")]
+    assert paths == [
+        f"{tmp_path}/{name}" for name in ("models/a", "a.tsv", "b.txt", "c.tsv", "dev.tsv", "t.tsv", "gold")
+    ]
     scored = parse_score(["--model", "~/models/a", "--data.pairs", "~/a.tsv", "--output", "~/scores.tsv"])
     assert (scored.model, scored.data.pairs, scored.output) == tuple(
         f"{tmp_path}/{name}" for name in ("models/a", "a.tsv", "scores.tsv")
