@@ -203,3 +203,14 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(
     with pytest.raises(InputError, match=message):
         te_trainer.distil(pairs, tiny, tmp_path / "runs" / "one", **keys)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tilde_stands_for_the_home(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    begun = tmp_path / "home" / "runs"
+    begun.mkdir(parents=True)
+    (begun / "mine.txt").touch()
+    with pytest.raises(InputError, match=f"^output_dir: {begun} holds 'mine.txt' and no run.yaml"):
+        te_trainer.distil([("one", "two")], tiny, "~/runs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]

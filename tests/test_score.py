@@ -211,9 +211,9 @@ def test_lengths_are_those_of_sentence_transformers(bi: str, cross: str, tiny: P
 # ---------------------------------------------------------------- probabilities
 
 
-def labels_file(path: Path, rows: list[tuple[str, str]], labels: list[float]) -> Path:
+def labels_file(path: Path, rows: list[tuple[str, str]], labels: list[float], name: str = "score") -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("score", "sentence1", "sentence2")])
+        csv.writer(file).writerows([(name, "sentence1", "sentence2")])
         csv.writer(file).writerows((label, *pair) for label, pair in zip(labels, rows, strict=True))
     return path
 
@@ -221,14 +221,15 @@ def labels_file(path: Path, rows: list[tuple[str, str]], labels: list[float]) ->
 def test_labelled_pairs_turn_scores_into_probabilities(
     bi: str, rows: list[tuple[str, str]], pairs_file: Path, run: Run, tmp_path: Path
 ) -> None:
-    arguments = ["--model", bi, "--data.pairs", pairs_file, "--data.columns", "{sentence1: question}"]
+    columns = ["--data.columns", "{sentence1: question, score: same}"]
+    arguments = ["--model", bi, "--data.pairs", pairs_file, *columns]
     assert run(*arguments, "--output", "plain.parquet")[0] == 0
     scores = pq.read_table(tmp_path / "plain.parquet")["prediction"].to_pylist()
     known = scores[:40]
     # half of the pairs are the same, those that score high, except every fifth
     same = [(score > np.median(known)) != (number % 5 == 0) for number, score in enumerate(known)]
     for labels, more in ((map(float, same), []), ((5.0 if each else 2.5 for each in same), ["--same_from", "4"])):
-        labels_file(tmp_path / "labels.csv", rows[:40], list(labels))
+        labels_file(tmp_path / "labels.csv", rows[:40], list(labels), name="score" if more else "same")
         status, _, said = run(
             *arguments, "--probabilities", "labels.csv", *more, "--output", "scores.parquet", "--overwrite", "true"
         )
@@ -540,7 +541,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (["--top_k", "3"], "top_k", "data.sentences"),
         (["--data.queries", "pairs.tsv"], "data.queries", "data.sentences"),
         (["--data.pairs", "null", "--data.sentences", "x.tsv", "--data.keep", "false"], "data.keep", "data.pairs"),
-        (["--data.columns", "{score: x}"], "data.columns", "sentence1, sentence2"),
+        (["--data.columns", "{scor: x}"], "data.columns", "sentence1, sentence2, score"),
         (["--batch_tokens", "0"], "batch_tokens", "greater than 0"),
         (["--data.pairs", "null", "--data.sentences", "pairs.tsv", "--top_k", "0"], "top_k", "greater than 0"),
     ],

@@ -101,7 +101,7 @@ def distil(
         InputError: A key, a model or a source cannot be used, or the folder holds a run of other pairs or keys.
         DivergedError: A loss is NaN or infinite.
     """
-    layout = RunLayout(Path(output_dir))
+    layout = RunLayout(Path(output_dir).expanduser())
     data = keys.get("data")
     sources, given = as_sources(pairs, data.get("columns") if isinstance(data, Mapping) else None)
     pool = [str(layout.python_pairs)] if len(given) else sources

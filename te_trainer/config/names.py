@@ -5,6 +5,7 @@ Each name becomes a file, a key of `results.json` and a column or row of a table
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -75,6 +76,22 @@ def is_folder(name: str) -> bool:
         return Path(name).is_dir()
     except OSError:
         return False
+
+
+def is_file(name: str | Path) -> bool:
+    """Whether a name is a local file's, as far as the system lets one look."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
+
+
+def expand_home(name: str) -> str:
+    """A name with the home folder in place of a `~` that it begins with.
+
+    Each name is expanded where it is read, because libraries disagree on whether a path may begin so.
+    """
+    return os.path.expanduser(name)  # noqa: PTH111 (pathlib would drop a slash of an address)
 
 
 def _check_names(names: Sequence[str], key: str, named: str, kind: str, taken: Collection[str], fix: str) -> None:

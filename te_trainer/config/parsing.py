@@ -20,7 +20,7 @@ import docstring_parser
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, ModelConfig, TrainingConfig
+from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, GoldColumns, ModelConfig, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, NEVER_KEYS, Key, trainer_keys
 from te_trainer.errors import InputError
 
@@ -45,7 +45,8 @@ def read(command: type[Config], given: Sequence[str] | Mapping[str, Any] | None 
             if name not in keys:  # an entry of a mapping, such as data.columns.sentence1
                 name, _, entry = key.rpartition(".")
                 before = values.get(name)
-                value = {**(before if isinstance(before, dict) else {}), entry: _loaded(key, {int}, value)}
+                kinds = {str} if keys[name].type == GoldColumns else {int}
+                value = {**(before if isinstance(before, dict) else {}), entry: _loaded(key, kinds, value)}
             values[name] = convert(name, keys[name].type, value)
     config: Config = command()
     for key, value in values.items():
@@ -58,7 +59,7 @@ def read(command: type[Config], given: Sequence[str] | Mapping[str, Any] | None 
     return config
 
 
-def _command_line(command: type[Config], argv: Sequence[str]) -> list[Mapping[Any, Any]]:
+def _command_line(command: Any, argv: Sequence[str]) -> list[Mapping[Any, Any]]:
     """The keys of the files that a command line names, then its own, which override them wherever they stand."""
     arguments = list(argv)
     if help_wanted := {"-h", "--help", "--help-all"}.intersection(arguments):
@@ -72,16 +73,17 @@ def _command_line(command: type[Config], argv: Sequence[str]) -> list[Mapping[An
         raise SystemExit(0)
     files: list[Mapping[Any, Any]] = []
     own: list[Mapping[Any, Any]] = []
-    rest = iter(arguments)
+    keys, rest = keys_of(command), iter(arguments)
     for argument in rest:
         if not argument.startswith("--"):
             raise InputError(f"unexpected argument '{argument}': write --section.key value")
         key, equals, text = argument.removeprefix("--").partition("=")
         value = text if equals else next(rest, None)
-        if value is None:
-            raise InputError(f"{key}: its value is missing; write --{key} VALUE")
+        if value is None or (value.startswith("--") and not equals):
+            is_switch = key in keys and bool in _kinds(keys[key].type)
+            raise InputError(f"{key}: its value is missing; write --{key} {'true' if is_switch else 'VALUE'}")
         if key == "config":
-            files.append(_read_file(Path(value)))
+            files.append(_read_file(Path(value).expanduser()))
         else:
             own.append({key: None if value in {"null", "~"} else value})
     return files + own
@@ -147,11 +149,12 @@ def convert(key: str, hint: Any, value: Any) -> Any:
         raise InputError(_why_refused(f"{key}.{name}") or known)
     if kinds <= {list, dict, NoneType}:  # else the location names types, too
         key = ".".join([key, *(str(name) for name in location if str(name).isidentifier())])
-    if given is None:
+    if given is None or (isinstance(given, str) and not given.strip()):
         raise InputError(f"{key} is empty; give a value, or leave the key out")
     reason = wrong["msg"].removeprefix("Value error, ")
     shown = f"'{given[:200]}'" if isinstance(given, str) else " ".join(str(given).split())[:200]
-    raise InputError(f"{key}: {reason[0].lower()}{reason[1:]}, got {shown}")
+    mend = "; put it in quotes" if wrong["type"] == "string_type" and isinstance(given, bool | int | float) else ""
+    raise InputError(f"{key}: {reason[0].lower()}{reason[1:]}, got {shown}{mend}")
 
 
 def _kinds(hint: Any) -> set[Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from te_trainer.config.defaults import CONTRASTIVE_ARGUMENTS, DDP_TIMEOUT, TRAINER_DEFAULTS, paper_arguments
-from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up, is_folder, split_revision
+from te_trainer.config.names import LONGEST_FILE_NAME, can_be_looked_up, expand_home, is_folder, split_revision
 
 Kind = Literal["bi-encoder", "cross-encoder"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -35,9 +35,11 @@ def section_of(kind: str) -> str:
 
 
 def _source(name: str) -> str:
+    if not name.strip():
+        raise ValueError("input should be a name")
     if not can_be_looked_up(name):
         raise ValueError(f"input should be a name of which no part has more than {LONGEST_FILE_NAME} bytes")
-    return name
+    return expand_home(name)
 
 
 def _one_of(*names: str) -> AfterValidator:
@@ -68,6 +70,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seconds = Annotated[int, Field(ge=1, lt=2**31)]
 # A file, a folder, a repository or the name of a benchmark set.
 Source = Annotated[str, AfterValidator(_source)]
+# A file or a folder that is written to, or that a run has written.
+LocalPath = Annotated[str, AfterValidator(expand_home)]
 # Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
 TRAINING_LIMITS: dict[str, Any] = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), PositiveInt | None),
@@ -81,7 +85,6 @@ TRAINING_LIMITS: dict[str, Any] = {
     "max_steps": Annotated[int, AfterValidator(_steps)] | None,
 }
 GoldColumns = dict[Annotated[str, _one_of("sentence1", "sentence2", "score")], str]
-PairColumns = dict[Annotated[str, _one_of("sentence1", "sentence2")], str]
 
 
 # What keys mean that stand in several sections, where the section's docstring does not say it.
@@ -238,7 +241,7 @@ class DistillationConfig:
     batch_tokens: PositiveInt | None = None
     keep_cycles: bool = False
     isolate_stages: bool = False
-    step0: str | None = None
+    step0: LocalPath | None = None
 
 
 @dataclass
@@ -419,7 +422,7 @@ class ContrastiveConfig:
     model: Source = ""
     data: ContrastiveDataConfig = field(default_factory=ContrastiveDataConfig)
     contrastive: ContrastiveTrainingConfig = field(default_factory=ContrastiveTrainingConfig)
-    output_dir: str = "runs/contrastive"
+    output_dir: LocalPath = "runs/contrastive"
     seed: Seed = 2021
     report_to: list[Logger] = field(default_factory=list)
     ddp_timeout: Seconds = DDP_TIMEOUT
@@ -437,7 +440,6 @@ class ScoreDataConfig:
         queries: Sentences, named as `sentences` are, whose nearest among `sentences` are looked for. Default: each
             sentence's nearest other ones.
         column: Of `sentences` and `queries`, read this one column instead of `sentence1` and `sentence2`.
-        columns: Maps `sentence1` and `sentence2` to the files' names, e.g. `{sentence1: question1}`.
         keep: Of `pairs`, write the other columns too, such as ids, behind the scores.
     """
 
@@ -446,7 +448,7 @@ class ScoreDataConfig:
     queries: Source | None = None
     column: str | None = None
     split: str | None = None
-    columns: PairColumns = field(default_factory=dict)
+    columns: GoldColumns = field(default_factory=dict)
     dir: Source | None = None
     keep: bool = True
 
@@ -471,7 +473,7 @@ class ScoreConfig:
 
     model: Source = ""
     data: ScoreDataConfig = field(default_factory=ScoreDataConfig)
-    output: str = ""
+    output: LocalPath = ""
     overwrite: bool = False
     top_k: PositiveInt = 10
     rerank: Source | None = None
@@ -522,7 +524,7 @@ class EvaluationConfig:
     max_length: PositiveInt | None = None
     prompt: str | None = None
     compare: Literal["paper"] | None = None
-    output_dir: str = "runs/evaluation"
+    output_dir: LocalPath = "runs/evaluation"
     seed: Seed = 2021
     ddp_timeout: Seconds = DDP_TIMEOUT
 
@@ -535,7 +537,7 @@ class PushConfig:
         run: Output folder of a finished run; may be given first, without --run.
     """
 
-    run: str = ""
+    run: LocalPath = ""
     hub: HubConfig = field(default_factory=HubConfig)
 
 
@@ -552,8 +554,8 @@ class AnnotateConfig:
         precision: Arithmetic of the encoder.
     """
 
-    run: str = ""
-    output: str = ""
+    run: LocalPath = ""
+    output: LocalPath = ""
     overwrite: bool = False
     pairs: PositiveInt = 50
     model: str | None = None
@@ -570,7 +572,7 @@ class RunConfig:
     """
 
     models: list[Annotated[ModelConfig, BeforeValidator(_entry)]] = field(default_factory=list)
-    output_dir: str = "runs/trans-encoder"
+    output_dir: LocalPath = "runs/trans-encoder"
     seed: Seed = 2021
     report_to: list[Logger] = field(default_factory=list)
     ddp_timeout: Seconds = DDP_TIMEOUT

@@ -36,6 +36,6 @@ def raw_lines(path: Path) -> Iterator[bytes]:
         try:
             yield from file
         except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-            if opener is open:
+            if opener is open or getattr(error, "errno", None) is not None:
                 raise
             raise InputError(f"{path}: damaged, or not a {path.suffix} file ({error}); compress it anew") from None

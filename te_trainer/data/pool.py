@@ -28,6 +28,7 @@ from te_trainer.data.digests import file_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import as_texts, read_rows, source_file
 from te_trainer.errors import InputError, MissingColumnError
+from te_trainer.files.disk_errors import source_errors_as_input_error
 from te_trainer.files.records import DamagedError, damage_as_input_error, read_json, write_json
 
 
@@ -47,7 +48,8 @@ class SourceCount:
     def of(source: str, benchmark_folder: str | None, extra: bool = False) -> SourceCount:
         """Count nothing yet; hash the source if it is a file."""
         file = source_file(source, benchmark_folder)
-        return SourceCount(source, sha256=file_digest(file) if file else None, extra=extra)
+        with source_errors_as_input_error(source):
+            return SourceCount(source, sha256=file_digest(file) if file else None, extra=extra)
 
 
 @dataclass

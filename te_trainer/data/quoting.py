@@ -7,6 +7,7 @@ cell that holds a quote, a tab or a line break, and double the quotes inside it.
 from __future__ import annotations
 
 import re
+from itertools import dropwhile
 from pathlib import Path
 
 from te_trainer.data.compression import raw_lines
@@ -27,7 +28,7 @@ def count_csv_quoted(path: Path) -> int:
     Excel made it if the cells that hold a comma are those that are quoted.
     """
     quoted, needed, width, commas_alone = 0, False, 0, True
-    lines = raw_lines(path)
+    lines = dropwhile(lambda line: not line.strip(), raw_lines(path))
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")

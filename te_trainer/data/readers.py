@@ -16,12 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from te_trainer.config.names import is_file, is_folder
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark, Rows
 from te_trainer.data.compression import file_format, raw_lines, strip_compression
 from te_trainer.data.hub_sets import load_set, split_set
 from te_trainer.data.quoting import count_csv_quoted, looks_quoted
-from te_trainer.data.remote import failure, is_address, open_address
+from te_trainer.data.remote import address_format, failure, is_address, open_lines, open_parquet
 from te_trainer.errors import InputError, MissingColumnError, first_line
+from te_trainer.files.disk_errors import DISK_ERRORS, source_errors_as_input_error
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SEP_LINE = re.compile(r"sep=.?")  # Excel's; the delimiter itself ends a cell
@@ -62,6 +64,11 @@ def read_rows(
     """
     rows = (Rows(split) if isinstance(split, str) else split,) if split else ()
     request = _Request(tuple(wanted), columns or {}, rows, [] if notes is None else notes, others)
+    with source_errors_as_input_error(source):
+        yield from _rows(source, request, folder, pool)
+
+
+def _rows(source: str, request: _Request, folder: str | None, pool: bool) -> Iterator[Row]:
     path = Path(source)
     if benchmark := find_benchmark(source):
         return _benchmark(benchmark, request, folder, pool)
@@ -101,8 +108,18 @@ def as_texts(place: str, values: Iterable[Any]) -> list[str]:
 
 
 def find_benchmark(source: str) -> Benchmark | None:
-    """The benchmark that a source names; None for others, and where a file or folder has the name."""
-    return None if Path(source).exists() else BENCHMARKS.get(source)
+    """The benchmark that a source names; None for others, and where a file or a saved Dataset has the name."""
+    benchmark = BENCHMARKS.get(source)
+    return None if benchmark and is_here(source) else benchmark
+
+
+def is_here(source: str) -> bool:
+    """Whether a source is a file or a saved Dataset of this machine; an output folder may have its name, too."""
+    return is_file(source) or _is_saved_dataset(source)
+
+
+def _is_saved_dataset(folder: str | Path) -> bool:
+    return any(is_file(Path(folder, name)) for name in ("state.json", "dataset_dict.json"))
 
 
 def source_file(source: str, folder: str | None) -> Path | None:
@@ -110,15 +127,16 @@ def source_file(source: str, folder: str | None) -> Path | None:
     path = Path(source)
     if folder is not None and find_benchmark(source):
         path = Path(folder, f"{source}.tsv")
-    return path if path.is_file() else None
+    return path if is_file(path) else None
 
 
 def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | None:
     """The Hub's repository and the revision that `read_rows` reads a source from; None for a local source."""
     if benchmark := find_benchmark(source):
         return (benchmark.repository, None) if folder is None else None
-    path = Path(source)
-    hub_set = None if is_address(source) or path.exists() or file_format(path) in FILE_SUFFIXES else split_set(source)
+    if is_address(source) or file_format(Path(source)) in FILE_SUFFIXES or is_file(source) or is_folder(source):
+        return None
+    hub_set = split_set(source)
     return (hub_set[0], hub_set[2]) if hub_set else None
 
 
@@ -131,6 +149,7 @@ class _Request:
     rows: tuple[Rows, ...] = ()
     notes: list[str] = field(default_factory=list)
     others: bool = False
+    mend: str = "map it with data.columns"  # of a column that the source lacks
 
     def find_columns(self, source: str, present: Iterable[str]) -> list[str]:
         """The source's column for each wanted name."""
@@ -141,7 +160,7 @@ class _Request:
             column = mapped if mapped in present else name
             taken = column != mapped and column in (self.columns.get(other, other) for other in self.wanted)
             if column not in present or taken:
-                raise _no_column(source, mapped, present)
+                raise self.no_column(source, mapped, present)
             if present.count(column) > 1:
                 raise InputError(f"{source}: {present.count(column)} columns are named '{column}'; rename all but one")
             if column in found:
@@ -151,6 +170,9 @@ class _Request:
                 )
             found.append(column)
         return found
+
+    def no_column(self, source: str, name: str, present: Iterable[str]) -> MissingColumnError:
+        return MissingColumnError(f"{source}: no column '{name}' among {', '.join(present)[:500]}; {self.mend}")
 
     def find_others(self, source: str, present: Iterable[str], found: Sequence[str]) -> list[str]:
         """The source's other columns, if they are asked for; what has no name is none."""
@@ -168,12 +190,14 @@ class _Request:
         """The values that are asked for."""
         return [*values, others] if self.others else values
 
-    def chooser(self) -> Callable[[str], bool]:
+    def chooser(self) -> Callable[[Any], bool]:
         """A function that says whether a row is wanted by its split; it must see every row of a source in turn."""
         rows = {each.split: each for each in self.rows}
         seen: Counter[str] = Counter()
 
-        def is_wanted(split: str) -> bool:
+        def is_wanted(split: Any) -> bool:
+            if not isinstance(split, str):
+                return False
             number, each = seen[split], rows.get(split)
             seen[split] += 1
             return each is not None and each.start <= number and (each.stop is None or number < each.stop)
@@ -186,15 +210,19 @@ class _Request:
 
 def _read_lines(path: Path) -> Iterator[str]:
     """Decoded lines with their ends."""
-    for number, raw in enumerate(raw_lines(path), 1):
+    return _decoded(str(path), raw_lines(path))
+
+
+def _decoded(source: str, lines: Iterable[bytes]) -> Iterator[str]:
+    for number, raw in enumerate(lines, 1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+                f"{source}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
             ) from None
         if "\0" in line:
-            raise InputError(f"{path}, line {number}: a NUL byte; the file is damaged, or not saved as UTF-8")
+            raise InputError(f"{source}, line {number}: a NUL byte; the file is damaged, or not saved as UTF-8")
         yield line
 
 
@@ -218,7 +246,10 @@ def _txt(path: Path, request: _Request) -> Iterator[Row]:
 
     def rows() -> Iterator[Row]:
         for number, line in enumerate(_read_lines(path), 1):
-            values = line.rstrip("\r\n").split("||") if line.strip() else [""] * len(request.wanted)
+            line = line.rstrip("\r\n")
+            if "\r" in line:
+                raise InputError(f"{path}, line {number}: a carriage return in the middle; end lines with a line feed")
+            values = line.split("||") if line.strip() else [""] * len(request.wanted)
             if len(request.wanted) == 2 and len(values) != 2:
                 wrong = "no second sentence" if len(values) == 1 else f"{len(values)} sentences"
                 raise InputError(f"{path}, line {number}: {wrong}; a line is written sentence1||sentence2")
@@ -260,9 +291,11 @@ def _find_delimiter(path: Path, request: _Request, expected: str) -> str:
 
 
 def _read_header(reader: Iterator[list[str]]) -> list[str] | None:
-    """The names of the columns, behind guidelines for annotators and Excel's line that names the delimiter."""
+    """The names of the columns, behind blank lines, guidelines and Excel's line that names the delimiter."""
     for row in reader:
         line = "".join(row)
+        if INVISIBLE.fullmatch(line):
+            continue
         # spreadsheets give each line as many cells as the widest
         is_guideline = line.startswith("# ") and line == row[0]
         if not is_guideline and not SEP_LINE.fullmatch(line):
@@ -310,17 +343,15 @@ def _table(path: Path, request: _Request, *, delimiter: str, **dialect: Any) -> 
         raise InputError(f"{path}, {lines}: {fault}; correct the row") from None
 
 
-def _no_column(source: str, name: str, present: Iterable[str]) -> MissingColumnError:
-    return MissingColumnError(
-        f"{source}: no column '{name}' among {', '.join(present)[:500]}; map it with data.columns"
-    )
-
-
 def _jsonl(path: Path, request: _Request) -> Iterator[Row]:
+    return _json_rows(str(path), _read_lines(path), request)
+
+
+def _json_rows(source: str, lines: Iterable[str], request: _Request) -> Iterator[Row]:
     columns: list[str] = []
     is_wanted = request.chooser()
-    for number, line in enumerate(_read_lines(path), 1):
-        place = f"{path}, line {number}"
+    for number, line in enumerate(lines, 1):
+        place = f"{source}, line {number}"
         if not line.strip():
             if not request.rows:
                 yield place, request.row([""] * len(request.wanted), {})
@@ -329,13 +360,13 @@ def _jsonl(path: Path, request: _Request) -> Iterator[Row]:
         columns = columns or request.find_columns(place, row)
         for column in columns:
             if column not in row:
-                raise _no_column(place, column, row)
+                raise request.no_column(place, column, row)
         if request.rows and "split" in row and not is_wanted(row["split"]):
             continue
         values = [row[column] for column in columns]
         if any(isinstance(value, str) and LONE_SURROGATE.search(value) for value in values):
             raise InputError(f"{place}: half a character (a lone surrogate); correct or remove the row")
-        yield place, request.row(values, {name: value for name, value in row.items() if name not in columns})
+        yield place, request.row(values, {name: value for name, value in row.items() if name and name not in columns})
 
 
 def _parse_json(place: str, line: str) -> dict[str, Any]:
@@ -365,6 +396,12 @@ def _arrow_rows(
         except UnicodeDecodeError:
             rows = f"{unit}s {number + 1} to {number + len(block)}"
             raise InputError(f"{source}, {rows}: not UTF-8; save them anew") from None
+        except (OverflowError, ValueError) as error:  # a date behind the year 9999
+            rows = f"{unit}s {number + 1} to {number + len(block)}"
+            raise InputError(
+                f"{source}, {rows}: Python cannot hold a value of a column ({first_line(error)}); correct it, or leave "
+                "other columns out with --data.keep false"
+            ) from None
         for row in zip(*values, strict=True):
             number += 1
             if not split or is_wanted(row[-1]):
@@ -380,6 +417,8 @@ def _parquet(path: Path, request: _Request) -> Iterator[Row]:
         names = file.schema_arrow.names
         yield from _arrow_rows(str(path), "row", names, lambda columns: file.iter_batches(columns=columns), request)
     except (pyarrow.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
         reason = "".join(filter(str.isprintable, first_line(error))).rstrip(".: ")
         raise InputError(f"{path}: not a Parquet file, or a damaged one ({reason}); save it anew") from None
 
@@ -387,10 +426,14 @@ def _parquet(path: Path, request: _Request) -> Iterator[Row]:
 def _saved_dataset(path: Path, request: _Request) -> Iterator[Row]:
     from datasets import load_from_disk
 
+    if not _is_saved_dataset(path):
+        raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it")
     try:
         loaded = load_from_disk(str(path))
-    except (FileNotFoundError, ValueError):
-        raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it") from None
+    except Exception as error:  # the library raises many kinds for files that are gone, cut or changed
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
+        raise InputError(f"{path}: the saved Dataset is damaged ({first_line(error)}); save it anew") from None
     return _datasets(str(path), loaded, request) if isinstance(loaded, dict) else _dataset(str(path), loaded, request)
 
 
@@ -403,7 +446,11 @@ def _dataset(source: str, dataset: Any, request: _Request, unit: str = "row") ->
 
 def _address(source: str, request: _Request) -> Iterator[Row]:
     try:
-        yield from _dataset(source, open_address(source), request)
+        if address_format(source) == ".parquet":
+            yield from _dataset(source, open_parquet(source), request)
+        else:
+            for file, lines in open_lines(source):
+                yield from _json_rows(file, _decoded(file, lines), request)
     except InputError:
         raise
     except Exception as error:  # of the file systems, the network, or a file that is none of its kind
@@ -431,7 +478,8 @@ def _benchmark(benchmark: Benchmark, request: _Request, folder: str | None, pool
         if not path.is_file():
             raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
         rows = request.rows or (benchmark.pool if pool else ())
-        yield from _unquoted_tsv(path, replace(request, columns={}, rows=rows))
+        mend = "a benchmark's file in data.dir has the columns split, score, sentence1, sentence2"
+        yield from _unquoted_tsv(path, replace(request, columns={}, rows=rows, mend=mend))
         return
     rows = request.rows or ((benchmark.hub_pool or benchmark.pool) if pool else ())
     rows = tuple(replace(each, split=benchmark.hub_splits.get(each.split, each.split)) for each in rows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from te_trainer.config.names import LONGEST_NAME, folded, is_folder, split_revision
+from te_trainer.config.names import LONGEST_NAME, expand_home, folded, is_folder, split_revision
 from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, resolve_checkpoint
@@ -80,7 +80,7 @@ def distinct_members(models: list[ScoredModel]) -> list[Member]:
 
 
 def _split_ensemble(entry: str) -> tuple[str, ...]:
-    paths = (entry,) if Path(entry).is_dir() else tuple(part.strip() for part in entry.split("+"))
+    paths = (entry,) if is_folder(entry) else tuple(expand_home(part.strip()) for part in entry.split("+"))
     if not all(paths) or len(set(map(_identity, paths))) < len(paths):
         raise InputError(f"models: '{entry}' is no ensemble; write one+two, two different models")
     return paths

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from te_trainer.config.names import check_set_names
+from te_trainer.config.names import check_set_names, is_folder
 from te_trainer.config.parsing import did_you_mean
 from te_trainer.config.schema import EvaluationConfig, Task
 from te_trainer.data import GoldSet, load_gold
 from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
 from te_trainer.data.compression import file_format
-from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark
+from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, is_here
 from te_trainer.errors import InputError, NoRowsError
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.runs.commits import pin_commits
@@ -41,7 +41,7 @@ def load_sets(config: EvaluationConfig) -> tuple[list[TaskSet], list[str]]:
 
     Where it names none, those of the folder are taken that have the wanted rows, and a line tells of each other one.
     """
-    if config.data.dir is not None and not Path(config.data.dir).is_dir():
+    if config.data.dir is not None and not is_folder(config.data.dir):
         raise InputError(f"data.dir: {config.data.dir} is no folder")
     sources = _sources(config)
     pin_commits(sources=[(source, config.data.dir) for source in sources])
@@ -65,9 +65,9 @@ def _sources(config: EvaluationConfig) -> list[str]:
     """The sets that a configuration names, groups written out."""
     sources: list[str] = []
     for name in config.tasks or _default_sources(config):
-        if name in GROUPS and not Path(name).exists():
+        if name in GROUPS and not is_here(name):
             sources += GROUPS[name]
-        elif Path(name).exists() or name in BENCHMARKS or "/" in name or file_format(Path(name)) in FILE_SUFFIXES:
+        elif name in BENCHMARKS or "/" in name or file_format(Path(name)) in FILE_SUFFIXES or Path(name).exists():
             sources.append(name)
         else:
             raise InputError(did_you_mean(f"tasks: unknown set '{name}'", name, [*BENCHMARKS, *GROUPS]))

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from te_trainer.errors import DivergedError, InputError, causes
+from te_trainer.errors import DivergedError, InputError, causes, first_line
 
 DISK_ERRORS: dict[int, str] = {
     errno.ENOSPC: "no disk space left in {folder}; make room",
@@ -38,6 +38,16 @@ def disk_errors_as_input_error(root: Path, key: str = "output_dir") -> Iterator[
         if sentence is None:
             raise
         raise InputError(f"{sentence}, and run the same command again") from None
+
+
+@contextlib.contextmanager
+def source_errors_as_input_error(source: str | Path) -> Iterator[None]:
+    """Say in one sentence why what the user named cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        mend = "change the mode of it or of its folder" if isinstance(error, PermissionError) else "check its disk"
+        raise InputError(f"{source}: cannot be read ({error.strerror or first_line(error)}); {mend}") from None
 
 
 def _sentence(error: Exception, root: Path, key: str) -> str | None:

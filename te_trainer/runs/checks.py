@@ -14,12 +14,13 @@ from transformers import SchedulerType
 from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import OptimizerNames, trainer_log_levels
 
-from te_trainer.config.names import check_set_names
+from te_trainer.config.names import check_set_names, is_folder
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, Task, TrainingConfig
 from te_trainer.data import GoldSets, SourceCount, load_gold
 from te_trainer.data.digests import file_digest
-from te_trainer.data.readers import source_file
+from te_trainer.data.readers import is_here, source_file
 from te_trainer.errors import InputError
+from te_trainer.files.disk_errors import source_errors_as_input_error
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.trainers.official_adamw import TORCH_ADAMW, check_official_adamw
 
@@ -67,7 +68,7 @@ def check_space(root: Path, needed: int) -> None:
 
 def load_gold_sets(data: DataConfig | ContrastiveDataConfig, task: Task = "sts") -> GoldSets:
     """The dev set and the test sets."""
-    if data.dir is not None and not Path(data.dir).is_dir():
+    if data.dir is not None and not is_folder(data.dir):
         raise InputError(f"data.dir: {data.dir} is no folder")
     dev = load_gold(data.dev, "dev", data.columns, data.dir) if data.dev else None
     sets = GoldSets(dev, tuple(load_gold(source, "test", data.columns, data.dir) for source in data.test))
@@ -119,10 +120,10 @@ def refuse_changes_here(
         refuse_changed_files([count for count in counts if count.sha256], folder, manifest.root)
     data = manifest.config.data
     dev, *tests = (
-        source if source and (source_file(source, data.dir) or Path(source).is_dir()) else None
+        source if source and (source_file(source, data.dir) or is_here(source)) else None
         for source in (data.dev, *data.test)
     )
-    folder = data.dir if data.dir and Path(data.dir).is_dir() else None
+    folder = data.dir if data.dir and is_folder(data.dir) else None
     gold = load_gold_sets(replace(data, dev=dev, test=[source for source in tests if source], dir=folder), task)
     manifest.refuse_changes([*(model for model in models if model.value is not None), *gold_fingerprints(gold)])
 
@@ -131,5 +132,6 @@ def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, roo
     """Refuse to go on with files that are not those a run began with."""
     for count in sources:
         file = None if count.made_here else source_file(count.source, folder)
-        if file is not None and file_digest(file) != count.sha256:
-            raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
+        with source_errors_as_input_error(count.source):
+            if file is not None and file_digest(file) != count.sha256:
+                raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")

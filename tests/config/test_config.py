@@ -35,6 +35,7 @@ from te_trainer.config.schema import (
     RunConfig,
 )
 from te_trainer.errors import InputError
+from te_trainer.evaluation.models import resolve_models
 from te_trainer.runs.manifest import compared_values
 from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
 
@@ -227,6 +228,32 @@ def test_a_small_number_may_be_written_as_people_write_it(written: str, file: Pa
     assert least("--bi_encoder.learning_rate", written).bi_encoder.training == {"learning_rate": 2e-5}
 
 
+def test_a_tilde_stands_for_the_home_in_every_path(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries disagree: pathlib keeps it, and datasets and pyarrow expand it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models" / "a").mkdir(parents=True)
+    (tmp_path / "models" / "b").mkdir()
+    file.write_text(
+        "models: [~/models/a]\noutput_dir: ~/runs/x\ndistillation: {selection: last}\n"
+        "data: {pool: ~/a.tsv, sentences: [~/b.txt], extra: [~/c.tsv], dev: ~/dev.tsv, test: [~/t.tsv], dir: ~/gold}\n"
+    )
+    config = parse(["--config", f"~/{file.name}"])
+    data = config.data
+    paths = [config.models[0].cross_encoder, *data.pool, *data.sentences, *data.extra, data.dev, *data.test, data.dir]
+    assert config.output_dir == f"{tmp_path}/runs/x"
+    assert paths == [
+        f"{tmp_path}/{name}" for name in ("models/a", "a.tsv", "b.txt", "c.tsv", "dev.tsv", "t.tsv", "gold")
+    ]
+    scored = parse_score(["--model", "~/models/a", "--data.pairs", "~/a.tsv", "--output", "~/scores.tsv"])
+    assert (scored.model, scored.data.pairs, scored.output) == tuple(
+        f"{tmp_path}/{name}" for name in ("models/a", "a.tsv", "scores.tsv")
+    )
+    evaluation = parse_evaluation(["--models", "~/models/a + ~/models/b", "--tasks", "~/a.tsv"])
+    with pytest.raises(InputError, match=f"^model {tmp_path}/models/a: "):
+        resolve_models(evaluation)
+    assert parse_push(["~/runs/x", "--hub.repo_id", "me/x"]).run == f"{tmp_path}/runs/x"
+
+
 @pytest.mark.parametrize("section", ARGUMENTS)
 def test_every_other_key_of_training_arguments_is_accepted_at_its_default(section: str, file: Path) -> None:
     """None, [] and '' are left out: they say nothing."""
@@ -297,6 +324,10 @@ def test_a_value_without_a_key_is_refused() -> None:
     for arguments in (["pairs.tsv"], ["--seed", "3", "4"]):
         assert complaint(*arguments) == f"unexpected argument '{arguments[-1]}': write --section.key value"
     assert complaint("--seed") == "seed: its value is missing; write --seed VALUE"
+    assert complaint("--data.pool", "--seed", "3") == "data.pool: its value is missing; write --data.pool VALUE"
+    missing = "distillation.keep_cycles: its value is missing; write --distillation.keep_cycles true"
+    assert complaint("--distillation.keep_cycles", "--seed", "3") == missing
+    assert least("--bi_encoder.prompt=--").bi_encoder.prompt == "--"
 
 
 WRONG = [
@@ -349,6 +380,21 @@ def test_a_column_that_no_set_has_is_refused() -> None:
 def test_a_key_left_empty_is_refused_by_name(text: str, key: str, file: Path) -> None:
     file.write_text(f"report_to: [wandb]\n{text}\n", encoding="utf-8")
     assert complaint("--config", str(file)) == f"{key} is empty; give a value, or leave the key out"
+
+
+@pytest.mark.parametrize("key", ["data.dev", "data.pool", "data.test", "data.dir", "models.bi_encoder", "seed"])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_value_names_nothing(key: str, blank: str) -> None:
+    name = key.removesuffix(".bi_encoder")
+    assert complaint(f"--{name}", blank) == f"{key} is empty; give a value, or leave the key out"
+
+
+def test_columns_may_be_called_like_numbers_and_truth_values(file: Path) -> None:
+    columns = least("--data.columns.sentence1", "0", "--data.columns.sentence2", "on").data.columns
+    assert columns == {"sentence1": "0", "sentence2": "on"}
+    file.write_text("data: {columns: {sentence1: '0', sentence2: 1}}\n", encoding="utf-8")
+    sentence = "data.columns.sentence2: input should be a valid string, got 1; put it in quotes"
+    assert complaint("--config", str(file)) == sentence
 
 
 REPOSITORY = "cannot name a repository; write it as OWNER/NAME"

@@ -200,6 +200,21 @@ def test_a_blank_line_and_a_column_without_name_are_no_obstacle(tmp_path: Path) 
     ]
 
 
+def test_a_key_without_name_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"": 1, "sentence1": "a", "sentence2": "b", "id": 2}\n')
+    output = scored(str(tmp_path / "pairs.jsonl"), tmp_path / "scores.csv")
+    assert output.read_text(encoding="utf-8") == "sentence1,sentence2,prediction,id\na,b,0.123456791,2\n"
+
+
+def test_a_date_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
+    far = pa.array([400_000_000_000_000], pa.timestamp("s"))
+    source = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"sentence1": ["a"], "sentence2": ["b"], "far": far}), source)
+    with pytest.raises(InputError, match=rf"^{source}, rows 1 to 1: Python cannot hold a value .*--data\.keep false$"):
+        scored(str(source), tmp_path / "scores.csv")
+    write_rows(str(source), tmp_path / "pairs.arrow")
+
+
 def test_rows_of_a_split_keep_their_gold_scores(tmp_path: Path) -> None:
     rows = [{"split": split, "score": split, **pair} for split, pair in zip("aba", as_rows(PAIRS), strict=True)]
     for kind in ("tsv", "parquet", "jsonl"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import csv
 import gzip
 import json
 import lzma
+import os
 import re
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +28,8 @@ from conftest import ROOT
 from datasets import Dataset, DatasetDict
 from datasets.packaged_modules.parquet.parquet import Parquet
 
+from te_trainer.config.schema import DataConfig
+from te_trainer.data.pool import build_pool
 from te_trainer.data.readers import LONGEST_CELL, read_rows
 from te_trainer.errors import InputError
 
@@ -297,6 +302,8 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
     [
         ("a.txt", "one||two\nalone\n", "a.txt, line 2: no second sentence"),
         ("a.txt", "one||two||three\n", "a.txt, line 1: 3 sentences"),
+        ("a.txt", "one||two\rthree||four\r", "a.txt, line 1: a carriage return in the middle; end lines with a line"),
+        ("a.tsv", "\n \t\n", "a.tsv: the file is empty"),
         ("a.tsv", "sentence1\tsentence2\none\ttwo\nalone\n", "a.tsv, line 3: 1 columns where the header has 2"),
         ("a.csv", 'sentence1,sentence2\n"one\nmore",two\nalone\n', "a.csv, line 4: 1 columns where the header has 2"),
         (
@@ -415,10 +422,26 @@ def test_files_at_an_address_are_read(kind: str, address: str, tmp_path: Path) -
     write_rows(tmp_path / "one", kind, rows[:2])
     write_rows(tmp_path / "two", kind, rows[2:])
     assert read(f"{address}/one.{kind}", HEADER) == PAIRS[:2]
-    assert places(f"file://{tmp_path}/two.{kind}", columns=HEADER) == [f"file://{tmp_path}/two.{kind}, row 1"]
+    unit = {"parquet": "row", "jsonl": "line"}[kind]
+    assert places(f"file://{tmp_path}/two.{kind}", columns=HEADER) == [f"file://{tmp_path}/two.{kind}, {unit} 1"]
     assert sorted(read(f"file://{tmp_path}/*.{kind}", HEADER)) == sorted(PAIRS)
     with pytest.raises(InputError, match="no column 'sentence1' among id, question, answer"):
         read(f"{address}/one.{kind}")
+
+
+def test_json_lines_at_an_address_are_those_of_a_file(address: str, tmp_path: Path) -> None:
+    """Texts stay texts, an identifier may be a number here and a text there, and a line may be broken."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"sentence1": "2024-02-29", "sentence2": "b", "id": 1, "o": {"x": 1}, "day": "2024-02-29"},
+        {"sentence1": "c", "sentence2": "d", "id": "two", "o": {"y": 2}},
+    ]
+    text = json.dumps(rows[0]) + "\n\n" + json.dumps(rows[1]) + "\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read(f"{address}/pairs.jsonl", others=True) == read(str(path), others=True)
+    path.write_text(text + '{"sentence1": "alone"}\n')
+    with pytest.raises(InputError, match=r"pairs\.jsonl, line 4: no column 'sentence2' among sentence1; map it"):
+        read(f"{address}/pairs.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -494,6 +517,89 @@ def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
         read("nobody/nothing")
 
 
+@contextlib.contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """What root may do, others may not."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "folder"])
+def test_a_source_that_may_not_be_read_is_named(kind: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "denied").mkdir()
+        source = write_rows(folder / "denied" / "pairs", "csv" if kind == "folder" else kind, as_rows(PAIRS))
+        denied = [folder / "denied"] if kind == "folder" else [path for path in folder.rglob("*") if path.is_file()]
+        modes = [path.stat().st_mode for path in denied]
+        for path in denied:
+            path.chmod(0)
+        with as_somebody_else(), pytest.raises(InputError) as caught:
+            build_pool(DataConfig(pool=[source]), folder / "out")
+        for path, mode in zip(denied, modes, strict=True):
+            path.chmod(mode)
+    assert str(caught.value).startswith(f"{source}: cannot be read (Permission denied)")
+
+
+@pytest.mark.parametrize("kind", ["txt", "tsv", "csv", "jsonl", "tsv.gz"])
+def test_a_source_on_a_broken_disk_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"pairs.{kind}"
+    path.symlink_to("/proc/self/mem")  # whose first bytes nobody can read
+    for attempt in (lambda: read(str(path)), lambda: build_pool(DataConfig(pool=[str(path)]), tmp_path / "out")):
+        with pytest.raises(InputError, match=rf"^{path}: cannot be read \(Input/output error\); check its disk$"):
+            attempt()
+
+
+@pytest.mark.parametrize("damage", ["state", "info", "cut", "gone"])
+def test_a_damaged_saved_dataset_is_called_damaged(damage: str, tmp_path: Path) -> None:
+    source = Path(write_rows(tmp_path / "pairs", "dataset", as_rows(PAIRS)))
+    (arrow,) = source.glob("*.arrow")
+    if damage == "state":
+        (source / "state.json").write_text("{}")
+    elif damage == "info":
+        (source / "dataset_info.json").write_text('{"features": {"sentence1": {"_type": "Strange"}}}')
+    elif damage == "cut":
+        arrow.write_bytes(arrow.read_bytes()[:100])
+    else:
+        arrow.unlink()
+    with pytest.raises(InputError, match=rf"^{source}: the saved Dataset is damaged \(.*\); save it anew$"):
+        read(str(source))
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+@pytest.mark.parametrize("blank", ["\n", "\r\n \r\n", "MARK\n"])
+def test_blank_lines_before_the_header_are_skipped(blank: str, suffix: str, tmp_path: Path) -> None:
+    path = Path(write_rows(tmp_path / "pairs", suffix, as_rows(PAIRS)))
+    mark = {"tsv": "\t", "csv": ","}[suffix]
+    path.write_bytes(blank.replace("MARK", mark).encode() + path.read_bytes())
+    assert read(str(path)) == PAIRS
+    quoted = f'"sentence1"{mark}"sentence2"\n"he said ""no"""{mark}"b"\n'
+    path.write_bytes(blank.replace("MARK", mark).encode() + quoted.encode())
+    assert read(str(path)) == [('he said "no"', "b")]
+
+
+def test_a_split_that_is_no_text_is_none(tmp_path: Path) -> None:
+    rows = [{"split": split, **row} for split, row in zip([["dev"], None, "dev"], as_rows(PAIRS), strict=True)]
+    assert read(write_rows(tmp_path / "pairs", "jsonl", rows), split="dev") == PAIRS[2:]
+
+
+def test_an_output_folder_hides_no_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command makes its folder before it reads."""
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "sts16", "tsv", [{"split": "test", "score": "1", **row} for row in as_rows(PAIRS)])
+    Path("sts16").mkdir()
+    assert read("sts16", folder=".") == PAIRS
+    shutil.rmtree("sts16")
+    write_rows(tmp_path / "sts16", "dataset", as_rows(PAIRS[:1]))
+    assert read("sts16", folder=".") == PAIRS[:1]
+
+
 def test_a_benchmark_is_read_from_its_folder(tmp_path: Path) -> None:
     rows = [{"split": "test", "score": "1", **row} for row in as_rows(PAIRS)]
     write_rows(tmp_path / "sts16", "tsv", rows)
@@ -502,6 +608,10 @@ def test_a_benchmark_is_read_from_its_folder(tmp_path: Path) -> None:
     assert read("sts16", {"sentence1": "question"}, folder=str(tmp_path)) == PAIRS
     with pytest.raises(InputError, match=r"holds no sickr\.tsv"):
         read("sickr", folder=str(tmp_path))
+    write_rows(tmp_path / "sts15", "tsv", as_rows(PAIRS, ("question", "sentence2")))
+    columns = "a benchmark's file in data.dir has the columns split, score, sentence1, sentence2"
+    with pytest.raises(InputError, match=rf"sts15\.tsv: no column 'sentence1' among question, sentence2; {columns}$"):
+        read("sts15", folder=str(tmp_path))
 
 
 def test_a_set_of_the_hub_is_read_by_its_id_and_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,11 @@ def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(data / "owner/csv/test.csv", [*PAIRS[7:10], (PAIRS[10][0], "")])
     write_rows(data / "owner/two/named/a.parquet", PAIRS[:3])
     write_rows(data / "owner/two/other/b.parquet", PAIRS[3:8], ("question1", "question2"))
+    for number, rows in enumerate((PAIRS[:2], PAIRS[2:5])):
+        lines = [json.dumps({"sentence1": one, "sentence2": two, "id": str(number)}) for one, two in rows]
+        path = data / f"owner/lines/{number}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines))
     (data / "owner/two/README.md").write_text(
         card(named={"train": "named/*.parquet"}, other={"train": "other/*.parquet"}), encoding="utf-8"
     )
@@ -150,6 +155,7 @@ def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "no model": ["cross", "owner/absent"],
         "parquet": ["pool", "owner/parquet"],
         "csv": ["pool", "owner/csv"],
+        "lines": ["pool", "hf://datasets/owner/lines/*.jsonl"],
         "config": ["pool", "owner/two:named"],
         "config, mapped": ["pool", "owner/two:other", {"sentence1": "question1", "sentence2": "question2"}],
         "config, unmapped": ["pool", "owner/two:other"],
@@ -227,6 +233,10 @@ def test_a_pool_is_read_from_all_splits_of_a_parquet_data_set(read: dict[str, An
 def test_a_pool_is_read_from_all_splits_of_a_csv_data_set(read: dict[str, Any]) -> None:
     assert sorted(read["csv"]["pairs"]) == sorted(listed(PAIRS[:10]))
     assert (read["csv"]["rows"], read["csv"]["empty"]) == (11, 1)
+
+
+def test_json_lines_are_read_at_their_address(read: dict[str, Any]) -> None:
+    assert read["lines"]["pairs"] == listed(PAIRS[:5])
 
 
 def test_a_configuration_is_chosen_by_name_and_its_columns_are_mapped(read: dict[str, Any]) -> None:
