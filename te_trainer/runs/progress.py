@@ -19,6 +19,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from te_trainer.escaping import printable
 
 LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no terminal
+# Part of this process's work that must be done before it says the time left: what a start takes beside its passes, such
+# as loading models or building an index, would count a thousandfold.
+LEAST_DONE = 0.02
 
 
 class RunProgress:
@@ -130,8 +133,9 @@ class RunProgress:
         done = self._finished + self._weight * self._fraction
         fraction = min(1.0, done / self.total)
         left = ""
-        if self._began is not None and done > self._earlier:
-            seconds = (time.monotonic() - self._began) * self.total * (1 - fraction) / (done - self._earlier)
+        here = done - self._earlier
+        if self._began is not None and here > 0 and here >= LEAST_DONE * (self.total - self._earlier):
+            seconds = (time.monotonic() - self._began) * self.total * (1 - fraction) / here
             left = f"about {format_duration(seconds)} left"
         if self._display is not None:
             self._display.update(

@@ -71,3 +71,17 @@ def test_a_process_that_is_asked_to_end_shows_the_cursor() -> None:
     )
     assert ended.returncode == -15, ended.stderr
     assert 0 <= ended.stderr.rfind(HIDE) < ended.stderr.rfind(SHOW)
+
+
+@pytest.mark.parametrize("earlier", [0.0, 900.0])
+def test_the_time_left_is_said_once_a_part_of_the_work_is_done(earlier: float) -> None:
+    written = io.StringIO()
+    progress = RunProgress(console=Console(file=written, width=200))
+    progress.total = earlier + 100
+    if earlier:
+        progress.skip(earlier)
+    for stage, weight in (("gather", 0.01), ("embed", 1.5), ("label", 1.0)):
+        progress.begin(stage, weight)
+        progress.end()
+    said = [line for line in written.getvalue().splitlines() if "| done |" in line]
+    assert [" left" in line for line in said] == [False, False, True]
