@@ -25,6 +25,7 @@ from te_trainer.errors import divergence_named
 from te_trainer.labelling import score_pairs
 from te_trainer.mining.candidates import merge, random_pairs
 from te_trainer.mining.draw import draw_by_score
+from te_trainer.mining.near_duplicates import look_the_same
 from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.store import RunStore
@@ -59,14 +60,14 @@ def _grow(plan: DistillationPlan, store: RunStore, pool: Dataset, cycle: int, sc
     rows = merge({"random": random_pairs(np.arange(len(texts)), mining.candidates, seed)}).rows
     rows = rows[~are_given(sentences, rows, pool)]
     pairs = {name: [texts[row] for row in rows[:, side]] for side, name in enumerate(SENTENCE_COLUMNS)}
-    labels = np.empty(0, dtype=np.float32)
+    labels, differ = np.empty(0, dtype=np.float32), np.arange(0)
     if len(rows):
-        labels = plan.combine(
-            _score(plan, store, EncoderKey.teacher(cycle, name, "bi-encoder"), pairs, scratch) for name in plan.models
-        )
+        keys = [EncoderKey.teacher(cycle, name, "bi-encoder") for name in plan.models]
+        by_teacher = [_score(plan, store, key, pairs, scratch) for key in keys]
+        labels, differ = plan.combine(by_teacher), np.flatnonzero(~look_the_same(by_teacher))
 
     def draw() -> None:
-        drawn = draw_by_score(labels, rows, TIMES * len(pool), mining.per_sentence, seed)
+        drawn = differ[draw_by_score(labels[differ], rows[differ], TIMES * len(pool), mining.per_sentence, seed)]
         columns = {
             name: [column[row] for row in drawn] for name, column in (pairs | {"label": labels.tolist()}).items()
         }

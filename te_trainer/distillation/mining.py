@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -24,7 +24,7 @@ from te_trainer.labelling import Progress, cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
 from te_trainer.mining.draw import band_edges, band_of, draw_by_score
-from te_trainer.mining.near_duplicates import near_duplicates
+from te_trainer.mining.near_duplicates import look_the_same, near_duplicates
 from te_trainer.mining.neighbours import nearest_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.runs.folder import scratch_folder
@@ -34,6 +34,8 @@ from te_trainer.runs.store import RunStore
 
 BINS = 50  # of the record's histograms
 EXAMPLE_BANDS, EXAMPLES = 5, 10
+
+LeftOut: TypeAlias = dict[str, dict[str, int]]  # candidates by the reason, then by the source
 
 
 def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) -> bool:
@@ -59,7 +61,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     anchors = np.sort(rng.choice(len(sentences), plan.anchors(len(sentences)), replace=False))
     searches = "neighbours" in mining.sources
     vectors, found = [], [np.empty((0, 2), dtype=np.int64)]
-    left_out: dict[str, dict[str, int]] = {}
+    left_out: LeftOut = {}
     with scratch_folder(layout.mining_scratch) as scratch:
         file, embedded = scratch / "candidates.npz", np.arange(len(sentences))
 
@@ -68,11 +70,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
             candidates, dropped = _candidates(plan, layout, sentences, anchors, neighbours, progress.advance)
             left_out.update(dropped)
             if not len(candidates.rows):
-                used = [name for name in mining.sources if name != "document" or plan.config.data.document is not None]
-                raise InputError(
-                    f"{plan.config.mining_key}: no pair can be mined of {len(sentences):,} sentences by "
-                    f"{' and '.join(used)}; give more texts or more mining.sources, and another output_dir"
-                )
+                raise InputError(f"{plan.config.mining_key}: {describe_nothing(len(sentences), left_out)}")
             np.savez(file, **candidates._asdict())
 
         def gather() -> None:
@@ -103,10 +101,21 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
         def write() -> None:
             candidates = Candidates(**np.load(file))
             rows = np.searchsorted(embedded, candidates.rows)
-            scores = plan.combine(cosines(each, rows) for each in vectors)
+            by_start = [cosines(each, rows) for each in vectors]
+            differ = ~look_the_same(by_start)
+            for name, count in _by_source(candidates.source[~differ]).items():
+                left_out["near_duplicates"][name] += count
+            if not differ.any():
+                raise InputError(
+                    f"{plan.config.mining_key}: the two texts of each of {len(rows):,} candidates look the same to the "
+                    f"start, which reads {plan.config.bi_encoder.max_length} tokens; give texts that differ in them, a "
+                    "higher bi_encoder.max_length or another bi_encoder.pooling, and another output_dir"
+                )
+            candidates = Candidates(candidates.rows[differ], candidates.source[differ])
+            scores = plan.combine(each[differ] for each in by_start)
             drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed)
             given = layout.given_pairs if layout.given_pairs.exists() else None
-            notes = describe_shortage(pairs, len(drawn), len(candidates.rows), len(sentences))
+            notes = describe_candidates(pairs, len(drawn), len(candidates.rows), len(sentences), left_out)
             with atomic_folder(layout.pool) as folder:
                 add_mined_pairs(given, _pairs(sentences, candidates.rows[drawn]), folder, notes)
                 record = {"sentences": len(sentences), "left_out": left_out}
@@ -118,14 +127,33 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
     return True
 
 
-def describe_shortage(wanted: int, drawn: int, candidates: int, sentences: int) -> list[str]:
-    """What to say of fewer pairs than were wanted: how many there are, and which keys give more."""
-    if drawn >= wanted:
-        return []
-    mend = "" if drawn == candidates else ", a higher mining.per_sentence"
-    if candidates < sentences * (sentences - 1) // 2:
-        mend += ", a higher mining.candidates or more mining.sources"
-    return [f"{drawn:,} of {wanted:,} wanted pairs (mining.pairs) were found; more sentences{mend} would give more"]
+def describe_nothing(sentences: int, left_out: LeftOut) -> str:
+    """Why no candidate is left, and what to do."""
+    alike, given = (sum(left_out[name].values()) for name in ("near_duplicates", "in_pool"))
+    if not alike + given:
+        sources = " and ".join(left_out["in_pool"])
+        why, mend = f"no pair can be mined of {sentences:,} sentences by {sources}", "more texts or more mining.sources"
+    elif not given:
+        why, mend = f"all {alike:,} candidates are near-duplicates", "texts that differ in more of their words"
+    else:
+        why = f"data.pool holds {'all ' * (not alike)}{given:,} candidates"
+        why += f", and the other {alike:,} are near-duplicates" * (alike > 0)
+        mend = "other texts, a higher mining.candidates or more mining.sources"
+    return f"{why}; give {mend}, and another output_dir"
+
+
+def describe_candidates(wanted: int, drawn: int, candidates: int, sentences: int, left_out: LeftOut) -> list[str]:
+    """How many candidates were left out, and of fewer pairs than were wanted, which keys give more; a line each."""
+    alike, given = (sum(left_out[name].values()) for name in ("near_duplicates", "in_pool"))
+    parts = [f"{alike:,} as near-duplicates"] * (alike > 0) + [f"{given:,} because data.pool holds them"] * (given > 0)
+    lines = [f"left out of the candidates: {', '.join(parts)}"] if parts else []
+    if drawn < wanted:
+        mend = "" if drawn == candidates else ", a higher mining.per_sentence"
+        if candidates + alike + given < sentences * (sentences - 1) // 2:
+            mend += ", a higher mining.candidates or more mining.sources"
+        found = f"{drawn:,} of {wanted:,} wanted pairs (mining.pairs) were found"
+        lines.append(f"{found}; more {'different ' * (alike > 0)}sentences{mend} would give more")
+    return lines
 
 
 def describe_mining(
@@ -170,15 +198,17 @@ def _candidates(
     anchors: np.ndarray,
     neighbours: np.ndarray,
     progress: Progress,
-) -> tuple[Candidates, dict[str, dict[str, int]]]:
+) -> tuple[Candidates, LeftOut]:
     """All candidates, without near-duplicates and pairs that are given.
 
     Returns:
-        The candidates, and how many were left out: `{"near_duplicates": {source: n}, "in_pool": {source: n}}`. One that
-        is both counts as a near-duplicate.
+        The candidates, and how many were left out, by each source that was looked into: `{"near_duplicates": {source:
+        n}, "in_pool": {source: n}}`. One that is both counts as a near-duplicate.
     """
     mining, documents = plan.config.mining, layout.mining / "documents.npy"
-    found = {"neighbours": neighbours}
+    found = {}
+    if "neighbours" in mining.sources:
+        found["neighbours"] = neighbours
     if "bm25" in mining.sources:
         found["bm25"] = bm25_pairs(sentences, anchors, mining.candidates, progress)
     if "document" in mining.sources and documents.exists():
@@ -192,7 +222,8 @@ def _candidates(
         given = ~alike & are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
     keep = ~(alike | given)
     left_out = {
-        name: _by_source(candidates.source[each]) for name, each in (("near_duplicates", alike), ("in_pool", given))
+        name: dict.fromkeys(found, 0) | _by_source(candidates.source[each])
+        for name, each in (("near_duplicates", alike), ("in_pool", given))
     }
     return Candidates(candidates.rows[keep], candidates.source[keep]), left_out
 

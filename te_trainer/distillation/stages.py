@@ -147,9 +147,9 @@ class DistillationStages:
         grows = attempt > 1 or self.plan.models[key.name].encoders[key.kind].grows
         if grows and key.kind == "cross-encoder" and can_grow(self.plan, pool):
             grown = grown_pairs(self.plan, self.store, self.pairs, key.cycle)
-            self.progress.say(
-                f"cycle {key.cycle}: {len(grown['label']):,} random pairs of the pool's sentences are labelled"
-            )
+            found = f"{len(grown['label']):,} random pairs of the pool's sentences are labelled"
+            none = "the pool's sentences make no other pair"
+            self.progress.say(f"cycle {key.cycle}: {found if grown['label'] else none}")
             labels = np.concatenate([labels, np.array(grown["label"], dtype=np.float32)])
         if key.kind == "cross-encoder" and self.config.distillation.cross_encoder_labels == "quantiles":
             labels = quantiles(labels)
@@ -283,9 +283,7 @@ class DistillationStages:
             return ". It teaches all the same" if failure["taught"] else ""
         if attempt == len(ATTEMPTS):
             return ". It teaches none, and the cycles end here"
-        grows = failure["kind"] == "cross-encoder" and can_grow(self.plan, len(self.pairs))
-        more = ", also on random pairs of the pool's sentences" * (grows and not failure["added_pairs"])
-        return f". It is trained once more, {ATTEMPTS[attempt]} times as long{more}"
+        return f". It is trained once more, {ATTEMPTS[attempt]} times as long"
 
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""

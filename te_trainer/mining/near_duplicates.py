@@ -1,6 +1,8 @@
-"""Pairs that say nothing, because both sentences consist of nearly the same words."""
+"""Pairs that say nothing, because both sentences consist of nearly the same words or look the same to the encoders."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from datasets import Dataset
@@ -9,6 +11,8 @@ from scipy.sparse import csr_array
 from te_trainer.data.words import number_words
 
 WORDS = 4_000_000  # of pairs that are compared at once
+# 1 - cosine of two texts of the same tokens, by the rounding of 16-bit arithmetic; raw decoders come near it, too.
+SAME_TOKENS = 1e-5
 
 
 def near_duplicates(sentences: Dataset, rows: np.ndarray, threshold: float = 0.9) -> np.ndarray:
@@ -37,3 +41,15 @@ def near_duplicates(sentences: Dataset, rows: np.ndarray, threshold: float = 0.9
         shared = words[one].multiply(words[two]).sum(axis=1)
         found[block] = (shared >= threshold * (both[block] - shared)) & (shared > 0)
     return found
+
+
+def look_the_same(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Find the pairs that no bi-encoder tells apart, such as long texts that differ behind the tokens that it reads.
+
+    Args:
+        scores: Cosines by each bi-encoder, shape (n,) each.
+
+    Returns:
+        Whether each pair is one, bool, shape (n,).
+    """
+    return np.asarray(np.min(scores, axis=0) > 1 - SAME_TOKENS)

@@ -51,7 +51,7 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
         line for line in done.stderr.splitlines() if line.startswith("warning: cycle 1 tiny: cross-encoder has not")
     ]
     assert [line.rpartition(". ")[2] for line in said] == [
-        "It is trained once more, 3 times as long, also on random pairs of the pool's sentences",
+        "It is trained once more, 3 times as long",
         "It teaches none, and the cycles end here",
     ]
     assert said[1].partition(": it ")[2].startswith(failed["reason"].removeprefix("it "))

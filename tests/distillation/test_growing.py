@@ -16,8 +16,11 @@ from conftest import results_of, tiny_arguments
 from forked import run_forked, run_ranks, script_with
 from sentence_transformers import SentenceTransformer
 
-from te_trainer.data import PoolManifest, pairs_of
+from te_trainer.config.commands import parse
+from te_trainer.data import PoolManifest, build_pool, pairs_of
 from te_trainer.distillation.combine import quantiles
+from te_trainer.distillation.growing import grown_pairs
+from te_trainer.distillation.plan import make_plan
 from te_trainer.files.records import DamagedError
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.store import RunStore
@@ -106,7 +109,22 @@ def test_two_sentences_make_no_other_pair(tiny: Path, tmp_path: Path) -> None:
     arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, pool=[str(tmp_path / "pool.tsv")])
     done = run_forked("trans_encoder.py", [*arguments, "--data.test", "[]"])
     assert done.returncode == 0, done.stderr
-    assert "cycle 1: 0 random pairs of the pool's sentences are labelled" in done.stderr
+    assert "cycle 1: the pool's sentences make no other pair" in done.stderr
+    assert "random pairs of the pool's sentences" not in done.stderr
+
+
+def test_pairs_that_the_start_cannot_tell_apart_are_not_learnt(tiny: Path, tmp_path: Path) -> None:
+    opening = " ".join(f"word{number}" for number in range(40))
+    letters = [f"{opening} {number}" for number in range(5)]
+    lines = [f"{letter}\tmy lamp has {number} bulbs" for number, letter in enumerate(letters)]
+    (tmp_path / "pool.tsv").write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n", encoding="utf-8")
+    plan = make_plan(parse(tiny_arguments(tiny, tmp_path / "run", pool=[str(tmp_path / "pool.tsv")])), 1)
+    build_pool(plan.config.data, tmp_path / "pool")
+    store = RunStore(RunLayout(tmp_path / "run"), 1, trains_start=False, precision=plan.precision)
+    grown = grown_pairs(plan, store, PoolManifest.load(tmp_path / "pool")[1], 1)
+    assert len(grown["label"]) == 10
+    assert max(grown["label"]) < 0.9999
+    assert not [pair for pair in zip(grown["sentence1"], grown["sentence2"], strict=True) if {*pair} <= {*letters}]
 
 
 def test_damaged_pairs_are_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from telling import columns
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data import PoolManifest, SentenceManifest, build_pool, build_sentences
-from te_trainer.distillation.mining import _candidates, describe_shortage, mine_pool
+from te_trainer.distillation.mining import _candidates, describe_candidates, describe_nothing, mine_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import _read_mining_sentences
 from te_trainer.errors import InputError
@@ -28,6 +28,7 @@ from te_trainer.hub.card import Upload, model_card
 from te_trainer.labelling import cosines, score_pairs
 from te_trainer.mining import neighbours
 from te_trainer.models import BiEncoder, load_encoder
+from te_trainer.report.mined_pairs import mining_table
 from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress
@@ -140,10 +141,43 @@ def test_fewer_pairs_than_were_wanted_are_told(
     mine_pool(plan, store, RunProgress(enabled=False))
     pool = PoolManifest.load(layout.pool)[0]
     found = f"pool: {pool.num_rows:,} of 100,000 wanted pairs (mining.pairs) were found"
-    assert f"{found}; more sentences{mend} would give more" in pool.describe()
+    assert f"{found}; more different sentences{mend} would give more" in pool.describe()
     # two sentences make one pair
-    (line,) = describe_shortage(4, 1, 1, 2)
+    (line,) = describe_candidates(4, 1, 1, 2, {"near_duplicates": {"bm25": 0}, "in_pool": {}})
     assert line == "1 of 4 wanted pairs (mining.pairs) were found; more sentences would give more"
+    # three sentences make three, whatever finds them
+    lines = describe_candidates(4, 1, 1, 3, {"near_duplicates": {"bm25": 1}, "in_pool": {"random": 1}})
+    assert lines == [
+        "left out of the candidates: 1 as near-duplicates, 1 because data.pool holds them",
+        "1 of 4 wanted pairs (mining.pairs) were found; more different sentences would give more",
+    ]
+    assert describe_candidates(1, 1, 1, 3, {"near_duplicates": {"bm25": 2}, "in_pool": {}}) == [
+        "left out of the candidates: 2 as near-duplicates"
+    ]
+
+
+OPENING = " ".join(f"word{number}" for number in range(40))  # longer than what an encoder reads
+LETTERS = [f"{OPENING} {sentence}" for sentence in SENTENCES[:6]]
+
+
+@pytest.mark.parametrize("combine", ["mean", "rank"])
+def test_texts_that_look_the_same_to_all_starts_are_near_duplicates(combine: str, tiny: Path, tmp_path: Path) -> None:
+    texts = [*LETTERS, *SENTENCES[6:12]]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    keys = ("--data.pool", "[]", "--data.max_pairs", "null", "--data.sentences", str(tmp_path / "texts.txt"))
+    keys += ("--mining.sources", "[random]", "--mining.candidates", "11", "--distillation.combine", combine)
+    command = tiny_arguments(tiny, tmp_path / "run", *keys)
+    command[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two, pooling: cls}}]"
+    plan, layout = make_plan(parse(command), 1), RunLayout(tmp_path / "run")
+    with _read_mining_sentences(plan, layout):
+        pass
+    mine_pool(plan, RunStore(layout, 1, trains_start=False, precision=plan.precision), RunProgress(enabled=False))
+    pool = pool_of(tmp_path / "run")
+    assert pool and not [pair for pair in pool if {*pair} <= {*LETTERS}]
+    record = read(tmp_path / "run", "pool/mined.json")
+    assert record["left_out"]["near_duplicates"]["random"] > 5
+    assert record["candidates"]["random"] + record["left_out"]["near_duplicates"]["random"] <= 12 * 11 // 2
+    assert sum(record["histogram"]["candidates"]) == record["candidates"]["random"]
 
 
 def test_results_report_and_card_say_what_was_mined(output: Path, source: Path) -> None:
@@ -153,7 +187,7 @@ def test_results_report_and_card_say_what_was_mined(output: Path, source: Path) 
     left_out = results["mining"]["left_out"]
     # the first sentence and the one that is nearly the same
     assert left_out["near_duplicates"]["neighbours"] > 0
-    assert left_out["in_pool"] == {}
+    assert set(left_out["in_pool"].values()) == {0}
     assert results["seconds"]["mine"] > 0
     manifest = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
     assert manifest["pool"]["pairs"] == 64
@@ -284,6 +318,14 @@ def test_keys_without_effect_are_refused(more: tuple[str, ...], words: str) -> N
             "rain\nsnow\n",
             "data.sentences: no pair can be mined of 2 sentences by bm25; give more texts",
         ),
+        (
+            "red light\nRed light!\nlight: red\n",
+            "data.sentences: all 3 candidates are near-duplicates; give texts that differ in more of their words",
+        ),
+        (
+            "\n".join(LETTERS),
+            "the two texts of each of 15 candidates look the same to the start, which reads 32 tokens; give texts that",
+        ),
     ],
 )
 def test_sentences_that_make_no_pair(tiny: Path, tmp_path: Path, sentences: str, words: str) -> None:
@@ -294,6 +336,17 @@ def test_sentences_that_make_no_pair(tiny: Path, tmp_path: Path, sentences: str,
     assert done.returncode == 2
     assert words in done.stderr
     assert not (tmp_path / "run" / "pool").exists()
+
+
+@pytest.mark.parametrize(
+    ("near", "given", "words"),
+    [
+        (0, 3, "data.pool holds all 3 candidates; give other texts, a higher mining.candidates or more"),
+        (1000, 3, "data.pool holds 3 candidates, and the other 1,000 are near-duplicates; give other texts, a"),
+    ],
+)
+def test_why_no_candidate_is_left(near: int, given: int, words: str) -> None:
+    assert describe_nothing(9, {"near_duplicates": {"bm25": near}, "in_pool": {"bm25": given}}).startswith(words)
 
 
 def test_cosines() -> None:
@@ -325,10 +378,17 @@ def test_given_pairs_and_near_duplicates_are_no_candidates(tiny: Path, tmp_path:
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
     build_pool(DataConfig(pool=[str(tmp_path / "given.tsv")]), layout.given_pairs)
     build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.txt")]), layout.mining)
-    plan = make_plan(parse(["--models", str(tiny), "--data.sentences", "x.txt", "--mining.sources", "[neighbours]"]), 1)
+    plan = make_plan(
+        parse(["--models", str(tiny), "--data.sentences", "x.txt", "--mining.sources", "[neighbours, bm25, document]"]),
+        1,
+    )
     sentences, every = SentenceManifest.load(layout.mining)[1], np.array(list(combinations(range(5), 2)))
     found, left_out = _candidates(plan, layout, sentences, np.arange(5), every, progress=lambda done: None)
-    assert left_out == {"near_duplicates": {"neighbours": 1}, "in_pool": {"neighbours": 2}}
+    # a source that gives nothing is named, but for documents that nobody has given
+    counts = {"near_duplicates": {"neighbours": 1, "bm25": 0}, "in_pool": {"neighbours": 2, "bm25": 0}}
+    assert left_out == counts
+    table = mining_table({"mining": {"left_out": counts, "candidates": {"neighbours": 7}, "pairs": {"neighbours": 7}}})
+    assert table is not None and [row[1:] for row in table.rows] == [["1", "2", "7", "7"], ["0", "0", "0", "0"]]
     left = {tuple(pair) for pair in every.tolist()} - {(0, 2), (0, 1), (1, 4)}
     assert {tuple(pair) for pair in found.rows.tolist()} == left
     assert len(found.source) == len(left)
