@@ -87,7 +87,8 @@ class Probe:
             labels = learnt[self.rows]
             health["agreement"] = spearman(held_out, labels)
             health["start"] = health["agreement"] if start is None else spearman(held_out, start[self.rows])
-            spread = float(labels.std(dtype=np.float64))
+            # the deviation of equal labels may be more than 0, by rounding
+            spread = float(labels.std(dtype=np.float64)) if np.ptp(labels) else 0.0
             health["spread"] = health["std"] / spread if spread else np.nan
         return {name: value for name, value in health.items() if not np.isnan(value)}
 
@@ -109,7 +110,9 @@ def describe_health(health: dict[str, Any]) -> str:
 
 
 def why_not_learnt(health: dict[str, Any]) -> str | None:
-    """What shows that a student has not learnt its labels, or None."""
+    """What shows that a student has not learnt its labels, or None; of too few pairs nothing does."""
+    if "spread" not in health and health.get("pairs", 0) >= FEWEST_HELD_OUT:
+        return f"it is judged by {health['pairs']} pairs whose labels are all the same, so that nothing shows that it has"
     checks = (
         ("agreement", MIN_AGREEMENT, "it orders pairs of the pool unlike the labels that it learnt (Spearman {:.2f})"),
         ("spread", MIN_SPREAD, "its scores spread {:.2f} times as widely as its labels"),

@@ -73,6 +73,21 @@ def test_what_cannot_be_computed_is_absent() -> None:
     assert describe_health(health).startswith(f"health: {said}")
 
 
+def test_a_student_whose_labels_are_all_the_same_has_not_learnt() -> None:
+    probe = Probe.draw(pool(387), 0.03, seed=1)
+    scores = np.linspace(1, 0.9, len(probe.pairs["sentence1"]), dtype=np.float32)
+    health = probe.health(scores, np.full(387, 0.5, dtype=np.float32)) | {"graded": 1.0}
+    assert "it is judged by 32 pairs whose labels are all the same" in why_not_learnt(health)
+    # three pairs may have the same label by chance
+    assert why_not_learnt(health | {"pairs": 3}) is None
+
+
+def test_equal_labels_that_float32_rounds_have_no_spread() -> None:
+    probe = Probe.draw(pool(387), 0.03, seed=1)
+    health = probe.health(np.linspace(0, 1, len(probe.pairs["sentence1"])), np.full(387, 0.1, dtype=np.float32))
+    assert "spread" not in health
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
