@@ -42,7 +42,7 @@ class SourceCount:
     sha256: str | None = None  # of the file; None for a source that is no file
     extra: bool = False  # whether it is one of `data.extra`
     notes: list[str] = field(default_factory=list)  # what the reader did to the rows, for people
-    made_here: bool = False  # whether it is no source: sentences of the pool, or pairs that were mined
+    made_here: bool = False  # whether it is no source: the run's own sentences, or pairs that were mined
 
     @staticmethod
     def of(source: str, benchmark_folder: str | None, extra: bool = False) -> SourceCount:
@@ -230,8 +230,9 @@ def build_sentences(
             if data.split and not count.rows:
                 raise InputError(f"{source}: no row has the split '{data.split}' (data.split); name another one")
         if pool is not None:
-            manifest.sources.append(count := SourceCount("pool", made_here=True))
-            yield from _without_empty(((text,) for pair in pairs_of(pool) for text in pair), count)
+            manifest.sources.append(count := SourceCount("the run's texts", made_here=True))
+            # a sentence that stands in both columns is one
+            yield from _without_empty(((text,) for pair in pairs_of(pool) for text in dict.fromkeys(pair)), count)
 
     def _sentences(source: str, count: SourceCount) -> Iterator[tuple[str, str]]:
         is_txt = file_format(Path(source)) == ".txt"

@@ -112,7 +112,9 @@ def describe_health(health: dict[str, Any]) -> str:
 def why_not_learnt(health: dict[str, Any]) -> str | None:
     """What shows that a student has not learnt its labels, or None; of too few pairs nothing does."""
     if "spread" not in health and health.get("pairs", 0) >= FEWEST_HELD_OUT:
-        return f"it is judged by {health['pairs']} pairs whose labels are all the same, so that nothing shows that it has"
+        return (
+            f"it is judged by {health['pairs']} pairs whose labels are all the same, so that nothing shows that it has"
+        )
     checks = (
         ("agreement", MIN_AGREEMENT, "it orders pairs of the pool unlike the labels that it learnt (Spearman {:.2f})"),
         ("spread", MIN_SPREAD, "its scores spread {:.2f} times as widely as its labels"),

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from te_trainer.config.schema import ContrastiveDataConfig, Kind, RunConfig, section_of
 from te_trainer.contrastive.preparation import read_sentences
@@ -86,9 +86,9 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
     entries: dict[str, Any] = {"cycles": plan.cycles}
     with contextlib.ExitStack() as written:
         if config.mines:
-            own_texts, fingerprint = written.enter_context(_read_mining_sentences(plan, layout))
+            mined_from, own_texts, fingerprint = written.enter_context(_read_mining_sentences(plan, layout))
             texts = [Fingerprint(("mining", "fingerprint"), fingerprint, "data: the texts have")]
-            entries["mining"] = {"sentences": len(own_texts)}
+            entries["mining"] = {"sentences": len(mined_from)}
         else:
             pool, own_texts = written.enter_context(_read_pool(config, layout))
             texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
@@ -116,8 +116,8 @@ def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManif
 
 
 @contextlib.contextmanager
-def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterator[tuple[Dataset, str]]:
-    """Give the sentences that pairs are mined from, and a fingerprint of them and of the pairs that are given.
+def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterator[tuple[Dataset, Dataset, str]]:
+    """Give the sentences that pairs are mined from, these and the pairs that are given, and a fingerprint of both.
 
     What is read is in its place when the block ends well.
     """
@@ -134,13 +134,16 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
             texts = ContrastiveDataConfig(data.sentences, data.column, columns=data.columns, dir=data.dir)
             build_sentences(texts, folder, document=data.document, pool=given_texts)
         manifest, sentences = SentenceManifest.load(folder)
-        given = PoolManifest.load(folder / layout.given_pairs.name)[0] if data.pool else PoolManifest()
+        given, own_texts = PoolManifest(), sentences
+        if data.pool:
+            given, given_pairs = PoolManifest.load(folder / layout.given_pairs.name)
+            own_texts = concatenate_datasets([sentences, given_pairs]) if data.sentences else sentences
         refuse_changed_files([*manifest.sources, *given.sources], data.dir, layout.root)
         if manifest.num_rows < 2:
             raise InputError(f"{config.mining_key}: one distinct sentence makes no pair; give more")
         if "neighbours" in sources:
             check_faiss(manifest.num_rows, plan.anchors(manifest.num_rows))
-        yield sentences, "-".join(filter(None, (manifest.fingerprint, given.fingerprint)))
+        yield sentences, own_texts, "-".join(filter(None, (manifest.fingerprint, given.fingerprint)))
 
 
 @contextlib.contextmanager

@@ -95,6 +95,11 @@ def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
     pool = Dataset.from_dict({"sentence1": ["a", "b", "a"], "sentence2": ["c", "a", "d"]})
     found = build_sentences(ContrastiveDataConfig(sentences=[]), tmp_path / "out", pool=pool)
     assert texts(tmp_path / "out") == ["a", "c", "b", "d"]
+    # sentences that stand in both columns count once
+    again = build_sentences(
+        ContrastiveDataConfig(), tmp_path / "again", pool=SentenceManifest.load(tmp_path / "out")[1]
+    ).describe()
+    assert again == ["sentences: the run's texts: 4 read", "sentences: 4 distinct ones (0 duplicates dropped)"]
     assert (
         found.fingerprint
         == build_sentences(

@@ -22,7 +22,7 @@ from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data import PoolManifest, SentenceManifest, build_pool, build_sentences
 from te_trainer.distillation.mining import _candidates, describe_candidates, describe_nothing, mine_pool
 from te_trainer.distillation.plan import make_plan
-from te_trainer.distillation.preparation import _read_mining_sentences
+from te_trainer.distillation.preparation import _read_mining_sentences, read_step0_sentences
 from te_trainer.errors import InputError
 from te_trainer.hub.card import Upload, model_card
 from te_trainer.labelling import cosines, score_pairs
@@ -260,8 +260,25 @@ def test_a_file_called_pool_is_not_the_pool_whose_sentences_are_mined(
     monkeypatch.chdir(tmp_path)
     plan = make_plan(parse(tiny_arguments(tiny, tmp_path / "run", "--mining.pairs", "20")), 1)
     for _ in range(2):  # begun, and continued
-        with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, _):
+        with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, *_):
             assert len(sentences) > 100
+
+
+def test_step_0_reads_the_sentences_and_those_of_the_given_pairs(tiny: Path, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "given.tsv").write_text("sentence1\tsentence2\none\ttwo\n", encoding="utf-8")
+    step0 = tmp_path / "step0.yaml"
+    step0.write_text("contrastive: {pooling: mean, per_device_train_batch_size: 8}\n", encoding="utf-8")
+    more = ("--data.pool", f"[{tmp_path / 'given.tsv'}]", "--distillation.step0", str(step0))
+    config = parse([*arguments(tiny, tmp_path / "run", source), *more])
+    plan, layout = make_plan(config, 1), RunLayout(tmp_path / "run")
+    with (
+        _read_mining_sentences(plan, layout) as (mined_from, own_texts, _),
+        read_step0_sentences(plan, layout.sentences, own_texts) as sentences,
+    ):
+        assert sentences is not None
+        assert sentences.describe("step 0")[0] == f"step 0: the run's texts: {len(mined_from) + 2} read"
+    texts = SentenceManifest.load(layout.sentences)[1]["sentence1"][:]
+    assert texts == [*mined_from["sentence1"], "one", "two"]
 
 
 @pytest.mark.slow
@@ -398,7 +415,7 @@ def test_sentences_that_look_for_no_partner_are_no_candidates(tiny: Path, tmp_pa
     rows = [json.dumps({"text": f"sentence {number}", "page": number // 20}) for number in range(60)]
     (tmp_path / "texts.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     plan = make_plan(parse([*arguments(tiny, tmp_path / "run", tmp_path / "texts.jsonl"), "--mining.pairs", "4"]), 1)
-    with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, _):
+    with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, *_):
         pass
     anchors = np.array([5, 19, 20])
     none, done = np.empty((0, 2), np.int64), list[float]()

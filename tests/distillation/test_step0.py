@@ -60,7 +60,7 @@ def output(tiny: Path, step0: Path, tmp_path_factory: pytest.TempPathFactory) ->
     finished = run_forked(JOB, arguments(tiny, step0, folder))
     assert finished.returncode == 0, finished.stderr
     assert "step 0 tiny: contrastive training" in finished.stderr
-    assert "step 0: pool: 192 read" in finished.stderr
+    assert "step 0: the run's texts: 192 read" in finished.stderr
     return folder
 
 
