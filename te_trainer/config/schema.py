@@ -153,7 +153,8 @@ class DataConfig:
             `.parquet` or `.jsonl` files. Labels in them are ignored; all splits are read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
         sentences: Sources of sentences that pairs are mined from. They stand beside `pool` or instead of it: `.txt`
-            files (a sentence a line), or any source as for `pool`, of which the distinct sentences are taken.
+            files (a sentence a line, or several with `||` between them), or any source as for `pool`, of which the
+            distinct sentences are taken.
         document: Column that names each row's document. Sentences of `sentences` that follow one another in a document
             are candidates, too; rows of other documents may stand between them.
         extra: Sources whose pairs are added to the pool. They are named as in `pool`; SNLI is one (the

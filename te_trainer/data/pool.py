@@ -240,8 +240,10 @@ def build_sentences(
             raise InputError(f"{source}: a .txt file has no column '{document}' (data.document); give .csv or .jsonl")
         one = data.column or ("sentence" if is_txt else None)
         wanted = ([one] if one else list(SENTENCE_COLUMNS)) + ([document] if document is not None else [])
+        split_lines = 0
         try:
             for place, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
+                split_lines += is_txt and len(values) > 1
                 name = values.pop() if document is not None else None
                 name = "" if name is None or name != name else str(name).strip()  # NaN
                 yield from ((text, name) for text in as_texts(place, values))
@@ -249,6 +251,8 @@ def build_sentences(
             if one is not None:
                 raise
             raise MissingColumnError(f"{error}, or name the one column of texts with data.column") from None
+        if split_lines:
+            count.notes.append(f"{source}: {split_lines:,} lines were split at ||, which stands between sentences")
 
     def choose(distinct: np.ndarray) -> np.ndarray:
         kept = _draw(distinct, data.max_sentences, (seed, 2))

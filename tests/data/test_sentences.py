@@ -48,6 +48,7 @@ def test_a_text_file_has_a_sentence_a_line(tmp_path: Path, name: str, column: st
     assert (found.sources[0].rows, found.sources[0].empty, found.duplicates, found.num_rows) == (7, 1, 2, 4)
     assert found.describe() == [
         f"sentences: {source}: 7 read, 1 empty ones dropped",
+        f"sentences: {source}: 1 lines were split at ||, which stands between sentences",
         "sentences: 4 distinct ones (2 duplicates dropped)",
     ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sentences.arrow", "sentences.json"]
