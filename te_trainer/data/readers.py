@@ -105,12 +105,12 @@ def find_benchmark(source: str) -> Benchmark | None:
     return None if Path(source).exists() else BENCHMARKS.get(source)
 
 
-def source_file(source: str, folder: str | None) -> Path | None:
-    """The file that a source is, or that holds a benchmark in a folder; None for what is no file."""
+def source_path(source: str, folder: str | None) -> Path | None:
+    """The file or folder that a source is, or the file that holds a benchmark; None for what is not on this machine."""
     path = Path(source)
     if folder is not None and find_benchmark(source):
         path = Path(folder, f"{source}.tsv")
-    return path if path.is_file() else None
+    return path if path.exists() else None
 
 
 def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | None:
