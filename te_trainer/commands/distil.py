@@ -121,7 +121,13 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         truncations = read_truncations(layout.pool)
         if says:
             step0_sentences = SentenceManifest.load(layout.sentences)[0].describe("step 0") if config.step0 else []
-            described = [pool.describe(), step0_sentences, describe_gold(gold), describe_run_truncation(truncations)]
+            described = [
+                manifest.other_versions(),
+                pool.describe(),
+                step0_sentences,
+                describe_gold(gold),
+                describe_run_truncation(truncations),
+            ]
             for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
                 progress.say(line)
 
