@@ -22,7 +22,7 @@ from te_trainer.config.schema import KINDS, Kind, LoraConfig
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import divergence_named
-from te_trainer.files.atomic import PARTIAL, remove, write_text
+from te_trainer.files.atomic import PARTIAL, put_in_place, remove, sync, write_text
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
@@ -234,7 +234,8 @@ class Training:
         # an encoder never lies beside the record of another attempt
         remove(self.folder)
         write_json(self.record, record)
-        self._partial.replace(self.folder)
+        sync(self.record)
+        put_in_place(self._partial, self.folder)
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
 
     def _merge(self, start: Encoder) -> None:

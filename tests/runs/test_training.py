@@ -1,18 +1,23 @@
-"""The record of a training."""
+"""The record of a training, and what the disk has by the time its checkpoints go."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import labelled
+from conftest import SAMPLE, labelled
 
+from te_trainer.data import load_gold
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.tokenization import tokenise
+from te_trainer.runs import saving
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.training import Training
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
 
 @pytest.mark.parametrize("encoder_class", [BiEncoder, CrossEncoder])
@@ -42,3 +47,45 @@ def test_tokens_are_recorded_where_transformers_counts_them(encoder_class: Any, 
     record = training.read_record()
     assert record["num_input_tokens_seen"] == 2 * tokens
     assert record["steps"] == (10 if encoder.kind == "bi-encoder" else 18)
+
+
+def test_what_is_removed_is_not_needed_if_power_fails(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a training with a full checkpoint at each step: whatever takes its place is on the disk by then."""
+    training = Training(
+        folder=tmp_path / "cross-encoder",
+        kind="cross-encoder",
+        load=lambda: CrossEncoder.from_pretrained(str(tiny)),
+        values={"precision": "float32", "max_steps": 6, "per_device_train_batch_size": 8, "eval_steps": 2},
+        dev=load_gold(str(SAMPLE / "dev.tsv"), "dev", {}),
+        metric=spearman,
+        seed=5,
+        progress=RunProgress(enabled=False),
+        run_dir=tmp_path,
+        section="",
+    )
+    on_disk: set[int] = set()
+    removed = []
+    fsync, rmtree = os.fsync, shutil.rmtree
+
+    def count(descriptor: int) -> None:
+        fsync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+
+    def remove(path: Any, *args: Any, **options: Any) -> None:
+        needed: list[Path] = []
+        if Path(path) == training.checkpoint_dir:
+            needed = [tmp_path, training.record, training.folder, *training.folder.rglob("*")]
+        elif whole := last_whole_checkpoint(training.checkpoint_dir):
+            needed = [Path(whole), *Path(whole).rglob("*")]
+        assert [path for path in needed if path.stat().st_ino not in on_disk] == []
+        removed.append(Path(path).name)
+        rmtree(path, *args, **options)
+
+    for name, value in (("FULL_CHECKPOINT_SECONDS", 0), ("TIMES_WHAT_SAVING_TOOK", 0)):
+        monkeypatch.setattr(saving, name, value)
+    monkeypatch.setattr(os, "fsync", count)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    training.run("train", 1, labelled(36))
+    assert {".training-cross-encoder", "checkpoint-3"} <= set(removed)
