@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from filelock import FileLock, Timeout
 
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
-from te_trainer.distributed import process_state, shutdown_process_group
+from te_trainer.distributed import on_main_process, process_state, shutdown_process_group
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.disk_errors import disk_errors_as_input_error
@@ -48,6 +48,7 @@ def run_in_output_dir(
         # what a section means may depend on its model
         pin_begun(manifest.begun or {})
         manifest.refuse_other_configuration()
+        on_main_process(lambda: _remove_leavings(manifest))
         work(manifest)
     shutdown_process_group()
     return bool(state.is_main_process)
@@ -91,6 +92,19 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         raise
     finally:
         lock.release()
+
+
+def _remove_leavings(manifest: RunManifest[Any]) -> None:
+    """Remove what a process that was killed left in the folder of a run, and what no later one writes again."""
+    layout = manifest.layout
+    if manifest.begun is None or layout.results.exists():
+        return
+    remove(layout.gold_scratch)
+    remove(layout.mining_scratch)
+    for folder in (layout.pool, layout.sentences):
+        # half of the tokens; `Dataset.map` gives them their name when it has all
+        for path in folder.glob("tmp*"):
+            remove(path)
 
 
 def _refuse_several_folders(root: Path) -> None:

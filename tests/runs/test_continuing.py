@@ -21,6 +21,7 @@ from te_trainer.distillation import plan as distillation_plan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.runs.checks import gold_fingerprints
+from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 
 JOB = "trans_encoder.py"
@@ -306,6 +307,23 @@ def test_another_version_may_not_train_in_another_way(
         other.begin_or_continue([])
         other.add()
         assert yaml.safe_load(file.read_text(encoding="utf-8"))["versions"] == content["versions"]
+
+
+def test_what_a_killed_process_left_is_removed(tiny: Path, tmp_path: Path) -> None:
+    """While it tokenised, mined, or scored; whole tokens stay."""
+    config = main_job(tiny, tmp_path)
+    begin(tmp_path, config)
+    halves = ["pool/tmpa1b2c3d4", "sentences/tmpa1b2c3d4", ".scratch-mining/candidates.npz", ".scratch-gold/scores.0"]
+    whole = ["pool/pairs.arrow", "pool/cache-0123.arrow", "sentences/sentences.arrow"]
+
+    def files() -> set[str]:
+        return {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+
+    for name in (*halves, *whole):
+        write_text(tmp_path / name, "tokens")
+    run_in_output_dir(config, lambda _: None, distillation_plan.make_plan)
+    assert files() == {*whole, "run.yaml", ".lock"}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".scratch")]
 
 
 def test_what_a_run_stands_on_may_not_change(tiny: Path, tmp_path: Path) -> None:
