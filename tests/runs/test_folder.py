@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,36 @@ def test_a_failed_start_leaves_what_another_run_has_put_there(tmp_path: Path, ot
     fails_in(tmp_path / "runs" / "deep" / "a", tmp_path / other)
     assert (tmp_path / other).read_text() == "of another run"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / other]
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, sys
+
+def flock(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+fcntl.flock = flock
+from te_trainer.config.commands import parse_evaluation
+from te_trainer.distributed import RestartNeeded, was_restarted
+from te_trainer.runs.folder import run_in_output_dir
+
+def work(manifest):
+    manifest.begin_or_continue([])
+    if not was_restarted():
+        raise RestartNeeded
+
+run_in_output_dir(parse_evaluation(["--models", "[x]", "--output_dir", sys.argv[1]]), work)
+print("done")
+"""
+
+
+def test_a_process_that_is_replaced_lets_go_of_a_folder_on_a_disk_without_locks(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "done\n", done.stderr
+    (tmp_path / "a" / LOCK).write_text("1\nanother machine\n", encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"or, if there is none any more, delete {tmp_path}/a/.lock" in done.stderr
 
 
 def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
