@@ -20,6 +20,29 @@ from te_trainer.runs.training import Training
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 
 
+def training_of(tiny: Path, root: Path, progress: RunProgress, precision: str = "float32") -> Training:
+    """Of a cross-encoder, in six steps."""
+    return Training(
+        folder=root / "cross-encoder",
+        kind="cross-encoder",
+        load=lambda: CrossEncoder.from_pretrained(str(tiny)),
+        values={"precision": precision, "max_steps": 6, "per_device_train_batch_size": 8, "eval_steps": 2},
+        dev=load_gold(str(SAMPLE / "dev.tsv"), "dev", {}),
+        metric=spearman,
+        seed=5,
+        progress=progress,
+        run_dir=root,
+        section="",
+    )
+
+
+@pytest.fixture
+def each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full checkpoints come at each step."""
+    for name, value in (("FULL_CHECKPOINT_SECONDS", 0), ("TIMES_WHAT_SAVING_TOOK", 0), ("STEPS_BETWEEN_AGREEMENTS", 1)):
+        monkeypatch.setattr(saving, name, value)
+
+
 @pytest.mark.parametrize("encoder_class", [BiEncoder, CrossEncoder])
 def test_tokens_are_recorded_where_transformers_counts_them(encoder_class: Any, tiny: Path, tmp_path: Path) -> None:
     encoder, pairs = encoder_class.from_pretrained(str(tiny)), labelled(36)
@@ -49,22 +72,12 @@ def test_tokens_are_recorded_where_transformers_counts_them(encoder_class: Any, 
     assert record["steps"] == (10 if encoder.kind == "bi-encoder" else 18)
 
 
+@pytest.mark.usefixtures("each_step")
 def test_what_is_removed_is_not_needed_if_power_fails(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a training with a full checkpoint at each step: whatever takes its place is on the disk by then."""
-    training = Training(
-        folder=tmp_path / "cross-encoder",
-        kind="cross-encoder",
-        load=lambda: CrossEncoder.from_pretrained(str(tiny)),
-        values={"precision": "float32", "max_steps": 6, "per_device_train_batch_size": 8, "eval_steps": 2},
-        dev=load_gold(str(SAMPLE / "dev.tsv"), "dev", {}),
-        metric=spearman,
-        seed=5,
-        progress=RunProgress(enabled=False),
-        run_dir=tmp_path,
-        section="",
-    )
+    training = training_of(tiny, tmp_path, RunProgress(enabled=False))
     on_disk: set[int] = set()
     removed = []
     fsync, rmtree = os.fsync, shutil.rmtree
@@ -83,9 +96,34 @@ def test_what_is_removed_is_not_needed_if_power_fails(
         removed.append(Path(path).name)
         rmtree(path, *args, **options)
 
-    for name, value in (("FULL_CHECKPOINT_SECONDS", 0), ("TIMES_WHAT_SAVING_TOOK", 0)):
-        monkeypatch.setattr(saving, name, value)
     monkeypatch.setattr(os, "fsync", count)
     monkeypatch.setattr(shutil, "rmtree", remove)
     training.run("train", 1, labelled(36))
     assert {".training-cross-encoder", "checkpoint-3"} <= set(removed)
+
+
+class Stops(RunProgress):
+    """Of a training that is interrupted in its middle."""
+
+    def advance(self, fraction: float) -> None:
+        if fraction > 0.6:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("each_step")
+@pytest.mark.parametrize(("precision", "anew"), [("float32", False), ("bfloat16", True)])
+def test_a_training_does_not_go_on_with_another_arithmetic(
+    tiny: Path, tmp_path: Path, precision: str, anew: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        training_of(tiny, tmp_path, Stops(enabled=False)).run("train", 1, labelled(36))
+    assert last_whole_checkpoint(tmp_path / ".training-cross-encoder")
+    capsys.readouterr()
+    with RunProgress(enabled=True) as progress:
+        training_of(tiny, tmp_path, progress, precision).run("train", 1, labelled(36))
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "train | resumed" in said
+    words = (
+        "begins anew, because its checkpoint was written with float32 and random batches on a cpu, and it is trained"
+    )
+    assert (words in said) == anew == ("begins anew" in said)
