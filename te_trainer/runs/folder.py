@@ -8,6 +8,7 @@ A command holds its folder, refuses to continue there with another configuration
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import shutil
 import tempfile
@@ -101,7 +102,10 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         _remove_empty(made)
         if (root / LOCK).is_dir():
             raise InputError(f"output_dir: {root / LOCK} is a folder; delete it, or name another folder") from None
-        raise InputError(f"output_dir: {root} cannot be made ({error.strerror}); name another folder") from None
+        # a finished run may lie where nothing can be written: there is nothing to do
+        if error.errno not in (errno.EACCES, errno.EROFS) or not RunLayout(root).results.exists():
+            what = "written to" if root.is_dir() else "made"
+            raise InputError(f"output_dir: {root} cannot be {what} ({error.strerror}); name another folder") from None
     try:
         yield
     except BaseException:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,28 @@ def test_a_process_that_is_replaced_lets_go_of_a_folder_on_a_disk_without_locks(
     (tmp_path / "a" / LOCK).write_text("1\nanother machine\n", encoding="utf-8")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert f"or, if there is none any more, delete {tmp_path}/a/.lock" in done.stderr
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, to whom folders are closed")
+def test_a_finished_run_of_another_user_is_opened(lock: bool) -> None:
+    root = Path(tempfile.mkdtemp())  # pytest's own are closed to others
+    try:
+        root.chmod(0o755)
+        write_text(root / "run.yaml", "config: {}\n")
+        if lock:
+            write_text(root / LOCK, "")
+        os.seteuid(65534)
+        with pytest.raises(InputError, match=rf"^output_dir: {root} cannot be written to \(Permission denied\); name"):
+            lock_run_dir(root).__enter__()
+        os.seteuid(0)
+        write_text(root / "results.json", "{}")
+        os.seteuid(65534)
+        with lock_run_dir(root):
+            assert (root / LOCK).exists() == lock
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(root)
 
 
 def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
