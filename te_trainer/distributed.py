@@ -151,6 +151,10 @@ def shutdown_process_group() -> None:
     state.destroy_process_group()
 
 
+class RestartNeeded(BaseException):
+    """Raised on all ranks where `restart_process` is to follow, once they have let go of what they hold."""
+
+
 def restart_process() -> None:
     """Replace this process by a new one with the same command, which frees its memory; all ranks do so together."""
     from accelerate.utils import broadcast_object_list

@@ -22,7 +22,7 @@ from te_trainer.distillation.preparation import (
 from te_trainer.distillation.results import collect_results, count_gold_in_pool
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distillation.trainings import Trainings
-from te_trainer.distributed import process_state, restart_process, was_restarted
+from te_trainer.distributed import RestartNeeded, process_state, was_restarted
 from te_trainer.files.records import read_json, write_json
 from te_trainer.hub.publish import check_hub, publish
 from te_trainer.metrics import TASK_METRICS
@@ -97,8 +97,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
 
     def end_stage() -> None:
         if config.distillation.isolate_stages:
-            progress.close()
-            restart_process()
+            raise RestartNeeded
 
     with progress:
         progress.total = total_work(plan.fit(expected_pairs(plan, layout), manifest.processes), layout)
@@ -121,7 +120,13 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         truncations = read_truncations(layout.pool)
         if says:
             step0_sentences = SentenceManifest.load(layout.sentences)[0].describe("step 0") if config.step0 else []
-            described = [pool.describe(), step0_sentences, describe_gold(gold), describe_run_truncation(truncations)]
+            described = [
+                manifest.other_versions(),
+                pool.describe(),
+                step0_sentences,
+                describe_gold(gold),
+                describe_run_truncation(truncations),
+            ]
             for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
                 progress.say(line)
 

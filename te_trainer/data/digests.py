@@ -16,3 +16,17 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_digest(path: Path) -> str:
+    """SHA-256 of a source of texts: of a file's bytes, or of the names and bytes of a saved Dataset's data files."""
+    if path.is_file():
+        return file_digest(path)
+    # whoever maps the Dataset leaves other Arrow files beside its own
+    files = [file for pattern in ("*.arrow", "*/*.arrow") for file in path.glob(pattern)]
+    named = (
+        f"{file.relative_to(path).as_posix()} {file_digest(file)}\n"
+        for file in sorted(files)
+        if not file.name.startswith("cache-")
+    )
+    return hashlib.sha256("".join(named).encode()).hexdigest()

@@ -24,9 +24,9 @@ from te_trainer.data.arrow_io import (
     write_arrow,
 )
 from te_trainer.data.compression import file_format
-from te_trainer.data.digests import file_digest, text_digest
+from te_trainer.data.digests import source_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
-from te_trainer.data.readers import as_texts, read_rows, source_file
+from te_trainer.data.readers import as_texts, read_rows, source_path
 from te_trainer.errors import InputError, MissingColumnError
 from te_trainer.files.disk_errors import source_errors_as_input_error
 from te_trainer.files.records import DamagedError, damage_as_input_error, read_json, write_json
@@ -39,17 +39,17 @@ class SourceCount:
     source: str
     rows: int = 0  # that were read; in a `SentenceManifest`, sentences
     empty: int = 0  # of them, dropped because a text is empty
-    sha256: str | None = None  # of the file; None for a source that is no file
+    sha256: str | None = None  # of the file or the saved Dataset; None for a source that is not on this machine
     extra: bool = False  # whether it is one of `data.extra`
     notes: list[str] = field(default_factory=list)  # what the reader did to the rows, for people
     made_here: bool = False  # whether it is no source: the run's own sentences, or pairs that were mined
 
     @staticmethod
     def of(source: str, benchmark_folder: str | None, extra: bool = False) -> SourceCount:
-        """Count nothing yet; hash the source if it is a file."""
-        file = source_file(source, benchmark_folder)
+        """Count nothing yet; hash the source if it is on this machine."""
+        path = source_path(source, benchmark_folder)
         with source_errors_as_input_error(source):
-            return SourceCount(source, sha256=file_digest(file) if file else None, extra=extra)
+            return SourceCount(source, sha256=source_digest(path) if path else None, extra=extra)
 
 
 @dataclass

@@ -113,7 +113,7 @@ def find_benchmark(source: str) -> Benchmark | None:
     return None if benchmark and is_here(source) else benchmark
 
 
-def is_here(source: str) -> bool:
+def is_here(source: str | Path) -> bool:
     """Whether a source is a file or a saved Dataset of this machine; an output folder may have its name, too."""
     return is_file(source) or _is_saved_dataset(source)
 
@@ -122,12 +122,12 @@ def _is_saved_dataset(folder: str | Path) -> bool:
     return any(is_file(Path(folder, name)) for name in ("state.json", "dataset_dict.json"))
 
 
-def source_file(source: str, folder: str | None) -> Path | None:
-    """The file that a source is, or that holds a benchmark in a folder; None for what is no file."""
+def source_path(source: str, folder: str | None) -> Path | None:
+    """The file or saved Dataset that a source is, or a benchmark's file; None for what is not on this machine."""
     path = Path(source)
     if folder is not None and find_benchmark(source):
         path = Path(folder, f"{source}.tsv")
-    return path if is_file(path) else None
+    return path if is_here(path) else None
 
 
 def repository_of(source: str, folder: str | None) -> tuple[str, str | None] | None:

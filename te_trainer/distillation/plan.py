@@ -103,13 +103,14 @@ class DistillationPlan:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """What `run.yaml` says of the trainings: their arguments by PLM and kind, and those of step 0."""
+        """What `run.yaml` says of the trainings: cycles, their arguments by PLM and kind, and those of step 0."""
         by_model = {
             name: {kind: encoder.training for kind, encoder in model.encoders.items()}
             for name, model in self.models.items()
         }
         step0 = next(iter(self.models.values())).step0
-        return {"resolved": by_model} | ({} if step0 is None else {"step0": step0.training | step0.encoder})
+        entries = {"cycles": self.cycles, "resolved": by_model}
+        return entries | ({} if step0 is None else {"step0": step0.training | step0.encoder})
 
     @property
     def half_cycles(self) -> tuple[tuple[Kind, Kind], ...]:
@@ -157,7 +158,7 @@ class DistillationPlan:
         return min(self.pairs_to_mine(sentences), sentences)
 
     def fit(self, pairs: int, processes: int) -> DistillationPlan:
-        """The plan for a pool of so many pairs.
+        """The plan for a pool of so many pairs; to fit it twice changes nothing.
 
         Cross-encoders learn from a small one for more epochs and in larger steps; where health decides, from a very
         small one random pairs of its sentences, too. Without gold, the students of a large one that nobody has mined
@@ -173,20 +174,20 @@ class DistillationPlan:
 
     def _fit_cross_encoders(self, pairs: int, processes: int) -> DistillationPlan:
         given, grows = self.config.cross_encoder.training.keys(), False
-        models = dict(self.models)
+        paper, models = paper_arguments("cross-encoder", self.config.distillation.task), dict(self.models)
         for name, model in models.items():
             if encoder := model.encoders.get("cross-encoder"):
                 training = dict(encoder.training)
                 if not {"num_train_epochs", "max_steps"} & given:
-                    paper = paper_arguments("cross-encoder", self.config.distillation.task)["num_train_epochs"]
                     read, batch = _pairs_read(training, pairs), _batch_size(training, processes)
-                    training["num_train_epochs"] = fitted_epochs(paper, read, batch)
+                    training["num_train_epochs"] = fitted_epochs(paper["num_train_epochs"], read, batch)
                     grows = self.selector == "health" and not self.config.mines and pairs < GROWS_AT_ONCE
                     if grows:
                         training["num_train_epochs"] *= GROWN_LENGTH
                 if "learning_rate" not in given:
                     size, steps = _hidden_size(encoder.start), _steps(training, pairs, processes)
-                    training["learning_rate"] = raised_learning_rate(training["learning_rate"], size, steps)
+                    rate = fitted_learning_rate(paper["learning_rate"], size)
+                    training["learning_rate"] = raised_learning_rate(rate, size, steps)
                 fitted = replace(encoder, training=training, grows=grows)
                 models[name] = replace(model, encoders=model.encoders | {"cross-encoder": fitted})
         return replace(self, models=models)

@@ -83,7 +83,7 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
     a source, a model or a gold score has changed since the run began.
     """
     config, plan, layout = manifest.config, manifest.plan, manifest.layout
-    entries: dict[str, Any] = {"cycles": plan.cycles}
+    entries: dict[str, Any] = {}
     with contextlib.ExitStack() as written:
         if config.mines:
             mined_from, own_texts, fingerprint = written.enter_context(_read_mining_sentences(plan, layout))

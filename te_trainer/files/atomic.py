@@ -1,14 +1,16 @@
 """Atomic writes: a file or folder is written under another name beside its own, and renamed when it is whole.
 
 So a run may be killed at any moment. Whoever writes the same thing again removes what a killed process left half
-written, and nothing else.
+written, and nothing else. Folders, which hold hours of work, are on the disk before they have their name: power may
+fail when what they were made of has just been removed. Small files are made again in seconds and do not wait for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PARTIAL = ".partial-"
@@ -25,10 +27,35 @@ def remove(path: Path) -> None:
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
     """Give an empty folder that is renamed to `final` when the block ends well, and is removed when it does not."""
-    with atomic_file(final) as partial:
+    with atomic_file(final, put_in_place) as partial:
         partial.mkdir(parents=True)
         yield partial
         remove(final)
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Rename what is whole: the disk has its content before its name, and its name when this returns."""
+    sync(partial)
+    partial.replace(final)
+    _sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or a folder with all it holds."""
+    for each in (*path.rglob("*"), path):
+        _sync(each)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # not every disk on the network can do that for a folder
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def give_umask_mode(folder: Path) -> None:
@@ -49,8 +76,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(final: Path) -> Iterator[Path]:
-    """Give the path of a file to write, which is renamed to `final` when the block ends well."""
+def atomic_file(final: Path, put: Callable[[Path, Path], object] = Path.replace) -> Iterator[Path]:
+    """Give the path of a file to write, which is renamed to `final` by `put` when the block ends well."""
     partial = final.with_name(PARTIAL + final.name)
     # a link of this name would be written through
     remove(partial)
@@ -60,4 +87,4 @@ def atomic_file(final: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             remove(partial)
         raise
-    partial.replace(final)
+    put(partial, final)

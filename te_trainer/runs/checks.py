@@ -17,8 +17,8 @@ from transformers.training_args import OptimizerNames, trainer_log_levels
 from te_trainer.config.names import check_set_names, is_folder
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, Task, TrainingConfig
 from te_trainer.data import GoldSets, SourceCount, load_gold
-from te_trainer.data.digests import file_digest
-from te_trainer.data.readers import is_here, source_file
+from te_trainer.data.digests import source_digest
+from te_trainer.data.readers import source_path
 from te_trainer.errors import InputError
 from te_trainer.files.disk_errors import source_errors_as_input_error
 from te_trainer.runs.manifest import Fingerprint, RunManifest
@@ -117,21 +117,20 @@ def refuse_changes_here(
         models: Fingerprints of the models; None stands for one that is not here.
     """
     for counts, folder in sources:
-        refuse_changed_files([count for count in counts if count.sha256], folder, manifest.root)
+        refuse_changed_files(counts, folder, manifest.root)
     data = manifest.config.data
-    dev, *tests = (
-        source if source and (source_file(source, data.dir) or is_here(source)) else None
-        for source in (data.dev, *data.test)
-    )
+    dev, *tests = (source if source and source_path(source, data.dir) else None for source in (data.dev, *data.test))
     folder = data.dir if data.dir and is_folder(data.dir) else None
     gold = load_gold_sets(replace(data, dev=dev, test=[source for source in tests if source], dir=folder), task)
     manifest.refuse_changes([*(model for model in models if model.value is not None), *gold_fingerprints(gold)])
 
 
 def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
-    """Refuse to go on with files that are not those a run began with."""
+    """Refuse to go on with files and folders that are not those a run began with; older runs did not hash folders."""
     for count in sources:
-        file = None if count.made_here else source_file(count.source, folder)
+        path = None if count.made_here or count.sha256 is None else source_path(count.source, folder)
         with source_errors_as_input_error(count.source):
-            if file is not None and file_digest(file) != count.sha256:
-                raise InputError(f"{file}: the file has changed since the run in {root} began; name another output_dir")
+            changed = path is not None and source_digest(path) != count.sha256
+        if path is not None and changed:
+            kind = "folder" if path.is_dir() else "file"
+            raise InputError(f"{path}: the {kind} has changed since the run in {root} began; name another output_dir")

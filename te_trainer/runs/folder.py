@@ -8,6 +8,7 @@ A command holds its folder, refuses to continue there with another configuration
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import shutil
 import tempfile
@@ -19,7 +20,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 from filelock import FileLock, Timeout
 
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
-from te_trainer.distributed import process_state, shutdown_process_group
+from te_trainer.distributed import (
+    RestartNeeded,
+    on_main_process,
+    process_state,
+    restart_process,
+    shutdown_process_group,
+)
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.disk_errors import disk_errors_as_input_error
@@ -42,13 +49,20 @@ def run_in_output_dir(
     quiet_libraries()
     root = Path(config.output_dir)
     state = process_state(config.ddp_timeout)
-    with disk_errors_as_input_error(root), lock_run_dir(root) if state.is_main_process else contextlib.nullcontext():
-        _refuse_several_folders(root)
-        manifest = RunManifest(root, config, state.num_processes, make_plan)
-        # what a section means may depend on its model
-        pin_begun(manifest.begun or {})
-        manifest.refuse_other_configuration()
-        work(manifest)
+    try:
+        with (
+            disk_errors_as_input_error(root),
+            lock_run_dir(root) if state.is_main_process else contextlib.nullcontext(),
+        ):
+            _refuse_several_folders(root)
+            manifest = RunManifest(root, config, state.num_processes, make_plan)
+            # what a section means may depend on its model
+            pin_begun(manifest.begun or {})
+            manifest.refuse_other_configuration()
+            on_main_process(lambda: _remove_leavings(manifest))
+            work(manifest)
+    except RestartNeeded:
+        restart_process()
     shutdown_process_group()
     return bool(state.is_main_process)
 
@@ -75,12 +89,23 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         made += _make_folder(root)
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"output_dir: another process works in {root}; wait for it, or name another folder") from None
+        # a disk without locks has a text in the place of one, which outlives a process of another machine
+        left = f", or, if there is none any more, delete {root / LOCK}" if (root / LOCK).stat().st_size else ""
+        raise InputError(
+            f"output_dir: another process works in {root}; wait for it, or name another folder{left}"
+        ) from None
+    except NotImplementedError:
+        # of older versions of filelock
+        _remove_empty(made)
+        raise InputError(f"output_dir: the disk of {root} has no locks; name a folder on another disk") from None
     except OSError as error:
         _remove_empty(made)
         if (root / LOCK).is_dir():
             raise InputError(f"output_dir: {root / LOCK} is a folder; delete it, or name another folder") from None
-        raise InputError(f"output_dir: {root} cannot be made ({error.strerror}); name another folder") from None
+        # a finished run may lie where nothing can be written: there is nothing to do
+        if error.errno not in (errno.EACCES, errno.EROFS) or not RunLayout(root).results.exists():
+            what = "written to" if root.is_dir() else "made"
+            raise InputError(f"output_dir: {root} cannot be {what} ({error.strerror}); name another folder") from None
     try:
         yield
     except BaseException:
@@ -91,6 +116,19 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         raise
     finally:
         lock.release()
+
+
+def _remove_leavings(manifest: RunManifest[Any]) -> None:
+    """Remove what a process that was killed left in the folder of a run, and what no later one writes again."""
+    layout = manifest.layout
+    if manifest.begun is None or layout.results.exists():
+        return
+    remove(layout.gold_scratch)
+    remove(layout.mining_scratch)
+    for folder in (layout.pool, layout.sentences):
+        # half of the tokens; `Dataset.map` gives them their name when it has all
+        for path in folder.glob("tmp*"):
+            remove(path)
 
 
 def _refuse_several_folders(root: Path) -> None:

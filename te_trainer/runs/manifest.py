@@ -106,7 +106,11 @@ class RunManifest(Generic[Config]):
 
     @property
     def _resolved(self) -> dict[str, Any]:
-        resolved: dict[str, Any] = {} if self.make_plan is None else self.plan.resolved
+        """What `run.yaml` says of the trainings; fitted to the pool, once that is known."""
+        if self.make_plan is None:
+            return {}
+        pairs = (self.begun or {}).get("pool", {}).get("pairs")
+        resolved: dict[str, Any] = (self.plan.fit(pairs, self.processes) if pairs else self.plan).resolved
         return resolved
 
     def refuse_other_configuration(self) -> None:
@@ -152,11 +156,22 @@ class RunManifest(Generic[Config]):
                 content = _merge(content, more)
         else:
             self.refuse_changes(fingerprints)
+            self._refuse_other_settings()
             if self.begun["config"] == config:
                 return
             content = _merge(self.begun | {"config": config, "processes": self.processes}, self._resolved)
         write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
         self.begun = content
+
+    def other_versions(self) -> list[str]:
+        """A line to print where the run was begun with other versions of the libraries."""
+        before = self.begun["versions"] if self.begun is not None else {}
+        changed = [
+            f"{name} {before[name]} (now {now})"
+            for name, now in library_versions().items()
+            if before.get(name, now) != now
+        ]
+        return [f"The run was begun with {', '.join(changed)}"] if changed else []
 
     def add(self, **entries: Any) -> None:
         """Write into `run.yaml` what became known after the run began, and how its trainings are done by now."""
@@ -171,10 +186,7 @@ class RunManifest(Generic[Config]):
         if section in TRAINING_SECTIONS and name in SPLIT_KEYS:
             splits = [(before, now) for at, before, now in self._splits() if at == section]
             return bool(splits) and all(before is not None and before.learnt == now.learnt for before, now in splits)
-        in_training = section in TRAINING_SECTIONS and any(
-            fnmatch(name, pattern) for pattern in (*TRAINING_KEYS, *FORMER_KEYS)
-        )
-        return key in RUN_KEYS or in_training
+        return key in RUN_KEYS or (section in TRAINING_SECTIONS and _changes_no_result(name))
 
     def _splits(self) -> Iterator[tuple[str, BatchSplit | None, BatchSplit]]:
         """Of each training section (once for each PLM): its name, how its batch was split, how it is split now."""
@@ -200,6 +212,19 @@ class RunManifest(Generic[Config]):
                 f"{self.processes}), which would make batches of {math.prod(now.learnt)} in {section} instead of "
                 f"{batch}; start as many as before{fix}, or name another folder"
             )
+
+    def _refuse_other_settings(self) -> None:
+        """Refuse a version of this package that would train in another way, with no key changed."""
+        assert self.begun is not None
+        before = flatten_keys(self.begun)
+        for key, value in flatten_keys(self._resolved).items():
+            name = key.rpartition(".")[2]
+            if before.get(key) != value and name not in SPLIT_KEYS and not _changes_no_result(name):
+                raise InputError(
+                    f"output_dir: {self.root} was begun with te_trainer {self.begun['versions'].get('te_trainer')}, "
+                    f"with which {key} was {before.get(key)}, and it is {value} now; continue with that version, or "
+                    "name another folder"
+                )
 
     def _refuse_removed_cycles(self) -> None:
         for scores in sorted(self.root.glob("cycle-*/*/*-encoder.json")):
@@ -280,6 +305,11 @@ def _batch_splits(content: dict[str, Any], processes: int) -> Iterator[tuple[tup
     for where, values in trainings:
         per_device, accumulation = (values.get(key) or 1 for key in SPLIT_KEYS)
         yield where, BatchSplit(per_device, accumulation, processes, values.get("loss") == "info_nce")
+
+
+def _changes_no_result(name: str) -> bool:
+    """Whether a key of this name, of a section that trains, may change while a run lasts."""
+    return any(fnmatch(name, pattern) for pattern in (*TRAINING_KEYS, *FORMER_KEYS))
 
 
 def _nested(fingerprint: Fingerprint) -> dict[str, Any]:

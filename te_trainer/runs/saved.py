@@ -59,6 +59,12 @@ def engine_of(trainer: Any) -> str:
     return FSDP if trainer.is_fsdp_enabled else PLAIN
 
 
+def computation_of(trainer: Any) -> str:
+    """What the hardware decides of a training: the order of its batches, too, so that none goes on with another."""
+    batches = "batches of similar length" if trainer.groups_by_length() else "random batches"
+    return f"{trainer.args.arithmetic} and {batches} on a {trainer.args.device.type}"
+
+
 def _deepspeed(weights_are_divided: bool, parts: int) -> str:
     """Each process reads its own part of the optimiser's states alone; ZeRO-1 and ZeRO-2 write the same files."""
     return f"DeepSpeed ({'ZeRO-3' if weights_are_divided else 'whole weights'}, optimiser in {parts} parts)"

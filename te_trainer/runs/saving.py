@@ -10,6 +10,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
 
+from te_trainer.files.atomic import sync
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint, remove_behind, remove_others
 
 # A kill loses about a minute of training. The moments of AdamW make a full checkpoint three times as large as the
@@ -54,12 +55,15 @@ class SaveByClock(TrainerCallback):
         self.began = time.monotonic()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(args.output_dir)
         if not args.save_only_model:
+            if state.is_world_process_zero:
+                # power may fail when those before have just been removed
+                sync(folder)
             self.last, self.is_due, self.best_of_full = time.monotonic(), False, state.best_model_checkpoint
             self.took = self.last - self.began
             args.save_strategy, args.save_only_model = self.strategy, True
         if state.is_world_process_zero:
-            folder = Path(args.output_dir)
             remove_others(folder, state.best_model_checkpoint, self.best_of_full, last_whole_checkpoint(folder))
 
     def _is_time(self, logs: bool) -> bool:

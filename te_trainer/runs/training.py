@@ -22,7 +22,7 @@ from te_trainer.config.schema import KINDS, Kind, LoraConfig
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import divergence_named
-from te_trainer.files.atomic import PARTIAL, remove, write_text
+from te_trainer.files.atomic import PARTIAL, put_in_place, remove, sync, write_text
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
@@ -30,7 +30,7 @@ from te_trainer.models.lora import merge_saved, parameter_counts, peft_config
 from te_trainer.models.weights import ADAPTER_FILES
 from te_trainer.runs.layout import ADAPTER, training_record
 from te_trainer.runs.progress import RunProgress
-from te_trainer.runs.saved import check_checkpoint, checkpoint_engine, engine_of
+from te_trainer.runs.saved import check_checkpoint, checkpoint_engine, computation_of, engine_of
 from te_trainer.runs.saving import SaveByClock
 from te_trainer.runs.training_arguments import TRAINERS, make_arguments, release_engine
 from te_trainer.trainers import (
@@ -173,7 +173,7 @@ class Training:
         on_gpu = trainer.args.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        self._leave_checkpoint_of_another(engine_of(trainer), watch)
+        self._leave_checkpoint_of_another(engine_of(trainer), computation_of(trainer), watch)
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.checkpoint_dir))
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
         record = self._record(trainer, watch) | {"trainable": trainable, "parameters": parameters}
@@ -184,16 +184,26 @@ class Training:
         trainer.accelerator.free_memory()
         return record
 
-    def _leave_checkpoint_of_another(self, engine: str, watch: _Watch) -> None:
-        """Begin anew where another engine wrote the checkpoint, of which a Trainer reads a part or nothing."""
-        checkpoint = last_whole_checkpoint(self.checkpoint_dir)
-        held = engine if checkpoint is None else checkpoint_engine(Path(checkpoint))
+    def _leave_checkpoint_of_another(self, engine: str, computation: str, watch: _Watch) -> None:
+        """Begin anew where another engine wrote the checkpoint, of which a Trainer reads a part or nothing.
+
+        And where other hardware did, with which the rest of an epoch would be other pairs; older versions did not write
+        down what theirs was.
+        """
+        checkpoint, file = last_whole_checkpoint(self.checkpoint_dir), self.checkpoint_dir / "computation"
+        changed: list[tuple[str, str]] = []
+        if checkpoint is not None:
+            held = file.read_text(encoding="utf-8") if file.exists() else computation
+            both = ((checkpoint_engine(Path(checkpoint)), engine), (held, computation))
+            changed = [(before, now) for before, now in both if before != now]
         # all ranks have looked before the first one removes it
         process_state().wait_for_everyone()
-        if held != engine:
-            self.progress.begin_anew(f"its checkpoint was written with {held}, and it is trained with {engine} now")
+        if changed:
+            before, now = changed[0]
+            self.progress.begin_anew(f"its checkpoint was written with {before}, and it is trained with {now} now")
             watch.begin_anew()
             on_main_process(lambda: remove_behind(self.checkpoint_dir, 0))
+        on_main_process(lambda: write_text(file, computation))
 
     def _arguments(self, run_name: str) -> TrainingArguments:
         values = {
@@ -234,7 +244,8 @@ class Training:
         # an encoder never lies beside the record of another attempt
         remove(self.folder)
         write_json(self.record, record)
-        self._partial.replace(self.folder)
+        sync(self.record)
+        put_in_place(self._partial, self.folder)
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
 
     def _merge(self, start: Encoder) -> None:

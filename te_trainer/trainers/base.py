@@ -259,7 +259,7 @@ class PairTrainer(EvaluatingTrainer):
         order: Callable[[int], np.ndarray]
         if isinstance(rows, SentenceViews):
             order, count = partial(whole_batches, count, batch_size, seed), count // batch_size * batch_size
-        elif self._groups_by_length():
+        elif self.groups_by_length():
             lengths = column_values(rows, "length")
             order = partial(grouped_by_length, lengths, batch_size * args.gradient_accumulation_steps, seed)
         else:
@@ -430,7 +430,8 @@ class PairTrainer(EvaluatingTrainer):
             if not _internal_call:
                 self.finish_saved(folder)
 
-    def _groups_by_length(self) -> bool:
+    def groups_by_length(self) -> bool:
+        """Whether batches are of pairs of similar length; by default that follows from device and precision."""
         strategy = self.args.train_sampling_strategy
         pads_on_cpu = self.args.device.type == "cpu" and self._backend().computes_padding
         return strategy == "group_by_length" or (strategy == "auto" and pads_on_cpu)

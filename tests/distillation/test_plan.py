@@ -234,7 +234,9 @@ def test_few_steps_of_a_base_model_are_larger(
     BertConfig(hidden_size=hidden, num_attention_heads=8).save_pretrained(tmp_path)
     save_file({"one": torch.zeros(1)}, tmp_path / "model.safetensors")
     for processes in (1, 4):
-        (model,) = make(tmp_path, *more, processes=processes)[0].fit(pairs, processes).models.values()
+        plan = make(tmp_path, *more, processes=processes)[0].fit(pairs, processes)
+        assert plan.fit(pairs, processes) == plan
+        (model,) = plan.models.values()
         assert model.encoders["cross-encoder"].training["learning_rate"] == pytest.approx(rate)
         assert model.encoders["bi-encoder"].training["learning_rate"] == 5e-5
 

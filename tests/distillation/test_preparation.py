@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SAMPLE, build_tokenizer, text_file, tiny_arguments
+from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -33,11 +34,12 @@ from transformers import (
 )
 
 from te_trainer.config.commands import parse
-from te_trainer.config.schema import ContrastiveTrainingConfig, DataConfig
+from te_trainer.config.schema import ContrastiveTrainingConfig, DataConfig, RunConfig
 from te_trainer.contrastive.plan import plan_contrastive
 from te_trainer.data import GoldSets, build_pool
+from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.plan import make_plan
-from te_trainer.distillation.preparation import check_models, prepare_texts
+from te_trainer.distillation.preparation import check_models, prepare_texts, refuse_changed_finished
 from te_trainer.errors import InputError
 from te_trainer.runs.checks import check_space, load_gold_sets
 from te_trainer.runs.manifest import RunManifest
@@ -335,6 +337,43 @@ def test_a_source_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: 
     path.write_text(path.read_text(encoding="utf-8") + "test\t1\tone more\trow\n", encoding="utf-8")
     with pytest.raises(InputError, match=rf"^{path}: the file has changed since the run in {root} began"):
         prepare_texts(RunManifest(root, config, make_plan=make_plan), GoldSets())
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_saved_dataset_that_changes_is_refused(tiny: Path, tmp_path: Path, splits: bool) -> None:
+    path, root = tmp_path / "saved", tmp_path / "run"
+
+    def save(*pairs: tuple[str, str]) -> None:
+        columns = {name: list(texts) for name, texts in zip(SENTENCE_COLUMNS, zip(*pairs, strict=True), strict=True)}
+        shutil.rmtree(path, ignore_errors=True)
+        pool = Dataset.from_dict(columns)
+        (DatasetDict(train=pool) if splits else pool).save_to_disk(path)
+
+    config = parse(tiny_arguments(tiny, root, pool=[str(path)]))
+    gold = load_gold_sets(config.data)
+
+    def manifest() -> RunManifest[RunConfig]:
+        return RunManifest(root, config, make_plan=make_plan)
+
+    save(("a", "b"), ("c", "d"))
+    prepare_texts(manifest(), gold)
+    # the same pairs, and what somebody else computed of them
+    save(("a", "b"), ("c", "d"))
+    load_from_disk(str(path)).map(lambda row: {"length": len(row["sentence1"])})
+    assert list(path.rglob("cache-*.arrow"))
+    prepare_texts(manifest(), gold)
+    refuse_changed_finished(manifest())
+    save(("a", "b"), ("c", "e"))
+    for goes_on in (lambda: prepare_texts(manifest(), gold), lambda: refuse_changed_finished(manifest())):
+        with pytest.raises(InputError, match=rf"^{path}: the folder has changed since the run in {root} began"):
+            goes_on()
+    # as an older version left it
+    record = root / "pool" / "pool.json"
+    content = json.loads(record.read_text(encoding="utf-8"))
+    content["sources"][0]["sha256"] = None
+    record.write_text(json.dumps(content), encoding="utf-8")
+    prepare_texts(manifest(), gold)
+    refuse_changed_finished(manifest())
 
 
 def test_a_model_that_changes_before_a_resume_is_refused(tiny: Path, tmp_path: Path) -> None:

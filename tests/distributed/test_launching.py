@@ -76,7 +76,7 @@ def test_stages_after_which_a_process_ends_change_nothing(
         ends += 1
         raise EOFError
 
-    monkeypatch.setattr("te_trainer.commands.distil.restart_process", end)
+    monkeypatch.setattr("te_trainer.runs.folder.restart_process", end)
     capsys.readouterr()
     while not (tmp_path / "isolated" / "results.json").exists():
         with contextlib.suppress(EOFError):

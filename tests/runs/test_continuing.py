@@ -21,6 +21,7 @@ from te_trainer.distillation import plan as distillation_plan
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.runs.checks import gold_fingerprints
+from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.runs.manifest import Fingerprint, RunManifest
 
 JOB = "trans_encoder.py"
@@ -263,6 +264,66 @@ def test_the_run_file_says_what_the_run_continues_with(tiny: Path, tmp_path: Pat
     assert after["config"]["distillation"]["batch_tokens"] == 512 and after["processes"] == 1
     assert after["resolved"]["tiny"]["bi-encoder"]["per_device_train_batch_size"] == 32
     assert after["cycles"] == 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "before", "refused"),
+    [
+        (("resolved", "tiny", "cross-encoder", "learning_rate"), 1e-3, True),
+        (("resolved", "tiny", "bi-encoder", "warmup_steps"), 0.1, True),
+        (("cycles",), 5, True),
+        (("resolved", "tiny", "bi-encoder", "logging_steps"), 3, False),
+        (("versions", "torch"), "1.0", False),
+    ],
+)
+def test_another_version_may_not_train_in_another_way(
+    sized_plms: dict[str, Path], tmp_path: Path, entry: tuple[str, ...], before: object, refused: bool
+) -> None:
+    """A version whose defaults are others; of a pool so small that the plan is fitted to it."""
+    given = ["--data.pool", "pairs.tsv", "--output_dir", str(tmp_path), "--bi_encoder.logging_steps", "5"]
+    config = parse(["--models", f"[{{bi_encoder: {sized_plms['base']}, name: tiny}}]", *given])
+    begun = manifest(tmp_path, config)
+    begun.plan = begun.plan.fit(8_000, 1)
+    begun.begin_or_continue([], pool={"pairs": 8_000})
+    assert begun.begun and not begun.other_versions()
+    manifest(tmp_path, config).begin_or_continue([])
+    file = tmp_path / "run.yaml"
+    content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content["versions"]["te_trainer"] = "0.0.1"
+    values = content
+    for key in entry[:-1]:
+        values = values[key]
+    values[entry[-1]] = before
+    write_text(file, yaml.safe_dump(content, sort_keys=False))
+    other = manifest(tmp_path, config)
+    (line,) = other.other_versions()
+    assert line.startswith("The run was begun with te_trainer 0.0.1 (now ")
+    if refused:
+        key = ".".join(entry)
+        words = rf"begun with te_trainer 0\.0\.1, with which {key} was {before}, and it is .* now; continue with that"
+        with pytest.raises(InputError, match=words):
+            other.begin_or_continue([])
+    else:
+        other.begin_or_continue([])
+        other.add()
+        assert yaml.safe_load(file.read_text(encoding="utf-8"))["versions"] == content["versions"]
+
+
+def test_what_a_killed_process_left_is_removed(tiny: Path, tmp_path: Path) -> None:
+    """While it tokenised, mined, or scored; whole tokens stay."""
+    config = main_job(tiny, tmp_path)
+    begin(tmp_path, config)
+    halves = ["pool/tmpa1b2c3d4", "sentences/tmpa1b2c3d4", ".scratch-mining/candidates.npz", ".scratch-gold/scores.0"]
+    whole = ["pool/pairs.arrow", "pool/cache-0123.arrow", "sentences/sentences.arrow"]
+
+    def files() -> set[str]:
+        return {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+
+    for name in (*halves, *whole):
+        write_text(tmp_path / name, "tokens")
+    run_in_output_dir(config, lambda _: None, distillation_plan.make_plan)
+    assert files() == {*whole, "run.yaml", ".lock"}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".scratch")]
 
 
 def test_what_a_run_stands_on_may_not_change(tiny: Path, tmp_path: Path) -> None:

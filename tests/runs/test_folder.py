@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +42,58 @@ def test_a_failed_start_leaves_what_another_run_has_put_there(tmp_path: Path, ot
     fails_in(tmp_path / "runs" / "deep" / "a", tmp_path / other)
     assert (tmp_path / other).read_text() == "of another run"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / other]
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, sys
+
+def flock(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+fcntl.flock = flock
+from te_trainer.config.commands import parse_evaluation
+from te_trainer.distributed import RestartNeeded, was_restarted
+from te_trainer.runs.folder import run_in_output_dir
+
+def work(manifest):
+    manifest.begin_or_continue([])
+    if not was_restarted():
+        raise RestartNeeded
+
+run_in_output_dir(parse_evaluation(["--models", "[x]", "--output_dir", sys.argv[1]]), work)
+print("done")
+"""
+
+
+def test_a_process_that_is_replaced_lets_go_of_a_folder_on_a_disk_without_locks(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "done\n", done.stderr
+    (tmp_path / "a" / LOCK).write_text("1\nanother machine\n", encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"or, if there is none any more, delete {tmp_path}/a/.lock" in done.stderr
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, to whom folders are closed")
+def test_a_finished_run_of_another_user_is_opened(lock: bool) -> None:
+    root = Path(tempfile.mkdtemp())  # pytest's own are closed to others
+    try:
+        root.chmod(0o755)
+        write_text(root / "run.yaml", "config: {}\n")
+        if lock:
+            write_text(root / LOCK, "")
+        os.seteuid(65534)
+        with pytest.raises(InputError, match=rf"^output_dir: {root} cannot be written to \(Permission denied\); name"):
+            lock_run_dir(root).__enter__()
+        os.seteuid(0)
+        write_text(root / "results.json", "{}")
+        os.seteuid(65534)
+        with lock_run_dir(root):
+            assert (root / LOCK).exists() == lock
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(root)
 
 
 def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:

@@ -1,18 +1,46 @@
-"""The record of a training."""
+"""The record of a training, and what the disk has by the time its checkpoints go."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import labelled
+from conftest import SAMPLE, labelled
 
+from te_trainer.data import load_gold
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.tokenization import tokenise
+from te_trainer.runs import saving
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.training import Training
+from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
+
+
+def training_of(tiny: Path, root: Path, progress: RunProgress, precision: str = "float32") -> Training:
+    """Of a cross-encoder, in six steps."""
+    return Training(
+        folder=root / "cross-encoder",
+        kind="cross-encoder",
+        load=lambda: CrossEncoder.from_pretrained(str(tiny)),
+        values={"precision": precision, "max_steps": 6, "per_device_train_batch_size": 8, "eval_steps": 2},
+        dev=load_gold(str(SAMPLE / "dev.tsv"), "dev", {}),
+        metric=spearman,
+        seed=5,
+        progress=progress,
+        run_dir=root,
+        section="",
+    )
+
+
+@pytest.fixture
+def each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full checkpoints come at each step."""
+    for name, value in (("FULL_CHECKPOINT_SECONDS", 0), ("TIMES_WHAT_SAVING_TOOK", 0), ("STEPS_BETWEEN_AGREEMENTS", 1)):
+        monkeypatch.setattr(saving, name, value)
 
 
 @pytest.mark.parametrize("encoder_class", [BiEncoder, CrossEncoder])
@@ -42,3 +70,60 @@ def test_tokens_are_recorded_where_transformers_counts_them(encoder_class: Any, 
     record = training.read_record()
     assert record["num_input_tokens_seen"] == 2 * tokens
     assert record["steps"] == (10 if encoder.kind == "bi-encoder" else 18)
+
+
+@pytest.mark.usefixtures("each_step")
+def test_what_is_removed_is_not_needed_if_power_fails(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a training with a full checkpoint at each step: whatever takes its place is on the disk by then."""
+    training = training_of(tiny, tmp_path, RunProgress(enabled=False))
+    on_disk: set[int] = set()
+    removed = []
+    fsync, rmtree = os.fsync, shutil.rmtree
+
+    def count(descriptor: int) -> None:
+        fsync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+
+    def remove(path: Any, *args: Any, **options: Any) -> None:
+        needed: list[Path] = []
+        if Path(path) == training.checkpoint_dir:
+            needed = [tmp_path, training.record, training.folder, *training.folder.rglob("*")]
+        elif whole := last_whole_checkpoint(training.checkpoint_dir):
+            needed = [Path(whole), *Path(whole).rglob("*")]
+        assert [path for path in needed if path.stat().st_ino not in on_disk] == []
+        removed.append(Path(path).name)
+        rmtree(path, *args, **options)
+
+    monkeypatch.setattr(os, "fsync", count)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    training.run("train", 1, labelled(36))
+    assert {".training-cross-encoder", "checkpoint-3"} <= set(removed)
+
+
+class Stops(RunProgress):
+    """Of a training that is interrupted in its middle."""
+
+    def advance(self, fraction: float) -> None:
+        if fraction > 0.6:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("each_step")
+@pytest.mark.parametrize(("precision", "anew"), [("float32", False), ("bfloat16", True)])
+def test_a_training_does_not_go_on_with_another_arithmetic(
+    tiny: Path, tmp_path: Path, precision: str, anew: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        training_of(tiny, tmp_path, Stops(enabled=False)).run("train", 1, labelled(36))
+    assert last_whole_checkpoint(tmp_path / ".training-cross-encoder")
+    capsys.readouterr()
+    with RunProgress(enabled=True) as progress:
+        training_of(tiny, tmp_path, progress, precision).run("train", 1, labelled(36))
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "train | resumed" in said
+    words = (
+        "begins anew, because its checkpoint was written with float32 and random batches on a cpu, and it is trained"
+    )
+    assert (words in said) == anew == ("begins anew" in said)

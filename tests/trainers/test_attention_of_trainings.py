@@ -215,7 +215,7 @@ def test_scores_of_an_encoder_with_adapters_are_those_of_its_padded_batches(mode
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_compiler_gets_padded_batches(kind: str, models: dict[str, str], tmp_path: Path) -> None:
     trainer = trainer_of(load(kind, models["bert"]), tmp_path, labelled(), torch_compile=True)
-    assert trainer._groups_by_length()
+    assert trainer.groups_by_length()
 
 
 @pytest.mark.parametrize("name", ["eager", "sdpa"])
@@ -259,7 +259,7 @@ def test_the_arguments_go_before_the_encoder_and_a_compiler_and_adapters_take_th
         encoder = BiEncoder.from_pretrained(models["bert"], attn_implementation="watched_encoder")
         args = BiEncoderTrainingArguments(output_dir=str(tmp_path), **settings, **values)  # type: ignore[arg-type]
         trainer = BiEncoderTrainer(encoder, args, labelled(), peft_config=config)
-        assert trainer._groups_by_length()
+        assert trainer.groups_by_length()
         trainer.train()
         assert [name for name, called in calls.items() if called] == [expected]
         assert set(calls[expected]) == {(True, True)}
@@ -280,7 +280,7 @@ def test_noise_by_a_sentences_length_gets_padded_batches(kind: str, models: dict
     seen = Seen()
     values = {"neftune_noise_alpha": 5.0, "max_steps": 2}
     trainer = trainer_of(load(kind, models["bert"]), tmp_path, labelled(), callbacks=[seen], **values)
-    assert trainer._groups_by_length()
+    assert trainer.groups_by_length()
     trainer.train()
     assert seen.found == {("step", False, True)}
 
@@ -290,7 +290,7 @@ def test_prompts_that_are_learnt_stand_in_front_of_padded_batches(models: dict[s
     args = BiEncoderTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no", learning_rate=0.1)
     config = peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=3)
     trainer = BiEncoderTrainer(encoder, args, labelled(), peft_config=config)
-    assert trainer._groups_by_length()
+    assert trainer.groups_by_length()
     (before,) = (weight.detach().clone() for weight in trainer.model.parameters() if weight.requires_grad)
     trainer.train()
     (after,) = (weight for weight in trainer.model.parameters() if weight.requires_grad)
