@@ -118,7 +118,8 @@ def contrastive_training(plan: ContrastivePlan, config: ContrastiveConfig | RunC
 def contrastive_arguments(section: ContrastiveTrainingConfig, processes: int) -> dict[str, Any]:
     """Keyword arguments of the training arguments; the authors' batch size is divided among the processes."""
     values = dict(CONTRASTIVE_ARGUMENTS[section.method])
-    values["per_device_train_batch_size"] = max(1, values["per_device_train_batch_size"] // processes)
+    batch = max(1, values["per_device_train_batch_size"] // processes)
+    values |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 1}
     values |= {"precision": section.precision or "auto"} | section.training
     if values.get("bf16") is False or values.get("fp16") is False:
         values["precision"] = "float32"

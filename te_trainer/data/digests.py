@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -22,11 +25,17 @@ def source_digest(path: Path) -> str:
     """SHA-256 of a source of texts: of a file's bytes, or of the names and bytes of a saved Dataset's data files."""
     if path.is_file():
         return file_digest(path)
-    # whoever maps the Dataset leaves other Arrow files beside its own
-    files = [file for pattern in ("*.arrow", "*/*.arrow") for file in path.glob(pattern)]
     named = (
-        f"{file.relative_to(path).as_posix()} {file_digest(file)}\n"
-        for file in sorted(files)
-        if not file.name.startswith("cache-")
+        f"{file.relative_to(path).as_posix()} {file_digest(file)}\n" for file in _data_files(path) if file.is_file()
     )
     return hashlib.sha256("".join(named).encode()).hexdigest()
+
+
+def _data_files(folder: Path) -> Iterator[Path]:
+    """The files of a saved Dataset, or of a saved DatasetDict; other files may lie beside them."""
+    own = folder / "state.json"
+    for state in [own] if own.is_file() else sorted(folder.glob("*/state.json")):
+        # whoever reads the data says what is wrong with them
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]:
+                yield state.parent / entry["filename"]

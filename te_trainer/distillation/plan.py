@@ -264,7 +264,8 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
     if kind == "cross-encoder":
         hidden_size = _hidden_size(resolve_checkpoint(model.cross_encoder))
         training["learning_rate"] = fitted_learning_rate(training["learning_rate"], hidden_size)
-    training["per_device_train_batch_size"] = max(1, training["per_device_train_batch_size"] // processes)
+    batch = max(1, training["per_device_train_batch_size"] // processes)
+    training |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 1}
     is_float32 = section.training.get("bf16") is False or section.training.get("fp16") is False
     training["precision"] = "float32" if is_float32 else config.distillation.precision
     training |= {name: getattr(section, name) for name in TRAINER_KEYS if hasattr(section, name)}
@@ -277,7 +278,7 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
 
 def _batch_size(training: dict[str, Any], processes: int) -> int:
     """Pairs of an optimiser step, of all processes."""
-    return int(processes * training["per_device_train_batch_size"] * training.get("gradient_accumulation_steps", 1))
+    return int(processes * training["per_device_train_batch_size"] * (training["gradient_accumulation_steps"] or 1))
 
 
 def _pairs_read(training: dict[str, Any], pairs: int) -> int:

@@ -2,7 +2,7 @@
 
 So a run may be killed at any moment. Whoever writes the same thing again removes what a killed process left half
 written, and nothing else. Folders, which hold hours of work, are on the disk before they have their name: power may
-fail when what they were made of has just been removed. Small files are made again in seconds and do not wait for it.
+fail when what they were made of has just been removed. Small files wait for it only where whoever writes them asks.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         # a disk without locks has a text in the place of one, which outlives a process of another machine
-        left = f", or, if there is none any more, delete {root / LOCK}" if (root / LOCK).stat().st_size else ""
+        left = f", or, if there is none any more, delete {root / LOCK}" if _holds_text(root / LOCK) else ""
         raise InputError(
             f"output_dir: another process works in {root}; wait for it, or name another folder{left}"
         ) from None
@@ -102,8 +102,7 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         _remove_empty(made)
         if (root / LOCK).is_dir():
             raise InputError(f"output_dir: {root / LOCK} is a folder; delete it, or name another folder") from None
-        # a finished run may lie where nothing can be written: there is nothing to do
-        if error.errno not in (errno.EACCES, errno.EROFS) or not RunLayout(root).results.exists():
+        if not _is_finished_where_nothing_is_written(root, error):
             what = "written to" if root.is_dir() else "made"
             raise InputError(f"output_dir: {root} cannot be {what} ({error.strerror}); name another folder") from None
     try:
@@ -116,6 +115,17 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         raise
     finally:
         lock.release()
+
+
+def _holds_text(lock: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return lock.stat().st_size > 0
+    return False
+
+
+def _is_finished_where_nothing_is_written(root: Path, error: OSError) -> bool:
+    """Whether nothing need be written, because the run is finished and there is nothing to do."""
+    return error.errno in (errno.EACCES, errno.EROFS) and RunLayout(root).results.exists()
 
 
 def _remove_leavings(manifest: RunManifest[Any]) -> None:
@@ -138,8 +148,15 @@ def _refuse_several_folders(root: Path) -> None:
         return
     token, file = secrets.token_hex(), root / f"{PARTIAL}token"
     if state.is_main_process:
-        write_text(file, token)
+        try:
+            write_text(file, token)
+        except OSError as error:
+            if not _is_finished_where_nothing_is_written(root, error):
+                raise
+            token = ""
     token = broadcast_object_list([token])[0]
+    if not token:
+        return
     try:
         is_seen = file.read_text() == token
     except OSError:

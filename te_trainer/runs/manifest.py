@@ -16,7 +16,7 @@ import yaml
 from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig, section_of
 from te_trainer.errors import InputError
-from te_trainer.files.atomic import write_text
+from te_trainer.files.atomic import sync, write_text
 from te_trainer.files.records import DamagedError, damage_as_input_error
 from te_trainer.runs.environment import library_versions
 from te_trainer.runs.layout import PYTHON_PAIRS, RunLayout
@@ -109,7 +109,8 @@ class RunManifest(Generic[Config]):
         """What `run.yaml` says of the trainings; fitted to the pool, once that is known."""
         if self.make_plan is None:
             return {}
-        pairs = (self.begun or {}).get("pool", {}).get("pairs")
+        with _damaged_manifest(self.root):
+            pairs = (self.begun or {}).get("pool", {}).get("pairs")
         resolved: dict[str, Any] = (self.plan.fit(pairs, self.processes) if pairs else self.plan).resolved
         return resolved
 
@@ -160,7 +161,12 @@ class RunManifest(Generic[Config]):
             if self.begun["config"] == config:
                 return
             content = _merge(self.begun | {"config": config, "processes": self.processes}, self._resolved)
+        self._write(content)
+
+    def _write(self, content: dict[str, Any]) -> None:
         write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
+        # without it, nothing in the folder is a run's any more
+        sync(self.layout.manifest)
         self.begun = content
 
     def other_versions(self) -> list[str]:
@@ -178,8 +184,7 @@ class RunManifest(Generic[Config]):
         assert self.begun is not None
         content = _merge(_merge(self.begun | {"processes": self.processes}, self._resolved), entries)
         if content != self.begun:
-            write_text(self.layout.manifest, yaml.safe_dump(content, sort_keys=False))
-            self.begun = content
+            self._write(content)
 
     def _may_change(self, key: str) -> bool:
         section, _, name = key.rpartition(".")
@@ -216,14 +221,16 @@ class RunManifest(Generic[Config]):
     def _refuse_other_settings(self) -> None:
         """Refuse a version of this package that would train in another way, with no key changed."""
         assert self.begun is not None
-        before = flatten_keys(self.begun)
-        for key, value in flatten_keys(self._resolved).items():
+        before, version = flatten_keys(self.begun), self.begun["versions"].get("te_trainer")
+        for key, value in flatten_keys(yaml.safe_load(yaml.safe_dump(self._resolved))).items():
             name = key.rpartition(".")[2]
             if before.get(key) != value and name not in SPLIT_KEYS and not _changes_no_result(name):
+                which = (
+                    f"te_trainer {version}" if version != library_versions()["te_trainer"] else "an older te_trainer"
+                )
                 raise InputError(
-                    f"output_dir: {self.root} was begun with te_trainer {self.begun['versions'].get('te_trainer')}, "
-                    f"with which {key} was {before.get(key)}, and it is {value} now; continue with that version, or "
-                    "name another folder"
+                    f"output_dir: {self.root} was begun with {which}, with which {key} was {before.get(key)}, and it "
+                    f"is {value} now; continue with that version, or name another folder"
                 )
 
     def _refuse_removed_cycles(self) -> None:

@@ -61,7 +61,8 @@ def engine_of(trainer: Any) -> str:
 
 def computation_of(trainer: Any) -> str:
     """What the hardware decides of a training: the order of its batches, too, so that none goes on with another."""
-    batches = "batches of similar length" if trainer.groups_by_length() else "random batches"
+    groups = trainer.args.loss != "info_nce" and trainer.groups_by_length()
+    batches = "batches of similar length" if groups else "random batches"
     return f"{trainer.args.arithmetic} and {batches} on a {trainer.args.device.type}"
 
 

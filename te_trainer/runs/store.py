@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distributed import on_main_process
-from te_trainer.files.atomic import atomic_file, atomic_folder
+from te_trainer.files.atomic import atomic_file, atomic_folder, sync
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
 from te_trainer.models import Encoder
 from te_trainer.models.precision import Precision
@@ -154,7 +154,10 @@ class RunStore:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_file(file) as partial:
                     np.savez(partial, *predictions)
+                sync(file)
             write_json(self.layout.scores(*key), record)
+            # of an encoder that is removed they are all that is left
+            sync(self.layout.scores(*key))
 
         on_main_process(write)
 

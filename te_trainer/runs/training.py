@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -190,20 +191,22 @@ class Training:
         And where other hardware did, with which the rest of an epoch would be other pairs; older versions did not write
         down what theirs was.
         """
-        checkpoint, file = last_whole_checkpoint(self.checkpoint_dir), self.checkpoint_dir / "computation"
-        changed: list[tuple[str, str]] = []
-        if checkpoint is not None:
-            held = file.read_text(encoding="utf-8") if file.exists() else computation
-            both = ((checkpoint_engine(Path(checkpoint)), engine), (held, computation))
-            changed = [(before, now) for before, now in both if before != now]
-        # all ranks have looked before the first one removes it
-        process_state().wait_for_everyone()
+        file, written, changed = self.checkpoint_dir / "computation", computation, []
+        if process_state().is_main_process:
+            written = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+            if checkpoint := last_whole_checkpoint(self.checkpoint_dir):
+                # power may have failed before the disk had the file
+                both = ((checkpoint_engine(Path(checkpoint)), engine), (written or computation, computation))
+                changed = [(before, now) for before, now in both if before != now]
+        # of ranks on different hardware, the first one's counts
+        changed = broadcast_object_list([changed])[0]
         if changed:
             before, now = changed[0]
             self.progress.begin_anew(f"its checkpoint was written with {before}, and it is trained with {now} now")
             watch.begin_anew()
             on_main_process(lambda: remove_behind(self.checkpoint_dir, 0))
-        on_main_process(lambda: write_text(file, computation))
+        if written != computation:
+            write_text(file, computation)
 
     def _arguments(self, run_name: str) -> TrainingArguments:
         values = {

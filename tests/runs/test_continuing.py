@@ -182,6 +182,14 @@ def test_a_batch_of_the_paper_is_the_same_batch_when_it_is_given(tiny: Path, tmp
         refuse_other_configuration(tmp_path, main_job(tiny, tmp_path, *half, "32"), 1)
 
 
+def test_a_split_that_was_taken_back_is_forgotten(tiny: Path, tmp_path: Path) -> None:
+    half = ["--cross_encoder.gradient_accumulation_steps", "2", "--cross_encoder.per_device_train_batch_size", "16"]
+    for split in ([], half, [], [], half):
+        continued = manifest(tmp_path, main_job(tiny, tmp_path, *split))
+        continued.refuse_other_configuration()
+        continued.begin_or_continue([])
+
+
 @pytest.mark.parametrize(
     ("size", "accumulation", "processes", "allowed"), [(8, 1, 2, True), (16, 1, 1, True), (8, 2, 1, False)]
 )

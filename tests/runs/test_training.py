@@ -111,13 +111,18 @@ class Stops(RunProgress):
 
 
 @pytest.mark.usefixtures("each_step")
-@pytest.mark.parametrize(("precision", "anew"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize(
+    ("precision", "lost", "anew"), [("float32", False, False), ("float32", True, False), ("bfloat16", False, True)]
+)
 def test_a_training_does_not_go_on_with_another_arithmetic(
-    tiny: Path, tmp_path: Path, precision: str, anew: bool, capsys: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, precision: str, lost: bool, anew: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Where the power failed before the disk had the file that names it, it is taken for the same."""
     with pytest.raises(KeyboardInterrupt):
         training_of(tiny, tmp_path, Stops(enabled=False)).run("train", 1, labelled(36))
     assert last_whole_checkpoint(tmp_path / ".training-cross-encoder")
+    if lost:
+        (tmp_path / ".training-cross-encoder" / "computation").write_bytes(b"")
     capsys.readouterr()
     with RunProgress(enabled=True) as progress:
         training_of(tiny, tmp_path, progress, precision).run("train", 1, labelled(36))
