@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from te_trainer.commands import distil as command
 from te_trainer.config.commands import parse
+from te_trainer.config.names import expand_home
 from te_trainer.config.schema import KINDS, Kind, RunConfig
 from te_trainer.data.given import as_sources, write_given
 from te_trainer.distributed import process_state
@@ -101,7 +102,7 @@ def distil(
         InputError: A key, a model or a source cannot be used, or the folder holds a run of other pairs or keys.
         DivergedError: A loss is NaN or infinite.
     """
-    layout = RunLayout(Path(output_dir).expanduser())
+    layout = RunLayout(Path(expand_home(os.fspath(output_dir))))
     data = keys.get("data")
     sources, given = as_sources(pairs, data.get("columns") if isinstance(data, Mapping) else None)
     pool = [str(layout.python_pairs)] if len(given) else sources

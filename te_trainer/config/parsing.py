@@ -20,6 +20,7 @@ import docstring_parser
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from te_trainer.config.names import expand_home
 from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, GoldColumns, ModelConfig, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, NEVER_KEYS, Key, trainer_keys
 from te_trainer.errors import InputError
@@ -81,9 +82,11 @@ def _command_line(command: Any, argv: Sequence[str]) -> list[Mapping[Any, Any]]:
         value = text if equals else next(rest, None)
         if value is None or (value.startswith("--") and not equals):
             is_switch = key in keys and bool in _kinds(keys[key].type)
-            raise InputError(f"{key}: its value is missing; write --{key} {'true' if is_switch else 'VALUE'}")
+            is_next = value is None or value[2:].partition("=")[0] in keys
+            how = f" {'true' if is_switch else 'VALUE'}" if is_next else "=VALUE, as it begins with --"
+            raise InputError(f"{key}: its value is missing; write --{key}{how}")
         if key == "config":
-            files.append(_read_file(Path(value).expanduser()))
+            files.append(_read_file(Path(expand_home(value))))
         else:
             own.append({key: None if value in {"null", "~"} else value})
     return files + own
@@ -150,6 +153,8 @@ def convert(key: str, hint: Any, value: Any) -> Any:
     if kinds <= {list, dict, NoneType}:  # else the location names types, too
         key = ".".join([key, *(str(name) for name in location if str(name).isidentifier())])
     if given is None or (isinstance(given, str) and not given.strip()):
+        if isinstance(value, list) and len(value) > 1:
+            raise InputError(f"{key}: an entry is empty; name something in its place, or remove it")
         raise InputError(f"{key} is empty; give a value, or leave the key out")
     reason = wrong["msg"].removeprefix("Value error, ")
     shown = f"'{given[:200]}'" if isinstance(given, str) else " ".join(str(given).split())[:200]

@@ -34,9 +34,13 @@ def section_of(kind: str) -> str:
     return kind.replace("-", "_")
 
 
-def _source(name: str) -> str:
+def _named(name: str) -> str:
     if not name.strip():
         raise ValueError("input should be a name")
+    return name
+
+
+def _source(name: str) -> str:
     if not can_be_looked_up(name):
         raise ValueError(f"input should be a name of which no part has more than {LONGEST_FILE_NAME} bytes")
     return expand_home(name)
@@ -69,9 +73,9 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seconds = Annotated[int, Field(ge=1, lt=2**31)]
 # A file, a folder, a repository or the name of a benchmark set.
-Source = Annotated[str, AfterValidator(_source)]
+Source = Annotated[str, AfterValidator(_named), AfterValidator(_source)]
 # A file or a folder that is written to, or that a run has written.
-LocalPath = Annotated[str, AfterValidator(expand_home)]
+LocalPath = Annotated[str, AfterValidator(_named), AfterValidator(expand_home)]
 # Keys of TrainingArguments whose wrong values would only be noticed in the middle of a run.
 TRAINING_LIMITS: dict[str, Any] = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), PositiveInt | None),
@@ -84,7 +88,7 @@ TRAINING_LIMITS: dict[str, Any] = {
     "dataloader_num_workers": NonNegativeInt | None,
     "max_steps": Annotated[int, AfterValidator(_steps)] | None,
 }
-GoldColumns = dict[Annotated[str, _one_of("sentence1", "sentence2", "score")], str]
+GoldColumns = dict[Annotated[str, _one_of("sentence1", "sentence2", "score")], Annotated[str, AfterValidator(_named)]]
 
 
 # What keys mean that stand in several sections, where the section's docstring does not say it.

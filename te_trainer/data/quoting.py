@@ -12,6 +12,7 @@ from pathlib import Path
 
 from te_trainer.data.compression import raw_lines
 
+BOM = b"\xef\xbb\xbf"
 QUOTED = rb'"(?:[^"]|"")*"'
 PLAIN = rb'[^"\t\r\n]*'
 RECORD = re.compile(rb"(?:%b|%b)(?:\t(?:%b|%b))*\r?\n?" % (QUOTED, PLAIN, QUOTED, PLAIN))
@@ -28,10 +29,10 @@ def count_csv_quoted(path: Path) -> int:
     Excel made it if the cells that hold a comma are those that are quoted.
     """
     quoted, needed, width, commas_alone = 0, False, 0, True
-    lines = dropwhile(lambda line: not line.strip(), raw_lines(path))
+    lines = dropwhile(lambda line: not line.removeprefix(BOM).strip(), raw_lines(path))
     for number, line in enumerate(lines, 1):
         if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+            line = line.removeprefix(BOM)
         # the first line of a file for annotators is a guideline, and has one column
         if b'"' not in line and (number > 1 or line.startswith(b"# ")):
             commas_alone = commas_alone and (number == 1 or b"," not in line)

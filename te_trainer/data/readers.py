@@ -427,6 +427,7 @@ def _saved_dataset(path: Path, request: _Request) -> Iterator[Row]:
     from datasets import load_from_disk
 
     if not _is_saved_dataset(path):
+        next(path.iterdir(), None)  # who may not look into it is told so
         raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it")
     try:
         loaded = load_from_disk(str(path))

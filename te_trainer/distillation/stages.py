@@ -148,7 +148,7 @@ class DistillationStages:
         if grows and key.kind == "cross-encoder" and can_grow(self.plan, pool):
             grown = grown_pairs(self.plan, self.store, self.pairs, key.cycle)
             found = f"{len(grown['label']):,} random pairs of the pool's sentences are labelled"
-            none = "the pool's sentences make no other pair"
+            none = "the pool's sentences make no other pair that the start tells apart"
             self.progress.say(f"cycle {key.cycle}: {found if grown['label'] else none}")
             labels = np.concatenate([labels, np.array(grown["label"], dtype=np.float32)])
         if key.kind == "cross-encoder" and self.config.distillation.cross_encoder_labels == "quantiles":

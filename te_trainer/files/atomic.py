@@ -8,12 +8,14 @@ fail when what they were made of has just been removed. Small files wait for it 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PARTIAL = ".partial-"
+LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # what a file that was written is not on the disk by
 
 
 def remove(path: Path) -> None:
@@ -47,15 +49,16 @@ def sync(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError:
-        # not every disk on the network can do that for a folder
-        if not path.is_dir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # not every disk on the network can do that; then it keeps its files as well as it can
+        if error.errno in LOST:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def give_umask_mode(folder: Path) -> None:

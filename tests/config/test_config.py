@@ -238,6 +238,9 @@ def test_a_tilde_stands_for_the_home_in_every_path(file: Path, tmp_path: Path, m
         "data: {pool: ~/a.tsv, sentences: [~/b.txt], extra: [~/c.tsv], dev: ~/dev.tsv, test: [~/t.tsv], dir: ~/gold}\n"
     )
     config = parse(["--config", f"~/{file.name}"])
+    assert complaint("--config", "~nobody-of-this-name/x.yaml").startswith(
+        "--config: ~nobody-of-this-name/x.yaml cannot"
+    )
     data = config.data
     paths = [config.models[0].cross_encoder, *data.pool, *data.sentences, *data.extra, data.dev, *data.test, data.dir]
     assert config.output_dir == f"{tmp_path}/runs/x"
@@ -327,6 +330,8 @@ def test_a_value_without_a_key_is_refused() -> None:
     assert complaint("--data.pool", "--seed", "3") == "data.pool: its value is missing; write --data.pool VALUE"
     missing = "distillation.keep_cycles: its value is missing; write --distillation.keep_cycles true"
     assert complaint("--distillation.keep_cycles", "--seed", "3") == missing
+    prompt = "bi_encoder.prompt: its value is missing; write --bi_encoder.prompt=VALUE, as it begins with --"
+    assert complaint("--bi_encoder.prompt", "--query: ") == prompt
     assert least("--bi_encoder.prompt=--").bi_encoder.prompt == "--"
 
 
@@ -387,6 +392,11 @@ def test_a_key_left_empty_is_refused_by_name(text: str, key: str, file: Path) ->
 def test_a_blank_value_names_nothing(key: str, blank: str) -> None:
     name = key.removesuffix(".bi_encoder")
     assert complaint(f"--{name}", blank) == f"{key} is empty; give a value, or leave the key out"
+
+
+def test_a_blank_entry_names_nothing() -> None:
+    said = complaint("--data.pool", "[pairs.tsv, '']")
+    assert said == "data.pool: an entry is empty; name something in its place, or remove it"
 
 
 def test_columns_may_be_called_like_numbers_and_truth_values(file: Path) -> None:

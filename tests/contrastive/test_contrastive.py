@@ -354,7 +354,7 @@ def test_a_split_that_no_row_has_is_named(refused: Callable[..., str], tmp_path:
             ["--data.columns", "{score: x, text: y}"],
             "data.columns.text: input should be one of sentence1,",
         ),
-        (["--model", ""], "model is empty: name a plain PLM"),
+        (["--model", ""], "model is empty; give a value"),
         (["--data.sentences", "[]"], "data.sentences is empty: name at least one source"),
         (["--seed", "-1"], "seed: input should be greater than or equal to 0"),
         (["--report_to", "[tensorbord]"], "report_to: input should be 'tensorboard'"),

@@ -86,7 +86,7 @@ def test_the_examples_of_the_documentation_run(
     names: dict[str, Any] = {"model": models["bert"]}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert "eval_forum_spearman" in capsys.readouterr().out
     assert isinstance(names["trainer"], BiEncoderTrainer)
     assert names["trainer"].has_custom_loss()
