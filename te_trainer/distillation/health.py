@@ -87,8 +87,7 @@ class Probe:
             labels = learnt[self.rows]
             health["agreement"] = spearman(held_out, labels)
             health["start"] = health["agreement"] if start is None else spearman(held_out, start[self.rows])
-            # the deviation of equal labels may be more than 0, by rounding
-            spread = float(labels.std(dtype=np.float64)) if np.ptp(labels) else 0.0
+            spread = float(labels.std(dtype=np.float64))
             health["spread"] = health["std"] / spread if spread else np.nan
         return {name: value for name, value in health.items() if not np.isnan(value)}
 

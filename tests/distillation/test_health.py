@@ -82,12 +82,6 @@ def test_a_student_whose_labels_are_all_the_same_has_not_learnt() -> None:
     assert why_not_learnt(health | {"pairs": 3}) is None
 
 
-def test_equal_labels_that_float32_rounds_have_no_spread() -> None:
-    probe = Probe.draw(pool(387), 0.03, seed=1)
-    health = probe.health(np.linspace(0, 1, len(probe.pairs["sentence1"])), np.full(387, 0.1, dtype=np.float32))
-    assert "spread" not in health
-
-
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

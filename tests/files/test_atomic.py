@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -15,6 +17,22 @@ from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.runs.folder import lock_run_dir, scratch_folder
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True), (errno.ENOSPC, True)])
+def test_a_disk_that_cannot_be_waited_for_is_no_failure(
+    number: int, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such disks cannot be had here, so the system call answers as they do."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    expected = pytest.raises(OSError, match=os.strerror(number)) if fails else contextlib.nullcontext()
+    with expected, atomic_folder(tmp_path / "new") as folder:
+        (folder / "weights").write_text("1")
+    assert (tmp_path / "new" / "weights").exists() == (not fails)
 
 
 class Stopped(BaseException):

@@ -13,7 +13,7 @@ from te_trainer.data.words import split_words
 from te_trainer.errors import InputError
 from te_trainer.mining import near_duplicates as near_duplicates_module
 from te_trainer.mining.bm25 import bm25_pairs
-from te_trainer.mining.near_duplicates import near_duplicates
+from te_trainer.mining.near_duplicates import SAME_TOKENS, look_the_same, near_duplicates
 
 
 def no_progress(done: float) -> None:
@@ -114,3 +114,10 @@ def test_near_duplicates_of_many_pairs_are_those_of_sets(words: int, monkeypatch
     expected = [len(sets[a] & sets[b]) / len(sets[a] | sets[b]) >= 0.9 for a, b in rows.tolist()]
     assert 0 < sum(expected) < len(rows)
     assert near_duplicates(sentences(*texts), rows).tolist() == expected
+
+
+def test_texts_look_the_same_where_no_start_tells_them_apart() -> None:
+    near = 1 - SAME_TOKENS / 2
+    one, two = np.array([1.0, near, near, 0.5]), np.array([1.0, 0.5, near, near])
+    assert look_the_same([one]).tolist() == [True, True, True, False]
+    assert look_the_same([one, two]).tolist() == [True, False, True, False]

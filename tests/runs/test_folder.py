@@ -11,11 +11,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from forked import run_ranks
 
+from te_trainer.config.commands import parse_evaluation
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
 from te_trainer.runs.folder import LOCK, lock_output_file, lock_run_dir
-from te_trainer.runs.manifest import read_manifest
+from te_trainer.runs.manifest import RunManifest, read_manifest
 
 
 class Stopped(BaseException):
@@ -94,6 +96,33 @@ def test_a_finished_run_of_another_user_is_opened(lock: bool) -> None:
     finally:
         os.seteuid(0)
         shutil.rmtree(root)
+
+
+AS_SOMEBODY_ELSE = """
+import os, sys
+from te_trainer.config.commands import parse_evaluation
+from te_trainer.runs.folder import run_in_output_dir
+
+config = parse_evaluation(["--models", "[x]", "--output_dir", sys.argv[1]])
+os.seteuid(65534)
+run_in_output_dir(config, lambda manifest: print("opened"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, to whom folders are closed")
+def test_several_processes_open_a_finished_run_of_another_user(finished: bool, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(AS_SOMEBODY_ELSE, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        config = parse_evaluation(["--models", "[x]", "--output_dir", root])
+        RunManifest(Path(root), config, 2).begin_or_continue([])
+        if finished:
+            write_text(Path(root) / "results.json", "{}")
+        done = run_ranks(tmp_path / "script.py", [root])
+    assert (done.stdout.count("opened"), done.returncode != 0) == ((2, False) if finished else (0, True)), done.stderr
 
 
 def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:

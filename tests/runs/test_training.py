@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,16 @@ def test_what_is_removed_is_not_needed_if_power_fails(
 ) -> None:
     """Of a training with a full checkpoint at each step: whatever takes its place is on the disk by then."""
     training = training_of(tiny, tmp_path, RunProgress(enabled=False))
-    on_disk: set[int] = set()
+    on_disk: set[tuple[int, int]] = set()  # a new file may have an old one's inode
     removed = []
     fsync, rmtree = os.fsync, shutil.rmtree
 
     def count(descriptor: int) -> None:
         fsync(descriptor)
-        on_disk.add(os.fstat(descriptor).st_ino)
+        on_disk.add(version(os.fstat(descriptor)))
+
+    def version(status: os.stat_result) -> tuple[int, int]:
+        return status.st_ino, 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
 
     def remove(path: Any, *args: Any, **options: Any) -> None:
         needed: list[Path] = []
@@ -92,7 +96,7 @@ def test_what_is_removed_is_not_needed_if_power_fails(
             needed = [tmp_path, training.record, training.folder, *training.folder.rglob("*")]
         elif whole := last_whole_checkpoint(training.checkpoint_dir):
             needed = [Path(whole), *Path(whole).rglob("*")]
-        assert [path for path in needed if path.stat().st_ino not in on_disk] == []
+        assert [path for path in needed if version(path.stat()) not in on_disk] == []
         removed.append(Path(path).name)
         rmtree(path, *args, **options)
 
