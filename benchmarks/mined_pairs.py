@@ -21,7 +21,8 @@ from main_job import paired, results_of
 
 from te_trainer.data import load_gold
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
-from te_trainer.data.readers import as_texts, read_rows
+from te_trainer.data.readers import read_rows
+from te_trainer.data.texts import as_texts
 
 SETS = ["stsb", "sts12", "sts13", "sts14", "sts15"]
 POOLS = ("given", "mined", "random", "unjudged")

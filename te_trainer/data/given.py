@@ -14,8 +14,9 @@ import pyarrow as pa
 from datasets import Dataset
 
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.data.arrow_rows import dataset_rows
 from te_trainer.data.digests import file_digest
-from te_trainer.data.readers import dataset_rows
+from te_trainer.data.request import Request
 from te_trainer.errors import InputError, first_line
 from te_trainer.files.atomic import atomic_file
 
@@ -73,7 +74,7 @@ def write_given(pairs: Dataset | list[Any], file: Path, columns: Mapping[str, st
 def _texts(pairs: Dataset | list[Any], columns: Mapping[str, str]) -> Iterator[Sequence[str | None]]:
     items: Iterable[Any] = pairs
     if isinstance(pairs, Dataset):
-        items = (values for _, values in dataset_rows("pairs", pairs, SENTENCE_COLUMNS, columns))
+        items = (values for _, values in dataset_rows("pairs", pairs, Request(SENTENCE_COLUMNS, columns)))
     for number, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"pairs: item {number} is no pair of sentences; write (sentence1, sentence2)")

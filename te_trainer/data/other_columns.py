@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from te_trainer.data.readers import LONE_SURROGATE, Row
+from te_trainer.data.request import Row
+from te_trainer.data.texts import LONE_SURROGATE
 from te_trainer.errors import InputError
 
 INT64, EXACT = range(-(2**63), 2**63), range(-(2**53), 2**53 + 1)

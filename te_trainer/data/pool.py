@@ -26,7 +26,8 @@ from te_trainer.data.arrow_io import (
 from te_trainer.data.compression import file_format
 from te_trainer.data.digests import source_digest, text_digest
 from te_trainer.data.other_columns import OtherColumns
-from te_trainer.data.readers import as_texts, read_rows, source_path
+from te_trainer.data.readers import read_rows, source_path
+from te_trainer.data.texts import as_texts
 from te_trainer.errors import InputError, MissingColumnError
 from te_trainer.files.disk_errors import source_errors_as_input_error
 from te_trainer.files.records import DamagedError, damage_as_input_error, read_json, write_json

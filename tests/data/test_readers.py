@@ -29,8 +29,9 @@ from datasets import Dataset, DatasetDict
 from datasets.packaged_modules.parquet.parquet import Parquet
 
 from te_trainer.config.schema import DataConfig
+from te_trainer.data.line_rows import LONGEST_CELL
 from te_trainer.data.pool import build_pool
-from te_trainer.data.readers import LONGEST_CELL, read_rows
+from te_trainer.data.readers import read_rows
 from te_trainer.errors import InputError
 
 PAIRS = [
