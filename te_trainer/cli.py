@@ -58,7 +58,7 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> int:
 
 
 def start(job: str, argv: Sequence[str] | None = None) -> None:
-    """Read the keys of a job, and do it; torch is imported behind the keys, so that a wrong one is refused at once."""
+    """Read the keys of a job, and do it; torch is imported afterwards, so that a wrong key is refused at once."""
     config = JOBS[job][0](argv)
     if job in IN_ONE_PROCESS and "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError(f"{job} runs in one process; start it without a launcher, as te-trainer {job}")

@@ -1,12 +1,12 @@
 """Private names of other libraries that the package cannot do without, each in one place.
 
-Tested with torch 2.13 and 2.14, transformers 5.23 and 5.24, accelerate 1.15, datasets 5.2. Who raises an upper bound in
-`pyproject.toml` looks at each of them. Those of objects are used where the objects are:
+Who raises an upper bound in `pyproject.toml` looks at each of them. Those of objects are used where the objects are:
 `Trainer._push_from_checkpoint` (overridden) and `Trainer._finish_current_push` in trainers/publishing.py,
 `Trainer._train_batch_size` in trainers/base.py, a model's `_is_accelerate_prepared` in trainers/evaluation.py and
-`_no_split_modules` in trainers/fsdp.py, `TrainingArguments._n_gpu` in trainers/arguments.py. Of huggingface_hub's
-`utils._http`, hub_errors.py reads limits with its function, and runs/quiet.py sets its logger. Of datasets'
-`utils.file_utils`, data/remote.py opens addresses with `xopen`.
+`_no_split_modules` in trainers/fsdp.py, `TrainingArguments._n_gpu` in trainers/arguments.py, a configuration's
+`_name_or_path` in trainers/publishing.py. Of huggingface_hub's `utils._http`, hub_errors.py reads limits with its
+function, and runs/quiet.py sets its logger. Of datasets' `utils.file_utils`, data/remote.py opens addresses with
+`xopen`. Of torch, runs/training_arguments.py lists the modes of `_inductor`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def uncompile(module: nn.Module) -> None:
 def flash_attention(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, longest: int, dropout: float, scaling: float
 ) -> Tensor:
-    """Flash attention of sentences one behind another; its public form, `torch.nn.attention.varlen`, has no dropout.
+    """Flash attention of sentences one after another; its public form, `torch.nn.attention.varlen`, has no dropout.
 
     Args:
         query, key, value: Shape (tokens, heads, width).

@@ -1,4 +1,4 @@
-"""The processes of a run: who they are, how long they wait, what they share, and which of them says why it failed."""
+"""The processes of a run: who they are, how long they wait, and what they share."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import os
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from te_trainer.build_locks import remove_dead_build_locks
 from te_trainer.errors import InputError
 
-# torch and accelerate are imported where they are used: a command that is refused at once asks `is_first_to_fail`
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
 RESTARTED = "TE_TRAINER_RESTARTED"
-FAILURE_WAIT = 2.0  # seconds that a failed process waits for the first one to fail in the same way
 
 
 def device_type() -> str:
@@ -31,9 +27,6 @@ def device_type() -> str:
     The settings of accelerate (`accelerate launch --cpu`, or `use_cpu: true` in its configuration) take precedence over
     the hardware. Labelling and training ask this function alone, so that they always choose the same device.
     """
-    import torch
-    from accelerate.utils import parse_flag_from_env
-
     if parse_flag_from_env("ACCELERATE_USE_CPU"):
         return "cpu"
     if device := os.environ.get("ACCELERATE_TORCH_DEVICE"):
@@ -52,10 +45,6 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
     Raises:
         InputError: The launcher has started more processes on this machine than it has devices.
     """
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and not torch.distributed.is_initialized():
         remove_dead_build_locks()
     _refuse_more_processes_than_devices()
@@ -65,8 +54,6 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
 
 def _refuse_more_processes_than_devices() -> None:
     """Refuse what accelerate would let share a device, which NCCL does not allow."""
-    import torch
-
     device, processes = device_type(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     devices = processes if device == "cpu" else torch.get_device_module(device).device_count()
     has_its_own = devices == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # as a cluster gives one to each process
@@ -157,8 +144,6 @@ class RestartNeeded(BaseException):
 
 def restart_process() -> None:
     """Replace this process by a new one with the same command, which frees its memory; all ranks do so together."""
-    from accelerate.utils import broadcast_object_list
-
     # The launcher's store outlives its processes and would give the new ones the addresses of the old.
     with socket.socket() as free:
         free.bind(("", 0))
@@ -174,26 +159,3 @@ def restart_process() -> None:
 def was_restarted() -> bool:
     """Whether `restart_process` started this process."""
     return RESTARTED in os.environ
-
-
-def is_first_to_fail() -> bool:
-    """Whether no other process that the same launcher started on this machine has failed before.
-
-    The processes of `accelerate launch` and `torchrun` find out by a file in the folder that the launcher makes for
-    their errors. Each process of another launcher counts as the first.
-    """
-    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not error_file:
-        return True
-    # a command that such a process starts inherits the variable, but not the parent
-    failed = Path(error_file).parents[1] / f"te_trainer-failed-{os.getppid()}"
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        # the first process reports what fails on all of them, without naming a rank
-        deadline = time.monotonic() + FAILURE_WAIT
-        while not failed.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-    try:
-        failed.touch(exist_ok=False)
-    except OSError as error:
-        return not isinstance(error, FileExistsError)
-    return True

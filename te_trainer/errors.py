@@ -1,5 +1,5 @@
-"""The two ways in which a run stops on purpose, each with one sentence for the person who started it, and what lies
-behind an exception of a library."""
+"""The two ways in which a run stops on purpose, each with one sentence for the person who started it, and the causes
+of a library's exception."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def divergence_named(title: str) -> Iterator[None]:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """An exception, and those that it came from, the first one last; each once."""
+    """An exception and its causes, the outermost first; each once."""
     chain: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in chain:

@@ -30,7 +30,7 @@ def hub_refusal(error: BaseException, address: str, revision: str | None) -> str
 def hub_trouble(error: BaseException) -> str | None:
     """What is wrong with the Hub, and the mend, where its client gave up because it answered with 429 or 5xx.
 
-    The client's own words often lack it: behind a cache that holds no file they speak of the connection alone.
+    The client often hides it: where its cache holds no file, it speaks of the connection alone.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError

@@ -76,7 +76,7 @@ def test_imports_go_downwards(path: Path) -> None:
 WITHOUT_TORCH = [
     "config.commands",
     "cli",
-    "distributed",
+    "runs.exit_status",
     "distillation.cycle",
     "data.benchmarks",
     "distillation.combine",

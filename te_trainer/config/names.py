@@ -29,7 +29,7 @@ SCORE_COLUMNS = frozenset({"avg", "avg."})
 
 
 def folded(name: str) -> str:
-    """What two names share that a file system, or a reader, may take for one another."""
+    """The form by which names are compared: without case, invisible characters and variants of Unicode."""
     visible = "".join(character for character in name if unicodedata.category(character) != "Cf")
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
 
@@ -65,7 +65,7 @@ def can_be_looked_up(source: str) -> bool:
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """A model's name, and the branch, tag or commit behind its `@`; None where there is none, as for a local folder."""
+    """A model's name, and the branch, tag or commit after its `@`; None where there is none, as for a local folder."""
     model, at, revision = name.partition("@")
     return (name, None) if not at or is_folder(name) else (model, revision)
 

@@ -98,8 +98,8 @@ COMMON_HELP = {
     "known. Flash attention is not used where the arithmetic is float32, as it is for final scores.",
     "batch_tokens": "Tokens in a batch of labelling, padding included. Default: 4096 on a CPU, 32768 elsewhere.",
     "column": "One column to read instead of `sentence1` and `sentence2`. That may be `text` of a Hub dataset.",
-    "columns": "Maps columns to the files' names: `{sentence1: question1}`. So may `sentence2` and `score` be. Where a "
-    "file lacks the mapped column, its column of the plain name is read.",
+    "columns": "Maps columns to the files' names: `{sentence1: question1}`. Likewise `sentence2` and "
+    "`score`. Where a file lacks the mapped column, its column of the plain name is read.",
     "ddp_timeout": "Seconds that processes wait for one another. One of them reads and tokenises for all.",
     "dir": "Folder with benchmark sets as `NAME.tsv`. Their header is `split score sentence1 sentence2`. Without a "
     "folder they come from the Hub.",
@@ -153,8 +153,8 @@ class DataConfig:
     Args:
         pool: Sources of unlabelled pairs, one or several. Each is a `.txt` file (`s1||s2` a line), `.tsv`, `.csv`,
             `.jsonl`, `.parquet`, a saved Dataset folder, a benchmark name (`stsb`), a Hub id (`owner/name` or
-            `owner/name:config`, with `@revision` behind it or not), or an address (`https://`, `s3://`, `hf://`) of
-            `.parquet` or `.jsonl` files. Labels in them are ignored; all splits are read.
+            `owner/name:config`, either with `@revision`), or an address (`https://`, `s3://`, `hf://`) of `.parquet` or
+            `.jsonl` files. Labels in them are ignored; all splits are read.
         max_pairs: Keep at most this many pairs, drawn with `seed`.
         sentences: Sources of sentences that pairs are mined from. They stand beside `pool` or instead of it: `.txt`
             files (a sentence a line, or several with `||` between them), or any source as for `pool`, of which the
@@ -206,26 +206,26 @@ class DistillationConfig:
     Args:
         task: What the PLMs learn: `sts` (Spearman) or `binary` (ROC-AUC). It chooses the paper's hyper-parameters
             (Table 16), too.
-        size: Column of Table 16: `base`, `large` or `auto`. The latter is `large` from a hidden size of 1024 on.
+        size: Column of Table 16: `base`, `large` or `auto`. With `auto` it is `large` from a hidden size of 1024 on.
         cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`, 2 where health chooses.
-        init: Where trainings start: `refresh` or `sequential`. The former is the original checkpoint (the paper's
-            choice), the latter the weights of the teacher.
+        init: Where trainings start: `refresh` or `sequential`. With `refresh` (the paper's) it is the original
+            checkpoint, with `sequential` the teacher's weights.
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
             from the labels of the one before it then (standard self-distillation, the paper's baseline, Table 14).
-        combine: How labels of several PLMs become one: `mean`, `weighted` or `rank`. The first is the paper's, the
-            second is by `models.weight`. The last is the mean of ranks at the quantiles of the mean, for teachers of
-            different scale.
-        cross_encoder_labels: What cross-encoders learn: `scores` or `quantiles`. The former are the bi-encoder's scores
-            (the paper's), the latter their ranks, evenly from 0 to 1.
-        bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. The former are the scores of the
-            cross-encoders (the paper's), the latter the mean of these and of the first labels, which are the start's.
+        combine: How labels of several PLMs become one: `mean`, `weighted` or `rank`. The paper takes the `mean`;
+            weights are `models.weight`. With `rank`, for teachers of different scale, it is the mean of ranks at the quantiles
+            of the mean.
+        cross_encoder_labels: What cross-encoders learn: `scores` or `quantiles`. Of the bi-encoder's, `scores` (the
+            paper's) are as they are, and `quantiles` their ranks, evenly from 0 to 1.
+        bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. They are the cross-encoders' scores
+            (the paper's), or the mean of these and of the start's.
         selection: Which cycle is kept: `auto`, `dev`, `health`, `last` or `agreement`. With `dev` (the paper's) it is
-            the best on `data.dev`. With `auto` it is so too, but the start may be kept. Without `data.dev` `auto` keeps
-            the start, unless that is of step 0 and 4,000 pairs are given; then it is `health`, the last cycle whose
-            students have learnt. With `agreement` it is the one that agrees best with the first labels.
+            the best one on `data.dev`, with `auto` that or the start, whichever is better. Without `data.dev` `auto` is
+            the start, unless step 0 made it and 4,000 pairs are given; then it is `health`, the last cycle whose
+            students have learnt. `agreement` is the cycle that agrees best with the first labels.
         held_out: Part of the pool that no training sees. Health is measured on it (0.03 with `auto` and `health`).
-        precision: float32, bfloat16, float16 or auto. The latter is what the hardware is fast at.
-            Weights, scores and reported results are float32 always.
+        precision: float32, bfloat16, float16 or auto. With auto it is what the hardware is fast at. Weights, scores and
+            reported results are float32 always.
         keep_cycles: Keep the encoders of all cycles. Otherwise only the best ones stay.
         isolate_stages: Run each stage in a process of its own. Its memory holds nothing of earlier stages then.
         step0: YAML file of `recipes/contrastive.py` that makes a bi-encoder of each plain PLM first (step 0).
@@ -251,7 +251,7 @@ class DistillationConfig:
 
 @dataclass
 class TrainingConfig:
-    """A section of keys of its own and of any key of `transformers.TrainingArguments`; `training` holds the latter."""
+    """A section of keys of its own and of any key of `transformers.TrainingArguments`, which `training` holds."""
 
     training: dict[str, Any] = field(default_factory=dict, metadata=NOT_A_KEY)
 
@@ -265,8 +265,8 @@ class StudentConfig(TrainingConfig):
     """What the trainings of both kinds of encoders have in common.
 
     Args:
-        train_sampling_strategy: How pairs become batches: random, group_by_length, or auto. The latter is random, as in
-            the paper, but on a CPU for models that compute padding.
+        train_sampling_strategy: How pairs become batches: random, group_by_length or auto. With auto it is
+            random (the paper's), but group_by_length on a CPU for models that compute padding.
         official_adamw: Train with AdamW as the official code has it (transformers 4.9). Its epsilon of 1e-6 is added
             before the bias correction, torch's 1e-8 after it. The recipes of the paper's rows set it.
     """
@@ -281,7 +281,8 @@ class BiEncoderConfig(StudentConfig):
     """Training of the bi-encoders.
 
     Args:
-        loss: mse (Eq. 3), bce (Table 8) or cosent. The first is the paper's; the last learns the order of labels alone.
+        loss: mse (Eq. 3), bce (Table 8) or cosent. The paper takes mse, bce is its ablation; cosent learns the order of
+            labels alone.
         max_length: Tokens after which a sentence is cut.
     """
 
@@ -299,7 +300,7 @@ class CrossEncoderConfig(StudentConfig):
 
     Args:
         max_length: Tokens after which a pair is cut.
-        loss: bce (Eq. 2) or mse (Table 8). The former is the paper's, the latter its ablation.
+        loss: bce (Eq. 2) or mse (Table 8). The paper takes bce, mse is its ablation.
         both_orders: Train on (s1, s2) and (s2, s1); off for asymmetric tasks such as QNLI.
     """
 
@@ -318,7 +319,7 @@ class LoraConfig:
     Args:
         rank: Rank of the adapters; turns LoRA on for both kinds of encoders. A cross-encoder's head is trained in full.
         alpha: Scale of the adapters. Default: twice the rank.
-        dropout: Dropout rate in front of the adapters.
+        dropout: Dropout rate before the adapters.
         target_modules: Names of the linear layers that get adapters; `all-linear` takes every one but the head.
         keep_adapter: Keep the adapter, too. It lies in the folder `adapter`, beside the merged weights.
     """
@@ -336,7 +337,7 @@ class HubConfig:
 
     Args:
         repo_id: `OWNER/NAME`, which gives the repositories' names. These are `OWNER/NAME-bi-encoder` and
-            `OWNER/NAME-cross-encoder`. With several PLMs, each has its own, with its name behind `NAME`.
+            `OWNER/NAME-cross-encoder`. With several PLMs each has its own, `OWNER/NAME-PLM-bi-encoder` and so on.
         one_repository: Put both encoders of a PLM into folders of one repository, `OWNER/NAME`.
         private: Let only the owner see them. A public repository of that name is then refused. Default: the owner's
             setting.
@@ -445,7 +446,7 @@ class ScoreDataConfig:
         queries: Sentences, named as `sentences` are, whose nearest among `sentences` are looked for. Default: each
             sentence's nearest other ones.
         column: Of `sentences` and `queries`, read this one column instead of `sentence1` and `sentence2`.
-        keep: Of `pairs`, write the other columns too, such as ids, behind the scores.
+        keep: Of `pairs`, write the other columns too, such as ids, after the scores.
     """
 
     pairs: Source | None = None

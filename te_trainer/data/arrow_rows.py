@@ -34,7 +34,7 @@ def _arrow_rows(
         except UnicodeDecodeError:
             rows = f"{unit}s {number + 1} to {number + len(block)}"
             raise InputError(f"{source}, {rows}: not UTF-8; save them anew") from None
-        except (OverflowError, ValueError) as error:  # a date behind the year 9999
+        except (OverflowError, ValueError) as error:  # a date after the year 9999
             rows = f"{unit}s {number + 1} to {number + len(block)}"
             raise InputError(
                 f"{source}, {rows}: Python cannot hold a value of a column ({first_line(error)}); correct it, or leave "

@@ -14,7 +14,7 @@ from te_trainer.data.words import UNSPACED
 # From the most to the least similar.
 GRADES = ("itself", "light edit", "heavy edit", "another sentence")
 MIN_WORDS = 4  # words of a sentence; shorter ones have no edit that keeps their meaning
-# A word, or a character of a script without spaces, and the white space behind it.
+# A word, or a character of a script without spaces, and the white space after it.
 WORD = regex.compile(rf"({UNSPACED}|(?:(?!{UNSPACED})\S)+)(\s*)")
 
 
@@ -55,7 +55,7 @@ def graded_order(scores: np.ndarray) -> float:
 
 
 def _split(text: str) -> tuple[list[str], list[str]]:
-    """The words of a text, and the white space behind each."""
+    """The words of a text, and the white space after each."""
     if len(text.split()) == 1:
         return list(text), [""] * len(text)
     found = WORD.findall(text)

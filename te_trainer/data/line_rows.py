@@ -107,7 +107,7 @@ def _find_delimiter(path: Path, request: Request, expected: str) -> str:
 
 
 def _read_header(reader: Iterator[list[str]]) -> list[str] | None:
-    """The names of the columns, behind blank lines, guidelines and Excel's line that names the delimiter."""
+    """The names of the columns, after blank lines, guidelines and Excel's line that names the delimiter."""
     for row in reader:
         line = "".join(row)
         if INVISIBLE.fullmatch(line):
@@ -154,7 +154,7 @@ def _table(path: Path, request: Request, *, delimiter: str, **dialect: Any) -> I
     except csv.Error as error:
         carriage_return = str(error).startswith("new-line character")
         fault = "a carriage return in the middle" if carriage_return else f"quotes or a long cell break it ({error})"
-        # an open quote takes in all lines behind it
+        # an open quote takes in all lines after it
         lines = f"line {last + 1}" if reader.line_num <= last + 1 else f"lines {last + 1} to {reader.line_num}"
         raise InputError(f"{path}, {lines}: {fault}; correct the row") from None
 

@@ -17,7 +17,7 @@ QUOTED = rb'"(?:[^"]|"")*"'
 PLAIN = rb'[^"\t\r\n]*'
 RECORD = re.compile(rb"(?:%b|%b)(?:\t(?:%b|%b))*\r?\n?" % (QUOTED, PLAIN, QUOTED, PLAIN))
 QUOTED_CELL = re.compile(QUOTED)
-LONGEST_RECORD = 131_072  # bytes with an open quote, behind which quotes are no CSV writer's
+LONGEST_RECORD = 131_072  # bytes; no CSV writer made a longer record with an open quote
 NEEDS_QUOTES = re.compile(rb'""|[\t\n\r]')  # inside a cell
 
 

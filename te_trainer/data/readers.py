@@ -70,7 +70,7 @@ def _rows(source: str, request: Request, folder: str | None, pool: bool) -> Iter
             raise InputError(f"{source}: Parquet is compressed inside; unpack the file")
         return reader(path, request)
     if path.exists():
-        known = f"known are {', '.join(FILE_SUFFIXES)}, and files of lines with .gz, .bz2 or .xz behind it"
+        known = f"known are {', '.join(FILE_SUFFIXES)}, each but .parquet also with .gz, .bz2 or .xz after it"
         plain = strip_compression(path)
         if not plain.suffix:
             example = f"{plain.name}.tsv{path.suffix}"

@@ -97,7 +97,7 @@ class DistillationPlan:
     precision: Precision  # of labelling
     commits: dict[str, dict[str, str]]  # of the Hub's models and data sets, by name
     selector: Selector  # chooses the cycle that is kept; with `health`, a student that has not learnt ends the cycles
-    may_keep_start: bool  # although students have learnt
+    may_keep_start: bool  # the start may be kept although students have learnt
     held_out: float  # part of the pool that no training sees
     keeps_all_cycles: bool  # until the run ends: `agreement` chooses when it has seen them all
 

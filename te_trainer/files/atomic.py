@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PARTIAL = ".partial-"
-LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # what a file that was written is not on the disk by
+LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # errors of fsync that say that what was written is lost
 
 
 def remove(path: Path) -> None:

@@ -52,7 +52,7 @@ def check_bm25() -> None:
 
 
 def _best(scores: np.ndarray, anchor: int, k: int) -> np.ndarray:
-    """The k rows of the highest scores above 0, the anchor left out; of equal scores the next ones behind the anchor.
+    """The k rows of the highest scores above 0, the anchor left out; of equal scores the next ones after the anchor.
 
     Where many sentences are alike but for a name or a number, their scores are equal, and if each anchor took the same
     first rows, these could be in few pairs.

@@ -44,7 +44,7 @@ def near_duplicates(sentences: Dataset, rows: np.ndarray, threshold: float = 0.9
 
 
 def look_the_same(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Find the pairs that no bi-encoder tells apart, such as long texts that differ behind the tokens that it reads.
+    """Find the pairs that no bi-encoder tells apart, such as long texts that differ after the tokens that it reads.
 
     Args:
         scores: Cosines by each bi-encoder, shape (n,) each.

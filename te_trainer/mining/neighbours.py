@@ -50,7 +50,7 @@ def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Pat
 
 
 def without_anchors(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Drop each anchor from the k + 1 rows that it found, or the last of them where others with its vector hide it."""
+    """Drop each anchor from the k + 1 rows that it found, or the last one where equal vectors left it out."""
     drop = rows == anchors[:, None]
     drop[~drop.any(axis=1), -1] = True
     kept: np.ndarray = rows[~drop].reshape(len(rows), rows.shape[1] - 1)

@@ -159,7 +159,7 @@ class BiEncoder:
         return int(getattr(config, "word_embed_proj_dim", config.hidden_size))
 
     def token_ids(self, texts: Sequence[str]) -> Tokens:
-        """Token ids alone of sentences as the encoder reads them: behind its prompt, and cut to its length."""
+        """Token ids alone of sentences as the encoder reads them: after its prompt, and cut to its length."""
         tokens = tokenise(self.tokenizer, self.max_length, [self.prompt + text for text in texts])
         return Tokens({"input_ids": tokens.columns["input_ids"]}, tokens.lengths)
 
@@ -239,7 +239,7 @@ def check_texts(checkpoint: Checkpoint, layout: SentenceLayout, pooling: Pooling
 
 
 def check_prompt(checkpoint: Checkpoint, prompt: str, max_length: int, section: str = "") -> None:
-    """Refuse a prompt that leaves no token for a sentence behind it: all vectors would be the same."""
+    """Refuse a prompt that leaves no token for a sentence after it: all vectors would be the same."""
     if prompt and (tokens := len(checkpoint.tokenizer(prompt)["input_ids"])) >= max_length:
         raise InputError(
             f"{section}prompt: its {tokens:,} tokens, special ones included, leave none of {section}max_length "

@@ -1,4 +1,4 @@
-"""A checkpoint: what the files behind a model's name say, whether they can start an encoder, and its weights."""
+"""A checkpoint: what the files of a model's name say, whether they can start an encoder, and its weights."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def forward_arguments(config: PretrainedConfig) -> Mapping[str, Any]:
 def position_limit(model: PreTrainedModel) -> int:
     """The longest input of a model, in tokens; `VERY_LONG` where its configuration names none.
 
-    RoBERTa and its relatives count positions from behind the padding token's id.
+    RoBERTa and its relatives count positions from after the padding token's id.
     """
     positions = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:

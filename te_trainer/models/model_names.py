@@ -58,7 +58,7 @@ def locate(name: str, weights: bool = True) -> str:
         return _folder_in_package(name)
     model, revision = split_revision(name)
     if revision == "":
-        raise refusal(name, "no revision behind the '@'; write a branch, a tag or a commit, or no '@'")
+        raise refusal(name, "no revision after the '@'; write a branch, a tag or a commit, or no '@'")
     if revision is not None and is_folder(model):
         raise refusal(name, f"{model} is a local folder, which has no revisions; leave out '@{revision}'")
     folder = _folders.get((name, weights))

@@ -49,7 +49,7 @@ def precision_of(training: Mapping[str, Any]) -> Precision:
 
 @contextlib.contextmanager
 def tf32(on: bool | None) -> Iterator[None]:
-    """Whether a GPU rounds the factors of float32 products to TF32, for the whole process; None for what holds.
+    """Whether a GPU rounds the factors of float32 products to TF32, for the whole process; None changes nothing.
 
     Afterwards it is as it was before, whoever has changed it meanwhile.
     """

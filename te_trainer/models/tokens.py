@@ -13,7 +13,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Tokens:
-    """Rows of tokens, one behind another. There is no attention mask: every token is a real one."""
+    """Rows of tokens, one after another. There is no attention mask: every token is a real one."""
 
     columns: dict[str, np.ndarray]  # `input_ids`, and what else the model reads of a token: int32, shape (tokens,)
     lengths: np.ndarray  # tokens of each row: int64, shape (n,)

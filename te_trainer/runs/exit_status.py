@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
-from te_trainer.distributed import is_first_to_fail
 from te_trainer.errors import DivergedError, InputError, first_line
 from te_trainer.escaping import printable
 
 DONE, FAILED, INPUT_REFUSED, INTERRUPTED = 0, 1, 2, 130
+FAILURE_WAIT = 2.0  # seconds that a failed process waits for the first one to fail in the same way
 MORE_MEMORY = (
     "for a training, set activation_checkpointing in its section, or lower per_device_train_batch_size and raise "
     "gradient_accumulation_steps as much (contrastive training needs another output_dir then); for scores, lower "
@@ -39,7 +41,7 @@ def run_command(main: Callable[[], object], again: str = "continues") -> int:
     except Exception as error:
         if (lack := _lack_of_memory(error)) is not None:
             return _complain(f"{lack}; {MORE_MEMORY}; the command with that change {again}", FAILED)
-        if is_first_to_fail():
+        if _is_first_to_fail():
             raise
         return FAILED
     return DONE
@@ -53,8 +55,31 @@ def _lack_of_memory(error: Exception) -> str | None:
 
 
 def _complain(sentence: str, status: int, by_name: bool = True) -> int:
-    if is_first_to_fail():
+    if _is_first_to_fail():
         rank = os.environ.get("RANK", "0")
         where = f"rank {rank}: " if by_name and rank != "0" else ""
         print(f"error: {where}{printable(sentence)}", file=sys.stderr)
     return status
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other process that the same launcher started on this machine has failed before.
+
+    The processes of `accelerate launch` and `torchrun` find out by a file in the folder that the launcher makes for
+    their errors. Each process of another launcher counts as the first.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not error_file:
+        return True
+    # a command that such a process starts inherits the variable, but not the parent
+    failed = Path(error_file).parents[1] / f"te_trainer-failed-{os.getppid()}"
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # the first process reports what fails on all of them, without naming a rank
+        deadline = time.monotonic() + FAILURE_WAIT
+        while not failed.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    try:
+        failed.touch(exist_ok=False)
+    except OSError as error:
+        return not isinstance(error, FileExistsError)
+    return True

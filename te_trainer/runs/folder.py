@@ -94,10 +94,6 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         raise InputError(
             f"output_dir: another process works in {root}; wait for it, or name another folder{left}"
         ) from None
-    except NotImplementedError:
-        # of older versions of filelock
-        _remove_empty(made)
-        raise InputError(f"output_dir: the disk of {root} has no locks; name a folder on another disk") from None
     except OSError as error:
         _remove_empty(made)
         if (root / LOCK).is_dir():

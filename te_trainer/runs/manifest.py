@@ -60,7 +60,7 @@ class Fingerprint(NamedTuple):
 
     keys: tuple[str, ...]  # where `run.yaml` holds the fingerprint
     value: str | None
-    subject: str  # of the sentence "... changed since the run began", with its verb's auxiliary
+    subject: str  # begins the sentence "... changed since the run began", e.g. "data: the texts have"
 
 
 class BatchSplit(NamedTuple):

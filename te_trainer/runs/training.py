@@ -186,10 +186,10 @@ class Training:
         return record
 
     def _leave_checkpoint_of_another(self, engine: str, computation: str, watch: _Watch) -> None:
-        """Begin anew where another engine wrote the checkpoint, of which a Trainer reads a part or nothing.
+        """Begin anew where another engine or other hardware wrote the checkpoint.
 
-        And where other hardware did, with which the rest of an epoch would be other pairs; older versions did not write
-        down what theirs was.
+        Of another engine's a Trainer reads a part or nothing; on other hardware the rest of an epoch would be other
+        pairs.
         """
         file, written, changed = self.checkpoint_dir / "computation", computation, []
         if process_state().is_main_process:

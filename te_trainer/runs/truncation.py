@@ -1,6 +1,6 @@
 """What an encoder cannot read of its texts, counted before anything is done with them.
 
-Nothing behind the last token that is read changes a score: long texts that begin alike get the same one. So do texts
+Nothing after the last token that is read changes a score: long texts that begin alike get the same one. So do texts
 of as many words that the vocabulary lacks, as those of a language that the model has not seen.
 """
 
@@ -35,7 +35,7 @@ def count_truncation(
 ) -> Truncation:
     """Count the texts that an encoder cuts, of all rows or of a sample.
 
-    A bi-encoder reads the distinct sentences of the columns `sentence1` and `sentence2`, each behind a prompt, a
+    A bi-encoder reads the distinct sentences of the columns `sentence1` and `sentence2`, each after a prompt, a
     cross-encoder the pairs. `max_length` includes special tokens and those of the prompt.
 
     Returns:

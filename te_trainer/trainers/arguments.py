@@ -91,8 +91,8 @@ class PairTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = argument(BI["logging_nan_inf_filter"], "Hide losses that are not finite.")
     train_sampling_strategy: str = argument(
         StudentConfig.train_sampling_strategy,
-        "auto, random or group_by_length. auto is random, as in the paper, but on a CPU for models that compute "
-        "padding.",
+        "random (the paper's), group_by_length, or auto, which is random, but group_by_length on a CPU for models that "
+        "compute padding.",
     )
     remove_unused_columns: bool = argument(False, "The trainers choose their own columns.")
 

@@ -28,7 +28,7 @@ def grouped_by_length(
     for start in range(0, len(order), stretch):
         part = order[start : start + stretch]
         order[start : start + stretch] = part[np.argsort(lengths[part], kind="stable")]
-    # The examples that fill no batch stay at the end: moved forward, they would shift every batch behind them.
+    # The examples that fill no batch stay at the end: moved forward, they would shift every batch after them.
     whole = len(order) // batch_size * batch_size
     generator.shuffle(order[:whole].reshape(-1, batch_size))
     return order
@@ -47,10 +47,10 @@ def whole_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndar
 class MicroBatches(Sampler[list[int]]):
     """One rank's micro-batches of every global batch.
 
-    Global batches do not depend on the number of ranks or of accumulation steps, nor do micro-batches of all ranks on
-    that of ranks where the count fills whole ones. The last, smaller global batch is divided evenly too: every rank
-    has as many micro-batches, none of them is empty, and no example is repeated. Fewer examples than there are ranks
-    may be left out.
+    Global batches depend neither on the number of ranks nor on that of accumulation steps. Where the count fills whole
+    ones, micro-batches over all ranks do not depend on the number of ranks either. The last, smaller global batch is
+    divided evenly too: every rank has as many micro-batches, none of them is empty, and no example is repeated. Fewer
+    examples than there are ranks may be left out.
 
     Args:
         order: Gives the order of the epoch that begins, shape (count,).

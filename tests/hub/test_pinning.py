@@ -171,7 +171,7 @@ def test_a_revision_is_a_branch_or_a_commit(first: dict[str, Any], hub: HubServe
     {
         "unknown": "model owner/mean@v3: the repository has no branch, tag or commit 'v3'",
         "unknown-commit": f"model owner/mean@{'1' * 40}: the repository has no branch, tag or commit '{'1' * 40}'",
-        "empty": "model owner/mean@: no revision behind the '@'",
+        "empty": "model owner/mean@: no revision after the '@'",
         "twice": "model owner/mean@v2@main: the repository has no branch, tag or commit 'v2@main'",
         "folder": "is a local folder, which has no revisions",
         "folder-revision": "is a local folder, which has no revisions; leave out '@v2'",
