@@ -213,8 +213,8 @@ class DistillationConfig:
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
             from the labels of the one before it then (standard self-distillation, the paper's baseline, Table 14).
         combine: How labels of several PLMs become one: `mean`, `weighted` or `rank`. The paper takes the `mean`;
-            weights are `models.weight`. With `rank`, for teachers of different scale, it is the mean of ranks at the quantiles
-            of the mean.
+            weights are `models.weight`. With `rank`, for teachers of different scale, it is the mean of ranks at the
+            quantiles of the mean.
         cross_encoder_labels: What cross-encoders learn: `scores` or `quantiles`. Of the bi-encoder's, `scores` (the
             paper's) are as they are, and `quantiles` their ranks, evenly from 0 to 1.
         bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. They are the cross-encoders' scores
