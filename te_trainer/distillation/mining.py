@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any, TypeAlias
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
 from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs, pairs_of
-from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.digests import text_digest
 from te_trainer.distillation.costs import mining_work
 from te_trainer.distillation.encoders import load_run_encoder
+from te_trainer.distillation.mined_record import (
+    LeftOut,
+    by_source,
+    describe_candidates,
+    describe_mining,
+    describe_nothing,
+    texts_of,
+)
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
@@ -22,8 +27,8 @@ from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import write_json
 from te_trainer.labelling import Progress, cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
-from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
-from te_trainer.mining.draw import band_edges, band_of, draw_by_score
+from te_trainer.mining.candidates import Candidates, document_pairs, merge, random_pairs
+from te_trainer.mining.draw import draw_by_score
 from te_trainer.mining.near_duplicates import look_the_same, near_duplicates
 from te_trainer.mining.neighbours import nearest_pairs
 from te_trainer.models import BiEncoder
@@ -31,11 +36,6 @@ from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.store import RunStore
-
-BINS = 50  # of the record's histograms
-EXAMPLE_BANDS, EXAMPLES = 5, 10
-
-LeftOut: TypeAlias = dict[str, dict[str, int]]  # candidates by the reason, then by the source
 
 
 def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) -> bool:
@@ -49,146 +49,108 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
         DivergedError: A vector is NaN or infinite.
         InputError: Candidates are lacking, or a package.
     """
-    layout, mining, seed = store.layout, plan.config.mining, plan.config.seed
-    sentences = SentenceManifest.load(layout.mining)[1]
-    pairs = plan.pairs_to_mine(len(sentences))
-    work = mining_work(plan, layout)
+    layout = store.layout
     if layout.pool.exists():
-        progress.skip(work.total(len(plan.models)))
+        progress.skip(mining_work(plan, layout).total(len(plan.models)))
         return False
-    began = time.monotonic()
-    rng = np.random.default_rng((seed, 4))
-    anchors = np.sort(rng.choice(len(sentences), plan.anchors(len(sentences)), replace=False))
-    searches = "neighbours" in mining.sources
-    vectors, found = [], [np.empty((0, 2), dtype=np.int64)]
-    left_out: LeftOut = {}
     with scratch_folder(layout.mining_scratch) as scratch:
-        file, embedded = scratch / "candidates.npz", np.arange(len(sentences))
-
-        def gather_on_main() -> None:
-            neighbours = np.concatenate(found)
-            candidates, dropped = _candidates(plan, layout, sentences, anchors, neighbours, progress.advance)
-            left_out.update(dropped)
-            if not len(candidates.rows):
-                raise InputError(f"{plan.config.mining_key}: {describe_nothing(len(sentences), left_out)}")
-            np.savez(file, **candidates._asdict())
-
-        def gather() -> None:
-            progress.begin("mine pairs: gather candidates", work.gather)
-            on_main_process(gather_on_main)
-            progress.end()
-
-        if not searches:
-            # scores want the vectors of candidates alone
-            gather()
-            embedded = np.unique(np.load(file)["rows"])
-        for number, name in enumerate(plan.models):
-            folder = scratch / str(number)
-            on_main_process(folder.mkdir)
-            progress.begin(f"mine pairs: embed sentences with {name}", work.embed)
-            encoder = load_run_encoder(plan, store, EncoderKey.start(name))
-            assert isinstance(encoder, BiEncoder)
-            texts = sentences.select(embedded)
-            vectors.append(embed_sentences(encoder, texts, folder, progress=progress.advance, **plan.labelling))
-            progress.end()
-            if searches:
-                progress.begin(f"mine pairs: nearest sentences by {name}", work.search)
-                found.append(nearest_pairs(vectors[-1], anchors, mining.candidates, folder, progress.advance))
-                progress.end()
-        if searches:
-            gather()
-
-        def write() -> None:
-            candidates = Candidates(**np.load(file))
-            rows = np.searchsorted(embedded, candidates.rows)
-            by_start = [cosines(each, rows) for each in vectors]
-            differ = ~look_the_same(by_start)
-            for name, count in _by_source(candidates.source[~differ]).items():
-                left_out["near_duplicates"][name] += count
-            if not differ.any():
-                raise InputError(
-                    f"{plan.config.mining_key}: the two texts of each of {len(rows):,} candidates look the same to the "
-                    f"start, which reads {plan.config.bi_encoder.max_length} tokens; give texts that differ in them, a "
-                    "higher bi_encoder.max_length or another bi_encoder.pooling, and another output_dir"
-                )
-            candidates = Candidates(candidates.rows[differ], candidates.source[differ])
-            scores = plan.combine(each[differ] for each in by_start)
-            drawn = draw_by_score(scores, candidates.rows, pairs, mining.per_sentence, seed)
-            given = layout.given_pairs if layout.given_pairs.exists() else None
-            notes = describe_candidates(pairs, len(drawn), len(candidates.rows), len(sentences), left_out)
-            with atomic_folder(layout.pool) as folder:
-                add_mined_pairs(given, _pairs(sentences, candidates.rows[drawn]), folder, notes)
-                record = {"sentences": len(sentences), "left_out": left_out}
-                record |= describe_mining(sentences, candidates, scores, drawn)
-                record["seconds"] = round(time.monotonic() - began, 3)
-                write_json(folder / layout.mined_record.name, record)
-
-        on_main_process(write)
+        _Mining(plan, store, progress, scratch).run()
     return True
 
 
-def describe_nothing(sentences: int, left_out: LeftOut) -> str:
-    """Why no candidate is left, and what to do."""
-    alike, given = (sum(left_out[name].values()) for name in ("near_duplicates", "in_pool"))
-    if not alike + given:
-        sources = " and ".join(left_out["in_pool"])
-        why, mend = f"no pair can be mined of {sentences:,} sentences by {sources}", "more texts or more mining.sources"
-    elif not given:
-        why, mend = f"all {alike:,} candidates are near-duplicates", "texts that differ in more of their words"
-    else:
-        why = f"data.pool holds {'all ' * (not alike)}{given:,} candidates"
-        why += f", and the other {alike:,} are near-duplicates" * (alike > 0)
-        mend = "other texts, a higher mining.candidates or more mining.sources"
-    return f"{why}; give {mend}, and another output_dir"
+class _Mining:
+    """The stage: `scratch` is a folder that all ranks see, for vectors and what else they share."""
 
+    def __init__(self, plan: DistillationPlan, store: RunStore, progress: RunProgress, scratch: Path) -> None:
+        self.plan, self.store, self.progress, self.scratch = plan, store, progress, scratch
+        self.layout, self.mining = store.layout, plan.config.mining
+        self.sentences = SentenceManifest.load(self.layout.mining)[1]
+        self.work = mining_work(plan, self.layout)
+        rng, count = np.random.default_rng((plan.config.seed, 4)), len(self.sentences)
+        self.anchors = np.sort(rng.choice(count, plan.anchors(count), replace=False))
+        self.began = time.monotonic()
+        # of the first rank
+        self.candidates: Candidates
+        self.left_out: LeftOut
 
-def describe_candidates(wanted: int, drawn: int, candidates: int, sentences: int, left_out: LeftOut) -> list[str]:
-    """How many candidates were left out, and of fewer pairs than were wanted, which keys give more; a line each."""
-    alike, given = (sum(left_out[name].values()) for name in ("near_duplicates", "in_pool"))
-    parts = [f"{alike:,} as near-duplicates"] * (alike > 0) + [f"{given:,} because data.pool holds them"] * (given > 0)
-    lines = [f"left out of the candidates: {', '.join(parts)}"] if parts else []
-    if drawn < wanted:
-        mend = "" if drawn == candidates else ", a higher mining.per_sentence"
-        if candidates + alike + given < sentences * (sentences - 1) // 2:
-            mend += ", a higher mining.candidates or more mining.sources"
-        found = f"{drawn:,} of {wanted:,} wanted pairs (mining.pairs) were found"
-        lines.append(f"{found}; more {'different ' * (alike > 0)}sentences{mend} would give more")
-    return lines
+    def run(self) -> None:
+        if "neighbours" in self.mining.sources:
+            embedded = np.arange(len(self.sentences))
+            vectors = self._embed(embedded)
+            self._gather(self._search(vectors))
+        else:
+            # scores want the vectors of candidates alone
+            embedded = self._gather(np.empty((0, 2), dtype=np.int64))
+            vectors = self._embed(embedded)
+        on_main_process(lambda: self._write(embedded, vectors))
 
+    def _embed(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Vectors of these sentences by each PLM's start."""
+        texts, vectors = self.sentences.select(rows), []
+        for number, name in enumerate(self.plan.models):
+            folder = self.scratch / str(number)
+            on_main_process(folder.mkdir)
+            self.progress.begin(f"mine pairs: embed sentences with {name}", self.work.embed)
+            encoder = load_run_encoder(self.plan, self.store, EncoderKey.start(name))
+            assert isinstance(encoder, BiEncoder)
+            advance = self.progress.advance
+            vectors.append(embed_sentences(encoder, texts, folder, progress=advance, **self.plan.labelling))
+            self.progress.end()
+        return vectors
 
-def describe_mining(
-    sentences: Dataset, candidates: Candidates, scores: np.ndarray, drawn: np.ndarray
-) -> dict[str, Any]:
-    """What the report says of mined pairs; `pairs` are those that were drawn.
+    def _search(self, vectors: list[np.ndarray]) -> np.ndarray:
+        """Each anchor's nearest sentences by each PLM's start, as pairs of rows, shape (n, 2)."""
+        found = []
+        for number, name in enumerate(self.plan.models):
+            self.progress.begin(f"mine pairs: nearest sentences by {name}", self.work.search)
+            folder, advance = self.scratch / str(number), self.progress.advance
+            found.append(nearest_pairs(vectors[number], self.anchors, self.mining.candidates, folder, advance))
+            self.progress.end()
+        return np.concatenate(found)
 
-    Returns:
-        `{"candidates": {source: n}, "pairs": {source: n}, "histogram": {"edges", "candidates", "pairs"}, "examples":
-        [{"from": f, "to": f, "pairs": [[sentence1, sentence2, score, source]]}]}`
-    """
-    edges = np.linspace(scores.min(), scores.max(), BINS + 1)
-    bands = band_edges(scores, EXAMPLE_BANDS)
-    # the outer bands hold what is beyond them, too
-    bands[[0, -1]] = scores.min(), scores.max()
-    band = band_of(scores[drawn], bands)
-    examples = []
-    for number, (low, high) in enumerate(pairwise(bands.tolist())):
-        here = drawn[band == number][:: max(1, int((band == number).sum()) // EXAMPLES)][:EXAMPLES]
-        texts = _pairs(sentences, candidates.rows[here])
-        shown = [
-            [one, two, round(float(scores[index]), 4), SOURCES[candidates.source[index]]]
-            for (one, two), index in zip(texts, here, strict=True)
-        ]
-        examples.append({"from": round(low, 4), "to": round(high, 4), "pairs": shown})
-    return {
-        "candidates": _by_source(candidates.source),
-        "pairs": _by_source(candidates.source[drawn]),
-        "histogram": {
-            "edges": [round(edge, 6) for edge in edges.tolist()],
-            "candidates": np.histogram(scores, edges)[0].tolist(),
-            "pairs": np.histogram(scores[drawn], edges)[0].tolist(),
-        },
-        "examples": examples,
-    }
+    def _gather(self, neighbours: np.ndarray) -> np.ndarray:
+        """Gather candidates on the first rank; gives the rows of their sentences, ascending."""
+        file = self.scratch / "rows.npy"
+
+        def gather() -> None:
+            found = _candidates(self.plan, self.layout, self.sentences, self.anchors, neighbours, self.progress.advance)
+            self.candidates, self.left_out = found
+            if not len(self.candidates.rows):
+                why = describe_nothing(len(self.sentences), self.left_out)
+                raise InputError(f"{self.plan.config.mining_key}: {why}")
+            np.save(file, np.unique(self.candidates.rows))
+
+        self.progress.begin("mine pairs: gather candidates", self.work.gather)
+        on_main_process(gather)
+        self.progress.end()
+        rows: np.ndarray = np.load(file)
+        return rows
+
+    def _write(self, embedded: np.ndarray, vectors: list[np.ndarray]) -> None:
+        """Score the candidates, draw pairs of them, and write the pool."""
+        plan, sentences, candidates = self.plan, self.sentences, self.candidates
+        rows = np.searchsorted(embedded, candidates.rows)
+        by_start = [cosines(each, rows) for each in vectors]
+        differ = ~look_the_same(by_start)
+        for name, count in by_source(candidates.source[~differ]).items():
+            self.left_out["near_duplicates"][name] += count
+        if not differ.any():
+            raise InputError(
+                f"{plan.config.mining_key}: the two texts of each of {len(rows):,} candidates look the same to the "
+                f"start, which reads {plan.config.bi_encoder.max_length} tokens; give texts that differ in them, a "
+                "higher bi_encoder.max_length or another bi_encoder.pooling, and another output_dir"
+            )
+        candidates, wanted = candidates.of(differ), plan.pairs_to_mine(len(sentences))
+        scores = plan.combine(each[differ] for each in by_start)
+        drawn = draw_by_score(scores, candidates.rows, wanted, self.mining.per_sentence, plan.config.seed)
+        given = self.layout.given_pairs if self.layout.given_pairs.exists() else None
+        notes = describe_candidates(wanted, len(drawn), len(candidates.rows), len(sentences), self.left_out)
+        with atomic_folder(self.layout.pool) as folder:
+            add_mined_pairs(given, texts_of(sentences, candidates.rows[drawn]), folder, notes)
+            record = {"sentences": len(sentences), "left_out": self.left_out}
+            record |= describe_mining(sentences, candidates, scores, drawn)
+            record["seconds"] = round(time.monotonic() - self.began, 3)
+            write_json(folder / self.layout.mined_record.name, record)
 
 
 def _candidates(
@@ -220,18 +182,11 @@ def _candidates(
     given = np.zeros_like(alike)
     if layout.given_pairs.exists():
         given = ~alike & are_given(sentences, candidates.rows, PoolManifest.load(layout.given_pairs)[1])
-    keep = ~(alike | given)
     left_out = {
-        name: dict.fromkeys(found, 0) | _by_source(candidates.source[each])
+        name: dict.fromkeys(found, 0) | by_source(candidates.source[each])
         for name, each in (("near_duplicates", alike), ("in_pool", given))
     }
-    return Candidates(candidates.rows[keep], candidates.source[keep]), left_out
-
-
-def _by_source(source: np.ndarray) -> dict[str, int]:
-    """How many there are of each source, of those that there are any of; `source` is that of `Candidates`."""
-    counts = np.bincount(source, minlength=len(SOURCES)).tolist()
-    return {name: count for name, count in zip(SOURCES, counts, strict=True) if count}
+    return candidates.of(~(alike | given)), left_out
 
 
 def are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarray:
@@ -239,11 +194,3 @@ def are_given(sentences: Dataset, rows: np.ndarray, given: Dataset) -> np.ndarra
     number = {text_digest(text): row for row, text in enumerate(sentences["sentence1"])}
     known = {tuple(sorted(number.get(text_digest(text), -1) for text in pair)) for pair in pairs_of(given)}
     return np.array([tuple(pair) in known for pair in rows.tolist()], dtype=bool)
-
-
-def _pairs(sentences: Dataset, rows: np.ndarray) -> Iterator[tuple[str, str]]:
-    """The texts of pairs of rows."""
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = rows[start : start + BLOCK_ROWS]
-        columns = [sentences[block[:, side].tolist()]["sentence1"] for side in (0, 1)]
-        yield from zip(*columns, strict=True)

@@ -15,6 +15,10 @@ class Candidates(NamedTuple):
     rows: np.ndarray  # int64, shape (n, 2), the smaller row first
     source: np.ndarray  # uint8, shape (n,): which of `SOURCES` found the pair, the first of them where several did
 
+    def of(self, kept: np.ndarray) -> Candidates:
+        """Those of them for which `kept`, bool, shape (n,), is true."""
+        return Candidates(self.rows[kept], self.source[kept])
+
 
 def merge(found: dict[str, np.ndarray]) -> Candidates:
     """Gather what several sources found.

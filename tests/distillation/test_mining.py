@@ -20,7 +20,8 @@ from telling import columns
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig
 from te_trainer.data import PoolManifest, SentenceManifest, build_pool, build_sentences
-from te_trainer.distillation.mining import _candidates, describe_candidates, describe_nothing, mine_pool
+from te_trainer.distillation.mined_record import describe_candidates, describe_nothing
+from te_trainer.distillation.mining import _candidates, mine_pool
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import _read_mining_sentences, read_step0_sentences
 from te_trainer.errors import InputError

@@ -15,7 +15,7 @@ from conftest import tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 
-from te_trainer.distillation.mining import EXAMPLE_BANDS, EXAMPLES, describe_mining
+from te_trainer.distillation.mined_record import EXAMPLE_BANDS, EXAMPLES, describe_mining
 from te_trainer.mining.candidates import SOURCES, Candidates
 from te_trainer.mining.draw import draw_by_score
 from te_trainer.report.mined_pairs import SOURCE_TITLES, mining_description, mining_table
