@@ -30,11 +30,11 @@ from te_trainer.report.page import write_page
 from te_trainer.report.run_tables import result_table
 from te_trainer.report.summary import write_curves, write_report
 from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
-from te_trainer.runs.finished import refuse_missing_encoders
 from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress, format_duration
+from te_trainer.runs.saved import refuse_missing_encoders
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
 from te_trainer.runs.training_arguments import check_arguments

@@ -27,8 +27,8 @@ from te_trainer.metrics.calibration import PlattScaling, describe_calibration, f
 from te_trainer.models import Encoder, check_encoder, describe_encoder, load_encoder, resolve_checkpoint
 from te_trainer.models.attention import check_attention
 from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.chosen_encoder import Use, choose_encoder
 from te_trainer.runs.commits import pin_commits
-from te_trainer.runs.finished import Use, choose_encoder
 from te_trainer.runs.folder import lock_output_file, scratch_folder
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress

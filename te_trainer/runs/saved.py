@@ -12,8 +12,9 @@ from safetensors import safe_open
 from transformers import TrainerState
 
 from te_trainer.errors import InputError
-from te_trainer.files.records import damage_as_input_error, read_json
+from te_trainer.files.records import DamagedError, damage_as_input_error, read_json
 from te_trainer.models.tokenizer import TOKENIZER_FILES
+from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.trainers.checkpoint_mark import mark_of
 
 FSDP, PLAIN = "FSDP", "neither DeepSpeed nor FSDP"  # engines
@@ -106,6 +107,32 @@ def check_encoder_files(folder: Path, **again: str) -> None:
         # opening them compares their size with what their header says
         with damage_as_input_error(path, **again), safe_open(path, framework="pt"):
             pass
+
+
+def refuse_missing_encoders(layout: RunLayout, results: dict[str, Any]) -> None:
+    """Refuse to call a run finished whose encoders are not there any more, or are damaged."""
+    missing, delete = [], [layout.results]
+    for name, kinds in results["final"].items():
+        for kind, entry in kinds.items() if name != "ensemble" else ():
+            encoder, key = layout.kept_encoder(name, kind), EncoderKey(entry["cycle"], name, kind)
+            if not _is_whole(encoder):
+                missing.append(encoder)
+                delete.append(encoder)
+                delete += [] if _is_whole(layout.encoder(*key)) else [layout.encoder(*key), layout.scores(*key)]
+    if missing:
+        raise InputError(
+            f"the run in {layout.root} is finished, but not whole any more: {' and '.join(map(str, missing))} was "
+            f"moved, removed or damaged; delete {' and '.join(str(path) for path in delete if path.exists())}, and the "
+            "same command makes it again"
+        )
+
+
+def _is_whole(encoder: Path) -> bool:
+    try:
+        check_encoder_files(encoder)
+    except DamagedError:
+        return False
+    return True
 
 
 def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str) -> np.ndarray:
