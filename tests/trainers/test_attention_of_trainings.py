@@ -26,8 +26,7 @@ from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.packed import choose_backend, use_backend
 from te_trainer.models.packed.dropout import CPUDropout
-from te_trainer.models.packed.pack import is_packing
-from te_trainer.models.packed.when_to_pack import ATTENTION_NAME
+from te_trainer.models.packed.pack import ATTENTION_NAME, is_packing
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, evaluation
 
 
