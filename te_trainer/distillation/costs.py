@@ -14,9 +14,9 @@ from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan, EncoderPlan
 from te_trainer.distributed import device_type, process_state
 from te_trainer.errors import divergence_named
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import score_pairs
 from te_trainer.models.lora import parameter_counts, put_adapters
-from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore

@@ -20,6 +20,7 @@ from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import write_json
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import Progress, cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import SOURCES, Candidates, document_pairs, merge, random_pairs
@@ -27,7 +28,6 @@ from te_trainer.mining.draw import band_edges, band_of, draw_by_score
 from te_trainer.mining.near_duplicates import look_the_same, near_duplicates
 from te_trainer.mining.neighbours import nearest_pairs
 from te_trainer.models import BiEncoder
-from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.store import RunStore

@@ -28,10 +28,10 @@ from te_trainer.distillation.trainings import ATTEMPTS, Trainings
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import InputError, divergence_named
 from te_trainer.files.records import write_json
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import SAME_SCORE, embed_sentences, score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models.encoder import weight_fingerprint
-from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe
