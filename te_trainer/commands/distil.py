@@ -9,7 +9,7 @@ from pathlib import Path
 
 from te_trainer.config.schema import RunConfig
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.costs import describe_memory, estimate_seconds, expected_pairs, total_work
+from te_trainer.distillation.costs import describe_memory, estimate_seconds
 from te_trainer.distillation.cycle import run_cycles
 from te_trainer.distillation.mining import mine_pool
 from te_trainer.distillation.plan import DistillationPlan, make_plan
@@ -22,6 +22,7 @@ from te_trainer.distillation.preparation import (
 from te_trainer.distillation.results import collect_results, count_gold_in_pool
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distillation.trainings import Trainings
+from te_trainer.distillation.work import expected_pairs, total_work
 from te_trainer.distributed import RestartNeeded, process_state, was_restarted
 from te_trainer.files.records import read_json, write_json
 from te_trainer.hub.publish import check_hub, publish

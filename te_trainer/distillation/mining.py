@@ -13,9 +13,9 @@ from datasets import Dataset
 from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs, pairs_of
 from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.digests import text_digest
-from te_trainer.distillation.costs import mining_work
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.distillation.work import mining_work
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
