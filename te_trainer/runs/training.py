@@ -32,7 +32,7 @@ from te_trainer.models.weights import ADAPTER_FILES
 from te_trainer.runs.checkpoint_clock import SaveByClock
 from te_trainer.runs.layout import ADAPTER, training_record
 from te_trainer.runs.progress import RunProgress
-from te_trainer.runs.saved import check_checkpoint, checkpoint_engine, computation_of, engine_of
+from te_trainer.runs.resuming import check_checkpoint, checkpoint_engine, computation_of, engine_of
 from te_trainer.runs.training_arguments import TRAINERS, make_arguments, release_engine
 from te_trainer.trainers import (
     CrossEncoderTrainingArguments,
