@@ -27,7 +27,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.evaluation import workers_asked_for
+from te_trainer.trainers.loading import workers_asked_for
 
 TRAINERS: dict[Kind, tuple[Any, Any]] = {
     "bi-encoder": (BiEncoderTrainer, BiEncoderTrainingArguments),

@@ -12,12 +12,11 @@ from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, TrainingArguments
+from transformers import EvalPrediction
 from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
-from te_trainer.models.collation import BiEncoderCollator, CrossEncoderCollator
 from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
 from te_trainer.trainers.datasets import (
@@ -28,17 +27,8 @@ from te_trainer.trainers.datasets import (
     column_values,
     is_tokenised,
 )
+from te_trainer.trainers.loading import batch_source, worker_settings
 from te_trainer.trainers.publishing import PublishingTrainer
-
-
-def workers_asked_for(args: TrainingArguments) -> dict[str, Any]:
-    """Keyword arguments of a `DataLoader` that say who makes its batches."""
-    return {
-        "num_workers": args.dataloader_num_workers,
-        "prefetch_factor": args.dataloader_prefetch_factor,
-        "multiprocessing_context": args.dataloader_multiprocessing_context,
-        "in_order": args.dataloader_in_order,
-    }
 
 
 class EvaluatingTrainer(PublishingTrainer):
@@ -246,25 +236,13 @@ class EvaluatingTrainer(PublishingTrainer):
 
     def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
         """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
-        loader = DataLoader(self.batch_source(rows), batch_size=self.args.eval_batch_size, **self.worker_settings())
+        args, collator = self.args, self.data_collator
+        settings = worker_settings(args, collator)
+        loader = DataLoader(batch_source(rows, collator), batch_size=args.eval_batch_size, **settings)
         prepared: Any = self.accelerator.prepare(loader)
         # `prediction_step` copies batches, and does not wait; under DeepSpeed, `prepare` takes no `device_placement`
         prepared.device = None
         return cast("DataLoader[Any]", prepared)
-
-    def batch_source(self, rows: Any) -> Any:
-        """Rows as the collator takes them: a user's gets lists."""
-        is_ours = type(self.data_collator) in (BiEncoderCollator, CrossEncoderCollator)
-        return TokenRows(rows) if is_ours and isinstance(rows, Dataset) else rows
-
-    def worker_settings(self) -> dict[str, Any]:
-        """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""
-        args = self.args
-        return {
-            "collate_fn": self.data_collator,
-            "pin_memory": args.dataloader_pin_memory and args.device.type != "cpu",
-            **workers_asked_for(args),
-        }
 
     @property
     def _metric_name(self) -> str:
