@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -17,8 +16,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
-from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
+from te_trainer.models.packed import to_device
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
+from te_trainer.trainers.computation import ComputingTrainer
 from te_trainer.trainers.datasets import (
     LABEL_TOLERANCE,
     PairCheck,
@@ -28,10 +28,9 @@ from te_trainer.trainers.datasets import (
     is_tokenised,
 )
 from te_trainer.trainers.loading import batch_source, worker_settings
-from te_trainer.trainers.publishing import PublishingTrainer
 
 
-class EvaluatingTrainer(PublishingTrainer):
+class EvaluatingTrainer(ComputingTrainer):
     """A Trainer whose evaluation sets are pairs of sentences.
 
     They are tokenised when they are assigned, and sorted by length, so that batches hardly pad. Results come back in
@@ -183,48 +182,6 @@ class EvaluatingTrainer(PublishingTrainer):
                 # compute_loss is a subclass's
                 outputs = self.outputs(model, inputs)
             return loss.detach(), outputs[self.score_name].detach(), labels
-
-    def _release(self) -> None:
-        # accelerate leaves its autocast around the forward pass, and never prepares again what it has marked: the next
-        # training would be in float32, and each of its processes on its own
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            self.accelerator.free_memory()
-            self.model.__dict__.pop("_is_accelerate_prepared", None)
-
-    @contextlib.contextmanager
-    def _computation(self, training: bool = False) -> Iterator[None]:
-        """The encoder's model as its backend computes it; a compiler is given the layers of one that packs."""
-        backend, plugin = self._backend(), self.accelerator.state.dynamo_plugin
-        before, compiler = plugin.backend, None
-        if before != DynamoBackend.NO and not backend.computes_padding:
-            # accelerate would compile the whole model
-            compiler, plugin.backend = plugin.to_kwargs(), DynamoBackend.NO
-        try:
-            with use_backend(self.encoder.model, backend, training, compiler):
-                yield
-        finally:
-            plugin.backend = before
-
-    def _backend(self) -> AttentionBackend:
-        compiled = self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
-        by_engine = compiled and (self.is_deepspeed_enabled or self.is_fsdp_enabled)
-        return choose_backend(
-            self.encoder.model,
-            self.encoder.max_length,
-            self.args.device,
-            self.args.arithmetic,
-            compiled=compiled,
-            # noise depends on a sentence's padded length, and engines compile the whole model
-            needs_padding=bool(self.args.neftune_noise_alpha) or by_engine,
-            attention=self._attention,
-        )
-
-    @property
-    def _attention(self) -> str | None:
-        """The attention that the arguments name, or the encoder."""
-        named: str | None = self.args.attn_implementation
-        return self.encoder.attn_implementation if named is None else named
 
     def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
         if is_tokenised(pairs, name, self.token_key):
