@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.runs.layout import RunLayout

@@ -23,7 +23,7 @@ from transformers import (
 
 from te_trainer.compat import forget_conversions, forget_unused_conversions, outside_of_zero3
 from te_trainer.config.names import is_folder, split_revision
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.data.digests import file_digest
 from te_trainer.errors import first_line
 from te_trainer.models.checkpoint_files import CheckpointFiles

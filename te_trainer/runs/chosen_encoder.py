@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.errors import InputError
 from te_trainer.files.records import read_json
 from te_trainer.runs.layout import RunLayout

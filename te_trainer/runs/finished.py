@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from te_trainer.config.names import split_revision
-from te_trainer.config.schema import DistillationConfig, Kind, section_of
+from te_trainer.config.schema import DistillationConfig
+from te_trainer.config.types import Kind, section_of
 from te_trainer.data import PoolManifest, SentenceManifest, SourceCount
 from te_trainer.errors import InputError
 from te_trainer.files.records import read_json

@@ -19,7 +19,8 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from te_trainer.config.schema import KINDS, Kind, LoraConfig
+from te_trainer.config.schema import LoraConfig
+from te_trainer.config.types import KINDS, Kind
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import divergence_named

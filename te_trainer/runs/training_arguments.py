@@ -19,7 +19,8 @@ from transformers.training_args import ParallelMode
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from te_trainer.compat import reset_accelerator_state
-from te_trainer.config.schema import ContrastiveConfig, Kind, RunConfig
+from te_trainer.config.schema import ContrastiveConfig, RunConfig
+from te_trainer.config.types import Kind
 from te_trainer.errors import InputError
 from te_trainer.trainers import (
     BiEncoderTrainer,
