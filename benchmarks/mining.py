@@ -30,8 +30,7 @@ from main_job import command
 from scale import PeakMemory, own_memory
 
 from te_trainer.config.schema import ContrastiveDataConfig
-from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs
-from te_trainer.data.pool import build_sentences
+from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs, build_sentences
 from te_trainer.distributed import SharedArray
 from te_trainer.labelling import cosines, embed_sentences
 from te_trainer.mining import neighbours

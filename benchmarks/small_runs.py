@@ -14,7 +14,7 @@ import transformers
 from datasets import Dataset
 
 from te_trainer.config.defaults import fitted_epochs, fitted_learning_rate, raised_learning_rate
-from te_trainer.config.schema import Pooling
+from te_trainer.config.types import Pooling
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.trainers import (
     BiEncoderTrainer,

@@ -172,9 +172,10 @@ def _run(
     # accelerate collects garbage after each training; to search all that was imported would cost more than the training
     gc.freeze()
     if clock is not None:
-        from te_trainer.runs import saving
+        from te_trainer.runs import checkpoint_clock
 
-        saving.FULL_CHECKPOINT_SECONDS, saving.TIMES_WHAT_SAVING_TOOK, saving.STEPS_BETWEEN_AGREEMENTS = clock, 0, 1
+        checkpoint_clock.FULL_CHECKPOINT_SECONDS, checkpoint_clock.TIMES_WHAT_SAVING_TOOK = clock, 0
+        checkpoint_clock.STEPS_BETWEEN_AGREEMENTS = 1
     if not charts:
         leave_charts_out(pytest.MonkeyPatch().setattr)
     sys.argv = [str(script), *arguments]

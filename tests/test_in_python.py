@@ -85,7 +85,7 @@ def run(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempP
     # a job in the background inherits that it is ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("te_trainer.runs.saving.FULL_CHECKPOINT_SECONDS", 0)
+        patch.setattr("te_trainer.runs.checkpoint_clock.FULL_CHECKPOINT_SECONDS", 0)
         te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **KEYS)
     interrupts.join()
     signal.signal(signal.SIGINT, before)

@@ -28,7 +28,7 @@ from datasets import Dataset
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.mining import neighbours
-from te_trainer.runs.folder import scratch_folder
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.search import nearest
 

@@ -27,7 +27,7 @@ from te_trainer.labelling import distinct_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import Pooling as PoolingName
 from te_trainer.models.model_names import locate
-from te_trainer.models.packed import when_to_pack
+from te_trainer.models.packed import packable
 from te_trainer.models.packed.batches import BATCH_MULTIPLE, ROW_MULTIPLE, packed_batches, padded_batches, row_length
 
 needs_gold = pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="the measuring sets are not here")
@@ -265,7 +265,7 @@ def test_95_of_100_tokens_of_a_batch_are_real(
     """With the budgets that a CPU and a GPU have by default."""
     encoder = real_tokens(kind)
     if not packed:
-        monkeypatch.setattr(when_to_pack, "POSITION_IDS_BY_MODEL_TYPE", {})
+        monkeypatch.setattr(packable, "POSITION_IDS_BY_MODEL_TYPE", {})
     pairs: Any
     if source == "stsb dev":
         gold = load_gold("stsb", "dev", {}, str(GOLD_FOLDER))
@@ -287,8 +287,8 @@ def test_batches_on_a_cpu_are_filled_up_to_4096_tokens(bi_encoder: BiEncoder, mo
     words = sorted({word for pair in sample_pairs(60) for word in pair[0].lower().split() if word.isalpha()})[:50]
     texts = [f"{one} {two}" for one in words for two in words]
     # texts of 4 tokens; a packed batch holds a multiple of 16, as far as there are so many left
-    for packs, sizes in ((when_to_pack.POSITION_IDS_BY_MODEL_TYPE, [4032, 4032, 1920, 16]), ({}, [4096, 4096, 1808])):
-        monkeypatch.setattr(when_to_pack, "POSITION_IDS_BY_MODEL_TYPE", packs)
+    for packs, sizes in ((packable.POSITION_IDS_BY_MODEL_TYPE, [4032, 4032, 1920, 16]), ({}, [4096, 4096, 1808])):
+        monkeypatch.setattr(packable, "POSITION_IDS_BY_MODEL_TYPE", packs)
         with Watch(bi_encoder.model) as watch:
             score_pairs(bi_encoder, {"sentence1": texts, "sentence2": texts})
         assert watch.sizes == sizes

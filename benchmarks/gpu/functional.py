@@ -211,8 +211,8 @@ def check_resume(folder: Path) -> None:
     script = folder / "often.py"
     script.write_text(
         "import runpy\n"
-        "from te_trainer.runs import saving\n"
-        "saving.FULL_CHECKPOINT_SECONDS = saving.TIMES_WHAT_SAVING_TOOK = 0\n"
+        "from te_trainer.runs import checkpoint_clock\n"
+        "checkpoint_clock.FULL_CHECKPOINT_SECONDS = checkpoint_clock.TIMES_WHAT_SAVING_TOOK = 0\n"
         f"runpy.run_path({recipe!r}, run_name='__main__')\n"
     )
     kills, status = 0, None

@@ -21,11 +21,11 @@ from te_trainer.evaluation.annotation import (
 )
 from te_trainer.files.atomic import write_text
 from te_trainer.files.disk_errors import disk_errors_as_input_error
+from te_trainer.files.locks import lock_output_file
 from te_trainer.labelling import score_pairs
 from te_trainer.models import load_encoder
 from te_trainer.models.precision import resolve_precision
 from te_trainer.runs.finished import FinishedRun
-from te_trainer.runs.folder import lock_output_file
 from te_trainer.runs.quiet import quiet_libraries
 from te_trainer.runs.saved import read_labels
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from te_trainer.config.schema import RunConfig
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.costs import describe_memory, estimate_seconds, expected_pairs, total_work
+from te_trainer.distillation.costs import describe_memory, estimate_seconds
 from te_trainer.distillation.cycle import run_cycles
 from te_trainer.distillation.mining import mine_pool
 from te_trainer.distillation.plan import DistillationPlan, make_plan
@@ -22,6 +22,7 @@ from te_trainer.distillation.preparation import (
 from te_trainer.distillation.results import collect_results, count_gold_in_pool
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distillation.trainings import Trainings
+from te_trainer.distillation.work import expected_pairs, total_work
 from te_trainer.distributed import RestartNeeded, process_state, was_restarted
 from te_trainer.files.records import read_json, write_json
 from te_trainer.hub.publish import check_hub, publish
@@ -30,11 +31,11 @@ from te_trainer.report.page import write_page
 from te_trainer.report.run_tables import result_table
 from te_trainer.report.summary import write_curves, write_report
 from te_trainer.runs.checks import check_loggers, check_space, describe_gold, load_gold_sets
-from te_trainer.runs.finished import refuse_missing_encoders
 from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.manifest import RunManifest
 from te_trainer.runs.progress import RunProgress, format_duration
+from te_trainer.runs.saved import refuse_missing_encoders
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
 from te_trainer.runs.training_arguments import check_arguments

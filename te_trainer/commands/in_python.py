@@ -14,7 +14,8 @@ from datasets import Dataset
 from te_trainer.commands import distil as command
 from te_trainer.config.commands import parse
 from te_trainer.config.names import expand_home
-from te_trainer.config.schema import KINDS, Kind, RunConfig
+from te_trainer.config.schema import RunConfig
+from te_trainer.config.types import KINDS, Kind
 from te_trainer.data.given import as_sources, write_given
 from te_trainer.distributed import process_state
 from te_trainer.errors import InputError

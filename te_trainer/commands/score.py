@@ -22,14 +22,15 @@ from te_trainer.distributed import process_state, shutdown_process_group
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL
 from te_trainer.files.disk_errors import disk_errors_as_input_error
+from te_trainer.files.locks import lock_output_file
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import SAME_SCORE, embed_sentences, score_pairs
 from te_trainer.metrics.calibration import PlattScaling, describe_calibration, fit_platt
 from te_trainer.models import Encoder, check_encoder, describe_encoder, load_encoder, resolve_checkpoint
 from te_trainer.models.attention import check_attention
 from te_trainer.models.precision import resolve_precision
+from te_trainer.runs.chosen_encoder import Use, choose_encoder
 from te_trainer.runs.commits import pin_commits
-from te_trainer.runs.finished import Use, choose_encoder
-from te_trainer.runs.folder import lock_output_file, scratch_folder
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.quiet import quiet_libraries

@@ -21,8 +21,9 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from te_trainer.config.names import expand_home
-from te_trainer.config.schema import COMMON_HELP, TRAINING_LIMITS, GoldColumns, ModelConfig, TrainingConfig
+from te_trainer.config.schema import COMMON_HELP, ModelConfig, TrainingConfig
 from te_trainer.config.training_keys import MANAGED, NEVER_KEYS, Key, trainer_keys
+from te_trainer.config.types import TRAINING_LIMITS, GoldColumns
 from te_trainer.errors import InputError
 
 Config = TypeVar("Config")

@@ -1,17 +1,11 @@
 """Sentence pairs and sentences: unlabelled pools and sets with gold scores, from files and from the Hub."""
 
+from te_trainer.data.arrow_io import pairs_of
 from te_trainer.data.gold import GoldSet, GoldSets, count_overlaps, load_gold
-from te_trainer.data.pool import (
-    PoolManifest,
-    SentenceManifest,
-    SourceCount,
-    add_mined_pairs,
-    build_pool,
-    build_sentences,
-    pairs_of,
-    rows_with_both,
-    write_rows,
-)
+from te_trainer.data.manifest import SourceCount
+from te_trainer.data.pool import PoolManifest, add_mined_pairs, build_pool
+from te_trainer.data.scored_rows import rows_with_both, write_rows
+from te_trainer.data.sentences import SentenceManifest, build_sentences
 
 __all__ = [
     "GoldSet",

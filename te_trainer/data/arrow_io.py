@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from datasets import Dataset
 
 BLOCK_ROWS = 10_000  # rows of an Arrow record batch, and rows in memory while a file is written or read
 
@@ -38,3 +39,9 @@ def read_arrow_rows(path: Path, rows: np.ndarray) -> Iterator[pa.RecordBatch]:
             if len(inside):
                 yield block.take(pa.array(inside - start))
             start += len(block)
+
+
+def pairs_of(pairs: Dataset) -> Iterator[tuple[str, ...]]:
+    """The pairs of a pool one by one."""
+    for block in pairs.iter(batch_size=BLOCK_ROWS):
+        yield from zip(*map(block.get, SENTENCE_COLUMNS), strict=True)

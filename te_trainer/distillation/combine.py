@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from te_trainer.config.schema import Combine
+from te_trainer.config.types import Combine
 
 
 def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]) -> np.ndarray:

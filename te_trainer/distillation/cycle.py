@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 
 if TYPE_CHECKING:
     from te_trainer.distillation.stages import DistillationStages

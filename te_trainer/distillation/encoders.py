@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, Encoder, resolve_checkpoint

@@ -22,11 +22,11 @@ from te_trainer.distillation.mining import are_given
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import divergence_named
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import score_pairs
 from te_trainer.mining.candidates import merge, random_pairs
 from te_trainer.mining.draw import draw_by_score
 from te_trainer.mining.near_duplicates import look_the_same
-from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.store import RunStore
 

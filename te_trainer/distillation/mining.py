@@ -10,7 +10,6 @@ from datasets import Dataset
 
 from te_trainer.data import PoolManifest, SentenceManifest, add_mined_pairs, pairs_of
 from te_trainer.data.digests import text_digest
-from te_trainer.distillation.costs import mining_work
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.mined_record import (
     LeftOut,
@@ -21,10 +20,12 @@ from te_trainer.distillation.mined_record import (
     texts_of,
 )
 from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.distillation.work import mining_work
 from te_trainer.distributed import on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import write_json
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import Progress, cosines, embed_sentences
 from te_trainer.mining.bm25 import bm25_pairs
 from te_trainer.mining.candidates import Candidates, document_pairs, merge, random_pairs
@@ -32,7 +33,6 @@ from te_trainer.mining.draw import draw_by_score
 from te_trainer.mining.near_duplicates import look_the_same, near_duplicates
 from te_trainer.mining.neighbours import nearest_pairs
 from te_trainer.models import BiEncoder
-from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.store import RunStore

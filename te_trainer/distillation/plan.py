@@ -19,7 +19,8 @@ from te_trainer.config.defaults import (
     paper_arguments,
     raised_learning_rate,
 )
-from te_trainer.config.schema import KINDS, Kind, ModelConfig, Pooling, RunConfig, Size, Students, section_of
+from te_trainer.config.schema import ModelConfig, RunConfig
+from te_trainer.config.types import KINDS, Kind, Pooling, Size, Students, section_of
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
 from te_trainer.models import Checkpoint, resolve_checkpoint

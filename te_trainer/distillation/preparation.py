@@ -11,7 +11,8 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from te_trainer.config.schema import ContrastiveDataConfig, Kind, RunConfig, section_of
+from te_trainer.config.schema import ContrastiveDataConfig, RunConfig
+from te_trainer.config.types import Kind, section_of
 from te_trainer.contrastive.preparation import read_sentences
 from te_trainer.data import GoldSets, PoolManifest, SentenceManifest, build_pool, build_sentences
 from te_trainer.distillation.plan import DistillationPlan, ModelPlan, trained_kinds

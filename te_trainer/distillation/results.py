@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.data import GoldSets, count_overlaps
 from te_trainer.distillation.gains import collect_gains
 from te_trainer.distillation.selection import Selection, is_as_good_as_start

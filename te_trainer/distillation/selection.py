@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.distillation.health import MIN_PAIRS, why_not_learnt
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.metrics import spearman

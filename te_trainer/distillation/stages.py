@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.combine import combine, quantiles
-from te_trainer.distillation.costs import FORWARD, training_work
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.growing import can_grow, grown_pairs
 from te_trainer.distillation.health import Probe, describe_health
@@ -25,13 +24,14 @@ from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
 from te_trainer.distillation.trainings import ATTEMPTS, Trainings
+from te_trainer.distillation.work import FORWARD, training_work
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import InputError, divergence_named
 from te_trainer.files.records import write_json
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import SAME_SCORE, embed_sentences, score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models.encoder import weight_fingerprint
-from te_trainer.runs.folder import scratch_folder
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer, describe

@@ -9,9 +9,9 @@ from typing import Any
 
 from te_trainer.contrastive.plan import contrastive_training
 from te_trainer.data import SentenceManifest
-from te_trainer.distillation.costs import step0_work
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.distillation.work import step0_work
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.scoring import Scorer

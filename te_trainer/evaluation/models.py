@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 from te_trainer.config.names import LONGEST_NAME, expand_home, folded, is_folder, split_revision
-from te_trainer.config.schema import EvaluationConfig, Kind, Pooling
+from te_trainer.config.schema import EvaluationConfig
+from te_trainer.config.types import Kind, Pooling
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, resolve_checkpoint
 from te_trainer.runs.commits import pin_commits

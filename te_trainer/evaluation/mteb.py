@@ -20,7 +20,7 @@ import numpy as np
 from mteb.models import ModelMeta
 
 from te_trainer.config.names import is_folder, split_revision
-from te_trainer.config.schema import Pooling
+from te_trainer.config.types import Pooling
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.models import load_encoder, resolve_checkpoint

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 import yaml
 
 from te_trainer.config.names import split_revision
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.runs.layout import RunLayout
 
 STS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")  # Table 1, Spearman × 100

@@ -6,7 +6,8 @@ import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from te_trainer.config.schema import EvaluationConfig, Task
+from te_trainer.config.schema import EvaluationConfig
+from te_trainer.config.types import Task
 from te_trainer.data.readers import find_benchmark
 from te_trainer.evaluation.models import ScoredModel
 from te_trainer.evaluation.paper import paper_reference

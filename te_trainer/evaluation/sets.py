@@ -7,7 +7,8 @@ from pathlib import Path
 
 from te_trainer.config.names import check_set_names, is_folder
 from te_trainer.config.parsing import did_you_mean
-from te_trainer.config.schema import EvaluationConfig, Task
+from te_trainer.config.schema import EvaluationConfig
+from te_trainer.config.types import Task
 from te_trainer.data import GoldSet, load_gold
 from te_trainer.data.benchmarks import BENCHMARKS, GROUPS
 from te_trainer.data.compression import file_format

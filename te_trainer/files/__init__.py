@@ -1,1 +1,1 @@
-"""Files that are written in one step and read back with one sentence on what is wrong with them."""
+"""Files that are written in one step, by one process, and read back with one sentence on what is wrong with them."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from te_trainer.config.schema import Kind, section_of
+from te_trainer.config.types import Kind, section_of
 from te_trainer.data import SourceCount
 from te_trainer.data.benchmarks import BENCHMARKS
 from te_trainer.data.hub_sets import pin_key

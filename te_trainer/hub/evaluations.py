@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
-from te_trainer.config.schema import KINDS, Kind
+from te_trainer.config.types import KINDS, Kind
 from te_trainer.data.benchmarks import BENCHMARKS, Benchmark
 from te_trainer.metrics import METRIC_TITLES
 

@@ -17,7 +17,8 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from te_trainer.config.commands import REPOSITORY
-from te_trainer.config.schema import HubConfig, Kind
+from te_trainer.config.schema import HubConfig
+from te_trainer.config.types import Kind
 from te_trainer.errors import InputError, causes
 from te_trainer.escaping import printable
 from te_trainer.files.atomic import write_text

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import ConstantInputWarning, pearsonr, spearmanr
 
-from te_trainer.config.schema import Task
+from te_trainer.config.types import Task
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 METRIC_TITLES = {

@@ -9,7 +9,8 @@ from te_trainer.compat import attention_of
 from te_trainer.distributed import device_type
 from te_trainer.errors import InputError, first_line
 from te_trainer.models.packed import AttentionBackend, use_backend
-from te_trainer.models.packed.when_to_pack import PACKED_NAMES, transformers_model
+from te_trainer.models.packed.pack import PACKED_NAMES
+from te_trainer.models.packed.packable import transformers_model
 
 DROPOUT_KEYS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")  # of models' configurations
 

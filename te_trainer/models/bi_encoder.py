@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from te_trainer.config.schema import Kind, Pooling
+from te_trainer.config.types import Kind, Pooling
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.models.attention import check_attention

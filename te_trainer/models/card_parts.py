@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 
 # As the Hub names them: https://huggingface.co/docs/hub/sentence-transformers
 PIPELINE_TAGS: dict[Kind, str] = {"bi-encoder": "sentence-similarity", "cross-encoder": "text-ranking"}

@@ -23,16 +23,16 @@ from transformers import (
 
 from te_trainer.compat import forget_conversions, forget_unused_conversions, outside_of_zero3
 from te_trainer.config.names import is_folder, split_revision
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.data.digests import file_digest
 from te_trainer.errors import first_line
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
+from te_trainer.models.misfits import refuse_misfits, refuse_stand_ins
 from te_trainer.models.model_names import DECISIVE_FILES, commit_of, locate
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
 from te_trainer.models.tokenizer import read_tokenizer
-from te_trainer.models.weights import refuse_misfits, refuse_stand_ins
 
 # beside the weights: the configuration, the tokenizer, and what sentence-transformers adds
 READ_FILES = (

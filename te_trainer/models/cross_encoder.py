@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
 from te_trainer.models.sentence_files import remove_layout, saved_activation

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.models.checkpoint_files import refusal
 
 

@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from te_trainer.config.schema import Kind, Pooling
+from te_trainer.config.types import Kind, Pooling
 from te_trainer.errors import InputError
 from te_trainer.models.bi_encoder import BiEncoder
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from te_trainer.config.schema import Kind, LoraConfig
+from te_trainer.config.schema import LoraConfig
+from te_trainer.config.types import Kind
 from te_trainer.errors import InputError, first_line
 from te_trainer.models import Encoder
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from transformers import PretrainedConfig
 
-from te_trainer.config.schema import Pooling
+from te_trainer.config.types import Pooling
 from te_trainer.files.atomic import remove
 from te_trainer.files.records import write_json
 from te_trainer.models.checkpoint_files import CheckpointFiles

@@ -10,7 +10,7 @@ from typing import Any, cast
 from tokenizers.normalizers import Lowercase, Sequence
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.errors import first_line
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.files.records import write_json

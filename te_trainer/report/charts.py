@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 
 # matplotlib is imported where it draws: all processes of every job import this module, and one of them draws at last
 if TYPE_CHECKING:

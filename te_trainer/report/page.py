@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from te_trainer.config.parsing import flatten_keys
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.data import PoolManifest
 from te_trainer.distillation.selection import agreement
 from te_trainer.escaping import printable

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from te_trainer.config.defaults import LEAST_STEPS
-from te_trainer.config.schema import KINDS, DistillationConfig, section_of
+from te_trainer.config.schema import DistillationConfig
+from te_trainer.config.types import KINDS, section_of
 from te_trainer.distillation.health import MIN_PAIRS
 from te_trainer.distillation.plan import LEAST_TO_TRUST
 from te_trainer.distillation.selection import TRUSTED_AGREEMENT

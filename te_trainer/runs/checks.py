@@ -15,7 +15,8 @@ from transformers.trainer_utils import IntervalStrategy
 from transformers.training_args import OptimizerNames, trainer_log_levels
 
 from te_trainer.config.names import check_set_names, is_folder
-from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, Task, TrainingConfig
+from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, TrainingConfig
+from te_trainer.config.types import Task
 from te_trainer.data import GoldSets, SourceCount, load_gold
 from te_trainer.data.digests import source_digest
 from te_trainer.data.readers import source_path

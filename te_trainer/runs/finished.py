@@ -1,24 +1,23 @@
-"""A finished run, as its output folder describes it, and which of its encoders is for what."""
+"""A finished run, as its output folder describes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from te_trainer.config.names import split_revision
-from te_trainer.config.schema import DistillationConfig, Kind, section_of
+from te_trainer.config.schema import DistillationConfig
+from te_trainer.config.types import Kind, section_of
 from te_trainer.data import PoolManifest, SentenceManifest, SourceCount
 from te_trainer.errors import InputError
-from te_trainer.files.records import DamagedError, read_json
+from te_trainer.files.records import read_json
 from te_trainer.metrics import TASK_METRICS, spearman
 from te_trainer.models import local_fingerprint
-from te_trainer.runs.layout import EncoderKey, RunLayout
+from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import read_manifest
-from te_trainer.runs.saved import check_encoder_files
 
 OF_THE_WHOLE_RUN = ("gains", "health", "not_learnt", "trusts_students", "mining", "pairs", "seconds")  # for cards
-Use = Literal["pairs", "sentences", "rerank"]  # what an encoder of a run is for
 
 
 class Start(NamedTuple):
@@ -223,71 +222,3 @@ def load_finished(root: Path) -> FinishedRun | FinishedContrastive:
             manifest = read_manifest(root, "model", "sentences")
             return FinishedContrastive(root, results, manifest, SentenceManifest.load(layout.sentences)[0])
     return FinishedRun.load(root)
-
-
-def refuse_missing_encoders(layout: RunLayout, results: dict[str, Any]) -> None:
-    """Refuse to call a run finished whose encoders are not there any more, or are damaged."""
-    missing, delete = [], [layout.results]
-    for name, kinds in results["final"].items():
-        for kind, entry in kinds.items() if name != "ensemble" else ():
-            encoder, key = layout.kept_encoder(name, kind), EncoderKey(entry["cycle"], name, kind)
-            if not _is_whole(encoder):
-                missing.append(encoder)
-                delete.append(encoder)
-                delete += [] if _is_whole(layout.encoder(*key)) else [layout.encoder(*key), layout.scores(*key)]
-    if missing:
-        raise InputError(
-            f"the run in {layout.root} is finished, but not whole any more: {' and '.join(map(str, missing))} was "
-            f"moved, removed or damaged; delete {' and '.join(str(path) for path in delete if path.exists())}, and the "
-            "same command makes it again"
-        )
-
-
-def _is_whole(encoder: Path) -> bool:
-    try:
-        check_encoder_files(encoder)
-    except DamagedError:
-        return False
-    return True
-
-
-def choose_encoder(folder: Path, use: Use, key: str) -> tuple[Path, str]:
-    """The folder of the encoder of a finished run that is for a use, and why it was chosen.
-
-    Sentences are searched with the bi-encoder, and a cross-encoder orders what was found. Pairs are scored by the
-    cross-encoder if it is as good as the start (`is_as_good_as_start`), else by the bi-encoder. `key` is what names the
-    run's folder in the configuration.
-
-    Raises:
-        InputError: The run is not finished, has several PLMs, or kept no such encoder.
-    """
-    layout = RunLayout(folder)
-    if not layout.results.is_file():
-        raise InputError(f"{key}: {folder} holds a run that is not finished; the command that began it continues")
-    results = read_json(layout.results)
-    if "cycles" not in results:
-        if use != "rerank" and (layout.contrastive_encoder / "config.json").is_file():
-            return layout.contrastive_encoder, "it is the run's only encoder"
-        raise InputError(f"{key}: {folder} holds no run with such an encoder; name a model")
-    names = [name for name in results["final"] if name != "ensemble"]
-    if len(names) > 1:
-        folders = ", ".join(str(folder / name) for name in names)
-        raise InputError(f"{key}: the run in {folder} has several models; name an encoder of {folders}")
-    kept = results["final"][names[0]]
-    kind, why = _kind_for(use, kept)
-    if kind not in kept:
-        raise InputError(f"{key}: the run in {folder} kept no {kind}; name another model")
-    return layout.kept_encoder(names[0], kind), why
-
-
-def _kind_for(use: Use, kept: dict[Kind, dict[str, bool]]) -> tuple[Kind, str]:
-    """Which encoder of those that were kept is for this use, and why."""
-    if use == "sentences":
-        return "bi-encoder", "it has vectors to search by"
-    if "cross-encoder" not in kept:
-        return ("cross-encoder" if use == "rerank" else "bi-encoder"), "the run kept no cross-encoder"
-    if kept["cross-encoder"]["as_good_as_start"]:
-        return "cross-encoder", "it is as good as the start"
-    if use == "rerank":
-        return "cross-encoder", "it is the only one, though not known to be as good as the start"
-    return "bi-encoder", "the cross-encoder is not known to be as good as the start"

@@ -1,5 +1,4 @@
-"""The one life of an output folder, and who may write: one process locks an output folder or an output file; all ranks
-share a scratch folder.
+"""The one life of an output folder, which one process locks.
 
 A command holds its folder, refuses to continue there with another configuration, writes `run.yaml` before it works and
 `results.json` when it is done. In between, what is done is what lies on the disk.
@@ -10,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +27,7 @@ from te_trainer.distributed import (
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL, remove, write_text
 from te_trainer.files.disk_errors import disk_errors_as_input_error
+from te_trainer.files.locks import make_folder, remove_empty
 from te_trainer.runs.commits import pin_begun
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import RunManifest
@@ -86,7 +84,7 @@ def lock_run_dir(root: Path) -> Iterator[None]:
     made: list[Path] = []
     lock = FileLock(root / LOCK)
     try:
-        made += _make_folder(root)
+        made += make_folder(root)
         lock.acquire(timeout=0)
     except Timeout:
         # a disk without locks has a text in the place of one, which outlives a process of another machine
@@ -95,7 +93,7 @@ def lock_run_dir(root: Path) -> Iterator[None]:
             f"output_dir: another process works in {root}; wait for it, or name another folder{left}"
         ) from None
     except OSError as error:
-        _remove_empty(made)
+        remove_empty(made)
         if (root / LOCK).is_dir():
             raise InputError(f"output_dir: {root / LOCK} is a folder; delete it, or name another folder") from None
         if not _is_finished_where_nothing_is_written(root, error):
@@ -107,7 +105,7 @@ def lock_run_dir(root: Path) -> Iterator[None]:
         if not (root / "run.yaml").exists():
             # It is removed while it is held: a process that opened it before sees that it is gone, and makes another.
             (root / LOCK).unlink(missing_ok=True)
-            _remove_empty(made)
+            remove_empty(made)
         raise
     finally:
         lock.release()
@@ -164,69 +162,3 @@ def _refuse_several_folders(root: Path) -> None:
         raise InputError(
             f"output_dir: {root} is not one folder on all machines; name one on a disk that all of them see"
         )
-
-
-@contextlib.contextmanager
-def lock_output_file(file: Path) -> Iterator[None]:
-    """Make the folder of an output file if need be, and hold the file for this process alone.
-
-    Folders that this process made and that stay empty are removed again.
-    """
-    folder = file.absolute().parent
-    made: list[Path] = []
-    try:
-        made += _make_folder(folder)
-        # a file without a name leaves nothing behind where it cannot be written
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        _remove_empty(made)
-        raise InputError(f"output: {folder} cannot be written to ({error.strerror}); name another folder") from None
-    path = file.with_name(f"{PARTIAL}{file.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"output: another process writes {file}; wait for it, or name another file") from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
-        _remove_empty(made)
-
-
-@contextlib.contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder that all ranks see, and that is removed when the block ends."""
-    state = process_state()
-    if state.is_main_process:
-        remove(path)
-        path.mkdir(parents=True)
-    state.wait_for_everyone()
-    try:
-        yield path
-        # a disk on the network takes from the others what they still read
-        state.wait_for_everyone()
-    finally:
-        if state.is_main_process:
-            shutil.rmtree(path, ignore_errors=True)
-    state.wait_for_everyone()
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and its parents; returns those that were not there before, the innermost first."""
-    folder = folder.absolute()
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        _remove_empty(missing)
-        raise
-    return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for path in folders:
-        with contextlib.suppress(OSError):
-            path.rmdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 
 PYTHON_PAIRS = "python-pairs.jsonl"
 ADAPTER = "adapter"  # folder of an adapter beside the weights that it was merged into

@@ -14,7 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import yaml
 
 from te_trainer.config.parsing import flatten_keys
-from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig, section_of
+from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.config.types import section_of
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import sync, write_text
 from te_trainer.files.records import DamagedError, damage_as_input_error

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from te_trainer.data import GoldSet, GoldSets
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import Progress, score_pairs
 from te_trainer.metrics import Metric
 from te_trainer.models import Encoder
-from te_trainer.runs.folder import scratch_folder
 
 
 @dataclass

@@ -19,7 +19,8 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from te_trainer.config.schema import KINDS, Kind, LoraConfig
+from te_trainer.config.schema import LoraConfig
+from te_trainer.config.types import KINDS, Kind
 from te_trainer.data import GoldSet
 from te_trainer.distributed import on_main_process, process_state
 from te_trainer.errors import divergence_named
@@ -29,10 +30,10 @@ from te_trainer.metrics import Metric
 from te_trainer.models import CrossEncoder, Encoder
 from te_trainer.models.lora import merge_saved, parameter_counts, peft_config
 from te_trainer.models.weights import ADAPTER_FILES
+from te_trainer.runs.checkpoint_clock import SaveByClock
 from te_trainer.runs.layout import ADAPTER, training_record
 from te_trainer.runs.progress import RunProgress
-from te_trainer.runs.saved import check_checkpoint, checkpoint_engine, computation_of, engine_of
-from te_trainer.runs.saving import SaveByClock
+from te_trainer.runs.resuming import check_checkpoint, checkpoint_engine, computation_of, engine_of
 from te_trainer.runs.training_arguments import TRAINERS, make_arguments, release_engine
 from te_trainer.trainers import (
     CrossEncoderTrainingArguments,

@@ -19,7 +19,8 @@ from transformers.training_args import ParallelMode
 from transformers.utils.import_utils import is_liger_kernel_available
 
 from te_trainer.compat import reset_accelerator_state
-from te_trainer.config.schema import ContrastiveConfig, Kind, RunConfig
+from te_trainer.config.schema import ContrastiveConfig, RunConfig
+from te_trainer.config.types import Kind
 from te_trainer.errors import InputError
 from te_trainer.trainers import (
     BiEncoderTrainer,
@@ -27,7 +28,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.evaluation import workers_asked_for
+from te_trainer.trainers.loading import workers_asked_for
 
 TRAINERS: dict[Kind, tuple[Any, Any]] = {
     "bi-encoder": (BiEncoderTrainer, BiEncoderTrainingArguments),
@@ -75,7 +76,7 @@ def check_arguments(kind: Kind, section: str, values: dict[str, Any], ddp_timeou
         if arguments.use_liger_kernel and not is_liger_kernel_available():
             raise ImportError("use_liger_kernel needs the package liger-kernel; pip install liger-kernel")
         _check_compile_mode(arguments)
-        _check_checkpointing(arguments)
+        _check_activation_checkpointing_kwargs(arguments)
         if arguments.fsdp and arguments.parallel_mode is not ParallelMode.DISTRIBUTED:
             raise ValueError("fsdp needs several processes; start them with accelerate launch, or leave it out")
     with _refusals_as_input_error(f"{section}.lr_scheduler_kwargs"):
@@ -117,7 +118,7 @@ def _check_compile_mode(arguments: TrainingArguments) -> None:
             raise ValueError(f"torch_compile_mode '{mode}' is none of {', '.join(modes)}")
 
 
-def _check_checkpointing(arguments: TrainingArguments) -> None:
+def _check_activation_checkpointing_kwargs(arguments: TrainingArguments) -> None:
     known = [
         name for name, value in inspect.signature(checkpoint).parameters.items() if value.kind is value.KEYWORD_ONLY
     ]

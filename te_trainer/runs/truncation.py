@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from te_trainer.config.schema import Kind, section_of
+from te_trainer.config.types import Kind, section_of
 from te_trainer.data.digests import text_digest
 from te_trainer.files.records import write_json
 from te_trainer.models.tokenization import TokenCounts

@@ -32,15 +32,17 @@ from te_trainer.metrics import Metric, spearman
 from te_trainer.models.attention import check_attention
 from te_trainer.models.packed import to_device
 from te_trainer.models.precision import tf32
-from te_trainer.trainers.arguments import as_arguments, decide_strategies
+from te_trainer.trainers.arguments import as_arguments
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
 from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, is_tokenised
 from te_trainer.trainers.encoders import as_encoder, same_tokenizer
 from te_trainer.trainers.evaluation import EvaluatingTrainer
 from te_trainer.trainers.fsdp import fit_fsdp2
+from te_trainer.trainers.loading import batch_source, worker_settings
 from te_trainer.trainers.official_adamw import OfficialEpsilon, refuse_optimizer_of_deepspeed
 from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffled, whole_batches
+from te_trainer.trainers.strategies import decide_strategies
 
 
 class PairTrainer(EvaluatingTrainer):
@@ -285,8 +287,9 @@ class PairTrainer(EvaluatingTrainer):
                 f"train_dataset: {count:,} pairs are too few for {args.world_size} processes; start fewer, or give more"
             )
         # accelerate does not divide it: it is this rank's already
-        workers = self.worker_settings() | {"persistent_workers": args.dataloader_persistent_workers}
-        return DataLoader(self.batch_source(rows), batch_sampler=batches, **workers)
+        workers = worker_settings(args, self.data_collator)
+        workers |= {"persistent_workers": args.dataloader_persistent_workers}
+        return DataLoader(batch_source(rows, self.data_collator), batch_sampler=batches, **workers)
 
     def pairs_in(self, batch: dict[str, Tensor]) -> int:
         """Pairs of a collated batch."""

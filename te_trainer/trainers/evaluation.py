@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, TrainingArguments
+from transformers import EvalPrediction
 from transformers.trainer_utils import EvalLoopOutput
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
-from te_trainer.models.collation import BiEncoderCollator, CrossEncoderCollator
-from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
+from te_trainer.models.packed import to_device
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
+from te_trainer.trainers.computation import ComputingTrainer
 from te_trainer.trainers.datasets import (
     LABEL_TOLERANCE,
     PairCheck,
@@ -28,20 +27,10 @@ from te_trainer.trainers.datasets import (
     column_values,
     is_tokenised,
 )
-from te_trainer.trainers.publishing import PublishingTrainer
+from te_trainer.trainers.loading import batch_source, worker_settings
 
 
-def workers_asked_for(args: TrainingArguments) -> dict[str, Any]:
-    """Keyword arguments of a `DataLoader` that say who makes its batches."""
-    return {
-        "num_workers": args.dataloader_num_workers,
-        "prefetch_factor": args.dataloader_prefetch_factor,
-        "multiprocessing_context": args.dataloader_multiprocessing_context,
-        "in_order": args.dataloader_in_order,
-    }
-
-
-class EvaluatingTrainer(PublishingTrainer):
+class EvaluatingTrainer(ComputingTrainer):
     """A Trainer whose evaluation sets are pairs of sentences.
 
     They are tokenised when they are assigned, and sorted by length, so that batches hardly pad. Results come back in
@@ -194,48 +183,6 @@ class EvaluatingTrainer(PublishingTrainer):
                 outputs = self.outputs(model, inputs)
             return loss.detach(), outputs[self.score_name].detach(), labels
 
-    def _release(self) -> None:
-        # accelerate leaves its autocast around the forward pass, and never prepares again what it has marked: the next
-        # training would be in float32, and each of its processes on its own
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            self.accelerator.free_memory()
-            self.model.__dict__.pop("_is_accelerate_prepared", None)
-
-    @contextlib.contextmanager
-    def _computation(self, training: bool = False) -> Iterator[None]:
-        """The encoder's model as its backend computes it; a compiler is given the layers of one that packs."""
-        backend, plugin = self._backend(), self.accelerator.state.dynamo_plugin
-        before, compiler = plugin.backend, None
-        if before != DynamoBackend.NO and not backend.computes_padding:
-            # accelerate would compile the whole model
-            compiler, plugin.backend = plugin.to_kwargs(), DynamoBackend.NO
-        try:
-            with use_backend(self.encoder.model, backend, training, compiler):
-                yield
-        finally:
-            plugin.backend = before
-
-    def _backend(self) -> AttentionBackend:
-        compiled = self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
-        by_engine = compiled and (self.is_deepspeed_enabled or self.is_fsdp_enabled)
-        return choose_backend(
-            self.encoder.model,
-            self.encoder.max_length,
-            self.args.device,
-            self.args.arithmetic,
-            compiled=compiled,
-            # noise depends on a sentence's padded length, and engines compile the whole model
-            needs_padding=bool(self.args.neftune_noise_alpha) or by_engine,
-            attention=self._attention,
-        )
-
-    @property
-    def _attention(self) -> str | None:
-        """The attention that the arguments name, or the encoder."""
-        named: str | None = self.args.attn_implementation
-        return self.encoder.attn_implementation if named is None else named
-
     def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
         if is_tokenised(pairs, name, self.token_key):
             return cast(Dataset, pairs)
@@ -246,25 +193,13 @@ class EvaluatingTrainer(PublishingTrainer):
 
     def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
         """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
-        loader = DataLoader(self.batch_source(rows), batch_size=self.args.eval_batch_size, **self.worker_settings())
+        args, collator = self.args, self.data_collator
+        settings = worker_settings(args, collator)
+        loader = DataLoader(batch_source(rows, collator), batch_size=args.eval_batch_size, **settings)
         prepared: Any = self.accelerator.prepare(loader)
         # `prediction_step` copies batches, and does not wait; under DeepSpeed, `prepare` takes no `device_placement`
         prepared.device = None
         return cast("DataLoader[Any]", prepared)
-
-    def batch_source(self, rows: Any) -> Any:
-        """Rows as the collator takes them: a user's gets lists."""
-        is_ours = type(self.data_collator) in (BiEncoderCollator, CrossEncoderCollator)
-        return TokenRows(rows) if is_ours and isinstance(rows, Dataset) else rows
-
-    def worker_settings(self) -> dict[str, Any]:
-        """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""
-        args = self.args
-        return {
-            "collate_fn": self.data_collator,
-            "pin_memory": args.dataloader_pin_memory and args.device.type != "cpu",
-            **workers_asked_for(args),
-        }
 
     @property
     def _metric_name(self) -> str:

@@ -15,8 +15,9 @@ from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import GoldSet, GoldSets, build_sentences
 from te_trainer.distillation import costs
-from te_trainer.distillation.costs import cycles_work, estimate_seconds, mining_work, spread, total_work
+from te_trainer.distillation.costs import estimate_seconds, spread
 from te_trainer.distillation.plan import make_plan
+from te_trainer.distillation.work import cycles_work, mining_work, total_work
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.scoring import Scorer

@@ -9,7 +9,7 @@ from conftest import sample_pairs
 from datasets import Dataset
 
 from te_trainer.config.commands import parse
-from te_trainer.config.schema import KINDS
+from te_trainer.config.types import KINDS
 from te_trainer.data import GoldSets
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.stages import DistillationStages

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.distillation.selection import agreement, measures, most_agreed_cycle
 
 START = np.random.default_rng(0).random(200).astype(np.float32)

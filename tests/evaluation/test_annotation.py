@@ -18,7 +18,7 @@ from forked import run_forked
 
 from te_trainer.data import PoolManifest, load_gold
 from te_trainer.evaluation.annotation import BANDS, GUIDELINES, annotation_file, telling_rows
-from te_trainer.runs.folder import lock_output_file
+from te_trainer.files.locks import lock_output_file
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.saved import read_labels
 

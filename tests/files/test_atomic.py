@@ -13,9 +13,10 @@ import torch
 from conftest import labelled
 
 from te_trainer.files.atomic import PARTIAL, atomic_file, atomic_folder, write_text
+from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.runs.folder import lock_run_dir, scratch_folder
+from te_trainer.runs.folder import lock_run_dir
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 

@@ -80,7 +80,8 @@ print(json.dumps([globals()[function](*arguments) for function, *arguments in re
 # What a run that begins is refused with, by its token and its keys of the Hub.
 CHECKING = """
 import json, os, sys
-from te_trainer.config.schema import KINDS, HubConfig
+from te_trainer.config.schema import HubConfig
+from te_trainer.config.types import KINDS
 from te_trainer.errors import InputError
 from te_trainer.hub.publish import check_hub
 

@@ -18,8 +18,8 @@ from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, load_encoder
 from te_trainer.models.attention import check_attention
 from te_trainer.models.packed import AttentionBackend, choose_backend
-from te_trainer.models.packed.pack import is_packing
-from te_trainer.models.packed.when_to_pack import ATTENTION_NAME, PACKED, UNPADDED_NAME
+from te_trainer.models.packed.pack import ATTENTION_NAME, UNPADDED_NAME, is_packing
+from te_trainer.models.packed.when_to_pack import PACKED
 
 KINDS: dict[str, Any] = {"bi-encoder": BiEncoder, "cross-encoder": CrossEncoder}
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 9}

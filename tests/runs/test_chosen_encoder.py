@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from te_trainer.errors import InputError
-from te_trainer.runs.finished import Use, choose_encoder
+from te_trainer.runs.chosen_encoder import Use, choose_encoder
 
 GOOD, WORSE = {"as_good_as_start": True}, {"as_good_as_start": False}
 

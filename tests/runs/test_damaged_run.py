@@ -274,7 +274,7 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
             raise KeyboardInterrupt
 
         patch.setattr(MarkWholeCheckpoints, "on_save", interrupt)
-        patch.setattr("te_trainer.runs.saving.FULL_CHECKPOINT_SECONDS", 0)
+        patch.setattr("te_trainer.runs.checkpoint_clock.FULL_CHECKPOINT_SECONDS", 0)
         assert cli.run_job("distil", [*arguments, str(root), "--cross_encoder.eval_steps", "1"]) == 130
     return root
 

@@ -16,7 +16,8 @@ from forked import run_ranks
 from te_trainer.config.commands import parse_evaluation
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import write_text
-from te_trainer.runs.folder import LOCK, lock_output_file, lock_run_dir
+from te_trainer.files.locks import lock_output_file
+from te_trainer.runs.folder import LOCK, lock_run_dir
 from te_trainer.runs.manifest import RunManifest, read_manifest
 
 

@@ -15,7 +15,7 @@ from te_trainer.data import load_gold
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.tokenization import tokenise
-from te_trainer.runs import saving
+from te_trainer.runs import checkpoint_clock
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.training import Training
 from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
@@ -41,7 +41,7 @@ def training_of(tiny: Path, root: Path, progress: RunProgress, precision: str = 
 def each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full checkpoints come at each step."""
     for name, value in (("FULL_CHECKPOINT_SECONDS", 0), ("TIMES_WHAT_SAVING_TOOK", 0), ("STEPS_BETWEEN_AGREEMENTS", 1)):
-        monkeypatch.setattr(saving, name, value)
+        monkeypatch.setattr(checkpoint_clock, name, value)
 
 
 @pytest.mark.parametrize("encoder_class", [BiEncoder, CrossEncoder])

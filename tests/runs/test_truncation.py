@@ -9,7 +9,7 @@ from conftest import MINILM, build_tokenizer, sample_pairs
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from te_trainer.config.schema import Kind
+from te_trainer.config.types import Kind
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.model_names import locate

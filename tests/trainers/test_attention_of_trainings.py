@@ -26,9 +26,8 @@ from te_trainer.labelling import embed_sentences, score_pairs
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.packed import choose_backend, use_backend
 from te_trainer.models.packed.dropout import CPUDropout
-from te_trainer.models.packed.pack import is_packing
-from te_trainer.models.packed.when_to_pack import ATTENTION_NAME
-from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, evaluation
+from te_trainer.models.packed.pack import ATTENTION_NAME, is_packing
+from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments, computation
 
 
 def built(kind: str, model: str) -> Encoder:
@@ -191,7 +190,7 @@ def test_the_arithmetic_decides_who_computes(
         asked.append(precision)
         return choose_backend(model, max_length, device, precision, **rest)  # type: ignore[arg-type]
 
-    for module in (evaluation, labelling_module):
+    for module in (computation, labelling_module):
         monkeypatch.setattr(module, "choose_backend", asking)
     encoder = load("bi-encoder", models["bert"])
     pairs = {"sentence1": ["a cat"], "sentence2": ["a dog"]}

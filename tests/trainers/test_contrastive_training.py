@@ -18,7 +18,7 @@ from tiny_trainings import trainer_of as any_trainer_of
 from torch import Tensor
 from transformers import AutoModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
-from te_trainer.config.schema import Pooling
+from te_trainer.config.types import Pooling
 from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.losses import info_nce

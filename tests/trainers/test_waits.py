@@ -22,7 +22,7 @@ from te_trainer.models.collation import pad
 from te_trainer.models.packed import AttentionBackend, choose_backend, to_device, use_backend
 from te_trainer.models.packed.when_to_pack import PACKED_ON_GPU
 from te_trainer.models.tokens import Tokens
-from te_trainer.trainers import evaluation
+from te_trainer.trainers import computation
 from te_trainer.trainers.callbacks import StopOnNaN
 from te_trainer.trainers.official_adamw import OfficialEpsilon
 
@@ -107,7 +107,7 @@ def test_a_step_reads_nothing_back(
     kind: str, accumulation: int, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu = partial(choose_backend, device=torch.device("cuda"), precision="float32")
-    monkeypatch.setattr(evaluation, "choose_backend", lambda model, length, *_, **__: on_gpu(model, length))
+    monkeypatch.setattr(computation, "choose_backend", lambda model, length, *_, **__: on_gpu(model, length))
     reads = Reads()
     values = {"official_adamw": True, "max_steps": 3, "gradient_accumulation_steps": accumulation}
     trainer = trainer_of(

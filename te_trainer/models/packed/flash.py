@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from te_trainer.compat import flash_attention
-
-if TYPE_CHECKING:
-    from te_trainer.models.packed.pack import Packing
+from te_trainer.models.packed.packing import Packing
 
 LENGTHS = (5, 1, 12)  # of the sentences that the check computes
 TOLERANCE = 0.02  # of the norm; bfloat16 has 8 significant bits

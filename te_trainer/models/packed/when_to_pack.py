@@ -2,79 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import MODEL_MAPPING, PreTrainedModel
+from torch import nn
 
 from te_trainer.compat import attention_of
-from te_trainer.models.packed.batches import packed_batches, padded_batches
+from te_trainer.models.packed.backend import AttentionBackend
 from te_trainer.models.packed.flash import has_flash_attention
+from te_trainer.models.packed.pack import ATTENTION_NAME, PACKED_NAMES, UNPADDED_NAME
+from te_trainer.models.packed.packable import can_pack, transformers_model
 from te_trainer.models.precision import Precision
 
-# among transformers' attentions, for CPUs and for GPUs; "flash" in a name has a meaning there
-ATTENTION_NAME, UNPADDED_NAME = PACKED_NAMES = ("te_trainer_packed", "te_trainer_unpadded")
 # Tokens. Beyond, the memory of the plain computation grows with the square, and attention without a mask is worth the
 # look into a batch.
 SHORT = 128
 REPLACEABLE = {"sdpa", "eager", *PACKED_NAMES}  # what a model comes with; another attention was somebody's choice
-
-
-def _column_positions(ids: Tensor, padding: int) -> Tensor:
-    return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-
-
-def _counted_positions(ids: Tensor, padding: int) -> Tensor:
-    real = ids != padding
-    return real.cumsum(1) * real + padding
-
-
-# How models count the positions of a padded batch (n, length), of those whose layers see nothing but tokens.
-POSITION_IDS_BY_MODEL_TYPE = {
-    "bert": _column_positions,
-    "distilbert": _column_positions,
-    "electra": _column_positions,
-    "roberta": _counted_positions,
-    "xlm-roberta": _counted_positions,
-    "camembert": _counted_positions,
-}
-
-
-def transformers_model(model: nn.Module) -> PreTrainedModel | None:
-    """The model of transformers below what peft has put around it; None where there is none."""
-    return next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
-
-
-def can_pack(model: nn.Module) -> bool:
-    """Whether `pack_rows` is made for a model."""
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        # vectors in front of every sentence are nothing for a row of all sentences
-        return False
-    plain = transformers_model(model)
-    if plain is None or plain.config.model_type not in POSITION_IDS_BY_MODEL_TYPE:
-        return False
-    # a repository's own code may call itself by these names
-    known: Any = MODEL_MAPPING.get(type(plain.config), ())
-    return isinstance(plain.base_model, known) and not getattr(plain.config, "is_decoder", False)
-
-
-@dataclass(frozen=True)
-class AttentionBackend:
-    """How a model is computed; by default as it is."""
-
-    attention: str | None = None  # among transformers' attentions; None for the model's own
-    fast_dropout: bool = False  # whether trainings draw dropout as `cpu_dropout` does
-    computes_padding: bool = True  # at the cost of real tokens
-    unread_masks: bool = False  # whether nobody looks into a batch for padding
-
-    def batches(self, lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
-        """Indices of texts in batches of at most `max_tokens` computed tokens, or of one text."""
-        return (padded_batches if self.computes_padding else packed_batches)(lengths, max_tokens)
-
 
 PACKED = AttentionBackend(ATTENTION_NAME, fast_dropout=True, computes_padding=False)
 PACKED_ON_GPU = AttentionBackend(UNPADDED_NAME, computes_padding=False)

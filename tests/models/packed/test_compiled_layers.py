@@ -78,7 +78,7 @@ def test_one_graph_gives_what_the_layers_give(name: str, kernel: Kernel, stats: 
 def test_a_compiled_training_packs(
     kind: str, tiny: Path, tmp_path: Path, kernel: Kernel, stats: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("te_trainer.trainers.evaluation.choose_backend", lambda *_, **__: PACKED_ON_GPU)
+    monkeypatch.setattr("te_trainer.trainers.computation.choose_backend", lambda *_, **__: PACKED_ON_GPU)
     losses, seen = [], set()
 
     class Look(TrainerCallback):

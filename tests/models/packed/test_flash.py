@@ -18,7 +18,8 @@ from torch import Tensor
 
 from te_trainer.models.packed import choose_backend, use_backend
 from te_trainer.models.packed.flash import has_flash_attention
-from te_trainer.models.packed.pack import Packing, is_packing
+from te_trainer.models.packed.pack import is_packing
+from te_trainer.models.packed.packing import Packing
 from te_trainer.models.packed.transfer import mask_on_cpu, to_device
 from te_trainer.models.packed.when_to_pack import PACKED_ON_GPU
 

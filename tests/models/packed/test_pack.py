@@ -18,7 +18,8 @@ from te_trainer.models import BiEncoder
 from te_trainer.models.packed import use_backend
 from te_trainer.models.packed.batches import ROW_MULTIPLE
 from te_trainer.models.packed.dropout import cpu_dropout
-from te_trainer.models.packed.pack import Packing, is_packing
+from te_trainer.models.packed.pack import is_packing
+from te_trainer.models.packed.packing import Packing
 from te_trainer.models.packed.when_to_pack import PACKED
 from te_trainer.models.precision import autocast
 

@@ -23,7 +23,7 @@ from te_trainer.data import GoldSet
 from te_trainer.errors import DivergedError
 from te_trainer.files.records import DamagedError
 from te_trainer.models import BiEncoder
-from te_trainer.runs import saving
+from te_trainer.runs import checkpoint_clock
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.training import Training
 from te_trainer.trainers import BiEncoderTrainer
@@ -89,8 +89,8 @@ def train(folder: Path, model: str, dies_in: int, takes: Any, environment: dict[
     os.environ |= environment
     at = SimpleNamespace(step=0, second=0.0, evaluation=takes["evaluation"])
     # the first rank decides
-    saving.time = SimpleNamespace(monotonic=lambda: at.second if environment.get("RANK", "0") == "0" else 0.0)
-    clock = saving.SaveByClock
+    checkpoint_clock.time = SimpleNamespace(monotonic=lambda: at.second if environment.get("RANK", "0") == "0" else 0.0)
+    clock = checkpoint_clock.SaveByClock
     on_step_end, on_save = clock.on_step_end, clock.on_save
 
     def end(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -245,8 +245,8 @@ def test_two_ranks_save_together_and_end_the_same_through_a_kill(model: str, tmp
 
 def test_no_loss_that_is_nan_is_saved(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU a loss is looked at where the trainer waits for it anyway."""
-    monkeypatch.setattr(saving, "FULL_CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(saving, "TIMES_WHAT_SAVING_TOOK", 0)
+    monkeypatch.setattr(checkpoint_clock, "FULL_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint_clock, "TIMES_WHAT_SAVING_TOOK", 0)
     monkeypatch.setattr(StopOnNaN, "on_step_end", lambda *_, **__: None)
     diverging = training(tmp_path, model, SimpleNamespace(), dev=False, learning_rate=1e30, logging_steps=1000)
     with pytest.raises(DivergedError, match=r"nan or infinite at step 2\b"):
@@ -258,8 +258,8 @@ def test_what_batches_that_were_too_large_left_is_not_resumed_from(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are found to be in step 4; smaller ones begin anew, and break off in step 3."""
-    monkeypatch.setattr(saving, "FULL_CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(saving, "TIMES_WHAT_SAVING_TOOK", 0)
+    monkeypatch.setattr(checkpoint_clock, "FULL_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint_clock, "TIMES_WHAT_SAVING_TOOK", 0)
     step = BiEncoderTrainer.training_step
     steps: list[int] = []
 

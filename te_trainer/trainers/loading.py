@@ -1,0 +1,36 @@
+"""What a `DataLoader` of a trainer is given: the rows as its collator takes them, and who makes batches of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from te_trainer.models.collation import BiEncoderCollator, CrossEncoderCollator
+from te_trainer.trainers.datasets import TokenRows
+
+
+def workers_asked_for(args: TrainingArguments) -> dict[str, Any]:
+    """Keyword arguments of a `DataLoader` that say who makes its batches."""
+    return {
+        "num_workers": args.dataloader_num_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+        "multiprocessing_context": args.dataloader_multiprocessing_context,
+        "in_order": args.dataloader_in_order,
+    }
+
+
+def worker_settings(args: TrainingArguments, collator: Any) -> dict[str, Any]:
+    """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""
+    return {
+        "collate_fn": collator,
+        "pin_memory": args.dataloader_pin_memory and args.device.type != "cpu",
+        **workers_asked_for(args),
+    }
+
+
+def batch_source(rows: Any, collator: Any) -> Any:
+    """Rows as the collator takes them: a user's gets lists."""
+    is_ours = type(collator) in (BiEncoderCollator, CrossEncoderCollator)
+    return TokenRows(rows) if is_ours and isinstance(rows, Dataset) else rows
