@@ -16,6 +16,7 @@ from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, resolve_checkpoint
 from te_trainer.models.attention import check_attention
 from te_trainer.models.sentence_files import saved_pooling
+from te_trainer.models.tokenizer import refuse_lost_ids
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import ReadSource, pin_commits
 from te_trainer.runs.training import Training
@@ -60,6 +61,7 @@ class ContrastivePlan:
                 f"contrastive.mlp_head: the head stands on [CLS], but contrastive.pooling (by default what model "
                 f"{model} says) is {section.pooling}; set contrastive.mlp_head to false, or contrastive.pooling to cls"
             )
+        refuse_lost_ids(self.start.tokenizer, model)
         empty = self.start.empty_model("bi-encoder")
         check_attention(empty, section.attn_implementation, "contrastive.attn_implementation", trains=True)
         check_checkpointing(empty, model, "contrastive", self.training)

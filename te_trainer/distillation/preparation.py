@@ -23,6 +23,7 @@ from te_trainer.mining.neighbours import check_faiss
 from te_trainer.models import BiEncoder, Checkpoint, CrossEncoder, local_fingerprint, resolve_checkpoint
 from te_trainer.models.attention import check_attention
 from te_trainer.models.lora import check_targets, parameter_counts, put_adapters
+from te_trainer.models.tokenizer import refuse_lost_ids
 from te_trainer.runs.checks import gold_fingerprints, refuse_changed_files, refuse_changes_here
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import Fingerprint, RunManifest
@@ -53,6 +54,7 @@ def check_models(plan: DistillationPlan) -> int:
             else:
                 prompt = encoder.prompt
                 BiEncoder.check(start, encoder.pooling, max_length=length, prompt=prompt, section="bi_encoder.")
+            refuse_lost_ids(start.tokenizer, start.name)
             empty = start.empty_model(kind)
             check_attention(empty, encoder.attn_implementation, f"{encoder.section}.attn_implementation", trains=True)
             check_checkpointing(empty, start.name, encoder.section, encoder.training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from te_trainer.config.types import Kind
 from te_trainer.errors import first_line
 from te_trainer.files.atomic import give_umask_mode
 from te_trainer.files.records import write_json
-from te_trainer.models.checkpoint_files import CheckpointFiles
+from te_trainer.models.checkpoint_files import CheckpointFiles, refusal
 from te_trainer.models.decoders import is_decoder, keep_backend, prepare_tokenizer
 from te_trainer.models.limits import readable_columns
 
@@ -30,6 +31,13 @@ TOKENIZER_FILES = (
     "bpe.codes",
     "tiktoken.model",
     "tekken.json",
+)
+# What a tokenizer may lose: merges of words, case, accents, digits, signs, emoji, other scripts.
+TEXTS = (
+    "How do I restart the router, and why does it always happen again?",
+    "CRÈME brûlée costs 12,50 € at Zürich's CAFÉ (2022)!",
+    "don’t “quote” @user, see https://example.org/a_b?c=1 … #trans-encoder 😀👍🏽",
+    "Tôi là sinh viên trường đại học. Я живу в Москве. 東京都に住んでいます。我们喜欢猫。",
 )
 PADS_LEFT = {"xlnet"}  # its classifier reads the last column, its positions are relative
 
@@ -99,6 +107,30 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, **values: A
         content = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": named}
         write_json(file, content, sort_keys=True, ensure_ascii=False)
     give_umask_mode(folder)
+
+
+def refuse_lost_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer that is not the same once it is saved: what it trains would read other tokens elsewhere.
+
+    A fast one is saved whole; of one in Python, its class writes the vocabulary, and may lose some of it (BERTweet's
+    does).
+    """
+    if getattr(tokenizer, "is_fast", False):
+        return
+    ids, reason = tokenizer(list(TEXTS))["input_ids"], "ids of texts differ"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            save_tokenizer(tokenizer, Path(folder))
+            again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            if again(list(TEXTS))["input_ids"] == ids:
+                return
+        except Exception as error:  # each class has code of its own for its files
+            reason = first_line(error)
+    raise refusal(
+        name,
+        f"its tokenizer, a {type(tokenizer).__name__}, cannot be saved and read back the same ({reason}); start from "
+        "another checkpoint, or from one with a tokenizer.json",
+    )
 
 
 def _lower_case(tokenizer: PreTrainedTokenizerBase, files: CheckpointFiles) -> None:

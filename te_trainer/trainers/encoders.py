@@ -28,7 +28,7 @@ from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.models.decoders import is_decoder, keep_backend, prepare_model, prepare_tokenizer
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
 from te_trainer.models.sentence_files import SUPPORTED_MODULES, read_layout
-from te_trainer.models.tokenizer import fit_to_model
+from te_trainer.models.tokenizer import fit_to_model, refuse_lost_ids
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -63,8 +63,10 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
         raise InputError(
             "processing_class: it is not the model's tokenizer, and ids of another one mean other tokens; leave it out"
         )
+    name = str(model) if isinstance(model, (str, Path)) else type(encoder.model).__name__
+    refuse_lost_ids(encoder.tokenizer, name)
     if not isinstance(model, (str, Path)):  # of which loading has made sure
-        name, sides = type(encoder.model).__name__, 1 if kind is BiEncoder else 2
+        sides = 1 if kind is BiEncoder else 2
         check_vocabulary(CheckpointFiles(name, Path()), encoder.model, encoder.tokenizer)
         check_length(name, encoder.model, encoder.tokenizer, encoder.max_length, "the encoder's max_length", sides)
     return cast(AnyEncoder, encoder)
