@@ -119,7 +119,7 @@ class Checkpoint:
         tokenizer = self.load_tokenizer()
         model = self._load(kind, tokenizer, max_length, "max_length")
         forget_unused_conversions(model)
-        model.config.return_dict = True  # configurations made for TorchScript say otherwise
+        give_plain_outputs(model.config)
         if hasattr(self.config, "quantization_config"):
             # the weights are float32 now, and are saved as such
             forget_conversions(model)
@@ -181,6 +181,15 @@ def local_fingerprint(name: str) -> str | None:
         return None
     layout = read_layout(CheckpointFiles(name, Path(name)))
     return _hash_files(Path(name, layout.modules.get("Transformer", "")), layout) or None
+
+
+def give_plain_outputs(config: PretrainedConfig) -> None:
+    """Let a model give a mapping, without the attentions and hidden states that nothing here reads.
+
+    Configurations made for TorchScript ask for no mapping. One that asks for attentions can only be saved with the
+    attention `eager`.
+    """
+    config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
 
 
 def has_pooler(config: PretrainedConfig) -> bool:

@@ -22,7 +22,7 @@ from transformers import (
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import check_texts, resolve_pooling
-from te_trainer.models.checkpoint import Checkpoint
+from te_trainer.models.checkpoint import Checkpoint, give_plain_outputs
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.cross_encoder import resolve_activation
 from te_trainer.models.decoders import is_decoder, keep_backend, prepare_model, prepare_tokenizer
@@ -67,6 +67,7 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
     refuse_lost_ids(encoder.tokenizer, name)
     if not isinstance(model, (str, Path)):  # of which loading has made sure
         sides = 1 if kind is BiEncoder else 2
+        give_plain_outputs(encoder.model.config)
         check_vocabulary(CheckpointFiles(name, Path()), encoder.model, encoder.tokenizer)
         check_length(name, encoder.model, encoder.tokenizer, encoder.max_length, "the encoder's max_length", sides)
     return cast(AnyEncoder, encoder)

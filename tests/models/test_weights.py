@@ -195,6 +195,20 @@ def test_a_configuration_that_asks_for_tuples_is_read(tiny: Path, tmp_path: Path
         assert score_pairs(load(folder), pairs).shape == (1,)
 
 
+@pytest.mark.parametrize("key", ["output_attentions", "output_hidden_states"])
+def test_what_more_a_configuration_asks_for_is_neither_computed_nor_saved(tiny: Path, tmp_path: Path, key: str) -> None:
+    folder = with_config(tiny, tmp_path / "model", **{key: True})
+    pairs = {"sentence1": ["the router is slow"], "sentence2": ["why is my router slow"]}
+    for kind in (BiEncoder, CrossEncoder):
+        kind.check(folder)
+        encoder = kind.from_pretrained(folder)
+        score = score_pairs(encoder, pairs)
+        encoder.save_pretrained(tmp_path / encoder.kind)
+        saved = json.loads((tmp_path / encoder.kind / "config.json").read_text(encoding="utf-8"))
+        assert not saved.get(key)
+        assert score_pairs(load_encoder(str(tmp_path / encoder.kind)), pairs) == score
+
+
 def test_pickles_are_read_where_they_hold_weights_alone(tiny: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")

@@ -77,6 +77,13 @@ def test_a_model_of_transformers_with_its_tokenizer_trains_as_its_folder_does(
     assert len(trainer.predict(labelled(3)).predictions) == 3
 
 
+def test_a_model_of_transformers_that_gives_attentions_is_saved_without_them(tiny: Path, tmp_path: Path) -> None:
+    model = AutoModel.from_pretrained(tiny, attn_implementation="eager", output_attentions=True, return_dict=False)
+    trainer = trained("bi-encoder", model, tmp_path, processing_class=AutoTokenizer.from_pretrained(tiny))
+    trainer.save_model(str(tmp_path / "saved"))
+    assert not AutoModel.from_pretrained(tmp_path / "saved").config.output_attentions
+
+
 def test_what_a_sentence_transformer_says_of_itself_is_kept(models: dict[str, str], tmp_path: Path) -> None:
     layout = SentenceLayout({"similarity_fn_name": "dot"}, modules={"Normalize": ""})
     start = BiEncoder.from_pretrained(models["bert"], layout=layout)
