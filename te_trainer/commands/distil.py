@@ -103,8 +103,9 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     with progress:
         progress.total = total_work(plan.fit(expected_pairs(plan, layout), manifest.processes), layout)
         says = not was_restarted()
-        if says and config.mines:
-            for line in SentenceManifest.load(layout.mining)[0].describe():
+        if says:
+            mined_from = SentenceManifest.load(layout.mining)[0].describe() if config.mines else []
+            for line in (*plan.describe_unused(), *mined_from):
                 progress.say(line)
 
         # ------------------------------------------------------------ the pool, given or mined with the starts

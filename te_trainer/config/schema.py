@@ -157,7 +157,7 @@ class DistillationConfig:
         size: Column of Table 16: `base`, `large` or `auto`. With `auto` it is `large` from a hidden size of 1024 on.
         cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`, 2 where health chooses.
         init: Where trainings start: `refresh` or `sequential`. With `refresh` (the paper's) it is the original
-            checkpoint, with `sequential` the teacher's weights.
+            checkpoint, with `sequential` the teacher's weights; `models.cross_encoder` is not used then.
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
             from the labels of the one before it then (standard self-distillation, the paper's baseline, Table 14).
         combine: How labels of several PLMs become one: `mean`, `weighted` or `rank`. The paper takes the `mean`;

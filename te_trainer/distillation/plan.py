@@ -144,6 +144,15 @@ class DistillationPlan:
                 lines.append(f"{name}: each of {self.cycles} {kind}s: {length}, {how}")
         return lines
 
+    def describe_unused(self) -> list[str]:
+        """Which of the models that are named no encoder starts from."""
+        return [
+            f"{model.name}: with distillation.init: sequential cross-encoders start from the bi-encoders' weights; "
+            f"models.cross_encoder, {model.cross_encoder}, is not used"
+            for model in self.config.models
+            if starts_from_teachers(self.config) and model.cross_encoder != model.bi_encoder
+        ]
+
     @property
     def counts_epochs(self) -> bool:
         """Whether every training is as long as its epochs, and none ends at `max_steps`."""
@@ -228,6 +237,11 @@ def trained_kinds(config: RunConfig) -> tuple[Kind, ...]:
     return KINDS if config.distillation.students == "both" else ("bi-encoder",)
 
 
+def starts_from_teachers(config: RunConfig) -> bool:
+    """Whether cross-encoders are trained that start from bi-encoders' weights, and not from a model's of their own."""
+    return config.distillation.init == "sequential" and config.distillation.students == "both"
+
+
 def data_sources(config: RunConfig) -> list[ReadSource]:
     """What a run reads texts and gold scores from, each with the folder that benchmark sets would lie in."""
     data = config.data
@@ -261,16 +275,16 @@ def _plan_model(config: RunConfig, model: ModelConfig, processes: int) -> ModelP
 
 def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size, processes: int) -> EncoderPlan:
     section = getattr(config, section_of(kind))
+    start = resolve_checkpoint(getattr(model, "bi_encoder" if starts_from_teachers(config) else section_of(kind)))
     training = paper_arguments(kind, config.distillation.task, size)
     if kind == "cross-encoder":
-        hidden_size = _hidden_size(resolve_checkpoint(model.cross_encoder))
-        training["learning_rate"] = fitted_learning_rate(training["learning_rate"], hidden_size)
+        training["learning_rate"] = fitted_learning_rate(training["learning_rate"], _hidden_size(start))
     batch = max(1, training["per_device_train_batch_size"] // processes)
     training |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 1}
     is_float32 = section.training.get("bf16") is False or section.training.get("fp16") is False
     training["precision"] = "float32" if is_float32 else config.distillation.precision
     training |= {name: getattr(section, name) for name in TRAINER_KEYS if hasattr(section, name)}
-    start, training = resolve_checkpoint(getattr(model, section_of(kind))), training | section.training
+    training |= section.training
     plan = EncoderPlan(kind, start, section.max_length, training, attn_implementation=section.attn_implementation)
     if kind == "cross-encoder":
         return plan

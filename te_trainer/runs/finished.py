@@ -166,8 +166,8 @@ class FinishedRun:
         return next((place for place in places if local_fingerprint(place) == fingerprint), model)
 
     def start(self, name: str, kind: Kind) -> Start:
-        """The checkpoint that an encoder started from."""
-        key = section_of(kind)
+        """The checkpoint that an encoder started from; with `init: sequential` all of a PLM start from one."""
+        key = "bi_encoder" if self.distillation.init == "sequential" else section_of(kind)
         return Start.of(self.model(name)[key], self.manifest["models"][name][key])
 
     def model(self, name: str) -> dict[str, Any]:

@@ -206,6 +206,25 @@ def test_the_length_of_trainings_is_said(sized_plms: dict[str, Path]) -> None:
     assert cross.endswith("float32") and bi.endswith("bfloat16")
 
 
+@pytest.mark.parametrize("init", ["refresh", "sequential"])
+def test_a_cross_encoder_that_starts_from_its_teacher_has_the_rate_of_its_size(
+    sized_plms: dict[str, Path], tiny: Path, init: str
+) -> None:
+    models = f"[{{bi_encoder: {sized_plms['base']}, cross_encoder: {tiny}, name: one}}]"
+    plan, encoders = make(sized_plms["base"], "--models", models, "--distillation.init", init)
+    cross, said = encoders["cross-encoder"], plan.describe_unused()
+    if init == "refresh":
+        assert (cross.start.name, cross.training["learning_rate"], said) == (str(tiny), 1e-4, [])
+        return
+    assert (cross.start.name, cross.training["learning_rate"]) == (str(sized_plms["base"]), 2e-5)
+    fitted = plan.fit(100_000, 1).models["one"].encoders["cross-encoder"]
+    assert fitted.training["learning_rate"] == 2e-5
+    assert [line.endswith(f"models.cross_encoder, {tiny}, is not used") for line in said] == [True]
+    assert make(tiny, "--distillation.init", init)[0].describe_unused() == []
+    alone, _ = make(tiny, "--models", models, "--distillation.init", init, "--distillation.students", "bi-encoder")
+    assert alone.describe_unused() == []
+
+
 def test_steps_are_as_many_as_was_asked_for(sized_plms: dict[str, Path]) -> None:
     plan, encoders = make(sized_plms["base"], "--cross_encoder.max_steps", "7", "--cross_encoder.learning_rate", "2e-5")
     lengths = {kind: encoder.length_key for kind, encoder in encoders.items()}

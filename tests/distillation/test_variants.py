@@ -28,6 +28,7 @@ from te_trainer.errors import InputError
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
+from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.training import Training, training_seed
 
@@ -185,6 +186,28 @@ def test_bi_encoders_alone_teach_each_other(run: Run, tiny: Path, init: str) -> 
     trained = BiEncoder.from_pretrained(str(output / "cycle-1" / "tiny" / "bi-encoder"), pooling="mean")
     _, pairs = PoolManifest.load(output / "pool")
     np.testing.assert_allclose(score_pairs(trained, pairs), second, rtol=0, atol=1e-6)
+
+
+def test_a_sequential_run_says_which_model_it_does_not_use(
+    tiny: Path, letters: Path, few_gold: list[str], tmp_path: Path, run_job: Job
+) -> None:
+    """The sizes and the tokenizer of its cross-encoders are the bi-encoder's."""
+    models = f"[{{bi_encoder: {tiny}, cross_encoder: {letters}, name: tiny}}]"
+    short = [*few_gold, "--bi_encoder.num_train_epochs", "1", "--data.max_pairs", "32", "--distillation.cycles", "1"]
+    arguments = tiny_arguments(tiny, tmp_path / "run", *short, "--models", models)
+    done = run_job("distil", *arguments, "--distillation.init", "sequential")
+    assert done.status == 0, done.err
+    (line,) = (line for line in done.err.splitlines() if "is not used" in line)
+    assert line == (
+        "tiny: with distillation.init: sequential cross-encoders start from the bi-encoders' weights; "
+        f"models.cross_encoder, {letters}, is not used"
+    )
+    assert done.err.index(line) < done.err.index("label with bi-encoder | begins")
+    cross = json.loads((tmp_path / "run/tiny/cross-encoder/config.json").read_text(encoding="utf-8"))
+    assert (cross["model_type"], cross["hidden_size"]) == ("bert", 32)
+    assert FinishedRun.load(tmp_path / "run").start("tiny", "cross-encoder").name == "tiny"
+    # its own tokenizer has counted what is cut: that of letters would cut nearly all
+    assert results_of(tmp_path / "run")["truncation"]["tiny"]["cross-encoder"]["cut"] == 0
 
 
 # ---------------------------------------------------------------- losses
