@@ -104,6 +104,12 @@ def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
         if lower_case and model.tokenizer.is_fast:  # of which sentence-transformers has changed the backend
             keep_backend(model.tokenizer)
         checkpoint = Checkpoint(files.name, None, files, layout, config)
+        if is_decoder(config):
+            prepare_tokenizer(model.tokenizer, files.name, kind.kind)
+            prepare_model(plm, model.tokenizer)
+        if model.tokenizer.pad_token_id is None:
+            raise files.refusal("its tokenizer has no padding token, without which there are no batches")
+        fit_to_model(model.tokenizer, config)
         length = {} if model.max_seq_length is None else {"max_length": min(model.max_seq_length, position_limit(plm))}
         if kind is CrossEncoder:
             return CrossEncoder(_float32(plm), model.tokenizer, activation=resolve_activation(checkpoint), **length)

@@ -18,6 +18,7 @@ from tiny_trainings import CLASSES, KINDS, labelled, load, same, weights, withou
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from te_trainer.errors import InputError
+from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.sentence_files import SentenceLayout
@@ -75,6 +76,50 @@ def test_a_model_of_transformers_with_its_tokenizer_trains_as_its_folder_does(
     assert model.dtype == torch.float32
     assert trainer.encoder.max_length == (32 if kind == "bi-encoder" else 64)
     assert len(trainer.predict(labelled(3)).predictions) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_object_that_pads_on_the_left_scores_alike_in_every_batch(kind: str, tiny: Path, tmp_path: Path) -> None:
+    """Positions of BERT are counted from the first column; its folder would be read so, too."""
+    theirs: Any = SentenceTransformer(str(tiny), device="cpu")
+    if kind == "cross-encoder":
+        theirs = TheirCrossEncoder(str(tiny), num_labels=1, device="cpu")
+    theirs.tokenizer.padding_side = "left"
+    encoder = trained(kind, theirs, tmp_path).encoder
+    pairs = labelled(8)
+    together = score_pairs(encoder, pairs)
+    alone = [score_pairs(encoder, pairs.select([row]))[0] for row in range(8)]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+    encoder.save_pretrained(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").padding_side == "right"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoder_of_sentence_transformers_gets_its_padding_token(kind: str, tmp_path: Path) -> None:
+    """Without it in the configuration, transformers computes no batch of a decoder that classifies."""
+    from tiny_decoders import save_decoder
+
+    start = str(save_decoder(tmp_path / "start", "gpt_neox"))
+    AutoModel.from_pretrained(start).save_pretrained(start)  # of a causal model sentence-transformers makes another one
+    theirs: Any = SentenceTransformer(start, device="cpu")
+    if kind == "cross-encoder":
+        theirs = TheirCrossEncoder(start, num_labels=1, device="cpu")
+    theirs.tokenizer.pad_token = None if kind == "bi-encoder" else "<|endoftext|>"
+    text = theirs.tokenizer("router")["input_ids"]
+    trainer = make(kind, theirs, tmp_path)  # a Trainer would set it where it trains
+    assert trainer.encoder.model.config.pad_token_id == theirs.tokenizer.pad_token_id is not None
+    # a text ends as it has learnt that texts end
+    assert trainer.encoder.tokenizer("router")["input_ids"] == text
+    trainer.encoder.save_pretrained(tmp_path / "saved")
+    pairs = [(row["sentence1"], row["sentence2"]) for row in labelled(6)]
+    ours = score_pairs(trainer.encoder, labelled(6))
+    if kind == "cross-encoder":
+        scores = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(pairs)
+    else:
+        again = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+        one, two = (again.encode(list(texts)) for texts in zip(*pairs, strict=True))
+        scores = again.similarity_pairwise(one, two).numpy()
+    np.testing.assert_allclose(ours, scores, rtol=0, atol=1e-5)
 
 
 def test_a_model_of_transformers_that_gives_attentions_is_saved_without_them(tiny: Path, tmp_path: Path) -> None:
