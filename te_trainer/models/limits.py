@@ -46,7 +46,11 @@ def reads_more_than_text(config: PretrainedConfig) -> bool:
     """Whether a model reads pictures or sounds, beside a text (Gemma 3; CLIP, whose loss compares them) or instead."""
     main_input = cast(Any, MODEL_MAPPING[type(config)]).main_input_name
     has_parts = config.get_text_config() is not config
-    return has_parts or main_input != "input_ids" or "return_loss" in forward_arguments(config)
+    arguments = forward_arguments(config)
+    # a part of such a model cannot do without what its other parts give it
+    needed = {name for name, argument in arguments.items() if argument.default is argument.empty}
+    needs_more = bool(needed - {"self", "input_ids", "args", "kwargs"})
+    return has_parts or needs_more or main_input != "input_ids" or "return_loss" in arguments
 
 
 def forward_arguments(config: PretrainedConfig) -> Mapping[str, Any]:
@@ -92,7 +96,12 @@ def check_length(
 
 def check_vocabulary(files: CheckpointFiles, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer whose ids a model has no embeddings for."""
-    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # of a vits, which speaks
+        raise files.refusal(
+            f"a {model.config.model_type} has no embeddings of tokens that transformers knows; start from another model"
+        ) from None
     highest = max(tokenizer.get_vocab().values(), default=0)
     if rows is not None and highest >= rows:
         token = tokenizer.convert_ids_to_tokens(highest)

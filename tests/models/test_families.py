@@ -166,6 +166,8 @@ def test_a_model_of_texts_and_pictures_is_refused(tmp_path: Path) -> None:
         ("bros", {}, "a bros reads more or other things than text"),
         ("xmod", {"languages": ["en_XX"]}, "default_language in config.json names, and it names none"),
         ("vit", {"image_size": 8, "patch_size": 4}, "a vit reads more or other things than text"),
+        ("blip_2_qformer", {"encoder_hidden_size": 16}, "a blip_2_qformer reads more or other things than text"),
+        ("idefics3_vision", {}, "a idefics3_vision reads more or other things than text"),
     ],
 )
 def test_families_whose_scores_would_be_wrong_are_refused(
@@ -174,4 +176,18 @@ def test_families_whose_scores_would_be_wrong_are_refused(
     start = plm(tmp_path / "start", family, **values)
     for function in (BiEncoder.check, CrossEncoder.check, BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
         with pytest.raises(InputError, match=words):
+            function(start)
+
+
+def test_a_model_that_speaks_is_refused(tmp_path: Path) -> None:
+    sizes = {
+        "ffn_dim": 8, "flow_size": 4, "spectrogram_bins": 4, "upsample_initial_channel": 16, "upsample_rates": [2],
+        "upsample_kernel_sizes": [4], "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1]],
+        "posterior_encoder_num_wavenet_layers": 1, "prior_encoder_num_wavenet_layers": 1, "prior_encoder_num_flows": 2,
+        "duration_predictor_num_flows": 1, "duration_predictor_filter_channels": 8, "depth_separable_num_layers": 1,
+        "wavenet_dilation_rate": 1,
+    }  # fmt: skip
+    start = plm(tmp_path / "start", "vits", **sizes)
+    for function in (BiEncoder.check, BiEncoder.from_pretrained):
+        with pytest.raises(InputError, match="a vits has no embeddings of tokens that transformers knows; start from"):
             function(start)
