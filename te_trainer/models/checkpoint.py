@@ -25,10 +25,10 @@ from te_trainer.compat import forget_conversions, forget_unused_conversions, out
 from te_trainer.config.names import is_folder, split_revision
 from te_trainer.config.types import Kind
 from te_trainer.data.digests import file_digest
-from te_trainer.errors import first_line
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
+from te_trainer.models.loading import why_no_configuration, why_no_model
 from te_trainer.models.misfits import refuse_misfits, refuse_stand_ins
 from te_trainer.models.model_names import DECISIVE_FILES, commit_of, locate
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
@@ -142,10 +142,7 @@ class Checkpoint:
                 self.files.folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **arguments
             )
         except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
-            reason = first_line(error)
-            if reason.startswith("Weights only load failed"):  # torch goes on with how to load a pickle all the same
-                reason = "a file of PyTorch is broken, or holds more than weights; save the model with save_pretrained"
-            raise self.files.refusal(f"its configuration and weights make no model ({reason})") from None
+            raise self.files.refusal(why_no_model(self.files.folder, self.config, error)) from None
         refuse_misfits(self.files, model, info, new_head=kind == "cross-encoder" and self.kind != "cross-encoder")
         check_vocabulary(self.files, model, tokenizer)
         length = self.max_length if max_length is None else max_length
@@ -221,10 +218,12 @@ def _read(name: str, folder: Path, state: frozenset[tuple[Path, int, int]]) -> C
     layout = read_layout(CheckpointFiles(name, folder))
     files = CheckpointFiles(name, folder / layout.modules.get("Transformer", ""))
     refuse_stand_ins(files)
-    files.read_json("config.json", dict)
+    content = files.read_json("config.json", dict)
+    if content is None:
+        raise files.refusal(why_no_configuration(content))
     try:
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:  # families raise many kinds for values that they cannot use
-        raise files.loading_failure(error, "config.json", "no model in that folder or repository") from None
+        raise files.loading_failure(error, "config.json", why_no_configuration(content, error)) from None
     check_config(files, config)
     return Checkpoint(name, commit_of(name), files, layout, config)

@@ -25,14 +25,12 @@ class CheckpointFiles:
         return refusal(self.name, reason)
 
     def loading_failure(self, error: Exception, file: str, reason: str) -> InputError:
-        """What transformers said when it could not load a configuration or a tokenizer from a file."""
+        """An error for a configuration or a tokenizer that transformers could not load; `reason` says why."""
         if "trust_remote_code" in str(error):
             reason = (
                 f"it needs code of its own (auto_map in {file}), which te_trainer does not run; start from a model "
                 "that transformers knows"
             )
-        else:
-            reason = f"{reason} ({first_line(error)})"
         return self.refusal(reason)
 
     def read_json(self, file: str, expected: type) -> Any:

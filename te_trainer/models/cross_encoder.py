@@ -165,7 +165,7 @@ def resolve_activation(checkpoint: Checkpoint) -> Activation:
     if trained and config.num_labels != 1:
         raise checkpoint.files.refusal(
             f"a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one logit is "
-            "expected"
+            "expected; name the plain PLM that it was made of"
         )
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise checkpoint.files.refusal(

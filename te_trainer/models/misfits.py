@@ -49,7 +49,7 @@ def refuse_misfits(files: CheckpointFiles, model: PreTrainedModel, info: Mapping
         if new_head and not weight.startswith(f"{model.base_model_prefix}."):
             raise files.refusal(
                 f"it has a head of another task ({weight}) where a plain PLM or a cross-encoder with one logit is "
-                "expected"
+                "expected; name the plain PLM that it was made of"
             )
         saved, expected = (" x ".join(f"{size:,}" for size in shape) for shape in shapes)
         raise files.refusal(

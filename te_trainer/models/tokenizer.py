@@ -57,7 +57,8 @@ def read_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:  # files of strangers make transformers and tokenizers raise many kinds
-        raise files.loading_failure(error, "tokenizer_config.json", "no tokenizer that can be loaded") from None
+        reason = f"no tokenizer that can be loaded ({first_line(error)})"
+        raise files.loading_failure(error, "tokenizer_config.json", reason) from None
     _refuse_unreadable_texts(tokenizer, files)
     if trained_as == "cross-encoder" and tokenizer.chat_template is not None:
         raise files.refusal(

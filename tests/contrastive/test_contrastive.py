@@ -299,7 +299,7 @@ def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
 def test_a_model_without_weights_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     model = save_tiny(tmp_path / "model")
     (model / "model.safetensors").unlink()
-    assert "make no model" in refused("--model", model)
+    assert "it has no weights for PyTorch" in refused("--model", model)
 
 
 def test_no_sentences_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:

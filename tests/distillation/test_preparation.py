@@ -230,7 +230,7 @@ def save_model(folder: Path, kind: str) -> Path:
         ("T5ForConditionalGeneration", "bi_encoder", "T5ForConditionalGeneration is neither an encoder nor a decoder"),
         ("T5ForConditionalGeneration", "cross_encoder", "T5ForConditionalGeneration is neither an encoder"),
         ("T5EncoderModel", "bi_encoder", "a t5 is loaded with a decoder beside its encoder"),
-        ("BertForTokenClassification", "cross_encoder", "it has a head of another task (classifier."),
+        ("BertForTokenClassification", "cross_encoder", "is expected; name the plain PLM that it was made of"),
         ("CLIPModel", "bi_encoder", "a clip reads more or other things than text; start from another model"),
         ("FunnelModel", "bi_encoder", "a funnel reads padding"),
         (

@@ -230,13 +230,40 @@ def test_shards_are_all_looked_at(tiny: Path, tmp_path: Path) -> None:
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 1
     shards[-1].write_bytes(shards[-1].read_bytes()[:-10])
-    assert "make no model (Error while deserializing header" in refusal(BiEncoder.check, str(tmp_path))
+    damaged = refusal(BiEncoder.check, str(tmp_path))
+    assert f"{shards[-1].name} is damaged or cut short (" in damaged and damaged.endswith("; copy it again")
     shards[-1].write_text(LFS)
     assert f"{shards[-1].name} is a git-lfs pointer" in refusal(BiEncoder.check, str(tmp_path))
     shards[-1].unlink()
-    assert shards[-1].name in refusal(BiEncoder.check, str(tmp_path))
+    missing = refusal(BiEncoder.check, str(tmp_path))
+    assert missing.endswith(f": {shards[-1].name} of its weights is missing; copy it again")
     (tmp_path / "model.safetensors.index.json").write_text("{")
     refusal(BiEncoder.check, str(tmp_path))
+
+
+@pytest.mark.parametrize("other", ["tf_model.h5", "onnx/model.onnx", "model.gguf"])
+def test_weights_that_are_not_pytorchs_are_not_read(tiny: Path, tmp_path: Path, other: str) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / other).parent.mkdir(exist_ok=True)
+    (folder / "model.safetensors").rename(folder / other)
+    for function in (BiEncoder.check, CrossEncoder.check, BiEncoder.from_pretrained):
+        sentence = refusal(function, str(folder))
+        assert "it has no weights for PyTorch, model.safetensors or pytorch_model.bin" in sentence
+        assert sentence.endswith("; name a checkpoint that has them")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_that_are_cut_short_are_to_be_had_again(tiny: Path, tmp_path: Path, file: str, part: float) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    if file == "pytorch_model.bin":
+        torch.save(load_file(folder / "model.safetensors"), folder / file)
+        (folder / "model.safetensors").unlink()
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[: int(len(whole) * part)])
+    said = f"{file} is damaged or cut short (" if file == "model.safetensors" else "a file of PyTorch is broken"
+    for function in (BiEncoder.check, BiEncoder.from_pretrained):
+        assert refusal(function, str(folder)).startswith(f"model {folder}: {said}")
 
 
 @pytest.mark.parametrize("config", [True, False])
@@ -269,6 +296,46 @@ def test_a_configuration_of_another_model_or_of_none_is_refused(
     folder = with_config(tiny, tmp_path / "model", **{key: value})
     for function in (BiEncoder.check, CrossEncoder.check):
         assert refusal(function, folder).startswith(f"model {folder}: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"hidden_act": "superlu"},
+            "hidden_act in config.json is 'superlu', which transformers does not know; correct",
+        ),
+        (
+            {"hidden_size": "32"},
+            "its config.json makes no model (Validation error for field 'hidden_size': TypeError: ",
+        ),
+        (
+            {"num_attention_heads": 5},
+            "make no model (The hidden size (32) is not a multiple of the number of attention ",
+        ),
+        ({"model_type": "superbert9"}, "model_type in config.json is 'superbert9', which transformers "),
+        (
+            {"model_type": None},
+            "no model in that folder or repository (config.json has no model_type); add it, or name",
+        ),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "); install what it needs, or name another checkpoint",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_is_said_with_its_mend(
+    tiny: Path, tmp_path: Path, values: dict[str, Any], sentence: str
+) -> None:
+    assert sentence in refusal(BiEncoder.check, with_config(tiny, tmp_path / "model", **values))
+
+
+def test_a_folder_without_a_configuration_is_no_model_whatever_its_name(tiny: Path, tmp_path: Path) -> None:
+    """transformers takes a type that stands in the path."""
+    folder = shutil.copytree(tiny, tmp_path / "bert")
+    (folder / "config.json").unlink()
+    sentence = refusal(resolve_checkpoint, str(folder))
+    assert "no model in that folder or repository (it holds no config.json); name one" in sentence
 
 
 @pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, "\xff", '{"model_type": 5}'])
