@@ -92,7 +92,9 @@ class Checkpoint:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """A tokenizer of the checkpoint's, as `read_tokenizer` makes it."""
         trained_as = self.kind if self.kind == "cross-encoder" or self.layout.modules else None
-        return read_tokenizer(self.files, self.config, trained_as, self.layout.lower_case)
+        # sentence-transformers infers chats of a template only where none of its files says what a model reads
+        plain = bool(self.layout.modules)
+        return read_tokenizer(self.files, self.config, trained_as, self.layout.lower_case, plain)
 
     def empty_model(self, kind: Kind) -> PreTrainedModel:
         """The model of an encoder on the device `meta`, without weights, made in a moment."""

@@ -43,11 +43,12 @@ PADS_LEFT = {"xlnet"}  # its classifier reads the last column, its positions are
 
 
 def read_tokenizer(
-    files: CheckpointFiles, config: PretrainedConfig, trained_as: Kind | None, lower_case: bool
+    files: CheckpointFiles, config: PretrainedConfig, trained_as: Kind | None, lower_case: bool, plain: bool = False
 ) -> PreTrainedTokenizerBase:
     """Load a tokenizer that pads, and frames sentences and pairs as its model has learnt or can learn to read them.
 
-    `trained_as` is None for a plain PLM; `lower_case` is `do_lower_case` of sentence-transformers.
+    `trained_as` is None for a plain PLM; `lower_case` is `do_lower_case` of sentence-transformers. `plain` says that
+    by the checkpoint's files it reads plain texts, whatever template the tokenizer has.
     """
     present = [file for file in TOKENIZER_FILES if (files.folder / file).is_file()]
     if not present:
@@ -60,7 +61,7 @@ def read_tokenizer(
         reason = f"no tokenizer that can be loaded ({first_line(error)})"
         raise files.loading_failure(error, "tokenizer_config.json", reason) from None
     _refuse_unreadable_texts(tokenizer, files)
-    if trained_as == "cross-encoder" and tokenizer.chat_template is not None:
+    if trained_as == "cross-encoder" and not plain and tokenizer.chat_template is not None:
         raise files.refusal(
             "its tokenizer has a chat template, by which sentence-transformers makes a chat of each pair, and "
             "te_trainer does not; remove the template (chat_template.jinja, or the key in tokenizer_config.json) if "

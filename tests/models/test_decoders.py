@@ -326,6 +326,28 @@ def test_encoders_of_chats_are_refused(tmp_path: Path) -> None:
         CrossEncoder.check(str(tmp_path / "cross-encoder"))
 
 
+def test_a_template_that_sentence_transformers_does_not_use_is_none(tmp_path: Path) -> None:
+    """What it has saved says so, whether a chat is among what the model reads."""
+    start = with_template(tmp_path / "start")
+    AutoModelForSequenceClassification.from_pretrained(start, num_labels=1).save_pretrained(start)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(start)
+    (start / "chat_template.jinja").unlink(missing_ok=True)
+    theirs = sentence_transformers.CrossEncoder(str(start), device="cpu")
+    theirs.model.config.pad_token_id = tokenizer.pad_token_id
+    theirs.tokenizer.chat_template = CHAT  # after it has seen that it reads texts alone
+    theirs.save_pretrained(str(tmp_path / "trained"))
+    assert AutoTokenizer.from_pretrained(tmp_path / "trained").chat_template is not None
+    CrossEncoder.check(str(tmp_path / "trained"))
+    scores = sentence_transformers.CrossEncoder(str(tmp_path / "trained"), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(score_pairs(load_encoder(str(tmp_path / "trained")), COLUMNS), scores, atol=1e-5)
+    (tmp_path / "trained" / "modules.json").unlink()
+    with pytest.raises(InputError, match="its tokenizer has a chat template"):
+        CrossEncoder.check(str(tmp_path / "trained"))
+
+
 def test_what_is_saved_of_a_float8_checkpoint_is_float32(tmp_path: Path) -> None:
     """As `Qwen/Qwen3-0.6B-FP8` is made."""
     tokenizer = AutoTokenizer.from_pretrained(save_decoder(tmp_path / "qwen2", "qwen2"))
