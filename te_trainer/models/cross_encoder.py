@@ -9,7 +9,12 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from te_trainer.config.types import Kind
 from te_trainer.models.attention import check_attention
@@ -166,6 +171,11 @@ def resolve_activation(checkpoint: Checkpoint) -> Activation:
         raise checkpoint.files.refusal(
             f"a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one logit is "
             "expected; name the plain PLM that it was made of"
+        )
+    if getattr(config, "is_decoder", False) and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        raise checkpoint.files.refusal(
+            f"with is_decoder in config.json, the first token of a {config.model_type}, which its classifier reads, "
+            "sees no other; set is_decoder to false there, or name another one in models.cross_encoder"
         )
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise checkpoint.files.refusal(

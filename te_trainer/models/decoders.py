@@ -21,7 +21,8 @@ from te_trainer.models.checkpoint_files import refusal
 
 def is_decoder(config: PretrainedConfig) -> bool:
     """Whether the tokens of a model see only what comes before them."""
-    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    made_so = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    return made_so or bool(getattr(config, "is_decoder", False))  # the latter of a BERT that is told to be one
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, trained_as: Kind | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,23 @@ def test_a_bidirectional_plm_is_none_of_this(tiny: Path) -> None:
     assert isinstance(encoder.model, BertModel)
     assert encoder.pooling == "cls"
     assert encoder.tokenizer.pad_token == "[PAD]"
+
+
+def test_a_bert_that_is_told_to_be_a_decoder_is_one(tiny: Path, tmp_path: Path) -> None:
+    """Its first token sees no other, so that vectors and logits of it would all be the same."""
+    folder = shutil.copytree(tiny, tmp_path / "start")
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"is_decoder": True}
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    encoder = BiEncoder.from_pretrained(str(folder))
+    assert encoder.pooling == "last" and encoder.tokenizer("a")["input_ids"][-1] == encoder.tokenizer.sep_token_id
+    ours = score_pairs(encoder, COLUMNS)
+    assert np.ptp(ours) > 1e-3
+    encoder.save_pretrained(tmp_path / "saved")
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    cosines = theirs.similarity_pairwise(*(theirs.encode(texts) for texts in COLUMNS.values()))
+    np.testing.assert_allclose(ours, cosines, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match=r"the first token of a bert, .* sees no other; set is_decoder to false"):
+        CrossEncoder.check(str(folder))
 
 
 # ------------------------------------------------------------ chats, and weights of eight bits
