@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
     AutoModel,
@@ -46,6 +48,7 @@ READ_FILES = (
     "*.spm",
     "*.tiktoken",
 )
+HEADS = ("classifier.", "score.")  # of classifiers, in front of the names of their weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +149,23 @@ class Checkpoint:
         except Exception as error:  # files of strangers make transformers, torch and pickle raise many kinds
             raise self.files.refusal(why_no_model(self.files.folder, self.config, error)) from None
         refuse_misfits(self.files, model, info, new_head=kind == "cross-encoder" and self.kind != "cross-encoder")
+        if kind == "bi-encoder" and not self.config.architectures and not self.layout.modules:
+            self._refuse_nameless_head(model, info["unexpected_keys"])
         check_vocabulary(self.files, model, tokenizer)
         length = self.max_length if max_length is None else max_length
         check_length(self.name, model, tokenizer, length, key, sides=1 if kind == "bi-encoder" else 2)
         return cast(PreTrainedModel, model)
+
+    def _refuse_nameless_head(self, model: PreTrainedModel, left_over: Iterable[str]) -> None:
+        """Refuse weights of a head that the configuration does not name: nobody knows what the model was trained as."""
+        if (head := next((key for key in sorted(left_over) if key.startswith(HEADS)), None)) is not None:
+            vectors = type(model).__name__
+            pairs = getattr(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(self.config), None), "__name__", "")
+            raise self.files.refusal(
+                f"config.json has no architectures, and the weights have a head ({head}); write there "
+                f'"architectures": ["{pairs}"] if it scores pairs, or ["{vectors}"] if the vectors below the head are '
+                "wanted"
+            )
 
 
 def resolve_checkpoint(name: str | Checkpoint, revision: str | None = None) -> Checkpoint:

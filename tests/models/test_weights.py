@@ -149,6 +149,26 @@ def test_a_plain_plm_may_get_a_head_and_a_pooler(tmp_path: Path) -> None:
         CrossEncoder.from_pretrained(folder)
 
 
+def test_a_head_that_the_configuration_does_not_name_makes_no_start(tmp_path: Path) -> None:
+    """Taken for a bi-encoder, a cross-encoder would give vectors that mean nothing."""
+    folder = save(BertForSequenceClassification(BertConfig(**sizes(), num_labels=1)), tmp_path / "whole")
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for named, kind in ((None, ""), ("BertForSequenceClassification", "cross-encoder"), ("BertModel", "bi-encoder")):
+        path.write_text(json.dumps(content | {"architectures": named and [named]}), encoding="utf-8")
+        if named is None:
+            for function in (check_encoder, BiEncoder.check, BiEncoder.from_pretrained):
+                sentence = refusal(function, str(folder))
+                assert "no architectures, and the weights have a head (classifier.bias)" in sentence
+                assert '["BertForSequenceClassification"] if it scores pairs, or ["BertModel"] if' in sentence
+        else:
+            assert check_encoder(str(folder)) == kind
+    # without a head, a configuration need not name anything
+    plain = save(BertModel(BertConfig(**sizes())), tmp_path / "plain")
+    (plain / "config.json").write_text(json.dumps(content | {"architectures": None}), encoding="utf-8")
+    assert check_encoder(str(plain)) == "bi-encoder"
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -311,7 +331,7 @@ def test_a_configuration_of_another_model_or_of_none_is_refused(
         ),
         (
             {"num_attention_heads": 5},
-            "make no model (The hidden size (32) is not a multiple of the number of attention ",
+            "number of attention heads (5)); correct config.json, or name another checkpoint",
         ),
         ({"model_type": "superbert9"}, "model_type in config.json is 'superbert9', which transformers "),
         (
