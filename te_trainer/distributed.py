@@ -53,14 +53,18 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
 
 
 def _refuse_more_processes_than_devices() -> None:
-    """Refuse what accelerate would let share a device, which NCCL does not allow."""
+    """Refuse what accelerate would let share a device, which NCCL does not allow.
+
+    A process that sees one device of its own, as some clusters arrange it, cannot be told from one that shares it, and
+    accelerate's barrier would name it a device that it does not see.
+    """
     device, processes = device_type(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     devices = processes if device == "cpu" else torch.get_device_module(device).device_count()
-    has_its_own = devices == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # as a cluster gives one to each process
-    if processes > max(1, devices) and not has_its_own:
+    if processes > max(1, devices):
         raise InputError(
             f"{processes} processes were started on this machine, where torch finds {devices} devices ({device}); "
-            "give accelerate launch the number of all devices as --num_processes"
+            "start as many as there are devices (--num_processes of accelerate launch), and let each see all of them "
+            "(CUDA_VISIBLE_DEVICES)"
         )
 
 

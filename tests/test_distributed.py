@@ -62,13 +62,15 @@ def test_labelling_and_training_take_the_same_accelerator(accelerator: pytest.Mo
 def test_more_processes_than_devices_are_refused(accelerator: pytest.MonkeyPatch) -> None:
     """accelerate would give two of them one device, and NCCL would end them with an error of its own."""
     accelerator.setenv("LOCAL_WORLD_SIZE", "8")
-    accelerator.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(InputError, match=r"^8 processes .* torch finds 0 devices \(xpu\); give .* --num_processes"):
+    with pytest.raises(InputError, match=r"^8 processes .* torch finds 0 devices \(xpu\); start as many .* see all"):
         process_state()
     accelerator.setattr(torch.xpu, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="torch finds 1 devices"):
-        process_state()
-    accelerator.setenv("CUDA_VISIBLE_DEVICES", "3")  # each process sees one of its own
+    # two that share it, or that see one each: accelerate gives both a barrier on the device of their local rank
+    for shown in ("0", "3"):
+        accelerator.setenv("CUDA_VISIBLE_DEVICES", shown)
+        with pytest.raises(InputError, match="torch finds 1 devices"):
+            process_state()
+    accelerator.setattr(torch.xpu, "device_count", lambda: 8)
     assert not process_state()._cpu
     PartialState._reset_state()
     accelerator.setenv("ACCELERATE_USE_CPU", "True")
