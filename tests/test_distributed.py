@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT, tiny_arguments
 from forked import run_ranks
 
+from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.distributed import device_type, process_state
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL
@@ -100,17 +101,27 @@ def test_nobody_else_asks_for_the_device() -> None:
 # ---------------------------------------------------------------- how long ranks wait
 
 
-def test_a_trainer_of_its_own_waits_as_long_as_its_arguments_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    for name, value in {**launched, "LOCAL_WORLD_SIZE": "1", "ACCELERATE_USE_CPU": "true"}.items():
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is one that a launcher has started, the only one of its group."""
+    group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in {**group, "LOCAL_WORLD_SIZE": "1", "ACCELERATE_USE_CPU": "true"}.items():
         monkeypatch.setenv(name, value)
     PartialState._reset_state()
-    try:
-        assert BiEncoderTrainingArguments(ddp_timeout=1234).device.type == "cpu"
-        assert waiting() == timedelta(seconds=1234)
-    finally:
-        torch.distributed.destroy_process_group()
-        AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_trainer_of_its_own_waits_as_long_as_its_arguments_say(launched: None) -> None:
+    assert BiEncoderTrainingArguments(ddp_timeout=1234).device.type == "cpu"
+    assert waiting() == timedelta(seconds=1234)
+
+
+def test_a_script_that_asks_for_nothing_waits_as_long_as_a_run(launched: None) -> None:
+    """Torch's limit of NCCL, ten minutes, would end the others while one of them tokenises."""
+    assert process_state().device.type == "cpu"
+    assert waiting() == timedelta(seconds=DDP_TIMEOUT)
 
 
 def waiting() -> timedelta:
