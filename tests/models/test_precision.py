@@ -96,3 +96,22 @@ def test_float16_is_not_for_deepspeed(machine: pytest.MonkeyPatch, tmp_path: Pat
     assert "torch_autocast" not in found.deepspeed_plugin.hf_ds_config.config
     with pytest.raises(InputError, match=r"^precision: float16 does not go with DeepSpeed"):
         CrossEncoderTrainingArguments(str(tmp_path), deepspeed=engine, precision="float16")
+
+
+def test_float16_is_not_for_fsdp(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its gradients' scale has no value yet where torch loads the states of the optimiser of a checkpoint."""
+    machine.delenv("ACCELERATE_USE_CPU")
+    machine.setattr(arguments, "device_type", lambda: "cuda")
+    machine.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    machine.setenv("ACCELERATE_USE_FSDP", "true")
+    assert CrossEncoderTrainingArguments(str(tmp_path)).arithmetic == "float32"
+    for given in ({"precision": "float16"}, {"fp16": True}):
+        with pytest.raises(InputError, match=r"^precision: float16 does not go with FSDP, .* take bfloat16 or float32"):
+            CrossEncoderTrainingArguments(str(tmp_path), **given)
+    machine.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(InputError, match=r"^precision: float16 does not go with FSDP"):
+        CrossEncoderTrainingArguments(str(tmp_path))
+    assert CrossEncoderTrainingArguments(str(tmp_path), precision="float32").arithmetic == "float32"
+    machine.delenv("ACCELERATE_USE_FSDP")
+    with pytest.raises(InputError, match=r"^precision: float16 does not go with FSDP"):
+        CrossEncoderTrainingArguments(str(tmp_path), fsdp=True)
