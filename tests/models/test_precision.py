@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from te_trainer.errors import InputError
-from te_trainer.models.precision import Precision, autocast, resolve_precision
+from te_trainer.models.precision import Precision, autocast, resolve_precision, tf32
 from te_trainer.trainers import CrossEncoderTrainingArguments, arguments
 
 CPU = torch.device("cpu")
@@ -83,6 +83,30 @@ def test_products_are_computed_in_the_precision_asked_for(precision: Precision) 
     with autocast(CPU, precision):
         assert (matrix @ matrix).dtype == getattr(torch, precision)
     assert (matrix @ matrix).dtype == torch.float32
+
+
+def precisions() -> list[str]:
+    """What torch says of float32 products, in both of its ways; it raises where they contradict each other."""
+    places: list[Any] = [torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    return [torch.get_float32_matmul_precision(), *(place.fp32_precision for place in places)]
+
+
+@pytest.mark.parametrize("users", ["none", "highest", "high", "medium"])
+def test_tf32_leaves_what_a_user_has_set_in_either_way(users: str) -> None:
+    untouched = precisions()
+    try:
+        if users != "none":
+            torch.set_float32_matmul_precision(users)
+        before = precisions()
+        for on in (True, False, None):
+            with tf32(on):
+                inside = precisions()
+            assert on is None or inside[2] == ("tf32" if on else "ieee")
+            assert precisions() == before
+    finally:
+        torch.set_float32_matmul_precision(untouched[0])
+        for place, value in ((torch.backends.cuda.matmul, untouched[2]), (torch.backends.mkldnn.matmul, untouched[3])):
+            setattr(place, "fp32_precision", value)  # noqa: B010 - their types do not know it
 
 
 def test_float16_is_not_for_deepspeed(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
