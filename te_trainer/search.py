@@ -14,8 +14,8 @@ from te_trainer.data.outputs import neighbour_blocks
 from te_trainer.distributed import SharedArray, on_main_process, process_state, rows_of_rank
 from te_trainer.labelling import Progress
 
-# Queries and vectors of one matrix product: cosines of 64 MiB on a CPU and 1 GiB elsewhere, where every block of queries
-# copies all vectors again
+# Queries and vectors of one matrix product: cosines of 64 MiB on a CPU and 1 GiB elsewhere, where every block of
+# queries copies all vectors again
 BLOCK_CPU, BLOCK = (1024, 16_384), (65_536, 4096)
 
 

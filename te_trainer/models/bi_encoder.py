@@ -248,7 +248,7 @@ def check_prompt(checkpoint: Checkpoint, prompt: str, max_length: int, section: 
 
 
 @contextlib.contextmanager
-def frozen_pooler(model: torch.nn.Module) -> Iterator[None]:
+def frozen_pooler(model: PreTrainedModel) -> Iterator[None]:
     """Keep BERT's own pooler out of a training where it is still on the model, which is a user's then.
 
     DDP waits for a gradient of all that is trained, and a sentence's vector gives the pooler none.

@@ -76,7 +76,8 @@ def _fp32_precisions() -> list[str]:
 
 
 def _fp32_places() -> list[Any]:
-    return [torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends: Any = torch.backends
+    return [backends, backends.cuda.matmul, backends.mkldnn.matmul]
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

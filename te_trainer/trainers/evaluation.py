@@ -155,7 +155,8 @@ class EvaluatingTrainer(PublishingTrainer):
         Raises:
             InputError: A training is needed before it, as FSDP2 shards an encoder together with its optimiser.
         """
-        if self.accelerator.is_fsdp2 and not any(isinstance(part, FSDPModule) for part in self.model.modules()):
+        parts = cast(nn.Module, self.model).modules()
+        if self.accelerator.is_fsdp2 and not any(isinstance(part, FSDPModule) for part in parts):
             raise InputError(
                 "evaluate, predict: FSDP2 shards an encoder together with its optimiser; call train before, or start "
                 "the script without FSDP"
