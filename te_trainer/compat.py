@@ -2,16 +2,18 @@
 
 Who raises an upper bound in `pyproject.toml` looks at each of them. Those of objects are used where the objects are:
 `Trainer._push_from_checkpoint` (overridden) and `Trainer._finish_current_push` in trainers/publishing.py,
-`Trainer._train_batch_size` in trainers/base.py, a model's `_is_accelerate_prepared` in trainers/computation.py and
-`_no_split_modules` in trainers/fsdp.py, `TrainingArguments._n_gpu` in trainers/arguments.py, a configuration's
-`_name_or_path` in trainers/publishing.py. Of huggingface_hub's `utils._http`, hub_errors.py reads limits with its
-function, and runs/quiet.py sets its logger. Of datasets' `utils.file_utils`, data/remote.py opens addresses with
-`xopen`. Of torch, runs/training_arguments.py lists the modes of `_inductor`.
+`Trainer._prepare_inputs` (overridden) and `Trainer._train_batch_size` in trainers/base.py, a model's
+`_is_accelerate_prepared` in trainers/computation.py and `_no_split_modules` in trainers/fsdp.py,
+`TrainingArguments._n_gpu` in trainers/arguments.py, a configuration's `_name_or_path` in trainers/publishing.py. Of
+huggingface_hub's `utils._http`, hub_errors.py reads limits with its function, and runs/quiet.py sets its logger. Of
+datasets' `utils.file_utils`, data/remote.py opens addresses with `xopen`. Of torch, runs/training_arguments.py lists
+the modes of `_inductor`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +40,13 @@ def set_attention(config: PretrainedConfig, name: str | None) -> None:
 def reset_accelerator_state() -> None:
     """Reset what accelerate holds of the last Trainer, and not the process group; the public ways reset both."""
     AcceleratorState._reset_state(reset_partial_state=False)
+
+
+def restore_linear() -> None:
+    """Give torch its linear layers back, for which DeepSpeed leaves ZeRO-3's to the rest of the process."""
+    zero3: Any = sys.modules.get("deepspeed.runtime.zero.partition_parameters")
+    if zero3 is not None and nn.functional.linear is zero3.zero3_linear_wrap:
+        nn.functional.linear = zero3.InsertPostInitMethodToModuleSubClasses.linear_bk
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from te_trainer.build_locks import remove_dead_build_locks
+from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.errors import InputError
 
 RESTARTED = "TE_TRAINER_RESTARTED"
@@ -35,12 +36,12 @@ def device_type() -> str:
     return "cpu" if accelerator is None else accelerator.type
 
 
-def process_state(ddp_timeout: int | None = None) -> PartialState:
+def process_state(ddp_timeout: int = DDP_TIMEOUT) -> PartialState:
     """This process among all of them; without an accelerator, ranks find each other on the CPU.
 
     Args:
         ddp_timeout: Seconds that a rank waits for the others before it fails. It holds for the process group, so only
-            the first call in a process can set it. Default: torch's, 10 minutes on GPUs and 30 on CPUs.
+            the first call in a process can set it.
 
     Raises:
         InputError: The launcher has started more processes on this machine than it has devices.
@@ -48,19 +49,22 @@ def process_state(ddp_timeout: int | None = None) -> PartialState:
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and not torch.distributed.is_initialized():
         remove_dead_build_locks()
     _refuse_more_processes_than_devices()
-    timeout = {} if ddp_timeout is None else {"timeout": timedelta(seconds=ddp_timeout)}
-    return PartialState(cpu=device_type() == "cpu", **timeout)
+    return PartialState(cpu=device_type() == "cpu", timeout=timedelta(seconds=ddp_timeout))
 
 
 def _refuse_more_processes_than_devices() -> None:
-    """Refuse what accelerate would let share a device, which NCCL does not allow."""
+    """Refuse what accelerate would let share a device, which NCCL does not allow.
+
+    A process that sees one device of its own, as some clusters arrange it, cannot be told from one that shares it, and
+    accelerate's barrier would name it a device that it does not see.
+    """
     device, processes = device_type(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     devices = processes if device == "cpu" else torch.get_device_module(device).device_count()
-    has_its_own = devices == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # as a cluster gives one to each process
-    if processes > max(1, devices) and not has_its_own:
+    if processes > max(1, devices):
         raise InputError(
             f"{processes} processes were started on this machine, where torch finds {devices} devices ({device}); "
-            "give accelerate launch the number of all devices as --num_processes"
+            "start as many as there are devices (--num_processes of accelerate launch), and let each see all of them "
+            "(CUDA_VISIBLE_DEVICES)"
         )
 
 

@@ -14,9 +14,9 @@ from te_trainer.data.outputs import neighbour_blocks
 from te_trainer.distributed import SharedArray, on_main_process, process_state, rows_of_rank
 from te_trainer.labelling import Progress
 
-VECTORS = 16_384  # of one matrix product
-# Queries of it: cosines of 64 MiB on a CPU and 1 GiB elsewhere, where every block of queries copies all vectors again
-QUERIES_CPU, QUERIES = 1024, 16_384
+# Queries and vectors of one matrix product: cosines of 64 MiB on a CPU and 1 GiB elsewhere, where every block of
+# queries copies all vectors again
+BLOCK_CPU, BLOCK = (1024, 16_384), (65_536, 4096)
 
 
 def nearest(
@@ -37,14 +37,14 @@ def nearest(
     rows = SharedArray(scratch / "rows.i64", (len(searched_for), top_k), "int64")
     cosines = SharedArray(scratch / "cosines.f32", (len(searched_for), top_k))
     rank = rows_of_rank(len(searched_for))
-    step = QUERIES_CPU if state.device.type == "cpu" else QUERIES
+    step, width = BLOCK_CPU if state.device.type == "cpu" else BLOCK
     for start in range(rank.start, rank.stop, step):
         stop = min(start + step, rank.stop)
         block = _normalize(searched_for[start:stop], state.device)
         best = torch.empty(len(block), 0, device=state.device)
         best_rows = torch.empty(len(block), 0, dtype=torch.int64, device=state.device)
-        for first in range(0, len(vectors), VECTORS):
-            product = block @ _normalize(vectors[first : first + VECTORS], state.device).T
+        for first in range(0, len(vectors), width):
+            product = block @ _normalize(vectors[first : first + width], state.device).T
             if queries is None:
                 # the cosine of row j of the block with itself is in column start - first + j
                 product.diagonal(start - first).fill_(-torch.inf)
@@ -52,7 +52,7 @@ def nearest(
             values, columns = torch.cat([best, values], 1), torch.cat([best_rows, columns + first], 1)
             best, kept = values.topk(min(top_k, values.shape[1]), dim=1)
             best_rows = columns.gather(1, kept)
-            progress((start - rank.start + len(block) * min(1.0, (first + VECTORS) / len(vectors))) / len(rank))
+            progress((start - rank.start + len(block) * min(1.0, (first + width) / len(vectors))) / len(rank))
         rows.append(best_rows.cpu().numpy())
         cosines.append(best.cpu().numpy())
     return rows.gather(), cosines.gather()

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT, tiny_arguments
 from forked import run_ranks
 
+from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.distributed import device_type, process_state
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL
@@ -62,13 +63,15 @@ def test_labelling_and_training_take_the_same_accelerator(accelerator: pytest.Mo
 def test_more_processes_than_devices_are_refused(accelerator: pytest.MonkeyPatch) -> None:
     """accelerate would give two of them one device, and NCCL would end them with an error of its own."""
     accelerator.setenv("LOCAL_WORLD_SIZE", "8")
-    accelerator.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(InputError, match=r"^8 processes .* torch finds 0 devices \(xpu\); give .* --num_processes"):
+    with pytest.raises(InputError, match=r"^8 processes .* torch finds 0 devices \(xpu\); start as many .* see all"):
         process_state()
     accelerator.setattr(torch.xpu, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="torch finds 1 devices"):
-        process_state()
-    accelerator.setenv("CUDA_VISIBLE_DEVICES", "3")  # each process sees one of its own
+    # two that share it, or that see one each: accelerate gives both a barrier on the device of their local rank
+    for shown in ("0", "3"):
+        accelerator.setenv("CUDA_VISIBLE_DEVICES", shown)
+        with pytest.raises(InputError, match="torch finds 1 devices"):
+            process_state()
+    accelerator.setattr(torch.xpu, "device_count", lambda: 8)
     assert not process_state()._cpu
     PartialState._reset_state()
     accelerator.setenv("ACCELERATE_USE_CPU", "True")
@@ -98,17 +101,27 @@ def test_nobody_else_asks_for_the_device() -> None:
 # ---------------------------------------------------------------- how long ranks wait
 
 
-def test_a_trainer_of_its_own_waits_as_long_as_its_arguments_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    for name, value in {**launched, "LOCAL_WORLD_SIZE": "1", "ACCELERATE_USE_CPU": "true"}.items():
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is one that a launcher has started, the only one of its group."""
+    group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in {**group, "LOCAL_WORLD_SIZE": "1", "ACCELERATE_USE_CPU": "true"}.items():
         monkeypatch.setenv(name, value)
     PartialState._reset_state()
-    try:
-        assert BiEncoderTrainingArguments(ddp_timeout=1234).device.type == "cpu"
-        assert waiting() == timedelta(seconds=1234)
-    finally:
-        torch.distributed.destroy_process_group()
-        AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_trainer_of_its_own_waits_as_long_as_its_arguments_say(launched: None) -> None:
+    assert BiEncoderTrainingArguments(ddp_timeout=1234).device.type == "cpu"
+    assert waiting() == timedelta(seconds=1234)
+
+
+def test_a_script_that_asks_for_nothing_waits_as_long_as_a_run(launched: None) -> None:
+    """Torch's limit of NCCL, ten minutes, would end the others while one of them tokenises."""
+    assert process_state().device.type == "cpu"
+    assert waiting() == timedelta(seconds=DDP_TIMEOUT)
 
 
 def waiting() -> timedelta:

@@ -48,18 +48,35 @@ def test_the_papers_run_is_extrapolated_by_a_line(monkeypatch: pytest.MonkeyPatc
     assert found["seconds"] == pytest.approx(3 * (4 * 10 + 0.01 * 37_000 * (1 + 1 + 1 + 10)))
 
 
-@pytest.mark.slow
-def test_a_check_runs_on_a_cpu_and_leaves_its_line(tmp_path: Path) -> None:
+def run_checks(tmp_path: Path, only: str, **more: str) -> list[str]:
+    """The lines of the summary of some checks on a CPU."""
     folders = {name: str(tmp_path / name.lower()) for name in ("OUT", "WORK", "KIT", "SITE")}
     finished = subprocess.run(
         [sys.executable, str(FOLDER / "run_checks.py")],
-        env={**os.environ, **process_environment(), **folders, "MODE": "cpu", "ONLY": "parity", "BUDGET": "300"},
+        env={**os.environ, **process_environment(), **folders, "MODE": "cpu", "ONLY": only, "BUDGET": "300", **more},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    lines = (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8").splitlines()
-    assert re.match(r"PASS parity +[\d.]+ s  BiEncoder: .* \| CrossEncoder: ", lines[1]), lines
-    assert lines[2].startswith("1 passed, 0 failed, 0 timed out")
+    return (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.slow
+def test_a_check_runs_on_a_cpu_and_leaves_its_line(tmp_path: Path) -> None:
+    lines = run_checks(tmp_path, "env parity")
+    assert re.match(r"PASS env +[\d.]+ s  \d+ cores", lines[1]), lines
+    assert re.match(r"PASS parity +[\d.]+ s  BiEncoder: .* \| CrossEncoder: ", lines[2]), lines
+    assert lines[3].startswith("2 passed, 0 failed, 0 timed out")
+
+
+@pytest.mark.slow
+def test_a_wrong_version_is_named_before_anything_is_checked(tmp_path: Path) -> None:
+    metadata = tmp_path / "old" / "pyarrow-1.0.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: pyarrow\nVersion: 1.0\n", encoding="utf-8")
+    old = os.pathsep.join([str(metadata.parents[1]), process_environment()["PYTHONPATH"]])
+    lines = run_checks(tmp_path, "env parity", PYTHONPATH=old)
+    assert re.match(r"FAIL env .* NOT SO: versions are .*: pyarrow\S+ \(found: 1\.0\)", lines[1]), lines
+    assert re.match("SKIP parity .* env has failed", lines[2]), lines

@@ -291,9 +291,8 @@ def test_labels_that_cannot_be_used_are_refused(
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were many more sentences than fit into one product, and more rows than into one written block."""
-    monkeypatch.setattr(search, "QUERIES_CPU", 7)
-    monkeypatch.setattr(search, "QUERIES", 7)
-    monkeypatch.setattr(search, "VECTORS", 13)
+    monkeypatch.setattr(search, "BLOCK_CPU", (7, 13))
+    monkeypatch.setattr(search, "BLOCK", (7, 13))
     monkeypatch.setattr(outputs, "BLOCK_ROWS", 24)
 
 

@@ -54,10 +54,10 @@ def main() -> None:
         sys.exit(f"--plm: {WORK} is emptied at the start; move the PLM to another folder")
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
+    session = Session()  # its seconds count from here: the installation takes some of them
     prepare_environment()
     for name in ("summary.md", "logs.txt"):
         (OUT / name).unlink(missing_ok=True)
-    session = Session()
     is_packed = not given and DISTILBERT.exists()
     if is_packed:
         unpack = [sys.executable, str(ROOT / "benchmarks" / "unlabelled_plm.py"), "--unpack", str(DISTILBERT), str(plm)]

@@ -64,7 +64,10 @@ def prepare_environment() -> None:
         "TORCH_EXTENSIONS_DIR": str(WORK / "extensions"),
         "TOKENIZERS_PARALLELISM": "true",
     }
-    if not ON_GPU:
+    if ON_GPU:
+        # accelerate would let each process compute on one core
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
+    else:
         # not ACCELERATE_USE_CPU: with it accelerate runs DDP instead of DeepSpeed
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -50,6 +51,8 @@ def check_env(folder: Path) -> None:
     """Versions, and what the GPU can do at best."""
     from importlib.metadata import PackageNotFoundError, version
 
+    wrong = wrong_versions()
+    require(not wrong, f"versions are those that the packages ask for: {', '.join(wrong)}")
     import torch
 
     packages = "transformers tokenizers accelerate datasets pyarrow fsspec typing_extensions peft huggingface_hub "
@@ -88,6 +91,31 @@ def check_env(folder: Path) -> None:
         found = [width for width in (32, 64) if has_flash_attention(torch.device("cuda"), torch.bfloat16, width)]
         note(f"packed rows by flash attention for heads of {found} (32 and 64 asked)")
         require(found == [32, 64], "flash attention computes packed rows")
+
+
+def wrong_versions() -> list[str]:
+    """What the project, datasets and transformers ask for, and is not installed so."""
+    import tomllib
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["deepspeed"]]
+    for package in ("datasets", "transformers"):
+        with contextlib.suppress(PackageNotFoundError):  # of which the project's own line speaks
+            wanted += requires(package) or []
+    wrong = []
+    for asked in map(Requirement, wanted):
+        if asked.marker is not None and not asked.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(asked.name)
+        except PackageNotFoundError:
+            found = None
+        if found is None or not asked.specifier.contains(found, prereleases=True):
+            wrong.append(f"{asked.name}{asked.specifier} (found: {found})")
+    return wrong
 
 
 def check_quickstart(folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from te_trainer.distributed import SharedArray, on_main_process
+from te_trainer.distributed import SharedArray, device_type, on_main_process, process_state
 from te_trainer.errors import InputError
 from te_trainer.labelling import Progress
 from te_trainer.mining.candidates import pairs_with_anchors
@@ -14,6 +14,7 @@ from te_trainer.search import nearest
 
 # Cosines that are computed one by one, at most: those of 100,000 sentences that look for partners among a million.
 EXACT_UP_TO = 10**11
+TIMES_ON_ACCELERATOR = 100  # as many in about the same time, on each
 LISTS_PER_ROOT, SAMPLE_PER_LIST, ITERATIONS = 4, 40, 10  # k-means: lists for n vectors, vectors that it sees, passes
 PROBED = 8  # a search looks into one of so many lists
 BLOCK = 16_384  # vectors that are normalised at once
@@ -22,8 +23,8 @@ BLOCK = 16_384  # vectors that are normalised at once
 def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Path, progress: Progress) -> np.ndarray:
     """Pair each anchor with the `k` sentences, or all others, of the highest cosine.
 
-    All ranks call it, and all get the pairs. Up to `EXACT_UP_TO` cosines all ranks search exactly; above, the first one
-    searches an inverted file of faiss, which misses some.
+    All ranks call it, and all get the pairs. Up to `exact_up_to` cosines all ranks search exactly; above, the first one
+    searches an inverted file of faiss, on its CPU, which misses some.
 
     Args:
         vectors: Vectors of all sentences, float32, shape (n, hidden).
@@ -39,7 +40,7 @@ def nearest_pairs(vectors: np.ndarray, anchors: np.ndarray, k: int, scratch: Pat
     """
     k = max(0, min(k, len(vectors) - 1))
     check_faiss(len(vectors), len(anchors))
-    if len(vectors) * len(anchors) <= EXACT_UP_TO:
+    if len(vectors) * len(anchors) <= exact_up_to():
         rows, _ = nearest(vectors, vectors[anchors], k + 1, scratch, progress)
     else:
         found = SharedArray(scratch / "rows.i64", (len(anchors), k + 1), "int64")
@@ -57,9 +58,14 @@ def without_anchors(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return kept
 
 
+def exact_up_to() -> int:
+    """Cosines up to which all of them are computed; all ranks share the work."""
+    return EXACT_UP_TO if device_type() == "cpu" else EXACT_UP_TO * TIMES_ON_ACCELERATOR * process_state().num_processes
+
+
 def check_faiss(sentences: int, anchors: int) -> None:
     """Refuse a search among so many sentences that would be approximate, without the package faiss."""
-    if sentences * anchors <= EXACT_UP_TO:
+    if sentences * anchors <= exact_up_to():
         return
     try:
         import faiss  # noqa: F401

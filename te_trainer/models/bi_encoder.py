@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -245,6 +245,26 @@ def check_prompt(checkpoint: Checkpoint, prompt: str, max_length: int, section: 
             f"{section}prompt: its {tokens:,} tokens, special ones included, leave none of {section}max_length "
             f"({max_length:,}) for a sentence of model {checkpoint.name}; raise the latter, or shorten the prompt"
         )
+
+
+@contextlib.contextmanager
+def frozen_pooler(model: PreTrainedModel) -> Iterator[None]:
+    """Keep BERT's own pooler out of a training where it is still on the model, which is a user's then.
+
+    DDP waits for a gradient of all that is trained, and a sentence's vector gives the pooler none.
+    """
+    weights = [
+        weight
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and "pooler" in name.split(".") and has_pooler(model.config)
+    ]
+    for weight in weights:
+        weight.requires_grad = False
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad = True
 
 
 def _take_pooler(model: PreTrainedModel) -> dict[str, Tensor]:

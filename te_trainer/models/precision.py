@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -53,23 +53,31 @@ def tf32(on: bool | None) -> Iterator[None]:
 
     Afterwards it is as it was before, whoever has changed it meanwhile.
     """
-    places: list[Any] = [torch.backends, torch.backends.cuda.matmul]  # of all products, and of these
-    before = [place.fp32_precision for place in places]
+    before = _fp32_precisions()
     if on is not None:
-        _set_fp32_precision(places[1:], ["tf32" if on else "ieee"])
+        # the older way, because torch refuses to compile where it says something else (pytorch/pytorch#166387)
+        torch.set_float32_matmul_precision("high" if on else "highest")
     try:
         yield
     finally:
-        if [place.fp32_precision for place in places] != before:
-            _set_fp32_precision(places, before)
+        if _fp32_precisions() != before:
+            torch.set_float32_matmul_precision(before[0])
+            for place, value in zip(_fp32_places(), before[1:], strict=True):
+                place.fp32_precision = value
 
 
-def _set_fp32_precision(places: Sequence[Any], values: Sequence[str]) -> None:
-    for place, value in zip(places, values, strict=True):
-        place.fp32_precision = value
-    # torch refuses to compile where its older way says something else (pytorch/pytorch#166387)
-    matmul: Any = torch.backends.cuda.matmul
-    matmul.allow_tf32 = matmul.fp32_precision == "tf32"
+def _fp32_precisions() -> list[str]:
+    """What is set of float32 products, in torch's older way and then in its newer one."""
+    newer: list[str] = [place.fp32_precision for place in _fp32_places()]
+    try:
+        return [torch.get_float32_matmul_precision(), *newer]
+    except RuntimeError:  # the two ways contradict each other
+        return ["high" if newer[1] == "tf32" else "highest", *newer]
+
+
+def _fp32_places() -> list[Any]:
+    backends: Any = torch.backends
+    return [backends, backends.cuda.matmul, backends.mkldnn.matmul]
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -18,7 +18,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.training_args import ParallelMode
 from transformers.utils.import_utils import is_liger_kernel_available
 
-from te_trainer.compat import reset_accelerator_state
+from te_trainer.compat import reset_accelerator_state, restore_linear
 from te_trainer.config.schema import ContrastiveConfig, RunConfig
 from te_trainer.config.types import Kind
 from te_trainer.errors import InputError
@@ -102,11 +102,13 @@ def check_checkpointing(model: PreTrainedModel, name: str, section: str, values:
 def release_engine() -> None:
     """Release what a Trainer leaves behind in accelerate, transformers and DeepSpeed.
 
-    As long as it is there, `from_pretrained` under ZeRO-3 gives empty weights, and a second Trainer is refused.
+    As long as it is there, `from_pretrained` under ZeRO-3 gives empty weights, a second Trainer is refused, and linear
+    layers of models that are not trained compute as ZeRO-3's do.
     """
     gc.collect()
     reset_accelerator_state()
     unset_hf_deepspeed_config()
+    restore_linear()
 
 
 def _check_compile_mode(arguments: TrainingArguments) -> None:

@@ -107,6 +107,7 @@ class PairTrainingArguments(TrainingArguments):
             # TrainingArguments would give the process group of CPUs the default time-out, whatever ddp_timeout is
             PartialState(cpu=True, backend=self.ddp_backend, timeout=self.ddp_timeout_delta)
         self.autocast: Precision = "float32"
+        told_float16 = self.fp16 or os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16"
         if not (self.bf16 or self.fp16):
             precision = resolve_precision(self.precision, device)  # type: ignore[arg-type]
             deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
@@ -120,6 +121,13 @@ class PairTrainingArguments(TrainingArguments):
                 self.autocast = "float32" if precision == "float16" else precision
             else:
                 self.bf16, self.fp16 = precision == "bfloat16", precision == "float16"
+        if self.fp16 and (self.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"):
+            if told_float16 or self.precision == "float16":
+                raise InputError(
+                    "precision: float16 does not go with FSDP, under which a training in it cannot be continued; take "
+                    "bfloat16 or float32"
+                )
+            self.fp16 = False
         if self.use_cpu and self.arithmetic == "float16":
             # accelerate would leave it out without a word
             raise InputError("precision: float16 is for trainings on a GPU; on a CPU take bfloat16 or float32")

@@ -48,7 +48,7 @@ from te_trainer.trainers.strategies import decide_strategies
 class PairTrainer(EvaluatingTrainer):
     """Base of the two trainers: a Trainer of an encoder on pairs of sentences.
 
-    It and its bases override public methods of `transformers.Trainer`, and one private one that `te_trainer.compat`
+    It and its bases override public methods of `transformers.Trainer`, and two private ones that `te_trainer.compat`
     lists.
     """
 
@@ -409,6 +409,13 @@ class PairTrainer(EvaluatingTrainer):
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.stop_on_nan.watch(loss, self.state.global_step + 1)
         return loss
+
+    def _prepare_inputs(self, inputs: dict[str, Tensor | Any]) -> dict[str, Tensor | Any]:
+        """The Trainer's, which under DeepSpeed's own bfloat16 would round labels to it, too."""
+        prepared: dict[str, Tensor | Any] = super()._prepare_inputs(inputs)
+        if "labels" in prepared:
+            prepared["labels"] = inputs["labels"]
+        return prepared
 
     def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
         """The Trainer's, which counts all weights in each step; here they are counted once a training."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from te_trainer.errors import InputError
 from te_trainer.losses import cosent, cosine_bce, cosine_mse, cosine_similarity
 from te_trainer.models import BiEncoder
+from te_trainer.models.bi_encoder import frozen_pooler
 from te_trainer.models.collation import BiEncoderCollator
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
@@ -115,6 +116,7 @@ class BiEncoderTrainer(PairTrainer):
                 # FSDP has made one tensor of the head's weights and others; they leave when the encoder is saved.
                 if not self.is_fsdp_enabled:
                     stack.callback(detach_head, self.encoder.model, handle)
+            stack.enter_context(frozen_pooler(self.encoder.model))
             stack.enter_context(super().training_context())
             yield
 

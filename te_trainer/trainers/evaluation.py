@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction
 from transformers.trainer_utils import EvalLoopOutput
@@ -139,7 +140,16 @@ class EvaluatingTrainer(ComputingTrainer):
         """Evaluate or predict, with results in the order of the pairs.
 
         Outside of a training, the encoder's model computes as before afterwards.
+
+        Raises:
+            InputError: A training is needed before it, as FSDP2 shards an encoder together with its optimiser.
         """
+        parts = cast(nn.Module, self.model).modules()
+        if self.accelerator.is_fsdp2 and not any(isinstance(part, FSDPModule) for part in parts):
+            raise InputError(
+                "evaluate, predict: FSDP2 shards an encoder together with its optimiser; call train before, or start "
+                "the script without FSDP"
+            )
         rows: Any = dataloader.dataset  # another one, if a subclass makes the loader
         rows = rows.rows if isinstance(rows, TokenRows) else rows
         self._measures_loss = isinstance(rows, Dataset) and self.has_loss(rows)

@@ -240,3 +240,45 @@ def test_layers_compute_in_bfloat16_where_deepspeed_ends_what_it_has_not_begun(
     script.write_text(AS_ON_A_GPU, encoding="utf-8")
     finished = run_ranks(script, [str(no_dropout), str(tmp_path / "out")], told(configuration), ranks=1)
     assert finished.returncode == 0, finished.stdout[-500:] + finished.stderr[-4000:]
+
+
+OWN_BFLOAT16 = """
+import os, sys
+import torch
+from conftest import labelled
+from te_trainer import BiEncoder, BiEncoderTrainer, BiEncoderTrainingArguments
+from te_trainer.distributed import shutdown_process_group
+from te_trainer.runs.training_arguments import release_engine
+
+before, seen = torch.nn.functional.linear, []
+
+
+class Watching(BiEncoderTrainer):
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        seen.append(inputs["labels"])
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+args = BiEncoderTrainingArguments(sys.argv[2], max_steps=2, save_strategy="no", report_to="none", disable_tqdm=True)
+# as its model is loaded under ZeRO-3, its linear layers are
+trainer = Watching(BiEncoder.from_pretrained(sys.argv[1]), args, labelled(64))
+trainer.train()
+config = trainer.accelerator.state.deepspeed_plugin.hf_ds_config
+assert config.dtype() == torch.bfloat16, config.dtype()
+assert {labels.dtype for labels in seen} == {torch.float32}, seen
+assert set(torch.cat(seen).tolist()) <= set(torch.tensor(labelled(64)["label"][:]).float().tolist())
+assert torch.nn.functional.linear is not before
+release_engine()
+assert torch.nn.functional.linear is before
+shutdown_process_group()
+"""
+
+
+def test_under_deepspeeds_own_bfloat16_labels_are_not_rounded_and_linear_layers_are_given_back(
+    no_dropout: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "training.py"
+    script.write_text(OWN_BFLOAT16, encoding="utf-8")
+    engine = told("cpu_deepspeed_zero3.yaml") | {"ACCELERATE_MIXED_PRECISION": "bf16"}
+    finished = run_ranks(script, [str(no_dropout), str(tmp_path / "out")], engine, ranks=1)
+    assert finished.returncode == 0, finished.stdout[-500:] + finished.stderr[-4000:]

@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import ROOT, results_of, run_launched, sample_pairs, tiny_arguments
+from conftest import ROOT, labelled, results_of, run_launched, sample_pairs, tiny_arguments
 from forked import run_forked, run_ranks
+from safetensors.torch import load_file
 from test_engines import told
 
 from te_trainer.cli import start
+from te_trainer.labelling import score_pairs
 from te_trainer.mining.candidates import SOURCES
+from te_trainer.models import BiEncoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -53,6 +57,66 @@ def test_fsdp_does_not_run_on_cpus(tmp_path: Path) -> None:
     )
     done = run_ranks(script, [], told(configuration))
     assert done.stdout == 2 * "2 MULTI_CPU\n", done.stderr
+
+
+FSDP_RANK = """
+import sys
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from datasets import load_from_disk
+
+from te_trainer import BiEncoderTrainer, BiEncoderTrainingArguments, InputError
+from te_trainer.runs.training_arguments import release_engine
+
+plm, output, size = sys.argv[1:]
+pairs = load_from_disk(f"{output}/pairs")
+values = {"max_steps": 4, "save_steps": 2, "learning_rate": 1e-3, "train_sampling_strategy": "random"}
+values |= {"precision": "float32", "official_adamw": True, "report_to": "none"}
+predicted = []
+for checkpoint in (None, f"{output}/checkpoint-2"):
+    args = BiEncoderTrainingArguments(output, per_device_train_batch_size=int(size), **values)
+    ranks = args.world_size
+    if ranks > 1:
+        # accelerate shards an encoder for what it takes for GPUs alone
+        PartialState().distributed_type = DistributedType.MULTI_GPU
+    trainer = BiEncoderTrainer(plm, args, pairs)
+    try:
+        trainer.predict(pairs)
+    except InputError as error:
+        assert ranks > 1 and str(error).startswith("evaluate, predict: FSDP2 shards an encoder together with"), error
+    else:
+        assert ranks == 1
+    trainer.train(resume_from_checkpoint=checkpoint)
+    is_sharded = {type(weight).__name__ for weight in trainer.model.parameters()} == {"DTensor"}
+    assert is_sharded == (ranks > 1)
+    predicted.append(trainer.predict(pairs).predictions)
+    trainer.save_model(f"{output}/saved")
+    trainer.accelerator.wait_for_everyone()
+    release_engine()
+np.save(f"{output}/predicted.npy", predicted)
+"""
+
+
+def test_fsdp_shards_an_encoder_and_teaches_it_the_same(no_dropout: Path, tmp_path: Path) -> None:
+    """Between processes of a CPU that accelerate takes for those of GPUs, with the engine of the project's own file."""
+    (tmp_path / "ranks.py").write_text(FSDP_RANK, encoding="utf-8")
+    pairs, saved = labelled(64), []
+    for ranks, engine in ((1, {}), (2, told("fsdp2.yaml"))):
+        output = tmp_path / str(ranks)
+        pairs.save_to_disk(str(output / "pairs"))
+        arguments = [str(no_dropout), str(output), str(16 // ranks)]
+        done = run_ranks(tmp_path / "ranks.py", arguments, engine | {"ACCELERATE_USE_CPU": "true"}, ranks)
+        assert done.returncode == 0, done.stderr[-4000:]
+        predicted, continued = np.load(output / "predicted.npy")
+        np.testing.assert_array_equal(continued, predicted)
+        saved.append(output / "saved")
+        scores = score_pairs(BiEncoder.from_pretrained(str(saved[-1])), pairs)
+        np.testing.assert_allclose(scores, predicted, rtol=0, atol=1e-6)
+    start, one, two = (load_file(folder / "model.safetensors") for folder in (no_dropout, *saved))
+    assert max((one[name] - start[name]).abs().max() for name in one) > 3e-4
+    assert max((two[name] - one[name]).abs().max() for name in one) < 1e-5
 
 
 JOB = "trans_encoder.py"

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from te_trainer import search
+from te_trainer.distributed import process_state
 from te_trainer.errors import InputError
 from te_trainer.mining import neighbours
 from te_trainer.mining.neighbours import nearest_pairs
@@ -57,6 +59,20 @@ def test_approximate_neighbours_are_nearly_those_of_brute_force(
     assert (pairs_of(vectors, anchors, 5, tmp_path) == pairs).all()
 
 
+def test_blocks_of_an_accelerators_shape_give_what_a_cpus_give(
+    vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for block in ((7, 90), (90, 7), (3000, 3000)):
+        monkeypatch.setattr(search, "BLOCK_CPU", block)
+        monkeypatch.setattr(search, "BLOCK", block)
+        rows, cosines = search.nearest(vectors, None, 5, tmp_path, lambda _: None)
+        found.append((np.array(rows), np.array(cosines)))
+    for rows, cosines in found[1:]:
+        np.testing.assert_array_equal(rows, found[0][0])
+        np.testing.assert_allclose(cosines, found[0][1], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("exact_up_to", [10**9, 0])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_more_partners_than_sentences(
@@ -82,3 +98,16 @@ def test_a_large_search_without_faiss_is_refused(
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"2,000 sentences need the package faiss; pip install 'te_trainer\[mining\]'"):
         nearest_pairs(vectors, np.arange(10), 2, tmp_path, lambda _: None)
+
+
+def test_an_accelerator_searches_exactly_what_a_cpu_leaves_to_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    process_state()  # the tests' own, on a CPU, before they are told otherwise
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
+    neighbours.check_faiss(1_000_000, 100_000)
+    with pytest.raises(InputError, match=r"1,000,000 sentences need the package faiss"):
+        neighbours.check_faiss(1_000_000, 1_000_000)
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "xpu")
+    neighbours.check_faiss(10_000_000, 1_000_000)
+    with pytest.raises(InputError, match=r"10,000,000 sentences need the package faiss"):
+        neighbours.check_faiss(10_000_000, 10_000_000)

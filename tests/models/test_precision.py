@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from te_trainer.errors import InputError
-from te_trainer.models.precision import Precision, autocast, resolve_precision
+from te_trainer.models.precision import Precision, autocast, resolve_precision, tf32
 from te_trainer.trainers import CrossEncoderTrainingArguments, arguments
 
 CPU = torch.device("cpu")
@@ -85,6 +85,30 @@ def test_products_are_computed_in_the_precision_asked_for(precision: Precision) 
     assert (matrix @ matrix).dtype == torch.float32
 
 
+def precisions() -> list[str]:
+    """What torch says of float32 products, in both of its ways; it raises where they contradict each other."""
+    places: list[Any] = [torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    return [torch.get_float32_matmul_precision(), *(place.fp32_precision for place in places)]
+
+
+@pytest.mark.parametrize("users", ["none", "highest", "high", "medium"])
+def test_tf32_leaves_what_a_user_has_set_in_either_way(users: str) -> None:
+    untouched = precisions()
+    try:
+        if users != "none":
+            torch.set_float32_matmul_precision(users)
+        before = precisions()
+        for on in (True, False, None):
+            with tf32(on):
+                inside = precisions()
+            assert on is None or inside[2] == ("tf32" if on else "ieee")
+            assert precisions() == before
+    finally:
+        torch.set_float32_matmul_precision(untouched[0])
+        for place, value in ((torch.backends.cuda.matmul, untouched[2]), (torch.backends.mkldnn.matmul, untouched[3])):
+            setattr(place, "fp32_precision", value)  # noqa: B010 - their types do not know it
+
+
 def test_float16_is_not_for_deepspeed(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its own would round the weights that are saved; with torch's it clips gradients that are still scaled."""
     machine.delenv("ACCELERATE_USE_CPU")
@@ -96,3 +120,22 @@ def test_float16_is_not_for_deepspeed(machine: pytest.MonkeyPatch, tmp_path: Pat
     assert "torch_autocast" not in found.deepspeed_plugin.hf_ds_config.config
     with pytest.raises(InputError, match=r"^precision: float16 does not go with DeepSpeed"):
         CrossEncoderTrainingArguments(str(tmp_path), deepspeed=engine, precision="float16")
+
+
+def test_float16_is_not_for_fsdp(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its gradients' scale has no value yet where torch loads the states of the optimiser of a checkpoint."""
+    machine.delenv("ACCELERATE_USE_CPU")
+    machine.setattr(arguments, "device_type", lambda: "cuda")
+    machine.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    machine.setenv("ACCELERATE_USE_FSDP", "true")
+    assert CrossEncoderTrainingArguments(str(tmp_path)).arithmetic == "float32"
+    for given in ({"precision": "float16"}, {"fp16": True}):
+        with pytest.raises(InputError, match=r"^precision: float16 does not go with FSDP, .* take bfloat16 or float32"):
+            CrossEncoderTrainingArguments(str(tmp_path), **given)
+    machine.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(InputError, match=r"^precision: float16 does not go with FSDP"):
+        CrossEncoderTrainingArguments(str(tmp_path))
+    assert CrossEncoderTrainingArguments(str(tmp_path), precision="float32").arithmetic == "float32"
+    machine.delenv("ACCELERATE_USE_FSDP")
+    with pytest.raises(InputError, match=r"^precision: float16 does not go with FSDP"):
+        CrossEncoderTrainingArguments(str(tmp_path), fsdp=True)

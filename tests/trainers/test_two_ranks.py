@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from datasets import Dataset, IterableDataset
 from torch.nn.parallel import DistributedDataParallel
-from transformers import TrainerCallback
+from transformers import AutoModel, AutoTokenizer, TrainerCallback
 
 from te_trainer.errors import InputError
 from te_trainer.losses import info_nce
@@ -104,7 +104,23 @@ def give_the_gradient_of_one():
     torch.save(found, Path(output, f"gradients-{dist.get_rank()}"))
 
 
+def leave_a_pooler_alone():
+    # a model object has it on; with activation checkpointing, DDP is told to look for no weights without a gradient
+    pairs = [{"sentence1": f"{i} red", "sentence2": f"{i} blue", "label": i / 16} for i in range(16)]
+    tokenizer = AutoTokenizer.from_pretrained(plm)
+    for checkpointing in (True, False):
+        model = AutoModel.from_pretrained(plm)
+        before = {name: weight.clone() for name, weight in model.state_dict().items()}
+        asked = {"activation_checkpointing": True} if checkpointing else {"ddp_find_unused_parameters": False}
+        args = BiEncoderTrainingArguments(max_steps=3, **asked, **values)
+        BiEncoderTrainer(model, args, pairs, processing_class=tokenizer).train()
+        changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+        assert before.keys() - changed == {"pooler.dense.weight", "pooler.dense.bias"}, before.keys() - changed
+        assert all(weight.requires_grad for weight in model.parameters())
+
+
 divide_a_stream()
+leave_a_pooler_alone()
 learn_together_after_an_evaluation()
 with warnings.catch_warnings():
     warnings.filterwarnings("error", message=".*deprecated")
