@@ -52,7 +52,8 @@ def check_env(folder: Path) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     wrong = wrong_versions()
-    require(not wrong, f"versions are those that the packages ask for: {', '.join(wrong)}")
+    if wrong:
+        note(f"other versions than the packages ask for: {', '.join(wrong)}")
     import torch
 
     packages = "transformers tokenizers accelerate datasets pyarrow fsspec typing_extensions peft huggingface_hub "
@@ -91,6 +92,7 @@ def check_env(folder: Path) -> None:
         found = [width for width in (32, 64) if has_flash_attention(torch.device("cuda"), torch.bfloat16, width)]
         note(f"packed rows by flash attention for heads of {found} (32 and 64 asked)")
         require(found == [32, 64], "flash attention computes packed rows")
+    require(not wrong, "versions are those that the packages ask for")
 
 
 def wrong_versions() -> list[str]:
