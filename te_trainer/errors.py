@@ -44,7 +44,7 @@ def causes(error: BaseException) -> list[BaseException]:
 
 def first_line(error: BaseException) -> str:
     """What an error of another library says first; its type where it says nothing."""
-    lines = str(error).strip().splitlines()
+    lines = [line for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):  # what was looked at; the next line says what is wrong
         lines[0] += f" {lines[1].strip()}"
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

@@ -61,7 +61,7 @@ def build_pool(data: DataConfig, folder: Path, seed: int = 0) -> PoolManifest:
 def add_mined_pairs(
     given: Path | None, pairs: Iterable[tuple[str, str]], folder: Path, notes: Iterable[str] = ()
 ) -> PoolManifest:
-    """Write a pool into `folder`: the pairs of the pool `given`, if there is one, and mined ones behind them.
+    """Write a pool into `folder`: the pairs of the pool `given`, if there is one, and mined ones after them.
 
     `notes` are what is said of the latter.
     """

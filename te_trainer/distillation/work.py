@@ -47,7 +47,7 @@ def mining_work(plan: DistillationPlan, layout: RunLayout) -> MiningWork:
         return MiningWork(0.0, 0.0, 0.0)
     mining, sentences = plan.config.mining, SentenceManifest.load(layout.mining)[0].num_rows
     anchors, searches = plan.anchors(sentences), "neighbours" in mining.sources
-    # a sentence has one before it and one behind it in its document, and random partners look for partners themselves
+    # a sentence has one before it and one after it in its document, and random partners look for partners themselves
     most = {"document": 2 if plan.config.data.document else 0, "random": 0}
     partners = sum(most.get(source, mining.candidates) for source in mining.sources)
     embedded = sentences if searches else min(sentences, anchors * (1 + partners))

@@ -60,7 +60,8 @@ def without_anchors(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 def exact_up_to() -> int:
     """Cosines up to which all of them are computed; all ranks share the work."""
-    return EXACT_UP_TO if device_type() == "cpu" else EXACT_UP_TO * TIMES_ON_ACCELERATOR * process_state().num_processes
+    is_slow = device_type() in ("cpu", "mps")
+    return EXACT_UP_TO * (1 if is_slow else TIMES_ON_ACCELERATOR * process_state().num_processes)
 
 
 def check_faiss(sentences: int, anchors: int) -> None:

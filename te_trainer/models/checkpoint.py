@@ -102,13 +102,16 @@ class Checkpoint:
     def empty_model(self, kind: Kind) -> PreTrainedModel:
         """The model of an encoder on the device `meta`, without weights, made in a moment."""
         config = copy.deepcopy(self.config)
-        with outside_of_zero3(), torch.device("meta"):
-            if kind == "bi-encoder":
-                without_pooler = {"add_pooling_layer": False} if has_pooler(config) else {}
-                model: PreTrainedModel = AutoModel.from_config(config, **without_pooler)
-            else:
-                config.num_labels = 1
-                model = AutoModelForSequenceClassification.from_config(config)
+        auto: Any = AutoModel
+        arguments: dict[str, Any] = {"add_pooling_layer": False} if has_pooler(config) else {}
+        if kind == "cross-encoder":
+            config.num_labels = 1
+            auto, arguments = AutoModelForSequenceClassification, {}
+        try:
+            with outside_of_zero3(), torch.device("meta"):
+                model: PreTrainedModel = auto.from_config(config, **arguments)
+        except Exception as error:  # a stranger's configuration makes transformers raise many kinds
+            raise self.files.refusal(why_no_model(self.files.folder, self.config, error)) from None
         return model
 
     def check(self, kind: Kind, max_length: int | None = None, section: str = "") -> None:
@@ -161,10 +164,10 @@ class Checkpoint:
         if (head := next((key for key in sorted(left_over) if key.startswith(HEADS)), None)) is not None:
             vectors = type(model).__name__
             pairs = getattr(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(self.config), None), "__name__", "")
+            scores = f'["{pairs}"] if it scores pairs, or ' if pairs else ""
             raise self.files.refusal(
                 f"config.json has no architectures, and the weights have a head ({head}); write there "
-                f'"architectures": ["{pairs}"] if it scores pairs, or ["{vectors}"] if the vectors below the head are '
-                "wanted"
+                f'"architectures": {scores}["{vectors}"] if the vectors below the head are wanted'
             )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,6 +20,7 @@ from transformers import (
 from te_trainer.config.types import Kind
 from te_trainer.models.attention import check_attention
 from te_trainer.models.checkpoint import Checkpoint, resolve_checkpoint
+from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.sentence_files import remove_layout, saved_activation
 from te_trainer.models.tokenizer import save_tokenizer
 from te_trainer.models.weights import save_model
@@ -172,13 +174,18 @@ def resolve_activation(checkpoint: Checkpoint) -> Activation:
             f"a classifier of {config.num_labels} labels where a plain PLM or a cross-encoder with one logit is "
             "expected; name the plain PLM that it was made of"
         )
-    if getattr(config, "is_decoder", False) and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        raise checkpoint.files.refusal(
-            f"with is_decoder in config.json, the first token of a {config.model_type}, which its classifier reads, "
-            "sees no other; set is_decoder to false there, or name another one in models.cross_encoder"
-        )
+    refuse_blind_classifier(checkpoint.files, config)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise checkpoint.files.refusal(
             f"transformers has no classifier of type {config.model_type}; name another one in models.cross_encoder"
         )
     return saved_activation(checkpoint.files, checkpoint.layout, config) if trained else "sigmoid"
+
+
+def refuse_blind_classifier(files: CheckpointFiles, config: PretrainedConfig) -> None:
+    """Refuse a BERT that is told to be a decoder: its classifier reads the first token, which sees no other."""
+    if getattr(config, "is_decoder", False) and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        raise files.refusal(
+            f"with is_decoder in config.json, the first token of a {config.model_type}, which its classifier reads, "
+            "sees no other; set is_decoder to false there, or name another one in models.cross_encoder"
+        )

@@ -33,7 +33,14 @@ def why_no_configuration(content: Mapping[str, Any] | None, error: Exception | N
 
 
 def why_no_model(folder: Path, config: PretrainedConfig, error: Exception) -> str:
-    """What is wrong with the weights in a folder, or with their configuration, and the mend."""
+    """What is wrong with the weights in a folder, or with their configuration, and the mend.
+
+    A lack of memory is no fault of theirs, and raised again.
+    """
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        raise error
+    if isinstance(error, PermissionError):
+        return f"{Path(error.filename or folder).name} may not be read; change its permissions"
     reason = first_line(error)
     if reason.startswith("Error no file named"):
         return (

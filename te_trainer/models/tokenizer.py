@@ -119,9 +119,10 @@ def refuse_lost_ids(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """
     if getattr(tokenizer, "is_fast", False):
         return
-    ids, reason = tokenizer(list(TEXTS))["input_ids"], "ids of texts differ"
+    reason = "ids of texts differ"
     with tempfile.TemporaryDirectory() as folder:
         try:
+            ids = tokenizer(list(TEXTS))["input_ids"]
             save_tokenizer(tokenizer, Path(folder))
             again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             if again(list(TEXTS))["input_ids"] == ids:

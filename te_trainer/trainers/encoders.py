@@ -24,7 +24,7 @@ from te_trainer.models import BiEncoder, CrossEncoder, Encoder
 from te_trainer.models.bi_encoder import check_texts, resolve_pooling
 from te_trainer.models.checkpoint import Checkpoint, give_plain_outputs
 from te_trainer.models.checkpoint_files import CheckpointFiles
-from te_trainer.models.cross_encoder import resolve_activation
+from te_trainer.models.cross_encoder import refuse_blind_classifier, resolve_activation
 from te_trainer.models.decoders import is_decoder, keep_backend, prepare_model, prepare_tokenizer
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
 from te_trainer.models.sentence_files import SUPPORTED_MODULES, read_layout
@@ -88,6 +88,7 @@ def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
             f"model: the {type(model).__name__} consists of {', '.join(modules)} with a {type(plm).__name__}; only "
             f"{', '.join(SUPPORTED_MODULES)} of a model that runs in torch can be trained"
         )
+    give_plain_outputs(plm.config)
     with tempfile.TemporaryDirectory() as folder:
         # the weights are not read
         plm.save_pretrained = plm.config.save_pretrained
@@ -136,10 +137,11 @@ def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) 
     if tokenizer.pad_token_id is None:
         raise InputError("processing_class: the tokenizer has no padding token, without which there are no batches")
     fit_to_model(tokenizer, config)
-    limit = position_limit(model)
+    files, limit = CheckpointFiles(type(model).__name__, Path()), position_limit(model)
     if kind is BiEncoder:
         pooling: Any = "last" if is_decoder(config) else "cls"
         return BiEncoder(_float32(model), tokenizer, pooling, max_length=min(BiEncoder.max_length, limit))
+    refuse_blind_classifier(files, config)
     return CrossEncoder(_float32(model), tokenizer, max_length=min(CrossEncoder.max_length, limit))
 
 

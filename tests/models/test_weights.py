@@ -314,7 +314,7 @@ def test_a_configuration_of_another_model_or_of_none_is_refused(
     tiny: Path, tmp_path: Path, key: str, value: Any
 ) -> None:
     folder = with_config(tiny, tmp_path / "model", **{key: value})
-    for function in (BiEncoder.check, CrossEncoder.check):
+    for function in (BiEncoder.check, CrossEncoder.check, BiEncoder.from_pretrained, CrossEncoder.from_pretrained):
         assert refusal(function, folder).startswith(f"model {folder}: ")
 
 

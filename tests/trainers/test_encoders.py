@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -127,6 +128,25 @@ def test_a_model_of_transformers_that_gives_attentions_is_saved_without_them(tin
     trainer = trained("bi-encoder", model, tmp_path, processing_class=AutoTokenizer.from_pretrained(tiny))
     trainer.save_model(str(tmp_path / "saved"))
     assert not AutoModel.from_pretrained(tmp_path / "saved").config.output_attentions
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_object_of_sentence_transformers_that_gives_attentions_is_saved_without_them(
+    models: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    load(kind, models["bert"]).save_pretrained(tmp_path / "start")
+    config = tmp_path / "start" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"output_attentions": True}), encoding="utf-8")
+    their_class: Any = SentenceTransformer if kind == "bi-encoder" else TheirCrossEncoder
+    theirs = their_class(str(tmp_path / "start"), device="cpu")
+    trained(kind, theirs, tmp_path).save_model(str(tmp_path / "saved"))
+    assert not AutoModel.from_pretrained(tmp_path / "saved").config.output_attentions
+
+
+def test_a_classifier_whose_first_token_sees_no_other_is_refused(tiny: Path, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1, is_decoder=True)
+    with pytest.raises(InputError, match=r"the first token of a bert, .* sees no other; set is_decoder to false"):
+        trained("cross-encoder", model, tmp_path, processing_class=AutoTokenizer.from_pretrained(tiny))
 
 
 def test_what_a_sentence_transformer_says_of_itself_is_kept(models: dict[str, str], tmp_path: Path) -> None:

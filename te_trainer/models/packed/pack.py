@@ -1,4 +1,4 @@
-"""Padded batches whose tokens go through a model one behind another, so that no padding is computed.
+"""Padded batches whose tokens go through a model one after another, so that no padding is computed.
 
 Only attention looks at more than one token at a time. All else in a BERT sees one long row of tokens. On a CPU,
 attention takes sentences of similar length out of it, and puts its outputs back; on a GPU it is that of flash.py.
