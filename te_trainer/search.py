@@ -17,7 +17,7 @@ from te_trainer.labelling import Progress
 # Queries and vectors of one matrix product: cosines of 64 MiB on a CPU and 1 GiB elsewhere, where every block of
 # queries copies all vectors again
 BLOCK_CPU, BLOCK = (1024, 16_384), (65_536, 4096)
-KEPT = 2**24  # rows that the queries of a block may find, some 0.6 GB while they are merged with others
+MOST_FOUND = 2**24  # rows that the queries of a block find in all: some 0.6 GB while they are merged with others
 
 
 def nearest(
@@ -39,7 +39,7 @@ def nearest(
     cosines = SharedArray(scratch / "cosines.f32", (len(searched_for), top_k))
     rank = rows_of_rank(len(searched_for))
     step, width = BLOCK_CPU if state.device.type == "cpu" else BLOCK
-    step = max(1, min(step, KEPT // top_k))
+    step = max(1, min(step, MOST_FOUND // top_k))
     for start in range(rank.start, rank.stop, step):
         stop = min(start + step, rank.stop)
         block = _normalize(searched_for[start:stop], state.device)

@@ -163,10 +163,10 @@ class DistillationConfig:
         combine: How labels of several PLMs become one: `mean`, `weighted` or `rank`. The paper takes the `mean`;
             weights are `models.weight`. With `rank`, for teachers of different scale, it is the mean of ranks at the
             quantiles of the mean.
-        cross_encoder_labels: What cross-encoders learn: `scores` or `quantiles`. Of the bi-encoder's, `scores` (the
-            paper's) are as they are, and `quantiles` their ranks, evenly from 0 to 1.
-        bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. They are the cross-encoders' scores
-            (the paper's), or the mean of these and of the start's.
+        cross_encoder_labels: What cross-encoders learn: `scores` or `quantiles`. With `scores` (the paper's) it is the
+            bi-encoder's scores, with `quantiles` their ranks, evenly from 0 to 1.
+        bi_encoder_labels: What bi-encoders learn: `cross-encoder` or `averaged`. With `cross-encoder` (the paper's) it
+            is the cross-encoders' scores, with `averaged` the mean of these and of the start's.
         selection: Which cycle is kept: `auto`, `dev`, `health`, `last` or `agreement`. With `dev` (the paper's) it is
             the best one on `data.dev`, with `auto` that or the start, whichever is better. Without `data.dev` `auto` is
             the start, unless step 0 made it and 4,000 pairs are given; then it is `health`, the last cycle whose

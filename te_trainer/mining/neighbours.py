@@ -14,7 +14,7 @@ from te_trainer.search import nearest
 
 # Cosines that are computed one by one, at most: those of 100,000 sentences that look for partners among a million.
 EXACT_UP_TO = 10**11
-TIMES_ON_ACCELERATOR = 100  # as many in about the same time, on each
+TIMES_ON_ACCELERATOR = 100  # a GPU computes so many times as many cosines in about the same time
 LISTS_PER_ROOT, SAMPLE_PER_LIST, ITERATIONS = 4, 40, 10  # k-means: lists for n vectors, vectors that it sees, passes
 PROBED = 8  # a search looks into one of so many lists
 BLOCK = 16_384  # vectors that are normalised at once

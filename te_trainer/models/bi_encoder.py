@@ -253,11 +253,8 @@ def frozen_pooler(model: PreTrainedModel) -> Iterator[None]:
 
     DDP waits for a gradient of all that is trained, and a sentence's vector gives the pooler none.
     """
-    weights = [
-        weight
-        for name, weight in model.named_parameters()
-        if weight.requires_grad and "pooler" in name.split(".") and has_pooler(model.config)
-    ]
+    named = model.named_parameters() if has_pooler(model.config) else ()
+    weights = [weight for name, weight in named if weight.requires_grad and "pooler" in name.split(".")]
     for weight in weights:
         weight.requires_grad = False
     try:

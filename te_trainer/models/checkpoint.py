@@ -30,7 +30,7 @@ from te_trainer.data.digests import file_digest
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
-from te_trainer.models.loading import why_no_configuration, why_no_model
+from te_trainer.models.loading import NO_CONFIGURATION, why_no_configuration, why_no_model
 from te_trainer.models.misfits import refuse_misfits, refuse_stand_ins
 from te_trainer.models.model_names import DECISIVE_FILES, commit_of, locate
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
@@ -241,7 +241,7 @@ def _read(name: str, folder: Path, state: frozenset[tuple[Path, int, int]]) -> C
     refuse_stand_ins(files)
     content = files.read_json("config.json", dict)
     if content is None:
-        raise files.refusal(why_no_configuration(content))
+        raise files.refusal(NO_CONFIGURATION)
     try:
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:  # families raise many kinds for values that they cannot use

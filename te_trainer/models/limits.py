@@ -98,7 +98,7 @@ def check_vocabulary(files: CheckpointFiles, model: PreTrainedModel, tokenizer: 
     """Refuse a tokenizer whose ids a model has no embeddings for."""
     try:
         rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    except NotImplementedError:  # of a vits, which speaks
+    except NotImplementedError:  # of a vits, which synthesises speech
         raise files.refusal(
             f"a {model.config.model_type} has no embeddings of tokens that transformers knows; start from another model"
         ) from None

@@ -13,14 +13,13 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from te_trainer.errors import first_line
 
 NO_MODEL = "no model in that folder or repository"
+NO_CONFIGURATION = f"{NO_MODEL} (it holds no config.json); name one that save_pretrained has written"
 # How errors begin where a file of PyTorch is none, is cut short, or is a pickle of other things.
 BROKEN_PICKLE = ("Weights only load failed", "PytorchStreamReader", "EOFError")
 
 
-def why_no_configuration(content: Mapping[str, Any] | None, error: Exception | None = None) -> str:
-    """What is wrong with a `config.json`, and the mend; its `content` is None where there is no such file."""
-    if content is None or error is None:
-        return f"{NO_MODEL} (it holds no config.json); name one that save_pretrained has written"
+def why_no_configuration(content: Mapping[str, Any], error: Exception) -> str:
+    """What is wrong with the `content` of a `config.json`, and the mend."""
     family = content.get("model_type")
     if family is None and "odel type" in str(error).replace("_", " "):
         return f"{NO_MODEL} (config.json has no model_type); add it, or name another checkpoint"

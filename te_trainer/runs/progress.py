@@ -19,8 +19,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from te_trainer.escaping import printable
 
 LINE_EVERY = 30.0  # seconds between two lines of a stage where there is no terminal
-# Part of this process's work that must be done before it says the time left: models that are
-# loaded and indices that are built before the first passes would make the estimate far too long.
+# Part of this process's work that must be done before it says the time left: models that are loaded and indices that
+# are built before the first passes would make the estimate far too long.
 LEAST_DONE = 0.02
 
 

@@ -30,8 +30,8 @@ def mark_of(checkpoint: Path) -> Path:
 def remove_unfinished(folder: Path) -> None:
     """Remove the checkpoints that a killed process was writing, and older ones that it was removing.
 
-    A Trainer removes old checkpoints when the new one's files are written and its mark is not. Those after
-    the last one that a training can resume from are removed too, since they will be made again.
+    A Trainer removes old checkpoints when the new one's files are written and its mark is not. Those after the last
+    one that a training can resume from are removed too, since they will be made again.
     """
     checkpoints = sorted(folder.glob("checkpoint-*"), key=_step)
     unfinished = [path for path in checkpoints if not mark_of(path).exists()]

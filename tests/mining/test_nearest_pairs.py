@@ -72,9 +72,11 @@ def test_blocks_of_an_accelerators_shape_give_what_a_cpus_give(
         np.testing.assert_array_equal(rows, found[0][0])
         np.testing.assert_allclose(cosines, found[0][1], rtol=0, atol=1e-6)
     # where many are wanted, fewer queries are in a block, down to one
-    monkeypatch.setattr(search, "KEPT", 4)
-    rows, _ = search.nearest(vectors, None, 5, tmp_path, lambda _: None)
+    monkeypatch.setattr(search, "MOST_FOUND", 4)
+    said: list[float] = []
+    rows, _ = search.nearest(vectors, None, 5, tmp_path, said.append)
     np.testing.assert_array_equal(rows, found[0][0])
+    assert len(said) == len(vectors)
 
 
 @pytest.mark.parametrize("exact_up_to", [10**9, 0])
