@@ -1,12 +1,11 @@
-"""`run.yaml` of every command: what a run was begun with and stands on, and what may change while it lasts."""
+"""`run.yaml` of every command: what a run was begun with and stands on, and that it continues with the same."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatch
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,45 +14,23 @@ import yaml
 
 from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
-from te_trainer.config.types import section_of
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import sync, write_text
 from te_trainer.files.records import DamagedError, damage_as_input_error
+from te_trainer.runs.changes import (
+    RUN_KEYS,
+    SPLIT_KEYS,
+    TRAINING_SECTIONS,
+    BatchSplit,
+    batch_splits,
+    changeable,
+    changes_no_result,
+    compared_values,
+)
 from te_trainer.runs.environment import library_versions
 from te_trainer.runs.layout import PYTHON_PAIRS, RunLayout
 
 Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
-
-NEVER_COMPARED = ("output_dir", "hub", "ddp_timeout")
-# They change speed, memory, logs, or what is kept beside the results.
-RUN_KEYS = (
-    "report_to",
-    "compare",
-    "distillation.batch_tokens",
-    "distillation.isolate_stages",
-    "distillation.keep_cycles",
-)
-# The same of a section that trains.
-TRAINING_KEYS = (
-    "activation_checkpointing",
-    "dataloader_multiprocessing_context",
-    "dataloader_num_workers",
-    "dataloader_persistent_workers",
-    "dataloader_pin_memory",
-    "dataloader_prefetch_factor",
-    "eval_accumulation_steps",
-    "gradient_checkpointing",
-    "log_*",
-    "logging_*",
-    "per_device_eval_batch_size",
-    "project",
-    "torch_empty_cache_steps",
-    "trackio_*",
-)
-# Keys of such a section that runs of an older version may hold, and that mean nothing any more.
-FORMER_KEYS = ("save_total_limit",)
-SPLIT_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps")
-TRAINING_SECTIONS = ("bi_encoder", "cross_encoder", "contrastive", "step0.contrastive")
 
 
 class Fingerprint(NamedTuple):
@@ -62,21 +39,6 @@ class Fingerprint(NamedTuple):
     keys: tuple[str, ...]  # where `run.yaml` holds the fingerprint
     value: str | None
     subject: str  # begins the sentence "... changed since the run began", e.g. "data: the texts have"
-
-
-class BatchSplit(NamedTuple):
-    """How the batch of an optimiser step is split."""
-
-    per_device: int
-    accumulation: int
-    processes: int
-    in_batch_negatives: bool
-
-    @property
-    def learnt(self) -> tuple[int, int]:
-        """What a training depends on: negatives come from one micro-batch of all devices."""
-        micro_batch = self.per_device * self.processes
-        return (micro_batch, self.accumulation) if self.in_batch_negatives else (micro_batch * self.accumulation, 1)
 
 
 @dataclass
@@ -127,7 +89,7 @@ class RunManifest(Generic[Config]):
             changes = ", ".join(f"{key} (was {before.get(key)}, is {now.get(key)})" for key in refused)
             raise InputError(
                 f"output_dir: {self.root} was begun with another configuration: {changes}; name another folder, or "
-                f"change nothing but {self._changeable()}"
+                f"change nothing but {changeable(self.config)}"
             )
         if not self.layout.results.exists():
             self._refuse_other_batches()
@@ -192,14 +154,14 @@ class RunManifest(Generic[Config]):
         if section in TRAINING_SECTIONS and name in SPLIT_KEYS:
             splits = [(before, now) for at, before, now in self._splits() if at == section]
             return bool(splits) and all(before is not None and before.learnt == now.learnt for before, now in splits)
-        return key in RUN_KEYS or (section in TRAINING_SECTIONS and _changes_no_result(name))
+        return key in RUN_KEYS or (section in TRAINING_SECTIONS and changes_no_result(name))
 
     def _splits(self) -> Iterator[tuple[str, BatchSplit | None, BatchSplit]]:
         """Of each training section (once for each PLM): its name, how its batch was split, how it is split now."""
         assert self.begun is not None
         with _damaged_manifest(self.root):
-            before = dict(_batch_splits(self.begun, int(self.begun["processes"])))
-        for (section, name), split in _batch_splits(self._resolved, self.processes):
+            before = dict(batch_splits(self.begun, int(self.begun["processes"])))
+        for (section, name), split in batch_splits(self._resolved, self.processes):
             yield section, before.get((section, name)), split
 
     def _refuse_other_batches(self) -> None:
@@ -225,7 +187,7 @@ class RunManifest(Generic[Config]):
         before, version = flatten_keys(self.begun), self.begun["versions"].get("te_trainer")
         for key, value in flatten_keys(yaml.safe_load(yaml.safe_dump(self._resolved))).items():
             name = key.rpartition(".")[2]
-            if before.get(key) != value and name not in SPLIT_KEYS and not _changes_no_result(name):
+            if before.get(key) != value and name not in SPLIT_KEYS and not changes_no_result(name):
                 which = (
                     f"te_trainer {version}" if version != library_versions()["te_trainer"] else "an older te_trainer"
                 )
@@ -241,17 +203,6 @@ class RunManifest(Generic[Config]):
                     f"distillation.keep_cycles: {encoder} was removed when its cycle was over, so not "
                     "all cycles can be kept any more; leave it at false, or name another output_dir"
                 )
-
-    def _changeable(self) -> str:
-        if isinstance(self.config, EvaluationConfig):
-            return "output_dir, ddp_timeout and compare"
-        keys = ["output_dir", "ddp_timeout", "report_to"]
-        if isinstance(self.config, RunConfig):
-            keys += ["hub", *(key for key in RUN_KEYS if key.startswith("distillation."))]
-        return (
-            f"{', '.join(keys)}, and of a section that trains {', '.join(TRAINING_KEYS)}, and "
-            f"{' with '.join(SPLIT_KEYS)} where the batch of an optimiser step stays the same"
-        )
 
 
 def read_manifest(root: Path, *keys: str) -> dict[str, Any]:
@@ -281,43 +232,11 @@ def _damaged_manifest(root: Path) -> Iterator[None]:
         ) from None
 
 
-def compared_values(config: Any) -> dict[str, Any]:
-    """A configuration as `run.yaml` holds it and gives it back: without output folder, Hub and time-out."""
-    values = {key: value for key, value in asdict(config, dict_factory=_section).items() if key not in NEVER_COMPARED}
-    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
-    return plain
-
-
 def _without_own_folder(keys: dict[str, Any]) -> dict[str, Any]:
     """Keys in which pairs that a Python program gave are no path: they lie in the run's folder, wherever that is."""
     pool = keys.get("data.pool")
     own = isinstance(pool, list) and [Path(str(source)).name for source in pool] == [PYTHON_PAIRS]
     return keys | {"data.pool": [PYTHON_PAIRS]} if own else keys
-
-
-def _section(values: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A section as YAML holds it: keys of TrainingArguments stand beside its own."""
-    section = dict(values)
-    return {**section.pop("training", {}), **section}
-
-
-def _batch_splits(content: dict[str, Any], processes: int) -> Iterator[tuple[tuple[str, str], BatchSplit]]:
-    """The batch splits of the resolved entries of `run.yaml`, by section and PLM."""
-    resolved, step0 = content.get("resolved", {}), content.get("step0")
-    trainings: list[tuple[tuple[str, str], dict[str, Any]]] = [(("step0.contrastive", ""), step0)] if step0 else []
-    if any(not isinstance(kinds, dict) for kinds in resolved.values()):
-        trainings += [(("contrastive", ""), resolved)]
-    else:
-        for name, kinds in resolved.items():
-            trainings += [((section_of(kind), name), values) for kind, values in kinds.items()]
-    for where, values in trainings:
-        per_device, accumulation = (values.get(key) or 1 for key in SPLIT_KEYS)
-        yield where, BatchSplit(per_device, accumulation, processes, values.get("loss") == "info_nce")
-
-
-def _changes_no_result(name: str) -> bool:
-    """Whether a key of this name, of a section that trains, may change while a run lasts."""
-    return any(fnmatch(name, pattern) for pattern in (*TRAINING_KEYS, *FORMER_KEYS))
 
 
 def _nested(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from te_trainer.config.schema import (
 )
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import resolve_models
-from te_trainer.runs.manifest import compared_values
+from te_trainer.runs.changes import compared_values
 from te_trainer.trainers import BiEncoderTrainingArguments, CrossEncoderTrainingArguments
 
 LEAST = ["--models", "[m]", "--data.pool", "pairs.tsv", "--distillation.selection", "last"]

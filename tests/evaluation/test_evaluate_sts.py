@@ -34,7 +34,7 @@ from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.metrics.bootstrap import interval, resampled
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.runs.manifest import compared_values
+from te_trainer.runs.changes import compared_values
 
 RECIPE = ROOT / "recipes" / "evaluate_sts.py"
 TEST = SAMPLE / "test.tsv"

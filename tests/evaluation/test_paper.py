@@ -13,7 +13,7 @@ import yaml
 
 from te_trainer.config.commands import parse
 from te_trainer.evaluation.paper import BINARY, PUBLISHED, SCORES, STARTS, STS, paper_reference
-from te_trainer.runs.manifest import compared_values
+from te_trainer.runs.changes import compared_values
 
 # Tables 1 and 11 of the paper: averages over the seven sets, and over the three.
 AVERAGES = {
