@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from te_trainer.build_locks import remove_dead_build_locks
 from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.errors import InputError
+
+Answer = TypeVar("Answer")
 
 RESTARTED = "TE_TRAINER_RESTARTED"
 
@@ -74,6 +77,16 @@ def on_main_process(function: Callable[[], object]) -> None:
     if state.is_main_process:
         function()
     state.wait_for_everyone()
+
+
+def ask_main_process(question: Callable[[], Answer]) -> Answer:
+    """The first rank's answer, on all ranks: whether a file is there that the first rank may write.
+
+    No other rank may look for it, because a disk on the network may tell a machine for a minute that a file is still
+    not there which it has looked for in vain, and ranks that found different things would do different things.
+    """
+    state = process_state()
+    return broadcast_object_list([question() if state.is_main_process else None])[0]  # type: ignore[no-any-return]
 
 
 def rows_of_rank(total: int) -> range:

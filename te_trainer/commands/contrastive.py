@@ -9,7 +9,7 @@ from te_trainer.config.schema import ContrastiveConfig
 from te_trainer.contrastive.plan import ContrastivePlan, contrastive_training, make_plan
 from te_trainer.contrastive.preparation import check_run, prepare_sentences, refuse_changed_finished
 from te_trainer.data import SentenceManifest
-from te_trainer.distributed import on_main_process, process_state
+from te_trainer.distributed import ask_main_process, on_main_process, process_state
 from te_trainer.files.records import read_json, write_json
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder
@@ -39,7 +39,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     config, layout = manifest.config, manifest.layout
     state = process_state()
     encoder = layout.contrastive_encoder
-    if layout.results.exists():
+    if ask_main_process(layout.results.exists):
         if state.is_main_process:
             results = read_json(layout.results, "start", "final")
             refuse_changed_finished(manifest)
@@ -81,7 +81,7 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
         start = score_once(plan, config.model, "start", layout.contrastive_scores("start"), scorer, progress)
         training.run("contrastive training", progress.total, sentences)
         final_scores = layout.contrastive_scores("final")
-        if not final_scores.exists():
+        if not ask_main_process(final_scores.exists):
             then = "the same command trains the encoder again"
             check_encoder_files(encoder, delete=f"the folder {encoder}", then=then)
         final = score_once(plan, str(encoder), "trained", final_scores, scorer, progress)
@@ -109,10 +109,7 @@ def score_once(
     plan: ContrastivePlan, model: str, title: str, record: Path, scorer: Scorer, progress: RunProgress
 ) -> dict[str, Any]:
     """Score a bi-encoder, unless its record is there; give the record."""
-    is_written = record.exists()
-    # a rank that asks later would find what the first has written by then, and miss the next meeting of all
-    process_state().wait_for_everyone()
-    if is_written:
+    if ask_main_process(record.exists):
         return read_json(record, "scores", "seconds", then="the same command scores the encoder again")
     entry: dict[str, Any] = {"scores": {}, "seconds": 0.0}
     if any(scorer.gold):

@@ -23,7 +23,7 @@ from te_trainer.distillation.results import collect_results, count_gold_in_pool
 from te_trainer.distillation.stages import DistillationStages
 from te_trainer.distillation.trainings import Trainings
 from te_trainer.distillation.work import expected_pairs, total_work
-from te_trainer.distributed import RestartNeeded, process_state, was_restarted
+from te_trainer.distributed import RestartNeeded, ask_main_process, process_state, was_restarted
 from te_trainer.files.records import read_json, write_json
 from te_trainer.hub.publish import check_hub, publish
 from te_trainer.metrics import TASK_METRICS
@@ -59,7 +59,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
     config, root, layout = manifest.config, manifest.root, manifest.layout
     state = process_state()
     metric = TASK_METRICS[config.distillation.task][0]
-    if layout.results.exists():
+    if ask_main_process(layout.results.exists):
         if state.is_main_process:
             results = read_json(layout.results, "start", "cycles", "final")
             refuse_changed_finished(manifest)
@@ -135,7 +135,8 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         # ------------------------------------------------------------ cycles
         if not config.mines:
             Trainings(plan, store, scorer, progress).train_starts(end_stage)
-        if plan.counts_epochs and not store.has_labels(EncoderKey.start(next(iter(plan.models)))):
+        first = EncoderKey.start(next(iter(plan.models)))
+        if plan.counts_epochs and not ask_main_process(lambda: store.has_labels(first)):
             seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
             progress.say(f"The cycles will take about {seconds} on this machine")
         stages = DistillationStages(plan, store, pairs, scorer, progress, end_stage)

@@ -25,7 +25,7 @@ def load_run_encoder(plan: DistillationPlan, store: RunStore, key: EncoderKey, k
         return _load(plan, store, key.name, kind, str(store.encoder_path(key)))
     except InputError as error:
         again = store.how_to_train_again(key)
-        raise InputError(f"{error}; delete {again['delete']}, and {again['then']}") from None
+        raise InputError(f"{error}; delete {again['delete']()}, and {again['then']}") from None
 
 
 def _load(plan: DistillationPlan, store: RunStore, name: str, kind: Kind, path: str | Checkpoint) -> Encoder:

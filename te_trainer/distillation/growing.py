@@ -20,7 +20,7 @@ from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.mining import are_given
 from te_trainer.distillation.plan import DistillationPlan
-from te_trainer.distributed import on_main_process
+from te_trainer.distributed import ask_main_process, on_main_process
 from te_trainer.errors import divergence_named
 from te_trainer.files.scratch import scratch_folder
 from te_trainer.labelling import score_pairs
@@ -47,7 +47,7 @@ def grown_pairs(plan: DistillationPlan, store: RunStore, pool: Dataset, cycle: i
     Returns:
         Columns `sentence1`, `sentence2`, `label`, each with up to `TIMES` as many rows as the pool has.
     """
-    if not store.has_grown_pairs(cycle):
+    if not ask_main_process(lambda: store.has_grown_pairs(cycle)):
         with scratch_folder(store.layout.mining_scratch) as scratch:
             _grow(plan, store, pool, cycle, scratch)
     return store.grown_pairs(cycle)

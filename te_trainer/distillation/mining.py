@@ -21,7 +21,7 @@ from te_trainer.distillation.mined_record import (
 )
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.work import mining_work
-from te_trainer.distributed import on_main_process
+from te_trainer.distributed import ask_main_process, on_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import atomic_folder
 from te_trainer.files.records import write_json
@@ -50,7 +50,7 @@ def mine_pool(plan: DistillationPlan, store: RunStore, progress: RunProgress) ->
         InputError: Candidates are lacking, or a package.
     """
     layout = store.layout
-    if layout.pool.exists():
+    if ask_main_process(layout.pool.exists):
         progress.skip(mining_work(plan, layout).total(len(plan.models)))
         return False
     with scratch_folder(layout.mining_scratch) as scratch:

@@ -25,7 +25,7 @@ from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
 from te_trainer.distillation.trainings import ATTEMPTS, Trainings
 from te_trainer.distillation.work import FORWARD, training_work
-from te_trainer.distributed import on_main_process, process_state
+from te_trainer.distributed import ask_main_process, on_main_process, process_state
 from te_trainer.errors import InputError, divergence_named
 from te_trainer.files.records import write_json
 from te_trainer.files.scratch import scratch_folder
@@ -67,13 +67,13 @@ class DistillationStages:
     def evaluate_start(self, name: str) -> None:
         """Score the bi-encoder that a PLM starts from."""
         start = EncoderKey.start(name)
-        if not self.store.is_scored(start, self.has_ensemble):
+        if not ask_main_process(lambda: self.store.is_scored(start, self.has_ensemble)):
             self._score(start, f"{name}: start")
 
     def label(self, cycle: int, name: str, teacher: Kind) -> np.ndarray:
         """Score the pool with the bi-encoder of the cycle before, or with this cycle's cross-encoder."""
         key = EncoderKey.teacher(cycle, name, teacher)
-        if self.store.has_labels(key):
+        if ask_main_process(lambda: self.store.has_labels(key)):
             self.progress.skip(FORWARD)
             labels = self.store.labels(key)
             if cycle <= self.cycles and self._is_still_taught(cycle, teacher):
@@ -127,10 +127,10 @@ class DistillationStages:
     def _train_once(self, key: EncoderKey, attempt: int, labels: np.ndarray) -> bool:
         training = self.trainings.student(key, attempt)
         work = training_work(self.plan, key.name, key.kind) * ATTEMPTS[attempt - 1]
-        last = self.store.scores(key)["attempt"] if self.store.is_scored(key, self.has_ensemble) else 0
+        last, has_record = ask_main_process(lambda: (self._last_attempt(key), training.record.exists()))
         if last > attempt:
             return False
-        if last == attempt and training.record.exists():
+        if last == attempt and has_record:
             self.progress.skip(work)
             return self._may_teach(key)
         title = f"cycle {key.cycle}/{self.cycles} {key.name}: train {key.kind}" + ", again" * (attempt > 1)
@@ -140,6 +140,11 @@ class DistillationStages:
         self._score(key, f"cycle {key.cycle} {key.name}: {key.kind}", labels, attempt, added)
         self.after_stage()
         return self._may_teach(key)
+
+    def _last_attempt(self, key: EncoderKey) -> int:
+        """Which of a student's trainings was scored last; 0 where none was."""
+        is_scored = self.store.is_scored(key, self.has_ensemble)
+        return int(self.store.scores(key)["attempt"]) if is_scored else 0
 
     def _to_learn(self, key: EncoderKey, labels: np.ndarray, attempt: int) -> tuple[Dataset, np.ndarray, int]:
         """The pairs that a student learns, the pool's labels as it learns them, and how many pairs are added."""
@@ -185,7 +190,7 @@ class DistillationStages:
                     start = None if self.store.trains(key) else load_run_encoder(self.plan, self.store, key)
                     self.store.keep_encoder(key, start)
 
-        # One rank asks the disk: another might look when this one has written. And agreement reads the whole pool.
+        # agreement reads the whole pool
         on_main_process(keep)
 
     def compare_neighbours(self) -> None:
@@ -193,9 +198,7 @@ class DistillationStages:
 
         They are those of the bi-encoder that is kept, or of the last one that was trained where that is the start.
         """
-        is_written = self.store.layout.neighbours.exists()
-        process_state().wait_for_everyone()
-        if is_written:
+        if ask_main_process(self.store.layout.neighbours.exists):
             return
         sentences = draw_sentences(self.pairs, self.config.seed)
         found = {}
@@ -218,7 +221,7 @@ class DistillationStages:
         """The best cycle's bi-encoder, or where the start is kept the last; None where it is not there."""
         best = self.selection.best_cycle(name, "bi-encoder")
         keys = (EncoderKey(cycle, name, "bi-encoder") for cycle in ([best] if best else range(self.cycles, 0, -1)))
-        return next((key for key in keys if self.store.encoder_path(key).exists()), None)
+        return ask_main_process(lambda: next((key for key in keys if self.store.encoder_path(key).exists()), None))
 
     def _embed(self, key: EncoderKey, sentences: list[str]) -> np.ndarray:
         encoder = load_run_encoder(self.plan, self.store, key)
@@ -230,8 +233,7 @@ class DistillationStages:
     def _check_teacher(self, key: EncoderKey) -> None:
         """Refuse labels that are not those of their teacher, while it is there."""
         path = self.store.encoder_path(key)
-        is_gone = self.store.trains(key) and not path.exists()
-        if is_gone or not process_state().is_main_process:
+        if not process_state().is_main_process or (self.store.trains(key) and not path.exists()):
             return
         if weight_fingerprint(load_run_encoder(self.plan, self.store, key)) != self.store.label_record(key)["teacher"]:
             folder, teacher = self.store.labels_path(key), path if self.store.trains(key) else "the start"
@@ -270,7 +272,7 @@ class DistillationStages:
 
     def _earlier_seconds(self, key: EncoderKey, attempt: int) -> dict[str, float]:
         """What a student's training before this attempt took; its own record is overwritten by now."""
-        if attempt == 1 or not self.store.is_scored(key):
+        if attempt == 1 or not ask_main_process(lambda: self.store.is_scored(key)):
             return {}
         before = self.store.scores(key)
         if before["attempt"] == attempt:
@@ -288,4 +290,5 @@ class DistillationStages:
     def _is_still_taught(self, cycle: int, teacher: Kind) -> bool:
         """Whether a PLM's student is still to learn from the labels of a cycle's teachers."""
         student = dict(self.plan.half_cycles)[teacher]
-        return not all(self.store.is_scored(EncoderKey(cycle, name, student)) for name in self.models)
+        keys = [EncoderKey(cycle, name, student) for name in self.models]
+        return not ask_main_process(lambda: all(self.store.is_scored(key) for key in keys))

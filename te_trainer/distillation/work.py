@@ -7,6 +7,7 @@ from typing import NamedTuple
 from te_trainer.config.types import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
 from te_trainer.distillation.plan import DistillationPlan
+from te_trainer.distributed import ask_main_process
 from te_trainer.runs.layout import RunLayout
 
 FORWARD, TRAINING = 1, 4  # cost of a pass over the pool; docs/performance.md measures 3.6 and 4.2 of a training
@@ -71,7 +72,7 @@ def total_work(plan: DistillationPlan, layout: RunLayout) -> float:
 
 def expected_pairs(plan: DistillationPlan, layout: RunLayout) -> int:
     """The pairs of the pool; before it is mined, as many as are asked for."""
-    if layout.pool.exists():
+    if ask_main_process(layout.pool.exists):
         return PoolManifest.load(layout.pool)[0].num_rows
     sentences = SentenceManifest.load(layout.mining)[0].num_rows
     given = PoolManifest.load(layout.given_pairs)[0].num_rows if layout.given_pairs.exists() else 0

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from te_trainer.config.schema import EvaluationConfig
 from te_trainer.distillation.combine import combine
-from te_trainer.distributed import process_state
+from te_trainer.distributed import ask_main_process, process_state
 from te_trainer.evaluation.models import ScoredModel, distinct_members
 from te_trainer.evaluation.sets import TaskSet
 from te_trainer.files.atomic import atomic_folder
@@ -54,7 +54,7 @@ def predict_all(root: Path, models: list[ScoredModel], sets: list[TaskSet], prog
             for line in describe_truncation(member.name, member.kind, truncated[member.name], "max_length"):
                 progress.say(line)
         folder = RunLayout(root).model_predictions(member.name)
-        if folder.exists():
+        if ask_main_process(folder.exists):
             progress.skip(1)
             continue
         progress.begin(member.name, 1)

@@ -14,6 +14,7 @@ import yaml
 
 from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
+from te_trainer.distributed import ask_main_process
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import sync, write_text
 from te_trainer.files.records import DamagedError, damage_as_input_error
@@ -55,7 +56,10 @@ class RunManifest(Generic[Config]):
     begun: dict[str, Any] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.begun = read_manifest(self.root) if self.layout.manifest.is_file() else None
+        def read() -> dict[str, Any] | None:
+            return read_manifest(self.root) if self.layout.manifest.is_file() else None
+
+        self.begun = ask_main_process(read)
 
     @property
     def layout(self) -> RunLayout:
@@ -91,7 +95,7 @@ class RunManifest(Generic[Config]):
                 f"output_dir: {self.root} was begun with another configuration: {changes}; name another folder, or "
                 f"change nothing but {changeable(self.config)}"
             )
-        if not self.layout.results.exists():
+        if not ask_main_process(self.layout.results.exists):
             self._refuse_other_batches()
         if "distillation.keep_cycles" in changed and now["distillation.keep_cycles"]:
             self._refuse_removed_cycles()

@@ -11,12 +11,12 @@ from datasets import load_from_disk
 from safetensors import safe_open
 
 from te_trainer.errors import InputError
-from te_trainer.files.records import DamagedError, damage_as_input_error, read_json
+from te_trainer.files.records import DamagedError, damage_as_input_error, read_json, what_to_delete
 from te_trainer.models.tokenizer import TOKENIZER_FILES
 from te_trainer.runs.layout import EncoderKey, RunLayout
 
 
-def check_encoder_files(folder: Path, **again: str) -> None:
+def check_encoder_files(folder: Path, **again: Any) -> None:
     """Refuse a saved encoder that was whole, and of which something is gone or cut; `again` says how to make it again.
 
     Raises:
@@ -66,7 +66,7 @@ def _is_whole(encoder: Path) -> bool:
     return True
 
 
-def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str) -> np.ndarray:
+def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: Any) -> np.ndarray:
     """Read the labels that an encoder gave a pool, float32 of shape (pairs,).
 
     Raises:
@@ -82,11 +82,11 @@ def read_labels(folder: Path, expected: dict[str, str], pairs: int, **again: str
         if record[key] != wanted:
             raise InputError(
                 f"{folder}: its labels are of another {key} ({record[key]}) than this run's ({wanted}); delete "
-                f"{again['delete']}, and {again['then']}"
+                f"{what_to_delete(again['delete'])}, and {again['then']}"
             )
     return labels
 
 
-def read_label_record(folder: Path, **again: str) -> dict[str, Any]:
+def read_label_record(folder: Path, **again: Any) -> dict[str, Any]:
     """Read the record that lies with labels."""
     return read_json(folder / "fingerprint.json", "teacher", "kind", "precision", "pool", "seconds", **again)

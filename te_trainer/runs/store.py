@@ -1,6 +1,7 @@
 """What the stages of a run leave on the disk: labels, encoders, scores; written once, and checked when they are read.
 
-A stage whose result is here is done. Every rank calls every method: the first rank writes while the others wait.
+A stage whose result is here is done. Every rank calls the methods that write, and the first one writes while the others
+wait. What is here, the first rank alone looks at: `te_trainer.distributed.ask_main_process`.
 """
 
 from __future__ import annotations
@@ -173,16 +174,21 @@ class RunStore:
 
     # ------------------------------------------------------------ how to fix it, for `damage_as_input_error`
 
-    def how_to_train_again(self, key: EncoderKey) -> dict[str, str]:
+    # They are called before there is damage, on all ranks, so it is their entry `delete` that looks what is there.
+
+    def how_to_train_again(self, key: EncoderKey) -> dict[str, Any]:
         parts = {"folder": self.encoder_path(key), "file": self.layout.scores(*key)}
-        delete = " and ".join(f"the {kind} {path}" for kind, path in parts.items() if path.exists())
+
+        def delete() -> str:
+            return " and ".join(f"the {kind} {path}" for kind, path in parts.items() if path.exists())
+
         return {"delete": delete, "then": "the run's command trains it again"}
 
-    def _how_to_label_again(self, key: EncoderKey) -> dict[str, str]:
+    def _how_to_label_again(self, key: EncoderKey) -> dict[str, Any]:
         folder = f"the folder {self.labels_path(key)}"
         if not self.trains(key) or self.encoder_path(key).exists():
             return {"delete": folder, "then": "the run's command labels again"}
         return {
-            "delete": f"{folder} and {self.how_to_train_again(key)['delete']}",
+            "delete": lambda: f"{folder} and {self.how_to_train_again(key)['delete']()}",
             "then": "the run's command trains their teacher again, and labels with it",
         }

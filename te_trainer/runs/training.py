@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -22,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from te_trainer.config.schema import LoraConfig
 from te_trainer.config.types import KINDS, Kind
 from te_trainer.data import GoldSet
-from te_trainer.distributed import on_main_process, process_state
+from te_trainer.distributed import ask_main_process, on_main_process, process_state
 from te_trainer.errors import divergence_named
 from te_trainer.files.atomic import PARTIAL, put_in_place, remove, sync, write_text
 from te_trainer.files.records import damage_as_input_error, read_json, write_json
@@ -80,7 +79,11 @@ class Training:
     @property
     def is_done(self) -> bool:
         """Whether the encoder of this attempt and its record are there, so that nothing is left to train."""
-        return self.folder.exists() and self.record.exists() and self.read_record()["attempt"] == self.attempt
+
+        def look() -> bool:
+            return self.folder.exists() and self.record.exists() and self.read_record()["attempt"] == self.attempt
+
+        return ask_main_process(look)
 
     def run(self, title: str, work: float, pairs: Dataset) -> None:
         """Train unless it is done, from the last whole checkpoint if there is one, and save.
@@ -113,10 +116,13 @@ class Training:
     def _partial(self) -> Path:
         return self.folder.with_name(PARTIAL + self.folder.name)
 
+    def _last_checkpoint(self) -> str | None:
+        """What a training that was killed resumes from."""
+        return ask_main_process(lambda: last_whole_checkpoint(self.checkpoint_dir))
+
     def _part_done(self) -> float:
         """How much of the training the last checkpoint holds, 0 to 1."""
-        checkpoint = last_whole_checkpoint(self.checkpoint_dir)
-        if checkpoint is None:
+        if (checkpoint := self._last_checkpoint()) is None:
             return 0.0
         state = check_checkpoint(Path(checkpoint))
         return float(state.global_step / max(1, state.max_steps))
@@ -176,7 +182,7 @@ class Training:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         self._leave_checkpoint_of_another(engine_of(trainer), computation_of(trainer), watch)
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(self.checkpoint_dir))
+        trainer.train(resume_from_checkpoint=self._last_checkpoint())
         trainer.save_model(str(self._partial / ADAPTER if self.lora.rank else self._partial))
         record = self._record(trainer, watch) | {"trainable": trainable, "parameters": parameters}
         if on_gpu:
@@ -192,21 +198,24 @@ class Training:
         Of another engine's a Trainer reads a part or nothing; on other hardware the rest of an epoch would be other
         pairs.
         """
-        file, written, changed = self.checkpoint_dir / "computation", computation, []
-        if process_state().is_main_process:
+        file = self.checkpoint_dir / "computation"
+
+        def compare() -> tuple[str, list[tuple[str, str]]]:
             written = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-            if checkpoint := last_whole_checkpoint(self.checkpoint_dir):
-                # power may have failed before the disk had the file
-                both = ((checkpoint_engine(Path(checkpoint)), engine), (written or computation, computation))
-                changed = [(before, now) for before, now in both if before != now]
+            if (checkpoint := last_whole_checkpoint(self.checkpoint_dir)) is None:
+                return written, []
+            # power may have failed before the disk had the file
+            both = ((checkpoint_engine(Path(checkpoint)), engine), (written or computation, computation))
+            return written, [(before, now) for before, now in both if before != now]
+
         # of ranks on different hardware, the first one's counts
-        changed = broadcast_object_list([changed])[0]
+        written, changed = ask_main_process(compare)
         if changed:
             before, now = changed[0]
             self.progress.begin_anew(f"its checkpoint was written with {before}, and it is trained with {now} now")
             watch.begin_anew()
             on_main_process(lambda: remove_behind(self.checkpoint_dir, 0))
-        if written != computation:
+        if written != computation and process_state().is_main_process:
             write_text(file, computation)
 
     def _arguments(self, run_name: str) -> TrainingArguments:
@@ -282,8 +291,12 @@ class _Watch(TrainerCallback):
         self.progress = progress
         self.metric = f"eval_{metric}"
         self.file = file
-        with damage_as_input_error(file, then="the run's command continues, and counts this training's seconds anew"):
-            self.began = time.monotonic() - (float(file.read_text()) if file.exists() else 0.0)
+        self.began = time.monotonic()
+        if process_state().is_main_process and file.exists():
+            with damage_as_input_error(
+                file, then="the run's command continues, and counts this training's seconds anew"
+            ):
+                self.began -= float(file.read_text())
 
     def seconds(self) -> float:
         return time.monotonic() - self.began
