@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 
 YOUNG = 2.0  # seconds; a process that starts again after a kill takes longer
+# Where a batch system started the run, one of its other machines may build in the same home folder.
+BATCH_SYSTEMS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+OLD = 3600.0  # seconds; no extension takes so long to build
 
 logger = logging.getLogger(__name__)
 
@@ -21,17 +24,20 @@ logger = logging.getLogger(__name__)
 def remove_dead_build_locks() -> None:
     """Remove the user's locks that no process holds; call it before DeepSpeed starts.
 
-    Processes of other machines cannot be seen. A run on several of them removes nothing, and says what it may wait for.
+    Processes of other machines cannot be seen. A run on several of them removes nothing, and says what it may wait for;
+    so does one that a batch system started, unless the lock is old.
     """
     on_one_machine = int(os.environ.get("WORLD_SIZE", "1")) <= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    in_batch = any(name in os.environ for name in BATCH_SYSTEMS)
     for path in _build_locks():
         held = path in _open_files()
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
             # what another process has put in the place of a dead one by now is young
-            if held or status.st_uid != os.getuid() or time.time() - status.st_mtime < YOUNG:
+            age = time.time() - status.st_mtime
+            if held or status.st_uid != os.getuid() or age < YOUNG:
                 continue
-            if on_one_machine:
+            if on_one_machine and not (in_batch and age < OLD):
                 path.unlink()
             else:
                 logger.warning(

@@ -15,6 +15,7 @@ from typing import Any
 from te_trainer.config import commands
 from te_trainer.config.parsing import did_you_mean
 from te_trainer.errors import InputError
+from te_trainer.files.locks import refuse_windows
 from te_trainer.runs.exit_status import run_command
 
 # What reads the keys of each job, and what the job does.
@@ -59,6 +60,7 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> int:
 
 def start(job: str, argv: Sequence[str] | None = None) -> None:
     """Read the keys of a job, and do it; torch is imported afterwards, so that a wrong key is refused at once."""
+    refuse_windows()
     config = JOBS[job][0](argv)
     if job in IN_ONE_PROCESS and "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError(f"{job} runs in one process; start it without a launcher, as te-trainer {job}")

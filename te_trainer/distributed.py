@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from te_trainer.build_locks import remove_dead_build_locks
 from te_trainer.config.defaults import DDP_TIMEOUT
+from te_trainer.cores import use_no_more_threads_than_cores
 from te_trainer.errors import InputError
 
 Answer = TypeVar("Answer")
@@ -52,6 +53,8 @@ def process_state(ddp_timeout: int = DDP_TIMEOUT) -> PartialState:
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and not torch.distributed.is_initialized():
         remove_dead_build_locks()
     _refuse_more_processes_than_devices()
+    if device_type() == "cpu":
+        use_no_more_threads_than_cores()
     return PartialState(cpu=device_type() == "cpu", timeout=timedelta(seconds=ddp_timeout))
 
 
@@ -67,7 +70,7 @@ def _refuse_more_processes_than_devices() -> None:
         raise InputError(
             f"{processes} processes were started on this machine, where torch finds {devices} devices ({device}); "
             "start as many as there are devices (--num_processes of accelerate launch), and let each see all of them "
-            "(CUDA_VISIBLE_DEVICES)"
+            "(CUDA_VISIBLE_DEVICES), or set ACCELERATE_USE_CPU=true to compute on CPUs"
         )
 
 

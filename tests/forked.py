@@ -32,7 +32,7 @@ FORKING.set_forkserver_preload(
         "te_trainer.commands.distil",
         "te_trainer.commands.contrastive",
         "te_trainer.commands.score",
-        "matplotlib.pyplot",
+        "matplotlib.figure",
         "deepspeed",
     ]
 )

@@ -34,6 +34,7 @@ ORDER = [
     "files",
     "distributed",
     "build_locks",
+    "cores",
     "config",
     "compat",
     "escaping",

@@ -365,6 +365,17 @@ def test_a_finished_run_writes_the_reports_that_are_missing(run: Run, finished_r
         assert {name: (finished_run / name).read_bytes() for name in before} == before
 
 
+def test_a_run_whose_curves_cannot_be_drawn_is_finished(
+    run: Run, short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        with pytest.raises(ImportError):
+            run(output=tmp_path / "run")
+    assert run(output=tmp_path / "run").status == 0
+    assert (tmp_path / "run" / "curves.png").exists() and (tmp_path / "run" / "report.html").exists()
+
+
 def test_a_finished_run_is_refused_what_has_changed_and_needs_nothing_that_is_gone(
     run: Run, tiny: Path, short: list[str], tmp_path: Path
 ) -> None:

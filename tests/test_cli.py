@@ -183,6 +183,14 @@ def test_an_installed_package_brings_its_recipes(editable: bool, tmp_path: Path)
     assert len(data) > 5 and not missing
 
 
+def test_windows_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    for start in (lambda: cli.start("push", ["run"]), lambda: te_trainer.distil([("a", "b")], "x", tmp_path / "run")):
+        with pytest.raises(InputError, match=r"^te_trainer's commands do not run on Windows; run them in WSL 2"):
+            start()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("job", "keys"), [("annotate", ["run", "--output", "x.tsv"]), ("push", ["run", "--hub.repo_id", "me/x"])]
 )

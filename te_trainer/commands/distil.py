@@ -152,10 +152,10 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         results["overlap"] = count_gold_in_pool(pairs, gold)
     stages.remove_cycle_encoders()
     if state.is_main_process:
+        write_json(layout.results, results)
+        # the run is finished now, whatever becomes of its report; the same command writes what is missing
         write_curves(layout.curves, results, metric.__name__)
         write_report(root, results, config.distillation, pool.describe(), metric.__name__)
-        write_json(layout.results, results)
-        # the run is finished now, whatever becomes of its page; the same command writes what is missing
         write_page(root)
         result_table(results, metric.__name__).show()
         kinds = sorted({kind for kept in results["final"].values() for kind in kept})

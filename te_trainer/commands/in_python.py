@@ -19,6 +19,7 @@ from te_trainer.config.types import KINDS, Kind
 from te_trainer.data.given import as_sources, write_given
 from te_trainer.distributed import process_state
 from te_trainer.errors import InputError
+from te_trainer.files.locks import refuse_windows
 from te_trainer.files.records import read_json
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.manifest import RunManifest
@@ -103,6 +104,7 @@ def distil(
         InputError: A key, a model or a source cannot be used, or the folder holds a run of other pairs or keys.
         DivergedError: A loss is NaN or infinite.
     """
+    refuse_windows()
     layout = RunLayout(Path(expand_home(os.fspath(output_dir))))
     data = keys.get("data")
     sources, given = as_sources(pairs, data.get("columns") if isinstance(data, Mapping) else None)

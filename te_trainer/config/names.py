@@ -91,7 +91,10 @@ def expand_home(name: str) -> str:
 
     Each name is expanded where it is read, because libraries disagree on whether a path may begin so.
     """
-    return os.path.expanduser(name)  # noqa: PTH111 (pathlib would drop a slash of an address)
+    expanded = os.path.expanduser(name)  # noqa: PTH111 (pathlib would drop a slash of an address)
+    if expanded == "~" or expanded.startswith("~/"):
+        raise InputError(f"'{name}' cannot be found, because HOME is not set; set it, or write the whole path")
+    return expanded
 
 
 def _check_names(names: Sequence[str], key: str, named: str, kind: str, taken: Collection[str], fix: str) -> None:

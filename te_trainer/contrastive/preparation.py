@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from datasets import Dataset
@@ -66,17 +66,20 @@ def _model_fingerprint(config: ContrastiveConfig, value: str | None) -> Fingerpr
 
 @contextlib.contextmanager
 def read_sentences(
-    data: ContrastiveDataConfig, final: Path, seed: int, pool: Dataset | None = None
+    data: ContrastiveDataConfig, final: Path, seed: int, read_pool: Callable[[], Dataset] | None = None
 ) -> Iterator[SentenceManifest]:
     """Give the sentences that lie in the folder `final`; sentences that are read are there when the block ends well.
 
     Args:
-        pool: Pairs whose sentences are taken where `data` names no source.
+        read_pool: Gives pairs whose sentences are taken where `data` names no source.
     """
     if final.exists():
-        sentences, _ = SentenceManifest.load(final)
+        sentences = SentenceManifest.load(final)[0]
         refuse_changed_files(sentences.sources, data.dir, final.parent)
         yield sentences
         return
     with atomic_folder(final) as folder:
-        yield build_sentences(data, folder, pool=None if data.sentences else pool, seed=seed)
+        pool = None if data.sentences or read_pool is None else read_pool()
+        sentences = build_sentences(data, folder, pool=pool, seed=seed)
+        del pool  # no folder is renamed on the disks of Windows while a file in it is mapped
+        yield sentences

@@ -36,12 +36,13 @@ def commit_of(repository: str, revision: str | None) -> str | None:
     Raises:
         InputError: The Hub answers that it cannot serve now.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
     key = pin_key(repository, revision)
     if key not in _commits:
         try:
-            commit = HfApi().dataset_info(repository, revision=revision, timeout=100.0).sha
+            seconds = constants.HF_HUB_ETAG_TIMEOUT
+            commit = HfApi().dataset_info(repository, revision=revision, timeout=seconds).sha
         except Exception as error:
             if (trouble := hub_trouble(error)) is not None:
                 # a moment later it may serve the set, of a commit that nobody knows

@@ -30,6 +30,10 @@ from te_trainer.runs.manifest import Fingerprint, RunManifest
 from te_trainer.runs.training_arguments import check_checkpointing
 from te_trainer.runs.truncation import Truncation, count_once, count_truncation
 
+# Maps texts into memory where they are read, and not for longer: the disks of Windows, which WSL shows too, rename no
+# folder of which a file is mapped.
+ReadTexts = Callable[[], Dataset]
+
 
 def check_models(plan: DistillationPlan) -> int:
     """Refuse models that cannot be used.
@@ -89,9 +93,9 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
     entries: dict[str, Any] = {}
     with contextlib.ExitStack() as written:
         if config.mines:
-            mined_from, own_texts, fingerprint = written.enter_context(_read_mining_sentences(plan, layout))
+            count, own_texts, fingerprint = written.enter_context(_read_mining_sentences(plan, layout))
             texts = [Fingerprint(("mining", "fingerprint"), fingerprint, "data: the texts have")]
-            entries["mining"] = {"sentences": len(mined_from)}
+            entries["mining"] = {"sentences": count}
         else:
             pool, own_texts = written.enter_context(_read_pool(config, layout))
             texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
@@ -106,21 +110,20 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
 
 
 @contextlib.contextmanager
-def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManifest, Dataset]]:
+def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManifest, ReadTexts]]:
     """Give the pool; one that is built is in its place when the block ends well."""
     if layout.pool.exists():
-        pool, pairs = PoolManifest.load(layout.pool)
+        pool = PoolManifest.load(layout.pool)[0]
         refuse_changed_files(pool.sources, config.data.dir, layout.root)
-        yield pool, pairs
+        yield pool, lambda: PoolManifest.load(layout.pool)[1]
         return
     with atomic_folder(layout.pool) as folder:
-        build_pool(config.data, folder, config.seed)
-        yield PoolManifest.load(folder)
+        yield build_pool(config.data, folder, config.seed), lambda: PoolManifest.load(folder)[1]
 
 
 @contextlib.contextmanager
-def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterator[tuple[Dataset, Dataset, str]]:
-    """Give the sentences that pairs are mined from, these and the pairs that are given, and a fingerprint of both.
+def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterator[tuple[int, ReadTexts, str]]:
+    """Give the number of the sentences that pairs are mined from, these and the given pairs, a fingerprint of both.
 
     What is read is in its place when the block ends well.
     """
@@ -136,21 +139,28 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
             given_texts = None if data.sentences else PoolManifest.load(folder / layout.given_pairs.name)[1]
             texts = ContrastiveDataConfig(data.sentences, data.column, columns=data.columns, dir=data.dir)
             build_sentences(texts, folder, document=data.document, pool=given_texts)
-        manifest, sentences = SentenceManifest.load(folder)
-        given, own_texts = PoolManifest(), sentences
-        if data.pool:
-            given, given_pairs = PoolManifest.load(folder / layout.given_pairs.name)
-            own_texts = concatenate_datasets([sentences, given_pairs]) if data.sentences else sentences
+            del given_texts
+        manifest = SentenceManifest.load(folder)[0]
+        given = PoolManifest.load(folder / layout.given_pairs.name)[0] if data.pool else PoolManifest()
         refuse_changed_files([*manifest.sources, *given.sources], data.dir, layout.root)
         if manifest.num_rows < 2:
             raise InputError(f"{config.mining_key}: one distinct sentence makes no pair; give more")
         if "neighbours" in sources:
             check_faiss(manifest.num_rows, plan.anchors(manifest.num_rows))
-        yield sentences, own_texts, "-".join(filter(None, (manifest.fingerprint, given.fingerprint)))
+
+        def own_texts() -> Dataset:
+            sentences = SentenceManifest.load(folder)[1]
+            if not (data.pool and data.sentences):
+                return sentences
+            return concatenate_datasets([sentences, PoolManifest.load(folder / layout.given_pairs.name)[1]])
+
+        yield manifest.num_rows, own_texts, "-".join(filter(None, (manifest.fingerprint, given.fingerprint)))
 
 
 @contextlib.contextmanager
-def read_step0_sentences(plan: DistillationPlan, final: Path, own_texts: Dataset) -> Iterator[SentenceManifest | None]:
+def read_step0_sentences(
+    plan: DistillationPlan, final: Path, own_texts: ReadTexts
+) -> Iterator[SentenceManifest | None]:
     """Give the sentences of step 0, if the run has one, as `read_sentences` does; by default the run's own texts."""
     config = plan.config
     if config.step0 is None:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _sync(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            _wait_for_disk(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -61,13 +62,24 @@ def _sync(path: Path) -> None:
             raise
 
 
+def _wait_for_disk(descriptor: int) -> None:
+    if sys.platform == "darwin":
+        import fcntl
+
+        # its fsync leaves the content in the drive's own memory; not every disk can do this
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
 def give_umask_mode(folder: Path) -> None:
     """Give weight files the mode of any new file; safetensors lets nobody but their owner read them."""
     new = folder / f"{PARTIAL}mode"
     new.touch()
     mode = new.stat().st_mode
     new.unlink()
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("[!.]*.safetensors"):
         path.chmod(mode)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,19 @@ from filelock import FileLock, Timeout
 
 from te_trainer.errors import InputError
 from te_trainer.files.atomic import PARTIAL
+
+
+def refuse_windows() -> None:
+    """Refuse the system on which no file is removed or renamed while a process has it open, as a run does with its own.
+
+    Raises:
+        InputError: This is Windows; its WSL is Linux.
+    """
+    if sys.platform == "win32":
+        raise InputError(
+            "te_trainer's commands do not run on Windows; run them in WSL 2, with the output folder in its own file "
+            "system"
+        )
 
 
 @contextlib.contextmanager

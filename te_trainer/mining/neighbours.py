@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,11 @@ def check_faiss(sentences: int, anchors: int) -> None:
     """Refuse a search among so many sentences that would be approximate, without the package faiss."""
     if sentences * anchors <= exact_up_to():
         return
+    if sys.platform == "darwin":
+        raise InputError(
+            f"mining.sources: the neighbours of {anchors:,} among {sentences:,} sentences need the package faiss, "
+            "which ends a process of macOS that has loaded torch; leave neighbours out, or mine on Linux"
+        )
     try:
         import faiss  # noqa: F401
     except ImportError:

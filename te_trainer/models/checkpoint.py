@@ -221,7 +221,9 @@ def _hash_files(folder: Path, layout: SentenceLayout) -> str:
 
     `folder` holds the weights; it is a module's of sentence-transformers where `layout` says so.
     """
-    digests = [file_digest(path)[:16] for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])]
+    digests = [
+        file_digest(path)[:16] for path in sorted([*folder.glob("[!.]*.safetensors"), *folder.glob("[!.]*.bin")])
+    ]
     if digests:
         root = folder
         for _ in Path(layout.modules.get("Transformer", "")).parts:

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from te_trainer.config.types import Kind
+from te_trainer.report.drawing import import_matplotlib
 
 # matplotlib is imported where it draws: all processes of every job import this module, and one of them draws at last
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _svg(name: str, description: str, draw: Callable[[Axes], None], height: floa
 
     It is 331 pixels wide, about what a phone has, so that text keeps its size there.
     """
-    import matplotlib
+    matplotlib = import_matplotlib()
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):

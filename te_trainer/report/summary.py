@@ -10,6 +10,7 @@ from te_trainer.config.schema import DistillationConfig
 from te_trainer.escaping import markdown_code, markdown_text, printable
 from te_trainer.files.atomic import atomic_file, write_text
 from te_trainer.metrics import METRIC_TITLES
+from te_trainer.report.drawing import import_matplotlib
 from te_trainer.report.mined_pairs import mining_description, mining_table
 from te_trainer.report.remarks import (
     AGREEMENT_DESCRIPTION,
@@ -64,10 +65,9 @@ def write_report(
 
 def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:
     """Draw scores by cycle, or without gold scores the encoders' health, a panel without a point left out."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    import_matplotlib()
+    # pyplot would choose a screen for the whole process, which may be a notebook
+    from matplotlib.figure import Figure
 
     names = model_names(results)
     panels: dict[str, list[Curve]] = {}
@@ -81,7 +81,8 @@ def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:
         panels = {"standard deviation of scores": std, "agreement with the labels learnt × 100": agreement}
     panels = {title: curves for title, curves in panels.items() if curves} or {"": []}
     size = (6.4 if len(panels) == 1 else 4.8 * len(panels), 4)
-    figure, (row,) = pyplot.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    figure = Figure(figsize=size, layout="constrained")
+    (row,) = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
         for points, style in curves:
             axes.plot(*zip(*points, strict=True), **style)
@@ -93,7 +94,6 @@ def write_curves(path: Path, results: dict[str, Any], metric: str) -> None:
             axes.legend()
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
-    pyplot.close(figure)
 
 
 def _curves(

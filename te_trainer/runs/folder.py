@@ -36,6 +36,8 @@ from te_trainer.runs.quiet import quiet_libraries
 Config = TypeVar("Config", RunConfig, ContrastiveConfig, EvaluationConfig)
 
 LOCK = ".lock"
+# What systems put into folders: views of macOS and Windows, attributes of macOS, removed files that NFS still holds.
+SYSTEMS = (".DS_Store", "desktop.ini", "._", ".nfs")
 
 
 def run_in_output_dir(
@@ -76,7 +78,8 @@ def lock_run_dir(root: Path) -> Iterator[None]:
     names = [path.name for path in root.iterdir()] if root.is_dir() else []
     # a process that was killed while it read the pool leaves a program's pairs, and no run.yaml yet
     own = {LOCK, RunLayout(root).python_pairs.name}
-    foreign = sorted(name for name in names if name not in own and not name.startswith(PARTIAL))
+    mine = {name for name in names if name in own or name.startswith((PARTIAL, *SYSTEMS))}
+    foreign = sorted(set(names) - mine)
     if foreign and not (root / "run.yaml").is_file():
         raise InputError(
             f"output_dir: {root} holds '{foreign[0]}' and no run.yaml, so it is not a run's folder; name another one"

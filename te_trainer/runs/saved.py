@@ -22,7 +22,9 @@ def check_encoder_files(folder: Path, **again: Any) -> None:
     Raises:
         DamagedError: Names the file.
     """
-    if not list(folder.glob("*.safetensors")):
+    # macOS keeps what it knows of a file beside it, under a name with a dot, where the disk cannot
+    weights, records = (sorted(folder.glob(pattern)) for pattern in ("[!.]*.safetensors", "[!.]*.json"))
+    if not weights:
         with damage_as_input_error(folder, **again):
             raise FileNotFoundError
     needed = {folder / "config.json", folder / "tokenizer_config.json"}
@@ -31,10 +33,10 @@ def check_encoder_files(folder: Path, **again: Any) -> None:
     # an encoder loads without these files too, with an empty vocabulary
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         needed.add(folder / TOKENIZER_FILES[0])
-    for path in sorted(needed | set(folder.glob("*.json"))):
+    for path in sorted(needed.union(records)):
         with damage_as_input_error(path, **again):
             json.loads(path.read_text(encoding="utf-8"))
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weights:
         # opening them compares their size with what their header says
         with damage_as_input_error(path, **again), safe_open(path, framework="pt"):
             pass

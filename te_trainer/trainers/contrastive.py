@@ -155,7 +155,7 @@ def detach_head(model: PreTrainedModel, handle: RemovableHandle) -> None:
 
 def drop_saved_head(folder: Path) -> None:
     """Take the head's weights out of a saved encoder."""
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("[!.]*.safetensors"):
         weights = load_file(path)
         kept = {name: weight for name, weight in weights.items() if not name.startswith(f"{HEAD_NAME}.")}
         if len(kept) < len(weights):

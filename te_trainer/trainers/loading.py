@@ -25,7 +25,7 @@ def worker_settings(args: TrainingArguments, collator: Any) -> dict[str, Any]:
     """Keyword arguments of a `DataLoader` that say how batches are made, and not of what."""
     return {
         "collate_fn": collator,
-        "pin_memory": args.dataloader_pin_memory and args.device.type != "cpu",
+        "pin_memory": args.dataloader_pin_memory and args.device.type not in ("cpu", "mps"),
         **workers_asked_for(args),
     }
 

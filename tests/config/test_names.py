@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import re
 from io import StringIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from te_trainer.config.commands import parse, parse_evaluation, parse_score
-from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_path, check_set_names
+from te_trainer.config.names import RESULT_KEYS, RUN_FOLDER_NAMES, check_path, check_set_names, expand_home
 from te_trainer.config.schema import DataConfig, DistillationConfig
 from te_trainer.errors import InputError
 from te_trainer.escaping import latex_text, markdown_code, markdown_text
@@ -129,6 +130,14 @@ def test_a_source_that_no_file_system_holds_is_refused(key: str) -> None:
     given = {"--models": "[m]", "--data.pool": "p.tsv", "--distillation.selection": "last", f"--{key}": "x" * 300}
     said = refusal(*(part for pair in given.items() for part in pair))
     assert said.startswith(key) and "no part has more than 255 bytes, got 'xxx" in said
+
+
+def test_a_home_folder_that_nobody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])  # as in a container that does not know its user
+    assert expand_home("runs/~x") == "runs/~x"
+    with pytest.raises(InputError, match=r"^'~/runs/x' cannot be found, because HOME is not set"):
+        expand_home("~/runs/x")
 
 
 def test_a_sentence_on_the_screen_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

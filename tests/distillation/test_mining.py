@@ -262,7 +262,7 @@ def test_a_file_called_pool_is_not_the_pool_whose_sentences_are_mined(
     plan = make_plan(parse(tiny_arguments(tiny, tmp_path / "run", "--mining.pairs", "20")), 1)
     for _ in range(2):  # begun, and continued
         with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, *_):
-            assert len(sentences) > 100
+            assert sentences > 100
 
 
 def test_step_0_reads_the_sentences_and_those_of_the_given_pairs(tiny: Path, source: Path, tmp_path: Path) -> None:
@@ -273,13 +273,13 @@ def test_step_0_reads_the_sentences_and_those_of_the_given_pairs(tiny: Path, sou
     config = parse([*arguments(tiny, tmp_path / "run", source), *more])
     plan, layout = make_plan(config, 1), RunLayout(tmp_path / "run")
     with (
-        _read_mining_sentences(plan, layout) as (mined_from, own_texts, _),
+        _read_mining_sentences(plan, layout) as (count, own_texts, _),
         read_step0_sentences(plan, layout.sentences, own_texts) as sentences,
     ):
         assert sentences is not None
-        assert sentences.describe("step 0")[0] == f"step 0: the run's texts: {len(mined_from) + 2} read"
-    texts = SentenceManifest.load(layout.sentences)[1]["sentence1"][:]
-    assert texts == [*mined_from["sentence1"], "one", "two"]
+        assert sentences.describe("step 0")[0] == f"step 0: the run's texts: {count + 2} read"
+    mined_from, texts = (SentenceManifest.load(each)[1]["sentence1"][:] for each in (layout.mining, layout.sentences))
+    assert texts == [*mined_from, "one", "two"]
 
 
 @pytest.mark.slow
@@ -416,11 +416,12 @@ def test_sentences_that_look_for_no_partner_are_no_candidates(tiny: Path, tmp_pa
     rows = [json.dumps({"text": f"sentence {number}", "page": number // 20}) for number in range(60)]
     (tmp_path / "texts.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     plan = make_plan(parse([*arguments(tiny, tmp_path / "run", tmp_path / "texts.jsonl"), "--mining.pairs", "4"]), 1)
-    with _read_mining_sentences(plan, RunLayout(tmp_path / "run")) as (sentences, *_):
+    with _read_mining_sentences(plan, layout := RunLayout(tmp_path / "run")):
         pass
+    sentences = SentenceManifest.load(layout.mining)[1]
     anchors = np.array([5, 19, 20])
     none, done = np.empty((0, 2), np.int64), list[float]()
-    found = _candidates(plan, RunLayout(tmp_path / "run"), sentences, anchors, none, done.append)[0].rows
+    found = _candidates(plan, layout, sentences, anchors, none, done.append)[0].rows
     assert done == [1 / 3, 2 / 3, 1]  # of BM25's searches
     assert np.isin(found, anchors).any(axis=1).all()
     assert {(4, 5), (5, 6), (18, 19), (20, 21)} <= {tuple(pair) for pair in found.tolist()}

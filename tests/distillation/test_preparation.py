@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -315,6 +317,28 @@ def test_a_run_that_will_not_fit_is_refused(tiny: Path, tmp_path: Path, monkeypa
     with pytest.raises(InputError, match=rf"^output_dir: {tmp_path}/runs/new needs about .* are free"):
         needed = check_models(make_plan(parse(tiny_arguments(tiny, tmp_path / "runs" / "new")), 1))
         check_space(tmp_path / "runs" / "new", needed)
+
+
+@pytest.mark.parametrize("mined", [False, True])
+def test_a_disk_renames_no_folder_of_which_a_file_is_mapped(
+    mined: bool, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of Windows do, in WSL too."""
+    renamed, rename = [], os.replace
+
+    def rename_unused(source: str, target: str) -> None:
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
+        if f"{source}/" in mapped:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), source)
+        renamed.append(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", rename_unused)
+    (tmp_path / "step0.yaml").write_text("contrastive: {pooling: mean}\n", encoding="utf-8")
+    more = ["--distillation.step0", str(tmp_path / "step0.yaml"), *(["--mining.pairs", "8"] if mined else [])]
+    config = parse(tiny_arguments(tiny, tmp_path / "run", *more))
+    prepare_texts(RunManifest(tmp_path / "run", config, make_plan=make_plan), GoldSets())
+    assert {"run.yaml", "mining" if mined else "pool", "sentences"} <= set(renamed)
 
 
 # ---------------------------------------------------------------- what may not change

@@ -149,6 +149,6 @@ def test_what_step_0_cannot_use_is_refused(content: Any, words: str, tiny: Path,
         plan = make_plan(config, 1)
         check_models(plan)
         build_pool(DataConfig(pool=config.data.pool, max_pairs=32), tmp_path / "pool")
-        with read_step0_sentences(plan, tmp_path / "sentences", PoolManifest.load(tmp_path / "pool")[1]):
+        with read_step0_sentences(plan, tmp_path / "sentences", lambda: PoolManifest.load(tmp_path / "pool")[1]):
             pass
     assert not (tmp_path / "sentences").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, process_environment
 
-from te_trainer.build_locks import YOUNG, remove_dead_build_locks
+from te_trainer.build_locks import OLD, YOUNG, remove_dead_build_locks
 
 
 def lock(root: Path, extension: str, age: float = 2 * YOUNG) -> Path:
@@ -69,6 +69,16 @@ def test_on_several_machines_a_lock_is_named_and_stays(
     remove_dead_build_locks()
     assert dead.exists()
     assert str(dead.resolve()) in caplog.text and "delete the file" in caplog.text
+
+
+def test_in_a_batch_job_only_an_old_lock_is_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead, old = lock(root, "dead"), lock(root, "old", age=2 * OLD)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    remove_dead_build_locks()
+    assert dead.exists() and not old.exists()
+    assert str(dead.resolve()) in caplog.text
 
 
 @pytest.mark.slow

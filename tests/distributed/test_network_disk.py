@@ -16,15 +16,14 @@ FROM_SENTENCES += ("--distillation.selection", "agreement", "--distillation.cycl
 
 def script_of_two_machines(folder: Path, output: Path) -> Path:
     lines = ("import os", "if os.environ['RANK'] == '1':", "    from pathlib import Path")
-    lines += ("    from network_disk import keep_what_is_not_there", f"    keep_what_is_not_there(Path({str(output)!r}))")
+    lines += ("    from network_disk import keep_what_is_not_there",)
+    lines += (f"    keep_what_is_not_there(Path({str(output)!r}))",)
     return script_with(folder, *lines)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [WITHOUT_GOLD, FROM_SENTENCES], ids=["pairs", "sentences"])
-def test_no_rank_but_the_first_looks_for_what_is_not_there_yet(
-    more: Sequence[str], tiny: Path, tmp_path: Path
-) -> None:
+def test_no_rank_but_the_first_looks_for_what_is_not_there_yet(more: Sequence[str], tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     arguments = tiny_arguments(tiny, output, *more)
     if more is FROM_SENTENCES:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,25 @@ def test_a_disk_that_cannot_be_waited_for_is_no_failure(
     with expected, atomic_folder(tmp_path / "new") as folder:
         (folder / "weights").write_text("1")
     assert (tmp_path / "new" / "weights").exists() == (not fails)
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_on_macos_the_drive_is_asked_to_keep_it_too(can: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def control(descriptor: int, command: int) -> None:
+        assert os.fstat(descriptor) and command == 51
+        if not can:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        asked.append(descriptor)
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: asked.append(-descriptor))
+    with atomic_folder(tmp_path / "new") as folder:
+        (folder / "weights").write_text("1")
+    assert len(asked) == 3 and all((number > 0) == can for number in asked)  # the file, the folder, the one above
 
 
 class Stopped(BaseException):

@@ -104,6 +104,9 @@ def test_a_large_search_without_faiss_is_refused(
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"2,000 sentences need the package faiss; pip install 'te_trainer\[mining\]'"):
         nearest_pairs(vectors, np.arange(10), 2, tmp_path, lambda _: None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(InputError, match=r"faiss, which ends a process of macOS that has loaded torch"):
+        nearest_pairs(vectors, np.arange(10), 2, tmp_path, lambda _: None)
 
 
 def test_an_accelerator_searches_exactly_what_a_cpu_leaves_to_faiss(monkeypatch: pytest.MonkeyPatch) -> None:

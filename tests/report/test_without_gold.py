@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import results_of, tiny_arguments
+from conftest import process_environment, results_of, tiny_arguments
 from forked import run_forked
 from matplotlib import image
 from sentence_transformers import SentenceTransformer
@@ -142,6 +143,18 @@ def test_what_has_no_points_has_no_axis(results: dict[str, Any], tmp_path: Path)
     write_curves(tmp_path / "all.png", results, "spearman")
     widths = [image.imread(tmp_path / name).shape[1] for name in ("few.png", "all.png")]
     assert widths == [960, 1440]
+
+
+def test_curves_need_no_screen_that_a_notebook_has_named(results: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    code = (
+        "import json, sys; from pathlib import Path; from te_trainer.report.summary import write_curves\n"
+        "write_curves(Path('curves.png'), json.loads(Path('results.json').read_text()), 'spearman')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    environment = process_environment(MPLBACKEND="module://a_notebooks.backend")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=300)
+    assert image.imread(tmp_path / "curves.png").shape[1] == 1440
 
 
 def test_what_is_cut_is_said_before_work_starts(

@@ -18,9 +18,11 @@ from test_bad_input import sentence_of
 from te_trainer import cli
 from te_trainer.files.atomic import remove
 from te_trainer.files.records import DamagedError
+from te_trainer.models import resolve_checkpoint
 from te_trainer.report.page import write_page
 from te_trainer.runs.finished import FinishedRun
 from te_trainer.runs.saved import check_encoder_files
+from te_trainer.trainers.contrastive import drop_saved_head
 
 LABELS = "cycle-1/tiny/bi-encoder-labels"
 CROSS_LABELS = "cycle-1/tiny/cross-encoder-labels"
@@ -32,6 +34,16 @@ def arguments(tiny: Path, few_gold: list[str]) -> list[str]:
     """Of a short run of two cycles, but for its output folder, which comes last."""
     given = tiny_arguments(tiny, Path("out"), "--data.max_pairs", "32", *few_gold, "--data.test", "[]")
     return [*given, "--bi_encoder.num_train_epochs", "1", "--output_dir"]
+
+
+def test_what_macos_puts_beside_a_file_is_no_part_of_an_encoder(tiny: Path, tmp_path: Path) -> None:
+    encoder = shutil.copytree(tiny, tmp_path / "cross-encoder")
+    before = resolve_checkpoint(str(encoder)).fingerprint
+    for name in ("config.json", "model.safetensors"):
+        (encoder / f"._{name}").write_bytes(b"\x00\x05\x16\x07")
+    check_encoder_files(encoder)
+    drop_saved_head(encoder)
+    assert resolve_checkpoint(str(encoder)).fingerprint == before
 
 
 @pytest.fixture(scope="module")

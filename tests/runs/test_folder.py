@@ -132,6 +132,16 @@ def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_what_systems_put_into_a_folder_makes_it_nobodys(tmp_path: Path) -> None:
+    for name in (".DS_Store", "._x", "desktop.ini", ".nfs000000000012"):
+        (tmp_path / name).touch()
+    with lock_run_dir(tmp_path):
+        pass
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match=r"holds 'mine.txt' and no run.yaml"), lock_run_dir(tmp_path):
+        pass
+
+
 def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
     root = tmp_path / "runs" / "a"
     root.mkdir(parents=True)
