@@ -169,7 +169,8 @@ class RunStore:
     def predictions(self, key: EncoderKey) -> list[np.ndarray]:
         """Predictions of an encoder for each set, each of shape (n,)."""
         path = self.layout.predictions(*key)
-        with damage_as_input_error(path, then=SCORES_AGAIN), np.load(path) as saved:
+        # a damaged file stays open where numpy opens it
+        with damage_as_input_error(path, then=SCORES_AGAIN), path.open("rb") as file, np.load(file) as saved:
             return [saved[f"arr_{number}"] for number in range(len(saved))]
 
     # ------------------------------------------------------------ how to fix it, for `damage_as_input_error`
