@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from forked import leave_charts_out
+from forked import leave_charts_out, leave_disk_behind
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -244,10 +244,11 @@ def brisk() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_charts() -> Iterator[None]:
-    """Runs in this process have pages without charts; those of `forked` have them where a test looks at them."""
+def brief_ends() -> Iterator[None]:
+    """Runs in this process draw nothing, as those of `forked` unless a test looks at it, nor wait for the disk."""
     with pytest.MonkeyPatch.context() as patch:
         leave_charts_out(patch.setattr)
+        leave_disk_behind(patch.setattr)
         yield
 
 
