@@ -223,13 +223,12 @@ def test_weights_that_are_the_best_and_damaged_are_named(whole: Path, model: str
             training(folder, model, SimpleNamespace()).run("train", 1, labelled(36))
         return str(caught.value)
 
-    mark = (best / WEIGHTS_MARK).rename(tmp_path / "mark")
-    assert refusal() == f"{best} is not there any more; {delete}"
-    mark.rename(best / WEIGHTS_MARK)
-    weights = shutil.copy(best / "model.safetensors", tmp_path)
+    kept = shutil.copytree(best, tmp_path / "kept")
     os.truncate(best / "model.safetensors", 1000)
     assert refusal() == f"{best}/model.safetensors is damaged; {delete}"
-    shutil.move(weights, best / "model.safetensors")
+    (best / WEIGHTS_MARK).unlink()
+    assert refusal() == f"{best} is not there any more; {delete}"
+    shutil.copytree(kept, best)
     assert list(run(folder, model)) == ["10W", "12F", "15F"]
     assert result(folder) == result(whole)
 
