@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from forked import leave_charts_out
+from forked import leave_charts_out, leave_disk_behind
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -45,6 +45,7 @@ from transformers.masking_utils import sdpa_mask
 
 from te_trainer import cli
 from te_trainer.config.names import CYCLE_FOLDER, RUN_FOLDER_NAMES
+from te_trainer.data import GoldSet, load_gold
 from te_trainer.runs.quiet import quiet_libraries
 
 ROOT = Path(__file__).parents[1]
@@ -126,12 +127,22 @@ def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, hidden: int = 32)
 
 @pytest.fixture(scope="session")
 def few_gold(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Arguments that name a dev set and a test set of 24 pairs each."""
-    folder = tmp_path_factory.mktemp("gold")
+    """Arguments that name a dev set and a test set of 24 pairs each, fewer than are trusted."""
+    return brief_gold(tmp_path_factory.mktemp("gold"), 24)
+
+
+def brief_gold(folder: Path, count: int = 40) -> list[str]:
+    """Arguments that name a dev set and a test set of few pairs each, which are written into the folder."""
     for role in ("dev", "test"):
-        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[:25]
+        rows = (SAMPLE / f"{role}.tsv").read_text(encoding="utf-8").splitlines()[: count + 1]
         (folder / f"{role}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return ["--data.dev", f"{folder}/dev.tsv", "--data.test", f"{folder}/test.tsv"]
+
+
+def brief_dev() -> GoldSet:
+    """The first 40 pairs of the sample's dev set."""
+    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
+    return GoldSet("dev", gold.sentence1[:40], gold.sentence2[:40], gold.scores[:40])
 
 
 @pytest.fixture(scope="session")
@@ -244,10 +255,11 @@ def brisk() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_charts() -> Iterator[None]:
-    """Runs in this process have pages without charts; those of `forked` have them where a test looks at them."""
+def brief_ends() -> Iterator[None]:
+    """Runs in this process draw nothing, as those of `forked` unless a test looks at it, nor wait for the disk."""
     with pytest.MonkeyPatch.context() as patch:
         leave_charts_out(patch.setattr)
+        leave_disk_behind(patch.setattr)
         yield
 
 

@@ -17,14 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
+SAVE_FIGURE = Figure.savefig
 FORKING = multiprocessing.get_context("forkserver")
 # Names only: importing them here would be for nothing. One that fails costs time, and its run says why.
 FORKING.set_forkserver_preload(
@@ -46,7 +48,7 @@ class Forked:
         environment: More variables; those that a library reads while it is imported come too late.
         clock: Seconds between two full checkpoints of a training; 0 writes one at each step. By default a minute, which
             no tiny training takes.
-        charts: Whether a run's page has its charts, which take a third of a tiny run's time.
+        charts: Whether a run draws its curves and its page's charts, which take a third of a tiny run's time.
     """
 
     def __init__(
@@ -156,8 +158,22 @@ def run_ranks(
 
 
 def leave_charts_out(patch: Callable[[str, Any], None]) -> None:
-    """What draws a page's charts draws nothing; `patch` sets an attribute by its path, as pytest's `setattr` does."""
+    """What draws charts and curves draws nothing; `patch` sets an attribute by its path, as pytest's `setattr` does."""
     patch("te_trainer.report.charts._svg", lambda *_: Markup("<svg/>"))
+    patch("matplotlib.figure.Figure.savefig", lambda _, file, **__: Path(file).write_bytes(b"\x89PNG"))
+
+
+@contextlib.contextmanager
+def drawn_curves() -> Iterator[None]:
+    """This process draws curves nevertheless."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", SAVE_FIGURE)
+        yield
+
+
+def leave_disk_behind(patch: Callable[[str, Any], None]) -> None:
+    """Nothing waits for the disk: no test cuts the power, and what SIGKILL ends has written all that it wrote."""
+    patch("os.fsync", lambda _: None)
 
 
 def _run(
@@ -176,7 +192,9 @@ def _run(
 
         checkpoint_clock.FULL_CHECKPOINT_SECONDS, checkpoint_clock.TIMES_WHAT_SAVING_TOOK = clock, 0
         checkpoint_clock.STEPS_BETWEEN_AGREEMENTS = 1
+    patch = pytest.MonkeyPatch().setattr
+    leave_disk_behind(patch)
     if not charts:
-        leave_charts_out(pytest.MonkeyPatch().setattr)
+        leave_charts_out(patch)
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")

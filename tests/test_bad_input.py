@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import SAMPLE, Outcome, Run, process_environment, results_of, save_tiny, text_file, tiny_arguments
-from forked import Forked, run_forked
+from forked import Forked, drawn_curves, run_forked
 
 from te_trainer.cli import run_job
 from te_trainer.files.atomic import PARTIAL
@@ -337,6 +337,7 @@ def test_the_same_command_continues_when_there_is_room_again(small_disks: dict[s
 
 
 @pytest.fixture(scope="module")
+@drawn_curves()
 def finished_run(tiny: Path, short: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a run that is done."""
     output = tmp_path_factory.mktemp("finished") / "run"
@@ -357,6 +358,7 @@ def test_a_finished_run_says_so_shows_its_table_and_asks_no_model(
     assert contents(finished_run) == before
 
 
+@drawn_curves()
 def test_a_finished_run_writes_the_reports_that_are_missing(run: Run, finished_run: Path) -> None:
     before = {name: (finished_run / name).read_bytes() for name in ("report.md", "curves.png", "report.html")}
     for name in before:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import drawn_curves
 from markdown_it import MarkdownIt
 from rich.console import Console
 
@@ -238,6 +239,7 @@ def results_of(names: list[str], tasks: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # matplotlib has no letters for some of them, nor room for all
+@drawn_curves()
 def test_a_report_shows_names_as_they_are(tmp_path: Path) -> None:
     results = results_of(HOSTILE, ["[b]", "c|d"])
     sources = [f"pool: {name}.tsv: 10 rows" for name in ["_x_", "[a](b)", "p\udcff", "x\u202e"]]

@@ -161,6 +161,7 @@ def test_mirror_bert_on_pairs_without_gold(run: Run, tmp_path: Path) -> None:
     status, out, err = run(
         *("--data.sentences", SAMPLE / "pool.tsv", "--data.max_sentences", "64", "--data.dev", "null"),
         *("--data.test", "[]", "--contrastive.method", "mirror_bert", "--contrastive.pooling", "mean"),
+        *("--contrastive.max_steps", "2"),
     )
     assert status == 0, err
     results = results_of(tmp_path / "out")
@@ -180,7 +181,8 @@ def test_it_computes_with_the_attention_that_is_named(
     run: Run, tmp_path: Path, watched: Callable[[str], list[Any]]
 ) -> None:
     calls = watched("watched_contrastive")
-    status, _, said = run("--contrastive.attn_implementation", "watched_contrastive")
+    short = ["--contrastive.max_steps", "2", "--contrastive.eval_steps", "1"]
+    status, _, said = run("--contrastive.attn_implementation", "watched_contrastive", *short)
     assert status == 0, said
     assert set(calls) == {(False, False), (True, True)}
 
@@ -208,10 +210,11 @@ def test_sentences_that_are_cut_with_their_prompt_are_counted_before_work_starts
 def test_two_ranks_train_one_encoder(arguments: list[str], tmp_path: Path) -> None:
     """Both have 8 of the 16 sentences of a batch; the engine has the head's weights, too."""
     more = ["--contrastive.per_device_train_batch_size", "8", "--output_dir", str(tmp_path / "out")]
+    more += ["--contrastive.max_steps", "4", "--contrastive.eval_steps", "2"]
     result = run_ranks(RECIPE, [*arguments, *more])
     assert result.returncode == 0, result.stderr
     training = json.loads((tmp_path / "out" / "bi-encoder.training.json").read_text(encoding="utf-8"))
-    assert (training["engine"], training["steps"]) == ("DistributedDataParallel", 24)
+    assert (training["engine"], training["steps"]) == ("DistributedDataParallel", 4)
     saved = load_file(tmp_path / "out" / "bi-encoder" / "model.safetensors")
     assert not [name for name in saved if "head" in name]
 
@@ -248,7 +251,7 @@ def test_a_rank_that_is_late_meets_the_others_without_gold_too(tiny: Path, sente
 @pytest.mark.slow
 def test_kills_change_nothing(arguments: list[str], tmp_path: Path) -> None:
     """SIGKILL before and within the training; the same command ends with the same bytes."""
-    more = ["--contrastive.eval_steps", "2", "--contrastive.span", "5"]
+    more = ["--contrastive.eval_steps", "2", "--contrastive.span", "5", "--contrastive.num_train_epochs", "2"]
     whole = run_forked("contrastive.py", [*arguments, *more, "--output_dir", str(tmp_path / "whole")])
     assert whole.returncode == 0, whole.stderr
     command = [*arguments, *more, "--output_dir", str(tmp_path / "killed")]

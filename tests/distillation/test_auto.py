@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE, results_of, tiny_arguments
+from conftest import SAMPLE, brief_gold, results_of, tiny_arguments
 from forked import Forked, run_forked, script_with
 from sentence_transformers import SentenceTransformer
-from test_growing import TELLING, WITHOUT_GOLD, cosines, learnt_pairs, mined_pairs
+from test_growing import TELLING, cosines, learnt_pairs, mined_pairs, without_gold
 from transformers import AutoModel
 
 from te_trainer.config.schema import HubConfig
@@ -33,7 +33,7 @@ JOB = "trans_encoder.py"
 def stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A run of a random model, whose cross-encoder learns nothing in four steps; beside it what it learnt again."""
     output = tmp_path_factory.mktemp("auto") / "run"
-    done = run_forked(script_with(output.parent, TELLING), tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    done = run_forked(script_with(output.parent, TELLING), without_gold(tiny, output))
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -171,7 +171,9 @@ def test_a_student_that_has_not_learnt_is_named_where_it_teaches_all_the_same(
     more: tuple[str, ...], tiny: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    done = run_forked(JOB, tiny_arguments(tiny, output, "--distillation.selection", "last", *more))
+    done = run_forked(
+        JOB, tiny_arguments(tiny, output, *brief_gold(tmp_path), "--distillation.selection", "last", *more)
+    )
     assert done.returncode == 0, done.stderr
     results = results_of(output)
     assert [entry["cycle"] for entry in results["cycles"]] == [1, 2]
@@ -210,11 +212,11 @@ def test_the_start_is_kept_as_it_came(stopped: tuple[Path, Any], tiny: Path) -> 
 def test_a_run_that_stopped_is_finished(stopped: tuple[Path, Any], tiny: Path) -> None:
     output, _ = stopped
     before = results_of(output)
-    again = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    again = run_forked(JOB, without_gold(tiny, output))
     assert again.returncode == 0, again.stderr
     assert "there is nothing to do" in again.stdout
     (output / "results.json").unlink()
-    again = run_forked(JOB, tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    again = run_forked(JOB, without_gold(tiny, output))
     assert again.returncode == 0, again.stderr
     after = results_of(output)
     assert {key: after[key] for key in ("final", "not_learnt", "health")} == {
@@ -226,12 +228,12 @@ def test_a_run_that_stopped_is_finished(stopped: tuple[Path, Any], tiny: Path) -
 def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any], tiny: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     folder = killed / "cycle-1" / "tiny"
-    process = Forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD), clock=0)
+    process = Forked(JOB, without_gold(tiny, killed), clock=0)
     # the first training has 6 steps
     checkpoints = folder / ".training-cross-encoder"
     process.kill_at(checkpoints, "checkpoint-[789]/checkpoint-is-whole")
     assert json.loads((folder / "cross-encoder.json").read_text(encoding="utf-8"))["attempt"] == 1
-    last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
+    last = run_forked(JOB, without_gold(tiny, killed))
     assert last.returncode == 0, last.stderr
     assert "train cross-encoder | " not in last.stderr
     assert "train cross-encoder, again | " in last.stderr
@@ -257,8 +259,8 @@ def test_a_kill_between_record_and_encoder_of_the_second_training_changes_nothin
         "        os.kill(os.getpid(), signal.SIGKILL)",
         "training.write_json = write_and_die",
     ]
-    assert run_forked(script_with(tmp_path, *lines), tiny_arguments(tiny, killed, *WITHOUT_GOLD)).returncode == -9
-    last = run_forked(JOB, tiny_arguments(tiny, killed, *WITHOUT_GOLD))
+    assert run_forked(script_with(tmp_path, *lines), without_gold(tiny, killed)).returncode == -9
+    last = run_forked(JOB, without_gold(tiny, killed))
     assert last.returncode == 0, last.stderr
     assert what_was_learnt(killed) == what_was_learnt(stopped[0])
 
@@ -316,7 +318,7 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
     section["per_device_train_batch_size"] = 8
     (tmp_path / "step0.yaml").write_text(json.dumps({"contrastive": section}), encoding="utf-8")
     more = ["--distillation.step0", str(tmp_path / "step0.yaml")] * has_step0
-    more += ["--distillation.selection", selection, "--data.dev", "null"]
+    more += [*brief_gold(tmp_path), "--distillation.selection", selection, "--data.dev", "null"]
     done = run_forked(script_with(tmp_path, *lines), tiny_arguments(tiny, output, *more))
     assert done.returncode == 0, done.stderr
     final = results_of(output)["final"]["tiny"]

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import rankdata, spearmanr
 
 from te_trainer.distillation.combine import combine
+from te_trainer.report.remarks import ENSEMBLE_DESCRIPTIONS
 
 ONES = [1.0, 1.0, 1.0]
 
@@ -60,6 +61,7 @@ def test_rank_has_the_means_values_in_the_order_of_mean_ranks() -> None:
     order = np.lexsort((np.arange(len(ranks)), ranks))
     assert (np.diff(result[order]) >= 0).all()
     assert spearmanr(result, combine(labels, "mean", ONES)).statistic < 0.9999
+    assert "ranks by the mean" in ENSEMBLE_DESCRIPTIONS["rank"]
 
 
 def test_the_order_by_rank_survives_any_monotone_rescaling_of_a_teacher() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import results_of, tiny_arguments
+from conftest import brief_gold, results_of, tiny_arguments
 from forked import run_forked, run_ranks, script_with
 from sentence_transformers import SentenceTransformer
 
@@ -25,7 +25,6 @@ from te_trainer.files.records import DamagedError
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.store import RunStore
 
-WITHOUT_GOLD = ("--distillation.selection", "auto", "--data.dev", "null")
 # each rank writes what the second training of a student learns
 TELLING = """
 import os
@@ -37,6 +36,12 @@ def run_and_tell(self, title, work, pairs):
     run(self, title, work, pairs)
 Training.run = run_and_tell
 """
+
+
+def without_gold(model: Path, output: Path, *more: str) -> list[str]:
+    """Arguments of a run whose encoders no gold score chooses."""
+    few = brief_gold(output.parent)
+    return tiny_arguments(model, output, *few, "--distillation.selection", "auto", "--data.dev", "null", *more)
 
 
 def learnt_pairs(folder: Path, name: str, rank: int = 0) -> list[dict[str, Any]]:
@@ -58,22 +63,23 @@ def cosines(model: Path, rows: Sequence[dict[str, Any]], pooling: str = "mean") 
 
 def test_a_very_small_pool_is_learnt_with_random_pairs_at_once(tiny: Path, tmp_path: Path) -> None:
     """Where the configuration does not say how long it is learnt."""
-    arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, "--cross_encoder.num_train_epochs", "null")
+    short = ("--data.max_pairs", "40", "--distillation.cycles", "1")
+    arguments = without_gold(tiny, tmp_path / "run", *short, "--cross_encoder.num_train_epochs", "null")
     done = run_forked("trans_encoder.py", arguments)
     assert done.returncode == 0, done.stderr
     begins = done.stderr.index("train cross-encoder | begins")
-    assert done.stderr.index("cycle 1: 192 random pairs of the pool's sentences are labelled") < begins
+    assert done.stderr.index("cycle 1: 80 random pairs of the pool's sentences are labelled") < begins
     assert "pairs of the pool and random ones of its sentences" in done.stderr
     entry = results_of(tmp_path / "run")["health"]["cycles"][0]["tiny"]["cross-encoder"]
-    # 15 epochs of 87 pairs in both orders, in batches of 32; a random model may learn nothing, and is trained once more
-    length = {1: 82, 2: 245}[entry["attempt"]]
-    assert length <= entry["steps"] <= 1.05 * length and entry["added_pairs"] == 192
+    # 15 epochs of 32 pairs in both orders, in batches of 32; a random model may learn nothing, and is trained once more
+    length = {1: 30, 2: 90}[entry["attempt"]]
+    assert length <= entry["steps"] <= 1.05 * length and entry["added_pairs"] == 80
     assert ("It is trained once more, 3 times as long\n" in done.stderr) == (entry["attempt"] == 2)
 
 
 def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -> None:
     spread = ("--distillation.cross_encoder_labels", "quantiles")
-    arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, *spread)
+    arguments = without_gold(tiny, tmp_path / "run", *spread)
     arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two, pooling: cls}}]"
     done = run_ranks(script_with(tmp_path, TELLING), arguments)
     assert done.returncode == 0, done.stderr
@@ -94,7 +100,7 @@ def test_ranks_learn_the_same_and_all_models_label(tiny: Path, tmp_path: Path) -
 
 def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> None:
     output, line = tmp_path / "run", "from te_trainer.distillation import growing; growing.LARGEST_POOL = 96"
-    done = run_forked(script_with(tmp_path, line), tiny_arguments(tiny, output, *WITHOUT_GOLD))
+    done = run_forked(script_with(tmp_path, line), without_gold(tiny, output))
     assert done.returncode == 0, done.stderr
     assert "It is trained once more, 3 times as long\n" in done.stderr
     entry = results_of(output)["health"]["cycles"][0]["tiny"]["cross-encoder"]
@@ -106,8 +112,8 @@ def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> 
 
 def test_two_sentences_make_no_other_pair(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "pool.tsv").write_text("sentence1\tsentence2\nmy router\tthe lamp is on\n", encoding="utf-8")
-    arguments = tiny_arguments(tiny, tmp_path / "run", *WITHOUT_GOLD, pool=[str(tmp_path / "pool.tsv")])
-    done = run_forked("trans_encoder.py", [*arguments, "--data.test", "[]"])
+    keys = ("--data.pool", str(tmp_path / "pool.tsv"), "--data.test", "[]", "--distillation.cycles", "1")
+    done = run_forked("trans_encoder.py", without_gold(tiny, tmp_path / "run", *keys))
     assert done.returncode == 0, done.stderr
     assert "cycle 1: the pool's sentences make no other pair" in done.stderr
     assert "random pairs of the pool's sentences" not in done.stderr

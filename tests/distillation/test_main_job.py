@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SAMPLE, results_of, run_launched, tiny_arguments
+from conftest import SAMPLE, brief_gold, results_of, run_launched, tiny_arguments
 from datasets import load_from_disk
 from forked import run_forked
 from references import their_scores
@@ -111,6 +111,16 @@ def test_results_follow_the_contract(results: dict[str, Any]) -> None:
     assert all(value > 0 for value in seconds.values())
 
 
+def test_a_run_whose_dev_set_chose_does_not_call_itself_unsupervised(output: Path, results: dict[str, Any]) -> None:
+    records = list(output.glob("cycle-*/tiny/*.training.json"))
+    assert len(records) == 4
+    assert all(json.loads(record.read_text(encoding="utf-8"))["dev_curve"] for record in records)
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert "unsupervised" not in report and "Gold scores of the dev set are reported only." not in report
+    assert "Gold scores of the dev set chose checkpoints and cycles." in report
+    assert "agreement" not in results
+
+
 def test_the_folder_holds_what_the_contract_names_and_nothing_half_done(output: Path) -> None:
     for name in ("run.yaml", "results.json", "report.html", "report.md", "curves.png", "neighbours.json"):
         assert (output / name).stat().st_size > 0
@@ -170,7 +180,8 @@ def test_two_runs_agree(tiny: Path, output: Path, results: dict[str, Any], tmp_p
 
 def test_two_plms_share_labels_and_nothing_gold_is_needed(tiny: Path, tiny_roberta: Path, tmp_path: Path) -> None:
     """Two PLMs of differing kinds, weights passed on, no dev set, the last cycle kept."""
-    arguments = tiny_arguments(tiny, tmp_path / "run", "--distillation.selection", "last")
+    few = ["--data.max_pairs", "32", *brief_gold(tmp_path)[2:]]
+    arguments = tiny_arguments(tiny, tmp_path / "run", "--distillation.selection", "last", *few)
     at = arguments.index("--data.dev")
     del arguments[at : at + 2]
     arguments[1] = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny_roberta}, name: two, pooling: mean}}]"

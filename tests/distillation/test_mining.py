@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SAMPLE, sample_pairs, tiny_arguments
+from conftest import SAMPLE, brief_gold, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import Forked, run_forked
 from telling import columns
@@ -76,7 +76,8 @@ def arguments(tiny: Path, output: Path, source: Path, *more: str) -> list[str]:
         "--mining.candidates",
         "10",
     )
-    return tiny_arguments(tiny, output, *ONE_CYCLE, *mined, "--mining.pairs", "64", *more)
+    short = (*ONE_CYCLE, *brief_gold(source.parent))
+    return tiny_arguments(tiny, output, *short, *mined, "--mining.pairs", "64", *more)
 
 
 def pool_of(output: Path) -> list[tuple[str, str]]:

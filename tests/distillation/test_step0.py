@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import results_of, tiny_arguments
+from conftest import brief_gold, results_of, tiny_arguments
 from datasets import Dataset, load_from_disk
 from forked import Forked, run_forked
 from safetensors.torch import load_file
@@ -50,7 +50,7 @@ def arguments(tiny: Path, step0: Path, output: Path, *more: str) -> list[str]:
     """One cycle, whose bi-encoder hardly leaves its start."""
     one = ["--distillation.cycles", "1", "--distillation.step0", str(step0), "--bi_encoder.num_train_epochs", "1"]
     more = ("--distillation.keep_cycles", "true", "--bi_encoder.learning_rate", "1e-9", *more)
-    return tiny_arguments(tiny, output, *one, *more)
+    return tiny_arguments(tiny, output, *one, *brief_gold(step0.parent), *more)
 
 
 @pytest.fixture(scope="module")

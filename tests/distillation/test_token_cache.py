@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLE, tiny_arguments
+from conftest import tiny_arguments
 
 from te_trainer.cli import start
 from te_trainer.trainers import BiEncoderTrainer, cross_encoder
@@ -15,7 +15,9 @@ from te_trainer.trainers import BiEncoderTrainer, cross_encoder
 pytestmark = pytest.mark.slow
 
 
-def test_the_second_cycle_tokenises_no_pair_again(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_cycle_tokenises_no_pair_again(
+    tiny: Path, few_gold: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The dev set lies in memory alone, and is tokenised by each training."""
     counts: Counter[tuple[str, int]] = Counter()
     encode, tokenise = BiEncoderTrainer._encode, cross_encoder.tokenise
@@ -30,8 +32,8 @@ def test_the_second_cycle_tokenises_no_pair_again(tiny: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(BiEncoderTrainer, "_encode", count_bi)
     monkeypatch.setattr(cross_encoder, "tokenise", count_cross)
-    start("distil", tiny_arguments(tiny, tmp_path / "run"))
-    pool, dev = 96, len((SAMPLE / "dev.tsv").read_text(encoding="utf-8").splitlines()) - 1
+    start("distil", tiny_arguments(tiny, tmp_path / "run", *few_gold, "--data.max_pairs", "32"))
+    pool, dev = 32, 24
     assert counts == {
         ("cross-encoder", pool): 2,  # both orders
         ("bi-encoder", pool): 1,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, process_environment
 
 from te_trainer.build_locks import OLD, YOUNG, remove_dead_build_locks
+from te_trainer.distributed import process_state
 
 
 def lock(root: Path, extension: str, age: float = 2 * YOUNG) -> Path:
@@ -81,19 +79,11 @@ def test_in_a_batch_job_only_an_old_lock_is_removed(
     assert str(dead.resolve()) in caplog.text
 
 
-@pytest.mark.slow
-def test_locks_are_looked_at_before_deepspeed_starts(root: Path) -> None:
-    dead = lock(root, "dead")
-    code = "from te_trainer.distributed import process_state; process_state()"
-    command = [sys.executable, "-c", code]
-    environment = process_environment(ACCELERATE_USE_CPU="true", ACCELERATE_USE_DEEPSPEED="false")
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
-    assert dead.exists()
-    environment["ACCELERATE_USE_DEEPSPEED"] = "true"
-    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
-        while dead.exists() and process.poll() is None:
-            time.sleep(0.1)
-        # DeepSpeed would go on to build its extensions in this folder
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert not dead.exists()
+def test_locks_are_looked_at_before_deepspeed_starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate's state starts it."""
+    dead, there = lock(root, "dead"), []
+    monkeypatch.setattr("te_trainer.distributed.PartialState", lambda **_: there.append(dead.exists()))
+    for engine in ("false", "true"):
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", engine)
+        process_state()
+    assert there == [True, False]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -42,6 +43,11 @@ from te_trainer.runs.manifest import RunManifest, read_manifest
 from te_trainer.runs.quiet import quiet_libraries
 
 SENTENCES = ["TV can't see any wifi networks", "How do I hide my wifi network's name from the neighbours?"]
+
+
+def token(value: str) -> None:
+    """What the calls behind it are made with."""
+    os.environ["HF_TOKEN"] = value
 
 
 def check_bi(name: str) -> None:

@@ -146,6 +146,10 @@ def hub(root: Path) -> Iterator[HubServer]:
 def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process read from the Hub with an empty cache."""
     calls = {
+        "wrong token": ["token", "hf_wrong"],
+        "pool with it": ["pool", "owner/csv"],
+        "model with it": ["bi", "owner/plain"],
+        "no token": ["token", ""],
         "plain": ["bi", "owner/plain"],
         "mean": ["bi", "owner/mean"],
         "cross": ["cross", "owner/cross"],
@@ -256,20 +260,15 @@ def test_a_wrong_configuration_is_refused_with_those_there_are(read: dict[str, A
     assert "\n" not in read[case]
 
 
-def test_what_the_hub_refuses_of_a_data_set_is_said_with_the_mend(
-    hub: HubServer, read: dict[str, Any], tmp_path: Path
-) -> None:
+def test_what_the_hub_refuses_of_a_data_set_is_said_with_the_mend(hub: HubServer, read: dict[str, Any]) -> None:
     """As of a model, by the same sentences."""
-    refused = ask(
-        hub.url, tmp_path, {"pool": ["pool", "owner/csv"], "model": ["bi", "owner/plain"]}, HF_TOKEN="hf_wrong"
-    )
     address, token = f"{hub.url}/datasets/owner", "the Hub refuses the token (401); set HF_TOKEN to one that may read "
     sentences = {
         read["no data set"]: "no such repository; correct the name, and for a private one set HF_TOKEN or call ",
         read["no such revision"]: f"the repository has no branch, tag or commit 'v9'; look at {address}/csv)",
         read["gated"]: f"the repository is gated; ask for access at {address}/gated, and set HF_TOKEN or call ",
-        refused["pool"]: f"{token}{address}/csv)",
-        refused["model"]: f"{token}{hub.url}/owner/plain",
+        read["pool with it"]: f"{token}{address}/csv)",
+        read["model with it"]: f"{token}{hub.url}/owner/plain",
     }
     for said, sentence in sentences.items():
         assert said.startswith(("InputError: owner/", "InputError: model owner/")) and sentence in said, said
@@ -375,7 +374,9 @@ def test_what_the_hub_does_not_have_ends_the_command_with_one_line(
         "owner/nothing": tiny_arguments(tiny, output, pool=["owner/nothing"]),
     }
     gone = {
-        "model owner/plain": tiny_arguments(Path("owner/plain"), output),
+        "model owner/plain: no model here, and not to be had from the Hub (": tiny_arguments(
+            Path("owner/plain"), output
+        ),
         "owner/parquet": tiny_arguments(tiny, output, pool=["owner/parquet"]),
     }
     with HubServer(root) as server:
@@ -386,11 +387,3 @@ def test_what_the_hub_does_not_have_ends_the_command_with_one_line(
         for name, done in zip(commands, ended, strict=True):
             refused(done, name)
     assert not output.exists()
-
-
-def test_a_hub_that_cannot_be_reached_gives_one_line(tiny: Path, tmp_path: Path) -> None:
-    """As on a machine that has no network and does not know it; nothing listens on port 9."""
-    arguments = tiny_arguments(tiny, tmp_path / "new", "--models", "[nobody/nothing]")
-    done = python(JOB, *arguments, **online("http://127.0.0.1:9", tmp_path / "cache"))
-    refused(done, "model nobody/nothing: no model here, and not to be had from the Hub (")
-    assert not (tmp_path / "new").exists()

@@ -73,6 +73,8 @@ def read(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "address": ["pool", "hf://datasets/owner/listed/*.parquet"],
         "begin": ["begin", root, ["owner/unknown"]],
         "begin again": ["begin", root, ["owner/unknown"]],
+        "token": ["token", "hf_read"],
+        "asked with it": ["check_bi", "owner/asked"],
     }
     return ask(hub.url, tmp_path_factory.mktemp("read"), calls)
 
@@ -111,7 +113,5 @@ def test_the_commit_is_known_once_the_limit_ends(read: dict[str, Any], hub: HubS
     assert read["begin again"] == {"owner/unknown": hub.commit("datasets", "owner/unknown")}
 
 
-def test_who_has_a_token_is_told_of_none(hub: HubServer, tmp_path: Path) -> None:
-    hub.refusals = {"GET /api/models/owner/asked": repeat(LIMIT)}
-    found = ask(hub.url, tmp_path, {"asked": ["check_bi", "owner/asked"]}, HF_TOKEN="hf_read")["asked"]
-    assert found == f"InputError: model owner/asked: no model here, and {LIMITED} 55 seconds"
+def test_who_has_a_token_is_told_of_none(read: dict[str, Any]) -> None:
+    assert read["asked with it"] == f"InputError: model owner/asked: no model here, and {LIMITED} 55 seconds"

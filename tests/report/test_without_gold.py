@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import process_environment, results_of, tiny_arguments
-from forked import run_forked
+from forked import drawn_curves, run_forked
 from matplotlib import image
 from sentence_transformers import SentenceTransformer
 
@@ -41,7 +41,7 @@ def arguments(root: Path, tiny: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    done = run_forked(JOB, arguments)
+    done = run_forked(JOB, arguments, charts=True)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -136,6 +136,7 @@ def test_the_curves_are_no_empty_axis(root: Path, finished: subprocess.Completed
         assert (np.abs(picture[..., :3] * 255 - colour).max(-1) < 3).sum() > 100
 
 
+@drawn_curves()
 def test_what_has_no_points_has_no_axis(results: dict[str, Any], tmp_path: Path) -> None:
     """Of a run that ended before anything was trained, whose start agrees with no labels."""
     few = {"start": results["start"], "cycles": [], "health": {"start": results["health"]["start"], "cycles": []}}

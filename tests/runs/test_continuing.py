@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import results_of, tiny_arguments
+from conftest import brief_gold, results_of, tiny_arguments
 from forked import Forked, run_forked
 from safetensors.numpy import load_file
 
@@ -350,7 +350,7 @@ def test_what_a_run_stands_on_may_not_change(tiny: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_killed_run_ends_the_same_with_another_split(no_dropout: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of a training of each kind; then smaller batches."""
-    short = ["--distillation.cycles", "1"]
+    short = ["--distillation.cycles", "1", *brief_gold(tmp_path)]
     whole = run_forked(JOB, tiny_arguments(no_dropout, tmp_path / "whole", *short))
     assert whole.returncode == 0, whole.stderr
     killed = tmp_path / "killed"

@@ -111,6 +111,15 @@ def follow(sentence: str, run: Run, root: Path, finished: Path) -> None:
         assert (root / weights).read_bytes() == (finished / weights).read_bytes()
 
 
+def refusal(damage: Callable[[Path], None], path: Path, start: Callable[[], Outcome]) -> str:
+    """What is said of a damaged file, which is whole again afterwards."""
+    content = path.read_bytes()
+    damage(path)
+    sentence = sentence_of_last(start())
+    path.write_bytes(content)
+    return sentence
+
+
 def sentence_of_last(outcome: Outcome) -> str:
     """The sentence at the end of a run that stopped on its way."""
     assert outcome.status == 2, outcome.err
@@ -121,17 +130,12 @@ def sentence_of_last(outcome: Outcome) -> str:
 
 
 DAMAGES = [
-    (cut, "pool/pairs.arrow"),
-    (bend, "pool/pool.json"),
-    (remove, "pool/pairs.arrow"),
     (empty, f"{SECOND_LABELS}/data-00000-of-00001.arrow"),
     (cut, f"{CROSS_LABELS}/state.json"),
     (remove, f"{LABELS}/fingerprint.json"),
     (cut, "start/tiny/bi-encoder.json"),
-    (empty, "cycle-1/tiny/cross-encoder.json"),
     (bend, "cycle-2/tiny/bi-encoder.json"),
     (cut, "cycle-1/tiny/cross-encoder.training.json"),
-    (empty, "cycle-2/tiny/bi-encoder.training.json"),
 ]
 
 
@@ -147,6 +151,16 @@ def test_a_damaged_file_is_named_and_made_again_when_it_is_deleted(
     follow(sentence, run, root, finished)
 
 
+def test_a_damaged_file_of_the_pool_is_named_and_made_again(run: Run, root: Path, finished: Path) -> None:
+    (root / "results.json").unlink()
+    for damage, file in ((cut, "pairs.arrow"), (bend, "pool.json"), (remove, "pairs.arrow")):
+        path = root / "pool" / file
+        sentence = refusal(damage, path, lambda: run(root))
+        assert str(path) in sentence and said_to_delete(sentence) == [root / "pool"]
+    damage(path)
+    follow(sentence, run, root, finished)
+
+
 @pytest.fixture(scope="module")
 def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A finished run of two PLMs with a step 0, and its options."""
@@ -159,28 +173,33 @@ def several(arguments: list[str], tiny: Path, tmp_path_factory: pytest.TempPathF
     return root, more
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "sentences/sentences.arrow",
-        "sentences/sentences.json",
-        "start/two/bi-encoder.training.json",
-        "start/one/bi-encoder.predictions.npz",
-        "cycle-1/two/cross-encoder.predictions.npz",
-    ],
-)
 def test_a_damaged_file_of_step0_or_of_several_plms_is_named(
-    run: Run, several: tuple[Path, list[str]], tmp_path: Path, file: str
+    run: Run, several: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
+    """All but one are damaged at once: a run that continues comes to them one after the other."""
     root = shutil.copytree(several[0], tmp_path / "run")
     (root / "results.json").unlink()
-    cut(root / file)
-    sentence = sentence_of_last(run(root, *several[1]))
-    assert sentence.startswith(f"{root / file} is damaged; delete ")
-    for path in said_to_delete(sentence):
-        remove(path)
-    outcome = run(root, *several[1])
-    assert outcome.status == 0, outcome.err
+
+    def start() -> Outcome:
+        return run(root, *several[1])
+
+    # with its neighbour, for which the folder is deleted, it would not be looked at
+    alone = root / "sentences" / "sentences.json"
+    assert refusal(cut, alone, start).startswith(f"{alone} is damaged; delete ")
+    damaged = [
+        root / "sentences/sentences.arrow",
+        root / "start/two/bi-encoder.training.json",
+        root / "start/one/bi-encoder.predictions.npz",
+        root / "cycle-1/two/cross-encoder.predictions.npz",
+    ]
+    for path in damaged:
+        cut(path)
+    while (outcome := start()).status != 0:
+        sentence = sentence_of_last(outcome)
+        damaged.remove(Path(sentence.partition(" is damaged; delete ")[0]))
+        for path in said_to_delete(sentence):
+            remove(path)
+    assert not damaged
     before, after = (results_of(each) for each in (several[0], root))
     assert after["cycles"] == before["cycles"] and after["start"] == before["start"]
     assert after["final"]["ensemble"] == before["final"]["ensemble"]
@@ -239,13 +258,18 @@ def test_what_is_published_is_read_with_care(root: Path, file: str) -> None:
         FinishedRun.load(root)
 
 
-@pytest.mark.parametrize("key", ["pool", "precision", "kind"])
-def test_labels_of_another_pool_or_precision_are_refused(run: Run, root: Path, finished: Path, key: str) -> None:
+def test_labels_of_another_pool_or_precision_are_refused(run: Run, root: Path, finished: Path) -> None:
     (root / "results.json").unlink()
     path = root / CROSS_LABELS / "fingerprint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
-    sentence = sentence_of_last(run(root))
-    assert sentence.startswith(f"{root / CROSS_LABELS}: its labels are of another {key} (another) than this run's (")
+    written = path.read_text()
+    said = set()
+    for key in ("pool", "precision", "kind"):
+        path.write_text(json.dumps(json.loads(written) | {key: "another"}))
+        sentence = sentence_of_last(run(root))
+        before = f"{root / CROSS_LABELS}: its labels are of another {key} (another) than this run's ("
+        assert sentence.startswith(before)
+        said.add(tuple(said_to_delete(sentence)))
+    assert len(said) == 1
     follow(sentence, run, root, finished)
 
 
@@ -291,27 +315,21 @@ def interrupted(finished: Path, arguments: list[str], tmp_path_factory: pytest.T
     return root
 
 
-@pytest.mark.parametrize(
-    ("damage", "file"),
-    [
+def test_a_damaged_checkpoint_is_named(run: Run, interrupted: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(interrupted, tmp_path / "run")
+    (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
+    for damage, file in (
         (empty, "trainer_state.json"),
         (remove, "trainer_state.json"),
         (cut, "optimizer.pt"),
         (cut, "model.safetensors"),
         (remove, "rng_state.pth"),
-    ],
-)
-def test_a_damaged_checkpoint_is_named(
-    run: Run, interrupted: Path, tmp_path: Path, damage: Callable[[Path], None], file: str
-) -> None:
-    root = shutil.copytree(interrupted, tmp_path / "run")
-    (checkpoint,) = (root / "cycle-1" / "tiny" / ".training-cross-encoder").glob("checkpoint-*")
-    damage(checkpoint / file)
-    sentence = sentence_of_last(run(root, "--cross_encoder.eval_steps", "1"))
-    what = "is not there any more" if damage is remove else "is damaged"
-    assert sentence.startswith(f"{checkpoint / file} {what}; delete ")
-    for path in said_to_delete(sentence):
-        remove(path)
+    ):
+        sentence = refusal(damage, checkpoint / file, lambda: run(root, "--cross_encoder.eval_steps", "1"))
+        what = "is not there any more" if damage is remove else "is damaged"
+        assert sentence.startswith(f"{checkpoint / file} {what}; delete ")
+        assert said_to_delete(sentence) == [checkpoint]
+    remove(checkpoint)
     outcome = run(root, "--cross_encoder.eval_steps", "1")
     assert outcome.status == 0, outcome.err
 

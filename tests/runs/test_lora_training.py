@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import peft
 import pytest
-from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
+from conftest import SAMPLE, brief_dev, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 from references import their_scores
@@ -59,7 +59,7 @@ def train(kind: Any, start: str, folder: Path, lora: LoraConfig) -> tuple[dict[s
             "learning_rate": 5e-3,
             "eval_steps": 3,
         },
-        dev=load_gold(str(SAMPLE / "dev.tsv"), "dev", {}),
+        dev=brief_dev(),
         metric=spearman,
         seed=5,
         progress=progress,
@@ -72,37 +72,39 @@ def train(kind: Any, start: str, folder: Path, lora: LoraConfig) -> tuple[dict[s
     return json.loads(training.record.read_text(encoding="utf-8")), log.getvalue()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_result_is_plain_weights_that_everything_loads(kind: str, start: str, tmp_path: Path) -> None:
-    record, _ = train(kind, start, tmp_path / kind, LoraConfig(rank=2))
-    assert not list(tmp_path.rglob("adapter*"))
-    assert {path.name for path in tmp_path.iterdir()} == {kind, f"{kind}.training.json"}
-    _, info = AUTO[kind].from_pretrained(tmp_path / kind, output_loading_info=True)
+@pytest.fixture(scope="module", params=KINDS)
+def trained(request: pytest.FixtureRequest, start: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """An encoder beside whose weights its adapter is kept, in a folder named for its kind, and its record."""
+    folder = tmp_path_factory.mktemp("trained") / request.param
+    return folder, train(request.param, start, folder, LoraConfig(rank=2, keep_adapter=True))[0]
+
+
+def test_the_result_is_plain_weights_that_everything_loads(start: str, trained: tuple[Path, Any]) -> None:
+    folder, record = trained
+    kind = folder.name
+    assert {path.name for path in folder.parent.iterdir()} == {kind, f"{kind}.training.json"}
+    _, info = AUTO[kind].from_pretrained(folder, output_loading_info=True)
     assert not {key for key in info["missing_keys"] if not key.startswith("pooler.")}
     assert not info["unexpected_keys"]
 
-    encoder = load(kind, str(tmp_path / kind))
+    encoder = load(kind, str(folder))
     ours = score_pairs(encoder, pairs())
     assert np.abs(ours - score_pairs(load(kind, start), pairs())).max() > 0.01
-    scores = their_scores(tmp_path / kind, pairs()["sentence1"][:], pairs()["sentence2"][:])
+    scores = their_scores(folder, pairs()["sentence1"][:], pairs()["sentence2"][:])
     np.testing.assert_allclose(ours, scores, rtol=0, atol=1e-5)
 
     # The dev score of the best checkpoint is that of what was kept of it.
-    gold = load_gold(str(SAMPLE / "dev.tsv"), "dev", {})
-    kept = spearman(
-        score_pairs(encoder, {"sentence1": gold.sentence1, "sentence2": gold.sentence2}), np.array(gold.scores)
-    )
+    gold = brief_dev()
+    kept = spearman(score_pairs(encoder, gold.columns), gold.scores)
     assert dict(record["dev_curve"])[record["best_step"]] == pytest.approx(kept, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_that_is_kept_gives_the_same_scores_through_peft(kind: str, start: str, tmp_path: Path) -> None:
-    train(kind, start, tmp_path / "kept", LoraConfig(rank=2, keep_adapter=True))
-    adapter = tmp_path / "kept" / "adapter"
+def test_an_adapter_that_is_kept_gives_the_same_scores_through_peft(start: str, trained: tuple[Path, Any]) -> None:
+    kind, adapter = trained[0].name, trained[0] / "adapter"
     assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     encoder = load(kind, start)
     encoder.model = peft.PeftModel.from_pretrained(encoder.model, str(adapter))  # type: ignore[assignment]
-    merged = score_pairs(load(kind, str(tmp_path / "kept")), pairs())
+    merged = score_pairs(load(kind, str(trained[0])), pairs())
     np.testing.assert_allclose(score_pairs(encoder, pairs()), merged, rtol=0, atol=1e-5)
 
 
@@ -112,6 +114,7 @@ def test_a_training_says_and_records_how_much_it_trains(start: str, tmp_path: Pa
     for lora, trained, all_of_them in ((None, weights, weights), (2, adapters, weights + adapters)):
         record, log = train("bi-encoder", start, tmp_path / f"rank-{lora}", LoraConfig(rank=lora))
         assert (record["trainable"], record["parameters"]) == (trained, all_of_them)
+        assert not list(tmp_path.rglob("adapter*")), "they are kept where one asks for them"
         assert log.count(f"parameters ({100 * trained / all_of_them:.2f} %) are trained; batches of 8 pairs") == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import results_of, tiny_arguments
+from conftest import brief_gold, results_of, tiny_arguments
 from forked import Forked, run_forked
 
 JOB = "trans_encoder.py"
@@ -33,9 +34,10 @@ def comparable(output: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_random_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
     """SIGKILL at five random moments, in labelling, training, saving or between, and the same scores and weights."""
-    whole = run_forked(JOB, tiny_arguments(tiny, tmp_path / "whole", "--bi_encoder.eval_steps", "2"))
+    options = ["--bi_encoder.eval_steps", "2", *brief_gold(tmp_path)]
+    whole = run_forked(JOB, tiny_arguments(tiny, tmp_path / "whole", *options))
     assert whole.returncode == 0, whole.stderr
-    arguments = tiny_arguments(tiny, tmp_path / "killed", "--bi_encoder.eval_steps", "2")
+    arguments = tiny_arguments(tiny, tmp_path / "killed", *options)
     moments = random.Random(0)
     killed_in = set()
     for kill in range(1, KILLS + 1):
@@ -55,26 +57,21 @@ def test_random_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("selection", ["dev", "agreement"])
-def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_path: Path, selection: str) -> None:
-    """SIGKILL while the first PLM's student is ready and the second one's is in training, in both halves of a cycle;
-    where agreement chooses, before the last labels, which it needs, are given."""
+def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_path: Path) -> None:
+    """SIGKILL while the first PLM's student is ready and the second one's is in training, in both halves of a cycle,
+    and before the last labels, which the agreement that chooses needs, are given."""
     models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {letters}, name: two}}]"
-    # agreement compares the cycles
-    cycles = {"dev": "1", "agreement": "2"}[selection]
-    options = ["--models", models, "--distillation.selection", selection, "--distillation.cycles", cycles]
-    options += ["--data.max_pairs", "64"]
+    options = ["--models", models, "--distillation.selection", "agreement", "--data.max_pairs", "64"]
+    options += brief_gold(tmp_path)
     whole = run_forked(JOB, tiny_arguments(tiny, tmp_path / "whole", *options))
     assert whole.returncode == 0, whole.stderr
+    check_unsupervised(tmp_path / "whole")
     killed = tmp_path / "killed"
-    moments = {
-        "dev": [
-            "cycle-1/two/.training-cross-encoder/checkpoint-*/checkpoint-is-whole",
-            "cycle-1/two/.training-bi-encoder/checkpoint-*/checkpoint-is-whole",
-        ],
-        "agreement": ["cycle-2/two/bi-encoder.json"],
-    }
-    for moment in moments[selection]:
+    for moment in (
+        "cycle-1/two/.training-cross-encoder/checkpoint-*/checkpoint-is-whole",
+        "cycle-1/two/.training-bi-encoder/checkpoint-*/checkpoint-is-whole",
+        "cycle-2/two/bi-encoder.json",
+    ):
         process = Forked(JOB, tiny_arguments(tiny, killed, *options), clock=0)
         process.kill_at(killed, moment)
         assert (killed / "cycle-1" / "one" / "cross-encoder").is_dir()
@@ -82,12 +79,20 @@ def test_kills_in_a_mutual_run_change_nothing(tiny: Path, letters: Path, tmp_pat
     last = run_forked(JOB, tiny_arguments(tiny, killed, *options))
     assert last.returncode == 0, last.stderr
     assert comparable(killed) == comparable(tmp_path / "whole")
-    results = results_of(killed)
-    again = results_of(tmp_path / "whole")
-    assert results.get("agreement") == again.get("agreement")
-    assert ("agreement" in results) == (selection == "agreement")
+    assert results_of(killed)["agreement"] == results_of(tmp_path / "whole")["agreement"]
     left = [path for path in killed.rglob(".*") if path.name != ".lock"]
     assert not left, left
+
+
+def check_unsupervised(output: Path) -> None:
+    """It has a dev set, which chose nothing, as the report says."""
+    records = list(output.glob("cycle-*/*/*.training.json"))
+    assert len(records) == 8
+    assert not any(json.loads(record.read_text(encoding="utf-8"))["dev_curve"] for record in records)
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert "unsupervised" in report and "Gold scores of the dev set are reported only." in report
+    assert "Gold scores of the dev set chose checkpoints and cycles." not in report
+    assert "dev" in results_of(output)["final"]["one"]["bi-encoder"]
 
 
 def wait_for_writes(folder: Path, count: int, process: Forked) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLE, labelled
+from conftest import brief_dev, labelled
 
-from te_trainer.data import load_gold
 from te_trainer.metrics import spearman
 from te_trainer.models import BiEncoder, CrossEncoder
 from te_trainer.models.tokenization import tokenise
@@ -28,7 +27,7 @@ def training_of(tiny: Path, root: Path, progress: RunProgress, precision: str = 
         kind="cross-encoder",
         load=lambda: CrossEncoder.from_pretrained(str(tiny)),
         values={"precision": precision, "max_steps": 6, "per_device_train_batch_size": 8, "eval_steps": 2},
-        dev=load_gold(str(SAMPLE / "dev.tsv"), "dev", {}),
+        dev=brief_dev(),
         metric=spearman,
         seed=5,
         progress=progress,
