@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 CYCLES = {"sts": 3, "binary": 5}
-# Where health chooses: both kinds of encoders of the second were better than those of the first, and a third made
-# bi-encoders worse again (docs/selection.md).
+# Where health chooses. From given pairs both kinds of encoders of the second were better than those of the first, and a
+# third made bi-encoders worse again; from pairs that were all mined the second made both worse (docs/selection.md).
 CYCLES_WITHOUT_GOLD = 2
+CYCLES_OF_MINED_PAIRS = 1
 
 # Seconds that processes wait for one that works alone: twelve hours. The longest such work is tokenising a pool of ten
 # million pairs in both orders. One core of an x86 server takes 35 minutes with a tokenizer in Rust (MiniLM's, 11 words

@@ -155,7 +155,7 @@ class DistillationConfig:
         task: What the PLMs learn: `sts` (Spearman) or `binary` (ROC-AUC). It chooses the paper's hyper-parameters
             (Table 16), too.
         size: Column of Table 16: `base`, `large` or `auto`. With `auto` it is `large` from a hidden size of 1024 on.
-        cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`, 2 where health chooses.
+        cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`, 2 where health chooses (1 if no pairs are given).
         init: Where trainings start: `refresh` or `sequential`. With `refresh` (the paper's) it is the original
             checkpoint, with `sequential` the teacher's weights; `models.cross_encoder` is not used then.
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns
@@ -169,7 +169,7 @@ class DistillationConfig:
             is the cross-encoders' scores, with `averaged` the mean of these and of the start's.
         selection: Which cycle is kept: `auto`, `dev`, `health`, `last` or `agreement`. With `dev` (the paper's) it is
             the best one on `data.dev`, with `auto` that or the start, whichever is better. Without `data.dev` `auto` is
-            the start, unless step 0 made it and 4,000 pairs are given; then it is `health`, the last cycle whose
+            the start, unless step 0 made it and there are 4,000 pairs; then it is `health`, the last cycle whose
             students have learnt. `agreement` is the cycle that agrees best with the first labels.
         held_out: Part of the pool that no training sees. Health is measured on it (0.03 with `auto` and `health`).
         precision: float32, bfloat16, float16 or auto. With auto it is what the hardware is fast at. Weights, scores and
@@ -544,6 +544,11 @@ class RunConfig:
     def mines(self) -> bool:
         """Whether pairs are mined from sentences."""
         return bool(self.data.sentences) or self.mining.pairs is not None
+
+    @property
+    def mines_all(self) -> bool:
+        """Whether no pairs are given, and all are mined from sentences."""
+        return bool(self.data.sentences) and not self.data.pool
 
     @property
     def mining_key(self) -> str:

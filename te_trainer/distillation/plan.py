@@ -12,6 +12,7 @@ import numpy as np
 
 from te_trainer.config.defaults import (
     CYCLES,
+    CYCLES_OF_MINED_PAIRS,
     CYCLES_WITHOUT_GOLD,
     PAPER_HIDDEN_SIZE,
     fitted_epochs,
@@ -37,8 +38,10 @@ HALF_CYCLES: dict[Students, tuple[tuple[Kind, Kind], ...]] = {
 }
 
 HELD_OUT = 0.03  # part of the pool, by default
-# Pairs of the smallest pool whose students were both better than a start that has seen no label: docs/selection.md.
+# Pools whose students were both better than a start that has seen no label: docs/selection.md. They hold at least so
+# many pairs, given ones, or mined ones of these sources; neighbours are the start's own choice, and spoil students.
 LEAST_TO_TRUST = 4000
+TRUSTED_SOURCES = {"bm25", "random"}
 MOST_MINED = 50_000  # pairs, by default; more than the paper's largest pool
 # A pool of fewer pairs is learnt together with random pairs of its sentences, in a longer training: docs/results.md.
 GROWS_AT_ONCE, GROWN_LENGTH = 500, 3
@@ -171,16 +174,23 @@ class DistillationPlan:
         """The plan for a pool of so many pairs; to fit it twice changes nothing.
 
         Cross-encoders learn from a small one for more epochs and in larger steps; where health decides, from a very
-        small one random pairs of its sentences, too. Without gold, the students of a large one that nobody has mined
-        are kept where all starts are plain PLMs after step 0.
+        small one random pairs of its sentences, too. Without gold, the students of a large one are kept where all
+        starts are plain PLMs after step 0.
         """
         plan = self._fit_cross_encoders(pairs, processes)
         steps0 = [model.step0 for model in self.models.values()]
         have_seen_no_label = all(step0 is not None and not step0.start.layout.modules for step0 in steps0)
-        may_trust = have_seen_no_label and not self.config.mines and pairs >= LEAST_TO_TRUST
+        may_trust = have_seen_no_label and pairs >= LEAST_TO_TRUST and self._are_pairs_trusted
         if self.selector == "health" and self.kinds == KINDS and may_trust:
             return replace(plan, may_keep_start=False)
         return plan
+
+    @property
+    def _are_pairs_trusted(self) -> bool:
+        """Whether the pairs are given, or all mined by sources whose pairs were good for both kinds of students."""
+        has_documents = self.config.data.document is not None
+        sources = {source for source in self.config.mining.sources if source != "document" or has_documents}
+        return not self.config.mines or (self.config.mines_all and sources == TRUSTED_SOURCES)
 
     def _fit_cross_encoders(self, pairs: int, processes: int) -> DistillationPlan:
         given, grows = self.config.cross_encoder.training.keys(), False
@@ -218,6 +228,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
     automatic: Selector = "dev" if config.data.dev else "health"
     selector = automatic if distillation.selection == "auto" else distillation.selection
     by_health = selector == "health"
+    without_gold = CYCLES_OF_MINED_PAIRS if config.mines_all else CYCLES_WITHOUT_GOLD
     return DistillationPlan(
         config=config,
         selector=selector,
@@ -225,7 +236,7 @@ def make_plan(config: RunConfig, processes: int) -> DistillationPlan:
         held_out=HELD_OUT * (is_auto or by_health) if distillation.held_out is None else distillation.held_out,
         models={model.name: _plan_model(config, model, processes) for model in config.models},
         kinds=trained_kinds(config),
-        cycles=distillation.cycles or (CYCLES_WITHOUT_GOLD if by_health else CYCLES[distillation.task]),
+        cycles=distillation.cycles or (without_gold if by_health else CYCLES[distillation.task]),
         precision=resolve_precision(distillation.precision),
         commits=commits,
         keeps_all_cycles=distillation.keep_cycles or distillation.selection == "agreement",

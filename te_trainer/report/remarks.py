@@ -9,7 +9,7 @@ from te_trainer.config.defaults import LEAST_STEPS
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.config.types import KINDS, section_of
 from te_trainer.distillation.health import MIN_PAIRS
-from te_trainer.distillation.plan import LEAST_TO_TRUST
+from te_trainer.distillation.plan import LEAST_TO_TRUST, TRUSTED_SOURCES
 from te_trainer.distillation.selection import TRUSTED_AGREEMENT
 from te_trainer.report.run_results import encoders_by_cycle, model_names, overlap_entries
 from te_trainer.report.table_formats import percent
@@ -152,11 +152,12 @@ def _verdict(results: dict[str, Any], name: str) -> str:
 def _in_our_runs(results: dict[str, Any]) -> str:
     """What our runs say of students of a start that has seen no label, from a pool such as this run's."""
     kinds = {kind for entry in results["health"]["cycles"] for name in model_names(results) for kind in entry[name]}
-    if "mining" not in results and results.get("pairs", 0) >= LEAST_TO_TRUST and kinds == set(KINDS):
+    mined = results.get("mining", {}).get("pairs", {}).keys()
+    if mined in (set(), TRUSTED_SOURCES) and results.get("pairs", 0) >= LEAST_TO_TRUST and kinds == set(KINDS):
         return "Students of such a start were better than it in our runs"
     return (
-        f"Students of such a start were better than it in our runs from {LEAST_TO_TRUST:,} given pairs on, with both "
-        "kinds of students; from fewer pairs it was not so in one run of 1,000"
+        f"Students of such a start were better than it in our runs from {LEAST_TO_TRUST:,} pairs on, with both kinds "
+        "of students and no pairs of nearest neighbours; from fewer pairs it was not so in one run of 1,000"
     )
 
 

@@ -181,11 +181,35 @@ def test_without_gold_students_of_a_plain_plm_and_a_large_pool_are_kept(
     assert may_keep_start(3999, *step0)
     assert may_keep_start(4000)  # who knows what the checkpoint has learnt from
     assert may_keep_start(4000, *step0, "--data.dev", "dev.tsv")
-    assert may_keep_start(4000, *step0, "--mining.pairs", "9")  # no gain from mined pairs was seen
+    assert may_keep_start(4000, *step0, "--mining.pairs", "9")  # mined pairs beside given ones were not tried
     assert may_keep_start(4000, *step0, "--distillation.students", "bi-encoder")
     BiEncoder.from_pretrained(save_tiny(tmp_path / "plain")).save_pretrained(tmp_path / "trained")
     assert not may_keep_start(4000, *step0, plm=tmp_path / "plain")
     assert may_keep_start(4000, *step0, plm=tmp_path / "trained")  # sentence-transformers' layout: it was trained
+
+
+@pytest.mark.parametrize(
+    ("more", "trusts"),
+    [
+        ([], True),
+        (["--mining.sources", "[random, bm25]"], True),
+        (["--mining.sources", "[bm25]"], False),
+        (["--mining.sources", "[bm25, random, neighbours]"], False),
+        (["--data.document", "page"], False),
+        (["--data.pool", "[more.tsv]"], False),
+    ],
+    ids=str,
+)
+def test_without_gold_mined_pairs_are_trusted_as_far_as_they_were_tried(
+    more: list[str], trusts: bool, sized_plms: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "step0.yaml").write_text("contrastive: {method: simcse}\n", encoding="utf-8")
+    keys = ["--data.pool", "[]", "--data.sentences", "[texts.txt]", "--distillation.selection", "auto", *more]
+    plan, _ = make(sized_plms["base"], "--distillation.step0", str(tmp_path / "step0.yaml"), *keys)
+    assert plan.cycles == (2 if "--data.pool" in more else 1)
+    assert plan.fit(4000, 1).may_keep_start != trusts and plan.fit(3999, 1).may_keep_start
+    dev, _ = make(sized_plms["base"], *keys, "--data.dev", "dev.tsv")
+    assert dev.cycles == 3
 
 
 def test_the_length_of_trainings_is_said(sized_plms: dict[str, Path]) -> None:
