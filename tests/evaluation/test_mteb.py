@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,16 +18,9 @@ from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder
 
 
-class Mteb(NamedTuple):
-    """What needs MTEB, whose import takes seconds for which no other file's tests are to wait."""
-
-    task: Any
-    scorer: Callable[..., Any]
-    scores: Callable[[Any], dict[str, float]]
-
-
 @pytest.fixture(scope="module")
-def of_mteb() -> Mteb:
+def of_mteb() -> Any:
+    """What needs MTEB, whose import takes seconds for which no other file's tests are to wait."""
     import mteb
     from mteb.abstasks.sts import AbsTaskSTS
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -60,7 +53,7 @@ def of_mteb() -> Mteb:
         result = mteb.evaluate(model, SampleSTS(), cache=None, show_progress_bar=False, co2_tracker=False)
         return result.task_results[0].scores["test"][0]
 
-    return Mteb(SampleSTS, PairScorer, scores)
+    return SimpleNamespace(task=SampleSTS, scorer=PairScorer, scores=scores)
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +73,9 @@ def encoders(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder", "identity"])
-def test_mteb_and_evaluate_agree(of_mteb: Mteb, encoders: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    start(
-        "evaluate",
-        [
-            "--models",
-            str(encoders[kind]),
-            "--tasks",
-            str(SAMPLE / "test.tsv"),
-            "--output_dir",
-            str(tmp_path / "scores"),
-        ],
-    )
+def test_mteb_and_evaluate_agree(of_mteb: Any, encoders: dict[str, Path], kind: str, tmp_path: Path) -> None:
+    keys = ["--models", encoders[kind], "--tasks", SAMPLE / "test.tsv", "--output_dir", tmp_path / "scores"]
+    start("evaluate", [*map(str, keys)])
     results = results_of(tmp_path / "scores")
     expected = results["models"][0]["tasks"][0]["scores"]["test"][0]
     found = of_mteb.scores(of_mteb.scorer(encoders[kind]))
@@ -105,29 +89,28 @@ def test_mteb_and_evaluate_agree(of_mteb: Mteb, encoders: dict[str, Path], kind:
     assert found["main_score"] == found["cosine_spearman"]
 
 
-def test_mteb_reads_a_bi_encoder_as_sentence_transformers_does(of_mteb: Mteb, encoders: dict[str, Path]) -> None:
+def test_mteb_reads_a_bi_encoder_as_sentence_transformers_does(of_mteb: Any, encoders: dict[str, Path]) -> None:
     own = of_mteb.scores(of_mteb.scorer(encoders["bi-encoder"]))
     theirs = of_mteb.scores(SentenceTransformer(str(encoders["bi-encoder"]), device="cpu"))
     assert own["cosine_spearman"] == pytest.approx(theirs["cosine_spearman"], abs=1e-4)
 
 
-def test_a_part_that_was_broken_off_is_forgotten(of_mteb: Mteb, encoders: dict[str, Path]) -> None:
+def test_a_part_that_was_broken_off_is_forgotten(of_mteb: Any, encoders: dict[str, Path]) -> None:
     scorer = of_mteb.scorer(encoders["cross-encoder"])
     where = {"task_metadata": of_mteb.task.metadata, "hf_split": "dev", "hf_subset": "default"}
     scorer.encode([{"text": ["a sentence of another part"]}], **where)
     assert of_mteb.scores(scorer) == of_mteb.scores(of_mteb.scorer(encoders["cross-encoder"]))
 
 
-def test_a_model_that_is_trained_again_has_another_revision(of_mteb: Mteb, encoders: dict[str, Path]) -> None:
+def test_a_model_that_is_trained_again_has_another_revision(of_mteb: Any, encoders: dict[str, Path]) -> None:
     metas = [of_mteb.scorer(encoders[kind]).mteb_model_meta for kind in ("bi-encoder", "cross-encoder")]
     assert metas[0].revision != metas[1].revision
     assert metas[0].name.endswith("-bi-encoder")
-    assert of_mteb.scorer(encoders["cross-encoder"], max_length=8).mteb_model_meta.experiment_kwargs == {
-        "max_length": 8
-    }
+    short = of_mteb.scorer(encoders["cross-encoder"], max_length=8)
+    assert short.mteb_model_meta.experiment_kwargs == {"max_length": 8}
 
 
-def test_other_tasks_are_refused(of_mteb: Mteb, encoders: dict[str, Path]) -> None:
+def test_other_tasks_are_refused(of_mteb: Any, encoders: dict[str, Path]) -> None:
     other = of_mteb.task.metadata.model_copy(update={"type": "Retrieval"})
     with pytest.raises(InputError, match=r"SampleSTS: a task of the type Retrieval.*SentenceTransformer"):
         of_mteb.scorer(encoders["bi-encoder"]).encode([], task_metadata=other, hf_split="test", hf_subset="default")

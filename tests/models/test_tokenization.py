@@ -74,16 +74,12 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "in Python": CanineTokenizer,
 }
 FAST = [name for name in TOKENIZERS if name != "in Python"]
-
-
-@cache
-def made(name: str) -> PreTrainedTokenizerBase:
-    return TOKENIZERS[name]()
+MADE = {name: cache(make) for name, make in TOKENIZERS.items()}
 
 
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
     """One of them as it was made: a tokenizer keeps the truncation that it was last called with."""
-    tokenizer = made(name)
+    tokenizer = MADE[name]()
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
