@@ -6,6 +6,7 @@ A server that has imported it forks a process for each run: a real one, with fil
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import glob
 import multiprocessing
@@ -114,6 +115,26 @@ def script_with(folder: Path, *lines: str) -> Path:
 def paths_in(folder: Path, pattern: str) -> set[Path]:
     """What is there of a pattern; `Path.glob` fails where a folder vanishes while it looks."""
     return {Path(path) for path in glob.glob(f"{folder}/{pattern}")}  # noqa: PTH207
+
+
+MAY_NOT_MOUNT = 77
+
+
+def own_mounts() -> None:
+    """Let this process mount what others do not see, and what goes with it, as `unshare --map-root-user --mount` does.
+
+    It must have no second thread yet. Who may not mount exits with the status MAY_NOT_MOUNT.
+    """
+    identities = {"setgroups": "deny", "uid_map": f"0 {os.getuid()} 1", "gid_map": f"0 {os.getgid()} 1"}
+    new_users, new_mounts = 0x10000000, 0x00020000
+    try:
+        if ctypes.CDLL(None).unshare(new_users | new_mounts):
+            raise PermissionError
+        for name, line in identities.items():
+            Path("/proc/self", name).write_text(line, encoding="utf-8")
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    except (AttributeError, OSError, subprocess.CalledProcessError):
+        sys.exit(MAY_NOT_MOUNT)
 
 
 def run_forked(script: str | Path, arguments: Sequence[str], charts: bool = False) -> subprocess.CompletedProcess[str]:

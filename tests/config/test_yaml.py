@@ -16,7 +16,7 @@ REFUSED = {
     "twice, quoted": (BASE + "seed: 1\n'seed': 2\n", "line 5 is not YAML (the key 'seed' stands there twice)"),
     "twice in a section": ("data:\n  pool: [a.tsv]\n  pool: [b.tsv]\n", "line 3 is not YAML (the key 'pool'"),
     "twice in an entry": ("models:\n  - {bi_encoder: a, name: x, name: y}\n", "line 2 is not YAML (the key 'name'"),
-    "deep": (BASE + "hub: " + "[" * 100_000 + "\n", "is not YAML (maximum recursion depth exceeded"),
+    "deep": (BASE + "hub: " + "[" * 600 + "\n", "is not YAML (maximum recursion depth exceeded"),
     "digits": (BASE + "seed: " + "1" * 10_000, "is not YAML (Exceeds the limit"),
     "alias": (BASE + "seed: *nothing", "line 4 is not YAML (found undefined alias"),
     "key": (BASE + "? [a]\n: 1", "line 4 is not YAML (found unhashable key)"),

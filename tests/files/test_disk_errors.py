@@ -7,12 +7,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, process_environment
-from forked import run_forked
+from forked import MAY_NOT_MOUNT, run_forked
 
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.files.atomic import write_text
@@ -81,11 +79,7 @@ def test_a_limit_of_file_sizes_is_named(tmp_path: Path) -> None:
 
 
 def test_a_mount_is_named(tmp_path: Path) -> None:
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
-        pytest.skip("wants the right to mount")
-    folders = [str(ROOT / "tests"), str(Path(__file__).parent)]
-    script = f"import subprocess, sys; sys.path[:0] = {folders!r}\n"
-    script += "import te_trainer.labelling, test_disk_errors; from pathlib import Path\n"
+    script = "import forked, subprocess; from pathlib import Path; forked.own_mounts(); import test_disk_errors\n"
     words = {"full": "no disk space left in {}", "read-only": "{} is on a disk that is mounted read-only"}
     for kind, options in (("full", ["size=300k"]), ("read-only", ["size=4m", "remount,ro"])):
         folder = tmp_path / kind
@@ -94,14 +88,10 @@ def test_a_mount_is_named(tmp_path: Path) -> None:
             mount = ["mount", "-t", "tmpfs", "-o", option, "t", str(folder)]
             script += f"subprocess.run({mount!r}, check=True)\n"
         script += f"test_disk_errors.write_all(Path({str(folder)!r}))\n"
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", script],
-        env=process_environment(HF_DATASETS_DISABLE_PROGRESS_BARS="1"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    done = run_forked(tmp_path / "script.py", [])
+    if done.returncode == MAY_NOT_MOUNT:
+        pytest.skip("wants the right to mount")
     for (kind, expected), found in zip(words.items(), outcomes(done), strict=True):
         for name, sentence in found.items():
             assert sentence.startswith(f"output_dir: {expected.format(tmp_path / kind)}"), (name, sentence)

@@ -11,7 +11,6 @@ import torch
 from clients import online, python
 from conftest import SAMPLE, results_of
 from datasets import Dataset
-from mteb import get_task
 from server import HubServer
 
 from te_trainer.models import BiEncoder, CrossEncoder
@@ -35,6 +34,8 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_mteb_and_evaluate_agree_on_tasks_of_the_hub(models: dict[str, str], tmp_path: Path) -> None:
+    from mteb import get_task  # takes seconds, for which no other file's tests are to wait
+
     tasks = {"stsb": "STSBenchmark", "sickr": "SICK-R"}
     rows = [line.split("\t") for line in (SAMPLE / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]]
     with HubServer(tmp_path / "hub") as hub:

@@ -253,7 +253,7 @@ def trainer_of(encoder: Encoder, output: Path, **more: Any) -> Any:
     return CrossEncoderTrainer(encoder, CrossEncoderTrainingArguments(**values), pairs, **more)
 
 
-@pytest.mark.parametrize("plm", PLMS)
+@pytest.mark.parametrize("plm", ["gpt2", "llama"])
 @pytest.mark.parametrize("load", [BiEncoder.from_pretrained, cross_encoder])
 def test_every_weight_is_trained(plm: str, load: Any, plms: dict[str, str], tmp_path: Path) -> None:
     trainer = trainer_of(load(plms[plm]), tmp_path)
@@ -262,7 +262,7 @@ def test_every_weight_is_trained(plm: str, load: Any, plms: dict[str, str], tmp_
     assert [name for name, weight in trainer.model.named_parameters() if torch.equal(before[name], weight)] == []
 
 
-@pytest.mark.parametrize("plm", PLMS)
+@pytest.mark.parametrize("plm", ["gpt2", "llama"])
 @pytest.mark.parametrize("load", [BiEncoder.from_pretrained, cross_encoder])
 def test_an_adapter_is_trained_and_merged_without_a_difference(
     plm: str, load: Any, plms: dict[str, str], tmp_path: Path

@@ -49,13 +49,20 @@ def written(folder: Path, file: str, **values: Any) -> Any:
     path.write_text(json.dumps({**content, **values}), encoding="utf-8")
 
 
-@pytest.fixture
-def saved(models: dict[str, str], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def saved_once(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that sentence-transformers saved."""
+    folder = tmp_path_factory.mktemp("layout") / "saved"
     transformer = Transformer(models["bert"], max_seq_length=24)
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(tmp_path / "saved"))
-    return tmp_path / "saved"
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.fixture
+def saved(saved_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may change."""
+    return shutil.copytree(saved_once, tmp_path / "saved")
 
 
 def refused(folder: Path, *words: str) -> None:

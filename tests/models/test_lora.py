@@ -34,14 +34,16 @@ from te_trainer.trainers.checkpoint_mark import last_whole_checkpoint
 SETTINGS = LoraConfig(rank=4)
 AUTO: dict[str, Any] = {"bi-encoder": AutoModel, "cross-encoder": AutoModelForSequenceClassification}
 ADAPTER = "adapter_model.safetensors"
+# a bi-encoder has no head, in which the two would differ
+PLMS = [("bert", "bi-encoder"), ("bert", "cross-encoder"), ("roberta", "cross-encoder")]
 
 
 def trainer_of(
     encoder: Encoder, output: Path, dev: Dataset | None = None, train: Dataset | None = None, **values: Any
 ) -> Any:
-    """A trainer of adapters, ten steps an epoch."""
+    """A trainer of adapters, five steps an epoch."""
     values = {"learning_rate": 3e-3, **values}
-    return any_trainer_of(encoder, output, train or labelled(40), dev, peft=SETTINGS, **values)
+    return any_trainer_of(encoder, output, train or labelled(), dev, peft=SETTINGS, **values)
 
 
 def trained_weights(trainer: Any) -> dict[str, Tensor]:
@@ -51,8 +53,7 @@ def trained_weights(trainer: Any) -> dict[str, Tensor]:
 # ------------------------------------------------------------ what is trained
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("plm", ["bert", "roberta"])
+@pytest.mark.parametrize(("plm", "kind"), PLMS)
 def test_adapters_and_the_whole_head_are_trained_and_nothing_else(
     plm: str, kind: str, starts: dict[str, str], tmp_path: Path
 ) -> None:
@@ -112,8 +113,7 @@ def test_the_trained_head_computes_in_float32_under_autocast(start: str, tmp_pat
 # ------------------------------------------------------------ merged
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("plm", ["bert", "roberta"])
+@pytest.mark.parametrize(("plm", "kind"), PLMS)
 def test_merged_scores_equal_those_of_the_adapter(plm: str, kind: str, starts: dict[str, str], tmp_path: Path) -> None:
     pairs = labelled(60)
     encoder = load(kind, starts[plm])
@@ -144,7 +144,7 @@ def test_an_encoder_that_is_wrapped_already_is_trained_too(kind: str, start: str
     encoder = load(kind, start)
     settings = peft_config(encoder.model, encoder.kind, SETTINGS)
     encoder.model = peft.get_peft_model(encoder.model, settings)  # type: ignore[assignment]
-    trainer = any_trainer_of(encoder, tmp_path, labelled(40), max_steps=2)
+    trainer = any_trainer_of(encoder, tmp_path, labelled(), max_steps=2)
     before = trained_weights(trainer)
     trainer.train()
     assert trained_weights(trainer).keys() == before.keys()
@@ -164,24 +164,23 @@ def test_resuming_from_an_adapter_changes_no_bit(kind: str, start: str, tmp_path
     whole = make("whole")
     whole.train()
     with pytest.raises(Killed):
-        make("killed", At(15, kill)).train()
+        make("killed", At(9, kill)).train()
     last = last_whole_checkpoint(tmp_path / "killed")
-    assert last == str(tmp_path / "killed" / "checkpoint-12")
+    assert last == str(tmp_path / "killed" / "checkpoint-8")
     assert not list(Path(last).glob("model*")), "the checkpoint holds more than the adapter"
     resumed = make("killed")
     set_seed(12345)
     resumed.train(resume_from_checkpoint=last)
     assert same(trained_weights(resumed), trained_weights(whole))
-    for step in (16, 20):
-        files = [tmp_path / name / f"checkpoint-{step}" / ADAPTER for name in ("whole", "killed")]
-        assert files[0].read_bytes() == files[1].read_bytes(), step
+    files = [tmp_path / name / "checkpoint-10" / ADAPTER for name in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(kind: str, start: str, tmp_path: Path) -> None:
     """Gold is what the encoder says at first and labels are the opposite, so that dev falls from the start."""
     encoder = load(kind, start)
-    pairs = labelled(40)
+    pairs = labelled()
     gold = score_pairs(encoder, pairs)
     dev = pairs.remove_columns("label").add_column("label", gold)
     train = pairs.remove_columns("label").add_column("label", gold.min() + gold.max() - gold)
@@ -192,7 +191,7 @@ def test_the_best_adapter_is_loaded_at_the_end_and_the_head_with_it(kind: str, s
     loaded = peft.get_peft_model_state_dict(trainer.model)
     assert any("classifier" in name for name in loaded) == (kind == "cross-encoder")
     assert same(loaded, load_file(tmp_path / f"checkpoint-{best}" / ADAPTER))
-    assert not same(loaded, load_file(tmp_path / "checkpoint-20" / ADAPTER))
+    assert not same(loaded, load_file(tmp_path / "checkpoint-10" / ADAPTER))
 
 
 # ------------------------------------------------------------ refused

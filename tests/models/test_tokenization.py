@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 import pytest
-from conftest import MINILM, ROOT, build_tokenizer, process_environment, sample_pairs
+from conftest import MINILM, build_tokenizer, sample_pairs
+from forked import run_forked
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -74,6 +74,16 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "in Python": CanineTokenizer,
 }
 FAST = [name for name in TOKENIZERS if name != "in Python"]
+MADE = {name: cache(make) for name, make in TOKENIZERS.items()}
+
+
+def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
+    """One of them as it was made: a tokenizer keeps the truncation that it was last called with."""
+    tokenizer = MADE[name]()
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -93,7 +103,7 @@ def direct(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequence
 @pytest.mark.parametrize("max_length", [16, 31, 64])
 def test_ids_equal_those_of_the_tokenizer(name: str, max_length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenization, "CHARACTERS", 3000)
-    tokenizer = TOKENIZERS[name]()
+    tokenizer = tokenizer_of(name)
     one, two = texts(100, seed=1), texts(100, seed=2)
     pairs = direct(tokenizer, max_length, one, two)
     assert max(map(len, pairs["input_ids"])) == max_length
@@ -105,7 +115,7 @@ def test_ids_equal_those_of_the_tokenizer(name: str, max_length: int, monkeypatc
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_pairs_about_the_limit_are_cut_where_the_tokenizer_cuts_them(name: str) -> None:
     """Every pair of lengths around the limit and its half: an odd token goes to the longer text."""
-    tokenizer = TOKENIZERS[name]()
+    tokenizer = tokenizer_of(name)
     lengths = [(one, two) for one in range(16) for two in range(16)]
     one, two = (["a " * pair[side] for pair in lengths] for side in (0, 1))
     for max_length in (12, 13):
@@ -115,7 +125,7 @@ def test_pairs_about_the_limit_are_cut_where_the_tokenizer_cuts_them(name: str) 
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("sides", [1, 2])
 def test_a_length_without_room_for_texts_leaves_what_stands_around_them(name: str, sides: int) -> None:
-    tokenizer = TOKENIZERS[name]()
+    tokenizer = tokenizer_of(name)
     special = tokenizer.num_special_tokens_to_add(pair=sides == 2)
     nothing = direct(tokenizer, 64, *[["", "", ""]] * sides)
     for max_length in range(special + 1):
@@ -127,7 +137,7 @@ def test_a_length_without_room_for_texts_leaves_what_stands_around_them(name: st
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("sides", [1, 2])
 def test_no_texts_are_no_rows(name: str, sides: int) -> None:
-    tokenizer = TOKENIZERS[name]()
+    tokenizer = tokenizer_of(name)
     found = tokenise(tokenizer, 16, *[[]] * sides)
     assert len(found) == 0
     assert not any(found.rows().values())
@@ -156,7 +166,7 @@ print(json.dumps({**grown, "direct": peak() - before}))
 """
 
 
-def test_memory_follows_the_longest_text() -> None:
+def test_memory_follows_the_longest_text(tmp_path: Path) -> None:
     cases = [
         ["short", 1, 20, 2],
         ["long pair", 1, 2_000, 2],
@@ -164,13 +174,9 @@ def test_memory_follows_the_longest_text() -> None:
         ["many long pairs", 2_000, 300, 2],
         ["many long sentences", 4_000, 300, 1],
     ]
-    run = subprocess.run(
-        [sys.executable, "-c", MEMORY, json.dumps(cases)],
-        env=process_environment(PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests'}"),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    (tmp_path / "memory.py").write_text(MEMORY, encoding="utf-8")
+    run = run_forked(tmp_path / "memory.py", [json.dumps(cases)])
+    assert run.returncode == 0, run.stderr
     grown = {name: bytes_ / 1e6 for name, bytes_ in json.loads(run.stdout).items()}
     assert grown["long pair"] < 10
     assert grown["long sentence"] < 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -38,7 +39,6 @@ def run(tiny: Path, letters: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     finished = run_forked(JOB, arguments, charts=True)
     assert finished.returncode == 0, finished.stderr
     assert PAGE in finished.stdout
-    (folder / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
     return folder / "run"
 
 
@@ -50,6 +50,7 @@ def plain(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments += ["--distillation.selection", "last", "--data.dev", "null", "--data.test", "[]"]
     finished = run_forked(JOB, arguments, charts=True)
     assert finished.returncode == 0, finished.stderr
+    folder.with_name("arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
     return folder
 
 
@@ -64,8 +65,8 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
+@contextlib.contextmanager
+def watched_pages(browser: Browser) -> Iterator[Open]:
     """Opens a run's page; at the end nothing was fetched but the page, and the console is empty."""
     asked: list[str] = []
     said: list[str] = []
@@ -87,6 +88,19 @@ def open_page(browser: Browser) -> Iterator[Open]:
     assert not said
 
 
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    with watched_pages(browser) as open_it:
+        yield open_it
+
+
+@pytest.fixture(scope="module")
+def desk(run: Path, browser: Browser) -> Iterator[Page]:
+    """The page of `run` on a desk, for tests that only read it."""
+    with watched_pages(browser) as open_it:
+        yield open_it(run, DESK)
+
+
 def charts(page: Page) -> list[str]:
     """What each chart is called, of those that are seen and hold something."""
     return page.eval_on_selector_all(
@@ -100,8 +114,8 @@ def contents(page: Page) -> str:
     return page.inner_text("body")
 
 
-def test_every_chart_is_there(run: Path, open_page: Open) -> None:
-    found = charts(open_page(run, DESK))
+def test_every_chart_is_there(run: Path, desk: Page) -> None:
+    found = charts(desk)
     dev = results_of(run)["cycles"][1]["two"]["cross-encoder"]["dev"]
     assert len(found) == 2 * 2 + 2 * (2 + 2 + 2)  # dev and test; two labellings, two scatters, two kinds that moved
     assert sum(title.startswith("Histogram of labels, cycle 2") for title in found) == 2
@@ -111,27 +125,24 @@ def test_every_chart_is_there(run: Path, open_page: Open) -> None:
     assert any(title.startswith("two · dev") and shown in title for title in found)
 
 
-def test_scatter_charts_show_every_pair_of_a_small_pool(run: Path, open_page: Open) -> None:
+def test_scatter_charts_show_every_pair_of_a_small_pool(desk: Page) -> None:
     most = "Math.max(...[...one.querySelectorAll('g')].map(group => group.querySelectorAll(':scope > use').length))"
-    found = open_page(run, DESK).eval_on_selector_all(
-        "svg[aria-label*='labels over']", f"all => all.map(one => {most})"
-    )
+    found = desk.eval_on_selector_all("svg[aria-label*='labels over']", f"all => all.map(one => {most})")
     assert found == [16] * 4
 
 
-def test_marks_refer_to_shapes_of_their_own_chart(run: Path, open_page: Open) -> None:
-    page = open_page(run, DESK)
+def test_marks_refer_to_shapes_of_their_own_chart(desk: Page) -> None:
     # names hold no character that a selector reads as its own
     lost = "all => all.filter(one => !one.closest('svg').querySelector(one.getAttribute('href'))).length"
-    assert page.eval_on_selector_all("use", "all => all.length") > 100
-    assert page.eval_on_selector_all("use", lost) == 0
-    identities = page.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
+    assert desk.eval_on_selector_all("use", "all => all.length") > 100
+    assert desk.eval_on_selector_all("use", lost) == 0
+    identities = desk.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
     assert len(identities) == len(set(identities))
 
 
-def test_numbers_are_those_of_the_run(run: Path, open_page: Open) -> None:
+def test_numbers_are_those_of_the_run(run: Path, desk: Page) -> None:
     results = results_of(run)
-    text = contents(open_page(run, DESK))
+    text = contents(desk)
     for name in ("one", "two", "ensemble"):
         for entry in results["final"][name].values():
             assert f"{100 * entry['dev']:.2f}".replace("-", "−") in text
@@ -270,11 +281,11 @@ def test_the_page_stands_alone(run: Path, plain: Path, open_page: Open) -> None:
         assert places == ["data:,"]
 
 
-def test_a_page_that_is_missing_is_written_again_with_the_same_bytes(run: Path) -> None:
+def test_a_page_that_is_missing_is_written_again_with_the_same_bytes(plain: Path) -> None:
     """A run that was killed between its results and its page is finished by the same command."""
-    before = (run / PAGE).read_bytes()
-    (run / PAGE).unlink()
-    again = run_forked(JOB, json.loads(run.with_name("arguments.json").read_text(encoding="utf-8")), charts=True)
+    before = (plain / PAGE).read_bytes()
+    (plain / PAGE).unlink()
+    again = run_forked(JOB, json.loads(plain.with_name("arguments.json").read_text(encoding="utf-8")), charts=True)
     assert again.returncode == 0, again.stderr
     assert "there is nothing to do" in again.stdout
-    assert (run / PAGE).read_bytes() == before
+    assert (plain / PAGE).read_bytes() == before

@@ -217,8 +217,7 @@ def test_a_compiler_gets_padded_batches(kind: str, models: dict[str, str], tmp_p
     assert trainer.groups_by_length()
 
 
-@pytest.mark.parametrize("name", ["eager", "sdpa"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), [("bi-encoder", "eager"), ("cross-encoder", "sdpa")])
 def test_a_training_computes_with_the_attention_that_is_named(
     kind: str, name: str, models: dict[str, str], tmp_path: Path
 ) -> None:

@@ -19,8 +19,8 @@ from te_trainer.labelling import score_pairs
 
 def trained(kind: str, start: Path, folder: Path, dev: bool, **values: Any) -> tuple[Any, Any]:
     """An encoder after its training, and its trainer; what is saved lies in `folder`."""
-    settings = {"per_device_train_batch_size": 8, "eval_steps": 2, "logging_steps": 1, **values}
-    trainer = make(kind, str(start), folder, labelled(32), labelled(16) if dev else None, **settings)
+    settings = {"per_device_train_batch_size": 8, "eval_steps": 2, "logging_steps": 1, "max_steps": 3, **values}
+    trainer = make(kind, str(start), folder, labelled(16), labelled(16) if dev else None, **settings)
     trainer.train()
     trainer.save_model(str(folder))
     return trainer.encoder, trainer

@@ -23,8 +23,7 @@ def squared(outputs: dict[str, Tensor], labels: Tensor, num_items_in_batch: Any 
     return losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "accumulation"), [("bi-encoder", 2), ("cross-encoder", 1)])
 def test_a_function_of_scores_and_labels_is_learnt(
     kind: str, accumulation: int, models: dict[str, str], tmp_path: Path
 ) -> None:

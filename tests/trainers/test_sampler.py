@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -115,19 +114,11 @@ def real_tokens(trainer: BiEncoderTrainer | CrossEncoderTrainer) -> float:
 
 
 @pytest.mark.skipif(not GOLD_FOLDER.is_dir(), reason="no folder with gold sets")
-@pytest.mark.parametrize(
-    ("kind", "values"),
-    [
-        ("bi-encoder", {"per_device_train_batch_size": 128}),
-        ("bi-encoder", {"per_device_train_batch_size": 64}),
-        ("cross-encoder", {"both_orders": True}),
-        ("cross-encoder", {"both_orders": False}),
-    ],
-)
+@pytest.mark.parametrize(("kind", "batch_size"), [("bi-encoder", 128), ("cross-encoder", 32)])
 def test_nine_tenths_of_what_is_computed_are_real_tokens(
-    kind: str, values: dict[str, Any], stsb: Dataset, tmp_path: Path
+    kind: str, batch_size: int, stsb: Dataset, tmp_path: Path
 ) -> None:
-    settings = {"per_device_train_batch_size": 32, "train_sampling_strategy": "group_by_length", **values}
+    settings = {"per_device_train_batch_size": batch_size, "train_sampling_strategy": "group_by_length"}
     encoder = BiEncoder.from_pretrained(MINILM, max_length=32) if kind == "bi-encoder" else MINILM
     assert real_tokens(make(kind, encoder, tmp_path, stsb, **settings)) >= 0.9
 
