@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("distributed")
 
 
-def job(model: Path, output: Path, processes: int, cycles: int) -> list[str]:
+def job(model: Path, output: Path, processes: int, cycles: int, *more: str) -> list[str]:
     """Cycles whose global batches are the same on any number of processes."""
     batches = ["--bi_encoder.per_device_train_batch_size", str(16 // processes)]
     batches += ["--cross_encoder.per_device_train_batch_size", str(32 // processes)]
@@ -52,7 +52,7 @@ def job(model: Path, output: Path, processes: int, cycles: int) -> list[str]:
     rates += ["--cross_encoder.official_adamw", "true", "--bi_encoder.official_adamw", "true"]
     few = ["--data.max_pairs", "64", "--cross_encoder.eval_steps", "2", "--bi_encoder.eval_steps", "4"]
     keep = ["--distillation.keep_cycles", "true", "--distillation.cycles", str(cycles)]
-    return tiny_arguments(model, output, *batches, *rates, *few, *keep)
+    return tiny_arguments(model, output, *batches, *rates, *few, *keep, *more)
 
 
 def told(configuration: str | Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ def test_the_merged_encoders_score_as_the_trained_ones_did(tmp_path: Path) -> No
     lora = ["--lora.rank", "4", "--lora.keep_adapter", "true", "--bi_encoder.pooling", "last"]
     rates = ["--cross_encoder.learning_rate", "1e-2", "--bi_encoder.learning_rate", "1e-2"]
     output = tmp_path / "run"
-    command = job(model, output, 2, *lora, *rates, "--distillation.cycles", "1")
+    command = job(model, output, 2, 1, *lora, *rates)
     finished = run_ranks(JOB, command, told("cpu_deepspeed_zero3.yaml"))
     assert finished.returncode == 0, finished.stderr[-4000:]
     results = results_of(output)
