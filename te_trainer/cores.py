@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ def use_no_more_threads_than_cores() -> None:
         torch.set_num_threads(cores)
 
 
+@cache
 def usable_cores() -> int:
     """The cores that the scheduler gives to this process, or as many as its container's quota of time is worth."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -366,6 +366,7 @@ def test_a_run_whose_curves_cannot_be_drawn_is_finished(
         patch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(ImportError):
             run(output=tmp_path / "run")
+    assert results_of(tmp_path / "run")["final"]
     assert run(output=tmp_path / "run").status == 0
     assert (tmp_path / "run" / "curves.png").exists() and (tmp_path / "run" / "report.html").exists()
 

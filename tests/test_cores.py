@@ -16,7 +16,9 @@ from te_trainer.distributed import process_state
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
+    cores.usable_cores.cache_clear()
     yield
+    cores.usable_cores.cache_clear()
     torch.set_num_threads(before)
 
 

@@ -531,7 +531,7 @@ def test_a_card_names_the_hubs_models_and_data_sets(run: Path, tmp_path: Path, m
     )
     assert "the weights of step 0: no cycle's encoder was kept" in card.text and "have seen these" in card.text
     # sentences of its own
-    monkeypatch.setattr(FinishedRun, "step0_sources", [SourceCount("owner/pairs:all"), SourceCount("/home/x.txt")])
+    monkeypatch.setattr(FinishedRun, "step0_sources", [SourceCount("owner/pairs:all"), SourceCount("/texts/x.txt")])
     card = card_of(found)
     assert "on sentences of owner/pairs:all, x.txt, made a bi-encoder" in card.text and "seen these" not in card.text
     assert "No licence was named" in card.text

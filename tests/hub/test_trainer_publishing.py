@@ -218,8 +218,8 @@ def test_the_base_model_is_the_hubs_name_of_it(tiny: Path, tmp_path: Path) -> No
         "google-bert/bert-base-uncased": ("google-bert/bert-base-uncased", None),
         "bert-base-uncased": ("bert-base-uncased", None),
         str(tiny): (None, None),
-        "/home/me/hub/models--owner--some-model/snapshots/0123abc": ("owner/some-model", "0123abc"),
-        "/home/me/hub/models--some-model/snapshots/0123abc": ("some-model", "0123abc"),
+        "/hub/models--owner--some-model/snapshots/0123abc": ("owner/some-model", "0123abc"),
+        "/hub/models--some-model/snapshots/0123abc": ("some-model", "0123abc"),
     }
     for name, expected in names.items():
         trainer.model.name_or_path = name
