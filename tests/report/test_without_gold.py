@@ -153,7 +153,7 @@ def test_curves_need_no_screen_that_a_notebook_has_named(results: dict[str, Any]
         "write_curves(Path('curves.png'), json.loads(Path('results.json').read_text()), 'spearman')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    environment = process_environment(MPLBACKEND="module://a_notebooks.backend")
+    environment = process_environment(MPLBACKEND="module://matplotlib_inline.backend_inline")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert image.imread(tmp_path / "curves.png").shape[1] == 1440
 
