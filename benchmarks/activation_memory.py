@@ -1,4 +1,4 @@
-"""What torch keeps for the backward pass, beside what `te_trainer.distillation.costs` says before a run begins.
+"""What torch keeps for the backward pass, beside what `te_trainer.runs.memory` says before a run begins.
 
 python benchmarks/activation_memory.py
 """
@@ -11,8 +11,8 @@ import contextlib
 import torch
 from transformers import BertConfig, BertModel
 
-from te_trainer.distillation.costs import activation_bytes
 from te_trainer.models.packed import choose_backend, use_backend
+from te_trainer.runs.memory import activation_bytes
 
 SIZES = {"MiniLM-L6": (384, 6, 12), "BERT-base": (768, 12, 12)}  # hidden size, layers, heads
 BATCHES = ((64, 32), (16, 64))  # texts, tokens of each

@@ -65,7 +65,8 @@ def train_contrastively(manifest: RunManifest[ContrastiveConfig]) -> None:
     progress = RunProgress(enabled=state.is_main_process)
     with progress:
         cut = describe_contrastive_truncation(truncations)
-        for line in [*manifest.other_versions(), *counts.describe(), *describe_gold(gold), *cut]:
+        trainings = plan.describe("contrastive training", counts.num_rows)
+        for line in [*manifest.other_versions(), *counts.describe(), *describe_gold(gold), *trainings, *cut]:
             progress.say(line)
         scorer = Scorer(gold, spearman, None, layout.gold_scratch)
         training = contrastive_training(

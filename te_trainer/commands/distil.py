@@ -9,7 +9,7 @@ from pathlib import Path
 
 from te_trainer.config.schema import RunConfig
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.costs import describe_memory, estimate_seconds
+from te_trainer.distillation.costs import describe_trainings, estimate_seconds
 from te_trainer.distillation.cycle import run_cycles
 from te_trainer.distillation.mining import mine_pool
 from te_trainer.distillation.plan import DistillationPlan, make_plan
@@ -101,12 +101,22 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             raise RestartNeeded
 
     with progress:
-        progress.total = total_work(plan.fit(expected_pairs(plan, layout), manifest.processes), layout)
+        # ------------------------------------------------------------ what it will take
+        expected = expected_pairs(plan, layout)
+        fitted = plan.fit(expected, manifest.processes)
+        progress.total = total_work(fitted, layout)
         says = not was_restarted()
+        read, texts = SentenceManifest.load(layout.mining) if config.mines else PoolManifest.load(layout.pool)
         if says:
-            mined_from = SentenceManifest.load(layout.mining)[0].describe() if config.mines else []
-            for line in (*plan.describe_unused(), *mined_from):
+            described = [plan.describe_unused(), manifest.other_versions(), read.describe(), describe_gold(gold)]
+            if config.step0 is not None:
+                described.append(SentenceManifest.load(layout.sentences)[0].describe("step 0"))
+            for line in chain(*described, describe_trainings(fitted, layout)):
                 progress.say(line)
+            first = EncoderKey.start(next(iter(plan.models)))
+            if plan.counts_epochs and not ask_main_process(lambda: store.has_labels(first)):
+                seconds = format_duration(estimate_seconds(fitted, store, texts, scorer))
+                progress.say(f"The run will take about {seconds} on this machine")
 
         # ------------------------------------------------------------ the pool, given or mined with the starts
         if config.mines:
@@ -121,24 +131,14 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         state.wait_for_everyone()
         truncations = read_truncations(layout.pool)
         if says:
-            step0_sentences = SentenceManifest.load(layout.sentences)[0].describe("step 0") if config.step0 else []
-            described = [
-                manifest.other_versions(),
-                pool.describe(),
-                step0_sentences,
-                describe_gold(gold),
-                describe_run_truncation(truncations),
-            ]
-            for line in chain(*described, plan.describe(len(pairs), state.num_processes), describe_memory(plan)):
+            fewer = plan.describe(pool.num_rows, manifest.processes) if pool.num_rows != expected else []
+            mined = pool.describe() if config.mines else []
+            for line in chain(mined, fewer, describe_run_truncation(truncations)):
                 progress.say(line)
 
         # ------------------------------------------------------------ cycles
         if not config.mines:
             Trainings(plan, store, scorer, progress).train_starts(end_stage)
-        first = EncoderKey.start(next(iter(plan.models)))
-        if plan.counts_epochs and not ask_main_process(lambda: store.has_labels(first)):
-            seconds = format_duration(estimate_seconds(plan, store, pairs, scorer))
-            progress.say(f"The cycles will take about {seconds} on this machine")
         stages = DistillationStages(plan, store, pairs, scorer, progress, end_stage)
         stages.selection.learnt = run_cycles(stages)
         store.remove_token_caches()

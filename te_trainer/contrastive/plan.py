@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,10 +16,12 @@ from te_trainer.config.schema import ContrastiveConfig, ContrastiveTrainingConfi
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, Checkpoint, resolve_checkpoint
 from te_trainer.models.attention import check_attention
+from te_trainer.models.precision import precision_of
 from te_trainer.models.sentence_files import saved_pooling
 from te_trainer.models.tokenizer import refuse_lost_ids
 from te_trainer.runs.checks import check_section
 from te_trainer.runs.commits import ReadSource, pin_commits
+from te_trainer.runs.memory import describe_training_memory
 from te_trainer.runs.training import Training
 from te_trainer.runs.training_arguments import check_checkpointing, run_arguments
 
@@ -49,6 +52,20 @@ class ContrastivePlan:
     def resolved(self) -> dict[str, Any]:
         """What `run.yaml` says of the training of contrastive training alone."""
         return {"resolved": self.training | self.encoder}
+
+    def describe(self, title: str, sentences: int) -> list[str]:
+        """How long the training on so many sentences is, and what memory it takes."""
+        training, length = self.training, self.section.max_length
+        batch = training["per_device_train_batch_size"]
+        together = batch * self.processes * (training["gradient_accumulation_steps"] or 1)
+        steps, epochs = training.get("max_steps", -1), float(training["num_train_epochs"])
+        passes = f", {epochs:g} epoch{'s' * (epochs != 1)}" if steps <= 0 else ""
+        steps = steps if steps > 0 else math.ceil(sentences * epochs / together)
+        return [
+            f"{title}: about {steps:,} steps of {together} sentences{passes}, learning rate "
+            f"{training['learning_rate']:g}, {precision_of(training)}",
+            describe_training_memory(title, self.start, "bi-encoder", batch, length),
+        ]
 
     def check(self) -> None:
         """Refuse what cannot be trained."""

@@ -159,8 +159,9 @@ class DistillationPlan:
     @property
     def counts_epochs(self) -> bool:
         """Whether every training is as long as its epochs, and none ends at `max_steps`."""
-        encoders = [encoder for model in self.models.values() for encoder in model.encoders.values()]
-        return all(encoder.length_key == "num_train_epochs" for encoder in encoders)
+        trainings = [encoder.training for model in self.models.values() for encoder in model.encoders.values()]
+        trainings += [model.step0.training for model in self.models.values() if model.step0 is not None]
+        return all(training.get("max_steps", -1) <= 0 for training in trainings)
 
     def pairs_to_mine(self, sentences: int) -> int:
         """How many pairs are mined of so many sentences."""

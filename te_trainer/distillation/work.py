@@ -53,7 +53,7 @@ def mining_work(plan: DistillationPlan, layout: RunLayout) -> MiningWork:
     partners = sum(most.get(source, mining.candidates) for source in mining.sources)
     embedded = sentences if searches else min(sentences, anchors * (1 + partners))
     searched = anchors * sentences * EMBEDDED_PER_SEARCH if "bm25" in mining.sources else 0.0
-    sentence = FORWARD / expected_pairs(plan, layout)
+    sentence = FORWARD / 2 / expected_pairs(plan, layout)
     return MiningWork(searched * sentence, embedded * sentence, embedded * sentence * searches)
 
 

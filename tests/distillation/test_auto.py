@@ -238,7 +238,7 @@ def test_a_kill_in_the_second_training_changes_nothing(stopped: tuple[Path, Any]
     assert "train cross-encoder | " not in last.stderr
     assert "train cross-encoder, again | " in last.stderr
     check_time_of_both_trainings(killed)
-    assert "The cycles will take about" in stopped[1].stderr and "The cycles will take about" not in last.stderr
+    assert "The run will take about" in stopped[1].stderr and "The run will take about" not in last.stderr
     assert (killed / "neighbours.json").read_bytes() == (stopped[0] / "neighbours.json").read_bytes()
     assert what_was_learnt(killed) == what_was_learnt(stopped[0])
 

@@ -1,4 +1,4 @@
-"""How long the cycles are said to take."""
+"""How long a run is said to take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig
-from te_trainer.data import GoldSet, GoldSets, build_sentences
+from te_trainer.data import GoldSet, GoldSets, PoolManifest, SentenceManifest, build_sentences
 from te_trainer.distillation import costs
 from te_trainer.distillation.costs import estimate_seconds, spread
 from te_trainer.distillation.plan import make_plan
@@ -34,7 +34,8 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
     plan = make_plan(parse(arguments), 1)
     layout = RunLayout(tmp_path)
     store = RunStore(layout, plan.cycles, trains_start=False, precision=plan.precision)
-    pool = Dataset.from_dict(dict(zip(("sentence1", "sentence2"), zip(*sample_pairs(pairs), strict=True), strict=True)))
+    PoolManifest().write(layout.pool, sample_pairs(pairs), lambda rows: rows)
+    pool = PoolManifest.load(layout.pool)[1]
     gold = GoldSet("gold", ["a"] * 10, ["b"] * 10, np.zeros(10))
     scorer = Scorer(GoldSets(gold, (gold,)), spearman, None, layout.gold_scratch)
     # a clock by which whatever is timed takes two seconds
@@ -47,6 +48,28 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
     expected = 2 * (2 / timed) * (pairs * passes + scored)
     assert estimate_seconds(plan, store, pool, scorer) == pytest.approx(expected)
     assert not layout.gold_scratch.exists()
+
+
+def test_step_0_and_mining_are_in_the_time(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step0 = tmp_path / "step0.yaml"
+    step0.write_text("contrastive: {mlp_head: false, num_train_epochs: 3}\n", encoding="utf-8")
+    arguments = ["--data.sentences", "texts.txt", "--mining.pairs", "100", "--mining.sources", "[random]"]
+    arguments += ["--distillation.step0", str(step0), "--cross_encoder.both_orders", "false"]
+    arguments += ["--cross_encoder.num_train_epochs", "1", "--bi_encoder.num_train_epochs", "1"]
+    models = ["--models", f"[{{bi_encoder: {tiny}, name: one}}]", "--output_dir", str(tmp_path)]
+    plan = make_plan(parse([*models, *arguments]), 1)
+    layout = RunLayout(tmp_path)
+    for folder in (layout.mining, layout.sentences):
+        SentenceManifest().write(folder, ((f"sentence {number}",) for number in range(60)), lambda rows: rows)
+    store = RunStore(layout, plan.cycles, trains_start=True, precision=plan.precision)
+    monkeypatch.setattr(costs, "time", SimpleNamespace(monotonic=count(step=2).__next__))
+    # step 0 reads each of 60 sentences three times; those of the candidates are embedded once, two of them a pair
+    sentences, passes = 4 * 3 * 60 + 60 / 2, 2 + 4 + 4
+    # two seconds for the thirty pairs that sixty sentences make
+    expected = (2 / 30) * (sentences + 100 * passes)
+    scorer = Scorer(GoldSets(None, ()), spearman, None, layout.gold_scratch)
+    texts = SentenceManifest.load(layout.mining)[1]
+    assert estimate_seconds(plan, store, texts, scorer) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 10])
@@ -73,8 +96,8 @@ def test_mining_costs_what_it_embeds_and_searches(
     build_sentences(ContrastiveDataConfig(sentences=[str(tmp_path / "texts.csv")], column="sentence"), layout.mining)
     work = mining_work(plan, layout)
     # ten sentences look for two candidates by each source; neighbours want all sixty
-    assert (work.embed, work.search) == (embedded / 10, searched / 10)
+    assert (work.embed, work.search) == (embedded / 2 / 10, searched / 2 / 10)
     # ten searches by BM25 among sixty sentences
-    assert work.gather == pytest.approx(10 * 60 / 200_000 / 10 if "bm25" in sources else 0)
+    assert work.gather == pytest.approx(10 * 60 / 200_000 / 2 / 10 if "bm25" in sources else 0)
     total = total_work(plan, layout) - sum(cycles_work(plan, name) for name in plan.models)
     assert total == pytest.approx(work.gather + 2 * (work.embed + work.search))

@@ -148,7 +148,7 @@ def test_the_log_is_plain_lines_without_a_terminal(output: Path) -> None:
     log = log[log.index("pool: ") :]  # before it, accelerate lists which defaults it took
     lines = log.splitlines()
     assert "96 pairs" in lines[1]
-    assert sum(line.startswith("The cycles will take about") for line in lines) == 1
+    assert sum(line.startswith("The run will take about") for line in lines) == 1
     assert any("cycle 2/2 tiny: train bi-encoder | done | run 100%" in line for line in lines)
     assert "Warning" not in log and "has few pairs" not in log
     assert "\x1b" not in log

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from te_trainer.config.commands import parse
-from te_trainer.distillation.costs import activation_bytes, describe_memory
+from te_trainer.distillation.costs import describe_memory
 from te_trainer.distillation.plan import DistillationPlan, make_plan
+from te_trainer.runs.memory import activation_bytes, describe_gpus
 
 
 def plan_of(plm: Path, *more: str) -> DistillationPlan:
@@ -61,11 +62,11 @@ def test_lines_count_what_is_trained(plm: Path) -> None:
     assert f"about {4 * parameters / 1e9:.2f} GB" in adapters
 
 
-def test_gpus_that_stay_idle_are_named(plm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("te_trainer.distillation.costs.device_type", lambda: "cuda")
+def test_gpus_that_stay_idle_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("te_trainer.runs.memory.device_type", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80e9))
     for devices in (1, 8):
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=devices: count)
-        lines = describe_memory(plan_of(plm))
-        assert lines[2] == "The GPU has 80.0 GB"
-        assert (len(lines) == 4 and "one of 8 GPUs" in lines[3]) == (devices == 8)
+        lines = describe_gpus()
+        assert lines[0] == "The GPU has 80.0 GB"
+        assert (len(lines) == 2 and "one of 8 GPUs" in lines[1]) == (devices == 8)
