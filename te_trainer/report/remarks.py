@@ -28,11 +28,11 @@ AGREEMENT_DESCRIPTION = (
 HEALTH_DESCRIPTION = (
     "Health is measured on some pairs of the pool, without gold; where distillation.held_out is above 0, no training "
     "sees them. An encoder's agreement is Spearman's correlation × 100 of its scores with the labels that it learnt, "
-    "“with start” that with the scores of its PLM's start. Spread is the standard deviation of the scores "
-    "beside that of these labels. Orders is Spearman's correlation × 100 of the scores of (s1, s2) and (s2, s1). Edits "
-    "says how often a sentence is found less similar to itself the more of it was edited, and least to another one; "
-    "scores that say nothing reach 50. None of this says how good an encoder is; low values say that it has not "
-    "learnt."
+    "“with start” that with the scores of its PLM's start. Std is the standard deviation of the scores, distinct how "
+    "many different ones there are, spread the former beside that of these labels. Orders is Spearman's correlation "
+    "× 100 of the scores of (s1, s2) and (s2, s1). Edits says how often a sentence is found less similar to itself the "
+    "more of it was edited, and least to another one; scores that say nothing reach 50. None of this says how good an "
+    "encoder is; low values say that it has not learnt."
 )
 
 

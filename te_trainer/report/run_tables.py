@@ -96,6 +96,7 @@ def health_table(results: dict[str, Any], notes: Sequence[str] = ()) -> Table:
         "agreement": (100, "{:z.2f}"),
         "start": (100, "{:z.2f}"),
         "std": (1, "{:.3f}"),
+        "distinct": (1, "{:,}"),
         "spread": (1, "{:.2f}"),
         "orders": (100, "{:z.2f}"),
         "graded": (100, "{:.0f}"),
@@ -112,7 +113,8 @@ def health_table(results: dict[str, Any], notes: Sequence[str] = ()) -> Table:
                     for key, (factor, shape) in formats.items()
                 ]
                 rows.append([name, f"{'kept: ' * kept}{cycle_title(cycle)}", kind, *cells])
-    columns = ["", "encoder", "agreement", "with start", "std", "spread", "orders", "edits", "steps", "loss"]
+    titles = {"start": "with start", "graded": "edits"}
+    columns = ["", "encoder", *(titles.get(key, key) for key in formats)]
     return _encoder_table(columns, rows, "health (without gold)", notes)
 
 

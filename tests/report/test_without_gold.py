@@ -77,7 +77,8 @@ def test_the_terminal_and_the_report_show_health(
     report = (root / "report.md").read_text(encoding="utf-8")
     page = (root / "report.html").read_text(encoding="utf-8")
     for text in (finished.stdout, report, page):
-        for word in ("agreement", "spread", "edits", f"{results['health']['start']['tiny']['bi-encoder']['std']:.3f}"):
+        std = results["health"]["start"]["tiny"]["bi-encoder"]["std"]
+        for word in ("agreement", "spread", "distinct", "edits", f"{std:.3f}"):
             assert word in text
         assert "Spearman × 100. " not in text
     assert "spearman × 100" not in finished.stdout.lower()
@@ -87,7 +88,7 @@ def test_the_terminal_and_the_report_show_health(
     assert not has_scores(results)
     table = health_table(results)
     assert len(table.rows) == 5
-    assert all(len(row) == len(table.columns) == 10 for row in table.rows)
+    assert all(len(row) == len(table.columns) == 11 for row in table.rows)
     kept = {row[1]: row[0] for row in table.rows if row[0].startswith("kept")}
     assert kept == {kind: f"kept: cycle {entry['cycle']}" for kind, entry in results["final"]["tiny"].items()}
 
