@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data.digests import text_digest
 from te_trainer.data.given import as_pairs
 from te_trainer.distributed import SharedArray, process_state, rows_of_rank

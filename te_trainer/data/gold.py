@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.benchmarks import Rows
 from te_trainer.data.compression import file_format, strip_compression
 from te_trainer.data.digests import text_digest

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS, pair_blocks, write_arrow
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import pair_blocks, write_arrow
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import read_rows
 from te_trainer.data.texts import as_texts

@@ -10,7 +10,8 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import ContrastiveDataConfig
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS, pairs_of
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import pairs_of
 from te_trainer.data.compression import file_format
 from te_trainer.data.digests import text_digest
 from te_trainer.data.manifest import Manifest, SourceCount, draw, without_empty

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data import pairs_of
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.mining import are_given
 from te_trainer.distillation.plan import DistillationPlan

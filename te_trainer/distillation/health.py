@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data.edits import graded_order, graded_pairs
 from te_trainer.metrics import spearman
 

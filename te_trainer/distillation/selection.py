@@ -121,9 +121,7 @@ def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs
 
 def agreement(one: np.ndarray, two: np.ndarray) -> float:
     """Spearman's rank correlation of two encoders' scores of the pool, shape (n,); 0 where one ranks nothing."""
-    if one.min() == one.max() or two.min() == two.max():
-        return 0.0
-    return float(spearman(one, two))
+    return float(np.nan_to_num(spearman(one, two)))
 
 
 def measures(

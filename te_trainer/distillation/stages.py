@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.config.types import Kind
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS, Kind
 from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.growing import can_grow, grown_pairs

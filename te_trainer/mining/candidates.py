@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
-SOURCES = ("neighbours", "bm25", "document", "random")
+from te_trainer.config.types import CandidateSource
+
+SOURCES: tuple[CandidateSource, ...] = get_args(CandidateSource)
 
 
 class Candidates(NamedTuple):

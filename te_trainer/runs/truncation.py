@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from te_trainer.config.types import Kind, section_of
+from te_trainer.config.types import SENTENCE_COLUMNS, Kind, section_of
 from te_trainer.data.digests import text_digest
 from te_trainer.files.records import write_json
 from te_trainer.models.tokenization import TokenCounts
@@ -121,7 +121,7 @@ def _sentences(pairs: Dataset, prompt: str) -> Iterator[tuple[list[str]]]:
     """Distinct sentences, block by block."""
     seen: set[int] = set()
     for block in pairs.iter(batch_size=BLOCK):
-        fresh = {text_digest(text): text for name in ("sentence1", "sentence2") for text in block[name]}
+        fresh = {text_digest(text): text for name in SENTENCE_COLUMNS for text in block[name]}
         texts = [prompt + text for digest, text in fresh.items() if digest not in seen]
         seen |= fresh.keys()
         if texts:  # a tokenizer in Python takes no empty list

@@ -37,9 +37,9 @@ from transformers import (
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveTrainingConfig, DataConfig, RunConfig
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.contrastive.plan import plan_contrastive
 from te_trainer.data import GoldSets, build_pool
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import check_models, prepare_texts, refuse_changed_finished
 from te_trainer.errors import InputError
