@@ -233,8 +233,12 @@ def save_model(folder: Path, kind: str) -> Path:
         ("T5ForConditionalGeneration", "cross_encoder", "T5ForConditionalGeneration is neither an encoder"),
         ("T5EncoderModel", "bi_encoder", "a t5 is loaded with a decoder beside its encoder"),
         ("BertForTokenClassification", "cross_encoder", "is expected; name the plain PLM that it was made of"),
-        ("CLIPModel", "bi_encoder", "a clip reads more or other things than text; start from another model"),
-        ("FunnelModel", "bi_encoder", "a funnel reads padding"),
+        (
+            "CLIPModel",
+            "bi_encoder",
+            "a clip makes no vectors of tokens that depend on one text alone; start from another model",
+        ),
+        ("FunnelModel", "bi_encoder", "a funnel makes no vectors of tokens"),
         (
             "GraniteModel",
             "cross_encoder",
