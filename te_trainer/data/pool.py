@@ -39,7 +39,7 @@ def build_pool(data: DataConfig, folder: Path, seed: int = 0) -> PoolManifest:
             count = SourceCount.of(source, data.dir, extra=len(manifest.sources) >= len(data.pool))
             manifest.sources.append(count)
             rows = read_rows(source, SENTENCE_COLUMNS, data.columns, data.dir, notes=count.notes, pool=True)
-            yield from without_empty((tuple(as_texts(place, values)) for place, values in rows), count)
+            yield from without_empty((tuple(as_texts(position, values)) for position, values in rows), count)
 
     def choose(distinct: np.ndarray) -> np.ndarray:
         of_sources = sum(count.rows - count.empty for count in manifest.sources if not count.extra)

@@ -74,11 +74,11 @@ def build_sentences(
         wanted = ([one] if one else list(SENTENCE_COLUMNS)) + ([document] if document is not None else [])
         split_lines = 0
         try:
-            for place, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
+            for position, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
                 split_lines += is_txt and len(values) > 1
                 name = values.pop() if document is not None else None
                 name = "" if name is None or name != name else str(name).strip()  # NaN
-                yield from ((text, name) for text in as_texts(place, values))
+                yield from ((text, name) for text in as_texts(position, values))
         except MissingColumnError as error:
             if one is not None:
                 raise

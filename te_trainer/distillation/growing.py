@@ -80,5 +80,5 @@ def _score(
     plan: DistillationPlan, store: RunStore, teacher: EncoderKey, pairs: dict[str, list[str]], scratch: Path
 ) -> np.ndarray:
     encoder = load_run_encoder(plan, store, teacher)
-    with divergence_named(f"{teacher.name}: new pairs"), scratch_folder(scratch / "scores") as place:
-        return score_pairs(encoder, pairs, scratch=place, **plan.labelling)
+    with divergence_named(f"{teacher.name}: new pairs"), scratch_folder(scratch / "scores") as tmp_dir:
+        return score_pairs(encoder, pairs, scratch=tmp_dir, **plan.labelling)

@@ -73,10 +73,12 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         "cycles": [
             {"cycle": cycle}
             | {
-                name: {kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.learnt[name, kind]}
+                name: {
+                    kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.cycles_learnt[name, kind]
+                }
                 for name in names
             }
-            for cycle in range(1, max(selection.learnt.values()) + 1)
+            for cycle in range(1, max(selection.cycles_learnt.values()) + 1)
         ],
         "final": final,
         "pairs": store.pairs,

@@ -165,9 +165,9 @@ def _gains(results: dict[str, Any], name: str) -> Iterator[str]:
     """A line for each kind of encoder that was kept: whether so many pairs tell it from the start."""
     for kind, by_role in sorted(results.get("gains", {}).get(name, {}).items()):
         tests = [task for task in results["final"][name][kind].get("test", {}) if task != "avg"]
-        places = {"dev": "dev", "test": tests[0] if len(tests) == 1 else f"the average of {len(tests)} test sets"}
+        where = {"dev": "dev", "test": tests[0] if len(tests) == 1 else f"the average of {len(tests)} test sets"}
         said = [
-            verdict(f"the {kind} that was kept", "the start", places[role], "points", gain, gain["pairs"])
+            verdict(f"the {kind} that was kept", "the start", where[role], "points", gain, gain["pairs"])
             for role, gain in by_role.items()
         ]
         if said:

@@ -58,8 +58,8 @@ def check_loggers(loggers: Sequence[str]) -> None:
 
 def check_space(root: Path, needed: int) -> None:
     """Refuse to begin where so many bytes are not free."""
-    place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
-    free = shutil.disk_usage(place).free
+    folder = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
             f"output_dir: {root} needs about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, or name "

@@ -157,8 +157,8 @@ class FinishedRun:
         if start.commit:
             return f"{start.name}@{start.commit}"
         fingerprint = self.manifest["models"][name]["bi_encoder"]
-        places = dict.fromkeys(str(folder / model) for folder in (*self.root.resolve().parents, Path.cwd()))
-        return next((place for place in places if local_fingerprint(place) == fingerprint), model)
+        paths = dict.fromkeys(str(folder / model) for folder in (*self.root.resolve().parents, Path.cwd()))
+        return next((path for path in paths if local_fingerprint(path) == fingerprint), model)
 
     def start(self, name: str, kind: Kind) -> Start:
         """The checkpoint that an encoder started from; with `init: sequential` all of a PLM start from one."""

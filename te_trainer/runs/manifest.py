@@ -157,7 +157,9 @@ class RunManifest(Generic[Config]):
         section, _, name = key.rpartition(".")
         if section in TRAINING_SECTIONS and name in SPLIT_KEYS:
             splits = [(before, now) for at, before, now in self._splits() if at == section]
-            return bool(splits) and all(before is not None and before.learnt == now.learnt for before, now in splits)
+            return bool(splits) and all(
+                before is not None and before.effective_batch == now.effective_batch for before, now in splits
+            )
         return key in RUN_KEYS or (section in TRAINING_SECTIONS and changes_no_result(name))
 
     def _splits(self) -> Iterator[tuple[str, BatchSplit | None, BatchSplit]]:
@@ -171,9 +173,9 @@ class RunManifest(Generic[Config]):
     def _refuse_other_batches(self) -> None:
         """Refuse another number of processes where it changes the batch of an optimiser step, with no key changed."""
         for section, before, now in self._splits():
-            if before is None or before.learnt == now.learnt:
+            if before is None or before.effective_batch == now.effective_batch:
                 continue
-            batch = math.prod(before.learnt)
+            batch = math.prod(before.effective_batch)
             per_device, rest = divmod(batch, self.processes * now.accumulation)
             key, of_file = f"{section}.per_device_train_batch_size", ""
             if section.startswith("step0."):
@@ -181,8 +183,8 @@ class RunManifest(Generic[Config]):
             fix = "" if rest else f", set {key} to {per_device}{of_file}"
             raise InputError(
                 f"output_dir: {self.root} was begun with another number of processes ({before.processes}, now "
-                f"{self.processes}), which would make batches of {math.prod(now.learnt)} in {section} instead of "
-                f"{batch}; start as many as before{fix}, or name another folder"
+                f"{self.processes}), which would make batches of {math.prod(now.effective_batch)} in {section} "
+                f"instead of {batch}; start as many as before{fix}, or name another folder"
             )
 
     def _refuse_other_settings(self) -> None:
