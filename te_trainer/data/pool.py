@@ -11,8 +11,8 @@ import numpy as np
 from te_trainer.config.schema import DataConfig
 from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data.arrow_io import pairs_of
-from te_trainer.data.manifest import Manifest, SourceCount, draw, without_empty
 from te_trainer.data.readers import read_rows
+from te_trainer.data.text_file import Manifest, SourceCount, draw, without_empty
 from te_trainer.data.texts import as_texts
 from te_trainer.errors import InputError
 

@@ -14,8 +14,8 @@ from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data.arrow_io import pairs_of
 from te_trainer.data.compression import file_format
 from te_trainer.data.digests import text_digest
-from te_trainer.data.manifest import Manifest, SourceCount, draw, without_empty
 from te_trainer.data.readers import read_rows
+from te_trainer.data.text_file import Manifest, SourceCount, draw, without_empty
 from te_trainer.data.texts import as_texts
 from te_trainer.errors import InputError, MissingColumnError
 

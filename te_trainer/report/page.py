@@ -16,7 +16,7 @@ from markupsafe import Markup
 from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.types import SENTENCE_COLUMNS, Kind
 from te_trainer.data import PoolManifest
-from te_trainer.data.manifest import draw
+from te_trainer.data.text_file import draw
 from te_trainer.distillation.selection import agreement
 from te_trainer.escaping import printable
 from te_trainer.files.atomic import write_text
