@@ -215,7 +215,8 @@ class StudentConfig(TrainingConfig):
 
     Args:
         train_sampling_strategy: How pairs become batches: random, group_by_length or auto. With auto it is
-            random (the paper's), but group_by_length on a CPU for models that compute padding.
+            random (the paper's), but group_by_length on a CPU for models that compute padding: all but BERT and its
+            relatives, and those with a max_length above 128.
         official_adamw: Train with AdamW as the official code has it (transformers 4.9). Its epsilon of 1e-6 is added
             before the bias correction, torch's 1e-8 after it. The recipes of the paper's rows set it.
     """
