@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from main_job import paired, results_of
 
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data import load_gold
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.readers import read_rows
 from te_trainer.data.texts import as_texts
 

@@ -1,12 +1,13 @@
-"""Private names of other libraries that the package cannot do without, each in one place.
+"""Private names of other libraries: those that are used here, and a list of those that are used elsewhere.
 
-Who raises an upper bound in `pyproject.toml` looks at each of them. Those of objects are used where the objects are:
+Who raises an upper bound in `pyproject.toml` looks at each of them. Names of objects are used where the objects are:
 `Trainer._push_from_checkpoint` (overridden) and `Trainer._finish_current_push` in trainers/publishing.py,
 `Trainer._prepare_inputs` (overridden) and `Trainer._train_batch_size` in trainers/base.py, a model's
 `_is_accelerate_prepared` in trainers/computation.py and `_no_split_modules` in trainers/fsdp.py,
 `TrainingArguments._n_gpu` in trainers/arguments.py, a configuration's `_name_or_path` in trainers/publishing.py. Of
 huggingface_hub's `utils._http`, hub_errors.py reads limits with its function, and runs/quiet.py sets its logger. Of
-datasets' `utils.file_utils`, data/remote.py opens addresses with `xopen`. Of torch, runs/training_arguments.py lists
+datasets, data/remote.py opens addresses with `utils.file_utils.xopen`, and data/hub_sets.py asks whether a builder is
+`packaged_modules.cache.cache.Cache`, which reads a set from the cache alone. Of torch, runs/training_arguments.py lists
 the modes of `_inductor`.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message names the file, row or key, and the mend; exit status 2."""
+    """What the user gave cannot be used. The message names the file, row or key, and how to fix it; exit status 2."""
 
 
 class MissingColumnError(InputError):

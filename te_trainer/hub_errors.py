@@ -10,7 +10,7 @@ MISSING = f"no such repository; correct the name, and for a private one {SIGN_IN
 
 
 def hub_refusal(error: BaseException, address: str, revision: str | None) -> str | None:
-    """Why the Hub does not give what lies at an address, and the mend; None where the error says nothing of it."""
+    """Why the Hub does not give what lies at an address, and how to fix it; None where the error says nothing of it."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     for link in causes(error):
@@ -28,7 +28,7 @@ def hub_refusal(error: BaseException, address: str, revision: str | None) -> str
 
 
 def hub_trouble(error: BaseException) -> str | None:
-    """What is wrong with the Hub, and the mend, where its client gave up because it answered with 429 or 5xx.
+    """What is wrong with the Hub, and how to fix it, where its client gave up because it answered with 429 or 5xx.
 
     The client often hides it: where its cache holds no file, it speaks of the connection alone.
     """

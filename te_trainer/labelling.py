@@ -11,14 +11,14 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS, PrecisionChoice
 from te_trainer.data.digests import text_digest
 from te_trainer.data.given import as_pairs
 from te_trainer.distributed import SharedArray, process_state, rows_of_rank
@@ -26,7 +26,7 @@ from te_trainer.errors import DivergedError, InputError
 from te_trainer.models import BiEncoder, Encoder
 from te_trainer.models.collation import pad
 from te_trainer.models.packed import choose_backend, to_device, use_backend
-from te_trainer.models.precision import Precision, autocast, resolve_precision
+from te_trainer.models.precision import autocast, resolve_precision
 from te_trainer.models.tokenization import tokenise
 from te_trainer.models.tokens import Tokens
 
@@ -44,7 +44,7 @@ def score_pairs(
     encoder: Encoder,
     pairs: Pairs,
     *,
-    precision: Literal["auto"] | Precision = "float32",
+    precision: PrecisionChoice = "float32",
     batch_tokens: int | None = None,
     scratch: str | Path | None = None,
     progress: Progress | None = None,
@@ -111,7 +111,7 @@ def embed_sentences(
     sentences: Dataset,
     scratch: Path,
     *,
-    precision: Literal["auto"] | Precision = "float32",
+    precision: PrecisionChoice = "float32",
     batch_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
@@ -182,7 +182,7 @@ def _compute(
     encode: Callable[[int, int], Tokens],
     forward: Callable[..., Tensor],
     output: SharedArray,
-    precision: Literal["auto"] | Precision,
+    precision: PrecisionChoice,
     batch_tokens: int | None,
     progress: Progress | None,
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_schedule_that_cannot_be_is_refused_before_the_work(
         ("log_level", "foo", "is none of detail, debug"),
         ("torch_compile_backend", "foo", "is none of no, eager"),
         ("lr_scheduler_type", "reduce_lr_on_plateau", "is none of constant, "),
+        ("lr_scheduler_type", "greedy", "is none of constant, "),
         ("enable_jit_checkpoint", "true", "cannot be set: a run that is stopped resumes"),
         ("ignore_data_skip", "true", "cannot be set: a training that resumes goes on"),
         ("eval_on_start", "true", "cannot be set: a run scores its start by itself"),

@@ -8,7 +8,7 @@ import pytest
 from transformers import BertConfig
 
 from te_trainer.errors import first_line
-from te_trainer.models.loading import why_no_model
+from te_trainer.models.load_failures import why_no_model
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def annotate(config: AnnotateConfig) -> None:
         )
     start, more = start_for_comparison(run, name)
     is_lost = start == run.model(name)["bi_encoder"] and ":" not in start and not Path(start).is_absolute()
-    mend = f", with the path from here to the folder {start}, which is as it was where the run was started" * is_lost
-    print(f"Then compare{mend}:")
+    hint = f", with the path from here to the folder {start}, which is as it was where the run was started" * is_lost
+    print(f"Then compare{hint}:")
     models, tasks = (
         shlex.quote(json.dumps(names, ensure_ascii=False))
         for names in ([start, str(run.layout.kept_encoder(name, kind))], [config.output])

@@ -140,7 +140,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
         if not config.mines:
             Trainings(plan, store, scorer, progress).train_starts(end_stage)
         stages = DistillationStages(plan, store, pairs, scorer, progress, end_stage)
-        stages.selection.learnt = run_cycles(stages)
+        stages.selection.cycles_learnt = run_cycles(stages)
         store.remove_token_caches()
 
     # ------------------------------------------------------------ results

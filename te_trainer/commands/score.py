@@ -14,8 +14,8 @@ from datasets import Dataset
 from te_trainer.config.commands import check_output
 from te_trainer.config.names import is_folder
 from te_trainer.config.schema import ContrastiveDataConfig, ScoreConfig
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data import SentenceManifest, build_sentences, load_gold, rows_with_both, write_rows
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.outputs import PREDICTION, PROBABILITY, neighbour_blocks, prediction_blocks, write_table
 from te_trainer.distributed import process_state, shutdown_process_group

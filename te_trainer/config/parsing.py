@@ -159,8 +159,8 @@ def convert(key: str, hint: Any, value: Any) -> Any:
         raise InputError(f"{key} is empty; give a value, or leave the key out")
     reason = wrong["msg"].removeprefix("Value error, ")
     shown = f"'{given[:200]}'" if isinstance(given, str) else " ".join(str(given).split())[:200]
-    mend = "; put it in quotes" if wrong["type"] == "string_type" and isinstance(given, bool | int | float) else ""
-    raise InputError(f"{key}: {reason[0].lower()}{reason[1:]}, got {shown}{mend}")
+    fix = "; put it in quotes" if wrong["type"] == "string_type" and isinstance(given, bool | int | float) else ""
+    raise InputError(f"{key}: {reason[0].lower()}{reason[1:]}, got {shown}{fix}")
 
 
 def _kinds(hint: Any) -> set[Any]:

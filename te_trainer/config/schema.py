@@ -22,7 +22,7 @@ from te_trainer.config.types import (
     Method,
     Pooling,
     PositiveFloat,
-    Precision,
+    PrecisionChoice,
     Rate,
     SamplingStrategy,
     Seconds,
@@ -191,7 +191,7 @@ class DistillationConfig:
     bi_encoder_labels: Literal["cross-encoder", "averaged"] = "cross-encoder"
     selection: Literal["auto", "dev", "health", "last", "agreement"] = "auto"
     held_out: Annotated[float, Field(ge=0, lt=0.5)] | None = None
-    precision: Precision = "auto"
+    precision: PrecisionChoice = "auto"
     batch_tokens: PositiveInt | None = None
     keep_cycles: bool = False
     isolate_stages: bool = False
@@ -215,7 +215,8 @@ class StudentConfig(TrainingConfig):
 
     Args:
         train_sampling_strategy: How pairs become batches: random, group_by_length or auto. With auto it is
-            random (the paper's), but group_by_length on a CPU for models that compute padding.
+            random (the paper's), but group_by_length on a CPU for models that compute padding: all but BERT and its
+            relatives, and those with a max_length above 128.
         official_adamw: Train with AdamW as the official code has it (transformers 4.9). Its epsilon of 1e-6 is added
             before the bias correction, torch's 1e-8 after it. The recipes of the paper's rows set it.
     """
@@ -351,7 +352,7 @@ class ContrastiveTrainingConfig(TrainingConfig):
     pooling: Pooling | None = None
     max_length: PositiveInt = 32
     prompt: str | None = None
-    precision: Precision | None = None
+    precision: PrecisionChoice | None = None
     attn_implementation: str | None = None
 
     defaults = TRAINER_DEFAULTS | CONTRASTIVE_ARGUMENTS["simcse"]
@@ -434,7 +435,7 @@ class ScoreConfig:
     rerank: Source | None = None
     probabilities: Source | None = None
     same_from: float | None = None
-    precision: Precision = "auto"
+    precision: PrecisionChoice = "auto"
     attn_implementation: str | None = None
     batch_tokens: PositiveInt | None = None
     pooling: Pooling | None = None
@@ -514,7 +515,7 @@ class AnnotateConfig:
     overwrite: bool = False
     pairs: PositiveInt = 50
     model: str | None = None
-    precision: Precision = "auto"
+    precision: PrecisionChoice = "auto"
 
 
 @dataclass

@@ -16,10 +16,11 @@ Pooling = Literal["cls", "mean", "last"]
 Students = Literal["both", "bi-encoder"]
 Combine = Literal["mean", "weighted", "rank"]
 Method = Literal["simcse", "mirror_bert"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16"]
 SamplingStrategy = Literal["auto", "random", "group_by_length"]
 CandidateSource = Literal["neighbours", "bm25", "document", "random"]
 Logger = Literal["tensorboard", "trackio", "wandb"]
+SENTENCE_COLUMNS = ("sentence1", "sentence2")  # of every pair of sentences
 
 
 def section_of(kind: str) -> str:
@@ -75,4 +76,4 @@ TRAINING_LIMITS: dict[str, Any] = {
     "dataloader_num_workers": NonNegativeInt | None,
     "max_steps": Annotated[int, AfterValidator(_steps)] | None,
 }
-GoldColumns = dict[Annotated[str, _one_of("sentence1", "sentence2", "score")], Annotated[str, AfterValidator(_named)]]
+GoldColumns = dict[Annotated[str, _one_of(*SENTENCE_COLUMNS, "score")], Annotated[str, AfterValidator(_named)]]

@@ -2,10 +2,10 @@
 
 from te_trainer.data.arrow_io import pairs_of
 from te_trainer.data.gold import GoldSet, GoldSets, count_overlaps, load_gold
-from te_trainer.data.manifest import SourceCount
 from te_trainer.data.pool import PoolManifest, add_mined_pairs, build_pool
 from te_trainer.data.scored_rows import rows_with_both, write_rows
 from te_trainer.data.sentences import SentenceManifest, build_sentences
+from te_trainer.data.text_file import SourceCount
 
 __all__ = [
     "GoldSet",

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from te_trainer.config.types import SENTENCE_COLUMNS
+
 BLOCK_ROWS = 10_000  # rows of an Arrow record batch, and rows in memory while a file is written or read
 
-SENTENCE_COLUMNS = ("sentence1", "sentence2")
 PAIR_SCHEMA = pa.schema([(name, pa.string()) for name in SENTENCE_COLUMNS])
 
 

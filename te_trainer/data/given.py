@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data.arrow_rows import dataset_rows
 from te_trainer.data.digests import file_digest
 from te_trainer.data.request import Request

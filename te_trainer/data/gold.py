@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.benchmarks import Rows
 from te_trainer.data.compression import file_format, strip_compression
 from te_trainer.data.digests import text_digest
@@ -94,13 +95,13 @@ def load_gold(
         raise InputError(f"{key}: {source} has no {role} rows; choose another set")
     notes: list[str] = []
     pairs, scores, unscored = [], [], 0
-    for place, (*sentences, score) in read_rows(source, [*SENTENCE_COLUMNS, "score"], columns, folder, rows, notes):
+    for position, (*sentences, score) in read_rows(source, [*SENTENCE_COLUMNS, "score"], columns, folder, rows, notes):
         if score is None or (isinstance(score, str) and not score.strip()):
             unscored += [*sentences, score] != ["", "", ""]  # as of a blank line, which is no row
             continue
-        scores.append(_parse_score(place, score))
+        scores.append(_parse_score(position, score))
         if not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
-            raise InputError(f"{place}: a sentence is missing or not text; correct or remove the row")
+            raise InputError(f"{position}: a sentence is missing or not text; correct or remove the row")
         pairs.append([sentence.strip() for sentence in sentences])
     if len(scores) < 2:
         raise NoRowsError(
@@ -131,15 +132,15 @@ def count_overlaps(pool: Dataset, sets: Sequence[GoldSet]) -> list[int]:
     return [sum(not row.isdisjoint(in_pool) for row in rows) for rows in digests]
 
 
-def _parse_score(place: str, score: Any) -> float:
+def _parse_score(position: str, score: Any) -> float:
     try:
         # float() would accept the underscores of Python's own numbers
         value = math.nan if isinstance(score, str) and "_" in score else float(score)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        mend = "correct or remove the row"
+        fix = "correct or remove the row"
         if isinstance(score, str) and DECIMAL_COMMA.fullmatch(score.strip()):
-            mend = "write decimals with a point in the whole file"
-        raise InputError(f"{place}: the gold score '{str(score)[:100]}' is not a number; {mend}")
+            fix = "write decimals with a point in the whole file"
+        raise InputError(f"{position}: the gold score '{str(score)[:100]}' is not a number; {fix}")
     return value

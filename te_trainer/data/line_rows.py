@@ -42,9 +42,9 @@ def decoded(source: str, lines: Iterable[bytes]) -> Iterator[str]:
 def _note_quotes(path: Path, rows: Iterator[Row], notes: list[str]) -> Iterator[Row]:
     """Pass rows on, and note at their end how many cells look as if a CSV writer had quoted them."""
     quoted = 0
-    for place, values in rows:
+    for position, values in rows:
         quoted += sum(looks_quoted(value) for value in values if isinstance(value, str))
-        yield place, values
+        yield position, values
     if quoted:
         notes.append(
             f"{path}: {quoted:,} sentences begin and end with a quote and double those inside, as CSV writers do; they "
@@ -136,21 +136,21 @@ def _table(path: Path, request: Request, *, delimiter: str, **dialect: Any) -> I
                 raise
             above = "if its first line is a pair already, write a line with the columns' names above it"
             raise MissingColumnError(f"{error} ({above})") from None
-        positions = [header.index(name) for name in found]
+        indices = [header.index(name) for name in found]
         others = {name: header.index(name) for name in request.find_others(str(path), header, found)}
         split = header.index("split") if request.rows and "split" in header else None
         for row in reader:
             last = reader.line_num
-            place = f"{path}, line {last}"
+            position = f"{path}, line {last}"
             if not any(cell.strip() for cell in row):
                 if split is None:
-                    yield place, request.row([""] * len(positions), {})
+                    yield position, request.row([""] * len(indices), {})
                 continue
             if len(row) != len(header):
-                raise InputError(f"{place}: {len(row)} columns where the header has {len(header)}; correct the row")
+                raise InputError(f"{position}: {len(row)} columns where the header has {len(header)}; correct the row")
             if split is None or is_wanted(row[split]):
-                values = [row[position] for position in positions]
-                yield place, request.row(values, {name: row[position] for name, position in others.items()})
+                values = [row[index] for index in indices]
+                yield position, request.row(values, {name: row[index] for name, index in others.items()})
     except csv.Error as error:
         carriage_return = str(error).startswith("new-line character")
         fault = "a carriage return in the middle" if carriage_return else f"quotes or a long cell break it ({error})"
@@ -169,29 +169,30 @@ def json_rows(source: str, lines: Iterable[str], request: Request) -> Iterator[R
     columns: list[str] = []
     is_wanted = request.chooser()
     for number, line in enumerate(lines, 1):
-        place = f"{source}, line {number}"
+        position = f"{source}, line {number}"
         if not line.strip():
             if not request.rows:
-                yield place, request.row([""] * len(request.wanted), {})
+                yield position, request.row([""] * len(request.wanted), {})
             continue
-        row = _parse_json(place, line)
-        columns = columns or request.find_columns(place, row)
+        row = _parse_json(position, line)
+        columns = columns or request.find_columns(position, row)
         for column in columns:
             if column not in row:
-                raise request.no_column(place, column, row)
+                raise request.no_column(position, column, row)
         if request.rows and "split" in row and not is_wanted(row["split"]):
             continue
         values = [row[column] for column in columns]
         if any(isinstance(value, str) and LONE_SURROGATE.search(value) for value in values):
-            raise InputError(f"{place}: half a character (a lone surrogate); correct or remove the row")
-        yield place, request.row(values, {name: value for name, value in row.items() if name and name not in columns})
+            raise InputError(f"{position}: half a character (a lone surrogate); correct or remove the row")
+        others = {name: value for name, value in row.items() if name and name not in columns}
+        yield position, request.row(values, others)
 
 
-def _parse_json(place: str, line: str) -> dict[str, Any]:
+def _parse_json(position: str, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: not JSON ({getattr(error, 'msg', error)}); a line is one object") from None
+        raise InputError(f"{position}: not JSON ({getattr(error, 'msg', error)}); a line is one object") from None
     if not isinstance(row, dict):
-        raise InputError(f"{place}: a {type(row).__name__} where an object is expected")
+        raise InputError(f"{position}: a {type(row).__name__} where an object is expected")
     return row

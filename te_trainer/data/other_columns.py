@@ -47,15 +47,15 @@ class OtherColumns:
     def set_aside(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Pass rows on without their last value, a dict of the other columns, and write these dicts down."""
         with self.file.open("w", encoding="utf-8") as file:
-            for place, (*values, others) in rows:
+            for position, (*values, others) in rows:
                 others = {name: None if value != value else value for name, value in others.items()}  # NaN
                 for name, value in others.items():
-                    self._note_kind(place, name, value)
+                    self._note_kind(position, name, value)
                 text = json.dumps(others, ensure_ascii=False, default=str)
                 if LONE_SURROGATE.search(text):
-                    raise InputError(f"{place}: half a character (a lone surrogate); correct or remove the row")
+                    raise InputError(f"{position}: half a character (a lone surrogate); correct or remove the row")
                 file.write(f"{text}\n")
-                yield place, values
+                yield position, values
 
     def blocks(self, size: int) -> Iterator[dict[str, pa.Array]]:
         """The columns of so many rows at a time, each of one type throughout."""
@@ -65,12 +65,12 @@ class OtherColumns:
             while block := list(islice(rows, size)):
                 yield {name: _array([row.get(name) for row in block], type_) for name, type_ in types.items()}
 
-    def _note_kind(self, place: str, name: str, value: Any) -> None:
+    def _note_kind(self, position: str, name: str, value: Any) -> None:
         if name not in self.kinds:
             if name in self.taken:
                 raise InputError(
-                    f"{place}: the column '{name}' has the name of one that the output gets; rename it, or leave the "
-                    "file's other columns out with --data.keep false"
+                    f"{position}: the column '{name}' has the name of one that the output gets; rename it, or leave "
+                    "the file's other columns out with --data.keep false"
                 )
             self.kinds[name] = set()
         if value is not None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import BLOCK_ROWS, SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import BLOCK_ROWS
 from te_trainer.data.other_columns import OtherColumns, to_json
 from te_trainer.files.atomic import atomic_file
 

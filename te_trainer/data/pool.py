@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from te_trainer.config.schema import DataConfig
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS, pairs_of
-from te_trainer.data.manifest import Manifest, SourceCount, draw, without_empty
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import pairs_of
 from te_trainer.data.readers import read_rows
+from te_trainer.data.text_file import Manifest, SourceCount, draw, without_empty
 from te_trainer.data.texts import as_texts
 from te_trainer.errors import InputError
 
@@ -38,7 +39,7 @@ def build_pool(data: DataConfig, folder: Path, seed: int = 0) -> PoolManifest:
             count = SourceCount.of(source, data.dir, extra=len(manifest.sources) >= len(data.pool))
             manifest.sources.append(count)
             rows = read_rows(source, SENTENCE_COLUMNS, data.columns, data.dir, notes=count.notes, pool=True)
-            yield from without_empty((tuple(as_texts(place, values)) for place, values in rows), count)
+            yield from without_empty((tuple(as_texts(position, values)) for position, values in rows), count)
 
     def choose(distinct: np.ndarray) -> np.ndarray:
         of_sources = sum(count.rows - count.empty for count in manifest.sources if not count.extra)

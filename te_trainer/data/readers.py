@@ -1,4 +1,4 @@
-"""Rows of every source that a pool, sentences or a gold set may be read from, each with the place it stands at.
+"""Rows of every source that a pool, sentences or a gold set may be read from, each with its position.
 
 A reader never holds a file: ten million pairs pass through it block by block. A new file format is a function that
 gives rows (`line_rows.py`, `arrow_rows.py`), and an entry in `_READERS`.
@@ -143,19 +143,19 @@ def _benchmark(benchmark: Benchmark, request: Request, folder: str | None, pool:
         if not path.is_file():
             raise InputError(f"data.dir: {folder} holds no {benchmark.name}.tsv; drop it there, or leave data.dir out")
         rows = request.rows or (benchmark.pool if pool else ())
-        mend = "a benchmark's file in data.dir has the columns split, score, sentence1, sentence2"
-        yield from unquoted_tsv_rows(path, replace(request, columns={}, rows=rows, mend=mend))
+        fix = "a benchmark's file in data.dir has the columns split, score, sentence1, sentence2"
+        yield from unquoted_tsv_rows(path, replace(request, columns={}, rows=rows, fix=fix))
         return
     rows = request.rows or ((benchmark.hub_pool or benchmark.pool) if pool else ())
     rows = tuple(replace(each, split=benchmark.hub_splits.get(each.split, each.split)) for each in rows)
     splits = load_set(benchmark.repository, benchmark.configuration)
-    for place, values in split_rows(
+    for position, values in split_rows(
         benchmark.repository, splits, replace(request, columns=benchmark.columns, rows=rows)
     ):
         if benchmark.positive is not None and "score" in request.wanted:
             score = request.wanted.index("score")
             values[score] = float(values[score] == benchmark.positive)
-        yield place, values
+        yield position, values
 
 
 _READERS: dict[str, Callable[[Path, Request], Iterator[Row]]] = {

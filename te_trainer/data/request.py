@@ -10,7 +10,7 @@ from typing import Any
 from te_trainer.data.benchmarks import Rows
 from te_trainer.errors import InputError, MissingColumnError
 
-Row = tuple[str, list[Any]]  # (place, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
+Row = tuple[str, list[Any]]  # (position, e.g. "pairs.tsv, line 7"; the values of the wanted columns)
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Request:
     rows: tuple[Rows, ...] = ()
     notes: list[str] = field(default_factory=list)
     others: bool = False
-    mend: str = "map it with data.columns"  # of a column that the source lacks
+    fix: str = "map it with data.columns"  # how to fix that the source lacks a column
 
     def find_columns(self, source: str, present: Iterable[str]) -> list[str]:
         """The source's column for each wanted name."""
@@ -45,10 +45,10 @@ class Request:
         return found
 
     def no_column(self, source: str, name: str, present: Iterable[str]) -> MissingColumnError:
-        return MissingColumnError(f"{source}: no column '{name}' among {', '.join(present)[:500]}; {self.mend}")
+        return MissingColumnError(f"{source}: no column '{name}' among {', '.join(present)[:500]}; {self.fix}")
 
     def find_others(self, source: str, present: Iterable[str], found: Sequence[str]) -> list[str]:
-        """The source's other columns, if they are asked for; what has no name is none."""
+        """The source's other columns, if they are asked for; a column without a name is left out."""
         if not self.others:
             return []
         names = [name for name in present if name and name not in found]

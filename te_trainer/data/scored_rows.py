@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS, pair_blocks, write_arrow
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import pair_blocks, write_arrow
 from te_trainer.data.other_columns import OtherColumns
 from te_trainer.data.readers import read_rows
 from te_trainer.data.texts import as_texts
@@ -24,7 +25,7 @@ def write_rows(source: str, file: Path, others: OtherColumns | None = None, **re
     notes: list[str] = []
     rows = read_rows(source, SENTENCE_COLUMNS, notes=notes, others=others is not None, **reading)
     plain = rows if others is None else others.set_aside(rows)
-    write_arrow(file, pair_blocks(as_texts(place, values) for place, values in plain))
+    write_arrow(file, pair_blocks(as_texts(position, values) for position, values in plain))
     if not len(rows_with_both(Dataset.from_file(str(file)))):
         split = reading.get("split")
         raise InputError(f"data.pairs: no pair of sentences in {source}" + (f", split '{split}'" if split else ""))

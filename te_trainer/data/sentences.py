@@ -10,11 +10,12 @@ import numpy as np
 from datasets import Dataset
 
 from te_trainer.config.schema import ContrastiveDataConfig
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS, pairs_of
+from te_trainer.config.types import SENTENCE_COLUMNS
+from te_trainer.data.arrow_io import pairs_of
 from te_trainer.data.compression import file_format
 from te_trainer.data.digests import text_digest
-from te_trainer.data.manifest import Manifest, SourceCount, draw, without_empty
 from te_trainer.data.readers import read_rows
+from te_trainer.data.text_file import Manifest, SourceCount, draw, without_empty
 from te_trainer.data.texts import as_texts
 from te_trainer.errors import InputError, MissingColumnError
 
@@ -73,11 +74,11 @@ def build_sentences(
         wanted = ([one] if one else list(SENTENCE_COLUMNS)) + ([document] if document is not None else [])
         split_lines = 0
         try:
-            for place, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
+            for position, values in read_rows(source, wanted, data.columns, data.dir, data.split, count.notes):
                 split_lines += is_txt and len(values) > 1
                 name = values.pop() if document is not None else None
                 name = "" if name is None or name != name else str(name).strip()  # NaN
-                yield from ((text, name) for text in as_texts(place, values))
+                yield from ((text, name) for text in as_texts(position, values))
         except MissingColumnError as error:
             if one is not None:
                 raise

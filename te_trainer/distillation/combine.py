@@ -30,9 +30,9 @@ def combine(labels: Iterable[np.ndarray], how: Combine, weights: Sequence[float]
             ranks = ranks + rankdata(scores)
     combined = np.asarray(mean / total, dtype=np.float32)
     if how == "rank":
-        _, place, count = np.unique(ranks, return_inverse=True, return_counts=True)
+        _, index, count = np.unique(ranks, return_inverse=True, return_counts=True)
         sums = np.add.reduceat(np.sort(combined).astype(np.float64), np.cumsum(count) - count)
-        combined = (sums / count)[place].astype(np.float32)
+        combined = (sums / count)[index].astype(np.float32)
     return combined
 
 

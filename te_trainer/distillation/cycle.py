@@ -27,18 +27,20 @@ def run_cycles(stages: DistillationStages) -> dict[tuple[str, Kind], int]:
     """
     plan = stages.plan
     names = list(plan.models)
-    learnt: dict[tuple[str, Kind], int] = {(name, student): 0 for name in names for _, student in plan.half_cycles}
+    cycles_learnt: dict[tuple[str, Kind], int] = {
+        (name, student): 0 for name in names for _, student in plan.half_cycles
+    }
     for name in names:
         stages.evaluate_start(name)
     for cycle in range(1, plan.cycles + 1):
         for teacher, student in plan.half_cycles:
             labels = plan.combine(stages.label(cycle, name, teacher) for name in names)
             may_teach = {name: stages.train(cycle, name, student, labels) for name in names}
-            learnt |= {(name, student): cycle for name in names if may_teach[name]}
+            cycles_learnt |= {(name, student): cycle for name in names if may_teach[name]}
             if not all(may_teach.values()):
-                return learnt
+                return cycles_learnt
         stages.end_cycle(cycle)
     if plan.config.distillation.selection == "agreement":
         for name in names:
             stages.label(plan.cycles + 1, name, "bi-encoder")
-    return learnt
+    return cycles_learnt

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data import pairs_of
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.mining import are_given
 from te_trainer.distillation.plan import DistillationPlan
@@ -80,5 +80,5 @@ def _score(
     plan: DistillationPlan, store: RunStore, teacher: EncoderKey, pairs: dict[str, list[str]], scratch: Path
 ) -> np.ndarray:
     encoder = load_run_encoder(plan, store, teacher)
-    with divergence_named(f"{teacher.name}: new pairs"), scratch_folder(scratch / "scores") as place:
-        return score_pairs(encoder, pairs, scratch=place, **plan.labelling)
+    with divergence_named(f"{teacher.name}: new pairs"), scratch_folder(scratch / "scores") as tmp_dir:
+        return score_pairs(encoder, pairs, scratch=tmp_dir, **plan.labelling)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data.edits import graded_order, graded_pairs
 from te_trainer.metrics import spearman
 
@@ -58,14 +58,14 @@ class Probe:
         return np.setdiff1d(np.arange(pairs), self.rows) if self.held_out else np.arange(pairs)
 
     def health(
-        self, scores: np.ndarray, learnt: np.ndarray | None = None, start: np.ndarray | None = None
+        self, scores: np.ndarray, labels: np.ndarray | None = None, start: np.ndarray | None = None
     ) -> dict[str, float | int]:
         """The health of an encoder.
 
         Args:
             scores: Its scores of `pairs`, shape (n,).
-            learnt: The labels that it learnt, shape (pairs of the pool,); None for the start.
-            start: The scores of the bi-encoder that its PLM started from, of that shape; None for `learnt`.
+            labels: The labels that it learnt, shape (pairs of the pool,); None for the start.
+            start: The scores of the bi-encoder that its PLM started from, of that shape; None for `labels`.
 
         Returns:
             `std` and `distinct` of the scores of held-out pairs; `orders`, Spearman's correlation of the scores of both
@@ -83,8 +83,8 @@ class Probe:
             "orders": spearman(held_out, exchanged),
             "graded": graded_order(graded),
         }
-        if learnt is not None:
-            labels = learnt[self.rows]
+        if labels is not None:
+            labels = labels[self.rows]
             health["agreement"] = spearman(held_out, labels)
             health["start"] = health["agreement"] if start is None else spearman(held_out, start[self.rows])
             spread = float(labels.std(dtype=np.float64))

@@ -24,14 +24,14 @@ def describe_nothing(sentences: int, left_out: LeftOut) -> str:
     alike, given = (sum(left_out[name].values()) for name in ("near_duplicates", "in_pool"))
     if not alike + given:
         sources = " and ".join(left_out["in_pool"])
-        why, mend = f"no pair can be mined of {sentences:,} sentences by {sources}", "more texts or more mining.sources"
+        why, fix = f"no pair can be mined of {sentences:,} sentences by {sources}", "more texts or more mining.sources"
     elif not given:
-        why, mend = f"all {alike:,} candidates are near-duplicates", "texts that differ in more of their words"
+        why, fix = f"all {alike:,} candidates are near-duplicates", "texts that differ in more of their words"
     else:
         why = f"data.pool holds {'all ' * (not alike)}{given:,} candidates"
         why += f", and the other {alike:,} are near-duplicates" * (alike > 0)
-        mend = "other texts, a higher mining.candidates or more mining.sources"
-    return f"{why}; give {mend}, and another output_dir"
+        fix = "other texts, a higher mining.candidates or more mining.sources"
+    return f"{why}; give {fix}, and another output_dir"
 
 
 def describe_candidates(wanted: int, drawn: int, candidates: int, sentences: int, left_out: LeftOut) -> list[str]:
@@ -40,11 +40,11 @@ def describe_candidates(wanted: int, drawn: int, candidates: int, sentences: int
     parts = [f"{alike:,} as near-duplicates"] * (alike > 0) + [f"{given:,} because data.pool holds them"] * (given > 0)
     lines = [f"left out of the candidates: {', '.join(parts)}"] if parts else []
     if drawn < wanted:
-        mend = "" if drawn == candidates else ", a higher mining.per_sentence"
+        fix = "" if drawn == candidates else ", a higher mining.per_sentence"
         if candidates + alike + given < sentences * (sentences - 1) // 2:
-            mend += ", a higher mining.candidates or more mining.sources"
+            fix += ", a higher mining.candidates or more mining.sources"
         found = f"{drawn:,} of {wanted:,} wanted pairs (mining.pairs) were found"
-        lines.append(f"{found}; more {'different ' * (alike > 0)}sentences{mend} would give more")
+        lines.append(f"{found}; more {'different ' * (alike > 0)}sentences{fix} would give more")
     return lines
 
 

@@ -32,15 +32,15 @@ def changed_neighbours(sentences: list[str], before: np.ndarray, after: np.ndarr
         `{"sentences": n, "unchanged": f, "changed": [{"sentence": s, "before": [ENTRY], "after": [ENTRY]}]}`.
         `unchanged` is the part of the sentences whose `NEAREST` nearest are the same. `changed` holds those whose
         nearest by `before` have fallen furthest among all by `after`. An entry is `{"sentence": s, "cosine": f,
-        "place": p}`, with the cosine of the encoder that found it, and its place among all by `after`, 1 for the
+        "rank": p}`, with the cosine of the encoder that found it, and its rank among all by `after`, 1 for the
         nearest.
     """
     cosines = [_cosines(vectors) for vectors in (before, after)]
     near = [np.argsort(-each, axis=1, kind="stable")[:, :NEAREST] for each in cosines]
     at = np.arange(len(sentences))[:, None]
-    places = [1 + (cosines[1][:, None, :] > cosines[1][at, each][:, :, None]).sum(2) for each in near]
+    ranks = [1 + (cosines[1][:, None, :] > cosines[1][at, each][:, :, None]).sum(2) for each in near]
     unchanged = (np.sort(near[0], axis=1) == np.sort(near[1], axis=1)).all(1)
-    fall = np.where(unchanged, 0, places[0].mean(1))
+    fall = np.where(unchanged, 0, ranks[0].mean(1))
     most = np.argsort(-fall, kind="stable")[:MOST_CHANGED]
 
     def entries(row: int, encoder: int) -> list[dict[str, Any]]:
@@ -48,9 +48,9 @@ def changed_neighbours(sentences: list[str], before: np.ndarray, after: np.ndarr
             {
                 "sentence": sentences[other],
                 "cosine": round(float(cosines[encoder][row, other]), 4),
-                "place": int(place),
+                "rank": int(rank),
             }
-            for other, place in zip(near[encoder][row], places[encoder][row], strict=True)
+            for other, rank in zip(near[encoder][row], ranks[encoder][row], strict=True)
         ]
 
     return {

@@ -73,10 +73,12 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
         "cycles": [
             {"cycle": cycle}
             | {
-                name: {kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.learnt[name, kind]}
+                name: {
+                    kind: scores(cycle, name, kind) for kind in kinds if cycle <= selection.cycles_learnt[name, kind]
+                }
                 for name in names
             }
-            for cycle in range(1, max(selection.learnt.values()) + 1)
+            for cycle in range(1, max(selection.cycles_learnt.values()) + 1)
         ],
         "final": final,
         "pairs": store.pairs,
@@ -147,7 +149,7 @@ def _seconds(selection: Selection) -> dict[str, float]:
     store = selection.store
 
     def earlier(keys: list[EncoderKey], name: str) -> list[dict[str, float]]:
-        return [{"seconds": store.scores(key).get("earlier_seconds", {}).get(name, 0.0)} for key in keys]
+        return [{"seconds": store.scores(key)["earlier_seconds"].get(name, 0.0)} for key in keys]
 
     starts = [EncoderKey.start(name) for name in selection.plan.models]
     trained = [

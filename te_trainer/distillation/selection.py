@@ -35,13 +35,13 @@ class Selection:
     plan: DistillationPlan
     store: RunStore
     # of each PLM and kind, the cycles whose encoders may be kept
-    learnt: dict[tuple[str, Kind], int] = field(default_factory=dict)
+    cycles_learnt: dict[tuple[str, Kind], int] = field(default_factory=dict)
     _measures: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False)
 
     @property
     def trusts_students(self) -> bool:
         """Whether health chooses, and the last students that have learnt are kept."""
-        has_learnt = any(self.learnt[name, "bi-encoder"] for name in self.plan.models)
+        has_learnt = any(self.cycles_learnt[name, "bi-encoder"] for name in self.plan.models)
         return self.plan.selector == "health" and not self.plan.may_keep_start and has_learnt
 
     def best_cycle(self, name: str, kind: Kind, cycles: int | None = None) -> int | None:
@@ -49,7 +49,7 @@ class Selection:
 
         `cycles` is the number of cycles that are done, by default those that have learnt.
         """
-        how, cycles = self.plan.selector, self.learnt[name, kind] if cycles is None else cycles
+        how, cycles = self.plan.selector, self.cycles_learnt[name, kind] if cycles is None else cycles
         # where health chooses and nothing has learnt, the start is kept always
         with_start = kind == "bi-encoder" and (self.plan.may_keep_start or (how == "health" and cycles == 0))
         candidates = range(0 if with_start else 1, cycles + 1)
@@ -121,9 +121,7 @@ def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs
 
 def agreement(one: np.ndarray, two: np.ndarray) -> float:
     """Spearman's rank correlation of two encoders' scores of the pool, shape (n,); 0 where one ranks nothing."""
-    if one.min() == one.max() or two.min() == two.max():
-        return 0.0
-    return float(spearman(one, two))
+    return float(np.nan_to_num(spearman(one, two)))
 
 
 def measures(

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.config.types import Kind
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS, Kind
 from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.growing import can_grow, grown_pairs
@@ -243,7 +242,7 @@ class DistillationStages:
             )
 
     def _score(
-        self, key: EncoderKey, title: str, learnt: np.ndarray | None = None, attempt: int = 1, added: int = 0
+        self, key: EncoderKey, title: str, labels: np.ndarray | None = None, attempt: int = 1, added: int = 0
     ) -> None:
         """Score an encoder against gold, and look at its health by the labels that it learnt (None for the start).
 
@@ -255,17 +254,17 @@ class DistillationStages:
             record, predictions = self.scorer.score(encoder)
             with scratch_folder(self.scorer.scratch) as scratch:
                 probed = score_pairs(encoder, self.probe.pairs, scratch=scratch, **self.plan.labelling)
-        start = None if learnt is None else self.store.labels(EncoderKey.start(key.name))
-        health = self.probe.health(probed, learnt, start)
+        start = None if labels is None else self.store.labels(EncoderKey.start(key.name))
+        health = self.probe.health(probed, labels, start)
         # with the time in which the encoder was loaded
         seconds = round(time.monotonic() - began - record["seconds"], 3)
         record |= {"health": health, "health_seconds": seconds, "attempt": attempt, "added_pairs": added}
-        if learnt is not None:
+        if labels is not None:
             record["training_seconds"] = self.store.training_record(key)["seconds"]
             record["earlier_seconds"] = self._earlier_seconds(key, attempt)
         self.store.save_scores(key, record, predictions)
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
-        if learnt is not None and (failure := self.selection.failure(key)):
+        if labels is not None and (failure := self.selection.failure(key)):
             self.progress.say(
                 f"warning: {title} has not learnt its labels: {failure['reason']}{self._outcome(failure, attempt)}"
             )
@@ -276,8 +275,8 @@ class DistillationStages:
             return {}
         before = self.store.scores(key)
         if before["attempt"] == attempt:
-            return dict(before.get("earlier_seconds", {}))
-        return {name: before.get(name, 0.0) for name in ("training_seconds", "seconds", "health_seconds")}
+            return dict(before["earlier_seconds"])
+        return {name: before[name] for name in ("training_seconds", "seconds", "health_seconds")}
 
     def _outcome(self, failure: dict[str, Any], attempt: int) -> str:
         """What follows from a student's failure, as the end of a line."""

@@ -9,8 +9,7 @@ import numpy as np
 from datasets import Dataset
 from scipy.stats import rankdata
 
-from te_trainer.config.types import Kind, Task
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS, Kind, Task
 from te_trainer.data.outputs import tsv_cell
 from te_trainer.errors import InputError
 from te_trainer.runs.finished import FinishedRun

@@ -1,4 +1,7 @@
-"""Tables of an evaluation as the paper prints them: on the terminal, in `table.md` and in `table.tex`."""
+"""Tables of an evaluation as the paper prints them, and in words what they say of each model against the first.
+
+They are printed on the terminal and written into `table.md` and `table.tex`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from rich.console import Console
 
 from te_trainer.escaping import markdown_text, printable
 from te_trainer.evaluation.results import MTEB_KEYS
-from te_trainer.evaluation.verdicts import verdicts
 from te_trainer.files.atomic import write_text
 from te_trainer.metrics import METRIC_TITLES, TASK_METRICS
 from te_trainer.report.table_formats import Table, percent
+from te_trainer.report.verdicts import verdict
 from te_trainer.runs.layout import RunLayout
 
 
@@ -34,6 +37,31 @@ def write_tables(root: Path, results: dict[str, Any]) -> None:
     write_text(layout.markdown_table, "\n".join(sections))
     latex = "\n".join(table.latex() for table in tables)
     write_text(layout.latex_table, f"% needs \\usepackage{{booktabs}}\n{latex}")
+
+
+def verdicts(results: dict[str, Any]) -> list[str]:
+    """A sentence for each model but the first, and each family of sets: better or worse than the first, or unclear.
+
+    `results` are those of `te_trainer.evaluation.results.collect`. Where a family has several sets, the difference is
+    that of the averages.
+    """
+    first = results["models"][0]["name"]
+    against_first = [entry for entry in results["differences"] if entry["models"][0] == first]
+    sentences = []
+    for entry in against_first:
+        for family, metrics in TASK_METRICS.items():
+            sets = [column for column in results["columns"] if column["family"] == family]
+            if sets:
+                where = sets[0]["title"] if len(sets) == 1 else f"the average of {len(sets)} sets"
+                pairs = sum(column["pairs"] for column in sets)
+                difference = entry["average"][family]
+                higher = {
+                    "difference": -difference["difference"],
+                    "interval": [-bound for bound in reversed(difference["interval"])],
+                }
+                unit = f"{METRIC_TITLES[metrics[0].__name__]} × 100"
+                sentences.append(verdict(entry["models"][1], first, where, unit, higher, pairs))
+    return sentences
 
 
 def evaluation_tables(results: dict[str, Any]) -> list[Table]:

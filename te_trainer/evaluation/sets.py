@@ -102,6 +102,6 @@ def _load(source: str, config: EvaluationConfig) -> TaskSet:
     if benchmark is None:
         return TaskSet(source, gold, gold.name, gold.name, "binary" if binary else "sts")
     if benchmark.positive is not None and not binary:
-        raise InputError(f"tasks: {source} holds gold scores other than 0 and 1; mend the file")
+        raise InputError(f"tasks: {source} holds gold scores other than 0 and 1; correct the file")
     family: Task = "sts" if benchmark.positive is None else "binary"
     return TaskSet(source, gold, benchmark.title, benchmark.mteb or benchmark.title, family)

@@ -46,10 +46,10 @@ def source_errors_as_input_error(source: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mends = {errno.EACCES: "; change the mode of it or of its folder", errno.EIO: "; check its disk"}
+        fixes = {errno.EACCES: "; change the mode of it or of its folder", errno.EIO: "; check its disk"}
         name = error.filename if isinstance(error.filename, str) else source
         reason = error.strerror or first_line(error)
-        raise InputError(f"{name}: cannot be read ({reason}){mends.get(error.errno or 0, '')}") from None
+        raise InputError(f"{name}: cannot be read ({reason}){fixes.get(error.errno or 0, '')}") from None
 
 
 def _sentence(error: Exception, root: Path, key: str) -> str | None:

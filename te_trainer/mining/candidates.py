@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
-SOURCES = ("neighbours", "bm25", "document", "random")
+from te_trainer.config.types import CandidateSource
+
+SOURCES: tuple[CandidateSource, ...] = get_args(CandidateSource)
 
 
 class Candidates(NamedTuple):
@@ -32,7 +34,7 @@ def merge(found: dict[str, np.ndarray]) -> Candidates:
     source = np.repeat([SOURCES.index(name) for name in names], [len(found[name]) for name in names]).astype(np.uint8)
     two = rows[:, 0] != rows[:, 1]
     rows, source = np.sort(rows[two], axis=1), source[two]
-    # the two rows of a pair as one number; `unique` gives the first place of each
+    # the two rows of a pair as one number; `unique` gives the first index of each
     _, first = np.unique(rows[:, 0] << 32 | rows[:, 1], return_index=True)
     return Candidates(rows[first], source[first])
 

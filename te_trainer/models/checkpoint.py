@@ -30,11 +30,11 @@ from te_trainer.data.digests import file_digest
 from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder, prepare_model
 from te_trainer.models.limits import check_config, check_length, check_vocabulary, position_limit
-from te_trainer.models.loading import NO_CONFIGURATION, why_no_configuration, why_no_model
-from te_trainer.models.misfits import refuse_misfits, refuse_stand_ins
+from te_trainer.models.load_failures import NO_CONFIGURATION, why_no_configuration, why_no_model
 from te_trainer.models.model_names import DECISIVE_FILES, commit_of, locate
 from te_trainer.models.sentence_files import SentenceLayout, read_layout
 from te_trainer.models.tokenizer import read_tokenizer
+from te_trainer.models.weight_checks import refuse_misfits, refuse_stand_ins
 
 # beside the weights: the configuration, the tokenizer, and what sentence-transformers adds
 READ_FILES = (

@@ -14,10 +14,13 @@ from te_trainer.models.checkpoint_files import CheckpointFiles
 from te_trainer.models.decoders import is_decoder
 
 VERY_LONG = 1_000_000  # tokens, where nothing bounds a text
-# Families whose vectors change with padding, whatever the attention mask says: they mix tokens by a convolution, a
-# Fourier transform, random hashes or pooling.
-READ_PADDING = {"canine", "convbert", "cpmant", "fnet", "funnel", "nystromformer", "reformer", "yoso"}
-MORE_THAN_TEXT = {"bros", "layoutlmv2", "layoutlmv3", "lilt", "lxmert", "markuplm", "tapas"}
+# Families without vectors of tokens that follow from one text: they change with padding, whatever the attention mask
+# says, by a convolution, a Fourier transform, random hashes or pooling; read more than text; or give one vector a text.
+UNUSABLE_FAMILIES = {
+    *("canine", "convbert", "cpmant", "fnet", "funnel", "nystromformer", "reformer", "yoso"),
+    *("bros", "layoutlmv2", "layoutlmv3", "lilt", "lxmert", "markuplm", "tapas"),
+    "dpr",
+}
 
 
 def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
@@ -28,14 +31,10 @@ def check_config(files: CheckpointFiles, config: PretrainedConfig) -> None:
             "one such as bert-base-uncased"
         )
     family, reason = config.model_type, ""
-    if family in READ_PADDING:
-        reason = "reads padding, so that the score of a pair would depend on its batch"
-    elif family == "xmod" and config.default_language is None:
+    if family == "xmod" and config.default_language is None:
         reason = "reads texts of the language that default_language in config.json names, and it names none (set it)"
-    elif family in MORE_THAN_TEXT or reads_more_than_text(config):
-        reason = "reads more or other things than text"
-    elif family == "dpr":
-        reason = "gives one vector a text and none of tokens"
+    elif family in UNUSABLE_FAMILIES or reads_more_than_text(config):
+        reason = "makes no vectors of tokens that depend on one text alone"
     elif "decoder_input_ids" in forward_arguments(config):  # a T5EncoderModel, which AutoModel makes a T5Model of
         reason = "is loaded with a decoder beside its encoder, which te_trainer cannot use"
     if reason:

@@ -45,10 +45,10 @@ def put_adapters(model: PreTrainedModel, kind: Kind, settings: LoraConfig, name:
                 f"lora.dropout: {settings.dropout:g}, where adapters of model {name} cannot have any ({reason}); set "
                 "lora.dropout to 0"
             ) from None
-        mend = f"take all-linear, or some of {', '.join(layers)}" if layers else "leave lora.rank out"
+        fix = f"take all-linear, or some of {', '.join(layers)}" if layers else "leave lora.rank out"
         raise InputError(
             f"lora.target_modules: {wanted if isinstance(wanted, str) else ', '.join(wanted)} names no layer of model "
-            f"{name} that can have an adapter ({reason}); {mend}"
+            f"{name} that can have an adapter ({reason}); {fix}"
         ) from None
     return adapted
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from te_trainer.config.types import PrecisionChoice
 from te_trainer.distributed import device_type
 from te_trainer.errors import InputError
 
@@ -16,7 +17,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 SHORT_NAMES: dict[str, Precision] = {"bf16": "bfloat16", "fp16": "float16"}  # accelerate's and transformers'
 
 
-def resolve_precision(wanted: Literal["auto"] | Precision = "auto", device: str | None = None) -> Precision:
+def resolve_precision(wanted: PrecisionChoice = "auto", device: str | None = None) -> Precision:
     """`auto` becomes bfloat16 or float16 where the hardware has units for it, else float32.
 
     What `accelerate launch --mixed_precision` says goes before the hardware. A CPU without AVX-512-BF16 or AMX gets
@@ -62,20 +63,20 @@ def tf32(on: bool | None) -> Iterator[None]:
     finally:
         if _fp32_precisions() != before:
             torch.set_float32_matmul_precision(before[0])
-            for place, value in zip(_fp32_places(), before[1:], strict=True):
-                place.fp32_precision = value
+            for backend, value in zip(_fp32_backends(), before[1:], strict=True):
+                backend.fp32_precision = value
 
 
 def _fp32_precisions() -> list[str]:
     """What is set of float32 products, in torch's older way and then in its newer one."""
-    newer: list[str] = [place.fp32_precision for place in _fp32_places()]
+    newer: list[str] = [backend.fp32_precision for backend in _fp32_backends()]
     try:
         return [torch.get_float32_matmul_precision(), *newer]
     except RuntimeError:  # the two ways contradict each other
         return ["high" if newer[1] == "tf32" else "highest", *newer]
 
 
-def _fp32_places() -> list[Any]:
+def _fp32_backends() -> list[Any]:
     backends: Any = torch.backends
     return [backends, backends.cuda.matmul, backends.mkldnn.matmul]
 

@@ -26,7 +26,7 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequen
     """
     if not tokenizer.is_fast:
         return Tokens.of_rows(tokenizer(*map(list, sides), truncation="longest_first", max_length=max_length))
-    frame, places = _frame(tokenizer, len(sides))
+    frame, positions = _frame(tokenizer, len(sides))
     width = len(frame["input_ids"])
     budget = max(0, max_length - width + len(sides))
     from_end = tokenizer.truncation_side == "left"
@@ -34,13 +34,13 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int, *sides: Sequen
     for texts in _encoded(tokenizer, sides):
         kept = _longest_first([lengths for _, lengths in texts], budget)
         counts = np.ones((len(kept[0]), width), dtype=np.int64)
-        counts[:, places] = np.stack(kept, axis=1)
-        # of each token, its place in the frame
-        place = np.repeat(np.tile(np.arange(width), len(counts)), counts.ravel())
-        columns = {name: values[place] for name, values in frame.items()}
-        for (ids, lengths), count, of_text in zip(texts, kept, places, strict=True):
+        counts[:, positions] = np.stack(kept, axis=1)
+        # of each token, its position in the frame
+        position = np.repeat(np.tile(np.arange(width), len(counts)), counts.ravel())
+        columns = {name: values[position] for name, values in frame.items()}
+        for (ids, lengths), count, of_text in zip(texts, kept, positions, strict=True):
             starts = np.cumsum(lengths) - (count if from_end else lengths)
-            columns["input_ids"][place == of_text] = ids[spans(starts, count)]
+            columns["input_ids"][position == of_text] = ids[spans(starts, count)]
         parts.append(Tokens(columns, counts.sum(axis=1)))
     return Tokens.concatenate(parts)
 
@@ -58,12 +58,12 @@ class TokenCounts(NamedTuple):
         if not tokenizer.is_fast:
             tokens = Tokens.of_rows(tokenizer(*map(list, sides), verbose=False))
             return cls(tokens.lengths, int((tokens.columns["input_ids"] == unknown).sum()))
-        frame, places = _frame(tokenizer, len(sides))
+        frame, positions = _frame(tokenizer, len(sides))
         lengths, count = [], 0
         for texts in _encoded(tokenizer, sides):
             lengths.append(sum(each for _, each in texts))
             count += sum(int((ids == unknown).sum()) for ids, _ in texts)
-        return cls(len(frame["input_ids"]) - len(places) + np.concatenate(lengths), count)
+        return cls(len(frame["input_ids"]) - len(positions) + np.concatenate(lengths), count)
 
 
 def _unknown_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -75,13 +75,13 @@ def _unknown_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase, sides: int) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Each column of a row whose texts have one token each, and the places of these tokens in it.
+    """Each column of a row whose texts have one token each, and the positions of these tokens in it.
 
     The tokenizer itself is asked, which leaves it without truncation and padding.
     """
     probe = tokenizer(*[[tokenizer.pad_token]] * sides)
     whose = probe.sequence_ids(0)
-    row = [place for place, side in enumerate(whose) if side is None or place == whose.index(side)]
+    row = [position for position, side in enumerate(whose) if side is None or position == whose.index(side)]
     columns = {name: np.array(values, dtype=np.int32)[row] for name, (values,) in probe.items()}
     columns.pop("attention_mask", None)
     return columns, [row.index(whose.index(side)) for side in range(sides)]

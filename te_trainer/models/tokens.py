@@ -40,8 +40,8 @@ class Tokens:
     def take(self, rows: np.ndarray) -> Self:
         """The rows with these numbers, in their order."""
         starts, lengths = (np.cumsum(self.lengths) - self.lengths)[rows], self.lengths[rows]
-        places = spans(starts, lengths)
-        return type(self)({name: values[places] for name, values in self.columns.items()}, lengths)
+        positions = spans(starts, lengths)
+        return type(self)({name: values[positions] for name, values in self.columns.items()}, lengths)
 
     def rows(self) -> dict[str, list[list[int]]]:
         """Columns of n lists each."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
 # What transformers and peft look for in a folder, and save there, whole or in shards.
 WEIGHTS = re.compile(
-    r"(model|pytorch_model)((-\d+-of-\d+|-pooler)?\.(safetensors|bin)|\.(safetensors|bin)\.index\.json)|"
+    r"(model|pytorch_model)((-\d+-of-\d+)?\.(safetensors|bin)|\.(safetensors|bin)\.index\.json)|"
     + "|".join(map(re.escape, ADAPTER_FILES)),
     re.ASCII,
 )
@@ -50,19 +49,8 @@ def replaced_weights(folder: Path, present: Iterable[str], beside: str | None = 
 
 def add_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     """Add weights to those that `save_pretrained` has written into a folder."""
-    index_file = folder / "model.safetensors.index.json"
     path = folder / "model.safetensors"
-    if not weights or not (path.is_file() or index_file.is_file()):
-        return  # of an adapter, or of a model in an engine's own format
-    if path.is_file():
+    # an adapter and an engine's own format have no such file; shards begin at 50 GB, which no model with a pooler has
+    if weights and path.is_file():
         with atomic_file(path) as partial:
             save_file({**load_file(path), **weights}, partial, metadata={"format": "pt"})
-        return
-    shard = "model-pooler.safetensors"
-    save_file(dict(weights), folder / shard, metadata={"format": "pt"})
-    index = json.loads(index_file.read_text(encoding="utf-8"))
-    index["metadata"]["total_size"] += sum(
-        weight.nbytes for key, weight in weights.items() if key not in index["weight_map"]
-    )
-    index["weight_map"] |= dict.fromkeys(weights, shard)
-    index_file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import rankdata
+
+from te_trainer.distillation.combine import quantiles
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -34,8 +35,7 @@ class Labelling:
     @cached_property
     def ranks(self) -> np.ndarray:
         """For each pair, which fraction of the pool has a lower label, equal labels counted half; shape (n,)."""
-        ranks: np.ndarray = (rankdata(self.values) - 0.5) / len(self.values)
-        return ranks
+        return quantiles(self.values)
 
 
 def at_quantiles(values: np.ndarray) -> list[float]:
@@ -53,10 +53,3 @@ def disagreements(first: Labelling, second: Labelling, count: int) -> tuple[list
     gap = first.ranks - second.ranks
     higher, lower = (np.argsort(-side, kind="stable")[:count] for side in (gap, -gap))
     return higher[gap[higher] > 0].tolist(), lower[gap[lower] < 0].tolist()
-
-
-def sample_rows(total: int, count: int, seed: int) -> np.ndarray:
-    """Rows of a pool that the seed draws, ascending; all of them where there are no more than `count`."""
-    if count >= total:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False, shuffle=False))

@@ -14,15 +14,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from te_trainer.config.parsing import flatten_keys
-from te_trainer.config.types import Kind
+from te_trainer.config.types import SENTENCE_COLUMNS, Kind
 from te_trainer.data import PoolManifest
+from te_trainer.data.text_file import draw
 from te_trainer.distillation.selection import agreement
 from te_trainer.escaping import printable
 from te_trainer.files.atomic import write_text
 from te_trainer.files.records import read_json
 from te_trainer.metrics import METRIC_TITLES
 from te_trainer.report.charts import Point, histogram_chart, movement_chart, scatter_chart, score_chart
-from te_trainer.report.labels import QUANTILES, Labelling, at_quantiles, disagreements, sample_rows
+from te_trainer.report.labels import QUANTILES, Labelling, at_quantiles, disagreements
 from te_trainer.report.mined_pairs import mining_section
 from te_trainer.report.remarks import (
     AGREEMENT_DESCRIPTION,
@@ -182,7 +183,7 @@ def _label_section(run: FinishedRun, index: int) -> dict[str, Any]:
         "name": run.names[index],
         "histograms": _histograms(index, labellings),
         "distributions": Table(["teacher", "labels of", *moments], distributions, text_columns=2),
-        "scatters": _scatters(index, both, sample_rows(len(pairs), points, run.manifest["config"]["seed"])),
+        "scatters": _scatters(index, both, draw(np.arange(len(pairs)), points, run.manifest["config"]["seed"])),
         "points": points,
         "disagreements": _disagreements(*both[-1], pairs) if both else [],
         "disagreed_in": both[-1][0].when if both else "",
@@ -255,7 +256,7 @@ def _disagreements(bi: Labelling, cross: Labelling, pairs: Dataset) -> list[tupl
                 (kind, _number(each.values[row]), f"{100 * each.ranks[row]:.0f}")
                 for kind, each in (("bi-encoder", bi), ("cross-encoder", cross))
             ]
-            sentences = [_shortened(pairs[row][column]) for column in ("sentence1", "sentence2")]
+            sentences = [_shortened(pairs[row][column]) for column in SENTENCE_COLUMNS]
             entries.append({"sentences": sentences, "labels": labels})
         if entries:
             lists.append((title, entries))

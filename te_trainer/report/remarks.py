@@ -55,7 +55,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"({percent(start)}); distillation did not improve it."
                 )
         lines += gains
-    return lines + describe_run_truncation(results.get("truncation", {}))
+    return lines + describe_run_truncation(results["truncation"])
 
 
 def _failures(results: dict[str, Any]) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _in_our_runs(results: dict[str, Any]) -> str:
     """What our runs say of students of a start that has seen no label, from a pool such as this run's."""
     kinds = {kind for entry in results["health"]["cycles"] for name in model_names(results) for kind in entry[name]}
     mined = results.get("mining", {}).get("pairs", {}).keys()
-    if mined in (set(), TRUSTED_SOURCES) and results.get("pairs", 0) >= LEAST_TO_TRUST and kinds == set(KINDS):
+    if mined in (set(), TRUSTED_SOURCES) and results["pairs"] >= LEAST_TO_TRUST and kinds == set(KINDS):
         return "Students of such a start were better than it in our runs"
     return (
         f"Students of such a start were better than it in our runs from {LEAST_TO_TRUST:,} pairs on, with both kinds "
@@ -165,9 +165,9 @@ def _gains(results: dict[str, Any], name: str) -> Iterator[str]:
     """A line for each kind of encoder that was kept: whether so many pairs tell it from the start."""
     for kind, by_role in sorted(results.get("gains", {}).get(name, {}).items()):
         tests = [task for task in results["final"][name][kind].get("test", {}) if task != "avg"]
-        places = {"dev": "dev", "test": tests[0] if len(tests) == 1 else f"the average of {len(tests)} test sets"}
+        where = {"dev": "dev", "test": tests[0] if len(tests) == 1 else f"the average of {len(tests)} test sets"}
         said = [
-            verdict(f"the {kind} that was kept", "the start", places[role], "points", gain, gain["pairs"])
+            verdict(f"the {kind} that was kept", "the start", where[role], "points", gain, gain["pairs"])
             for role, gain in by_role.items()
         ]
         if said:

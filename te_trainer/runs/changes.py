@@ -53,7 +53,7 @@ class BatchSplit(NamedTuple):
     in_batch_negatives: bool
 
     @property
-    def learnt(self) -> tuple[int, int]:
+    def effective_batch(self) -> tuple[int, int]:
         """What a training depends on: negatives come from one micro-batch of all devices."""
         micro_batch = self.per_device * self.processes
         return (micro_batch, self.accumulation) if self.in_batch_negatives else (micro_batch * self.accumulation, 1)

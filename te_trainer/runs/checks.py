@@ -58,8 +58,8 @@ def check_loggers(loggers: Sequence[str]) -> None:
 
 def check_space(root: Path, needed: int) -> None:
     """Refuse to begin where so many bytes are not free."""
-    place = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
-    free = shutil.disk_usage(place).free
+    folder = next(path for path in [root.absolute(), *root.absolute().parents] if path.exists())
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
             f"output_dir: {root} needs about {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, or name "
@@ -127,7 +127,7 @@ def refuse_changes_here(
 
 
 def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
-    """Refuse to go on with files and folders that are not those a run began with; older runs did not hash folders."""
+    """Refuse to go on with files and folders that are not those a run began with."""
     for count in sources:
         path = None if count.made_here or count.sha256 is None else source_path(count.source, folder)
         with source_errors_as_input_error(count.source):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from te_trainer.config.types import Kind
 from te_trainer.errors import InputError
-from te_trainer.files.records import read_json
+from te_trainer.runs.finished import finished_results
 from te_trainer.runs.layout import RunLayout
 
 Use = Literal["pairs", "sentences", "rerank"]  # what an encoder of a run is for
@@ -24,9 +24,7 @@ def choose_encoder(folder: Path, use: Use, key: str) -> tuple[Path, str]:
         InputError: The run is not finished, has several PLMs, or kept no such encoder.
     """
     layout = RunLayout(folder)
-    if not layout.results.is_file():
-        raise InputError(f"{key}: {folder} holds a run that is not finished; the command that began it continues")
-    results = read_json(layout.results)
+    results = finished_results(folder, key)
     if "cycles" not in results:
         if use != "rerank" and (layout.contrastive_encoder / "config.json").is_file():
             return layout.contrastive_encoder, "it is the run's only encoder"

@@ -47,15 +47,10 @@ class FinishedRun:
     @staticmethod
     def load(root: Path) -> FinishedRun:
         """Read an output folder."""
-        layout = RunLayout(root)
-        if not layout.manifest.is_file():
-            raise InputError(f"{root} holds no run.yaml; name the output folder of a run")
-        if not layout.results.is_file():
-            raise InputError(f"{root} holds a run that is not finished; the command that began it continues")
-        results = read_json(layout.results)
-        if "cycles" not in results:
-            raise InputError(f"{root} holds no run of distillation; name the output folder of one")
-        return FinishedRun(root, results, read_manifest(root, "models"), PoolManifest.load(layout.pool)[0])
+        run = load_finished(root)
+        if not isinstance(run, FinishedRun):
+            raise _no_distillation(root)
+        return run
 
     @property
     def layout(self) -> RunLayout:
@@ -121,7 +116,7 @@ class FinishedRun:
 
     def results_for(self, name: str) -> dict[str, Any]:
         """The results of one PLM."""
-        cut = self.results.get("truncation", {})
+        cut = self.results["truncation"]
         return {
             "start": {name: self.results["start"][name]},
             "cycles": [{"cycle": entry["cycle"], name: entry[name]} for entry in self.results["cycles"]],
@@ -162,8 +157,8 @@ class FinishedRun:
         if start.commit:
             return f"{start.name}@{start.commit}"
         fingerprint = self.manifest["models"][name]["bi_encoder"]
-        places = dict.fromkeys(str(folder / model) for folder in (*self.root.resolve().parents, Path.cwd()))
-        return next((place for place in places if local_fingerprint(place) == fingerprint), model)
+        paths = dict.fromkeys(str(folder / model) for folder in (*self.root.resolve().parents, Path.cwd()))
+        return next((path for path in paths if local_fingerprint(path) == fingerprint), model)
 
     def start(self, name: str, kind: Kind) -> Start:
         """The checkpoint that an encoder started from; with `init: sequential` all of a PLM start from one."""
@@ -216,9 +211,25 @@ class FinishedContrastive:
 def load_finished(root: Path) -> FinishedRun | FinishedContrastive:
     """Read the output folder of finished distillation or contrastive training."""
     layout = RunLayout(root)
-    if layout.sentences.is_dir() and layout.manifest.is_file() and layout.results.is_file():
-        results = read_json(layout.results, "start", "final")
-        if "cycles" not in results:  # a distillation with step 0 has sentences too
-            manifest = read_manifest(root, "model", "sentences")
-            return FinishedContrastive(root, results, manifest, SentenceManifest.load(layout.sentences)[0])
-    return FinishedRun.load(root)
+    if not layout.manifest.is_file():
+        raise InputError(f"{root} holds no run.yaml; name the output folder of a run")
+    results = finished_results(root)
+    if "cycles" in results:
+        return FinishedRun(root, results, read_manifest(root, "models"), PoolManifest.load(layout.pool)[0])
+    if not layout.sentences.is_dir():  # an evaluation
+        raise _no_distillation(root)
+    manifest, results = read_manifest(root, "model", "sentences"), read_json(layout.results, "start", "final")
+    return FinishedContrastive(root, results, manifest, SentenceManifest.load(layout.sentences)[0])
+
+
+def finished_results(root: Path, key: str = "") -> dict[str, Any]:
+    """Read the `results.json` of a finished run; `key` is what names the run's folder in the configuration."""
+    file = RunLayout(root).results
+    if not file.is_file():
+        where = f"{key}: " if key else ""
+        raise InputError(f"{where}{root} holds a run that is not finished; the command that began it continues")
+    return read_json(file)
+
+
+def _no_distillation(root: Path) -> InputError:
+    return InputError(f"{root} holds no run of distillation; name the output folder of one")

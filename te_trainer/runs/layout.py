@@ -85,7 +85,11 @@ class RunLayout:
         return self.model(cycle, name) / f"{teacher}-labels"
 
     def grown_pairs(self, cycle: int) -> Path:
-        """Pairs, with labels, that a cycle adds to a pool from which its cross-encoders have not learnt."""
+        """Pairs, with labels, that a cycle's cross-encoders learn beside the pool's.
+
+        They are added for a pool of fewer than 500 pairs (`GROWS_AT_ONCE`) at once, and for one of fewer than 1,000
+        (`LARGEST_POOL`) where a cross-encoder has not learnt from the pool alone.
+        """
         return self.mining / f"cycle-{cycle}.json"
 
     def agreement_labels(self, name: str) -> Path:

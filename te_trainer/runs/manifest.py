@@ -108,8 +108,7 @@ class RunManifest(Generic[Config]):
                 for key in keys[:-1]:
                     entry = entry[key]
                 before = entry.get(keys[-1])
-            # older versions hashed a model's weights alone, which stand in front
-            if before != value and before != (value or "").rpartition(" ")[0]:
+            if before != value:
                 raise InputError(f"{subject} changed since the run in {self.root} began; name another output_dir")
 
     def begin_or_continue(self, fingerprints: Sequence[Fingerprint], **entries: Any) -> None:
@@ -157,7 +156,9 @@ class RunManifest(Generic[Config]):
         section, _, name = key.rpartition(".")
         if section in TRAINING_SECTIONS and name in SPLIT_KEYS:
             splits = [(before, now) for at, before, now in self._splits() if at == section]
-            return bool(splits) and all(before is not None and before.learnt == now.learnt for before, now in splits)
+            return bool(splits) and all(
+                before is not None and before.effective_batch == now.effective_batch for before, now in splits
+            )
         return key in RUN_KEYS or (section in TRAINING_SECTIONS and changes_no_result(name))
 
     def _splits(self) -> Iterator[tuple[str, BatchSplit | None, BatchSplit]]:
@@ -171,9 +172,9 @@ class RunManifest(Generic[Config]):
     def _refuse_other_batches(self) -> None:
         """Refuse another number of processes where it changes the batch of an optimiser step, with no key changed."""
         for section, before, now in self._splits():
-            if before is None or before.learnt == now.learnt:
+            if before is None or before.effective_batch == now.effective_batch:
                 continue
-            batch = math.prod(before.learnt)
+            batch = math.prod(before.effective_batch)
             per_device, rest = divmod(batch, self.processes * now.accumulation)
             key, of_file = f"{section}.per_device_train_batch_size", ""
             if section.startswith("step0."):
@@ -181,8 +182,8 @@ class RunManifest(Generic[Config]):
             fix = "" if rest else f", set {key} to {per_device}{of_file}"
             raise InputError(
                 f"output_dir: {self.root} was begun with another number of processes ({before.processes}, now "
-                f"{self.processes}), which would make batches of {math.prod(now.learnt)} in {section} instead of "
-                f"{batch}; start as many as before{fix}, or name another folder"
+                f"{self.processes}), which would make batches of {math.prod(now.effective_batch)} in {section} "
+                f"instead of {batch}; start as many as before{fix}, or name another folder"
             )
 
     def _refuse_other_settings(self) -> None:
@@ -192,12 +193,9 @@ class RunManifest(Generic[Config]):
         for key, value in flatten_keys(yaml.safe_load(yaml.safe_dump(self._resolved))).items():
             name = key.rpartition(".")[2]
             if before.get(key) != value and name not in SPLIT_KEYS and not changes_no_result(name):
-                which = (
-                    f"te_trainer {version}" if version != library_versions()["te_trainer"] else "an older te_trainer"
-                )
                 raise InputError(
-                    f"output_dir: {self.root} was begun with {which}, with which {key} was {before.get(key)}, and it "
-                    f"is {value} now; continue with that version, or name another folder"
+                    f"output_dir: {self.root} was begun with another te_trainer ({version}), with which {key} was "
+                    f"{before.get(key)}, and it is {value} now; continue with that one, or name another folder"
                 )
 
     def _refuse_removed_cycles(self) -> None:

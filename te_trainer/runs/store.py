@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.distributed import on_main_process
 from te_trainer.files.atomic import atomic_file, atomic_folder, sync
 from te_trainer.files.records import damage_as_input_error, read_json, write_json

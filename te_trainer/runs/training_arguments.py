@@ -28,7 +28,7 @@ from te_trainer.trainers import (
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
 )
-from te_trainer.trainers.loading import workers_asked_for
+from te_trainer.trainers.dataloaders import workers_asked_for
 
 TRAINERS: dict[Kind, tuple[Any, Any]] = {
     "bi-encoder": (BiEncoderTrainer, BiEncoderTrainingArguments),

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from te_trainer.config.types import Kind, section_of
+from te_trainer.config.types import SENTENCE_COLUMNS, Kind, section_of
 from te_trainer.data.digests import text_digest
 from te_trainer.files.records import write_json
 from te_trainer.models.tokenization import TokenCounts
@@ -100,7 +100,7 @@ def describe_contrastive_truncation(truncations: dict[str, Truncation]) -> list[
 def describe_truncation(title: str, kind: str, counts: Truncation, key: str) -> list[str]:
     """What is not read, in lines that begin with `title`; `key` is that of the configuration that sets the length."""
     lines = []
-    if (unknown := counts.get("unknown", 0.0)) >= MOST_UNKNOWN:
+    if (unknown := counts["unknown"]) >= MOST_UNKNOWN:
         lines.append(
             f"{title}: {100 * unknown:.0f} % of the tokens are unknown to the model, so that texts which differ look "
             "alike to it; choose one that knows their language, such as a multilingual one"
@@ -121,7 +121,7 @@ def _sentences(pairs: Dataset, prompt: str) -> Iterator[tuple[list[str]]]:
     """Distinct sentences, block by block."""
     seen: set[int] = set()
     for block in pairs.iter(batch_size=BLOCK):
-        fresh = {text_digest(text): text for name in ("sentence1", "sentence2") for text in block[name]}
+        fresh = {text_digest(text): text for name in SENTENCE_COLUMNS for text in block[name]}
         texts = [prompt + text for digest, text in fresh.items() if digest not in seen]
         seen |= fresh.keys()
         if texts:  # a tokenizer in Python takes no empty list

@@ -91,7 +91,7 @@ class PairTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = argument(
         StudentConfig.train_sampling_strategy,
         "random (the paper's), group_by_length, or auto, which is random, but group_by_length on a CPU for models that "
-        "compute padding.",
+        "compute padding: all but BERT and its relatives, and those with a max_length above 128.",
     )
     remove_unused_columns: bool = argument(False, "The trainers choose their own columns.")
 

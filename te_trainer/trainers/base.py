@@ -35,11 +35,11 @@ from te_trainer.models.precision import tf32
 from te_trainer.trainers.arguments import as_arguments
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
+from te_trainer.trainers.dataloaders import batch_source, worker_settings
 from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, is_tokenised
 from te_trainer.trainers.encoders import as_encoder, same_tokenizer
 from te_trainer.trainers.evaluation import EvaluatingTrainer
 from te_trainer.trainers.fsdp import fit_fsdp2
-from te_trainer.trainers.loading import batch_source, worker_settings
 from te_trainer.trainers.official_adamw import OfficialEpsilon, refuse_optimizer_of_deepspeed
 from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffled, whole_batches
 from te_trainer.trainers.strategies import decide_strategies

@@ -12,6 +12,7 @@ import pyarrow as pa
 from datasets import IterableDataset
 from torch import Tensor, nn
 
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.errors import InputError
 from te_trainer.losses import cosent, cosine_bce, cosine_mse, cosine_similarity
 from te_trainer.models import BiEncoder
@@ -20,7 +21,7 @@ from te_trainer.models.collation import BiEncoderCollator
 from te_trainer.trainers.arguments import BiEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
 from te_trainer.trainers.contrastive import SentenceViews, attach_head, detach_head, drop_saved_head, in_batch_loss
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck, tokenised
+from te_trainer.trainers.datasets import PairCheck, tokenised
 
 
 class BiEncoderTrainer(PairTrainer):

@@ -15,11 +15,12 @@ from torch.utils import data
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.errors import InputError
 from te_trainer.losses import info_nce
 from te_trainer.models import BiEncoder
 from te_trainer.models.tokenization import tokenise
-from te_trainer.trainers.datasets import CHECKED_TOGETHER, SENTENCE_COLUMNS, PairCheck
+from te_trainer.trainers.datasets import CHECKED_TOGETHER, PairCheck
 
 MIN_MASKED_LENGTH = 30  # characters (Mirror-BERT's code, src/data_loader.py)
 HEAD_NAME = "projection_head"

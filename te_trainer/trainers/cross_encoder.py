@@ -8,6 +8,7 @@ import pyarrow as pa
 from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.errors import InputError
 from te_trainer.losses import logit_mse, soft_bce
 from te_trainer.models import CrossEncoder
@@ -16,7 +17,7 @@ from te_trainer.models.cross_encoder import Activation
 from te_trainer.models.tokenization import tokenise
 from te_trainer.trainers.arguments import CrossEncoderTrainingArguments
 from te_trainer.trainers.base import PairTrainer
-from te_trainer.trainers.datasets import SENTENCE_COLUMNS, PairCheck, tokenised
+from te_trainer.trainers.datasets import PairCheck, tokenised
 
 # The activation that makes scores of logits that were trained with a loss.
 ACTIVATIONS: dict[str, Activation] = {"bce": "sigmoid", "mse": "identity"}

@@ -18,9 +18,9 @@ from datasets.fingerprint import Hasher
 from torch.utils.data import IterableDataset as TorchIterableDataset
 
 from te_trainer.compat import row_numbers
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.errors import InputError, first_line
 
-SENTENCE_COLUMNS = ("sentence1", "sentence2")
 # Cosines in float32 exceed 1 by a few units in the last place.
 LABEL_TOLERANCE = 1e-3
 CHECKED_TOGETHER = 10_000  # rows

@@ -20,6 +20,7 @@ from te_trainer.metrics import Metric
 from te_trainer.models.packed import to_device
 from te_trainer.trainers.callbacks import LOWER_RATE_HINT
 from te_trainer.trainers.computation import ComputingTrainer
+from te_trainer.trainers.dataloaders import batch_source, worker_settings
 from te_trainer.trainers.datasets import (
     LABEL_TOLERANCE,
     PairCheck,
@@ -28,7 +29,6 @@ from te_trainer.trainers.datasets import (
     column_values,
     is_tokenised,
 )
-from te_trainer.trainers.loading import batch_source, worker_settings
 
 
 class EvaluatingTrainer(ComputingTrainer):

@@ -126,14 +126,14 @@ def test_high_scores_are_oftener_in_the_pool_than_among_all_pairs(output: Path, 
 
 
 @pytest.mark.parametrize(
-    ("more", "mend"),
+    ("more", "fix"),
     [
         (("--mining.per_sentence", "1"), f", a higher mining.per_sentence{MORE_CANDIDATES}"),
         (("--mining.per_sentence", "999"), MORE_CANDIDATES),
     ],
 )
 def test_fewer_pairs_than_were_wanted_are_told(
-    more: tuple[str, str], mend: str, tiny: Path, source: Path, tmp_path: Path
+    more: tuple[str, str], fix: str, tiny: Path, source: Path, tmp_path: Path
 ) -> None:
     plan = make_plan(parse([*arguments(tiny, tmp_path, source), *more, "--mining.pairs", "100000"]), 1)
     layout = RunLayout(tmp_path)
@@ -143,7 +143,7 @@ def test_fewer_pairs_than_were_wanted_are_told(
     mine_pool(plan, store, RunProgress(enabled=False))
     pool = PoolManifest.load(layout.pool)[0]
     found = f"pool: {pool.num_rows:,} of 100,000 wanted pairs (mining.pairs) were found"
-    assert f"{found}; more different sentences{mend} would give more" in pool.describe()
+    assert f"{found}; more different sentences{fix} would give more" in pool.describe()
     # two sentences make one pair
     (line,) = describe_candidates(4, 1, 1, 2, {"near_duplicates": {"bm25": 0}, "in_pool": {}})
     assert line == "1 of 4 wanted pairs (mining.pairs) were found; more sentences would give more"

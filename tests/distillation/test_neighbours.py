@@ -27,9 +27,9 @@ def test_the_sentence_whose_neighbours_fell_furthest_is_the_first() -> None:
     assert first["sentence"] == "at 0"
     assert [entry["sentence"] for entry in first["before"]] == ["at 1", "at 3", "at 7"]
     # nearer now: 20 and 21, then 23, 27, 7, 3, 1
-    assert [entry["place"] for entry in first["before"]] == [7, 6, 5]
+    assert [entry["rank"] for entry in first["before"]] == [7, 6, 5]
     assert {entry["sentence"] for entry in first["after"]} == {"at 20", "at 21", "at 23"}
-    assert [entry["place"] for entry in first["after"]][-1] == 3
+    assert [entry["rank"] for entry in first["after"]][-1] == 3
     assert first["before"][0]["cosine"] == round(float(np.cos(np.radians(1))), 4)
     # it was among the nearest of four and is now of others; those far off keep theirs
     assert (found["sentences"], found["unchanged"]) == (12, round(4 / 12, 4))

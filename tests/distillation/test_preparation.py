@@ -37,9 +37,9 @@ from transformers import (
 
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveTrainingConfig, DataConfig, RunConfig
+from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.contrastive.plan import plan_contrastive
 from te_trainer.data import GoldSets, build_pool
-from te_trainer.data.arrow_io import SENTENCE_COLUMNS
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.preparation import check_models, prepare_texts, refuse_changed_finished
 from te_trainer.errors import InputError
@@ -233,8 +233,12 @@ def save_model(folder: Path, kind: str) -> Path:
         ("T5ForConditionalGeneration", "cross_encoder", "T5ForConditionalGeneration is neither an encoder"),
         ("T5EncoderModel", "bi_encoder", "a t5 is loaded with a decoder beside its encoder"),
         ("BertForTokenClassification", "cross_encoder", "is expected; name the plain PLM that it was made of"),
-        ("CLIPModel", "bi_encoder", "a clip reads more or other things than text; start from another model"),
-        ("FunnelModel", "bi_encoder", "a funnel reads padding"),
+        (
+            "CLIPModel",
+            "bi_encoder",
+            "a clip makes no vectors of tokens that depend on one text alone; start from another model",
+        ),
+        ("FunnelModel", "bi_encoder", "a funnel makes no vectors of tokens"),
         (
             "GraniteModel",
             "cross_encoder",

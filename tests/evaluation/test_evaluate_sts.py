@@ -28,8 +28,8 @@ from te_trainer.data import load_gold
 from te_trainer.errors import InputError
 from te_trainer.evaluation.models import resolve_models
 from te_trainer.evaluation.paper import STS
+from te_trainer.evaluation.paper_tables import verdicts
 from te_trainer.evaluation.sets import load_sets
-from te_trainer.evaluation.verdicts import verdicts
 from te_trainer.labelling import score_pairs
 from te_trainer.metrics import spearman
 from te_trainer.metrics.bootstrap import interval, resampled

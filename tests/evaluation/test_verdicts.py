@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from te_trainer.evaluation.verdicts import verdicts
+from te_trainer.evaluation.paper_tables import verdicts
 from te_trainer.report.verdicts import MOST_NEEDED, pairs_needed
 
 

@@ -15,7 +15,6 @@ from sentence_transformers import SentenceTransformer
 from transformers import AlbertConfig, AlbertModel, AutoModel, BertConfig, BertForMaskedLM, PreTrainedModel
 
 from te_trainer.models import BiEncoder, CrossEncoder
-from te_trainer.models.weights import add_weights
 from te_trainer.trainers import BiEncoderTrainer, BiEncoderTrainingArguments
 
 NAMES = {"pooler.dense.weight", "pooler.dense.bias"}
@@ -115,13 +114,3 @@ def test_a_trainer_saves_the_pooler_and_trains_none(
     for name in NAMES:
         assert torch.equal(again.pooler[name], held[name])
         assert torch.equal(cross.model.state_dict()[f"bert.{name}"], held[name])
-
-
-def test_weights_are_added_to_shards_too(tiny: Path, tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
-    encoder = BiEncoder.from_pretrained(str(tiny))
-    encoder.model.save_pretrained(tmp_path, max_shard_size="20KB")
-    add_weights(tmp_path, encoder.pooler)
-    encoder.save_layout(tmp_path)
-    found = silent(tmp_path, warnings).state_dict()
-    held = load_file(tiny / "model.safetensors")
-    assert all(torch.equal(found[name], held[name]) for name in held)

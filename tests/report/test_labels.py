@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from te_trainer.report.labels import Labelling, at_quantiles, disagreements, sample_rows
+from te_trainer.report.labels import Labelling, at_quantiles, disagreements
 
 
 def labelling(values: list[float]) -> Labelling:
@@ -28,10 +28,3 @@ def test_the_widest_disagreements_come_first() -> None:
     higher, lower = disagreements(labelling(list(one)), labelling(list(two)), 2)
     assert higher == [90, 80] and lower[0] == 10
     assert disagreements(labelling([1, 2, 3]), labelling([10, 20, 40]), 5) == ([], [])
-
-
-def test_rows_are_drawn_by_the_seed_alone() -> None:
-    rows = sample_rows(10_000_000, 2000, seed=3)
-    assert len(set(rows.tolist())) == 2000 and (np.diff(rows) > 0).all()
-    assert (rows == sample_rows(10_000_000, 2000, seed=3)).all()
-    assert (sample_rows(10, 2000, seed=3) == np.arange(10)).all()

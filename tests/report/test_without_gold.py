@@ -122,8 +122,8 @@ def test_the_page_shows_the_neighbours_that_changed_most(
     # the kept encoder itself finds them, and not the start
     encoder = SentenceTransformer(str(root / "tiny" / "bi-encoder"), device="cpu")
     for each in found["changed"]:
-        assert [entry["place"] for entry in each["after"]] == [1, 2, 3]
-        assert max(entry["place"] for entry in each["before"]) > 3
+        assert [entry["rank"] for entry in each["after"]] == [1, 2, 3]
+        assert max(entry["rank"] for entry in each["before"]) > 3
         for entry in each["after"]:
             one, two = encoder.encode([each["sentence"], entry["sentence"]])
             assert entry["cosine"] == pytest.approx(float(encoder.similarity(one, two)), abs=1e-3)

@@ -1,4 +1,4 @@
-"""A lack of memory, which the user can mend, ends in one sentence."""
+"""A lack of memory, which the user can fix, ends in one sentence."""
 
 from __future__ import annotations
 

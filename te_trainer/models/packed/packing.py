@@ -69,7 +69,7 @@ class Packing:
 
     @cached_property
     def real(self) -> Tensor:
-        """Which places of the padded batch hold tokens; bool, shape (n, length)."""
+        """Which positions of the padded batch hold tokens; bool, shape (n, length)."""
         return (self.in_row < self.num_tokens).view(self.shape)
 
     def attention_groups(self, num_heads: int) -> tuple[list[AttentionGroup], Tensor]:

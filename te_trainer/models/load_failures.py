@@ -19,7 +19,7 @@ BROKEN_PICKLE = ("Weights only load failed", "PytorchStreamReader", "EOFError")
 
 
 def why_no_configuration(content: Mapping[str, Any], error: Exception) -> str:
-    """What is wrong with the `content` of a `config.json`, and the mend."""
+    """What is wrong with the `content` of a `config.json`, and how to fix it."""
     family = content.get("model_type")
     if family is None and "odel type" in str(error).replace("_", " "):
         return f"{NO_MODEL} (config.json has no model_type); add it, or name another checkpoint"
@@ -32,7 +32,7 @@ def why_no_configuration(content: Mapping[str, Any], error: Exception) -> str:
 
 
 def why_no_model(folder: Path, config: PretrainedConfig, error: Exception) -> str:
-    """What is wrong with the weights in a folder, or with their configuration, and the mend.
+    """What is wrong with the weights in a folder, or with their configuration, and how to fix it.
 
     A lack of memory is no fault of theirs, and raised again.
     """
@@ -57,8 +57,8 @@ def why_no_model(folder: Path, config: PretrainedConfig, error: Exception) -> st
         if keys:
             return f"{keys[0]} in config.json is {reason}, which transformers does not know; correct the file"
         reason = f"there is no {reason}"
-    mend = "install what it needs" if isinstance(error, ImportError) else "correct config.json"
-    return f"its configuration and weights make no model ({reason}); {mend}, or name another checkpoint"
+    fix = "install what it needs" if isinstance(error, ImportError) else "correct config.json"
+    return f"its configuration and weights make no model ({reason}); {fix}, or name another checkpoint"
 
 
 def _broken_file(folder: Path) -> str:

@@ -41,7 +41,8 @@ def refuse_stand_ins(files: CheckpointFiles) -> None:
 def refuse_misfits(files: CheckpointFiles, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool) -> None:
     """Refuse a model some of whose weights do not come from its checkpoint, or that lacks some of the checkpoint's.
 
-    New may be a pooler, and where `new_head` says so a head; `info` is the `output_loading_info` of `from_pretrained`.
+    `info` is the `output_loading_info` of `from_pretrained`. A checkpoint may lack the pooler of a model without a
+    head. With `new_head`, a cross-encoder begins at a plain PLM, which may lack the head and the pooler.
     """
     kind = type(model).__name__
     if mismatched := sorted(info["mismatched_keys"]):

@@ -31,6 +31,6 @@ def worker_settings(args: TrainingArguments, collator: Any) -> dict[str, Any]:
 
 
 def batch_source(rows: Any, collator: Any) -> Any:
-    """Rows as the collator takes them: a user's gets lists."""
+    """The rows as the collator reads them: one of ours gets arrays of token ids, and a user's gets lists."""
     is_ours = type(collator) in (BiEncoderCollator, CrossEncoderCollator)
     return TokenRows(rows) if is_ours and isinstance(rows, Dataset) else rows
