@@ -126,8 +126,11 @@ class DistillationStages:
     def _train_once(self, key: EncoderKey, attempt: int, labels: np.ndarray) -> bool:
         training = self.trainings.student(key, attempt)
         work = training_work(self.plan, key.name, key.kind) * ATTEMPTS[attempt - 1]
+        if attempt > 1:
+            self.progress.total += work  # which nobody foresaw
         last, has_record = ask_main_process(lambda: (self._last_attempt(key), training.record.exists()))
         if last > attempt:
+            self.progress.skip(work)
             return False
         if last == attempt and has_record:
             self.progress.skip(work)
