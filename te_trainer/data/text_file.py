@@ -19,6 +19,8 @@ from te_trainer.data.readers import source_path
 from te_trainer.files.disk_errors import source_errors_as_input_error
 from te_trainer.files.records import DamagedError, damage_as_input_error, read_json, write_json
 
+MANY_ALIKE = 0.2  # part of the rows from which on it is said that they hold one text twice
+
 
 @dataclass
 class SourceCount:
@@ -58,6 +60,7 @@ class Manifest:
     extra_distinct: int = 0  # pairs in `data.extra` that `data.pool` does not hold
     extra: int = 0  # of those, drawn and added
     mined: int = 0  # pairs that were mined and added
+    alike: int = 0  # rows in the file that hold one text twice; of single texts none
 
     def describe(self, title: str | None = None) -> list[str]:
         """The counts for people, one line each, which begins with a title."""
@@ -74,7 +77,13 @@ class Manifest:
         )
         added = f", {self.extra:,} of {self.extra_distinct:,} extra ones added" if self.extra_distinct else ""
         added += f", {self.mined:,} mined ones added" * (own > 0 and self.mined > 0)
-        return [*lines, f"{title}: {self.num_rows:,} {self.unit} ({dropped}{added})"]
+        lines.append(f"{title}: {self.num_rows:,} {self.unit} ({dropped}{added})")
+        if self.alike > MANY_ALIKE * self.num_rows:
+            lines.append(
+                f"{title}: {self.alike:,} of them hold the same text twice; any bi-encoder gives these a cosine of 1, "
+                "and nothing is learnt from them"
+            )
+        return lines
 
     def write(self, folder: Path, texts: Iterable[tuple[str, ...]], choose: Callable[[np.ndarray], np.ndarray]) -> None:
         """Write the distinct texts and this manifest into a folder.
@@ -87,11 +96,12 @@ class Manifest:
         """
         folder.mkdir(parents=True, exist_ok=True)
         raw, final = folder / "read.arrow", folder / self.arrow_file
-        hashes = array("Q")
+        hashes, alike = array("Q"), bytearray()
 
         def rows() -> Iterator[tuple[str, ...]]:
             for row in texts:
                 hashes.append(text_digest(*row))
+                alike.append(len(row) > len({*row}))
                 yield row * 2 if len(row) == 1 else row
 
         write_arrow(raw, pair_blocks(rows()))
@@ -104,7 +114,7 @@ class Manifest:
         else:
             write_arrow(final, read_arrow_rows(raw, kept))
             raw.unlink()
-        self.num_rows = len(kept)
+        self.num_rows, self.alike = len(kept), int(np.frombuffer(alike, dtype=np.uint8)[kept].sum())
         self.fingerprint = hashlib.sha256(digests[kept].tobytes()).hexdigest()[:16]
         write_json(folder / self.json_file, asdict(self))
 

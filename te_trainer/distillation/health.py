@@ -108,6 +108,18 @@ def describe_health(health: dict[str, Any]) -> str:
     return "health: " + ", ".join(words.format(values[name]) for name, words in parts.items() if name in values)
 
 
+def why_no_teacher(health: dict[str, Any]) -> str | None:
+    """What shows that a start tells texts too little apart for its labels to teach anything, or None."""
+    value = health.get("graded")
+    if value is None or not value < MIN_GRADED:
+        return None
+    return (
+        f"the start finds a heavily edited sentence no less similar than a lightly edited one ({value:.2f}; at least "
+        f"{MIN_GRADED} is expected), so that its labels may say nothing of these texts; another model may tell them "
+        "apart, or a higher bi_encoder.max_length"
+    )
+
+
 def why_not_learnt(health: dict[str, Any]) -> str | None:
     """What shows that a student has not learnt its labels, or None; of too few pairs nothing does."""
     if "spread" not in health and health.get("pairs", 0) >= FEWEST_HELD_OUT:

@@ -18,7 +18,7 @@ from te_trainer.config.types import SENTENCE_COLUMNS, Kind
 from te_trainer.distillation.combine import combine, quantiles
 from te_trainer.distillation.encoders import load_run_encoder
 from te_trainer.distillation.growing import can_grow, grown_pairs
-from te_trainer.distillation.health import Probe, describe_health
+from te_trainer.distillation.health import Probe, describe_health, why_no_teacher
 from te_trainer.distillation.neighbours import NEAREST, changed_neighbours, draw_sentences
 from te_trainer.distillation.plan import DistillationPlan
 from te_trainer.distillation.selection import Selection
@@ -92,7 +92,8 @@ class DistillationStages:
         if key.cycle == 0 and len(labels) > 1 and np.ptp(labels) < SAME_SCORE:
             raise InputError(
                 f"models: the start of {name} gives all {len(labels):,} pairs the same score ({labels[0]:.3f}), so "
-                "that there is nothing to learn; choose another bi_encoder.pooling or checkpoint, or pairs that differ"
+                f"that there is nothing to learn; choose pairs that differ in their first {encoder.max_length} tokens, "
+                "a higher bi_encoder.max_length, or another bi_encoder.pooling or checkpoint"
             )
         record: dict[str, Any] = {
             # reads all weights, and only the first rank writes it
@@ -267,6 +268,8 @@ class DistillationStages:
             record["earlier_seconds"] = self._earlier_seconds(key, attempt)
         self.store.save_scores(key, record, predictions)
         self.progress.say(f"{title}: {'; '.join(filter(None, [describe(record['scores']), describe_health(health)]))}")
+        if labels is None and (reason := why_no_teacher(health)):
+            self.progress.say(f"warning: {key.name}: {reason}")
         if labels is not None and (failure := self.selection.failure(key)):
             self.progress.say(
                 f"warning: {title} has not learnt its labels: {failure['reason']}{self._outcome(failure, attempt)}"

@@ -45,7 +45,10 @@ def compared_encoder(run: FinishedRun, name: str) -> Kind:
         return "bi-encoder"
     if "cross-encoder" in kept:
         return "cross-encoder"
-    raise InputError(f"run: {run.root} kept {name}'s start and nothing else, so that there is nothing to compare")
+    raise InputError(
+        f"run: {run.root} kept {name}'s start and nothing else, so that there is nothing to compare; for gold scores, "
+        "write pairs and your scores of them into a file with the columns score, sentence1 and sentence2"
+    )
 
 
 def start_for_comparison(run: FinishedRun, name: str) -> tuple[str, str]:

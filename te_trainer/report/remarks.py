@@ -8,7 +8,7 @@ from typing import Any
 from te_trainer.config.defaults import LEAST_STEPS
 from te_trainer.config.schema import DistillationConfig
 from te_trainer.config.types import KINDS, section_of
-from te_trainer.distillation.health import MIN_PAIRS
+from te_trainer.distillation.health import MIN_PAIRS, why_no_teacher
 from te_trainer.distillation.plan import LEAST_TO_TRUST, TRUSTED_SOURCES
 from te_trainer.distillation.selection import TRUSTED_AGREEMENT
 from te_trainer.report.run_results import encoders_by_cycle, model_names, overlap_entries
@@ -38,7 +38,9 @@ HEALTH_DESCRIPTION = (
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """What a reader of the results should not overlook."""
-    lines = [*_failures(results), *_ended_by_others(results), *_grown(results)]
+    starts = {name: why_no_teacher(encoders["bi-encoder"]) for name, encoders in results["health"]["start"].items()}
+    lines = [f"{name}: {reason}." for name, reason in starts.items() if reason]
+    lines += [*_failures(results), *_ended_by_others(results), *_grown(results)]
     for name in model_names(results):
         start = results["start"][name]["bi-encoder"].get("dev")
         gains = list(_gains(results, name))

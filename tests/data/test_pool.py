@@ -97,6 +97,17 @@ def test_counts_are_told_in_lines(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("alike", "said"), [(1, False), (2, True), (4, True)])
+def test_many_pairs_of_one_text_are_named(tmp_path: Path, alike: int, said: bool) -> None:
+    rows = [(str(number), str(number) if number < alike else "x") for number in range(5)]
+    source = write_tsv(tmp_path / "source", [*rows, rows[0]])
+    pool = build_pool(DataConfig(pool=[source]), tmp_path / "pool")
+    assert pool.alike == alike
+    last = f"pool: {alike} of them hold the same text twice; any bi-encoder gives these a cosine of 1, and nothing is "
+    assert (pool.describe()[-1] == f"{last}learnt from them") == said
+    assert PoolManifest.load(tmp_path / "pool")[0] == pool
+
+
 def test_a_pool_of_several_blocks_is_what_plain_python_makes_of_it(tmp_path: Path) -> None:
     numbers = random.Random(0)
     rows = [(str(numbers.randrange(150)), numbers.choice(["", *map(str, range(150))])) for _ in range(35_000)]

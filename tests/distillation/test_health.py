@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from te_trainer.distillation.health import Probe, describe_health, why_not_learnt
+from te_trainer.distillation.health import Probe, describe_health, why_no_teacher, why_not_learnt
 
 
 def pool(rows: int) -> Dataset:
@@ -95,3 +95,9 @@ def test_what_shows_that_a_student_has_not_learnt(changed, reason):
     assert why_not_learnt(healthy) is None
     assert reason in why_not_learnt(healthy | changed)
     assert why_not_learnt({"std": 0.1, "graded": float("nan")}) is None
+
+
+def test_a_start_that_tells_texts_too_little_apart_is_named() -> None:
+    assert "so that its labels may say nothing" in str(why_no_teacher({"graded": 0.48}))
+    for unknown_or_enough in ({"graded": 0.7}, {"graded": None}, {"graded": float("nan")}, {}):
+        assert why_no_teacher(unknown_or_enough) is None

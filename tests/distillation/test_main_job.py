@@ -207,6 +207,8 @@ def test_encoders_that_give_one_score_to_all_pairs_are_scored_zero(tiny: Path, t
     done = run_forked(JOB, tiny_arguments(tmp_path / "flat", tmp_path / "refused", *more))
     assert done.returncode == 2
     assert "models: the start of tiny gives all 96 pairs the same score (0.000), so that" in done.stderr
+    assert "choose pairs that differ in their first 32 tokens" in done.stderr
+    assert "warning: tiny: the start finds a heavily edited sentence no less similar" in done.stderr
     models = f"[{{name: tiny, bi_encoder: {tiny}, cross_encoder: {tmp_path / 'flat'}}}]"
     done = run_forked(JOB, [*tiny_arguments(tiny, tmp_path / "run", *more), "--models", models])
     assert done.returncode == 0, done.stderr
