@@ -149,7 +149,7 @@ def _seconds(selection: Selection) -> dict[str, float]:
     store = selection.store
 
     def earlier(keys: list[EncoderKey], name: str) -> list[dict[str, float]]:
-        return [{"seconds": store.scores(key).get("earlier_seconds", {}).get(name, 0.0)} for key in keys]
+        return [{"seconds": store.scores(key)["earlier_seconds"].get(name, 0.0)} for key in keys]
 
     starts = [EncoderKey.start(name) for name in selection.plan.models]
     trained = [

@@ -275,8 +275,8 @@ class DistillationStages:
             return {}
         before = self.store.scores(key)
         if before["attempt"] == attempt:
-            return dict(before.get("earlier_seconds", {}))
-        return {name: before.get(name, 0.0) for name in ("training_seconds", "seconds", "health_seconds")}
+            return dict(before["earlier_seconds"])
+        return {name: before[name] for name in ("training_seconds", "seconds", "health_seconds")}
 
     def _outcome(self, failure: dict[str, Any], attempt: int) -> str:
         """What follows from a student's failure, as the end of a line."""

@@ -55,7 +55,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"({percent(start)}); distillation did not improve it."
                 )
         lines += gains
-    return lines + describe_run_truncation(results.get("truncation", {}))
+    return lines + describe_run_truncation(results["truncation"])
 
 
 def _failures(results: dict[str, Any]) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _in_our_runs(results: dict[str, Any]) -> str:
     """What our runs say of students of a start that has seen no label, from a pool such as this run's."""
     kinds = {kind for entry in results["health"]["cycles"] for name in model_names(results) for kind in entry[name]}
     mined = results.get("mining", {}).get("pairs", {}).keys()
-    if mined in (set(), TRUSTED_SOURCES) and results.get("pairs", 0) >= LEAST_TO_TRUST and kinds == set(KINDS):
+    if mined in (set(), TRUSTED_SOURCES) and results["pairs"] >= LEAST_TO_TRUST and kinds == set(KINDS):
         return "Students of such a start were better than it in our runs"
     return (
         f"Students of such a start were better than it in our runs from {LEAST_TO_TRUST:,} pairs on, with both kinds "

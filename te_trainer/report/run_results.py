@@ -31,6 +31,6 @@ def score_of(scores: dict[str, Any], part: str) -> float | None:
 
 def overlap_entries(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Each set with gold scores whose pairs were looked for in the pool: its role, and what was counted."""
-    overlap = results.get("overlap", {})
+    overlap = results["overlap"]
     entries = [("dev", overlap["dev"])] if "dev" in overlap else []
-    return entries + [("test", entry) for entry in overlap.get("test", {}).values()]
+    return entries + [("test", entry) for entry in overlap["test"].values()]

@@ -33,14 +33,14 @@ def print_contrastive_results(results: dict[str, Any], metric: str) -> None:
     if table is not None:
         table.show()
         return
-    training = results.get("training", {})
+    training = results["training"]
     facts = [f"{results['seconds']['train']:,.1f} seconds"]
     if training.get("steps") is not None:
         facts.insert(0, f"{training['steps']:,} steps")
     if training.get("loss") is not None:
         facts.append(f"last loss {training['loss']:.4f}")
     print(f"There are no gold scores (data.dev, data.test), so nothing was scored. Training: {', '.join(facts)}.")
-    for note in describe_contrastive_truncation(results.get("truncation", {})):
+    for note in describe_contrastive_truncation(results["truncation"]):
         print(printable(note))
 
 
@@ -49,7 +49,7 @@ def contrastive_table(results: dict[str, Any], metric: str) -> Table | None:
     encoders = [(when, results[part]["bi-encoder"]) for when, part in (("start", "start"), ("kept", "final"))]
     if not any("dev" in scores or "test" in scores for _, scores in encoders):
         return None
-    notes = describe_contrastive_truncation(results.get("truncation", {}))
+    notes = describe_contrastive_truncation(results["truncation"])
     (_, start), (_, kept) = encoders
     if "dev" in start and kept["dev"] < start["dev"]:
         notes = ["The encoder scores lower on dev than the start: contrastive training did not improve it.", *notes]

@@ -127,7 +127,7 @@ def refuse_changes_here(
 
 
 def refuse_changed_files(sources: Sequence[SourceCount], folder: str | None, root: Path) -> None:
-    """Refuse to go on with files and folders that are not those a run began with; older runs did not hash folders."""
+    """Refuse to go on with files and folders that are not those a run began with."""
     for count in sources:
         path = None if count.made_here or count.sha256 is None else source_path(count.source, folder)
         with source_errors_as_input_error(count.source):

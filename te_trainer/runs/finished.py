@@ -116,7 +116,7 @@ class FinishedRun:
 
     def results_for(self, name: str) -> dict[str, Any]:
         """The results of one PLM."""
-        cut = self.results.get("truncation", {})
+        cut = self.results["truncation"]
         return {
             "start": {name: self.results["start"][name]},
             "cycles": [{"cycle": entry["cycle"], name: entry[name]} for entry in self.results["cycles"]],

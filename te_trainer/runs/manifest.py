@@ -108,8 +108,7 @@ class RunManifest(Generic[Config]):
                 for key in keys[:-1]:
                     entry = entry[key]
                 before = entry.get(keys[-1])
-            # older versions hashed a model's weights alone, which stand in front
-            if before != value and before != (value or "").rpartition(" ")[0]:
+            if before != value:
                 raise InputError(f"{subject} changed since the run in {self.root} began; name another output_dir")
 
     def begin_or_continue(self, fingerprints: Sequence[Fingerprint], **entries: Any) -> None:
@@ -194,12 +193,9 @@ class RunManifest(Generic[Config]):
         for key, value in flatten_keys(yaml.safe_load(yaml.safe_dump(self._resolved))).items():
             name = key.rpartition(".")[2]
             if before.get(key) != value and name not in SPLIT_KEYS and not changes_no_result(name):
-                which = (
-                    f"te_trainer {version}" if version != library_versions()["te_trainer"] else "an older te_trainer"
-                )
                 raise InputError(
-                    f"output_dir: {self.root} was begun with {which}, with which {key} was {before.get(key)}, and it "
-                    f"is {value} now; continue with that version, or name another folder"
+                    f"output_dir: {self.root} was begun with another te_trainer ({version}), with which {key} was "
+                    f"{before.get(key)}, and it is {value} now; continue with that one, or name another folder"
                 )
 
     def _refuse_removed_cycles(self) -> None:

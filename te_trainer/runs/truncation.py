@@ -100,7 +100,7 @@ def describe_contrastive_truncation(truncations: dict[str, Truncation]) -> list[
 def describe_truncation(title: str, kind: str, counts: Truncation, key: str) -> list[str]:
     """What is not read, in lines that begin with `title`; `key` is that of the configuration that sets the length."""
     lines = []
-    if (unknown := counts.get("unknown", 0.0)) >= MOST_UNKNOWN:
+    if (unknown := counts["unknown"]) >= MOST_UNKNOWN:
         lines.append(
             f"{title}: {100 * unknown:.0f} % of the tokens are unknown to the model, so that texts which differ look "
             "alike to it; choose one that knows their language, such as a multilingual one"

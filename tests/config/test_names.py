@@ -231,6 +231,7 @@ def results_of(names: list[str], tasks: list[str]) -> dict[str, Any]:
             name: {kind: {"cycle": 1, "path": f"/x/{name}/{kind}", **scores} for kind in kinds} for name in names
         },
         "overlap": {"test": overlap},
+        "truncation": {},
         "health": {"start": {name: {"bi-encoder": {}} for name in names}, "cycles": []},
         "not_learnt": [],
         "seconds": {"total": 1.0},

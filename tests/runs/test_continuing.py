@@ -308,7 +308,7 @@ def test_another_version_may_not_train_in_another_way(
     assert line.startswith("The run was begun with te_trainer 0.0.1 (now ")
     if refused:
         key = ".".join(entry)
-        words = rf"begun with te_trainer 0\.0\.1, with which {key} was {before}, and it is .* now; continue with that"
+        words = rf"begun with another te_trainer \(0\.0\.1\), with which {key} was {before}, and it is .* now; "
         with pytest.raises(InputError, match=words):
             other.begin_or_continue([])
     else:
