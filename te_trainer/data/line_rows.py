@@ -1,4 +1,4 @@
-"""Rows of files of lines: .txt, .tsv, .csv and .jsonl."""
+"""Rows of files of lines: .txt, .tsv, .csv and .jsonl (.ndjson)."""
 
 from __future__ import annotations
 

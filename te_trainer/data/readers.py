@@ -22,6 +22,13 @@ from te_trainer.data.request import Request, Row
 from te_trainer.errors import InputError
 from te_trainer.files.disk_errors import source_errors_as_input_error
 
+# What to do with a file of a format that is not read.
+_INSTEAD = {
+    ".json": "if it holds an object a line, rename it to .jsonl; ",
+    ".xls": "save it as CSV (UTF-8); ",
+    ".xlsx": "save it as CSV (UTF-8); ",
+    ".zip": "unpack it; ",
+}
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -78,7 +85,8 @@ def _rows(source: str, request: Request, folder: str | None, pool: bool) -> Iter
         if not plain.suffix:
             example = f"{plain.name}.tsv{path.suffix}"
             raise InputError(f"{source}: the name does not tell the format; rename the file, e.g. {example}; {known}")
-        raise InputError(f"{source}: the format '{plain.suffix}' is not known; {known}")
+        instead = _INSTEAD.get(plain.suffix.lower(), "")
+        raise InputError(f"{source}: the format '{plain.suffix}' is not known; {instead}{known}")
     if hub_set := split_set(source):
         return split_rows(source, load_set(*hub_set), request)
     raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
@@ -163,6 +171,7 @@ _READERS: dict[str, Callable[[Path, Request], Iterator[Row]]] = {
     ".tsv": separated_rows,
     ".csv": separated_rows,
     ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
     ".parquet": parquet_rows,
 }
 FILE_SUFFIXES = tuple(_READERS)

@@ -126,6 +126,13 @@ def test_a_compressed_file_gives_the_same_rows(tmp_path: Path, kind: str, module
     assert places(str(packed))[-1].startswith(f"{packed}, line ")
 
 
+def test_json_lines_may_end_in_ndjson(tmp_path: Path) -> None:
+    plain = Path(write_rows(tmp_path / "pairs", "jsonl", as_rows(PAIRS)))
+    packed = tmp_path / "pairs.ndjson.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read(str(packed)) == read(str(plain.rename(tmp_path / "pairs.ndjson"))) == PAIRS
+
+
 @pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
 @pytest.mark.parametrize("damage", ["cut", "plain", "checksum"])
 def test_a_damaged_compressed_file_is_refused_by_name(tmp_path: Path, ending: str, damage: str) -> None:
@@ -345,7 +352,11 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.gz", "x", "a.gz: the name does not tell the format; rename the file, e.g. a.tsv.gz; known are .txt, .tsv"),
         ("a", "x", "a: the name does not tell the format; rename the file, e.g. a.tsv; known are .txt, .tsv"),
         ("a.tar.gz", "x", "a.tar.gz: the format '.tar' is not known; known are .txt, .tsv"),
-        ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
+        ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .ndjson, .par"),
+        ("a.json", "x", "'.json' is not known; if it holds an object a line, rename it to .jsonl; known are .txt"),
+        ("a.JSON.gz", "x", "'.JSON' is not known; if it holds an object a line, rename it to .jsonl; known are .txt"),
+        ("a.xlsx", "x", "a.xlsx: the format '.xlsx' is not known; save it as CSV (UTF-8); known are .txt"),
+        ("a.csv.zip", "x", "a.csv.zip: the format '.zip' is not known; unpack it; known are .txt"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -440,6 +451,8 @@ def test_json_lines_at_an_address_are_those_of_a_file(address: str, tmp_path: Pa
     text = json.dumps(rows[0]) + "\n\n" + json.dumps(rows[1]) + "\n"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read(f"{address}/pairs.jsonl", others=True) == read(str(path), others=True)
+    shutil.copy(path, path.with_suffix(".ndjson"))
+    assert read(f"{address}/pairs.ndjson") == read(str(path))
     path.write_text(text + '{"sentence1": "alone"}\n')
     with pytest.raises(InputError, match=r"pairs\.jsonl, line 4: no column 'sentence2' among sentence1; map it"):
         read(f"{address}/pairs.jsonl")
@@ -448,8 +461,8 @@ def test_json_lines_at_an_address_are_those_of_a_file(address: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("ADDRESS/pairs.csv", r"only \.parquet and \.jsonl files can be read .*; download the file"),
-        ("ADDRESS/owner/name", r"only \.parquet and \.jsonl files can be read"),
+        ("ADDRESS/pairs.csv", r"only \.parquet, \.jsonl and \.ndjson files can be read .*; download the file"),
+        ("ADDRESS/owner/name", r"only \.parquet, \.jsonl and \.ndjson files can be read"),
         ("ADDRESS/gone.jsonl", r"gone\.jsonl: not to be had from this address \(Unable to find"),
         ("ADDRESS/damaged.parquet", r"damaged\.parquet: not to be had from this address \("),
         ("nowhere://bucket/a.parquet", r"not to be had from this address \(Protocol not known"),
