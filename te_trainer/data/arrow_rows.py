@@ -66,9 +66,6 @@ def saved_dataset_rows(path: Path, request: Request) -> Iterator[Row]:
     """Yield the rows of a folder that `save_to_disk` made."""
     from datasets import load_from_disk
 
-    if not is_saved_dataset(path):
-        next(path.iterdir(), None)  # who may not look into it is told so
-        raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it")
     try:
         loaded = load_from_disk(str(path))
     except Exception as error:  # the library raises many kinds for files that are gone, cut or changed

@@ -29,6 +29,7 @@ _INSTEAD = {
     ".xlsx": "save it as CSV (UTF-8); ",
     ".zip": "unpack it; ",
 }
+_SEVERAL = "; several files, where a key takes them, are written '[a.csv, b.csv]'"
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -72,7 +73,14 @@ def _rows(source: str, request: Request, folder: str | None, pool: bool) -> Iter
     if is_address(source):
         return _address(source, request)
     if path.is_dir():
+        if not is_saved_dataset(path):
+            # who may not look into it is told so
+            several = sum(file_format(file) in FILE_SUFFIXES for file in path.iterdir()) > 1
+            fix = f"name a file in it{_SEVERAL if several else ''}"
+            raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; {fix}")
         return saved_dataset_rows(path, request)
+    if ("*" in source or "?" in source) and not _is_there(path):
+        raise InputError(f"{source}: the file does not exist{_SEVERAL}")
     if reader := _READERS.get(file_format(path)):
         if not (_is_there(path) and path.is_file()):
             raise InputError(f"{source}: the file does not exist")

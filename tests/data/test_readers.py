@@ -525,8 +525,18 @@ def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file, folder, benchmark"):
         read("stsbb")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no Dataset saved with save_to_disk"):
+    with pytest.raises(InputError, match=r"no Dataset saved with save_to_disk; name a file in it$"):
         read(str(tmp_path / "empty"))
+    for name in ("a.csv", "b.csv.gz"):
+        (tmp_path / "empty" / name).touch()
+    several = r"; several files, where a key takes them, are written '\[a\.csv, b\.csv\]'$"
+    with pytest.raises(InputError, match=f"save_to_disk; name a file in it{several}"):
+        read(str(tmp_path / "empty"))
+    for pattern in ("prod*.csv", "prod?", "products/*"):
+        with pytest.raises(InputError, match=f"^{re.escape(pattern)}: the file does not exist{several}"):
+            read(pattern)
+    (tmp_path / "what?.csv").write_text("sentence1,sentence2\none,two\n", encoding="utf-8")
+    assert read(str(tmp_path / "what?.csv")) == [("one", "two")]
     with pytest.raises(InputError, match="nobody/nothing: not a file here, and not to be had from the Hub"):
         read("nobody/nothing")
 
