@@ -11,7 +11,7 @@ from typing import Any
 from te_trainer.config.names import is_file
 from te_trainer.data.benchmarks import Rows
 from te_trainer.data.request import Request, Row
-from te_trainer.errors import InputError, first_line
+from te_trainer.errors import InputError, MissingColumnError, first_line
 from te_trainer.files.disk_errors import DISK_ERRORS
 
 
@@ -95,6 +95,16 @@ def split_rows(source: str, splits: Mapping[str, Any], request: Request) -> Iter
             f"{source}: no split '{request.rows[0].split}' among {', '.join(splits)}; choose another set (or a folder "
             "with the benchmark's NAME.tsv as data.dir)"
         )
+    lacking: dict[str, MissingColumnError] = {}
+    for each in present:
+        try:
+            request.find_columns(f"{source}, split '{each.split}'", splits[each.split].column_names)
+        except MissingColumnError as error:
+            lacking[each.split] = error
+    if lacking:
+        whole = [each.split for each in present if each.split not in lacking]
+        alone = f", or name one split alone, saved by dataset['{whole[0]}'].save_to_disk(...)" if whole else ""
+        raise MissingColumnError(f"{next(iter(lacking.values()))}{alone}")
     for each in present:
         rows = dataset_rows(source, splits[each.split], replace(request, rows=()), f"{each.split} row")
         yield from islice(rows, each.start, each.stop)

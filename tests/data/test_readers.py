@@ -519,6 +519,19 @@ def test_a_column_missing_in_parquet_or_a_saved_dataset_is_named(tmp_path: Path,
         read(write_rows(tmp_path / kind, kind, as_rows(PAIRS, ("sentence1", "text"))))
 
 
+def test_a_split_that_lacks_a_column_is_named(tmp_path: Path) -> None:
+    splits = {name: Dataset.from_list(as_rows(PAIRS, ("sentence1", name))) for name in ("test", "sentence2", "dev")}
+    source = str(tmp_path / "dict")
+    DatasetDict(splits).save_to_disk(source)
+    lacks = f"{source}, split 'test': no column 'sentence2' among sentence1, test; map it with data.columns"
+    with pytest.raises(InputError) as caught:
+        read(source)
+    assert str(caught.value) == f"{lacks}, or name one split alone, saved by dataset['sentence2'].save_to_disk(...)"
+    with pytest.raises(InputError) as caught:
+        read(source, split="test")
+    assert str(caught.value) == lacks
+
+
 def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.tsv: the file does not exist"):
         read(str(tmp_path / "gone.tsv"))
