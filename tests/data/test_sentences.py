@@ -119,10 +119,10 @@ def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
             "s.csv",
             ["id,text", "1,a b"],
             None,
-            "s.csv: no column 'sentence1' among id, text; map it with data.columns, or name the one column of texts "
-            "with data.column$",
+            "s.csv: no column 'sentence1' among id, text; map it with data.columns .if its first line is a pair .*, or "
+            "name the one column of texts with data.column$",
         ),
-        ("s.tsv", ["text", "a b"], "body", "s.tsv: no column 'body' among text; map it with data.columns$"),
+        ("s.tsv", ["text", "a b"], "body", "s.tsv: no column 'body' among text; .*if its first line is a text already"),
     ],
 )
 def test_what_holds_no_sentences_is_named(
