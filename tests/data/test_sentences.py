@@ -114,7 +114,7 @@ def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
     [
         ("none.txt", None, None, "none.txt: the file does not exist"),
         ("s.txt", ["", "  "], None, "data.sentences: no sentence in .*s.txt"),
-        ("s.jsonl", ['{"text": 3}'], "text", "s.jsonl, line 1: a sentence is not text"),
+        ("s.jsonl", ['{"text": 3}'], "text", r"s.jsonl, line 1: text is a number \(3\); make the column text"),
         (
             "s.csv",
             ["id,text", "1,a b"],
