@@ -55,7 +55,8 @@ def score_pairs(
     rank gets all scores.
 
     Args:
-        pairs: Columns `sentence1` and `sentence2`, or a list of pairs `(sentence1, sentence2)`.
+        pairs: Columns `sentence1` and `sentence2`, or a list of pairs `(sentence1, sentence2)` or of dicts with these
+            keys.
         precision: Arithmetic of the encoder; what follows it (pooling, cosine, head, sigmoid) is float32. `auto` is
             what the hardware is fast at.
         batch_tokens: Tokens in a batch, computed padding included. Default: 4096 on a CPU, 32768 elsewhere.

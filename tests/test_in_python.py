@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow as pa
 import pytest
 from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset, DatasetDict, load_from_disk
@@ -133,6 +134,7 @@ def test_the_same_pairs_in_a_table_find_the_run_finished(
         (Dataset.from_dict({"sentence1": ["a", "c"], "sentence2": ["b", "d"]}), {"sentence1": "q", "sentence2": "x"}),
         ([("a", "b"), ("c", "d")], SWAPPED),
         (np.array([["a", "b"], ["c", "d"]]), {}),
+        ([{"q": "a", "sentence2": "b", "n": 1}, {"q": "c", "sentence2": "d", "n": 2}], {"sentence1": "q"}),
         (np.array([["a", "b"], ["c", "d"]], dtype=object), {"sentence1": "q"}),
     ],
 )
@@ -169,7 +171,25 @@ def test_other_pairs_are_refused(
         (None, {"data": {"sentences": "missing.txt"}}, "missing.txt: the file does not exist"),
         ([("one", "two"), ("three",)], {}, "pairs: item 1 is no pair of sentences"),
         ([("one", "two"), "three"], {}, "pairs: item 1 is no pair of sentences"),
-        ([("one", 2)], {}, "pairs: item 0: a sentence is not text"),
+        ([{"sentence1": "one", "b": "x"}], {}, "pairs: item 0: no column 'sentence2' among sentence1, b; map it with"),
+        (
+            pa.table({"sentence1": ["a"], "sentence2": ["b"]}),
+            {},
+            "pairs: a Table of ChunkedArray; give a list of pairs",
+        ),
+        (iter([1]), {}, "pairs: a list_iterator of int; give a list of pairs .sentence1, sentence2., a datasets.Data"),
+        (7, {}, "pairs: a int; give a list of pairs"),
+        (
+            pandas.DataFrame([["a", "b", "c"]], columns=["sentence1", "sentence2", "sentence1"]),
+            {},
+            "^pairs: several columns of the DataFrame are named 'sentence1'; rename all but one$",
+        ),
+        (
+            pandas.DataFrame({"sentence1": ["one"], "sentence2": [0]}),
+            {},
+            r'item 0: sentence2 is a number \(0\); make the column text, such as frame\["sentence2"\].astype\(str\)',
+        ),
+        ([("one", 2)], {}, r"pairs: item 0: sentence2 is a number \(2\); make the column text"),
         ([("one", "\ud800")], {}, "python-pairs.jsonl, line 1: half a character"),
         ([("one", None), ("", "two")], {}, "data.pool: no pair of sentences"),
         (Dataset.from_dict({"sentence1": ["one"], "text": ["two"]}), {}, "no column 'sentence2' among sentence1, text"),
@@ -187,7 +207,7 @@ def test_other_pairs_are_refused(
         (pandas.DataFrame({"sentence1": ["one", 2], "sentence2": ["a", "b"]}), {}, "^pairs: a column of the DataFrame"),
         ([("one", "two")], {"seed": np.int64(-1)}, "seed: input should be greater than or equal to 0, got -1"),
         ([("one", "two")], {"data": {"dev": Dataset.from_dict({"x": [1]})}}, r"^data\.dev: [^\n]*Dataset\([^\n]*$"),
-        (np.array([[1, 2]]), {}, "pairs: item 0: a sentence is not text"),
+        (np.array([[1, 2]]), {}, r"pairs: item 0: sentence1 is a number \(1\); make the column text"),
         (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
         ("missing.tsv", {}, "missing.tsv: the file does not exist"),
         (["missing.tsv"], {"data": {"pool": "x"}}, "data.pool: it is the argument pairs"),

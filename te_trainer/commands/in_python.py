@@ -88,7 +88,7 @@ def distil(
     `accelerate launch`, a script makes one call.
 
     Args:
-        pairs: Pairs (sentence1, sentence2), a Dataset or a pandas DataFrame with these columns or those of
+        pairs: Pairs (sentence1, sentence2), or dicts, a Dataset or a pandas DataFrame with these columns or those of
             `data.columns`, or sources as in `data.pool`: one name or a list of names. Pairs are written into the output
             folder, where the run reads them. None with `data={"sentences": ...}`, of which pairs are mined.
         model: The PLM that the run starts from, or several, as in `models`: a name, a mapping such as

@@ -76,9 +76,14 @@ def _command_line(command: Any, argv: Sequence[str]) -> list[Mapping[Any, Any]]:
     files: list[Mapping[Any, Any]] = []
     own: list[Mapping[Any, Any]] = []
     keys, rest = keys_of(command), iter(arguments)
+    key, value = "", None
     for argument in rest:
         if not argument.startswith("--"):
-            raise InputError(f"unexpected argument '{argument}': write --section.key value")
+            several = ""
+            if value is not None and key in keys and list in _kinds(keys[key].type):
+                entries = ", ".join(text.strip("[], ") for text in (value, argument))
+                several = f"; several are written --{key} '[{entries}]'"
+            raise InputError(f"unexpected argument '{argument}': write --section.key value{several}")
         key, equals, text = argument.removeprefix("--").partition("=")
         value = text if equals else next(rest, None)
         if value is None or (value.startswith("--") and not equals):

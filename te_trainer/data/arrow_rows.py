@@ -11,7 +11,7 @@ from typing import Any
 from te_trainer.config.names import is_file
 from te_trainer.data.benchmarks import Rows
 from te_trainer.data.request import Request, Row
-from te_trainer.errors import InputError, first_line
+from te_trainer.errors import InputError, MissingColumnError, first_line
 from te_trainer.files.disk_errors import DISK_ERRORS
 
 
@@ -66,9 +66,6 @@ def saved_dataset_rows(path: Path, request: Request) -> Iterator[Row]:
     """Yield the rows of a folder that `save_to_disk` made."""
     from datasets import load_from_disk
 
-    if not is_saved_dataset(path):
-        next(path.iterdir(), None)  # who may not look into it is told so
-        raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; name a file in it")
     try:
         loaded = load_from_disk(str(path))
     except Exception as error:  # the library raises many kinds for files that are gone, cut or changed
@@ -98,6 +95,16 @@ def split_rows(source: str, splits: Mapping[str, Any], request: Request) -> Iter
             f"{source}: no split '{request.rows[0].split}' among {', '.join(splits)}; choose another set (or a folder "
             "with the benchmark's NAME.tsv as data.dir)"
         )
+    lacking: dict[str, MissingColumnError] = {}
+    for each in present:
+        try:
+            request.find_columns(f"{source}, split '{each.split}'", splits[each.split].column_names)
+        except MissingColumnError as error:
+            lacking[each.split] = error
+    if lacking:
+        whole = [each.split for each in present if each.split not in lacking]
+        alone = f", or name one split alone, saved by dataset['{whole[0]}'].save_to_disk(...)" if whole else ""
+        raise MissingColumnError(f"{next(iter(lacking.values()))}{alone}")
     for each in present:
         rows = dataset_rows(source, splits[each.split], replace(request, rows=()), f"{each.split} row")
         yield from islice(rows, each.start, each.stop)

@@ -1,4 +1,4 @@
-"""Rows of files of lines: .txt, .tsv, .csv and .jsonl."""
+"""Rows of files of lines: .txt, .tsv, .csv and .jsonl (.ndjson)."""
 
 from __future__ import annotations
 
@@ -132,9 +132,12 @@ def _table(path: Path, request: Request, *, delimiter: str, **dialect: Any) -> I
             found = request.find_columns(str(path), header)
         except MissingColumnError as error:
             # no name of a column has so many words
-            if not any(len(name.split()) > 4 for name in header):
+            has_texts = any(len(name.split()) > 4 for name in header)
+            known = {*request.wanted, *(request.columns.get(name) for name in request.wanted)}
+            if not has_texts and (len(header) != len(request.wanted) or known.intersection(header)):
                 raise
-            above = "if its first line is a pair already, write a line with the columns' names above it"
+            what = "a pair" if len(request.wanted) > 1 else "a text"
+            above = f"if its first line is {what} already, write a line with the columns' names above it"
             raise MissingColumnError(f"{error} ({above})") from None
         indices = [header.index(name) for name in found]
         others = {name: header.index(name) for name in request.find_others(str(path), header, found)}

@@ -22,6 +22,14 @@ from te_trainer.data.request import Request, Row
 from te_trainer.errors import InputError
 from te_trainer.files.disk_errors import source_errors_as_input_error
 
+# What to do with a file of a format that is not read.
+_INSTEAD = {
+    ".json": "if it holds an object a line, rename it to .jsonl; ",
+    ".xls": "save it as CSV (UTF-8); ",
+    ".xlsx": "save it as CSV (UTF-8); ",
+    ".zip": "unpack it; ",
+}
+_SEVERAL = "; several files, where a key takes them, are written '[a.csv, b.csv]'"
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -65,7 +73,14 @@ def _rows(source: str, request: Request, folder: str | None, pool: bool) -> Iter
     if is_address(source):
         return _address(source, request)
     if path.is_dir():
+        if not is_saved_dataset(path):
+            # who may not look into it is told so
+            several = sum(file_format(file) in FILE_SUFFIXES for file in path.iterdir()) > 1
+            fix = f"name a file in it{_SEVERAL if several else ''}"
+            raise InputError(f"{path}: the folder is no Dataset saved with save_to_disk; {fix}")
         return saved_dataset_rows(path, request)
+    if ("*" in source or "?" in source) and not _is_there(path):
+        raise InputError(f"{source}: the file does not exist{_SEVERAL}")
     if reader := _READERS.get(file_format(path)):
         if not (_is_there(path) and path.is_file()):
             raise InputError(f"{source}: the file does not exist")
@@ -78,7 +93,8 @@ def _rows(source: str, request: Request, folder: str | None, pool: bool) -> Iter
         if not plain.suffix:
             example = f"{plain.name}.tsv{path.suffix}"
             raise InputError(f"{source}: the name does not tell the format; rename the file, e.g. {example}; {known}")
-        raise InputError(f"{source}: the format '{plain.suffix}' is not known; {known}")
+        instead = _INSTEAD.get(plain.suffix.lower(), "")
+        raise InputError(f"{source}: the format '{plain.suffix}' is not known; {instead}{known}")
     if hub_set := split_set(source):
         return split_rows(source, load_set(*hub_set), request)
     raise InputError(f"{source}: no such file, folder, benchmark ({', '.join(BENCHMARKS)}) or Hub id (owner/name)")
@@ -163,6 +179,7 @@ _READERS: dict[str, Callable[[Path, Request], Iterator[Row]]] = {
     ".tsv": separated_rows,
     ".csv": separated_rows,
     ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
     ".parquet": parquet_rows,
 }
 FILE_SUFFIXES = tuple(_READERS)

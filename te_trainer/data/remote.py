@@ -9,7 +9,7 @@ from typing import Any
 from te_trainer.errors import InputError
 from te_trainer.hub_errors import GATED, MISSING, hub_refusal, hub_trouble
 
-FORMATS = (".parquet", ".jsonl")
+FORMATS = (".parquet", ".jsonl", ".ndjson")
 BLOCK_BYTES = 1 << 20  # that are asked for at once
 
 
@@ -23,8 +23,8 @@ def address_format(source: str) -> str:
     suffix = PurePosixPath(source).suffix.lower()
     if suffix not in FORMATS:
         raise InputError(
-            f"{source}: at an address, only {' and '.join(FORMATS)} files can be read (several of them with *); "
-            "download the file, and name it on this machine"
+            f"{source}: at an address, only {', '.join(FORMATS[:-1])} and {FORMATS[-1]} files can be read (several of "
+            "them with *); download the file, and name it on this machine"
         )
     return suffix
 

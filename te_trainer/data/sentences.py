@@ -78,7 +78,7 @@ def build_sentences(
                 split_lines += is_txt and len(values) > 1
                 name = values.pop() if document is not None else None
                 name = "" if name is None or name != name else str(name).strip()  # NaN
-                yield from ((text, name) for text in as_texts(position, values))
+                yield from ((text, name) for text in as_texts(position, values, wanted))
         except MissingColumnError as error:
             if one is not None:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -58,6 +59,11 @@ class PairCheck:
         """Check the sentences of some rows; `first` is the index in the data set of the first of them."""
         for column in SENTENCE_COLUMNS:
             for row, text in enumerate(rows[column], first + 1):
+                if isinstance(text, Real) and math.isfinite(text):  # pandas has NaN where a text is missing
+                    raise InputError(
+                        f"{self.name}: row {row}: {column} is a number ({text}); make the column text, such as "
+                        f'frame["{column}"].astype(str) of pandas'
+                    )
                 if type(text) is not str or not text.strip():
                     raise InputError(
                         f"{self.name}: row {row}: {column} is {_short(text)}, which is no text; leave the row out, or "
@@ -89,12 +95,23 @@ def as_dataset(data: Any, name: str, stream: bool = False) -> Pairs:
             f"{name}: a {type(data).__name__} with the keys {', '.join(map(str, data))}, where one data set is "
             f"expected; give one split, such as {name}=dataset['train'], or make one of columns with Dataset.from_dict"
         )
-    # a table of pandas has a length and columns, but its items are no rows
+    # whoever has a DataFrame has imported pandas
+    if "pandas" in sys.modules and isinstance(data, sys.modules["pandas"].DataFrame):
+        for twice in data.columns[data.columns.duplicated()]:
+            raise InputError(f"{name}: several columns of the DataFrame are named '{twice}'; rename all but one")
+        try:
+            return Dataset.from_pandas(data, preserve_index=False)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{name}: a column of the DataFrame holds values of several types ({first_line(error)}); make them one "
+                "type, or leave the column out"
+            ) from None
+    # another table has a length and columns, but its items are no rows
     is_sequence = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not hasattr(data, "columns")
     if isinstance(data, (TorchIterableDataset, str)) or not is_sequence:
         raise InputError(
             f"{name}: a {type(data).__name__} where a datasets.Dataset or IterableDataset or a list of dicts "
-            "is expected; convert it, for example with Dataset.from_pandas or IterableDataset.from_generator"
+            "is expected; convert it, for example with Dataset.from_polars or IterableDataset.from_generator"
         )
     rows = [data[row] for row in range(len(data))]
     for row, values in enumerate(rows, 1):

@@ -326,6 +326,9 @@ def test_broken_brackets_are_no_model(entry: str) -> None:
 def test_a_value_without_a_key_is_refused() -> None:
     for arguments in (["pairs.tsv"], ["--seed", "3", "4"]):
         assert complaint(*arguments) == f"unexpected argument '{arguments[-1]}': write --section.key value"
+    for files in (["a.csv", "b.csv"], ["[a.csv,", "b.csv]"], ["a.csv", "b.csv", "c.csv"]):
+        several = "write --section.key value; several are written --data.pool '[a.csv, b.csv]'"
+        assert complaint("--data.pool", *files) == f"unexpected argument '{files[1]}': {several}"
     assert complaint("--seed") == "seed: its value is missing; write --seed VALUE"
     assert complaint("--data.pool", "--seed", "3") == "data.pool: its value is missing; write --data.pool VALUE"
     missing = "distillation.keep_cycles: its value is missing; write --distillation.keep_cycles true"

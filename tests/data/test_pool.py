@@ -273,8 +273,8 @@ def test_the_sample_pool_is_whole(tmp_path: Path) -> None:
     [
         ("a.tsv", "sentence1\tsentence2\n\n\t\n", "data.pool: no pair of sentences in .*a.tsv"),
         ("a.jsonl", "", "data.pool: no pair of sentences in .*a.jsonl"),
-        ("a.jsonl", '{"sentence1": 5, "sentence2": "x"}\n', "a.jsonl, line 1: a sentence is not text"),
-        ("a.jsonl", '{"sentence1": "x", "sentence2": ["y"]}\n', "a.jsonl, line 1: a sentence is not text"),
+        ("a.jsonl", '{"sentence1": 5, "sentence2": "x"}\n', r"a.jsonl, line 1: sentence1 is a number \(5\); make"),
+        ("a.jsonl", '{"sentence1": "x", "sentence2": ["y"]}\n', r"line 1: sentence2 is a list \(\['y'\]\); make the"),
         # Half of a surrogate pair, as a text cut in the middle of an emoji leaves it.
         ("a.jsonl", '{"sentence1": "cut \\ud83d", "sentence2": "x"}\n', "a.jsonl, line 1"),
     ],

@@ -126,6 +126,13 @@ def test_a_compressed_file_gives_the_same_rows(tmp_path: Path, kind: str, module
     assert places(str(packed))[-1].startswith(f"{packed}, line ")
 
 
+def test_json_lines_may_end_in_ndjson(tmp_path: Path) -> None:
+    plain = Path(write_rows(tmp_path / "pairs", "jsonl", as_rows(PAIRS)))
+    packed = tmp_path / "pairs.ndjson.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read(str(packed)) == read(str(plain.rename(tmp_path / "pairs.ndjson"))) == PAIRS
+
+
 @pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
 @pytest.mark.parametrize("damage", ["cut", "plain", "checksum"])
 def test_a_damaged_compressed_file_is_refused_by_name(tmp_path: Path, ending: str, damage: str) -> None:
@@ -169,17 +176,19 @@ def test_a_mapped_column_that_is_absent_falls_back_to_its_plain_name(tmp_path: P
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_a_table_that_begins_with_a_pair_lacks_a_line_with_names(suffix: str, tmp_path: Path) -> None:
-    source = write_rows(tmp_path / "pairs", suffix, [{"my router keeps restarting": "x", "it is broken": "y"}])
-    words = (
-        "no column 'sentence1' among my router keeps restarting, it is broken; map it with data.columns "
-        r"\(if its first line is a pair already, write a line with the columns' names above it\)$"
-    )
-    with pytest.raises(InputError) as raised:
-        read(source)
-    assert "above it" not in str(raised.value)  # a column may be called so
-    source = write_rows(tmp_path / "long", suffix, [{"my router keeps restarting daily": "x", "it is broken": "y"}])
-    with pytest.raises(InputError, match=words.replace("restarting", "restarting daily")):
-        read(source)
+    for names in (["kettle", "toaster", "lamp"], ["sentence1", "toaster"]):
+        source = write_rows(tmp_path / "pairs", suffix, [dict.fromkeys(names, "x")])
+        with pytest.raises(InputError) as raised:
+            read(source)
+        assert "above it" not in str(raised.value)  # columns may be called so
+    for names in (["kettle", "toaster"], ["my router keeps restarting daily", "it is broken", "7"]):
+        source = write_rows(tmp_path / "pairs", suffix, [dict.fromkeys(names, "x")])
+        words = (
+            f"no column 'sentence1' among {', '.join(names)}; map it with data.columns "
+            r"\(if its first line is a pair already, write a line with the columns' names above it\)$"
+        )
+        with pytest.raises(InputError, match=words):
+            read(source)
 
 
 @pytest.mark.parametrize("columns", [{"sentence1": "a", "sentence2": "a"}, {"sentence1": "sentence2"}])
@@ -345,7 +354,11 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.gz", "x", "a.gz: the name does not tell the format; rename the file, e.g. a.tsv.gz; known are .txt, .tsv"),
         ("a", "x", "a: the name does not tell the format; rename the file, e.g. a.tsv; known are .txt, .tsv"),
         ("a.tar.gz", "x", "a.tar.gz: the format '.tar' is not known; known are .txt, .tsv"),
-        ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .parquet"),
+        ("a.docx", "x", "a.docx: the format '.docx' is not known; known are .txt, .tsv, .csv, .jsonl, .ndjson, .par"),
+        ("a.json", "x", "'.json' is not known; if it holds an object a line, rename it to .jsonl; known are .txt"),
+        ("a.JSON.gz", "x", "'.JSON' is not known; if it holds an object a line, rename it to .jsonl; known are .txt"),
+        ("a.xlsx", "x", "a.xlsx: the format '.xlsx' is not known; save it as CSV (UTF-8); known are .txt"),
+        ("a.csv.zip", "x", "a.csv.zip: the format '.zip' is not known; unpack it; known are .txt"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -440,6 +453,8 @@ def test_json_lines_at_an_address_are_those_of_a_file(address: str, tmp_path: Pa
     text = json.dumps(rows[0]) + "\n\n" + json.dumps(rows[1]) + "\n"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read(f"{address}/pairs.jsonl", others=True) == read(str(path), others=True)
+    shutil.copy(path, path.with_suffix(".ndjson"))
+    assert read(f"{address}/pairs.ndjson") == read(str(path))
     path.write_text(text + '{"sentence1": "alone"}\n')
     with pytest.raises(InputError, match=r"pairs\.jsonl, line 4: no column 'sentence2' among sentence1; map it"):
         read(f"{address}/pairs.jsonl")
@@ -448,8 +463,8 @@ def test_json_lines_at_an_address_are_those_of_a_file(address: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("ADDRESS/pairs.csv", r"only \.parquet and \.jsonl files can be read .*; download the file"),
-        ("ADDRESS/owner/name", r"only \.parquet and \.jsonl files can be read"),
+        ("ADDRESS/pairs.csv", r"only \.parquet, \.jsonl and \.ndjson files can be read .*; download the file"),
+        ("ADDRESS/owner/name", r"only \.parquet, \.jsonl and \.ndjson files can be read"),
         ("ADDRESS/gone.jsonl", r"gone\.jsonl: not to be had from this address \(Unable to find"),
         ("ADDRESS/damaged.parquet", r"damaged\.parquet: not to be had from this address \("),
         ("nowhere://bucket/a.parquet", r"not to be had from this address \(Protocol not known"),
@@ -506,14 +521,37 @@ def test_a_column_missing_in_parquet_or_a_saved_dataset_is_named(tmp_path: Path,
         read(write_rows(tmp_path / kind, kind, as_rows(PAIRS, ("sentence1", "text"))))
 
 
+def test_a_split_that_lacks_a_column_is_named(tmp_path: Path) -> None:
+    splits = {name: Dataset.from_list(as_rows(PAIRS, ("sentence1", name))) for name in ("test", "sentence2", "dev")}
+    source = str(tmp_path / "dict")
+    DatasetDict(splits).save_to_disk(source)
+    lacks = f"{source}, split 'test': no column 'sentence2' among sentence1, test; map it with data.columns"
+    with pytest.raises(InputError) as caught:
+        read(source)
+    assert str(caught.value) == f"{lacks}, or name one split alone, saved by dataset['sentence2'].save_to_disk(...)"
+    with pytest.raises(InputError) as caught:
+        read(source, split="test")
+    assert str(caught.value) == lacks
+
+
 def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.tsv: the file does not exist"):
         read(str(tmp_path / "gone.tsv"))
     with pytest.raises(InputError, match="no such file, folder, benchmark"):
         read("stsbb")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no Dataset saved with save_to_disk"):
+    with pytest.raises(InputError, match=r"no Dataset saved with save_to_disk; name a file in it$"):
         read(str(tmp_path / "empty"))
+    for name in ("a.csv", "b.csv.gz"):
+        (tmp_path / "empty" / name).touch()
+    several = r"; several files, where a key takes them, are written '\[a\.csv, b\.csv\]'$"
+    with pytest.raises(InputError, match=f"save_to_disk; name a file in it{several}"):
+        read(str(tmp_path / "empty"))
+    for pattern in ("prod*.csv", "prod?", "products/*"):
+        with pytest.raises(InputError, match=f"^{re.escape(pattern)}: the file does not exist{several}"):
+            read(pattern)
+    (tmp_path / "what?.csv").write_text("sentence1,sentence2\none,two\n", encoding="utf-8")
+    assert read(str(tmp_path / "what?.csv")) == [("one", "two")]
     with pytest.raises(InputError, match="nobody/nothing: not a file here, and not to be had from the Hub"):
         read("nobody/nothing")
 

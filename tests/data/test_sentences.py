@@ -114,15 +114,15 @@ def test_the_sentences_of_a_pool(tmp_path: Path) -> None:
     [
         ("none.txt", None, None, "none.txt: the file does not exist"),
         ("s.txt", ["", "  "], None, "data.sentences: no sentence in .*s.txt"),
-        ("s.jsonl", ['{"text": 3}'], "text", "s.jsonl, line 1: a sentence is not text"),
+        ("s.jsonl", ['{"text": 3}'], "text", r"s.jsonl, line 1: text is a number \(3\); make the column text"),
         (
             "s.csv",
             ["id,text", "1,a b"],
             None,
-            "s.csv: no column 'sentence1' among id, text; map it with data.columns, or name the one column of texts "
-            "with data.column$",
+            "s.csv: no column 'sentence1' among id, text; map it with data.columns .if its first line is a pair .*, or "
+            "name the one column of texts with data.column$",
         ),
-        ("s.tsv", ["text", "a b"], "body", "s.tsv: no column 'body' among text; map it with data.columns$"),
+        ("s.tsv", ["text", "a b"], "body", "s.tsv: no column 'body' among text; .*if its first line is a text already"),
     ],
 )
 def test_what_holds_no_sentences_is_named(

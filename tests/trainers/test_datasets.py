@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, load_from_disk
@@ -48,6 +49,14 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
     assert trainer.train_dataset["label"][:] == labelled(4)["label"][:]
 
 
+def test_a_table_of_pandas_is_taken(models: dict[str, str], tmp_path: Path) -> None:
+    frame = labelled(8).to_pandas()[::2]  # whose index is no column
+    trainer = make("bi-encoder", models["bert"], tmp_path, frame, frame)
+    expected = make("bi-encoder", models["bert"], tmp_path, labelled(8).select(range(0, 8, 2)))
+    assert trainer.train_dataset[:] == expected.train_dataset[:]
+    assert trainer.evaluate(frame)["eval_loss"] == trainer.evaluate()["eval_loss"]
+
+
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
@@ -58,7 +67,18 @@ def test_a_data_set_of_torch_is_taken(models: dict[str, str], tmp_path: Path) ->
         (rows(label=None), "train_dataset: row 3: label is None, which is no finite number"),
         (rows(label=math.nan), "train_dataset: row 3: label is nan, which is no finite number"),
         (rows(label=math.inf), "train_dataset: row 3: label is inf, which is no finite number"),
-        ([{**row, "sentence2": 7} for row in rows()], "train_dataset: row 1: sentence2 is 7, which is no text"),
+        (
+            [{**row, "sentence2": 7} for row in rows()],
+            r"train_dataset: row 1: sentence2 is a number \(7\); make the column text, such as frame",
+        ),
+        (
+            pandas.DataFrame([["a", "b", "c"]], columns=["sentence1", "sentence2", "sentence1"]),
+            "train_dataset: several columns of the DataFrame are named 'sentence1'; rename all but one$",
+        ),
+        (
+            pandas.DataFrame({"sentence1": ["one", 2], "sentence2": ["a", "b"], "label": [0.0, 1.0]}),
+            "train_dataset: a column of the DataFrame holds values of several types .*; make them one type",
+        ),
         (
             [{**row, "label": "0.5"} for row in rows()],
             "train_dataset: row 1: label is '0.5', which is no finite number",

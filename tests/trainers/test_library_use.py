@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import peft
+import pyarrow as pa
 import pytest
 import scipy.stats
 import sentence_transformers
@@ -97,7 +98,9 @@ def test_pairs_come_in_many_forms(tiny: Path) -> None:
     columns = {"sentence1": [one for one, _ in pairs], "sentence2": [two for _, two in pairs]}
     expected = score_pairs(encoder, columns)
     dataset = Dataset.from_dict({**columns, "id": range(5)})
-    for given in (pairs, [list(pair) for pair in pairs], dataset, dataset.with_format("numpy"), pd.DataFrame(columns)):
+    dicts = [dict(zip(columns, pair, strict=True)) for pair in pairs]
+    tables = (pd.DataFrame(columns), pa.table(columns))
+    for given in (pairs, [list(pair) for pair in pairs], dataset, dataset.with_format("numpy"), dicts, *tables):
         np.testing.assert_array_equal(score_pairs(encoder, given), expected)
     np.testing.assert_array_equal(score_pairs(encoder, dataset.select([3, 1])), expected[[3, 1]])
     np.testing.assert_allclose(score_pairs(encoder, pairs, precision="auto"), expected, atol=0.02)
@@ -116,7 +119,15 @@ def test_pairs_come_in_many_forms(tiny: Path) -> None:
         (pd.DataFrame({"sentence1": ["a", "b"], "sentence2": ["c", float("nan")]}), "pairs: row 2: sentence2 is nan"),
         (Dataset.from_dict({"sentence1": ["a"], "text": ["b"]}), "pairs: no column 'sentence2' among sentence1, text"),
         (Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", None]}), "pairs: row 2: sentence2 is None"),
-        (Dataset.from_dict({"sentence1": ["a"], "sentence2": [7]}), "pairs: row 1: sentence2 is 7, which is no text"),
+        (
+            Dataset.from_dict({"sentence1": ["a"], "sentence2": [7]}),
+            "pairs: row 1: sentence2 is a number (7); make the column",
+        ),
+        ([{"sentence1": "a", "text": "b"}], "pairs: item 0: no column 'sentence2' among sentence1, text; rename yours"),
+        (
+            pd.DataFrame([["a", "b", "c"]], columns=["sentence1", "sentence2", "sentence1"]),
+            "pairs: several columns of the DataFrame are named 'sentence1'; rename all but one",
+        ),
         (np.array([["a", "b", "c"]]), "pairs: item 0 is no pair of sentences"),
         ([("a", "\ud800")], "pairs: a text holds half a character (a lone surrogate)"),
     ],
