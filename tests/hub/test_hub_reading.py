@@ -250,7 +250,7 @@ def test_a_configuration_is_chosen_by_name_and_its_columns_are_mapped(read: dict
 
 def test_a_missing_column_is_named_with_those_that_are_there(read: dict[str, Any]) -> None:
     message = "no column 'sentence1' among question1, question2; map it with data.columns"
-    assert read["config, unmapped"] == f"MissingColumnError: owner/two:other: {message}"
+    assert read["config, unmapped"] == f"MissingColumnError: owner/two:other, split 'train': {message}"
 
 
 @pytest.mark.parametrize("case", ["no config named", "no such config"])
@@ -342,7 +342,7 @@ def test_qnli_is_cut_at_a_thousand_rows_and_its_labels_are_turned(read: dict[str
 
 def test_a_data_set_without_scores_is_refused_as_a_gold_set(read: dict[str, Any]) -> None:
     message = "no column 'score' among sentence1, sentence2"
-    assert read["no scores"].startswith(f"MissingColumnError: owner/parquet: {message}")
+    assert read["no scores"].startswith(f"MissingColumnError: owner/parquet, split 'test': {message}")
 
 
 # ---------------------------------------------------------------- the main job
