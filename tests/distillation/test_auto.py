@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -47,6 +48,11 @@ def test_a_student_that_has_not_learnt_is_trained_once_more_and_ends_the_cycles(
     assert done.stderr.count("train cross-encoder | begins") == 1
     assert done.stderr.count("train cross-encoder, again | begins") == 1
     assert "train bi-encoder" not in done.stderr
+    # the second training is more work than was foreseen, so that a smaller part of all is done when it begins
+    first, second = (
+        re.search(rf"train cross-encoder{event}.* run (\d+)%", done.stderr) for event in (r" \| done \|", ", again")
+    )
+    assert first and second and int(second[1]) < int(first[1])
     said = [
         line for line in done.stderr.splitlines() if line.startswith("warning: cycle 1 tiny: cross-encoder has not")
     ]
