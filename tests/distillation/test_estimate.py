@@ -15,7 +15,7 @@ from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import GoldSet, GoldSets, PoolManifest, SentenceManifest, build_sentences
 from te_trainer.distillation import costs
-from te_trainer.distillation.costs import estimate_seconds, spread
+from te_trainer.distillation.costs import describe_trainings, estimate_seconds, spread
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.work import cycles_work, mining_work, total_work
 from te_trainer.metrics import spearman
@@ -53,11 +53,11 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
 def test_step_0_and_mining_are_in_the_time(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step0 = tmp_path / "step0.yaml"
     step0.write_text("contrastive: {mlp_head: false, num_train_epochs: 3}\n", encoding="utf-8")
-    arguments = ["--data.sentences", "texts.txt", "--mining.pairs", "100", "--mining.sources", "[random]"]
+    arguments = ["--data.sentences", "texts.txt", "--mining.pairs", "100", "--mining.sources", "[bm25, random]"]
     arguments += ["--distillation.step0", str(step0), "--cross_encoder.both_orders", "false"]
     arguments += ["--cross_encoder.num_train_epochs", "1", "--bi_encoder.num_train_epochs", "1"]
-    models = ["--models", f"[{{bi_encoder: {tiny}, name: one}}]", "--output_dir", str(tmp_path)]
-    plan = make_plan(parse([*models, *arguments]), 1)
+    models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {tiny}, name: two}}]"
+    plan = make_plan(parse(["--models", models, "--output_dir", str(tmp_path), *arguments]), 1)
     layout = RunLayout(tmp_path)
     for folder in (layout.mining, layout.sentences):
         SentenceManifest().write(folder, ((f"sentence {number}",) for number in range(60)), lambda rows: rows)
@@ -65,11 +65,31 @@ def test_step_0_and_mining_are_in_the_time(tiny: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(costs, "time", SimpleNamespace(monotonic=count(step=2).__next__))
     # step 0 reads each of 60 sentences three times; those of the candidates are embedded once, two of them a pair
     sentences, passes = 4 * 3 * 60 + 60 / 2, 2 + 4 + 4
+    searches = 60 * 60 / 200_000 / 2  # by BM25, once for both PLMs
     # two seconds for the thirty pairs that sixty sentences make
-    expected = (2 / 30) * (sentences + 100 * passes)
+    expected = (2 / 30) * (2 * (sentences + 100 * passes) + searches)
     scorer = Scorer(GoldSets(None, ()), spearman, None, layout.gold_scratch)
     texts = SentenceManifest.load(layout.mining)[1]
     assert estimate_seconds(plan, store, texts, scorer) == pytest.approx(expected)
+
+
+def test_the_trainings_are_described_with_step_0(tiny: Path, tmp_path: Path) -> None:
+    step0 = tmp_path / "step0.yaml"
+    step0.write_text("contrastive: {mlp_head: false, num_train_epochs: 3, precision: float32}\n", encoding="utf-8")
+    arguments = ["--models", f"[{{bi_encoder: {tiny}, name: one}}]", "--distillation.step0", str(step0)]
+    plan = make_plan(parse([*arguments, "--data.pool", "pairs.tsv", "--output_dir", str(tmp_path)]), 1)
+    layout = RunLayout(tmp_path)
+    SentenceManifest().write(layout.sentences, ((f"sentence {number}",) for number in range(200)), lambda rows: rows)
+    PoolManifest().write(layout.pool, sample_pairs(96), lambda rows: rows)
+    lines = describe_trainings(plan, layout)
+    # 600 sentences in batches of 64
+    assert lines[0] == "one: step 0: about 10 steps of 64 sentences, 3 epochs, learning rate 3e-05, float32"
+    assert lines[1].startswith("one: step 0 takes about ")
+    assert [line.partition(" of ")[0] for line in lines[2:4]] == ["one: each", "one: each"]
+    assert [line.partition(" takes about ")[0] for line in lines[4:]] == [
+        "one: training a cross-encoder",
+        "one: training a bi-encoder",
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 10])

@@ -97,7 +97,18 @@ def output(tiny: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -
     assert done.returncode == 0, done.stderr
     assert f"sentences: {len(SENTENCES) + 1} distinct ones" in done.stderr
     assert "pool: 64 pairs" in done.stderr and "were found" not in done.stderr
+    assert done.stderr.count("tiny: each of 1 cross-encoders: ") == 1
     return folder
+
+
+def test_trainings_on_fewer_pairs_than_were_wanted_are_described_again(
+    tiny: Path, source: Path, tmp_path: Path
+) -> None:
+    done = run_forked(JOB, arguments(tiny, tmp_path / "run", source, "--mining.pairs", "100000"))
+    assert done.returncode == 0, done.stderr
+    first, again = (line for line in done.stderr.splitlines() if "each of 1 bi-encoders: " in line)
+    assert first != again
+    assert done.stderr.index(first) < done.stderr.index("mine pairs: ") < done.stderr.index(again)
 
 
 def test_the_pool_is_mined_from_the_sentences(output: Path, tiny: Path) -> None:
