@@ -27,6 +27,8 @@ JOBS: dict[str, tuple[Callable[[Sequence[str] | None], Any], str]] = {
     "annotate": (commands.parse_annotate, "pairs of a finished run to score by hand: those that tell most about it"),
     "push": (commands.parse_push, "publish a finished run on the Hugging Face Hub"),
 }
+# What other programs call these jobs.
+OTHER_NAMES = {"train": "'distil'", "mine": "'distil' with data.sentences", "predict": "'score'", "eval": "'evaluate'"}
 IN_ONE_PROCESS = ("annotate", "push")
 
 USAGE = """usage: te-trainer COMMAND [--config FILE.yaml] [--section.key value ...]
@@ -78,6 +80,8 @@ def recipes(*arguments: str) -> None:
             print(USAGE, end="")
         case ["recipes", *_]:
             raise InputError("recipes: write `te-trainer recipes ls` or `te-trainer recipes cp NAME TARGET`")
+        case [command, *_] if command in OTHER_NAMES:
+            raise InputError(f"unknown command '{command}'; did you mean {OTHER_NAMES[command]}?")
         case [command, *_]:
             raise InputError(did_you_mean(f"unknown command '{command}'", command, [*JOBS, "recipes"]))
 

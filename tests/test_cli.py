@@ -55,6 +55,18 @@ def test_a_command_reads_its_own_keys(
     assert ("no_such_key" if command in cli.JOBS else "did you mean 'distil'?") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [("train", "'distil'"), ("mine", "'distil' with data.sentences"), ("predict", "'score'"), ("eval", "'evaluate'")],
+)
+def test_other_names_of_the_commands_are_answered(
+    command: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["te-trainer", command, "--seed", "1"])
+    assert cli.main() == 2
+    assert capsys.readouterr().err == f"error: unknown command '{command}'; did you mean {meant}?\n"
+
+
 def test_the_list_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     cli.recipes("recipes", "ls")
     names = capsys.readouterr().out.split()

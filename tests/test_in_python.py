@@ -18,6 +18,7 @@ import pytest
 from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset, DatasetDict, load_from_disk
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers import AutoModel
 
 import te_trainer
 from te_trainer.cli import start
@@ -222,6 +223,14 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(
 ) -> None:
     with pytest.raises(InputError, match=message):
         te_trainer.distil(pairs, tiny, tmp_path / "runs" / "one", **keys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_object_is_refused_with_the_way_to_give_it(tiny: Path, tmp_path: Path) -> None:
+    for model in (SentenceTransformer(str(tiny)), {"bi_encoder": AutoModel.from_pretrained(tiny)}):
+        name = type(model["bi_encoder"] if isinstance(model, dict) else model).__name__
+        with pytest.raises(InputError, match=f"^te_trainer.distil: a {name} where a model's name or folder is"):
+            te_trainer.distil([("one", "two")], model, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 

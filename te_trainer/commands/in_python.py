@@ -148,4 +148,9 @@ def _plain(value: Any) -> Any:
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, np.generic):
         return value.item()
+    if hasattr(value, "save_pretrained"):
+        raise InputError(
+            f"te_trainer.distil: a {type(value).__name__} where a model's name or folder is expected; save it with "
+            "save_pretrained(FOLDER), one of transformers with its tokenizer, and give the folder"
+        )
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -266,12 +266,18 @@ def key_helps(schema: Any) -> dict[str, str]:
     return COMMON_HELP | {each.arg_name: " ".join((each.description or "").split()) for each in parameters}
 
 
+# What other programs call these keys.
+SHORT_NAMES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
+
+
 def did_you_mean(what: str, key: str, known: Sequence[str]) -> str:
     """A sentence on what is unknown, with the known key that looks most like it."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not close:
-        tails = {name.rpartition(".")[2]: name for name in known}
-        close = [tails[tail] for tail in difflib.get_close_matches(key.rpartition(".")[2], tails, n=1)]
+    section, dot, tail = key.rpartition(".")
+    tail = SHORT_NAMES.get(tail, tail)
+    tails = {name.rpartition(".")[2]: name for name in known}
+    same = [name for name in known if name.rpartition(".")[2] == tail]
+    close = difflib.get_close_matches(section + dot + tail, same or known, n=1, cutoff=0 if same else 0.6)
+    close = close or [tails[name] for name in difflib.get_close_matches(tail, tails, n=1)]
     return f"{what}; did you mean '{close[0]}'?" if close else f"{what}; --help lists the known ones"
 
 

@@ -19,6 +19,7 @@ from te_trainer.data.benchmarks import Rows
 from te_trainer.data.compression import file_format, strip_compression
 from te_trainer.data.digests import text_digest
 from te_trainer.data.readers import FILE_SUFFIXES, find_benchmark, read_rows, repository_of
+from te_trainer.data.texts import as_texts
 from te_trainer.errors import InputError, NoRowsError
 
 Role = Literal["dev", "test"]
@@ -100,9 +101,10 @@ def load_gold(
             unscored += [*sentences, score] != ["", "", ""]  # as of a blank line, which is no row
             continue
         scores.append(_parse_score(position, score))
-        if not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
-            raise InputError(f"{position}: a sentence is missing or not text; correct or remove the row")
-        pairs.append([sentence.strip() for sentence in sentences])
+        texts = as_texts(position, sentences)
+        if not all(texts):
+            raise InputError(f"{position}: a sentence is missing; correct or remove the row")
+        pairs.append(texts)
     if len(scores) < 2:
         raise NoRowsError(
             f"{key}: {source} holds {len(scores)} rows with gold scores; at least two are needed (of a file with a "

@@ -288,6 +288,11 @@ UNKNOWN = {
     "bi_encoder.learning_rat": "bi_encoder.learning_rate",
     "cross_encoder.both_order": "cross_encoder.both_orders",
     "max_pairs": "data.max_pairs",
+    "bi_encoder.epochs": "bi_encoder.num_train_epochs",
+    "cross_encoder.lr": "cross_encoder.learning_rate",
+    "bi_encodr.learning_rate": "bi_encoder.learning_rate",
+    "cross_encoder.batch_size": "cross_encoder.per_device_train_batch_size",
+    "bi_encoder.cycles": "distillation.cycles",
 }
 
 

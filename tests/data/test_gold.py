@@ -180,6 +180,13 @@ def test_a_scored_row_without_a_sentence_is_refused(tmp_path: Path, kind: str) -
         load_gold(source, "dev", {})
 
 
+def test_a_scored_row_with_a_number_for_a_sentence_says_which(tmp_path: Path) -> None:
+    rows = [*gold_rows([1.0, 2.0]), {"score": 3.0, "sentence1": "one", "sentence2": 7}]
+    source = write_rows(tmp_path / "mine", "jsonl", rows)
+    with pytest.raises(InputError, match=r"mine\.jsonl, .*: sentence2 is a number \(7\); make the column text$"):
+        load_gold(source, "dev", {})
+
+
 def test_a_set_without_dev_rows_chooses_nothing(tmp_path: Path) -> None:
     write_rows(tmp_path / "sts12", "tsv", gold_rows([1, 2], "test"))
     with pytest.raises(InputError, match=r"data\.dev: sts12 has no dev rows"):
