@@ -53,7 +53,9 @@ The column "launched with" names the configuration in `accelerate_configs/`. The
 accelerate launch --config_file accelerate_configs/LAUNCHED_WITH.yaml recipes/SCRIPT.py --config recipes/FILE
 ```
 
-The script is `contrastive.py` for the files in `contrastive/` and `trans_encoder.py` for all others. The figures
+The script is `contrastive.py` for the files in `contrastive/` and `trans_encoder.py` for all others; the exception is
+`contrastive/simcse_on_pool.yaml`, which a run takes as its step 0 (`trans_encoder.py --distillation.step0 FILE`). Read the
+head of a file first: it says what to download, make or name before. The figures
 are published ones: Spearman x 100 for STS and SICK-R, ROC-AUC x 100 for QQP, QNLI and MRPC. None of them was reproduced
 with this code yet.
 """

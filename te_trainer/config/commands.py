@@ -51,7 +51,7 @@ def parse(given: Sequence[str] | Mapping[str, Any] | None = None) -> RunConfig:
     if distillation.selection == "dev" and data.dev is None:
         raise InputError(
             "distillation.selection is 'dev' but data.dev names no set with gold scores; give one, or set "
-            "distillation.selection to 'last' or 'agreement'"
+            "distillation.selection to 'health'"
         )
     for key, value in (("bi_encoder_labels", "averaged"), ("cross_encoder_labels", "quantiles")):
         if getattr(distillation, key) == value and distillation.students == "bi-encoder":
