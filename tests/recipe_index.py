@@ -54,10 +54,9 @@ accelerate launch --config_file accelerate_configs/LAUNCHED_WITH.yaml recipes/SC
 ```
 
 The script is `contrastive.py` for the files in `contrastive/` and `trans_encoder.py` for all others; the exception is
-`contrastive/simcse_on_pool.yaml`, which a run takes as its step 0 (`trans_encoder.py --distillation.step0 FILE`). Read the
-head of a file first: it says what to download, make or name before. The figures
-are published ones: Spearman x 100 for STS and SICK-R, ROC-AUC x 100 for QQP, QNLI and MRPC. None of them was reproduced
-with this code yet.
+`contrastive/simcse_on_pool.yaml`, which a run takes as its step 0 (`trans_encoder.py --distillation.step0 FILE`).
+Read the head of a file first: it says what to download, make or name before. The figures are published ones: Spearman
+x 100 for STS and SICK-R, ROC-AUC x 100 for QQP, QNLI and MRPC. None of them was reproduced with this code yet.
 """
 
 

@@ -114,7 +114,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
             for line in chain(*described, describe_trainings(fitted, layout)):
                 progress.say(line)
             first = EncoderKey.start(next(iter(plan.models)))
-            if plan.counts_epochs and not ask_main_process(lambda: store.has_labels(first)):
+            if not ask_main_process(lambda: store.has_labels(first)):
                 seconds = format_duration(estimate_seconds(fitted, store, texts, scorer))
                 progress.say(f"The run will take about {seconds} on this machine")
 

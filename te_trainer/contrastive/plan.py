@@ -102,12 +102,14 @@ class ContrastivePlan:
             )
 
     def check_batch(self, sentences: int) -> None:
-        """Refuse fewer sentences than one batch over all processes holds."""
+        """Refuse fewer sentences than one batch over all processes holds, or one step where the rest is left out."""
         batch = self.training["per_device_train_batch_size"] * self.processes
         if batch < 2:
             raise InputError(
                 "contrastive.per_device_train_batch_size: a sentence alone in its batch has none to differ from; set 2"
             )
+        if self.training.get("dataloader_drop_last"):
+            batch *= self.training["gradient_accumulation_steps"] or 1
         if sentences < batch:
             raise InputError(
                 f"data.sentences: {sentences} distinct sentences do not fill one batch of {batch}; give more, or lower "

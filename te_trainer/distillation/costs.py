@@ -37,7 +37,7 @@ def estimate_seconds(plan: DistillationPlan, store: RunStore, texts: Dataset, sc
     for number, name in enumerate(plan.models):
         # the start and each student score the sets with gold scores
         scored = (1 + plan.cycles * len(plan.kinds)) * sum(len(gold) for _, gold in scorer.gold)
-        passes = step0 + mining.embed + mining.search + mining.gather * (number == 0) + cycles_work(plan, name)
+        passes = step0 + mining.embed + mining.search + mining.gather * (number == 0) + cycles_work(plan, name, pairs)
         seconds += (passes / FORWARD * pairs + scored) * _seconds_per_pair(plan, store, texts, name)
     return seconds
 

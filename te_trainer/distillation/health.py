@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from te_trainer.config.types import SENTENCE_COLUMNS
@@ -34,6 +36,7 @@ class Probe:
 
     rows: np.ndarray  # of the pool, ascending
     held_out: bool  # whether no training may see them
+    exchanged: np.ndarray  # rows that hold the same pairs in the other order, which no training may see either
     pairs: dict[str, list[str]]  # columns: these pairs, the same with their sentences exchanged, and edited sentences
 
     @classmethod
@@ -43,19 +46,19 @@ class Probe:
         `part` of the pool, 0 to 1, is held out; at 0, trainings see the probe's pairs.
         """
         held_out = part > 0 and len(pool) >= SMALLEST_POOL
-        # trainings need the rest
-        most = max(len(pool) // 10, FEWEST_HELD_OUT) if held_out else len(pool)
-        count = min(max(MIN_PAIRS, round(part * len(pool))), MAX_PAIRS, most)
+        count = probe_size(len(pool), part)
         rows = np.sort(np.random.default_rng((seed, 3)).choice(len(pool), size=count, replace=False))
         block = pool[rows.tolist()]
         one, two = (list(block[name]) for name in SENTENCE_COLUMNS)
         graded = graded_pairs(one + two, SENTENCES, seed)
         columns = (one + two + graded["sentence1"], two + one + graded["sentence2"])
-        return cls(rows, held_out, dict(zip(SENTENCE_COLUMNS, columns, strict=True)))
+        exchanged = _rows_that_hold(pool, list(zip(two, one, strict=True)))
+        return cls(rows, held_out, exchanged, dict(zip(SENTENCE_COLUMNS, columns, strict=True)))
 
     def rows_to_learn(self, pairs: int) -> np.ndarray:
         """Numbers of the rows of a pool that trainings see."""
-        return np.setdiff1d(np.arange(pairs), self.rows) if self.held_out else np.arange(pairs)
+        rows = np.arange(pairs)
+        return np.setdiff1d(rows, np.concatenate([self.rows, self.exchanged])) if self.held_out else rows
 
     def health(
         self, scores: np.ndarray, labels: np.ndarray | None = None, start: np.ndarray | None = None
@@ -92,6 +95,25 @@ class Probe:
         return {name: value for name, value in health.items() if not np.isnan(value)}
 
 
+def probe_size(pairs: int, part: float) -> int:
+    """How many pairs of a pool of so many a probe holds, which are held out where `part` is not 0."""
+    # trainings need the rest
+    most = max(pairs // 10, FEWEST_HELD_OUT) if part > 0 and pairs >= SMALLEST_POOL else pairs
+    return min(max(MIN_PAIRS, round(part * pairs)), MAX_PAIRS, most)
+
+
+def _rows_that_hold(pool: Dataset, pairs: list[tuple[str, str]]) -> np.ndarray:
+    """Numbers of the rows of a pool that hold one of these pairs, in this order of its sentences."""
+    columns: Any = pool.with_format("arrow")[:]
+    found = [
+        pc.is_in(columns[name], value_set=pa.array(texts, columns[name].type))
+        for name, texts in zip(SENTENCE_COLUMNS, zip(*pairs, strict=True), strict=True)
+    ]
+    rows = np.flatnonzero(pc.and_(*found).to_numpy())
+    wanted, block = set(pairs), pool[rows.tolist()]
+    return rows[[pair in wanted for pair in zip(*(block[name] for name in SENTENCE_COLUMNS), strict=True)]]
+
+
 def describe_health(health: dict[str, Any]) -> str:
     """The health of an encoder in one line, correlations times 100."""
     parts = {
@@ -122,7 +144,8 @@ def why_no_teacher(health: dict[str, Any]) -> str | None:
 
 def why_not_learnt(health: dict[str, Any]) -> str | None:
     """What shows that a student has not learnt its labels, or None; of too few pairs nothing does."""
-    if "spread" not in health and health.get("pairs", 0) >= FEWEST_HELD_OUT:
+    tells = health["pairs"] >= FEWEST_HELD_OUT
+    if tells and "spread" not in health:
         return (
             f"it is judged by {health['pairs']} pairs whose labels are all the same, so that nothing shows that it has"
         )
@@ -132,6 +155,6 @@ def why_not_learnt(health: dict[str, Any]) -> str | None:
         ("graded", MIN_GRADED, "it finds a heavily edited sentence no less similar than a lightly edited one ({:.2f})"),
     )
     for name, bound, words in checks:
-        if (value := health.get(name)) is not None and value < bound:
+        if (tells or name == "graded") and (value := health.get(name)) is not None and value < bound:
             return f"{words.format(value)}; at least {bound} is expected"
     return None

@@ -24,6 +24,8 @@ from te_trainer.config.schema import ModelConfig, RunConfig
 from te_trainer.config.types import KINDS, Kind, Pooling, Size, Students, section_of
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
+from te_trainer.distillation.health import SMALLEST_POOL, probe_size
+from te_trainer.errors import InputError
 from te_trainer.models import Checkpoint, resolve_checkpoint
 from te_trainer.models.precision import Precision, precision_of, resolve_precision
 from te_trainer.runs.checks import check_section
@@ -136,7 +138,7 @@ class DistillationPlan:
         for name, model in self.models.items():
             for kind, encoder in sorted(model.encoders.items(), reverse=True):
                 training = encoder.training
-                batch, epochs = _batch_size(training, processes), float(training["num_train_epochs"])
+                batch, epochs = batch_size(training, processes), float(training["num_train_epochs"])
                 steps = _steps(training, pairs, processes)
                 length = f"{steps:,} steps of {batch} pairs"
                 if encoder.grows:
@@ -155,13 +157,6 @@ class DistillationPlan:
             for model in self.config.models
             if starts_from_teachers(self.config) and model.cross_encoder != model.bi_encoder
         ]
-
-    @property
-    def counts_epochs(self) -> bool:
-        """Whether every training is as long as its epochs, and none ends at `max_steps`."""
-        trainings = [encoder.training for model in self.models.values() for encoder in model.encoders.values()]
-        trainings += [model.step0.training for model in self.models.values() if model.step0 is not None]
-        return all(training.get("max_steps", -1) <= 0 for training in trainings)
 
     def pairs_to_mine(self, sentences: int) -> int:
         """How many pairs are mined of so many sentences."""
@@ -193,6 +188,20 @@ class DistillationPlan:
         sources = {source for source in self.config.mining.sources if source != "document" or has_documents}
         return not self.config.mines or (self.config.mines_all and sources == TRUSTED_SOURCES)
 
+    def check_batches(self, pairs: int, processes: int) -> None:
+        """Refuse to leave out what fills no step where a pool of so many pairs does not fill one."""
+        is_held_out = self.held_out > 0 and pairs >= SMALLEST_POOL
+        learnt = pairs - probe_size(pairs, self.held_out) * is_held_out
+        for model in self.models.values():
+            for encoder in model.encoders.values():
+                training = encoder.training
+                read, step = pairs_read(training, learnt), batch_size(training, processes)
+                if training.get("dataloader_drop_last") and read < step and not encoder.grows:
+                    raise InputError(
+                        f"{encoder.section}.dataloader_drop_last: a step takes {step:,} pairs, and there are {read:,}; "
+                        f"set it to false, or lower {encoder.section}.per_device_train_batch_size"
+                    )
+
     def _fit_cross_encoders(self, pairs: int, processes: int) -> DistillationPlan:
         given, grows = self.config.cross_encoder.training.keys(), False
         paper, models = paper_arguments("cross-encoder", self.config.distillation.task), dict(self.models)
@@ -200,7 +209,7 @@ class DistillationPlan:
             if encoder := model.encoders.get("cross-encoder"):
                 training = dict(encoder.training)
                 if not {"num_train_epochs", "max_steps"} & given:
-                    read, batch = _pairs_read(training, pairs), _batch_size(training, processes)
+                    read, batch = pairs_read(training, pairs), batch_size(training, processes)
                     training["num_train_epochs"] = fitted_epochs(paper["num_train_epochs"], read, batch)
                     grows = self.selector == "health" and not self.config.mines and pairs < GROWS_AT_ONCE
                     if grows:
@@ -303,19 +312,19 @@ def _plan_encoder(config: RunConfig, model: ModelConfig, kind: Kind, size: Size,
     return replace(plan, pooling=model.pooling or config.bi_encoder.pooling, prompt=config.bi_encoder.prompt)
 
 
-def _batch_size(training: dict[str, Any], processes: int) -> int:
+def batch_size(training: dict[str, Any], processes: int) -> int:
     """Pairs of an optimiser step, of all processes."""
     return int(processes * training["per_device_train_batch_size"] * (training["gradient_accumulation_steps"] or 1))
 
 
-def _pairs_read(training: dict[str, Any], pairs: int) -> int:
+def pairs_read(training: dict[str, Any], pairs: int) -> int:
     """Pairs that an epoch goes through."""
     return pairs * (2 if training.get("both_orders") else 1)
 
 
 def _steps(training: dict[str, Any], pairs: int, processes: int) -> int:
     """Optimiser steps of a training on so many pairs."""
-    batches = -(-_pairs_read(training, pairs) // _batch_size(training, processes))
+    batches = -(-pairs_read(training, pairs) // batch_size(training, processes))
     steps = training.get("max_steps", -1)
     return int(steps) if steps > 0 else math.ceil(batches * float(training["num_train_epochs"]))
 

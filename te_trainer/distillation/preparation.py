@@ -96,11 +96,16 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
             count, own_texts, fingerprint = written.enter_context(_read_mining_sentences(plan, layout))
             texts = [Fingerprint(("mining", "fingerprint"), fingerprint, "data: the texts have")]
             entries["mining"] = {"sentences": count}
+            if config.mines_all:
+                plan.fit(pairs := plan.pairs_to_mine(count), manifest.processes).check_batches(
+                    pairs, manifest.processes
+                )
         else:
             pool, own_texts = written.enter_context(_read_pool(config, layout))
             texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]
             entries["pool"] = {"pairs": pool.num_rows}
             manifest.plan = plan = plan.fit(pool.num_rows, manifest.processes)
+            plan.check_batches(pool.num_rows, manifest.processes)
         sentences = written.enter_context(read_step0_sentences(plan, layout.sentences, own_texts))
         if sentences is not None:
             texts.append(Fingerprint(("step0", "fingerprint"), sentences.fingerprint, "data: the texts have"))

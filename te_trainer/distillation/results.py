@@ -47,7 +47,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     def final_entry(name: str, kind: Kind, cycle: int) -> dict[str, Any]:
         path = str(store.layout.kept_encoder(name, kind).absolute())
         record, before = (store.scores(key) for key in (EncoderKey(cycle, name, kind), EncoderKey.start(name)))
-        good = cycle == 0 or is_as_good_as_start(record, before, dev_pairs)
+        good = cycle == 0 or is_as_good_as_start(record, before, dev_pairs, plan.held_out > 0)
         return {"cycle": cycle, "path": path, "as_good_as_start": good, **record["scores"]}
 
     def ensemble(keys: list[EncoderKey]) -> dict[str, Any]:

@@ -105,18 +105,18 @@ class Selection:
         return self.plan.combine(self.store.labels(EncoderKey.start(name)) for name in self.plan.models)
 
 
-def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs: int) -> bool:
+def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs: int, held_out: bool) -> bool:
     """Whether an encoder may be called as good as the bi-encoder that its PLM started from, by the records of both.
 
     With a dev set, `dev_pairs` of at least `MIN_PAIRS`, it has learnt and scores at most `DEV_TOLERANCE` lower. Without
-    one, its scores of at least `MIN_PAIRS` held-out pairs must agree with the start's to `TRUSTED_AGREEMENT`: what
-    agrees less may be better or worse, and nobody knows.
+    one, its scores of at least `MIN_PAIRS` pairs must agree with the start's to `TRUSTED_AGREEMENT`, and these pairs be
+    `held_out`: what agrees less may be better or worse, what has learnt them may agree there alone, and nobody knows.
     """
     health = record["health"]
     if "dev" in start["scores"]:
         scores_as_high = record["scores"]["dev"] >= start["scores"]["dev"] - DEV_TOLERANCE
         return bool(scores_as_high and dev_pairs >= MIN_PAIRS and why_not_learnt(health) is None)
-    return bool(health["pairs"] >= MIN_PAIRS and health.get("start", 0.0) >= TRUSTED_AGREEMENT)
+    return bool(held_out and health["pairs"] >= MIN_PAIRS and health.get("start", 0.0) >= TRUSTED_AGREEMENT)
 
 
 def agreement(one: np.ndarray, two: np.ndarray) -> float:

@@ -93,7 +93,7 @@ class DistillationStages:
             raise InputError(
                 f"models: the start of {name} gives all {len(labels):,} pairs the same score ({labels[0]:.3f}), so "
                 f"that there is nothing to learn; choose pairs that differ in their first {encoder.max_length} tokens, "
-                "a higher bi_encoder.max_length, or another bi_encoder.pooling or checkpoint"
+                "a higher bi_encoder.max_length, or another bi_encoder.pooling or checkpoint, and another output_dir"
             )
         record: dict[str, Any] = {
             # reads all weights, and only the first rank writes it
@@ -126,7 +126,7 @@ class DistillationStages:
 
     def _train_once(self, key: EncoderKey, attempt: int, labels: np.ndarray) -> bool:
         training = self.trainings.student(key, attempt)
-        work = training_work(self.plan, key.name, key.kind) * ATTEMPTS[attempt - 1]
+        work = training_work(self.plan, key.name, key.kind, len(self.pairs)) * ATTEMPTS[attempt - 1]
         if attempt > 1:
             self.progress.total += work  # which nobody foresaw
         last, has_record = ask_main_process(lambda: (self._last_attempt(key), training.record.exists()))

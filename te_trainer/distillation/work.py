@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from te_trainer.config.types import Kind
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.plan import DistillationPlan
-from te_trainer.distributed import ask_main_process
+from te_trainer.distillation.plan import DistillationPlan, batch_size, pairs_read
+from te_trainer.distributed import ask_main_process, process_state
 from te_trainer.runs.layout import RunLayout
 
 FORWARD, TRAINING = 1, 4  # cost of a pass over the pool; docs/performance.md measures 3.6 and 4.2 of a training
 EMBEDDED_PER_SEARCH = 1 / 200_000  # sentences, for each that BM25 searches; of all-MiniLM-L6-v2 by docs/mining.md
 
 
-def training_work(plan: DistillationPlan, name: str, kind: Kind) -> float:
-    """One training of a PLM's encoder."""
+def training_work(plan: DistillationPlan, name: str, kind: Kind, pairs: int) -> float:
+    """One training of a PLM's encoder on a pool of so many pairs."""
     training = plan.models[name].encoders[kind].training
-    orders = 2 if training.get("both_orders") else 1
-    return TRAINING * orders * float(training["num_train_epochs"])
+    return TRAINING * _rows_learnt(training, pairs_read(training, pairs)) / pairs
 
 
 def step0_work(plan: DistillationPlan, layout: RunLayout) -> float:
@@ -27,7 +26,15 @@ def step0_work(plan: DistillationPlan, layout: RunLayout) -> float:
     if step0 is None:
         return 0.0
     sentences = SentenceManifest.load(layout.sentences)[0].num_rows
-    return TRAINING * float(step0.training["num_train_epochs"]) * sentences / expected_pairs(plan, layout)
+    return TRAINING * _rows_learnt(step0.training, sentences) / expected_pairs(plan, layout)
+
+
+def _rows_learnt(training: dict[str, Any], rows: int) -> float:
+    """How many rows a training reads, of which an epoch reads so many."""
+    steps = int(training.get("max_steps", -1))
+    if steps > 0:
+        return steps * batch_size(training, process_state().num_processes)
+    return float(training["num_train_epochs"]) * rows
 
 
 class MiningWork(NamedTuple):
@@ -57,17 +64,17 @@ def mining_work(plan: DistillationPlan, layout: RunLayout) -> MiningWork:
     return MiningWork(searched * sentence, embedded * sentence, embedded * sentence * searches)
 
 
-def cycles_work(plan: DistillationPlan, name: str) -> float:
-    """All cycles of a PLM."""
-    trainings = sum(training_work(plan, name, kind) for kind in plan.kinds)
+def cycles_work(plan: DistillationPlan, name: str, pairs: int) -> float:
+    """All cycles of a PLM on a pool of so many pairs."""
+    trainings = sum(training_work(plan, name, kind, pairs) for kind in plan.kinds)
     labellings = plan.cycles * len(plan.kinds) + (plan.config.distillation.selection == "agreement")
     return plan.cycles * trainings + FORWARD * labellings
 
 
 def total_work(plan: DistillationPlan, layout: RunLayout) -> float:
     """The whole run."""
-    step0, mining = step0_work(plan, layout), mining_work(plan, layout)
-    return mining.total(len(plan.models)) + sum(cycles_work(plan, name) + step0 for name in plan.models)
+    step0, mining, pairs = step0_work(plan, layout), mining_work(plan, layout), expected_pairs(plan, layout)
+    return mining.total(len(plan.models)) + sum(cycles_work(plan, name, pairs) + step0 for name in plan.models)
 
 
 def expected_pairs(plan: DistillationPlan, layout: RunLayout) -> int:

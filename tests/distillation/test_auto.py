@@ -407,15 +407,21 @@ def test_of_several_plms_each_keeps_what_has_learnt(tiny: Path, few_gold: list[s
 
 
 def test_what_may_be_called_as_good_as_the_start() -> None:
-    start = {"scores": {"dev": 0.8}, "health": {}}
-    assert is_as_good_as_start({"scores": {"dev": 0.795}, "health": {"start": 0.1}}, start, 32)
-    assert not is_as_good_as_start({"scores": {"dev": 0.78}, "health": {"start": 0.99}}, start, 1000)
+    def is_good(dev_pairs: int = 0, dev: float | None = None, held_out: bool = True, **health: float) -> bool:
+        scores = {} if dev is None else {"dev": dev}
+        start = {"scores": {} if dev is None else {"dev": 0.8}, "health": {}}
+        record = {"scores": scores, "health": {"pairs": 40, "spread": 1.0} | health}
+        return is_as_good_as_start(record, start, dev_pairs, held_out)
+
+    assert is_good(32, 0.795, start=0.1) and is_good(32, 0.795, held_out=False, start=0.1)
+    assert not is_good(1000, 0.78, start=0.99)
     # of a few pairs any encoder may order some right, also one that has learnt nothing
-    assert not is_as_good_as_start({"scores": {"dev": 0.9}, "health": {"agreement": 0.9}}, start, 31)
-    assert not is_as_good_as_start({"scores": {"dev": 0.9}, "health": {"agreement": -0.4}}, start, 1000)
-    start["scores"] = {}
-    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "std": 0.0}}, start, 0)
-    assert is_as_good_as_start({"scores": {}, "health": {"pairs": 32, "start": 0.98}}, start, 0)
-    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 40, "start": 0.81}}, start, 0)
+    assert not is_good(31, 0.9, agreement=0.9)
+    assert not is_good(1000, 0.9, agreement=-0.4)
+    assert not is_good(std=0.0)
+    assert is_good(pairs=32, start=0.98)
+    assert not is_good(start=0.81)
     # two pairs agree by chance
-    assert not is_as_good_as_start({"scores": {}, "health": {"pairs": 31, "start": 1.0}}, start, 0)
+    assert not is_good(pairs=31, start=1.0)
+    # what an encoder has learnt by heart says nothing of other pairs
+    assert not is_good(held_out=False, start=0.98)

@@ -119,5 +119,5 @@ def test_mining_costs_what_it_embeds_and_searches(
     assert (work.embed, work.search) == (embedded / 2 / 10, searched / 2 / 10)
     # ten searches by BM25 among sixty sentences
     assert work.gather == pytest.approx(10 * 60 / 200_000 / 2 / 10 if "bm25" in sources else 0)
-    total = total_work(plan, layout) - sum(cycles_work(plan, name) for name in plan.models)
+    total = total_work(plan, layout) - sum(cycles_work(plan, name, 10) for name in plan.models)
     assert total == pytest.approx(work.gather + 2 * (work.embed + work.search))

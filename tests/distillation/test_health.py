@@ -37,6 +37,22 @@ def test_a_few_per_cent_are_held_out(rows, held_out, most):
     assert len(Probe.draw(pool(rows), 0.4, seed=1).rows_to_learn(rows)) == rows - most
 
 
+def test_a_pair_that_is_held_out_is_not_learnt_in_the_other_order_either() -> None:
+    """Nearest sentences that find each other are such pairs."""
+    pairs = pool(100)
+    both = Dataset.from_dict(
+        {
+            "sentence1": [*pairs["sentence1"], *pairs["sentence2"], pairs["sentence2"][2]],
+            "sentence2": [*pairs["sentence2"], *pairs["sentence1"], pairs["sentence1"][18]],
+        }
+    )
+    probe = Probe.draw(both, 0.1, seed=1)
+    mirrored = [(row + 100) % 200 for row in probe.rows if row < 200]
+    assert len(probe.rows) == 20 and {2, 18} < {*probe.rows} and 200 not in probe.rows
+    assert sorted(probe.rows_to_learn(201)) == sorted(set(range(201)) - {*probe.rows, *mirrored})
+    assert list(Probe.draw(both, 0, seed=1).rows_to_learn(201)) == list(range(201))
+
+
 @pytest.mark.parametrize(("rows", "part", "judged"), [(1, 0.03, 1), (19, 0.03, 19), (19, 0, 19), (100, 0, 32)])
 def test_where_nothing_is_held_out_no_tenth_bounds_the_pairs(rows: int, part: float, judged: int) -> None:
     probe = Probe.draw(pool(rows), part, seed=1)
@@ -91,10 +107,17 @@ def test_a_student_whose_labels_are_all_the_same_has_not_learnt() -> None:
     ],
 )
 def test_what_shows_that_a_student_has_not_learnt(changed, reason):
-    healthy = {"agreement": 0.9, "spread": 0.8, "graded": 0.95}
+    healthy = {"pairs": 8, "agreement": 0.9, "spread": 0.8, "graded": 0.95}
     assert why_not_learnt(healthy) is None
     assert reason in why_not_learnt(healthy | changed)
-    assert why_not_learnt({"std": 0.1, "graded": float("nan")}) is None
+    assert why_not_learnt({"pairs": 1, "std": 0.1, "graded": float("nan")}) is None
+
+
+def test_a_few_pairs_do_not_tell_whether_a_student_has_learnt() -> None:
+    """Two order each other right or wrong by chance, and one alone orders nothing; edits tell all the same."""
+    known = {"pairs": 7, "agreement": -0.2, "spread": 0.1, "graded": 0.95}
+    assert why_not_learnt(known) is None and why_not_learnt(known | {"pairs": 8}) is not None
+    assert "heavily edited" in why_not_learnt(known | {"graded": 0.5})
 
 
 def test_a_start_that_tells_texts_too_little_apart_is_named() -> None:

@@ -15,6 +15,7 @@ from transformers import BertConfig
 from te_trainer.config.commands import parse
 from te_trainer.config.schema import RunConfig
 from te_trainer.distillation.plan import DistillationPlan, EncoderPlan, make_plan
+from te_trainer.distillation.work import training_work
 from te_trainer.errors import InputError
 from te_trainer.models import BiEncoder, CrossEncoder
 
@@ -254,7 +255,9 @@ def test_steps_are_as_many_as_was_asked_for(sized_plms: dict[str, Path]) -> None
     lengths = {kind: encoder.length_key for kind, encoder in encoders.items()}
     assert lengths == {"bi-encoder": "num_train_epochs", "cross-encoder": "max_steps"}
     assert plan.fit(10, 1) == plan
-    assert not plan.counts_epochs and make(sized_plms["base"])[0].counts_epochs
+    works = [training_work(plan, next(iter(plan.models)), kind, 10) for kind in ("cross-encoder", "bi-encoder")]
+    # four passes' cost for each pass over the ten pairs: 7 steps of 32, and ten epochs
+    assert works == [4 * 7 * 32 / 10, 4 * 10]
 
 
 @pytest.mark.parametrize(
@@ -293,3 +296,15 @@ def test_a_small_model_learns_in_larger_steps(hidden: int, rate: float, tmp_path
     assert encoders["bi-encoder"].training["learning_rate"] == 5e-5
     _, encoders = make(tmp_path, "--cross_encoder.learning_rate", "3e-4")
     assert encoders["cross-encoder"].training["learning_rate"] == 3e-4
+
+
+def test_steps_that_no_pool_fills_are_refused_before_the_work(sized_plms: dict[str, Path]) -> None:
+    """The trainer would find out when the cross-encoder has been trained, in a folder that takes no other keys."""
+    keys = ["--bi_encoder.dataloader_drop_last", "true", "--bi_encoder.gradient_accumulation_steps", "2"]
+    plan, _ = make(sized_plms["base"], *keys, "--distillation.held_out", "0.1")
+    plan.check_batches(285, 1)
+    with pytest.raises(
+        InputError, match=r"^bi_encoder\.dataloader_drop_last: a step takes 256 pairs, and there are 255;"
+    ):
+        plan.check_batches(284 - 1, 1)
+    make(sized_plms["base"])[0].check_batches(1, 1)
