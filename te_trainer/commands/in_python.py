@@ -153,4 +153,9 @@ def _plain(value: Any) -> Any:
             f"te_trainer.distil: a {type(value).__name__} where a model's name or folder is expected; save it with "
             "save_pretrained(FOLDER), one of transformers with its tokenizer, and give the folder"
         )
+    if hasattr(value, "to_csv"):
+        raise InputError(
+            f"te_trainer.distil: a {type(value).__name__} where a source's name is expected; write it with "
+            "to_csv('FILE.csv', index=False), and give the file's name"
+        )
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
