@@ -45,13 +45,14 @@ def paper_arguments(kind: str, task: str, size: str = "base") -> dict[str, Any]:
 # A smaller model wants larger steps, and a small pool larger and more of them, or a cross-encoder learns little: see
 # docs/method.md. At the sizes of the paper's main tables all functions give the paper's values; the recipes of its
 # smaller pools name them.
-PAPER_HIDDEN_SIZE = 768  # of BERT-base
+PAPER_HIDDEN_SIZE, PAPER_LAYERS = 768, 12  # of BERT-base
 LARGEST_LEARNING_RATE = 1e-4
 LEAST_STEPS, MOST_EPOCHS = 200, 5
 # Of MRPC's 5,801 pairs in both orders, 3 epochs, batches of 32: the shortest training of the paper's main tables.
 # SICK-R alone and the smallest pool of its Fig. 5 make some 620 steps, with the same learning rate.
 ENOUGH_STEPS = 1089
-LARGEST_OF_A_BASE_MODEL = 5e-5  # learning rate; larger ones were tried with six layers alone
+# Learning rates to which few steps raise it; larger ones than the first were tried with six layers alone.
+MOST_RAISED, SHALLOW, MOST_RAISED_OF_SHALLOW = 5e-5, 6, LARGEST_LEARNING_RATE
 
 
 def fitted_learning_rate(paper: float, hidden_size: int) -> float:
@@ -60,11 +61,12 @@ def fitted_learning_rate(paper: float, hidden_size: int) -> float:
     return max(paper, min(paper * factor, LARGEST_LEARNING_RATE))
 
 
-def raised_learning_rate(rate: float, hidden_size: int, steps: float) -> float:
+def raised_learning_rate(rate: float, hidden_size: int, layers: int, steps: float) -> float:
     """The cross-encoder's learning rate where so few steps are too few for `rate`, but not of large models."""
     if hidden_size > PAPER_HIDDEN_SIZE:
         return rate
-    return max(rate, min(rate * ENOUGH_STEPS / steps, LARGEST_OF_A_BASE_MODEL))
+    most = MOST_RAISED_OF_SHALLOW if layers <= SHALLOW else MOST_RAISED
+    return max(rate, min(rate * ENOUGH_STEPS / steps, most))
 
 
 def fitted_epochs(paper: float, pairs: int, batch_size: int) -> float:

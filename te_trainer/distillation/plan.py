@@ -15,6 +15,7 @@ from te_trainer.config.defaults import (
     CYCLES_OF_MINED_PAIRS,
     CYCLES_WITHOUT_GOLD,
     PAPER_HIDDEN_SIZE,
+    PAPER_LAYERS,
     fitted_epochs,
     fitted_learning_rate,
     paper_arguments,
@@ -217,7 +218,8 @@ class DistillationPlan:
                 if "learning_rate" not in given:
                     size, steps = _hidden_size(encoder.start), _steps(training, pairs, processes)
                     rate = fitted_learning_rate(paper["learning_rate"], size)
-                    training["learning_rate"] = raised_learning_rate(rate, size, steps)
+                    layers = int(getattr(encoder.start.config, "num_hidden_layers", PAPER_LAYERS))
+                    training["learning_rate"] = raised_learning_rate(rate, size, layers, steps)
                 fitted = replace(encoder, training=training, grows=grows)
                 models[name] = replace(model, encoders=model.encoders | {"cross-encoder": fitted})
         return replace(self, models=models)

@@ -261,23 +261,29 @@ def test_steps_are_as_many_as_was_asked_for(sized_plms: dict[str, Path]) -> None
 
 
 @pytest.mark.parametrize(
-    ("hidden", "pairs", "more", "rate"),
+    ("hidden", "layers", "pairs", "more", "rate"),
     [
-        (768, 37_081, (), 2e-5),
-        (768, 5_801, ("--distillation.task", "binary"), 2e-5),  # 1,089 steps, the shortest training of its main tables
-        (768, 8_000, (), 2e-5 * 1089 / 500),
-        (768, 4_000, (), 5e-5),
-        (768, 300, (), 5e-5),
-        (768, 37_081, ("--cross_encoder.max_steps", "726"), 3e-5),
-        (768, 4_000, ("--cross_encoder.learning_rate", "3e-5"), 3e-5),
-        (384, 4_000, (), 8e-5),  # already larger, for its size
-        (1024, 4_000, (), 2e-5),  # what large models bear was not measured
+        (768, 12, 37_081, (), 2e-5),
+        # 1,089 steps, the shortest training of its main tables
+        (768, 12, 5_801, ("--distillation.task", "binary"), 2e-5),
+        (768, 12, 8_000, (), 2e-5 * 1089 / 500),
+        (768, 12, 4_000, (), 5e-5),
+        (768, 7, 4_000, (), 5e-5),
+        (768, 6, 4_000, (), 2e-5 * 1089 / 250),
+        (768, 6, 300, (), 1e-4),
+        (768, 12, 300, (), 5e-5),
+        (768, 12, 37_081, ("--cross_encoder.max_steps", "726"), 3e-5),
+        (768, 6, 4_000, ("--cross_encoder.learning_rate", "3e-5"), 3e-5),
+        (384, 12, 4_000, (), 8e-5),  # already larger, for its size
+        (384, 6, 4_000, (), 1e-4),
+        (1024, 24, 4_000, (), 2e-5),  # what large models bear was not measured
+        (1024, 6, 4_000, (), 2e-5),
     ],
 )
 def test_few_steps_of_a_base_model_are_larger(
-    hidden: int, pairs: int, more: tuple[str, ...], rate: float, tmp_path: Path
+    hidden: int, layers: int, pairs: int, more: tuple[str, ...], rate: float, tmp_path: Path
 ) -> None:
-    BertConfig(hidden_size=hidden, num_attention_heads=8).save_pretrained(tmp_path)
+    BertConfig(hidden_size=hidden, num_attention_heads=8, num_hidden_layers=layers).save_pretrained(tmp_path)
     save_file({"one": torch.zeros(1)}, tmp_path / "model.safetensors")
     for processes in (1, 4):
         plan = make(tmp_path, *more, processes=processes)[0].fit(pairs, processes)
