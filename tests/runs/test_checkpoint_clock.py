@@ -6,6 +6,7 @@ that it is known when which checkpoint is due.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import labelled
-from forked import FORKING
+from forked import FORKING, leave_disk_behind
 
 from te_trainer.data import GoldSet
 from te_trainer.errors import DivergedError
@@ -87,6 +88,9 @@ def checkpoints(folder: Path) -> list[str]:
 def train(folder: Path, model: str, dies_in: int, takes: Any, environment: dict[str, str], kind: Any) -> None:
     """The process of a training, which dies after so many steps, in the next one."""
     os.environ |= environment
+    # as `forked.Forked` does
+    gc.freeze()
+    leave_disk_behind(pytest.MonkeyPatch().setattr)
     at = SimpleNamespace(step=0, second=0.0, evaluation=takes["evaluation"])
     # the first rank decides
     checkpoint_clock.time = SimpleNamespace(monotonic=lambda: at.second if environment.get("RANK", "0") == "0" else 0.0)
