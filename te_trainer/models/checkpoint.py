@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -145,6 +146,8 @@ class Checkpoint:
         auto: Any = AutoModel
         if kind == "cross-encoder":
             auto, arguments = AutoModelForSequenceClassification, arguments | {"num_labels": 1}
+        # FSDP's, on by accelerate's default: ranks but the first would get no weights that the checkpoint lacks
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         try:
             model, info = auto.from_pretrained(
                 self.files.folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **arguments

@@ -23,10 +23,15 @@ WEIGHTS = re.compile(
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """Save a model; an older adapter in the folder would be put on its weights by whoever loads them."""
+    """Save a model."""
+    remove_adapter(folder)
+    model.save_pretrained(folder)
+
+
+def remove_adapter(folder: Path) -> None:
+    """Remove an adapter, which would be put on the weights that are saved in the folder by whoever loads them."""
     for file in ADAPTER_FILES:
         (folder / file).unlink(missing_ok=True)
-    model.save_pretrained(folder)
 
 
 def replaced_weights(folder: Path, present: Iterable[str], beside: str | None = None) -> list[str]:

@@ -32,16 +32,17 @@ from te_trainer.metrics import Metric, spearman
 from te_trainer.models.attention import check_attention
 from te_trainer.models.packed import to_device
 from te_trainer.models.precision import tf32
+from te_trainer.models.weights import remove_adapter
 from te_trainer.trainers.arguments import as_arguments
 from te_trainer.trainers.callbacks import EvaluateEachEpoch, MarkWholeCheckpoints, StopOnNaN
 from te_trainer.trainers.contrastive import SentenceViews
-from te_trainer.trainers.dataloaders import batch_source, worker_settings
+from te_trainer.trainers.dataloaders import WholeStream, batch_source, worker_settings
 from te_trainer.trainers.datasets import PairCheck, as_dataset, column_values, is_tokenised
 from te_trainer.trainers.encoders import as_encoder, same_tokenizer
 from te_trainer.trainers.evaluation import EvaluatingTrainer
-from te_trainer.trainers.fsdp import fit_fsdp2
 from te_trainer.trainers.official_adamw import OfficialEpsilon, refuse_optimizer_of_deepspeed
 from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffled, whole_batches
+from te_trainer.trainers.sharding import fit_fsdp2, gather_weights
 from te_trainer.trainers.strategies import decide_strategies
 
 
@@ -188,6 +189,8 @@ class PairTrainer(EvaluatingTrainer):
         self.model_init = model_init  # type: ignore[assignment]
         if self.is_fsdp_enabled:
             fit_fsdp2(self.accelerator.state.fsdp_plugin, self.model)
+        if self.is_deepspeed_enabled:
+            gather_weights(self.accelerator.state.deepspeed_plugin.deepspeed_config)
         if settings.official_adamw:
             if self.optimizer is not None:
                 self.official_epsilon.follow(self.optimizer)
@@ -252,7 +255,8 @@ class PairTrainer(EvaluatingTrainer):
         """
         rows, args = self.train_dataset, self.args
         if isinstance(rows, IterableDataset):
-            loader: Any = super().get_train_dataloader()
+            stream: Any = WholeStream(rows)
+            loader: Any = self._get_dataloader(stream, "Training", self._train_batch_size, is_training=True)
             loader.device = None  # as below, `training_step` copies batches
             return cast("DataLoader[Any]", loader)
         seed = args.seed if args.data_seed is None else args.data_seed
@@ -433,9 +437,11 @@ class PairTrainer(EvaluatingTrainer):
                 "save_model: it saves the adapter, and the encoder's model has none any more (merge_and_unload); save "
                 "it with trainer.encoder.save_pretrained(folder)"
             )
+        folder = Path(output_dir or self.args.output_dir or ".")
+        if self.args.should_save and not isinstance(self.encoder.model, PeftModel):
+            remove_adapter(folder)
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir or ".")
             self.encoder.save_layout(folder)
             if not _internal_call:
                 self.finish_saved(folder)

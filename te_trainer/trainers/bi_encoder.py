@@ -108,6 +108,15 @@ class BiEncoderTrainer(PairTrainer):
         result: Tensor = loss(embeddings1, embeddings2, labels)
         return result
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the base class; checkpoints of adapters hold no head, so that a training with both cannot go on."""
+        if resume_from_checkpoint and self.args.mlp_head and self.peft_config is not None:
+            raise InputError(
+                "resume_from_checkpoint: a checkpoint of adapters does not hold the head of mlp_head; train from the "
+                "start, or set mlp_head=False"
+            )
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     @contextlib.contextmanager
     def training_context(self) -> Iterator[None]:
         """The computation of a training, with a head on the encoder if `args.mlp_head`."""

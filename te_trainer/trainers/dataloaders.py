@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from datasets import Dataset
+import torch
+from datasets import Dataset, IterableDataset
 from transformers import TrainingArguments
 
 from te_trainer.models.collation import BiEncoderCollator, CrossEncoderCollator
 from te_trainer.trainers.datasets import TokenRows
+
+
+class WholeStream(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """A stream that each process reads as a whole, of which accelerate gives it every so many batches.
+
+    One of several files accelerate would share out by files, which hold different numbers of batches: the process that
+    has none left would leave the others waiting.
+    """
+
+    def __init__(self, rows: IterableDataset) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the stream draw another order."""
+        self.rows.set_epoch(epoch)
 
 
 def workers_asked_for(args: TrainingArguments) -> dict[str, Any]:

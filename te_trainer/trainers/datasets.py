@@ -262,6 +262,14 @@ def is_tokenised(dataset: Any, name: str, key: tuple[Any, ...]) -> bool:
     return True
 
 
+def once_each(rows: Dataset) -> Dataset:
+    """Tokenised rows with each pair in one order, the first; those that are trained on may hold both."""
+    if "row" not in rows.column_names:
+        return rows
+    first = np.unique(column_values(rows, "row"), return_index=True)[1]
+    return rows if len(first) == len(rows) else rows.select(np.sort(first))
+
+
 def column_values(dataset: Dataset, column: str) -> np.ndarray:
     """A column of numbers, shape (n,)."""
     return np.asarray(dataset.with_format("numpy")[column][:])

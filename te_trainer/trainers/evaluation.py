@@ -28,6 +28,7 @@ from te_trainer.trainers.datasets import (
     as_dataset,
     column_values,
     is_tokenised,
+    once_each,
 )
 
 
@@ -195,7 +196,7 @@ class EvaluatingTrainer(ComputingTrainer):
 
     def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
         if is_tokenised(pairs, name, self.token_key):
-            return cast(Dataset, pairs)
+            return once_each(pairs)
         dataset = as_dataset(pairs, name)
         with self.args.main_process_first(desc="tokenising"):
             rows = self.tokenise(dataset, PairCheck(name, label_needed), training=False)

@@ -162,7 +162,8 @@ def trainer_card(
     encoder, args = trainer.encoder, trainer.args
     base, revision = (finetuned_from, None) if finetuned_from else base_model(encoder)
     repository = trainer.hub_model_id or model_name or Path(args.output_dir or "model").absolute().name
-    metrics = last_metrics(trainer.state.log_history)
+    best = trainer.state.best_global_step if args.load_best_model_at_end else None
+    metrics = last_metrics(trainer.state.log_history, best)
     is_adapter = hasattr(encoder.model, "peft_config")
     pairs, orders = trainer.train_dataset, 1 + getattr(args, "both_orders", False)
     length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
@@ -215,8 +216,15 @@ def base_model(encoder: Any) -> tuple[str | None, str | None]:
     return (name, encoder.commit) if is_on_hub else (None, None)
 
 
-def last_metrics(log_history: list[dict[str, Any]]) -> dict[str, float]:
-    """The metrics of the last evaluation, without those of speed."""
+def last_metrics(log_history: list[dict[str, Any]], best_step: int | None = None) -> dict[str, float]:
+    """The metrics of the last evaluation, without those of speed.
+
+    Where the weights of `best_step` were loaded when the training ended, evaluations of other weights do not count.
+    """
+    ends = [number for number, entry in enumerate(log_history) if "train_runtime" in entry]
+    if best_step is not None and ends:
+        of_these = [entry for entry in log_history[: ends[-1]] if entry.get("step") == best_step]
+        log_history = [*of_these, *log_history[ends[-1] :]]
     metrics = [
         (entry["step"], key, value)
         for entry in log_history

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from transformers import SchedulerType
 
 from te_trainer.config.schema import BiEncoderConfig
 from te_trainer.errors import InputError
@@ -72,3 +75,7 @@ def _decide_metric(args: PairTrainingArguments, prefixes: Sequence[str], metric:
         )
     if args.greater_is_better is None and best is not None:
         args.greater_is_better = not best.endswith("loss")
+    if args.lr_scheduler_type in {SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY}:
+        # these follow the metric, and take less for better where nobody says otherwise
+        kwargs: Any = args.lr_scheduler_kwargs
+        args.lr_scheduler_kwargs = {"mode": "max" if args.greater_is_better else "min"} | (kwargs or {})

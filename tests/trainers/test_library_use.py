@@ -381,3 +381,70 @@ def test_the_card_of_an_adapter_says_how_it_is_loaded(
     capsys.readouterr()
     exec(code, {})
     assert re.search(r"\d\.\d", capsys.readouterr().out)
+
+
+def test_scores_of_a_card_are_those_of_the_weights_that_were_loaded() -> None:
+    history = [
+        {"step": 1, "eval_one_spearman": 0.9, "eval_runtime": 1.0},
+        {"step": 1, "eval_two_spearman": 0.7},
+        {"step": 2, "eval_one_spearman": 0.3},
+        {"step": 2, "eval_two_spearman": 0.2},
+        {"step": 2, "train_runtime": 3.0},
+    ]
+    assert last_metrics(history) == {"eval_one_spearman": 0.3, "eval_two_spearman": 0.2}
+    assert last_metrics(history, 1) == {"eval_one_spearman": 0.9, "eval_two_spearman": 0.7}
+    assert last_metrics([*history, {"step": 2, "eval_one_spearman": 0.91}], 1) == {"eval_one_spearman": 0.91}
+    assert last_metrics(history[:3], 1) == {"eval_one_spearman": 0.3}  # while it trains
+
+
+def test_the_best_weights_are_loaded_and_their_scores_are_in_the_card(tiny: Path, tmp_path: Path) -> None:
+    values = iter([0.9, 0.3])
+
+    def spearman(scores: Any, gold: Any) -> float:
+        return next(values)
+
+    arguments = bi_arguments(tmp_path, num_train_epochs=1, eval_steps=1, save_strategy=None)
+    trainer = BiEncoderTrainer(str(tiny), arguments, labelled(16), labelled(8), metric=spearman)
+    trainer.train()
+    assert trainer.state.best_global_step == 1
+    trainer.create_model_card()
+    assert "| eval_spearman | 0.9000 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_a_schedule_that_follows_the_score_keeps_the_rate_while_it_rises(
+    schedule: str, tiny: Path, tmp_path: Path
+) -> None:
+    scores = iter(range(100))
+    arguments = bi_arguments(
+        tmp_path, num_train_epochs=6, eval_strategy="epoch", lr_scheduler_type=schedule, learning_rate=1e-3,
+        lr_scheduler_kwargs={"patience": 1, "factor": 0.5},
+    )  # fmt: skip
+    trainer = BiEncoderTrainer(str(tiny), arguments, labelled(16), labelled(8), metric=lambda *_: next(scores) / 100)
+    trainer.train()
+    assert trainer.lr_scheduler.get_last_lr()[0] >= 1e-3
+
+
+def test_plain_weights_are_not_saved_beside_an_older_adapter(tiny: Path, tmp_path: Path) -> None:
+    adapters = peft.LoraConfig(task_type="FEATURE_EXTRACTION", **LORA)
+    BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), labelled(8), peft_config=adapters).save_model()
+    assert (tmp_path / ADAPTER_FILES[0]).is_file()
+    BiEncoderTrainer(str(tiny), bi_arguments(tmp_path), labelled(8)).save_model()
+    assert not [file for file in ADAPTER_FILES if (tmp_path / file).exists()]
+
+
+def test_adapters_with_a_head_are_not_resumed(tiny: Path, tmp_path: Path) -> None:
+    adapters = peft.LoraConfig(task_type="FEATURE_EXTRACTION", **LORA)
+    arguments = bi_arguments(tmp_path, loss="info_nce", mlp_head=True)
+    encoder = BiEncoder.from_pretrained(str(tiny), pooling="cls")
+    trainer = BiEncoderTrainer(encoder, arguments, labelled(16).remove_columns("label"), peft_config=adapters)
+    with pytest.raises(InputError, match=r"^resume_from_checkpoint: a checkpoint of adapters does not hold the head"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_the_pairs_that_were_trained_on_are_scored_once_each(tiny: Path, tmp_path: Path) -> None:
+    pairs = labelled(10)
+    trainer = CrossEncoderTrainer(str(tiny), CrossEncoderTrainingArguments(str(tmp_path), **QUIET), pairs)
+    assert len(trainer.train_dataset) == 20
+    scores = trainer.predict(trainer.train_dataset).predictions
+    np.testing.assert_allclose(scores, trainer.predict(pairs).predictions, atol=1e-6)

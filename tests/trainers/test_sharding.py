@@ -13,9 +13,10 @@ import torch.distributed as dist
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import StateDictType
 
 from te_trainer import CrossEncoder
-from te_trainer.trainers.fsdp import fit_fsdp2
+from te_trainer.trainers.sharding import fit_fsdp2
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +33,13 @@ def test_an_encoder_is_sharded_and_its_logits_are_not_rounded(models: dict[str, 
         fsdp_version=2, auto_wrap_policy="transformer_based_wrap", reshard_after_forward=True
     )
     plugin.set_mixed_precision("bf16")
+    assert plugin.state_dict_type == StateDictType.SHARDED_STATE_DICT
     encoder = CrossEncoder.from_pretrained(models[kind])
     types = set()
     layers = encoder.model.base_model.encoder.layer
     layers[0].intermediate.dense.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
     fit_fsdp2(plugin, encoder.model)
+    assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT
     # the mean of several ranks' gradients is no number of 8 bits
     assert plugin.mixed_precision_policy.reduce_dtype == torch.float32
     accelerator: Any = SimpleNamespace(
@@ -54,3 +57,12 @@ def test_an_encoder_is_sharded_and_its_logits_are_not_rounded(models: dict[str, 
     assert types == {torch.bfloat16}
     assert not torch.equal(logits, logits.bfloat16().float())
     assert all(type(layer).__name__.startswith("FSDP") for layer in layers)
+
+
+def test_all_ranks_load_whole_models(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By accelerate's default, all but the first would get no weights that the checkpoint lacks: the new head's."""
+    variables = {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true", "LOCAL_RANK": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    model = CrossEncoder.from_pretrained(str(tiny)).model
+    assert not any(weight.is_meta for weight in model.parameters())

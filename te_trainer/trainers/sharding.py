@@ -1,4 +1,4 @@
-"""What accelerate's FSDP2 must be told of an encoder."""
+"""What accelerate must be told where FSDP2 or ZeRO-3 shards an encoder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import Any
 import torch
 
 
+def gather_weights(config: dict[str, Any]) -> None:
+    """Let ZeRO-3 save an encoder's weights, which DeepSpeed's own default leaves out; `config` is DeepSpeed's."""
+    if config["zero_optimization"]["stage"] == 3:
+        config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+
+
 def fit_fsdp2(plugin: Any, model: Any) -> None:
-    """Let FSDP2 shard an encoder, and give its outputs as the model gives them.
+    """Let FSDP2 shard an encoder, give its outputs as the model gives them, and save whole weights.
 
     accelerate shards the modules of a model's `_no_split_modules`, and then the table of its word embeddings, which
     fails where one of them holds the table, as BERT's embeddings do. It also rounds what a model gives to 16 bits, in
     which logits would be alike, and averages gradients in them.
     """
+    # in shards, accelerate's default, a Trainer saves no weights
+    plugin.set_state_dict_type("FULL_STATE_DICT")
     if plugin.fsdp_version != 2:
         return
     if plugin.transformer_cls_names_to_wrap is None:
