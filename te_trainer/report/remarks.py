@@ -128,12 +128,13 @@ def _verdict(results: dict[str, Any], name: str) -> str:
         else:
             known = health[entry["cycle"]][kind]
             agreement, bound = percent(known.get("start", 0.0)), percent(TRUSTED_AGREEMENT)
-            enough, means = "enough" if entry["as_good_as_start"] else "too little", None
+            means = (
+                f"{'enough' if entry['as_good_as_start'] else 'too little'} to call it as good as the start ({bound})"
+            )
             if known["pairs"] < MIN_PAIRS:
-                enough, bound = "too few pairs", f"{MIN_PAIRS} pairs, {bound}"
+                means = f"too few pairs to call it as good as the start ({MIN_PAIRS} pairs, {bound})"
             elif not entry["as_good_as_start"] and known.get("start", 0.0) >= TRUSTED_AGREEMENT:
                 means = "which says little, because it has learnt these pairs (distillation.held_out keeps some back)"
-            means = means or f"{enough} to call it as good as the start ({bound})"
             kept.append(
                 f"the {kind} of cycle {entry['cycle']}, whose scores of {known['pairs']:,} pairs of the pool agree "
                 f"with the start's to {agreement}, {means}"

@@ -10,8 +10,9 @@ import torch
 
 def gather_weights(config: dict[str, Any]) -> None:
     """Let ZeRO-3 save an encoder's weights, which DeepSpeed's own default leaves out; `config` is DeepSpeed's."""
-    if config["zero_optimization"]["stage"] == 3:
-        config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+    zero = config.get("zero_optimization", {})
+    if zero.get("stage") == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
 
 
 def fit_fsdp2(plugin: Any, model: Any) -> None:
