@@ -215,6 +215,8 @@ def _loaded(key: str, kinds: set[Any], value: Any) -> Any:
     """A text as the YAML that it holds, where its type is no text: a list or a mapping in brackets, or a number."""
     if not isinstance(value, str):
         return value
+    if {str, bool} <= kinds and value in {"true", "false"}:
+        return value == "true"
     try:
         in_brackets = bool(kinds & {list, dict}) and value.lstrip().startswith(("[", "{"))
         return _load_yaml(value) if in_brackets or (kinds & {int, float, bool} and str not in kinds) else value

@@ -328,6 +328,13 @@ def test_broken_brackets_are_no_model(entry: str) -> None:
     assert complaint("--models", entry).startswith("models")
 
 
+def test_a_switch_that_may_be_a_word_too_is_read_as_in_a_file(file: Path) -> None:
+    for value, expected in (("false", False), ("true", True), ("non_padding", "non_padding")):
+        file.write_text(f"bi_encoder: {{include_num_input_tokens_seen: {value}}}\n", encoding="utf-8")
+        for given in (["--config", str(file)], ["--bi_encoder.include_num_input_tokens_seen", value]):
+            assert parse([*LEAST, *given]).bi_encoder.training["include_num_input_tokens_seen"] == expected
+
+
 def test_a_value_without_a_key_is_refused() -> None:
     for arguments in (["pairs.tsv"], ["--seed", "3", "4"]):
         assert complaint(*arguments) == f"unexpected argument '{arguments[-1]}': write --section.key value"
