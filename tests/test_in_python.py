@@ -214,6 +214,21 @@ def test_other_pairs_are_refused(
         ),
         (np.array([[1, 2]]), {}, r"pairs: item 0: sentence1 is a number \(1\); make the column text"),
         (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
+        (
+            [("one", "two")],
+            {"bi_encoder": {"dataloader_drop_last": True}},
+            "^bi_encoder.dataloader_drop_last: a step takes 128 pairs, and there are 1; set it to",
+        ),
+        (
+            None,
+            {
+                "data": {"sentences": str(SAMPLE / "dev.tsv")},
+                "mining": {"pairs": 100, "sources": ["random"]},
+                "distillation": {"held_out": 0},
+                "bi_encoder": {"dataloader_drop_last": True},
+            },
+            "^bi_encoder.dataloader_drop_last: a step takes 128 pairs, and there are 100",
+        ),
         ("missing.tsv", {}, "missing.tsv: the file does not exist"),
         (["missing.tsv"], {"data": {"pool": "x"}}, "data.pool: it is the argument pairs"),
         (["missing.tsv"], {"models": "x"}, "models: it is the argument model"),
