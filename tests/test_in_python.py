@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from conftest import SAMPLE, results_of, sample_pairs, tiny_arguments
 from datasets import Dataset, DatasetDict, load_from_disk
+from peft import LoraConfig
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoModel
 
@@ -210,7 +211,7 @@ def test_other_pairs_are_refused(
         (
             [("one", "two")],
             {"data": {"dev": Dataset.from_dict({"x": [1]})}},
-            r"^te_trainer.distil: a Dataset where a source's name is expected; write it with to_csv\('FILE.csv', ",
+            r"^data.dev: a Dataset where a source's name is expected; write it with to_csv\('FILE.csv', ",
         ),
         (np.array([[1, 2]]), {}, r"pairs: item 0: sentence1 is a number \(1\); make the column text"),
         (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
@@ -229,6 +230,7 @@ def test_other_pairs_are_refused(
             },
             "^bi_encoder.dataloader_drop_last: a step takes 128 pairs, and there are 100",
         ),
+        ([("one", "two")], {"lora": LoraConfig(r=8)}, "^lora: input should be a valid dictionary, got "),
         ("missing.tsv", {}, "missing.tsv: the file does not exist"),
         (["missing.tsv"], {"data": {"pool": "x"}}, "data.pool: it is the argument pairs"),
         (["missing.tsv"], {"models": "x"}, "models: it is the argument model"),
@@ -248,7 +250,7 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(
 def test_a_model_object_is_refused_with_the_way_to_give_it(tiny: Path, tmp_path: Path) -> None:
     for model in (SentenceTransformer(str(tiny)), {"bi_encoder": AutoModel.from_pretrained(tiny)}):
         name = type(model["bi_encoder"] if isinstance(model, dict) else model).__name__
-        with pytest.raises(InputError, match=f"^te_trainer.distil: a {name} where a model's name or folder is"):
+        with pytest.raises(InputError, match=rf"^models(\.bi_encoder)?: a {name} where a model's name or folder is"):
             te_trainer.distil([("one", "two")], model, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 

@@ -531,6 +531,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     [
         (["--modle", "x"], "'modle'", "did you mean 'model'"),
         (["--data.pair", "x"], "'data.pair'", "did you mean 'data.pairs'"),
+        (["--batch_size", "3"], "'batch_size'", "did you mean 'batch_tokens'"),
         (["--model", ""], "model", "empty"),
         (["--output", "scores.xls"], "output", r"does not end in \.tsv, \.csv, \.jsonl or \.parquet"),
         (["--output", "is.tsv"], "output", "is a folder"),

@@ -140,22 +140,23 @@ def _configure(pool: list[str], model: Any, output_dir: Any, keys: dict[str, Any
     return config
 
 
-def _plain(value: Any) -> Any:
-    """A value as a YAML file gives it: paths are texts, sequences are lists, and numbers are Python's."""
+def _plain(value: Any, key: str = "") -> Any:
+    """A key's value as a YAML file gives it: paths are texts, sequences are lists, and numbers are Python's."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items()}
+        return {name: _plain(entry, f"{key}.{name}" if key else str(name)) for name, entry in value.items()}
     if isinstance(value, np.generic):
         return value.item()
-    if hasattr(value, "save_pretrained"):
+    section, kind = key.partition(".")[0], type(value).__name__
+    if section == "models" and hasattr(value, "save_pretrained"):
         raise InputError(
-            f"te_trainer.distil: a {type(value).__name__} where a model's name or folder is expected; save it with "
-            "save_pretrained(FOLDER), one of transformers with its tokenizer, and give the folder"
+            f"{key}: a {kind} where a model's name or folder is expected; save it with save_pretrained(FOLDER), one of "
+            "transformers with its tokenizer, and give the folder"
         )
-    if hasattr(value, "to_csv"):
+    if section == "data" and hasattr(value, "to_csv"):
         raise InputError(
-            f"te_trainer.distil: a {type(value).__name__} where a source's name is expected; write it with "
-            "to_csv('FILE.csv', index=False), and give the file's name"
+            f"{key}: a {kind} where a source's name is expected; write it with to_csv('FILE.csv', index=False), and "
+            "give the file's name"
         )
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+    return [_plain(entry, key) for entry in value] if isinstance(value, list | tuple) else value

@@ -215,8 +215,8 @@ def _loaded(key: str, kinds: set[Any], value: Any) -> Any:
     """A text as the YAML that it holds, where its type is no text: a list or a mapping in brackets, or a number."""
     if not isinstance(value, str):
         return value
-    if {str, bool} <= kinds and value in {"true", "false"}:
-        return value == "true"
+    if {str, bool} <= kinds and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
     try:
         in_brackets = bool(kinds & {list, dict}) and value.lstrip().startswith(("[", "{"))
         return _load_yaml(value) if in_brackets or (kinds & {int, float, bool} and str not in kinds) else value
@@ -275,8 +275,8 @@ SHORT_NAMES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size"
 def did_you_mean(what: str, key: str, known: Sequence[str]) -> str:
     """A sentence on what is unknown, with the known key that looks most like it."""
     section, dot, tail = key.rpartition(".")
-    tail = SHORT_NAMES.get(tail, tail)
     tails = {name.rpartition(".")[2]: name for name in known}
+    tail = SHORT_NAMES[tail] if SHORT_NAMES.get(tail) in tails else tail
     same = [name for name in known if name.rpartition(".")[2] == tail]
     close = difflib.get_close_matches(section + dot + tail, same or known, n=1, cutoff=0 if same else 0.6)
     close = close or [tails[name] for name in difflib.get_close_matches(tail, tails, n=1)]

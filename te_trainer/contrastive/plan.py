@@ -108,8 +108,12 @@ class ContrastivePlan:
             raise InputError(
                 "contrastive.per_device_train_batch_size: a sentence alone in its batch has none to differ from; set 2"
             )
-        if self.training.get("dataloader_drop_last"):
-            batch *= self.training["gradient_accumulation_steps"] or 1
+        step = batch * (self.training["gradient_accumulation_steps"] or 1)
+        if self.training.get("dataloader_drop_last") and batch <= sentences < step:
+            raise InputError(
+                f"contrastive.dataloader_drop_last: a step takes {step:,} sentences, and there are {sentences:,}; set "
+                "it to false, or lower contrastive.gradient_accumulation_steps"
+            )
         if sentences < batch:
             raise InputError(
                 f"data.sentences: {sentences} distinct sentences do not fill one batch of {batch}; give more, or lower "

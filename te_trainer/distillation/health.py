@@ -45,15 +45,15 @@ class Probe:
 
         `part` of the pool, 0 to 1, is held out; at 0, trainings see the probe's pairs.
         """
-        held_out = part > 0 and len(pool) >= SMALLEST_POOL
-        count = probe_size(len(pool), part)
+        held_out = held_out_pairs(len(pool), part)
+        count = held_out or min(len(pool), MIN_PAIRS)
         rows = np.sort(np.random.default_rng((seed, 3)).choice(len(pool), size=count, replace=False))
         block = pool[rows.tolist()]
         one, two = (list(block[name]) for name in SENTENCE_COLUMNS)
         graded = graded_pairs(one + two, SENTENCES, seed)
         columns = (one + two + graded["sentence1"], two + one + graded["sentence2"])
         exchanged = _rows_that_hold(pool, list(zip(two, one, strict=True)))
-        return cls(rows, held_out, exchanged, dict(zip(SENTENCE_COLUMNS, columns, strict=True)))
+        return cls(rows, held_out > 0, exchanged, dict(zip(SENTENCE_COLUMNS, columns, strict=True)))
 
     def rows_to_learn(self, pairs: int) -> np.ndarray:
         """Numbers of the rows of a pool that trainings see."""
@@ -95,11 +95,12 @@ class Probe:
         return {name: value for name, value in health.items() if not np.isnan(value)}
 
 
-def probe_size(pairs: int, part: float) -> int:
-    """How many pairs of a pool of so many a probe holds, which are held out where `part` is not 0."""
+def held_out_pairs(pairs: int, part: float) -> int:
+    """How many pairs of a pool of so many are held out; 0 where none are, for want of pairs too."""
+    if part == 0 or pairs < SMALLEST_POOL:
+        return 0
     # trainings need the rest
-    most = max(pairs // 10, FEWEST_HELD_OUT) if part > 0 and pairs >= SMALLEST_POOL else pairs
-    return min(max(MIN_PAIRS, round(part * pairs)), MAX_PAIRS, most)
+    return min(max(MIN_PAIRS, round(part * pairs)), MAX_PAIRS, max(pairs // 10, FEWEST_HELD_OUT))
 
 
 def _rows_that_hold(pool: Dataset, pairs: list[tuple[str, str]]) -> np.ndarray:

@@ -25,7 +25,7 @@ from te_trainer.config.schema import ModelConfig, RunConfig
 from te_trainer.config.types import KINDS, Kind, Pooling, Size, Students, section_of
 from te_trainer.contrastive.plan import ContrastivePlan, plan_contrastive
 from te_trainer.distillation.combine import combine
-from te_trainer.distillation.health import SMALLEST_POOL, probe_size
+from te_trainer.distillation.health import held_out_pairs
 from te_trainer.errors import InputError
 from te_trainer.models import Checkpoint, resolve_checkpoint
 from te_trainer.models.precision import Precision, precision_of, resolve_precision
@@ -191,8 +191,7 @@ class DistillationPlan:
 
     def check_batches(self, pairs: int, processes: int) -> None:
         """Refuse to leave out what fills no step where a pool of so many pairs does not fill one."""
-        is_held_out = self.held_out > 0 and pairs >= SMALLEST_POOL
-        learnt = pairs - probe_size(pairs, self.held_out) * is_held_out
+        learnt = pairs - held_out_pairs(pairs, self.held_out)
         for model in self.models.values():
             for encoder in model.encoders.values():
                 training = encoder.training

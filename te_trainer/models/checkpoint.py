@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
@@ -147,7 +148,8 @@ class Checkpoint:
         if kind == "cross-encoder":
             auto, arguments = AutoModelForSequenceClassification, arguments | {"num_labels": 1}
         # FSDP's, on by accelerate's default: ranks but the first would get no weights that the checkpoint lacks
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+        if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         try:
             model, info = auto.from_pretrained(
                 self.files.folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **arguments

@@ -263,7 +263,7 @@ def is_tokenised(dataset: Any, name: str, key: tuple[Any, ...]) -> bool:
 
 
 def once_each(rows: Dataset) -> Dataset:
-    """Tokenised rows with each pair in one order, the first; those that are trained on may hold both."""
+    """The rows that a trainer trains on with each pair in one order, the first; they may hold both."""
     if "row" not in rows.column_names:
         return rows
     first = np.unique(column_values(rows, "row"), return_index=True)[1]

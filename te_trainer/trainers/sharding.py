@@ -22,7 +22,8 @@ def fit_fsdp2(plugin: Any, model: Any) -> None:
     fails where one of them holds the table, as BERT's embeddings do. It also rounds what a model gives to 16 bits, in
     which logits would be alike, and averages gradients in them.
     """
-    # in shards, accelerate's default, a Trainer saves no weights
+    # in shards, accelerate's default, a Trainer saves no weights; the configurations are those of the type
+    plugin.state_dict_config = plugin.optim_state_dict_config = None
     plugin.set_state_dict_type("FULL_STATE_DICT")
     if plugin.fsdp_version != 2:
         return

@@ -329,7 +329,7 @@ def test_broken_brackets_are_no_model(entry: str) -> None:
 
 
 def test_a_switch_that_may_be_a_word_too_is_read_as_in_a_file(file: Path) -> None:
-    for value, expected in (("false", False), ("true", True), ("non_padding", "non_padding")):
+    for value, expected in (("false", False), ("True", True), ("non_padding", "non_padding")):
         file.write_text(f"bi_encoder: {{include_num_input_tokens_seen: {value}}}\n", encoding="utf-8")
         for given in (["--config", str(file)], ["--bi_encoder.include_num_input_tokens_seen", value]):
             assert parse([*LEAST, *given]).bi_encoder.training["include_num_input_tokens_seen"] == expected

@@ -306,6 +306,9 @@ def test_no_sentences_are_refused(refused: Callable[..., str], tmp_path: Path) -
 def test_fewer_sentences_than_a_batch_are_refused(refused: Callable[..., str]) -> None:
     sentence = refused("--contrastive.per_device_train_batch_size", "97")
     assert "96 distinct sentences do not fill one batch of 97" in sentence
+    left_out = ["--contrastive.dataloader_drop_last", "true", "--contrastive.gradient_accumulation_steps", "3"]
+    sentence = refused("--contrastive.per_device_train_batch_size", "48", *left_out)
+    assert sentence.startswith("contrastive.dataloader_drop_last: a step takes 144 sentences, and there are 96; set it")
     sentence = refused("--contrastive.per_device_train_batch_size", "1")
     assert "a sentence alone in its batch has none to differ from" in sentence
 

@@ -17,7 +17,7 @@ from te_trainer.data import GoldSet, GoldSets, PoolManifest, SentenceManifest, b
 from te_trainer.distillation import costs
 from te_trainer.distillation.costs import describe_trainings, estimate_seconds, spread
 from te_trainer.distillation.plan import make_plan
-from te_trainer.distillation.work import cycles_work, mining_work, total_work
+from te_trainer.distillation.work import cycles_work, mining_work, step0_work, total_work
 from te_trainer.metrics import spearman
 from te_trainer.runs.layout import RunLayout
 from te_trainer.runs.scoring import Scorer
@@ -121,3 +121,18 @@ def test_mining_costs_what_it_embeds_and_searches(
     assert work.gather == pytest.approx(10 * 60 / 200_000 / 2 / 10 if "bm25" in sources else 0)
     total = total_work(plan, layout) - sum(cycles_work(plan, name, 10) for name in plan.models)
     assert total == pytest.approx(work.gather + 2 * (work.embed + work.search))
+
+
+@pytest.mark.parametrize(("length", "read"), [("num_train_epochs: 2", 2 * 60), ("max_steps: 7", 7 * 4)])
+def test_step_0_costs_the_sentences_that_it_reads(length: str, read: int, tiny: Path, tmp_path: Path) -> None:
+    texts = [str(tmp_path / "texts.txt")]
+    Path(texts[0]).write_text("".join(f"sentence {number}\n" for number in range(60)), encoding="utf-8")
+    section = f"contrastive: {{method: simcse, per_device_train_batch_size: 4, {length}}}\n"
+    (tmp_path / "step0.yaml").write_text(section, encoding="utf-8")
+    keys = ["--data.sentences", texts[0], "--mining.pairs", "10", "--distillation.step0", str(tmp_path / "step0.yaml")]
+    plan = make_plan(parse(["--models", f"[{tiny}]", *keys, "--output_dir", str(tmp_path)]), 1)
+    layout = RunLayout(tmp_path)
+    for folder in (layout.mining, layout.sentences):
+        build_sentences(ContrastiveDataConfig(sentences=texts), folder)
+    # at four times the cost of a pass over the ten pairs
+    assert step0_work(plan, layout) == 4 * read / 10

@@ -314,3 +314,7 @@ def test_steps_that_no_pool_fills_are_refused_before_the_work(sized_plms: dict[s
     ):
         plan.check_batches(284 - 1, 1)
     make(sized_plms["base"])[0].check_batches(1, 1)
+    # a cross-encoder of so small a pool learns other pairs, too
+    keys = ["--cross_encoder.dataloader_drop_last", "true", "--distillation.selection", "health"]
+    plan, _ = make(sized_plms["base"], *keys)
+    plan.fit(12, 1).check_batches(12, 1)

@@ -13,10 +13,10 @@ import torch.distributed as dist
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import StateDictType
+from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, StateDictType
 
 from te_trainer import CrossEncoder
-from te_trainer.trainers.sharding import fit_fsdp2
+from te_trainer.trainers.sharding import fit_fsdp2, gather_weights
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,8 @@ def test_an_encoder_is_sharded_and_its_logits_are_not_rounded(models: dict[str, 
     layers[0].intermediate.dense.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
     fit_fsdp2(plugin, encoder.model)
     assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT
+    assert isinstance(plugin.state_dict_config, FullStateDictConfig)
+    assert isinstance(plugin.optim_state_dict_config, FullOptimStateDictConfig)
     # the mean of several ranks' gradients is no number of 8 bits
     assert plugin.mixed_precision_policy.reduce_dtype == torch.float32
     accelerator: Any = SimpleNamespace(
@@ -57,6 +59,14 @@ def test_an_encoder_is_sharded_and_its_logits_are_not_rounded(models: dict[str, 
     assert types == {torch.bfloat16}
     assert not torch.equal(logits, logits.bfloat16().float())
     assert all(type(layer).__name__.startswith("FSDP") for layer in layers)
+
+
+def test_zero_3_saves_whole_weights() -> None:
+    key = "stage3_gather_16bit_weights_on_model_save"
+    for zero, expected in (({"stage": 3, key: False}, {"stage": 3, key: True}), ({"stage": 2}, {"stage": 2})):
+        gather_weights(config := {"zero_optimization": zero})
+        assert config["zero_optimization"] == expected
+    gather_weights({})
 
 
 def test_all_ranks_load_whole_models(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
