@@ -51,8 +51,8 @@ LEAST_STEPS, MOST_EPOCHS = 200, 5
 # Of MRPC's 5,801 pairs in both orders, 3 epochs, batches of 32: the shortest training of the paper's main tables.
 # SICK-R alone and the smallest pool of its Fig. 5 make some 620 steps, with the same learning rate.
 ENOUGH_STEPS = 1089
-# Learning rates to which few steps raise it; larger ones than the first were tried with six layers alone.
-MOST_RAISED, SHALLOW, MOST_RAISED_OF_SHALLOW = 5e-5, 6, LARGEST_LEARNING_RATE
+RAISED_LEARNING_RATE = 5e-5  # the most to which few steps raise it; larger ones were tried with these layers alone
+FEW_LAYERS = 6
 
 
 def fitted_learning_rate(paper: float, hidden_size: int) -> float:
@@ -65,7 +65,7 @@ def raised_learning_rate(rate: float, hidden_size: int, layers: int, steps: floa
     """The cross-encoder's learning rate where so few steps are too few for `rate`, but not of large models."""
     if hidden_size > PAPER_HIDDEN_SIZE:
         return rate
-    most = MOST_RAISED_OF_SHALLOW if layers <= SHALLOW else MOST_RAISED
+    most = LARGEST_LEARNING_RATE if layers <= FEW_LAYERS else RAISED_LEARNING_RATE
     return max(rate, min(rate * ENOUGH_STEPS / steps, most))
 
 

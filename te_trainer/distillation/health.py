@@ -74,8 +74,8 @@ class Probe:
             `std` and `distinct` of the scores of held-out pairs; `orders`, Spearman's correlation of the scores of both
             orders; `graded`, how often more edited sentences score lower; after a training also `agreement`, Spearman's
             correlation with the labels, `start`, that with the start's scores, and `spread`, the ratio of the standard
-            deviations to that of the labels. What cannot be computed is absent: where all labels are equal, or no
-            sentence is long enough to edit.
+            deviations to that of the labels. What says nothing is absent: the last three of fewer than
+            `FEWEST_HELD_OUT` pairs or of equal labels, and `graded` where no sentence is long enough to edit.
         """
         count = len(self.rows)
         held_out, exchanged, graded = np.split(scores, [count, 2 * count])
@@ -86,7 +86,7 @@ class Probe:
             "orders": spearman(held_out, exchanged),
             "graded": graded_order(graded),
         }
-        if labels is not None:
+        if labels is not None and count >= FEWEST_HELD_OUT:
             labels = labels[self.rows]
             health["agreement"] = spearman(held_out, labels)
             health["start"] = health["agreement"] if start is None else spearman(held_out, start[self.rows])
@@ -145,8 +145,7 @@ def why_no_teacher(health: dict[str, Any]) -> str | None:
 
 def why_not_learnt(health: dict[str, Any]) -> str | None:
     """What shows that a student has not learnt its labels, or None; of too few pairs nothing does."""
-    tells = health["pairs"] >= FEWEST_HELD_OUT
-    if tells and "spread" not in health:
+    if "spread" not in health and health["pairs"] >= FEWEST_HELD_OUT:
         return (
             f"it is judged by {health['pairs']} pairs whose labels are all the same, so that nothing shows that it has"
         )
@@ -156,6 +155,6 @@ def why_not_learnt(health: dict[str, Any]) -> str | None:
         ("graded", MIN_GRADED, "it finds a heavily edited sentence no less similar than a lightly edited one ({:.2f})"),
     )
     for name, bound, words in checks:
-        if (tells or name == "graded") and (value := health.get(name)) is not None and value < bound:
+        if (value := health.get(name)) is not None and value < bound:
             return f"{words.format(value)}; at least {bound} is expected"
     return None

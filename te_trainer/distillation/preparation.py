@@ -97,9 +97,8 @@ def prepare_texts(manifest: RunManifest[RunConfig], gold: GoldSets) -> None:
             texts = [Fingerprint(("mining", "fingerprint"), fingerprint, "data: the texts have")]
             entries["mining"] = {"sentences": count}
             if config.mines_all:
-                plan.fit(pairs := plan.pairs_to_mine(count), manifest.processes).check_batches(
-                    pairs, manifest.processes
-                )
+                wanted = plan.pairs_to_mine(count)
+                plan.fit(wanted, manifest.processes).check_batches(wanted, manifest.processes)
         else:
             pool, own_texts = written.enter_context(_read_pool(config, layout))
             texts = [Fingerprint(("pool", "fingerprint"), pool.fingerprint, "data: the texts have")]

@@ -264,8 +264,6 @@ def is_tokenised(dataset: Any, name: str, key: tuple[Any, ...]) -> bool:
 
 def once_each(rows: Dataset) -> Dataset:
     """The rows that a trainer trains on with each pair in one order, the first; they may hold both."""
-    if "row" not in rows.column_names:
-        return rows
     first = np.unique(column_values(rows, "row"), return_index=True)[1]
     return rows if len(first) == len(rows) else rows.select(np.sort(first))
 

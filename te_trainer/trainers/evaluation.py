@@ -196,7 +196,7 @@ class EvaluatingTrainer(ComputingTrainer):
 
     def _eval_rows(self, pairs: Any, name: str, label_needed: bool = True) -> Dataset:
         if is_tokenised(pairs, name, self.token_key):
-            return once_each(pairs) if pairs is getattr(self, "train_dataset", None) else cast(Dataset, pairs)
+            return once_each(pairs) if pairs is self.train_dataset else cast(Dataset, pairs)
         dataset = as_dataset(pairs, name)
         with self.args.main_process_first(desc="tokenising"):
             rows = self.tokenise(dataset, PairCheck(name, label_needed), training=False)

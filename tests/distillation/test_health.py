@@ -115,9 +115,16 @@ def test_what_shows_that_a_student_has_not_learnt(changed, reason):
 
 def test_a_few_pairs_do_not_tell_whether_a_student_has_learnt() -> None:
     """Two order each other right or wrong by chance, and one alone orders nothing; edits tell all the same."""
-    known = {"pairs": 7, "agreement": -0.2, "spread": 0.1, "graded": 0.95}
-    assert why_not_learnt(known) is None and why_not_learnt(known | {"pairs": 8}) is not None
-    assert "heavily edited" in why_not_learnt(known | {"graded": 0.5})
+    for pairs, tells in ((7, False), (8, True)):
+        probe = Probe.draw(pool(pairs), 0.03, seed=1)
+        scores, labels = (
+            np.linspace(*ends, count, dtype=np.float32)
+            for *ends, count in ((1, 0.9, len(probe.pairs["sentence1"])), (0, 1, pairs))
+        )
+        health = probe.health(scores, labels) | {"graded": 1.0}
+        assert ("agreement" in health, "start" in health, "spread" in health) == (tells, tells, tells)
+        assert (why_not_learnt(health) is not None) == tells
+    assert "heavily edited" in why_not_learnt(health | {"pairs": 7, "agreement": 1.0, "spread": 1.0, "graded": 0.5})
 
 
 def test_a_start_that_tells_texts_too_little_apart_is_named() -> None:

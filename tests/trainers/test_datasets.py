@@ -194,6 +194,16 @@ def test_a_stream_trains_in_its_own_order(kind: str, models: dict[str, str], tmp
     assert trainer.state.global_step == 4
 
 
+def test_each_pass_over_a_shuffled_stream_has_an_order_of_its_own(models: dict[str, str], tmp_path: Path) -> None:
+    seen: list[list[float]] = []
+    pairs = stream(16).shuffle(seed=1, buffer_size=16)
+    trainer = make("bi-encoder", models["bert"], tmp_path, pairs, max_steps=8, save_strategy="no")
+    trainer.__class__ = recording(seen)(type(trainer))
+    trainer.train()
+    order = [label for batch in seen for label in batch]
+    assert sorted(order[:16]) == sorted(order[16:]) and order[:16] != order[16:]
+
+
 def test_a_stream_is_read_when_its_turn_comes(models: dict[str, str], tmp_path: Path) -> None:
     """This one never ends."""
 
