@@ -121,24 +121,10 @@ def _advice(failure: dict[str, Any], mined: bool) -> str:
 def _verdict(results: dict[str, Any], name: str) -> str:
     """What a run without a dev set knows of what it kept for a PLM, and how to know more."""
     health = dict(encoders_by_cycle(results["health"], name))
-    kept = []
-    for kind, entry in sorted(results["final"][name].items()):
-        if entry["cycle"] == 0:
-            kept.append(f"the start as its {kind}")
-        else:
-            known = health[entry["cycle"]][kind]
-            agreement, bound = percent(known.get("start", 0.0)), percent(TRUSTED_AGREEMENT)
-            means = (
-                f"{'enough' if entry['as_good_as_start'] else 'too little'} to call it as good as the start ({bound})"
-            )
-            if known["pairs"] < MIN_PAIRS:
-                means = f"too few pairs to call it as good as the start ({MIN_PAIRS} pairs, {bound})"
-            elif not entry["as_good_as_start"] and known.get("start", 0.0) >= TRUSTED_AGREEMENT:
-                means = "which says little, because it has learnt these pairs (distillation.held_out keeps some back)"
-            kept.append(
-                f"the {kind} of cycle {entry['cycle']}, whose scores of {known['pairs']:,} pairs of the pool agree "
-                f"with the start's to {agreement}, {means}"
-            )
+    kept = [
+        _kept(kind, entry, {} if entry["cycle"] == 0 else health[entry["cycle"]][kind])
+        for kind, entry in sorted(results["final"][name].items())
+    ]
     hint = ""
     if results.get("trusts_students") and any(entry["cycle"] for entry in results["final"][name].values()):
         hint = (
@@ -153,6 +139,23 @@ def _verdict(results: dict[str, Any], name: str) -> str:
     if all(entry["cycle"] == 0 for entry in results["final"][name].values()):
         return f"{name}: the cycles changed nothing: this run keeps {' and '.join(kept)}, {_as_it_is(results)}.{hint}"
     return f"{name}: this run keeps {', and '.join(kept)}. {_gain(results, name)}{hint}"
+
+
+def _kept(kind: str, entry: dict[str, Any], known: dict[str, Any]) -> str:
+    """An encoder that a run without a dev set keeps, and what its health, `known`, says of it beside the start."""
+    if entry["cycle"] == 0:
+        return f"the start as its {kind}"
+    named = f"the {kind} of cycle {entry['cycle']}"
+    if "start" not in known:
+        return f"{named}, of which nothing says how good it is"
+    enough, bound = "enough" if entry["as_good_as_start"] else "too little", percent(TRUSTED_AGREEMENT)
+    means = f"{enough} to call it as good as the start ({bound})"
+    if known["pairs"] < MIN_PAIRS:
+        means = f"too few pairs to call it as good as the start ({MIN_PAIRS} pairs, {bound})"
+    elif not entry["as_good_as_start"] and known["start"] >= TRUSTED_AGREEMENT:
+        means = "which says little, because it has learnt these pairs (distillation.held_out keeps some back)"
+    agreement = f"{known['pairs']:,} pairs of the pool agree with the start's to {percent(known['start'])}"
+    return f"{named}, whose scores of {agreement}, {means}"
 
 
 def _in_our_runs(results: dict[str, Any]) -> str:

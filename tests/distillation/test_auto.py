@@ -353,6 +353,9 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
             "pairs": 32, "start": 0.98,
         }  # fmt: skip
         assert any("which says little, because it has learnt these pairs" in line for line in remarks(changed))
+        del changed["health"]["cycles"][final["cross-encoder"]["cycle"] - 1]["tiny"]["cross-encoder"]["start"]
+        said = f"the cross-encoder of cycle {final['cross-encoder']['cycle']}, of which nothing says how good it is"
+        assert any(said in line for line in remarks(changed))
     text = " ".join((output / "report.md").read_text(encoding="utf-8").split())
     assert ("On the test sets, which chose nothing, the start scores" in text) == is_lenient
     assert "the cross-encoder that was kept " in text or not is_lenient
