@@ -28,14 +28,6 @@ from te_trainer.data.readers import read_rows
 from te_trainer.errors import InputError
 
 COUNT = 96
-# The keys of `tiny_arguments`, as a Python program gives them.
-KEYS: dict[str, Any] = {
-    "data": {"dev": SAMPLE / "dev.tsv", "test": [SAMPLE / "test.tsv"]},
-    "distillation": {"selection": "dev", "cycles": 2, "precision": "float32"},
-    "cross_encoder": {"num_train_epochs": 1, "learning_rate": 2e-5, "eval_steps": 4},
-    "bi_encoder": {"pooling": "mean", "num_train_epochs": 2, "per_device_train_batch_size": 16},
-    "bi_encoder.eval_steps": 4,
-}
 SWAPPED = {"sentence1": "sentence2", "sentence2": "sentence1"}
 VARIES = ("seconds", "environment", "health")
 
@@ -66,17 +58,33 @@ def pairs() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def command(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def keys(few_gold: list[str]) -> dict[str, Any]:
+    """The keys of `tiny_arguments` and `few_gold`, as a Python program gives them."""
+    return {
+        "data": {"dev": few_gold[1], "test": [Path(few_gold[3])]},
+        "distillation": {"selection": "dev", "cycles": 2, "precision": "float32"},
+        "cross_encoder": {"num_train_epochs": 1, "learning_rate": 2e-5, "eval_steps": 4},
+        "bi_encoder": {"pooling": "mean", "num_train_epochs": 2, "per_device_train_batch_size": 16},
+        "bi_encoder.eval_steps": 4,
+    }
+
+
+@pytest.fixture(scope="module")
+def command(
+    tiny: Path, pairs: list[tuple[str, str]], few_gold: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Output folder of the command on the same pairs."""
     folder = tmp_path_factory.mktemp("command")
     pool = folder / "pool.tsv"
     pool.write_text("\n".join(["sentence1\tsentence2", *map("\t".join, pairs)]) + "\n", encoding="utf-8")
-    start("distil", tiny_arguments(tiny, folder / "run", pool=[str(pool)]))
+    start("distil", tiny_arguments(tiny, folder / "run", *few_gold, pool=[str(pool)]))
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
-def run(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> te_trainer.DistilledRun:
+def run(
+    tiny: Path, pairs: list[tuple[str, str]], keys: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> te_trainer.DistilledRun:
     """A run that was interrupted in its second training or soon after it, and continued by the same call."""
     folder = tmp_path_factory.mktemp("call") / "run"
     folder.mkdir()
@@ -89,11 +97,11 @@ def run(tiny: Path, pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempP
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("te_trainer.runs.checkpoint_clock.FULL_CHECKPOINT_SECONDS", 0)
-        te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **KEYS)
+        te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **keys)
     interrupts.join()
     signal.signal(signal.SIGINT, before)
     assert not (folder / "results.json").exists()
-    return te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **KEYS)
+    return te_trainer.distil(pairs, {"bi_encoder": tiny, "name": "tiny"}, folder, **keys)
 
 
 def test_a_call_makes_what_the_command_makes(command: Path, run: te_trainer.DistilledRun) -> None:
@@ -114,6 +122,7 @@ def test_the_same_pairs_in_a_table_find_the_run_finished(
     tiny: Path,
     pairs: list[tuple[str, str]],
     run: te_trainer.DistilledRun,
+    keys: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     table: Any,
@@ -122,7 +131,7 @@ def test_the_same_pairs_in_a_table_find_the_run_finished(
     given = table({"id": range(COUNT), **columns})
     # the folder may be called otherwise, as after a move
     monkeypatch.chdir(run.output_dir.parent)
-    again = te_trainer.distil(given, {"bi_encoder": str(tiny), "name": "tiny"}, run.output_dir.name, **KEYS)
+    again = te_trainer.distil(given, {"bi_encoder": str(tiny), "name": "tiny"}, run.output_dir.name, **keys)
     assert again.results == run.results
     assert "is finished" in capsys.readouterr().out
 
@@ -156,11 +165,16 @@ def test_given_pairs_are_read_by_their_columns(given: Any, columns: dict[str, st
     ],
 )
 def test_other_pairs_are_refused(
-    tiny: Path, pairs: list[tuple[str, str]], run: te_trainer.DistilledRun, change: Any, message: str
+    tiny: Path,
+    pairs: list[tuple[str, str]],
+    run: te_trainer.DistilledRun,
+    keys: dict[str, Any],
+    change: Any,
+    message: str,
 ) -> None:
     before = (run.output_dir / "python-pairs.jsonl").read_bytes()
     with pytest.raises(InputError, match=message):
-        te_trainer.distil(change(pairs), {"bi_encoder": tiny, "name": "tiny"}, run.output_dir, **KEYS)
+        te_trainer.distil(change(pairs), {"bi_encoder": tiny, "name": "tiny"}, run.output_dir, **keys)
     assert (run.output_dir / "python-pairs.jsonl").read_bytes() == before
     assert not list(run.output_dir.glob(".partial-*"))
 

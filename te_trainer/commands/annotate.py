@@ -61,7 +61,7 @@ def annotate(config: AnnotateConfig) -> None:
     print(f"{amount} in {config.output}; its first lines say how to score them.")
     if 1 < len(chosen) < len(pairs):
         print(
-            "Half of them are those that both encoders disagree on most, so that scores are lower than on other pairs."
+            "Half of them are those that both encoders disagree on most; scores are likely lower than on other pairs."
         )
     start, more = start_for_comparison(run, name)
     is_lost = start == run.model(name)["bi_encoder"] and ":" not in start and not Path(start).is_absolute()

@@ -23,9 +23,11 @@ def script_of_two_machines(folder: Path, output: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [WITHOUT_GOLD, FROM_SENTENCES], ids=["pairs", "sentences"])
-def test_no_rank_but_the_first_looks_for_what_is_not_there_yet(more: Sequence[str], tiny: Path, tmp_path: Path) -> None:
+def test_no_rank_but_the_first_looks_for_what_is_not_there_yet(
+    more: Sequence[str], tiny: Path, few_gold: list[str], tmp_path: Path
+) -> None:
     output = tmp_path / "run"
-    arguments = tiny_arguments(tiny, output, *more)
+    arguments = tiny_arguments(tiny, output, *few_gold, *more)
     if more is FROM_SENTENCES:
         section = "contrastive: {pooling: mean, method: simcse, mlp_head: false, max_steps: 2}\n"
         (tmp_path / "step0.yaml").write_text(section, encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import Run, results_of, tiny_arguments
+from conftest import Run, brief_gold, results_of, tiny_arguments
 from datasets import Dataset
 from forked import run_forked
 
@@ -48,7 +48,7 @@ def test_a_small_pool_is_chosen_whole(pairs: int) -> None:
 @pytest.fixture(scope="module")
 def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("annotated") / "run"
-    more = ["--distillation.cycles", "1", "--bi_encoder.prompt", "it's my router: "]
+    more = ["--distillation.cycles", "1", "--bi_encoder.prompt", "it's my router: ", *brief_gold(output.parent)]
     done = run_forked("trans_encoder.py", tiny_arguments(tiny, output, *more))
     assert done.returncode == 0, done.stderr
     return output

@@ -283,11 +283,11 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_push_in_the_middle_of_a_run_changes_nothing(
-    root: Path, hub: HubServer, home: Path, later: Path, tmp_path: Path
+    root: Path, hub: HubServer, home: Path, later: Path, few_gold: list[str], tmp_path: Path
 ) -> None:
     """Each stage of the first run is a process of its own; the second one begins when the `main` has moved."""
     quick = ["--distillation.cycles", "1", "--distillation.students", "bi-encoder", "--data.max_pairs", "48"]
-    quick += ["--bi_encoder.num_train_epochs", "1", "--data.test", "[]"]
+    quick += ["--bi_encoder.num_train_epochs", "1", *few_gold, "--data.test", "[]"]
     pushed, still = tmp_path / "pushed", tmp_path / "still"
     start = shutil.copytree(root / "models/owner/stages", tmp_path / "start")
     commit = hub.commit("models", "owner/stages")

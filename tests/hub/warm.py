@@ -32,6 +32,7 @@ def serve() -> None:
         importlib.import_module(name)
     assert not READERS & sys.modules.keys()
     gc.freeze()
+    gc.disable()  # in what is forked, too: none lives long
     for line in sys.stdin:
         process = multiprocessing.get_context("fork").Process(target=run, args=json.loads(line))
         process.start()

@@ -25,12 +25,12 @@ DROPPED = ("near_duplicates", "in_pool")
 
 
 @pytest.fixture(scope="module")
-def root(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tiny: Path, few_gold: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose pool grows by pairs of its own sentences."""
     folder = tmp_path_factory.mktemp("runs") / "grown"
     mined = ("--mining.pairs", "60", "--mining.sources", "[neighbours, bm25, random]", "--mining.candidates", "8")
     short = ("--distillation.students", "bi-encoder", "--distillation.cycles", "1", "--bi_encoder.max_steps", "2")
-    done = run_forked(JOB, tiny_arguments(tiny, folder, *mined, *short), charts=True)
+    done = run_forked(JOB, tiny_arguments(tiny, folder, *few_gold, *mined, *short), charts=True)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import results_of, sample_pairs, tiny_arguments
+from conftest import brief_gold, results_of, sample_pairs, tiny_arguments
 from forked import run_forked
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -35,7 +35,8 @@ def run(tiny: Path, letters: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     pairs = [{"sentence1": one, "sentence2": two} for one, two in [*HOSTILE, *sample_pairs(11)]]
     (folder / "pool.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     models = f"[{{bi_encoder: {tiny}, name: one}}, {{bi_encoder: {letters}, name: two, pooling: mean}}]"
-    arguments = tiny_arguments(tiny, folder / "run", "--models", models, pool=[str(folder / "pool.jsonl")])
+    more = [*brief_gold(folder), "--models", models]
+    arguments = tiny_arguments(tiny, folder / "run", *more, pool=[str(folder / "pool.jsonl")])
     finished = run_forked(JOB, arguments, charts=True)
     assert finished.returncode == 0, finished.stderr
     assert PAGE in finished.stdout
