@@ -9,7 +9,7 @@ from pathlib import Path
 
 from te_trainer.config.schema import RunConfig
 from te_trainer.data import PoolManifest, SentenceManifest
-from te_trainer.distillation.costs import describe_trainings, estimate_seconds
+from te_trainer.distillation.costs import describe_time, describe_trainings, estimate_seconds
 from te_trainer.distillation.cycle import run_cycles
 from te_trainer.distillation.mining import mine_pool
 from te_trainer.distillation.plan import DistillationPlan, make_plan
@@ -34,7 +34,7 @@ from te_trainer.runs.checks import check_loggers, check_space, describe_gold, lo
 from te_trainer.runs.folder import run_in_output_dir
 from te_trainer.runs.layout import EncoderKey
 from te_trainer.runs.manifest import RunManifest
-from te_trainer.runs.progress import RunProgress, format_duration
+from te_trainer.runs.progress import RunProgress
 from te_trainer.runs.saved import refuse_missing_encoders
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
@@ -115,8 +115,7 @@ def distil(manifest: RunManifest[RunConfig]) -> None:
                 progress.say(line)
             first = EncoderKey.start(next(iter(plan.models)))
             if not ask_main_process(lambda: store.has_labels(first)):
-                seconds = format_duration(estimate_seconds(fitted, store, texts, scorer))
-                progress.say(f"The run will take about {seconds} on this machine")
+                progress.say(describe_time(estimate_seconds(fitted, store, texts, scorer), config.mines))
 
         # ------------------------------------------------------------ the pool, given or mined with the starts
         if config.mines:

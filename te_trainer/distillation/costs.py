@@ -17,10 +17,12 @@ from te_trainer.labelling import score_pairs
 from te_trainer.models import BiEncoder
 from te_trainer.runs.layout import EncoderKey, RunLayout
 from te_trainer.runs.memory import describe_gpus, describe_training_memory
+from te_trainer.runs.progress import format_duration
 from te_trainer.runs.scoring import Scorer
 from te_trainer.runs.store import RunStore
 
 WARM_UP = 32  # pairs
+LONG = 2 * 3600  # seconds
 TIMED, TIMED_ON_GPU = 256, 4096  # pairs; large batches are what a GPU is good at
 
 
@@ -40,6 +42,13 @@ def estimate_seconds(plan: DistillationPlan, store: RunStore, texts: Dataset, sc
         passes = step0 + mining.embed + mining.search + mining.gather * (number == 0) + cycles_work(plan, name, pairs)
         seconds += (passes / FORWARD * pairs + scored) * _seconds_per_pair(plan, store, texts, name)
     return seconds
+
+
+def describe_time(seconds: float, is_mined: bool) -> str:
+    """How long a run will take, and what shortens a long one, whose pairs are mined or given."""
+    key = "mining.pairs" if is_mined else "data.max_pairs"
+    shorter = f"; a smaller {key} or bi_encoder.num_train_epochs shortens it" if seconds > LONG else ""
+    return f"The run will take about {format_duration(seconds)} on this machine{shorter}"
 
 
 def spread(rows: Dataset, count: int) -> Dataset:

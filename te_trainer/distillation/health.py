@@ -7,6 +7,7 @@ edited.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,10 @@ SENTENCES = 50  # that are edited
 MIN_AGREEMENT = 0.5
 MIN_SPREAD = 0.25
 MIN_GRADED = 0.7
+_EDITS = (
+    "finds a heavily edited sentence no less similar than a lightly edited one (edits in order {:.0f} %; at least "
+    f"{100 * MIN_GRADED:.0f} % is expected)"
+)
 
 
 @dataclass(frozen=True)
@@ -137,9 +142,8 @@ def why_no_teacher(health: dict[str, Any]) -> str | None:
     if value is None or not value < MIN_GRADED:
         return None
     return (
-        f"the start finds a heavily edited sentence no less similar than a lightly edited one ({value:.2f}; at least "
-        f"{MIN_GRADED} is expected), so that its labels may say nothing of these texts; another model may tell them "
-        "apart, or a higher bi_encoder.max_length"
+        f"the start {_EDITS.format(100 * value)}, so that its labels may say nothing of these texts; another model may "
+        "tell them apart, or a higher bi_encoder.max_length"
     )
 
 
@@ -149,12 +153,11 @@ def why_not_learnt(health: dict[str, Any]) -> str | None:
         return (
             f"it is judged by {health['pairs']} pairs whose labels are all the same, so that nothing shows that it has"
         )
-    checks = (
-        ("agreement", MIN_AGREEMENT, "it orders pairs of the pool unlike the labels that it learnt (Spearman {:.2f})"),
-        ("spread", MIN_SPREAD, "its scores spread {:.2f} times as widely as its labels"),
-        ("graded", MIN_GRADED, "it finds a heavily edited sentence no less similar than a lightly edited one ({:.2f})"),
-    )
-    for name, bound, words in checks:
-        if (value := health.get(name)) is not None and value < bound:
-            return f"{words.format(value)}; at least {bound} is expected"
-    return None
+    known = {name: value for name, value in health.items() if value is not None}
+    agreement, spread, graded = (known.get(name, math.inf) for name in ("agreement", "spread", "graded"))
+    if agreement < MIN_AGREEMENT:
+        words = f"agreement {100 * agreement:.1f}; at least {100 * MIN_AGREEMENT:.0f} is expected"
+        return f"it orders pairs of the pool unlike the labels that it learnt ({words})"
+    if spread < MIN_SPREAD:
+        return f"its scores spread {spread:.2f} times as widely as its labels; at least {MIN_SPREAD} is expected"
+    return f"it {_EDITS.format(100 * graded)}" if graded < MIN_GRADED else None

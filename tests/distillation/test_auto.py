@@ -119,7 +119,8 @@ def test_high_scores_are_drawn_oftener_than_by_chance(stopped: tuple[Path, Any],
 def test_the_report_names_a_start_that_tells_texts_too_little_apart(stopped: tuple[Path, Any]) -> None:
     results = results_of(stopped[0])
     line = (
-        "tiny: the start finds a heavily edited sentence no less similar than a lightly edited one (0.48; at least 0.7"
+        "tiny: the start finds a heavily edited sentence no less similar than a lightly edited one "
+        "(edits in order 48 %; at least 70 % is expected)"
     )
     assert not any(remark.startswith(line) for remark in remarks(results))
     results["health"]["start"]["tiny"]["bi-encoder"]["graded"] = 0.48

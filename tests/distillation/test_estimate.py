@@ -15,7 +15,7 @@ from te_trainer.config.commands import parse
 from te_trainer.config.schema import ContrastiveDataConfig
 from te_trainer.data import GoldSet, GoldSets, PoolManifest, SentenceManifest, build_sentences
 from te_trainer.distillation import costs
-from te_trainer.distillation.costs import describe_trainings, estimate_seconds, spread
+from te_trainer.distillation.costs import describe_time, describe_trainings, estimate_seconds, spread
 from te_trainer.distillation.plan import make_plan
 from te_trainer.distillation.work import cycles_work, mining_work, step0_work, total_work
 from te_trainer.metrics import spearman
@@ -48,6 +48,13 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
     expected = 2 * (2 / timed) * (pairs * passes + scored)
     assert estimate_seconds(plan, store, pool, scorer) == pytest.approx(expected)
     assert not layout.gold_scratch.exists()
+
+
+@pytest.mark.parametrize(("is_mined", "key"), [(True, "mining.pairs"), (False, "data.max_pairs")])
+def test_of_a_long_run_the_keys_are_named_that_shorten_it(is_mined: bool, key: str) -> None:
+    assert describe_time(600, is_mined) == "The run will take about 10 min 00 s on this machine"
+    long = f"; a smaller {key} or bi_encoder.num_train_epochs shortens it"
+    assert describe_time(30 * 3600, is_mined) == f"The run will take about 30 h 00 min on this machine{long}"
 
 
 def test_step_0_and_mining_are_in_the_time(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,9 +101,9 @@ def test_a_student_whose_labels_are_all_the_same_has_not_learnt() -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"agreement": 0.23}, "orders pairs of the pool unlike the labels"),
-        ({"spread": 0.03}, "spread 0.03 times as widely"),
-        ({"graded": 0.55}, "heavily edited"),
+        ({"agreement": 0.23}, "unlike the labels that it learnt (agreement 23.0; at least 50 is expected)"),
+        ({"spread": 0.03}, "spread 0.03 times as widely as its labels; at least 0.25 is expected"),
+        ({"graded": 0.55}, "than a lightly edited one (edits in order 55 %; at least 70 % is expected)"),
     ],
 )
 def test_what_shows_that_a_student_has_not_learnt(changed, reason):
