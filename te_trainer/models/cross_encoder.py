@@ -46,6 +46,7 @@ class CrossEncoder:
             training with mean squared error.
         attn_implementation: As of a `BiEncoder`.
         commit: As of a `BiEncoder`.
+        shared_with: The `CrossEncoder` of sentence-transformers that `model` is part of; it makes scores as this does.
     """
 
     model: PreTrainedModel
@@ -54,6 +55,7 @@ class CrossEncoder:
     activation: Activation = "sigmoid"
     attn_implementation: str | None = None
     commit: str | None = None
+    shared_with: Any = None
 
     kind: ClassVar[Kind] = "cross-encoder"
 
@@ -110,6 +112,8 @@ class CrossEncoder:
         """Say how logits become scores, in this encoder and in what is saved of it."""
         self.activation = activation
         self.model.config.sentence_transformers = {"activation_fn": ACTIVATION_CLASSES[activation]}
+        if self.shared_with is not None:
+            self.shared_with.activation_fn = nn.Sigmoid() if activation == "sigmoid" else nn.Identity()
 
     def logits(self, model: nn.Module | None = None, **inputs: Tensor) -> Tensor:
         """Raw logits of a batch of tokenised pairs.

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
 from accelerate import PartialState
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from te_trainer.config.schema import BiEncoderConfig, ContrastiveTrainingConfig, CrossEncoderConfig, StudentConfig
 from te_trainer.distributed import device_type
@@ -24,6 +24,9 @@ USABLE_VALUES: dict[str, tuple[Any, ...]] = {
     "label_smoothing_factor": (0.0,),
     # predictions come back in the order of the pairs
     "eval_do_concat_batches": (True,),
+    # the weights would stay rounded
+    "bf16_full_eval": (False,),
+    "fp16_full_eval": (False,),
     # pairs are divided among processes, and no text among them
     "parallelism_config": (None,),
     # encoders are uploaded, and no training states
@@ -37,6 +40,7 @@ DECIDED_BY_TRAINER: dict[str, Any] = {
     "save_steps": 500,
     "load_best_model_at_end": False,
 }
+FOLLOWING_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 BI, CROSS = BiEncoderConfig.defaults, CrossEncoderConfig.defaults
 
 
@@ -133,9 +137,10 @@ class PairTrainingArguments(TrainingArguments):
             raise InputError("precision: float16 is for trainings on a GPU; on a CPU take bfloat16 or float32")
         undecided = (*DECIDED_BY_TRAINER, "metric_for_best_model", "greater_is_better")
         as_set = {name: getattr(self, name) for name in undecided}
+        follows_metric = self.lr_scheduler_type in FOLLOWING_METRIC
         for name, value in DECIDED_BY_TRAINER.items():
             if as_set[name] is None:
-                setattr(self, name, value)
+                setattr(self, name, "steps" if name == "eval_strategy" and follows_metric else value)
                 # TrainingArguments would compare it with strategies that are not decided
                 self.load_best_model_at_end = False
         if self.tf32 is None and (self.torch_compile or self.torch_compile_backend or self.torch_compile_mode):

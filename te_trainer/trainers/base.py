@@ -45,11 +45,14 @@ from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffle
 from te_trainer.trainers.sharding import fit_fsdp2, gather_weights
 from te_trainer.trainers.strategies import decide_strategies
 
+# They decide what is made with a trainer, before a trial of a search has its values.
+FIXED_ARGUMENTS = ("attn_implementation", "both_orders", "official_adamw", "precision", "span")
+
 
 class PairTrainer(EvaluatingTrainer):
     """Base of the two trainers: a Trainer of an encoder on pairs of sentences.
 
-    It and its bases override public methods of `transformers.Trainer`, and two private ones that `te_trainer.compat`
+    It and its bases override public methods of `transformers.Trainer`, and three private ones that `te_trainer.compat`
     lists.
     """
 
@@ -106,7 +109,7 @@ class PairTrainer(EvaluatingTrainer):
             model_init: Gives the model anew for each training, instead of `model`.
             compute_loss_func: Called as `f(outputs, labels, num_items_in_batch=...)` instead of `args.loss`. `outputs`
                 are those of this trainer's method `outputs`; `num_items_in_batch` is the number of pairs in the
-                optimiser step, by which a sum is to be divided, and None in evaluation.
+                optimiser step, in evaluation in the batch, by which a sum is to be divided.
             compute_metrics: Called with an `EvalPrediction` of scores and labels, in the order of the data set, instead
                 of `metric`. With it the best checkpoint is loaded where `args.metric_for_best_model` names one of its
                 metrics.
@@ -163,6 +166,7 @@ class PairTrainer(EvaluatingTrainer):
                 raise InputError(
                     "optimizers: the optimiser holds none of the encoder's weights; give optimizer_cls_and_kwargs"
                 )
+        self.each_epoch = EvaluateEachEpoch()
         self.stop_on_nan = StopOnNaN()
         self.official_epsilon = OfficialEpsilon()
         # accelerate would turn it on for a compiled model in float32, and for all that this process computes
@@ -177,7 +181,7 @@ class PairTrainer(EvaluatingTrainer):
                 compute_loss_func=compute_loss_func,
                 compute_metrics=compute_metrics,
                 callbacks=[
-                    *([EvaluateEachEpoch()] if each_epoch else []),
+                    *([self.each_epoch] if each_epoch else []),
                     self.stop_on_nan,
                     *([self.official_epsilon] if settings.official_adamw else []),
                     *(callbacks or []),
@@ -199,6 +203,11 @@ class PairTrainer(EvaluatingTrainer):
 
     def _prepare_encoder(self) -> None:
         """Make the encoder ready for this trainer."""
+        if self.peft_config is not None and isinstance(self.encoder.model, PeftModel):
+            raise InputError(
+                "peft_config: the encoder has an adapter, which a new one would reset; leave peft_config out to train "
+                "the adapter on, or merge it before: encoder.model = encoder.model.merge_and_unload()"
+            )
         trains = self.train_dataset is not None
         device = self.args.device.type
         check_attention(self.encoder.model, self._attention, "attn_implementation", trains=trains, device=device)
@@ -219,9 +228,16 @@ class PairTrainer(EvaluatingTrainer):
             raise InputError(f"model_init: {name} must be the same at each call; the data sets are tokenised with it")
         self.encoder = encoder
         self._prepare_encoder()
-        if self.is_in_train:
-            self._training.enter_context(self.training_context())
         return cast(nn.Module, encoder.model)
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """The Trainer's, after which the arguments of a training are known, those of a trial too."""
+        fixed = {name: getattr(self.args, name, None) for name in FIXED_ARGUMENTS}
+        super()._hp_search_setup(trial)
+        for name, value in fixed.items():
+            if getattr(self.args, name, None) != value:
+                raise InputError(f"hp_space: {name} is fixed when a trainer is made; leave it out, or compare trainers")
+        self._training.enter_context(self.training_context())
 
     # ------------------------------------------------------------ pairs and batches
 
@@ -271,8 +287,7 @@ class PairTrainer(EvaluatingTrainer):
         else:
             order = partial(shuffled, count, seed)
         batches = MicroBatches(
-            # while an epoch begins, the state counts exactly the epochs before it, in a resumed run too
-            lambda: order(int(self.state.epoch or 0)),
+            order,
             count,
             size,
             args.gradient_accumulation_steps,
@@ -293,7 +308,10 @@ class PairTrainer(EvaluatingTrainer):
         # accelerate does not divide it: it is this rank's already
         workers = worker_settings(args, self.data_collator)
         workers |= {"persistent_workers": args.dataloader_persistent_workers}
-        return DataLoader(batch_source(rows, self.data_collator), batch_sampler=batches, **workers)
+        source = batch_source(rows, self.data_collator)
+        batch_loader: Any = DataLoader(source, batch_sampler=batches, **workers)
+        batch_loader.set_epoch = batches.set_epoch  # where the Trainer looks for it
+        return cast("DataLoader[Any]", batch_loader)
 
     def pairs_in(self, batch: dict[str, Tensor]) -> int:
         """Pairs of a collated batch."""
@@ -336,14 +354,16 @@ class PairTrainer(EvaluatingTrainer):
         It is a part of the mean over the pairs of the optimiser step on all ranks, `num_items_in_batch` (None in
         evaluation), times the number of ranks, because gradients are averaged over ranks afterwards.
         """
+        pairs = self.pairs_in(inputs)
         outputs, labels = self.outputs(model, inputs), inputs.get("labels")
         weight: Tensor | float = self.args.world_size
         if self.compute_loss_func is not None:
-            loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+            items = pairs if num_items_in_batch is None else num_items_in_batch
+            loss = self.compute_loss_func(outputs, labels, num_items_in_batch=items)
         else:
             loss = self.loss_function(*(outputs[name] for name in self.loss_inputs), labels)
             if num_items_in_batch is not None:
-                weight = self.pairs_in(inputs) * weight / num_items_in_batch
+                weight = pairs * weight / num_items_in_batch
         loss = loss if num_items_in_batch is None else loss * weight
         return (loss, outputs) if return_outputs else loss
 
@@ -374,8 +394,6 @@ class PairTrainer(EvaluatingTrainer):
             self.model_wrapped = cast(nn.Module, self.model)
         try:
             with tf32(self.args.tf32), contextlib.ExitStack() as self._training:
-                if self.model_init is None:
-                    self._training.enter_context(self.training_context())
                 return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             # an exception would leave it set

@@ -17,18 +17,19 @@ LOWER_RATE_HINT = "try a lower learning rate"
 
 
 class EvaluateEachEpoch(TrainerCallback):
-    """Evaluate and save at the end of each epoch too, beside every `eval_steps` steps."""
+    """Evaluate and save at the end of each epoch too, beside every `eval_steps` steps.
+
+    `evaluated_at` is the step of the trainer's last evaluation of its own sets, which the trainer sets: in
+    `on_evaluate` another callback may have evaluated something else.
+    """
+
+    evaluated_at = -1
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = self.evaluated_at = -1
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = state.global_step
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # not in on_evaluate: another callback may evaluate something else
-        if control.should_evaluate:
-            self.evaluated_at = state.global_step
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.evaluated_at != state.global_step and state.global_step >= args.eval_delay:

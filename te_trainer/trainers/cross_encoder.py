@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from torch import Tensor, nn
-from transformers.trainer_utils import TrainOutput
 
 from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.errors import InputError
@@ -74,8 +75,7 @@ class CrossEncoderTrainer(PairTrainer):
 
     def _prepare_encoder(self) -> None:
         # an encoder that is evaluated alone stays what it is
-        self._follows_loss = self.train_dataset is not None
-        if self._follows_loss:
+        if self.train_dataset is not None:
             self.encoder.activate_with(ACTIVATIONS[self.args.loss])
         adapters: Any = self.peft_config
         if adapters is not None and adapters.task_type != "SEQ_CLS" and not getattr(adapters, "modules_to_save", None):
@@ -84,13 +84,13 @@ class CrossEncoderTrainer(PairTrainer):
             )
         super()._prepare_encoder()
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train as a `PairTrainer` does; scores are made as the loss learns them."""
-        if not self._follows_loss:
-            self._follows_loss = True
+    @contextlib.contextmanager
+    def training_context(self) -> Iterator[None]:
+        """The computation of a training, from which on scores are made as the loss learns them."""
+        if not self.has_custom_loss():
             self.encoder.activate_with(ACTIVATIONS[self.args.loss])
-        done: TrainOutput = super().train(*args, **kwargs)
-        return done
+        with super().training_context():
+            yield
 
     def outputs(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """`logits`, shape (n,)."""

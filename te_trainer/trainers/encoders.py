@@ -63,6 +63,11 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
         raise InputError(
             "processing_class: it is not the model's tokenizer, and ids of another one mean other tokens; leave it out"
         )
+    if getattr(encoder.model, "_hf_peft_config_loaded", False):
+        raise InputError(
+            "model: it has an adapter by add_adapter, without which its checkpoints cannot be loaded again; give the "
+            "model without it, and the adapter's configuration as peft_config"
+        )
     name = str(model) if isinstance(model, (str, Path)) else type(encoder.model).__name__
     refuse_lost_ids(encoder.tokenizer, name)
     if not isinstance(model, (str, Path)):  # of which loading has made sure
@@ -113,7 +118,8 @@ def _from_sentence_transformers(model: Any, kind: type[Any]) -> Any:
         fit_to_model(model.tokenizer, config)
         length = {} if model.max_seq_length is None else {"max_length": min(model.max_seq_length, position_limit(plm))}
         if kind is CrossEncoder:
-            return CrossEncoder(_float32(plm), model.tokenizer, activation=resolve_activation(checkpoint), **length)
+            activation = resolve_activation(checkpoint)
+            return CrossEncoder(_float32(plm), model.tokenizer, activation=activation, shared_with=model, **length)
         pooling = resolve_pooling(checkpoint)
         check_texts(checkpoint, layout, pooling, layout.prompt)
     return BiEncoder(_float32(plm), model.tokenizer, pooling, prompt=layout.prompt, layout=layout, **length)
@@ -132,6 +138,8 @@ def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) 
             f"processing_class: a {type(model).__name__} needs its tokenizer; give processing_class=tokenizer"
         )
     if is_decoder(config):
+        # the caller may generate with it
+        tokenizer = copy.deepcopy(tokenizer)
         prepare_tokenizer(tokenizer, type(model).__name__)
         prepare_model(model, tokenizer)
     if tokenizer.pad_token_id is None:

@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from te_trainer.errors import DivergedError, InputError
 from te_trainer.metrics import Metric
 from te_trainer.models.packed import to_device
-from te_trainer.trainers.callbacks import LOWER_RATE_HINT
+from te_trainer.trainers.callbacks import LOWER_RATE_HINT, EvaluateEachEpoch
 from te_trainer.trainers.computation import ComputingTrainer
 from te_trainer.trainers.dataloaders import batch_source, worker_settings
 from te_trainer.trainers.datasets import (
@@ -35,8 +35,8 @@ from te_trainer.trainers.datasets import (
 class EvaluatingTrainer(ComputingTrainer):
     """A Trainer whose evaluation sets are pairs of sentences.
 
-    They are tokenised when they are assigned, and sorted by length, so that batches hardly pad. Results come back in
-    the order of the pairs.
+    They are tokenised when they are assigned. Batches hold pairs of similar length, and hardly pad; results come back
+    in the order of the pairs.
     """
 
     args: Any
@@ -44,7 +44,8 @@ class EvaluatingTrainer(ComputingTrainer):
     bounded_losses: ClassVar[tuple[str, ...]]  # their labels lie in [-1, 1]
     score_name: ClassVar[str]  # key of the scores in `outputs`
     _user_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
-    _order: np.ndarray | None = None  # position of each pair among the rows that are evaluated; None for the same order
+    each_epoch: EvaluateEachEpoch
+    _order: np.ndarray | None = None  # position of each pair among those of the batches; None for the same order
     _measures_loss = False
 
     @property
@@ -121,6 +122,8 @@ class EvaluatingTrainer(ComputingTrainer):
         """Metrics of pairs, or of the trainer's own evaluation sets."""
         due, own = self.control.should_evaluate, eval_dataset is None and metric_key_prefix == "eval"
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if own:
+            self.each_epoch.evaluated_at = self.state.global_step
         # the Trainer takes what a callback evaluates for the evaluation that is due
         self.control.should_evaluate = due and not own
         if self._user_metrics is None and np.isnan(metrics.get(f"{metric_key_prefix}_{self._metric_name}", 0.0)):
@@ -154,8 +157,7 @@ class EvaluatingTrainer(ComputingTrainer):
         rows: Any = dataloader.dataset  # another one, if a subclass makes the loader
         rows = rows.rows if isinstance(rows, TokenRows) else rows
         self._measures_loss = isinstance(rows, Dataset) and self.has_loss(rows)
-        in_order = not isinstance(rows, Dataset) or "row" not in rows.column_names
-        self._order = None if in_order else np.argsort(column_values(rows, "row"))
+        self._order = getattr(dataloader, "order", None)
         loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         if loss_only and not self._measures_loss:
             raise InputError(
@@ -200,14 +202,16 @@ class EvaluatingTrainer(ComputingTrainer):
         dataset = as_dataset(pairs, name)
         with self.args.main_process_first(desc="tokenising"):
             rows = self.tokenise(dataset, PairCheck(name, label_needed), training=False)
-        return cast(Dataset, rows.select(np.argsort(-column_values(rows, "length"), kind="stable")))
+        return cast(Dataset, rows)
 
     def _eval_loader(self, rows: Dataset) -> DataLoader[Any]:
-        """Batches in the order of the rows, without a row left out; accelerate divides them among the ranks."""
+        """Batches of rows of similar length, without a row left out; accelerate divides them among the ranks."""
         args, collator = self.args, self.data_collator
+        by_length = np.argsort(-column_values(rows, "length"), kind="stable")
         settings = worker_settings(args, collator)
-        loader = DataLoader(batch_source(rows, collator), batch_size=args.eval_batch_size, **settings)
-        prepared: Any = self.accelerator.prepare(loader)
+        source = batch_source(rows.select(by_length), collator)
+        prepared: Any = self.accelerator.prepare(DataLoader(source, batch_size=args.eval_batch_size, **settings))
+        prepared.order = np.argsort(by_length)
         # `prediction_step` copies batches, and does not wait; under DeepSpeed, `prepare` takes no `device_placement`
         prepared.device = None
         return cast("DataLoader[Any]", prepared)
@@ -229,13 +233,15 @@ class EvaluatingTrainer(ComputingTrainer):
                     f"metric: {self._metric_name} gives a {type(value).__name__} where a number is expected; wrap it "
                     "in a function that gives one, or several numbers as compute_metrics"
                 ) from None
-        in_order = EvalPrediction(self._in_order(scores), self._in_order(labels), prediction.inputs, prediction.losses)
-        return self._user_metrics(in_order)
+        losses = self._in_order(prediction.losses)
+        return self._user_metrics(EvalPrediction(self._in_order(scores), self._in_order(labels), None, losses))
 
     def _in_order(self, values: Any) -> Any:
-        """The rows of arrays, alone or in a tuple, in the order of the pairs."""
+        """The rows of arrays, alone or in a tuple or a dict, in the order of the pairs."""
         if self._order is None or values is None:
             return values
+        if isinstance(values, Mapping):
+            return {name: self._in_order(part) for name, part in values.items()}
         if isinstance(values, tuple):
             return tuple(self._in_order(part) for part in values)
         return values[self._order]

@@ -53,13 +53,13 @@ class MicroBatches(Sampler[list[int]]):
     examples than there are ranks may be left out.
 
     Args:
-        order: Gives the order of the epoch that begins, shape (count,).
+        order: Gives the order of an epoch by its number, shape (count,).
         size: Examples of one rank's micro-batch, of which a step has `accumulation`.
     """
 
     def __init__(
         self,
-        order: Callable[[], np.ndarray],
+        order: Callable[[int], np.ndarray],
         count: int,
         size: int,
         accumulation: int = 1,
@@ -67,7 +67,7 @@ class MicroBatches(Sampler[list[int]]):
         ranks: int = 1,
         drop_last: bool = False,
     ) -> None:
-        self.order, self.accumulation, self.rank, self.ranks = order, accumulation, rank, ranks
+        self.order, self.accumulation, self.rank, self.ranks, self.epoch = order, accumulation, rank, ranks, 0
         self.global_size = size * accumulation * ranks
         self.full_batches, remainder = divmod(count, self.global_size)
         # The last global batch: each rank has at least `fewest` examples, the last ranks have one more.
@@ -78,12 +78,16 @@ class MicroBatches(Sampler[list[int]]):
             self.last_micro_batches = math.ceil(fewest / size)
         self.last_size = fewest * ranks + uneven
 
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins; the first is 0."""
+        self.epoch = epoch
+
     def __len__(self) -> int:
         """Micro-batches of this rank in an epoch."""
         return self.full_batches * self.accumulation + self.last_micro_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.order()
+        order = self.order(self.epoch)
         end = self.full_batches * self.global_size
         for start in range(0, end, self.global_size):
             yield from self._micro_batches(order[start : start + self.global_size], self.accumulation)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import SchedulerType
-
 from te_trainer.config.schema import BiEncoderConfig
 from te_trainer.errors import InputError
-from te_trainer.trainers.arguments import DECIDED_BY_TRAINER, PairTrainingArguments
+from te_trainer.trainers.arguments import DECIDED_BY_TRAINER, FOLLOWING_METRIC, PairTrainingArguments
 
 
 def decide_strategies(
@@ -24,6 +22,9 @@ def decide_strategies(
     if prefixes is None:
         if evaluation not in (None, "no"):
             raise InputError(f"eval_strategy: '{evaluation}' needs an eval_dataset; give one, or set 'no'")
+        if args.lr_scheduler_type in FOLLOWING_METRIC:
+            name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+            raise InputError(f"lr_scheduler_type: '{name}' follows the metric of an eval_dataset; give one")
         if args.load_best_model_at_end:
             raise InputError("load_best_model_at_end: only an eval_dataset says which is best; give one")
         each_epoch = save is None
@@ -75,7 +76,7 @@ def _decide_metric(args: PairTrainingArguments, prefixes: Sequence[str], metric:
         )
     if args.greater_is_better is None and best is not None:
         args.greater_is_better = not best.endswith("loss")
-    if args.lr_scheduler_type in {SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY}:
+    if args.lr_scheduler_type in FOLLOWING_METRIC:
         # these follow the metric, and take less for better where nobody says otherwise
         kwargs: Any = args.lr_scheduler_kwargs
         args.lr_scheduler_kwargs = {"mode": "max" if args.greater_is_better else "min"} | (kwargs or {})

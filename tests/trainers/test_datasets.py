@@ -91,6 +91,7 @@ def test_a_table_of_pandas_is_taken(models: dict[str, str], tmp_path: Path) -> N
         (rows(label=5.0), "train_dataset: row 3: label is 5; loss 'mse' takes labels in .-1, 1.; scale them"),
         (rows(label=-1.5), "train_dataset: row 3: label is -1.5; loss 'mse' takes labels"),
         ([], "train_dataset: the dataset has no rows"),
+        (labelled(4).with_transform(dict), r"train_dataset: the dataset has a transform .*; apply it with Dataset.map"),
         (labelled(4).select([]), "train_dataset: the dataset has no rows"),
         (["a", "b"], "train_dataset: row 1 is 'a' where a dict"),
         ([labelled(4)], r"train_dataset: row 1 is Dataset\({ features: .* where a dict"),
@@ -298,7 +299,8 @@ def test_batches_are_those_of_the_rows(kind: str, models: dict[str, str], tmp_pa
     assert isinstance(trained, TokenRows)
     assert trained.rows is trainer.train_dataset
     evaluated = trainer.get_eval_dataloader().dataset
-    assert evaluated.rows is trainer.eval_dataset
+    assert isinstance(evaluated, TokenRows)
+    assert sorted(evaluated.rows["row"]) == trainer.eval_dataset["row"][:] == list(range(30))
     unlabelled = trainer.get_test_dataloader(pairs.remove_columns("label")).dataset
     selected = TokenRows(trainer.train_dataset.select([7, 3, 29, 4]))
     for rows in (trained, evaluated, unlabelled, selected):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from te_trainer.models.checkpoint import resolve_checkpoint
 from te_trainer.models.sentence_files import SentenceLayout
 
 
-def trained(kind: str, model: Any, output: Path, **more: Any) -> Any:
+def trained(kind: str, model: Any, output: Path, loss: str | None = None, **more: Any) -> Any:
     trainer, arguments = CLASSES[kind]
     args = arguments(
         str(output), precision="float32", max_steps=3, save_strategy="no", per_device_train_batch_size=4,
-        learning_rate=1e-3, train_sampling_strategy="random", disable_tqdm=True,
+        learning_rate=1e-3, train_sampling_strategy="random", disable_tqdm=True, **({"loss": loss} if loss else {}),
     )  # fmt: skip
     made = trainer(model, args, labelled(), **more)
     made.train()
@@ -56,11 +57,15 @@ def test_a_cross_encoder_of_sentence_transformers_is_trained_itself(models: dict
     theirs = TheirCrossEncoder(str(tmp_path / "start"), device="cpu")
     pairs = [(row["sentence1"], row["sentence2"]) for row in labelled(4)]
     before = theirs.predict(pairs)
-    trainer = trained("cross-encoder", theirs, tmp_path)
-    trainer.save_model(str(tmp_path / "saved"))
-    after = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(pairs)
-    np.testing.assert_allclose(theirs.predict(pairs), after, atol=1e-5)
-    assert not np.allclose(before, after, atol=1e-3)
+    for loss in ("bce", "mse"):
+        trainer = trained("cross-encoder", theirs, tmp_path, loss=loss)
+        trainer.save_model(str(tmp_path / "saved"))
+        theirs.save_pretrained(str(tmp_path / "theirs"))
+        after = TheirCrossEncoder(str(tmp_path / "saved"), device="cpu").predict(pairs)
+        for one in (theirs, TheirCrossEncoder(str(tmp_path / "theirs"), device="cpu")):
+            np.testing.assert_allclose(one.predict(pairs), after, atol=1e-5)
+        np.testing.assert_allclose(score_pairs(trainer.encoder, labelled(4)), after, atol=1e-5)
+        assert not np.allclose(before, after, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -239,8 +244,12 @@ def test_each_training_begins_with_a_new_model(kind: str, models: dict[str, str]
             other.train()
 
 
-def test_hyperparameters_are_searched(models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Trainer's own way, with two trials where optuna would draw some."""
+Search = Callable[[Any, list[Any], Callable[[Any], None]], Any]
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> Search:
+    """The Trainer's own search, with trials that are given where optuna would draw some; each is looked at."""
     from transformers import trainer as module
     from transformers.trainer_utils import BestRun, HPSearchBackend
 
@@ -248,25 +257,36 @@ def test_hyperparameters_are_searched(models: dict[str, str], tmp_path: Path, mo
     optuna.__spec__ = ModuleSpec("optuna", None)
     optuna.trial = types.SimpleNamespace(BaseTrial=types.SimpleNamespace)
     monkeypatch.setitem(sys.modules, "optuna", optuna)
-    trials = [
-        types.SimpleNamespace(number=number, params={"learning_rate": rate})
-        for number, rate in enumerate((1e-3, 1e-30))
-    ]
 
-    class TwoTrials:
-        def ensure_available(self) -> None:
-            """Nothing is needed."""
+    def begin(trainer: Any, trials: list[Any], look: Callable[[Any], None]) -> Any:
+        class GivenTrials:
+            def ensure_available(self) -> None:
+                """Nothing is needed."""
 
-        def run(self, trainer: Any, n_trials: int, direction: str) -> BestRun:
-            found = []
-            for trial in trials:
-                trainer.train(trial=trial)
-                found.append((trainer.compute_objective(trainer.evaluate()), trial))
-            best, trial = max(found, key=lambda entry: entry[0])
-            return BestRun(str(trial.number), best, trial.params)
+            def run(self, trainer: Any, n_trials: int, direction: str) -> BestRun:
+                found = []
+                for trial in trials:
+                    trainer.train(trial=trial)
+                    look(trainer)
+                    found.append((trainer.compute_objective(trainer.evaluate()), trial))
+                best, trial = max(found, key=lambda entry: entry[0])
+                return BestRun(str(trial.number), best, trial.params)
 
-    monkeypatch.setitem(module.ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, TwoTrials)
-    given: list[Any] = []
+        monkeypatch.setitem(module.ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, GivenTrials)
+        return trainer.hyperparameter_search(
+            hp_space=lambda trial: trial.params, compute_objective=lambda metrics: metrics["eval_spearman"],
+            backend="optuna", direction="maximize",
+        )  # fmt: skip
+
+    return begin
+
+
+def trials_of(name: str, *values: Any) -> list[Any]:
+    return [types.SimpleNamespace(number=number, params={name: value}) for number, value in enumerate(values)]
+
+
+def test_hyperparameters_are_searched(models: dict[str, str], tmp_path: Path, search: Search) -> None:
+    trials, given = trials_of("learning_rate", 1e-3, 1e-30), []
 
     def new(trial: Any) -> Any:
         given.append(trial)
@@ -274,13 +294,43 @@ def test_hyperparameters_are_searched(models: dict[str, str], tmp_path: Path, mo
 
     pairs = labelled()
     trainer = make("bi-encoder", None, tmp_path, pairs, pairs, model_init=new, num_train_epochs=4)
-    best = trainer.hyperparameter_search(
-        hp_space=lambda trial: trial.params, compute_objective=lambda metrics: metrics["eval_spearman"],
-        backend="optuna", direction="maximize",
-    )  # fmt: skip
+    best = search(trainer, trials, lambda trainer: None)
     assert given == [None, *trials]
     assert best.hyperparameters == {"learning_rate": 1e-3}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0", "run-1"]
+
+
+def test_a_trial_trains_with_its_own_values(models: dict[str, str], tmp_path: Path, search: Search) -> None:
+    pairs, found = labelled(), []
+    trainer = make("cross-encoder", None, tmp_path, pairs, pairs, model_init=lambda: models["bert"])
+    search(trainer, trials_of("loss", "mse", "bce", "mse"), lambda made: found.append(made.encoder.activation))
+    assert found == ["identity", "sigmoid", "identity"]
+    with pytest.raises(InputError, match=r"^hp_space: both_orders is fixed when a trainer is made"):
+        search(trainer, trials_of("both_orders", not trainer.args.both_orders), lambda made: None)
+
+
+def test_a_trial_has_the_head_that_it_names(models: dict[str, str], tmp_path: Path, search: Search) -> None:
+    heads: list[bool] = []
+
+    class Watching(CLASSES["bi-encoder"][0]):  # type: ignore[misc]
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            heads.append(any("mlp" in name or "head" in name for name, _ in self.encoder.model.named_modules()))
+            return super().compute_loss(*args, **kwargs)
+
+    arguments = CLASSES["bi-encoder"][1](
+        str(tmp_path), loss="info_nce", max_steps=1, per_device_train_batch_size=4, disable_tqdm=True
+    )
+    trainer = Watching(None, arguments, labelled(), labelled(), model_init=lambda: models["bert"])
+    search(trainer, trials_of("mlp_head", True, False), lambda made: None)
+    assert heads == [True, False]
+
+
+def test_cross_encoders_of_one_model_score_as_the_last_training_learnt(models: dict[str, str], tmp_path: Path) -> None:
+    encoder = load("cross-encoder", models["bert"])
+    first, second = (make("cross-encoder", encoder, tmp_path, labelled(), loss=loss) for loss in ("bce", "mse"))
+    for trainer, activation in ((first, "sigmoid"), (second, "identity")):
+        trainer.train()
+        assert encoder.activation == activation
 
 
 def test_adapters_go_onto_each_new_model(models: dict[str, str], tmp_path: Path) -> None:
@@ -296,11 +346,37 @@ def test_adapters_go_onto_each_new_model(models: dict[str, str], tmp_path: Path)
         assert all("lora" in name for name in trained)
 
 
+def test_an_adapter_that_is_there_is_trained_on_and_not_reset(models: dict[str, str], tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, target_modules=["query"])
+    encoder = load("bi-encoder", models["bert"])
+    trained("bi-encoder", encoder, tmp_path, peft_config=config)
+    scores = score_pairs(encoder, labelled())
+    with pytest.raises(InputError, match=r"^peft_config: the encoder has an adapter, which a new one would reset"):
+        trained("bi-encoder", encoder, tmp_path, peft_config=config)
+    assert np.array_equal(score_pairs(encoder, labelled()), scores)
+    trained("bi-encoder", encoder, tmp_path).save_model(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "adapter_model.safetensors").exists()
+    assert not np.allclose(score_pairs(encoder, labelled()), scores, atol=1e-4)
+
+
+def test_an_adapter_that_no_checkpoint_could_load_is_refused(tiny: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    theirs = SentenceTransformer(str(tiny), device="cpu")
+    theirs.add_adapter(LoraConfig(r=2, target_modules=["query"]))
+    with pytest.raises(InputError, match=r"^model: it has an adapter by add_adapter, .* as peft_config$"):
+        trained("bi-encoder", theirs, tmp_path)
+
+
 def test_a_decoder_is_pooled_by_its_last_token(tmp_path: Path) -> None:
     from tiny_decoders import save_decoder
 
     folder = save_decoder(tmp_path / "gpt2", "gpt2")
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    before = (tokenizer("one")["input_ids"], tokenizer.padding_side)
     trainer = trained("bi-encoder", model, tmp_path, processing_class=tokenizer)
+    assert (tokenizer("one")["input_ids"], tokenizer.padding_side) == before
     assert trainer.encoder.pooling == "last"
     assert {row["input_ids1"][-1] for row in trainer.train_dataset} == {tokenizer.eos_token_id}

@@ -417,9 +417,11 @@ def test_a_schedule_that_follows_the_score_keeps_the_rate_while_it_rises(
 ) -> None:
     scores = iter(range(100))
     arguments = bi_arguments(
-        tmp_path, num_train_epochs=6, eval_strategy="epoch", lr_scheduler_type=schedule, learning_rate=1e-3,
+        tmp_path, num_train_epochs=6, lr_scheduler_type=schedule, learning_rate=1e-3,
         lr_scheduler_kwargs={"patience": 1, "factor": 0.5},
     )  # fmt: skip
+    with pytest.raises(InputError, match=f"^lr_scheduler_type: '{schedule}' follows the metric of an eval_dataset"):
+        BiEncoderTrainer(str(tiny), arguments, labelled(16))
     trainer = BiEncoderTrainer(str(tiny), arguments, labelled(16), labelled(8), metric=lambda *_: next(scores) / 100)
     trainer.train()
     assert trainer.lr_scheduler.get_last_lr()[0] >= 1e-3

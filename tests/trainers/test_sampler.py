@@ -154,7 +154,7 @@ def global_batches(total: int, size: int, accumulation: int, ranks: int) -> tupl
     lengths = np.random.default_rng(0).integers(3, 60, total)
     batches = [
         MicroBatches(
-            lambda: grouped_by_length(lengths, size * accumulation * ranks, 5, 0),
+            lambda epoch: grouped_by_length(lengths, size * accumulation * ranks, 5, 0),
             total,
             size,
             accumulation,
@@ -192,7 +192,7 @@ def test_a_micro_batch_holds_the_same_examples_on_any_number_of_ranks(accumulati
     order = shuffled(56, 5, 0)
     found = []
     for ranks in (1, 2, 4):
-        shares = [MicroBatches(lambda: order, 56, 8 // ranks, accumulation, rank, ranks) for rank in range(ranks)]
+        shares = [MicroBatches(lambda epoch: order, 56, 8 // ranks, accumulation, rank, ranks) for rank in range(ranks)]
         found.append([[i for batch in batches for i in batch] for batches in zip(*shares, strict=True)])
     assert found[0] == found[1] == found[2] == order.reshape(7, 8).tolist()
 
@@ -208,4 +208,4 @@ def test_no_rank_waits_for_a_micro_batch_that_never_comes(ranks: int, size: int,
 
 
 def test_drop_last_leaves_the_smaller_batch_out() -> None:
-    assert [len(batch) for batch in MicroBatches(lambda: np.arange(21), 21, 4, 2, drop_last=True)] == [4, 4, 4, 4]
+    assert [len(batch) for batch in MicroBatches(lambda epoch: np.arange(21), 21, 4, 2, drop_last=True)] == [4, 4, 4, 4]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from tiny_trainings import CLASSES, KINDS, checkpoints, labelled, load
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainerCallback
 
 from te_trainer.errors import InputError
 from te_trainer.metrics import spearman
@@ -61,6 +61,47 @@ def test_predictions_come_in_the_order_of_the_pairs(kind: str, models: dict[str,
         np.testing.assert_allclose(output.predictions, scores, atol=1e-5)
         assert output.label_ids is None
         assert "test_spearman" not in output.metrics
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_a_trainer_has_stored_are_in_the_order_of_the_pairs_and_of_a_selection(
+    kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
+    pairs = labelled(20)
+    trainer = make(kind, models["bert"], tmp_path, pairs, pairs, per_device_eval_batch_size=4)
+    assert trainer.eval_dataset["label"][:] == pairs["label"][:]
+    scores, chosen = expected(trainer, pairs), [7, 2, 11, 0]
+    for rows in (trainer.eval_dataset, trainer.train_dataset):
+        output = trainer.predict(rows.select(chosen))
+        np.testing.assert_allclose(output.predictions, scores[chosen], atol=1e-5)
+        np.testing.assert_allclose(output.label_ids, np.array(pairs["label"])[chosen], atol=1e-7)
+
+
+def test_losses_and_named_outputs_are_in_the_order_of_the_pairs(models: dict[str, str], tmp_path: Path) -> None:
+    pairs, seen = labelled(12), []
+
+    def look(prediction: EvalPrediction) -> dict[str, float]:
+        seen.append(prediction)
+        return {"one": 1.0}
+
+    more = {"compute_metrics": look, "preprocess_logits_for_metrics": lambda scores, _: {"scores": scores}}
+    more |= {"include_for_metrics": ["loss"], "per_device_eval_batch_size": 1}
+    make("bi-encoder", models["bert"], tmp_path, None, pairs, **more).evaluate()
+    (found,) = seen
+    assert found.label_ids.tolist() == pytest.approx(pairs["label"][:])
+    squares = (found.predictions["scores"] - found.label_ids) ** 2
+    np.testing.assert_allclose(found.losses, squares, atol=1e-6)
+
+
+def test_a_step_is_evaluated_once_whoever_asks_for_it(models: dict[str, str], tmp_path: Path) -> None:
+    class AtStepFive(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_evaluate |= state.global_step == 5
+
+    pairs = labelled(20)
+    trainer = make("bi-encoder", models["bert"], tmp_path, pairs, pairs, num_train_epochs=2, callbacks=[AtStepFive()])
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_spearman" in entry] == [5, 10]
 
 
 @pytest.mark.parametrize("kind", KINDS)

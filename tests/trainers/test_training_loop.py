@@ -183,6 +183,21 @@ def test_every_epoch_trains_each_example_once_in_an_order_of_its_own(model: str,
     assert orders(seed=3, data_seed=2, learning_rate=1e-5) == other
 
 
+def test_an_epoch_after_one_that_was_cut_short_has_an_order_of_its_own(model: str, tmp_path: Path) -> None:
+    class StopAfterTwoSteps(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_epoch_stop |= state.global_step == 2
+
+    def batches(*callbacks: TrainerCallback) -> list[list[float]]:
+        seen: list[list[float]] = []
+        encoder = load("bi-encoder", model)
+        trainer_of(encoder, tmp_path, labelled(16), base=recording(seen), callbacks=[*callbacks]).train()
+        return seen
+
+    whole = batches()
+    assert batches(StopAfterTwoSteps())[:6] == whole[:2] + whole[4:8]
+
+
 # ------------------------------------------------------------ evaluation and checkpoints
 
 
