@@ -85,6 +85,11 @@ def contents(folder: Path) -> dict[str, Any]:
     [
         ("data.pool", None, "pairs.tsv: the file does not exist"),
         ("data.pool", "sentence1\tsentence2\na\tb\nlonely\n", "pairs.tsv, line 3: "),
+        (
+            "data.pool",
+            "sentence1\tsentence2\na\tb\na\tb\n",
+            "data.pool: there is one pair, and nothing that it is more",
+        ),
         ("data.dev", "score\tsentence1\tsentence2\n3\ta\tb\n3\tc\td\n", "data.dev: all gold scores in "),
     ],
 )

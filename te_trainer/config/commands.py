@@ -188,8 +188,10 @@ def _run_first(argv: Sequence[str] | None) -> list[str]:
 def check_output(output: str, overwrite: bool, formats: Sequence[str] = OUTPUT_FORMATS) -> None:
     """Refuse a file that cannot be written, or is there already."""
     path = Path(output)
+    known = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
+    if not output:
+        raise InputError(f"output: it is missing; name the file to write, which ends in {known}")
     if path.suffix.lower() not in formats:
-        known = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
         raise InputError(f"output: '{output}' does not end in {known}; name such a file")
     check_path(output, "output", is_file=True)
     if path.is_dir():

@@ -6,7 +6,6 @@ A command is a dataclass of `schema`. Its fields are keys; those that are datacl
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,10 +67,7 @@ def _command_line(command: Any, argv: Sequence[str]) -> list[Mapping[Any, Any]]:
         # here, since nothing else needs it
         from te_trainer.config.help_layout import help_text
 
-        try:
-            print(help_text(command, full="--help-all" in help_wanted), flush=True)
-        except BrokenPipeError:  # as by | head; what is left goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(help_text(command, full="--help-all" in help_wanted), flush=True)
         raise SystemExit(0)
     files: list[Mapping[Any, Any]] = []
     own: list[Mapping[Any, Any]] = []

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from te_trainer.errors import InputError, NoRowsError
 
 Role = Literal["dev", "test"]
 
+TRUTHS = {"true": 1.0, "false": 0.0}  # as pandas writes booleans
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
@@ -49,6 +51,26 @@ class GoldSet:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         return list(zip(self.sentence1, self.sentence2, strict=True))
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The number of each row's pair among the different ones, which come in their order, shape (n,).
+
+        A pair that comes again, in either order, is no more evidence than it was once.
+        """
+        numbers: dict[int, int] = {}
+        return np.array([numbers.setdefault(pair_digest(one, two), len(numbers)) for one, two in self.pairs])
+
+    @property
+    def different(self) -> int:
+        """Different pairs."""
+        return int(self.groups.max()) + 1
+
+    def describe(self) -> str:
+        """How many pairs there are, for people."""
+        repeats = len(self) - self.different
+        again = f" ({repeats:,} of them once more)" if repeats else ""
+        return f"{len(self):,} pairs with gold scores{again}, {self.unscored:,} without"
 
     def fingerprint(self) -> str:
         """Hash of pairs and scores in their order."""
@@ -134,7 +156,20 @@ def count_overlaps(pool: Dataset, sets: Sequence[GoldSet]) -> list[int]:
     return [sum(not row.isdisjoint(in_pool) for row in rows) for rows in digests]
 
 
+def count_shared(dev: GoldSet, test: GoldSet) -> int:
+    """Count the rows of a test set whose pair the dev set holds in either order."""
+    seen = {pair_digest(one, two) for one, two in dev.pairs}
+    return sum(pair_digest(one, two) in seen for one, two in test.pairs)
+
+
+def pair_digest(one: str, two: str) -> int:
+    """The 64-bit hash of a pair in either order."""
+    return min(text_digest(one, two), text_digest(two, one))
+
+
 def _parse_score(position: str, score: Any) -> float:
+    if isinstance(score, str) and (truth := TRUTHS.get(score.strip().lower())) is not None:
+        return truth
     try:
         # float() would accept the underscores of Python's own numbers
         value = math.nan if isinstance(score, str) and "_" in score else float(score)

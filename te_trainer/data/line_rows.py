@@ -31,8 +31,9 @@ def decoded(source: str, lines: Iterable[bytes]) -> Iterator[str]:
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
+            found = "UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
             raise InputError(
-                f"{source}, line {number}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+                f"{source}, line {number}: {found} (byte {error.start + 1}); save the file as UTF-8"
             ) from None
         if "\0" in line:
             raise InputError(f"{source}, line {number}: a NUL byte; the file is damaged, or not saved as UTF-8")
@@ -179,12 +180,12 @@ def json_rows(source: str, lines: Iterable[str], request: Request) -> Iterator[R
             continue
         row = _parse_json(position, line)
         columns = columns or request.find_columns(position, row)
-        for column in columns:
-            if column not in row:
-                raise request.no_column(position, column, row)
+        # writers of JSON may leave out what is empty
+        if columns and not row.keys() & set(columns):
+            raise request.no_column(position, columns[0], row)
         if request.rows and "split" in row and not is_wanted(row["split"]):
             continue
-        values = [row[column] for column in columns]
+        values = [row.get(column) for column in columns]
         if any(isinstance(value, str) and LONE_SURROGATE.search(value) for value in values):
             raise InputError(f"{position}: half a character (a lone surrogate); correct or remove the row")
         others = {name: value for name, value in row.items() if name and name not in columns}
@@ -197,5 +198,5 @@ def _parse_json(position: str, line: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{position}: not JSON ({getattr(error, 'msg', error)}); a line is one object") from None
     if not isinstance(row, dict):
-        raise InputError(f"{position}: a {type(row).__name__} where an object is expected")
+        raise InputError(f"{position}: a {type(row).__name__} where an object is expected; write one object a line")
     return row

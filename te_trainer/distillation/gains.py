@@ -26,14 +26,15 @@ def collect_gains(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     plan, store = selection.plan, selection.store
     pairs: dict[Role, int] = {}
     for role, gold in scorer.gold:
-        pairs[role] = pairs.get(role, 0) + len(gold)
+        pairs[role] = pairs.get(role, 0) + gold.different
 
     @cache
     def score(key: EncoderKey, wanted: Role) -> Score:
         scores = []
         for (role, gold), predicted in zip(scorer.gold, store.predictions(key), strict=True):
             if role == wanted:
-                (drawn,) = resampled([scorer.metric], predicted, gold.scores, seed=plan.config.seed, name=gold.name)
+                sample = (predicted, gold.scores, gold.groups)
+                (drawn,) = resampled([scorer.metric], *sample, seed=plan.config.seed, name=gold.name)
                 scores.append(Score(scorer.metric(predicted, gold.scores), drawn))
         return Score.mean(scores)
 

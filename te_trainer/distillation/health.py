@@ -18,6 +18,7 @@ from datasets import Dataset
 
 from te_trainer.config.types import SENTENCE_COLUMNS
 from te_trainer.data.edits import graded_order, graded_pairs
+from te_trainer.labelling import SAME_SCORE
 from te_trainer.metrics import spearman
 
 MIN_PAIRS, MAX_PAIRS = 32, 500  # a rank correlation of fewer says little, one of more costs time
@@ -80,7 +81,8 @@ class Probe:
             orders; `graded`, how often more edited sentences score lower; after a training also `agreement`, Spearman's
             correlation with the labels, `start`, that with the start's scores, and `spread`, the ratio of the standard
             deviations to that of the labels. What says nothing is absent: the last three of fewer than
-            `FEWEST_HELD_OUT` pairs or of equal labels, and `graded` where no sentence is long enough to edit.
+            `FEWEST_HELD_OUT` pairs or of equal labels, `orders` of so few pairs or of equal scores, and `graded` where
+            no sentence is long enough to edit.
         """
         count = len(self.rows)
         held_out, exchanged, graded = np.split(scores, [count, 2 * count])
@@ -88,15 +90,14 @@ class Probe:
             "pairs": count,
             "std": float(held_out.std(dtype=np.float64)),
             "distinct": len(np.unique(held_out)),
-            "orders": spearman(held_out, exchanged),
             "graded": graded_order(graded),
         }
-        if labels is not None and count >= FEWEST_HELD_OUT:
-            labels = labels[self.rows]
+        if count >= FEWEST_HELD_OUT and np.ptp(held_out) >= SAME_SCORE:
+            health["orders"] = spearman(held_out, exchanged)
+        if labels is not None and count >= FEWEST_HELD_OUT and np.ptp(labels := labels[self.rows]) >= SAME_SCORE:
             health["agreement"] = spearman(held_out, labels)
             health["start"] = health["agreement"] if start is None else spearman(held_out, start[self.rows])
-            spread = float(labels.std(dtype=np.float64))
-            health["spread"] = health["std"] / spread if spread else np.nan
+            health["spread"] = health["std"] / float(labels.std(dtype=np.float64))
         return {name: value for name, value in health.items() if not np.isnan(value)}
 
 

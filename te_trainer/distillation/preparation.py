@@ -122,7 +122,10 @@ def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManif
         yield pool, lambda: PoolManifest.load(layout.pool)[1]
         return
     with atomic_folder(layout.pool) as folder:
-        yield build_pool(config.data, folder, config.seed), lambda: PoolManifest.load(folder)[1]
+        pool = build_pool(config.data, folder, config.seed)
+        if pool.num_rows < 2:
+            raise InputError("data.pool: there is one pair, and nothing that it is more alike than; give more")
+        yield pool, lambda: PoolManifest.load(folder)[1]
 
 
 @contextlib.contextmanager
@@ -147,8 +150,8 @@ def _read_mining_sentences(plan: DistillationPlan, layout: RunLayout) -> Iterato
         manifest = SentenceManifest.load(folder)[0]
         given = PoolManifest.load(folder / layout.given_pairs.name)[0] if data.pool else PoolManifest()
         refuse_changed_files([*manifest.sources, *given.sources], data.dir, layout.root)
-        if manifest.num_rows < 2:
-            raise InputError(f"{config.mining_key}: one distinct sentence makes no pair; give more")
+        if manifest.num_rows < 3:
+            raise InputError(f"{config.mining_key}: there are fewer than three distinct sentences to pair; give more")
         if "neighbours" in sources:
             check_faiss(manifest.num_rows, plan.anchors(manifest.num_rows))
 

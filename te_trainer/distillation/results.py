@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from te_trainer.config.types import Kind
-from te_trainer.data import GoldSets, count_overlaps
+from te_trainer.data import GoldSets, count_overlaps, count_shared
 from te_trainer.distillation.gains import collect_gains
 from te_trainer.distillation.selection import Selection, is_as_good_as_start
 from te_trainer.runs.environment import describe_environment
@@ -39,7 +39,7 @@ def collect_results(selection: Selection, scorer: Scorer) -> dict[str, Any]:
     """
     store, plan, names = selection.store, selection.plan, list(selection.plan.models)
     kinds: list[Kind] = [student for _, student in plan.half_cycles]
-    dev_pairs = 0 if scorer.gold.dev is None else len(scorer.gold.dev)
+    dev_pairs = 0 if scorer.gold.dev is None else scorer.gold.dev.different
 
     def scores(cycle: int, name: str, kind: Kind) -> dict[str, Any]:
         return dict(store.scores(EncoderKey(cycle, name, kind))["scores"])
@@ -128,11 +128,11 @@ def _health(selection: Selection, kinds: list[Kind]) -> dict[str, Any]:
 
 
 def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:
-    """How many pairs of the sets with gold scores are in the pool, in either order.
+    """How many pairs of the sets with gold scores are in the pool, and of test sets in the dev set, in either order.
 
     Returns:
-        `{"dev": ENTRY, "test": {task: ENTRY}}` with entries `{"name": s, "from_hub": b, "pairs": n, "in_pool": n}`;
-        `dev` is absent where there is none.
+        `{"dev": ENTRY, "test": {task: ENTRY}}` with entries `{"name": s, "from_hub": b, "pairs": n, "in_pool": n}`,
+        those of test sets with `in_dev` too; `dev` is absent where there is none, and so is `in_dev` then.
     """
     overlap: dict[str, Any] = {"test": {}}
     for (role, gold), count in zip(sets, count_overlaps(pool, [gold for _, gold in sets]), strict=True):
@@ -140,7 +140,8 @@ def count_gold_in_pool(pool: Dataset, sets: GoldSets) -> dict[str, Any]:
         if role == "dev":
             overlap = {"dev": entry} | overlap
         else:
-            overlap["test"][gold.name] = entry
+            in_dev = {} if sets.dev is None else {"in_dev": count_shared(sets.dev, gold)}
+            overlap["test"][gold.name] = entry | in_dev
     return overlap
 
 

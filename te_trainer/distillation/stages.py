@@ -89,7 +89,7 @@ class DistillationStages:
             labels = score_pairs(
                 encoder, self.pairs, scratch=scratch, progress=self.progress.advance, **self.plan.labelling
             )
-        if key.cycle == 0 and len(labels) > 1 and np.ptp(labels) < SAME_SCORE:
+        if key.cycle == 0 and np.ptp(labels) < SAME_SCORE:
             raise InputError(
                 f"models: the start of {name} gives all {len(labels):,} pairs the same score ({labels[0]:.3f}), so "
                 f"that there is nothing to learn; choose pairs that differ in their first {encoder.max_length} tokens, "

@@ -53,7 +53,7 @@ def verdicts(results: dict[str, Any]) -> list[str]:
             sets = [column for column in results["columns"] if column["family"] == family]
             if sets:
                 where = sets[0]["title"] if len(sets) == 1 else f"the average of {len(sets)} sets"
-                pairs = sum(column["pairs"] for column in sets)
+                pairs = sum(column["different_pairs"] for column in sets)
                 difference = entry["average"][family]
                 higher = {
                     "difference": -difference["difference"],

@@ -44,7 +44,13 @@ def collect(root: Path, config: EvaluationConfig, models: list[ScoredModel], set
         "models": [_model_result(model, scores[model.name], sets, config) for model in models],
         "differences": [_difference(one, two, scores) for one, two in itertools.combinations(scores, 2)],
         "columns": [
-            {"task": task.gold.name, "title": task.title, "family": task.family, "pairs": len(task.gold)}
+            {
+                "task": task.gold.name,
+                "title": task.title,
+                "family": task.family,
+                "pairs": len(task.gold),
+                "different_pairs": task.gold.different,
+            }
             for task in sets
         ],
         "truncation": read_truncations(root),
@@ -58,7 +64,7 @@ def _score(root: Path, config: EvaluationConfig, model: ScoredModel, sets: list[
     by_family: dict[Task, list[dict[str, Score]]] = {}
     for task, prediction in zip(sets, predictions_of(root, model, sets), strict=True):
         metrics, gold = TASK_METRICS[task.family], task.gold
-        draws = resampled(metrics, prediction, gold.scores, seed=config.seed, name=gold.name)
+        draws = resampled(metrics, prediction, gold.scores, gold.groups, seed=config.seed, name=gold.name)
         scores[gold.name] = {
             metric.__name__: Score(metric(prediction, gold.scores), drawn)
             for metric, drawn in zip(metrics, draws, strict=True)

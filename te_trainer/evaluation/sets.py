@@ -32,9 +32,7 @@ class TaskSet:
         """The set's size and metrics, as a line."""
         metrics = ", ".join(METRIC_TITLES[metric.__name__] for metric in TASK_METRICS[self.family])
         notes = "".join(f"; {note}" for note in self.gold.notes)
-        return (
-            f"{self.title}: {len(self.gold):,} pairs with gold scores, {self.gold.unscored:,} without; {metrics}{notes}"
-        )
+        return f"{self.title}: {self.gold.describe()}; {metrics}{notes}"
 
 
 def load_sets(config: EvaluationConfig) -> tuple[list[TaskSet], list[str]]:

@@ -17,9 +17,15 @@ CHUNK = 100_000  # pairs that are drawn at once: more would leave the processor'
 
 
 def resampled(
-    metrics: Sequence[Callable[..., Any]], scores: np.ndarray, gold: np.ndarray, *, seed: int, name: str
+    metrics: Sequence[Callable[..., Any]],
+    scores: np.ndarray,
+    gold: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    seed: int,
+    name: str,
 ) -> list[np.ndarray]:
-    """Score resamples: as many pairs as the set has, drawn with replacement.
+    """Score resamples: as many different pairs as the set has, drawn with replacement.
 
     The draws follow from `seed`, `name` and the number of pairs, so that two models are scored on the same ones and
     their scores can be subtracted (the paired bootstrap).
@@ -27,18 +33,20 @@ def resampled(
     Args:
         metrics: Functions of `te_trainer.metrics`.
         scores, gold: Shape (n,).
+        groups: The number of each row's pair, shape (n,): rows of one pair are drawn together. None for n pairs.
         name: Name of the gold set.
 
     Returns:
         Scores of the resamples for each metric, shape (RESAMPLES,). A resample in which nothing can be ranked gets the
         score of a random order.
     """
-    numbers, size = np.random.default_rng([seed, zlib.crc32(name.encode())]), len(gold)
+    groups = np.arange(len(gold)) if groups is None else groups
+    numbers, size = np.random.default_rng([seed, zlib.crc32(name.encode())]), int(groups.max()) + 1
     found: list[list[np.ndarray]] = [[] for _ in metrics]
-    chunk = max(1, CHUNK // size)
+    chunk = max(1, CHUNK // len(gold))
     for start in range(0, RESAMPLES, chunk):
         draws = numbers.integers(size, size=(min(chunk, RESAMPLES - start), size))
-        counts = np.stack([np.bincount(draw, minlength=size) for draw in draws]).astype(float)
+        counts = np.stack([np.bincount(draw, minlength=size)[groups] for draw in draws]).astype(float)
         for values, metric in zip(found, metrics, strict=True):
             values.append(np.nan_to_num(metric(scores, gold, counts), nan=0.5 if metric is roc_auc else 0.0))
     return [np.concatenate(values) for values in found]

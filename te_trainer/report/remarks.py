@@ -57,6 +57,13 @@ def remarks(results: dict[str, Any]) -> list[str]:
                     f"({percent(start)}); distillation did not improve it."
                 )
         lines += gains
+    shared = [
+        f"{entry['in_dev']:,} of the {entry['pairs']:,} pairs of {entry['name']}"
+        for entry in results.get("overlap", {"test": {}})["test"].values()
+        if entry.get("in_dev")
+    ]
+    if shared:
+        lines.append(f"The dev set holds pairs of test sets, which are not unseen where it chose: {', '.join(shared)}.")
     return lines + describe_run_truncation(results["truncation"])
 
 

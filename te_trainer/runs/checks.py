@@ -17,7 +17,7 @@ from transformers.training_args import OptimizerNames, trainer_log_levels
 from te_trainer.config.names import check_set_names, is_folder
 from te_trainer.config.schema import ContrastiveDataConfig, DataConfig, StudentConfig, TrainingConfig
 from te_trainer.config.types import Task
-from te_trainer.data import GoldSets, SourceCount, load_gold
+from te_trainer.data import GoldSets, SourceCount, count_shared, load_gold
 from te_trainer.data.digests import source_digest
 from te_trainer.data.readers import source_path
 from te_trainer.errors import InputError
@@ -88,10 +88,15 @@ def describe_gold(sets: GoldSets) -> list[str]:
     """The sets' sizes, to print before work starts."""
     lines = []
     for role, gold in sets:
-        lines.append(f"{role}: {gold.name}: {len(gold):,} pairs with gold scores, {gold.unscored:,} without dropped")
+        lines.append(f"{role}: {gold.name}: {gold.describe()} dropped")
         lines += [f"{role}: {note}" for note in gold.notes]
-        if role == "dev" and len(gold) < FEW_PAIRS:
+        if role == "dev" and gold.different < FEW_PAIRS:
             lines.append(f"warning: dev: {gold.name} has few pairs; scores that differ by several points may be chance")
+        if role == "test" and sets.dev is not None and 2 * (shared := count_shared(sets.dev, gold)) >= len(gold):
+            lines.append(
+                f"warning: test: {shared:,} of the {len(gold):,} pairs of {gold.name} are in the dev set, which "
+                "chooses; name others to see what is unseen"
+            )
     return lines
 
 

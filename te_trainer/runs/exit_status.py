@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from te_trainer.errors import DivergedError, InputError, first_line
 from te_trainer.escaping import printable
 
-DONE, FAILED, INPUT_REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INPUT_REFUSED, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 FAILURE_WAIT = 2.0  # seconds that a failed process waits for the first one to fail in the same way
 MORE_MEMORY = (
     "for a training, set activation_checkpointing in its section, or lower per_device_train_batch_size and raise "
@@ -28,14 +29,20 @@ def run_command(main: Callable[[], object], again: str = "continues") -> int:
 
     Returns:
         The exit status: 0 when the command is done, 2 for input that cannot be used, 1 when training diverged or memory
-        did not suffice, 130 when it was interrupted. Any other exception is a defect of ours and keeps its stack trace.
+        did not suffice, 130 when it was interrupted, 141 when nobody reads its output any more, as after `| head`. Any
+        other exception is a defect of ours and keeps its stack trace.
     """
     try:
         main()
+        sys.stdout.flush()
     except InputError as error:
         return _complain(str(error), INPUT_REFUSED)
     except DivergedError as error:
         return _complain(str(error), FAILED)
+    except BrokenPipeError:
+        if not _lost_reader():
+            raise
+        return CLOSED_PIPE
     except KeyboardInterrupt:
         return _complain(f"interrupted; the same command {again}", INTERRUPTED, by_name=False)
     except Exception as error:
@@ -45,6 +52,16 @@ def run_command(main: Callable[[], object], again: str = "continues") -> int:
             raise
         return FAILED
     return DONE
+
+
+def _lost_reader() -> bool:
+    """Whether the command's output is a pipe that nobody reads any more; what is left of it goes nowhere then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    is_lost = any(event & select.POLLERR for _, event in output.poll(0))
+    if is_lost:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_lost
 
 
 def _lack_of_memory(error: Exception) -> str | None:

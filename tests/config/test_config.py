@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 import docstring_parser
 import pytest
 import yaml
-from conftest import ROOT, process_environment, run_recipe
+from conftest import ROOT, run_recipe
 from transformers import TrainingArguments
 
 from te_trainer.config import training_keys
@@ -599,15 +596,6 @@ def test_help_fits_two_screens_and_names_every_key_of_its_own() -> None:
 )
 def test_help_says_a_default_to_the_end_of_its_sentence(command: type, default: str) -> None:
     assert f"(Default: {default})" in " ".join(help_text(command, full=False).split())
-
-
-def test_help_may_be_cut_by_the_next_command() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, ROOT / "recipes" / "trans_encoder.py", "--help"]
-    finished = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=process_environment(), check=False)
-    os.close(writing)
-    assert (finished.returncode, finished.stderr) == (0, b"")
 
 
 def keys_of_a_run() -> dict[str, Any]:

@@ -206,6 +206,11 @@ def test_decimal_commas_are_named_as_such(tmp_path: Path) -> None:
         load_gold(str(tmp_path / "mine.csv"), "test", {})
 
 
+def test_booleans_of_pandas_are_scores(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("sentence1,sentence2,score\na,b,True\nc,d,False\ne,f,true\n", encoding="utf-8")
+    assert load_gold(str(tmp_path / "mine.csv"), "test", {}).scores.tolist() == [1, 0, 1]
+
+
 @pytest.mark.parametrize("score", [10**4000, "1" * 10_000, float("nan"), float("inf"), "NaN"], ids=range(5))
 def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: Any) -> None:
     source = write_rows(tmp_path / "mine", "jsonl", gold_rows([0.5, score, 3.0]))

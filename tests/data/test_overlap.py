@@ -11,6 +11,7 @@ import pytest
 from te_trainer.config.schema import DataConfig
 from te_trainer.data import GoldSet, GoldSets, PoolManifest, build_pool, count_overlaps, load_gold
 from te_trainer.distillation.results import count_gold_in_pool
+from te_trainer.runs.checks import describe_gold
 
 
 def gold(name: str, *pairs: tuple[str, str]) -> GoldSet:
@@ -40,6 +41,14 @@ def test_pairs_are_found_in_either_order_whatever_source_they_came_from(folder: 
     found = count_gold_in_pool(pool, GoldSets(sets[0], tuple(sets[1:])))
     assert found["dev"] == {"name": "some", "from_hub": False, "pairs": 6, "in_pool": 4}
     assert {name: entry["in_pool"] for name, entry in found["test"].items()} == {"none": 0, "all": 2}
+    assert {name: entry["in_dev"] for name, entry in found["test"].items()} == {"none": 0, "all": 0}
+    shared = GoldSets(sets[0], (gold("half", ("x", "y"), ("c", "d")),))
+    assert count_gold_in_pool(pool, shared)["test"]["half"]["in_dev"] == 1
+    assert describe_gold(shared)[-1] == (
+        "warning: test: 1 of the 2 pairs of half are in the dev set, which chooses; name others to see what is unseen"
+    )
+    assert "6 pairs with gold scores (1 of them once more), 0 without dropped" in describe_gold(shared)[0]
+    assert sets[0].different == 5 and sets[0].groups.tolist() == [0, 0, 1, 2, 3, 4]
     assert count_gold_in_pool(pool, GoldSets()) == {"test": {}}
 
 

@@ -6,6 +6,7 @@ import bz2
 import contextlib
 import csv
 import gzip
+import itertools
 import json
 import lzma
 import os
@@ -199,9 +200,9 @@ def test_one_column_is_not_read_as_both_sentences(columns: dict[str, str], tmp_p
 
 
 def test_later_json_rows_have_the_columns_of_the_first(tmp_path: Path) -> None:
-    rows = [{"question": "one", "sentence2": "two"}, {"sentence1": "three", "sentence2": "four"}]
+    rows = [{"question": "one", "sentence2": "two"}, {"sentence1": "three", "text": "four"}]
     source = write_rows(tmp_path / "pairs", "jsonl", rows)
-    with pytest.raises(InputError, match="line 2: no column 'question' among sentence1, sentence2"):
+    with pytest.raises(InputError, match="line 2: no column 'question' among sentence1, text"):
         read(source, {"sentence1": "question"})
 
 
@@ -331,9 +332,9 @@ def test_rows_are_given_before_later_ones_are_read(tmp_path: Path, kind: str) ->
         ("a.tsv", "", "a.tsv: the file is empty"),
         ("a.tsv", "sentence1\ttext\none\ttwo\n", "a.tsv: no column 'sentence2' among sentence1, text; map it"),
         ("a.csv", "one,two\n", "a.csv: no column 'sentence1' among one, two; map it"),
-        ("a.jsonl", '{"sentence1": "x", "sentence2": "y"}\n{"sentence1": "x"}\n', "line 2: no column 'sentence2'"),
+        ("a.jsonl", '{"sentence1": "x", "sentence2": "y"}\n{"one": "x"}\n', "line 2: no column 'sentence1' among one"),
         ("a.jsonl", "{oops}\n", "a.jsonl, line 1: not JSON"),
-        ("a.jsonl", '["x", "y"]\n', "a.jsonl, line 1: a list where an object is expected"),
+        ("a.jsonl", '["x", "y"]\n', "a.jsonl, line 1: a list where an object is expected; write one object a line"),
         (
             "a.jsonl",
             f'{{"sentence1": {"1" * 10_000}, "sentence2": "y"}}\n',
@@ -399,7 +400,7 @@ def test_the_expected_mark_goes_before_others(tmp_path: Path) -> None:
 
 
 def test_utf_16_is_refused(tmp_path: Path) -> None:
-    for encoding, reason in {"utf-16": "not UTF-8", "utf-16-le": "a NUL byte"}.items():
+    for encoding, reason in {"utf-16": "UTF-16", "utf-16-le": "a NUL byte"}.items():
         (tmp_path / "pairs.csv").write_text("sentence1,sentence2\nx,y\n", encoding=encoding)
         with pytest.raises(InputError, match=rf"pairs\.csv, line 1: {reason}"):
             read(str(tmp_path / "pairs.csv"))
@@ -455,9 +456,12 @@ def test_json_lines_at_an_address_are_those_of_a_file(address: str, tmp_path: Pa
     assert read(f"{address}/pairs.jsonl", others=True) == read(str(path), others=True)
     shutil.copy(path, path.with_suffix(".ndjson"))
     assert read(f"{address}/pairs.ndjson") == read(str(path))
-    path.write_text(text + '{"sentence1": "alone"}\n')
-    with pytest.raises(InputError, match=r"pairs\.jsonl, line 4: no column 'sentence2' among sentence1; map it"):
-        read(f"{address}/pairs.jsonl")
+    path.write_text(text + '{"sentence1": "alone"}\n{"text": "x"}\n')
+    rows = read_rows(f"{address}/pairs.jsonl", ["sentence1", "sentence2"], {})
+    # what is empty may be left out
+    assert list(itertools.islice(rows, 4))[-1][1] == ["alone", None]
+    with pytest.raises(InputError, match=r"pairs\.jsonl, line 5: no column 'sentence1' among text; map it"):
+        next(rows)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,14 @@ def test_the_report_names_a_start_that_tells_texts_too_little_apart(stopped: tup
     assert remarks(results)[0].startswith(line)
 
 
+def test_the_report_says_that_pairs_which_chose_are_tested_on(stopped: tuple[Path, Any]) -> None:
+    results = results_of(stopped[0])
+    entry = {"from_hub": False, "pairs": 40, "in_pool": 0}
+    results["overlap"]["test"] = {"a": {"name": "a", "in_dev": 7, **entry}, "b": {"name": "b", "in_dev": 0, **entry}}
+    line = "The dev set holds pairs of test sets, which are not unseen where it chose: 7 of the 40 pairs of a."
+    assert line in remarks(results)
+
+
 def test_the_report_says_when_mined_pairs_helped(stopped: tuple[Path, Any]) -> None:
     results = results_of(stopped[0])
     line = (
@@ -363,7 +371,7 @@ def test_students_of_a_start_that_has_seen_no_label_are_kept(
     assert ("the bi-encoder that was kept " in text) == bool(cycle)
     assert ("the last encoders that have learnt are kept" in text) == bool(cycle)
     assert ("the start has seen no label and the pool is large enough" in text) == bool(cycle)
-    hint = "from 4,000 pairs on, with both kinds of students and no pairs of nearest neighbours; from fewer pairs it"
+    hint = "from 4,000 pairs on, with both kinds of students and no pairs of nearest neighbours; from 1,000 the cross-encoder was worse"
     assert (hint in text) == bool(cycle)
     if cycle:
         (said,) = (line for line in remarks(results_of(output) | {"pairs": 4000}) if "the last that has learnt" in line)

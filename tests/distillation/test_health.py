@@ -77,6 +77,19 @@ def test_health_is_that_of_pairs_nobody_has_learnt_from():
     assert {"agreement", "spread"}.isdisjoint(probe.health(np.concatenate([held_out, held_out, graded])))
 
 
+def test_labels_that_differ_by_rounding_alone_judge_nothing() -> None:
+    probe = Probe.draw(pool(387), 0.03, seed=1)
+    rng = np.random.default_rng(0)
+    labels = (1 + 1e-7 * rng.standard_normal(387)).astype(np.float32)
+    scores = rng.random(len(probe.pairs["sentence1"])).astype(np.float32)
+    health = probe.health(scores, labels)
+    assert {"agreement", "start", "spread"}.isdisjoint(health) and "orders" in health
+    assert "pairs whose labels are all the same" in (why_not_learnt(health | {"graded": 1.0}) or "")
+    assert "orders" not in probe.health(np.full_like(scores, 0.5), labels)
+    few = Probe.draw(pool(7), 0.03, seed=1)
+    assert "orders" not in few.health(rng.random(len(few.pairs["sentence1"])))
+
+
 def test_what_cannot_be_computed_is_absent() -> None:
     """Results are JSON, which has no NaN: of short titles nothing can be edited, and equal labels order nothing."""
     titles = [f"lamp {row}" for row in range(60)]

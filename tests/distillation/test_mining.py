@@ -343,10 +343,10 @@ def test_keys_without_effect_are_refused(more: tuple[str, ...], words: str) -> N
 @pytest.mark.parametrize(
     ("sentences", "words"),
     [
-        ("alone\n", "data.sentences: one distinct sentence makes no pair"),
+        ("alone\n", "data.sentences: there are fewer than three distinct sentences to pair"),
         (
-            "rain\nsnow\n",
-            "data.sentences: no pair can be mined of 2 sentences by bm25; give more texts",
+            "rain\nsnow\nfog\n",
+            "data.sentences: no pair can be mined of 3 sentences by bm25; give more texts",
         ),
         (
             "red light\nRed light!\nlight: red\n",

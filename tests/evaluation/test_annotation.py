@@ -172,6 +172,7 @@ def test_what_cannot_be_annotated_is_said_in_a_sentence(run: Path, tmp_path: Pat
     for arguments, words in (
         ([str(several), "--output", str(tmp_path / "x.tsv")], "several models; name one of tiny, other (--model)"),
         ([str(run), "--output", "x.csv"], "output: 'x.csv' does not end in .tsv"),
+        ([str(run)], "output: it is missing; name the file to write, which ends in .tsv"),
         ([str(tmp_path), "--output", str(tmp_path / "x.tsv")], "holds no run.yaml"),
         ([str(run), "--output", str(tmp_path / "x.tsv"), "--model", "x"], "the run has no model 'x', only tiny"),
         (["--output", "x.tsv"], "run is missing"),

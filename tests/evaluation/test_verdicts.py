@@ -22,7 +22,7 @@ def results_of(*found: tuple[float, float, float], pairs: tuple[int, ...] = (50,
     differences.append({"models": names[1:3], "average": {"sts": {"difference": 0.5, "interval": [0.4, 0.6]}}})
     return {
         "models": [{"name": name} for name in names],
-        "columns": [{"title": f"set-{count}", "family": "sts", "pairs": count} for count in pairs],
+        "columns": [{"title": f"set-{count}", "family": "sts", "different_pairs": count} for count in pairs],
         "differences": differences,
     }
 

@@ -58,6 +58,18 @@ def test_draws_are_those_of_a_bootstrap_and_follow_seed_and_name(monkeypatch: py
     assert not np.array_equal(one, elsewhere)
 
 
+def test_a_pair_that_comes_again_is_drawn_with_its_like_and_narrows_no_interval() -> None:
+    scores, gold = scores_and_gold(spearman, 40)
+    again = np.tile(np.arange(40), 3)
+    once, thrice = (
+        resampled([spearman], scores[rows], gold[rows], rows, seed=0, name="set")[0] for rows in (np.arange(40), again)
+    )
+    np.testing.assert_allclose(thrice, once, atol=1e-9)
+    np.testing.assert_array_equal(once, resampled([spearman], scores, gold, seed=0, name="set")[0])
+    apart = resampled([spearman], scores[again], gold[again], seed=0, name="set")[0]
+    assert np.ptp(interval(apart)) < 0.7 * np.ptp(interval(thrice))
+
+
 def test_models_are_compared_on_the_same_draws() -> None:
     """Of two models that hardly differ, the difference is known far better than either score."""
     scores, gold = scores_and_gold(pearson, 400)
