@@ -45,9 +45,6 @@ four in several processes.
 def main() -> int:
     """Run the command of the command line; the exit statuses are those of `run_command`."""
     command, *arguments = sys.argv[1:] or ["--help"]
-    if command in {"-h", "--help"}:
-        print(USAGE, end="")
-        return 0
     if command not in JOBS:
         return run_command(lambda: recipes(command, *arguments))
     # A job reads its keys from sys.argv, as the script of the same name does.
@@ -70,8 +67,10 @@ def start(job: str, argv: Sequence[str] | None = None) -> None:
 
 
 def recipes(*arguments: str) -> None:
-    """List the recipes, or copy one; refuse every other command."""
+    """List the recipes, or copy one; show the commands; refuse every other one."""
     match arguments:
+        case ["-h" | "--help", *_]:
+            print(USAGE, end="")
         case ["recipes", "ls"]:
             print("\n".join(available_recipes()))
         case ["recipes", "cp", name, target]:

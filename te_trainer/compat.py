@@ -3,7 +3,7 @@
 Who raises an upper bound in `pyproject.toml` looks at each of them. Names of objects are used where the objects are:
 `Trainer._push_from_checkpoint` (overridden) and `Trainer._finish_current_push` in trainers/publishing.py,
 `Trainer._prepare_inputs` and `Trainer._hp_search_setup` (overridden), `_get_dataloader` and `_train_batch_size` in
-trainers/base.py, a model's `_hf_peft_config_loaded` in trainers/encoders.py, `_is_accelerate_prepared` in
+trainers/base.py, with a model's `_hf_peft_config_loaded`, its `_is_accelerate_prepared` in
 trainers/computation.py and `_no_split_modules` in trainers/sharding.py, `TrainingArguments._n_gpu` in
 trainers/arguments.py, a configuration's `_name_or_path` in trainers/publishing.py. Of huggingface_hub's `utils._http`,
 hub_errors.py reads limits with its function, and runs/quiet.py sets its logger. Of datasets, data/remote.py opens

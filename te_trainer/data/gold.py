@@ -58,8 +58,8 @@ class GoldSet:
 
         A pair that comes again, in either order, is no more evidence than it was once.
         """
-        numbers: dict[int, int] = {}
-        return np.array([numbers.setdefault(pair_digest(one, two), len(numbers)) for one, two in self.pairs])
+        numbers: dict[tuple[str, ...], int] = {}
+        return np.array([numbers.setdefault(tuple(sorted(pair)), len(numbers)) for pair in self.pairs])
 
     @property
     def different(self) -> int:
@@ -69,7 +69,7 @@ class GoldSet:
     def describe(self) -> str:
         """How many pairs there are, for people."""
         repeats = len(self) - self.different
-        again = f" ({repeats:,} of them once more)" if repeats else ""
+        again = f" ({repeats:,} of them repeated)" if repeats else ""
         return f"{len(self):,} pairs with gold scores{again}, {self.unscored:,} without"
 
     def fingerprint(self) -> str:
@@ -158,13 +158,8 @@ def count_overlaps(pool: Dataset, sets: Sequence[GoldSet]) -> list[int]:
 
 def count_shared(dev: GoldSet, test: GoldSet) -> int:
     """Count the rows of a test set whose pair the dev set holds in either order."""
-    seen = {pair_digest(one, two) for one, two in dev.pairs}
-    return sum(pair_digest(one, two) in seen for one, two in test.pairs)
-
-
-def pair_digest(one: str, two: str) -> int:
-    """The 64-bit hash of a pair in either order."""
-    return min(text_digest(one, two), text_digest(two, one))
+    seen = {tuple(sorted(pair)) for pair in dev.pairs}
+    return sum(tuple(sorted(pair)) in seen for pair in test.pairs)
 
 
 def _parse_score(position: str, score: Any) -> float:

@@ -171,6 +171,7 @@ def jsonl_rows(path: Path, request: Request) -> Iterator[Row]:
 def json_rows(source: str, lines: Iterable[str], request: Request) -> Iterator[Row]:
     """Yield JSON objects, one a line; errors call them lines of `source`."""
     columns: list[str] = []
+    known: set[str] = set()
     is_wanted = request.chooser()
     for number, line in enumerate(lines, 1):
         position = f"{source}, line {number}"
@@ -179,10 +180,11 @@ def json_rows(source: str, lines: Iterable[str], request: Request) -> Iterator[R
                 yield position, request.row([""] * len(request.wanted), {})
             continue
         row = _parse_json(position, line)
-        columns = columns or request.find_columns(position, row)
-        # writers of JSON may leave out what is empty
-        if columns and not row.keys() & set(columns):
-            raise request.no_column(position, columns[0], row)
+        columns, known = columns or request.find_columns(position, row), known or set(row)
+        for column in columns:
+            # writers of JSON may leave out what is empty, but a key that the first row does not have may be misspelt
+            if column not in row and not known.issuperset(row):
+                raise request.no_column(position, column, row)
         if request.rows and "split" in row and not is_wanted(row["split"]):
             continue
         values = [row.get(column) for column in columns]

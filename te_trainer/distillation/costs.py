@@ -47,7 +47,7 @@ def estimate_seconds(plan: DistillationPlan, store: RunStore, texts: Dataset, sc
 def describe_time(seconds: float, is_mined: bool) -> str:
     """How long a run will take, and what shortens a long one, whose pairs are mined or given."""
     key = "mining.pairs" if is_mined else "data.max_pairs"
-    shorter = f"; a smaller {key} or bi_encoder.num_train_epochs shortens it" if seconds > LONG else ""
+    shorter = f"; one with a smaller {key}, in another output_dir, is shorter" if seconds > LONG else ""
     return f"The run will take about {format_duration(seconds)} on this machine{shorter}"
 
 

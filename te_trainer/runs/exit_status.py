@@ -34,7 +34,8 @@ def run_command(main: Callable[[], object], again: str = "continues") -> int:
     """
     try:
         main()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except InputError as error:
         return _complain(str(error), INPUT_REFUSED)
     except DivergedError as error:
@@ -42,6 +43,7 @@ def run_command(main: Callable[[], object], again: str = "continues") -> int:
     except BrokenPipeError:
         if not _lost_reader():
             raise
+        _is_first_to_fail()  # so that the other processes end without a word, too
         return CLOSED_PIPE
     except KeyboardInterrupt:
         return _complain(f"interrupted; the same command {again}", INTERRUPTED, by_name=False)
@@ -57,8 +59,11 @@ def run_command(main: Callable[[], object], again: str = "continues") -> int:
 def _lost_reader() -> bool:
     """Whether the command's output is a pipe that nobody reads any more; what is left of it goes nowhere then."""
     output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    is_lost = any(event & select.POLLERR for _, event in output.poll(0))
+    try:
+        output.register(sys.stdout.fileno(), 0)
+    except OSError:  # what stands in for it, as in a notebook, is no file
+        return False
+    is_lost = any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0))
     if is_lost:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return is_lost

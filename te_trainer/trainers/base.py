@@ -45,8 +45,8 @@ from te_trainer.trainers.sampler import MicroBatches, grouped_by_length, shuffle
 from te_trainer.trainers.sharding import fit_fsdp2, gather_weights
 from te_trainer.trainers.strategies import decide_strategies
 
-# They decide what is made with a trainer, before a trial of a search has its values.
-FIXED_ARGUMENTS = ("attn_implementation", "both_orders", "official_adamw", "precision", "span")
+# They decide what is made, checked or chosen with a trainer, before a trial of a search has its values.
+FIXED_ARGUMENTS = ("attn_implementation", "both_orders", "loss", "official_adamw", "precision", "span")
 
 
 class PairTrainer(EvaluatingTrainer):
@@ -105,7 +105,7 @@ class PairTrainer(EvaluatingTrainer):
                 alone. For plain weights, assign `encoder.model = encoder.model.merge_and_unload()`, with `encoder =
                 trainer.encoder`, and call `encoder.save_pretrained(folder)`.
             data_collator: Makes batches of tokenised rows, as the collator of this trainer's `collator_class` does.
-            processing_class: The tokenizer of `model`.
+            processing_class: The tokenizer of `model`. That of a decoder is given padding and an end of texts.
             model_init: Gives the model anew for each training, instead of `model`.
             compute_loss_func: Called as `f(outputs, labels, num_items_in_batch=...)` instead of `args.loss`. `outputs`
                 are those of this trainer's method `outputs`; `num_items_in_batch` is the number of pairs in the
@@ -144,7 +144,6 @@ class PairTrainer(EvaluatingTrainer):
         self.check_labels = check_labels
         self.compute_loss_func = compute_loss_func
         self._user_tokenizer = processing_class
-        self._training = contextlib.ExitStack()
         if model_init is not None:
             self.model_init = model_init
             set_seed(settings.seed)
@@ -387,6 +386,11 @@ class PairTrainer(EvaluatingTrainer):
                 f"gradient_accumulation_steps: compute_loss is {type(self).__name__}'s own; set loss_is_scaled_for_ga "
                 "in the class: False where it returns a mean over the micro-batch, True where it divides by "
                 "num_items_in_batch, as super().compute_loss does"
+            )
+        if getattr(self.encoder.model, "_hf_peft_config_loaded", False):
+            raise InputError(
+                "model: it has an adapter by add_adapter, without which its checkpoints cannot be loaded again; give "
+                "the model without it, and the adapter's configuration as peft_config"
             )
         self._resumes_from, self._token_ops = resume_from_checkpoint, None
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):

@@ -74,8 +74,8 @@ class CrossEncoderTrainer(PairTrainer):
         return tokenised(pairs, encode, orders, check, self.token_key)
 
     def _prepare_encoder(self) -> None:
-        # an encoder that is evaluated alone stays what it is
-        if self.train_dataset is not None:
+        # an encoder that is evaluated alone stays what it is, and so does one that a loss of the user's own trains
+        if self.train_dataset is not None and not self.has_custom_loss():
             self.encoder.activate_with(ACTIVATIONS[self.args.loss])
         adapters: Any = self.peft_config
         if adapters is not None and adapters.task_type != "SEQ_CLS" and not getattr(adapters, "modules_to_save", None):

@@ -260,8 +260,8 @@ def is_tokenised(dataset: Any, name: str, key: tuple[Any, ...]) -> bool:
         return False
     if dataset.info.description != _token_key(key):
         raise InputError(
-            f"{name}: token ids that this trainer's tokenizer, length and prompt did not give; give texts, in the "
-            f"columns {' and '.join(SENTENCE_COLUMNS)}"
+            f"{name}: token ids that this trainer's tokenizer, length and prompt, or this version, did not give; give "
+            f"texts, in the columns {' and '.join(SENTENCE_COLUMNS)}"
         )
     return True
 

@@ -63,11 +63,6 @@ def as_encoder(model: Any, kind: type[AnyEncoder], tokenizer: Any, seed: int) ->
         raise InputError(
             "processing_class: it is not the model's tokenizer, and ids of another one mean other tokens; leave it out"
         )
-    if getattr(encoder.model, "_hf_peft_config_loaded", False):
-        raise InputError(
-            "model: it has an adapter by add_adapter, without which its checkpoints cannot be loaded again; give the "
-            "model without it, and the adapter's configuration as peft_config"
-        )
     name = str(model) if isinstance(model, (str, Path)) else type(encoder.model).__name__
     refuse_lost_ids(encoder.tokenizer, name)
     if not isinstance(model, (str, Path)):  # of which loading has made sure
@@ -138,8 +133,6 @@ def _from_transformers(model: PreTrainedModel, kind: type[Any], tokenizer: Any) 
             f"processing_class: a {type(model).__name__} needs its tokenizer; give processing_class=tokenizer"
         )
     if is_decoder(config):
-        # the caller may generate with it
-        tokenizer = copy.deepcopy(tokenizer)
         prepare_tokenizer(tokenizer, type(model).__name__)
         prepare_model(model, tokenizer)
     if tokenizer.pad_token_id is None:

@@ -154,10 +154,10 @@ class EvaluatingTrainer(ComputingTrainer):
                 "evaluate, predict: FSDP2 shards an encoder together with its optimiser; call train before, or start "
                 "the script without FSDP"
             )
-        rows: Any = dataloader.dataset  # another one, if a subclass makes the loader
-        rows = rows.rows if isinstance(rows, TokenRows) else rows
+        source: Any = dataloader.dataset  # another one, if a subclass makes the loader
+        rows = source.rows if isinstance(source, TokenRows) else source
         self._measures_loss = isinstance(rows, Dataset) and self.has_loss(rows)
-        self._order = getattr(dataloader, "order", None)
+        self._order = getattr(source, "order", None)
         loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         if loss_only and not self._measures_loss:
             raise InputError(
@@ -209,9 +209,9 @@ class EvaluatingTrainer(ComputingTrainer):
         args, collator = self.args, self.data_collator
         by_length = np.argsort(-column_values(rows, "length"), kind="stable")
         settings = worker_settings(args, collator)
-        source = batch_source(rows.select(by_length), collator)
+        source: Any = batch_source(rows.select(by_length), collator)
+        source.order = np.argsort(by_length)
         prepared: Any = self.accelerator.prepare(DataLoader(source, batch_size=args.eval_batch_size, **settings))
-        prepared.order = np.argsort(by_length)
         # `prediction_step` copies batches, and does not wait; under DeepSpeed, `prepare` takes no `device_placement`
         prepared.device = None
         return cast("DataLoader[Any]", prepared)

@@ -47,7 +47,7 @@ def test_pairs_are_found_in_either_order_whatever_source_they_came_from(folder: 
     assert describe_gold(shared)[-1] == (
         "warning: test: 1 of the 2 pairs of half are in the dev set, which chooses; name others to see what is unseen"
     )
-    assert "6 pairs with gold scores (1 of them once more), 0 without dropped" in describe_gold(shared)[0]
+    assert "6 pairs with gold scores (1 of them repeated), 0 without dropped" in describe_gold(shared)[0]
     assert sets[0].different == 5 and sets[0].groups.tolist() == [0, 0, 1, 2, 3, 4]
     assert count_gold_in_pool(pool, GoldSets()) == {"test": {}}
 

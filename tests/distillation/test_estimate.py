@@ -51,9 +51,9 @@ def test_the_time_of_some_pairs_is_taken_for_all_passes(
 
 
 @pytest.mark.parametrize(("is_mined", "key"), [(True, "mining.pairs"), (False, "data.max_pairs")])
-def test_of_a_long_run_the_keys_are_named_that_shorten_it(is_mined: bool, key: str) -> None:
+def test_of_a_long_run_the_key_is_named_that_shortens_it(is_mined: bool, key: str) -> None:
     assert describe_time(600, is_mined) == "The run will take about 10 min 00 s on this machine"
-    long = f"; a smaller {key} or bi_encoder.num_train_epochs shortens it"
+    long = f"; one with a smaller {key}, in another output_dir, is shorter"
     assert describe_time(30 * 3600, is_mined) == f"The run will take about 30 h 00 min on this machine{long}"
 
 

@@ -33,7 +33,7 @@ def test_a_lack_of_memory_names_the_keys_that_help(
     assert said in shown and shown.count("\n") == 1 and shown.endswith("; the command with that change continues\n")
 
 
-@pytest.mark.parametrize("command", ["recipes ls", "annotate --help"])
+@pytest.mark.parametrize("command", ["--help", "recipes ls", "annotate --help"])
 def test_a_command_whose_output_nobody_reads_ends_without_a_word(command: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -41,6 +41,12 @@ def test_a_command_whose_output_nobody_reads_ends_without_a_word(command: str) -
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")
+
+
+def test_a_command_without_an_output_is_done() -> None:
+    words = f"{sys.executable} -m te_trainer recipes ls >&-"
+    done = subprocess.run(words, shell=True, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_broken_pipe_of_anything_else_keeps_its_trace() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from tiny_trainings import CLASSES, KINDS, checkpoints, labelled, load
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, TrainerCallback
 
 from te_trainer.errors import InputError
@@ -75,6 +76,18 @@ def test_rows_that_a_trainer_has_stored_are_in_the_order_of_the_pairs_and_of_a_s
         output = trainer.predict(rows.select(chosen))
         np.testing.assert_allclose(output.predictions, scores[chosen], atol=1e-5)
         np.testing.assert_allclose(output.label_ids, np.array(pairs["label"])[chosen], atol=1e-7)
+
+
+def test_a_loader_of_a_subclass_may_wrap_what_the_trainer_makes(models: dict[str, str], tmp_path: Path) -> None:
+    class Small(CLASSES["bi-encoder"][0]):  # type: ignore[misc]
+        def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+            rows: Any = super().get_test_dataloader(test_dataset).dataset
+            return DataLoader(rows, batch_size=3, collate_fn=self.data_collator)
+
+    pairs = labelled(10)
+    arguments = CLASSES["bi-encoder"][1](str(tmp_path), precision="float32", disable_tqdm=True)
+    trainer = Small(load("bi-encoder", models["bert"]), arguments)
+    np.testing.assert_allclose(trainer.predict(pairs).predictions, expected(trainer, pairs), atol=1e-5)
 
 
 def test_losses_and_named_outputs_are_in_the_order_of_the_pairs(models: dict[str, str], tmp_path: Path) -> None:
