@@ -230,9 +230,9 @@ def test_other_pairs_are_refused(
         (np.array([[1, 2]]), {}, r"pairs: item 0: sentence1 is a number \(1\); make the column text"),
         (DatasetDict(train=Dataset.from_dict({"sentence1": ["one"]})), {}, "pairs: a DatasetDict has splits"),
         (
-            [("one", "two")],
+            [("one", "two"), ("one", "three")],
             {"bi_encoder": {"dataloader_drop_last": True}},
-            "^bi_encoder.dataloader_drop_last: a step takes 128 pairs, and there are 1; set it to",
+            "^bi_encoder.dataloader_drop_last: a step takes 128 pairs, and there are 2; set it to",
         ),
         (
             None,

@@ -5,6 +5,7 @@ What one process learns and reports then is in `test_auto.py`, which has such a 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,8 +111,10 @@ def test_a_large_pool_is_learnt_for_longer_alone(tiny: Path, tmp_path: Path) -> 
     assert not (output / "mining").exists()
 
 
-def test_two_sentences_make_no_other_pair(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "pool.tsv").write_text("sentence1\tsentence2\nmy router\tthe lamp is on\n", encoding="utf-8")
+def test_sentences_that_are_all_paired_make_no_other_pair(tiny: Path, tmp_path: Path) -> None:
+    pairs = itertools.combinations(("my router", "the lamp is on", "a plan with more data"), 2)
+    lines = ["sentence1\tsentence2", *map("\t".join, pairs)]
+    (tmp_path / "pool.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     keys = ["--data.pool", str(tmp_path / "pool.tsv"), "--data.test", "[]", "--distillation.cycles", "1"]
     keys += ["--cross_encoder.num_train_epochs", "null"]  # so small a pool grows at once
     done = run_forked("trans_encoder.py", without_gold(tiny, tmp_path / "run", *keys))

@@ -67,7 +67,7 @@ def gold_file(path: Path, *scores: object) -> str:
         ("half.txt", "one||\n||two\n", "no pair of sentences"),
         ("blank.jsonl", '{"sentence1": "", "sentence2": null}\n', "no pair of sentences"),
         ("header.tsv", b"sentence1\tsent\xe9nce2\na\tb\n", "line 1: not UTF-8"),
-        ("utf16.tsv", PAIRS.encode("utf-16"), "line 1: not UTF-8"),
+        ("utf16.tsv", PAIRS.encode("utf-16"), "line 1: UTF-16"),
     ],
 )
 def test_a_source_that_gives_no_pairs_is_refused(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
