@@ -298,7 +298,7 @@ def test_token_ids_of_another_trainer_are_refused(tiny: Path, tiny_roberta: Path
     # what a call of the tokenizer leaves in it changes no ids of a trainer's
     again.encoder.tokenizer(["a", "a dog runs"], padding=True, truncation=True, max_length=3)
     again.evaluate(one.eval_dataset)
-    words = r"_dataset: token ids that this trainer's tokenizer, length and prompt, or this version, did not give; give "
+    words = "_dataset: token ids that this trainer's tokenizer, length and prompt, or this version, did not give"
     with pytest.raises(InputError, match=words):
         BiEncoderTrainer(BiEncoder.from_pretrained(str(tiny), max_length=9), bi_arguments(tmp_path), one.train_dataset)
     with pytest.raises(InputError, match=words):
