@@ -51,6 +51,14 @@ def restore_linear() -> None:
         nn.functional.linear = zero3.InsertPostInitMethodToModuleSubClasses.linear_bk
 
 
+def spare_extension_of_inference() -> None:
+    """Keep DeepSpeed on CPUs from building what its inference alone uses: that takes minutes, and a compiler."""
+    with contextlib.suppress(ImportError):  # of which accelerate tells
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 @contextlib.contextmanager
 def outside_of_zero3() -> Iterator[None]:
     """Make models as without ZeRO-3, under which transformers cannot make one on the device `meta`."""

@@ -17,6 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from te_trainer.build_locks import remove_dead_build_locks
+from te_trainer.compat import spare_extension_of_inference
 from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.cores import use_no_more_threads_than_cores
 from te_trainer.errors import InputError
@@ -50,12 +51,19 @@ def process_state(ddp_timeout: int = DDP_TIMEOUT) -> PartialState:
     Raises:
         InputError: The launcher has started more processes on this machine than it has devices.
     """
-    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and not torch.distributed.is_initialized():
-        remove_dead_build_locks()
+    prepare_for_deepspeed()
     _refuse_more_processes_than_devices()
     if device_type() == "cpu":
         use_no_more_threads_than_cores()
     return PartialState(cpu=device_type() == "cpu", timeout=timedelta(seconds=ddp_timeout))
+
+
+def prepare_for_deepspeed() -> None:
+    """Take out of the way what would keep DeepSpeed, if it is to start in this process, waiting."""
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED") and not torch.distributed.is_initialized():
+        remove_dead_build_locks()
+        if device_type() == "cpu":
+            spare_extension_of_inference()
 
 
 def _refuse_more_processes_than_devices() -> None:

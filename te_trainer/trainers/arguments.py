@@ -10,7 +10,7 @@ from accelerate import PartialState
 from transformers import SchedulerType, TrainingArguments
 
 from te_trainer.config.schema import BiEncoderConfig, ContrastiveTrainingConfig, CrossEncoderConfig, StudentConfig
-from te_trainer.distributed import device_type
+from te_trainer.distributed import device_type, prepare_for_deepspeed
 from te_trainer.errors import InputError
 from te_trainer.models.precision import Precision, resolve_precision, tf32
 from te_trainer.trainers.official_adamw import check_official_adamw
@@ -107,6 +107,7 @@ class PairTrainingArguments(TrainingArguments):
             raise InputError("include_for_metrics: 'inputs' cannot be had; predictions are in the eval_dataset's order")
         device = "cpu" if self.use_cpu else device_type()
         self.use_cpu = device == "cpu"
+        prepare_for_deepspeed()
         if self.use_cpu:
             # TrainingArguments would give the process group of CPUs the default time-out, whatever ddp_timeout is
             PartialState(cpu=True, backend=self.ddp_backend, timeout=self.ddp_timeout_delta)

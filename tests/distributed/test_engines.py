@@ -107,8 +107,10 @@ def whole(engine: str, no_dropout: Path, folder: Path) -> Path:
     if engine == "cpu_deepspeed_zero3":
         finished = run_launched(f"{engine}.yaml", JOB, *job(no_dropout, output, 2, CYCLES[engine]))
     else:
-        finished = run_ranks(JOB, job(no_dropout, output, 2, CYCLES[engine]), told(f"{engine}.yaml"))
+        variables = told(f"{engine}.yaml") | {"TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
+        finished = run_ranks(JOB, job(no_dropout, output, 2, CYCLES[engine]), variables)
     assert finished.returncode == 0, finished.stderr[-4000:]
+    assert not [*folder.glob("extensions/*")], "trainings on CPUs need no compiler"
     assert "FutureWarning" not in finished.stderr
     return output
 
@@ -296,5 +298,7 @@ def test_under_deepspeeds_own_bfloat16_labels_are_not_rounded_and_linear_layers_
     script = tmp_path / "training.py"
     script.write_text(OWN_BFLOAT16, encoding="utf-8")
     engine = told("cpu_deepspeed_zero3.yaml") | {"ACCELERATE_MIXED_PRECISION": "bf16"}
+    engine |= {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
     finished = run_ranks(script, [str(no_dropout), str(tmp_path / "out")], engine, ranks=1)
     assert finished.returncode == 0, finished.stdout[-500:] + finished.stderr[-4000:]
+    assert not [*tmp_path.glob("extensions/*")]
