@@ -88,7 +88,7 @@ def contents(folder: Path) -> dict[str, Any]:
         (
             "data.pool",
             "sentence1\tsentence2\na\tb\na\tb\n",
-            "data.pool: there is one pair, and nothing that it is more",
+            "data.pool: it holds one pair, and training",
         ),
         ("data.dev", "score\tsentence1\tsentence2\n3\ta\tb\n3\tc\td\n", "data.dev: all gold scores in "),
     ],

@@ -124,7 +124,7 @@ def _read_pool(config: RunConfig, layout: RunLayout) -> Iterator[tuple[PoolManif
     with atomic_folder(layout.pool) as folder:
         pool = build_pool(config.data, folder, config.seed)
         if pool.num_rows < 2:
-            raise InputError("data.pool: there is one pair, and nothing that it is more alike than; give more")
+            raise InputError("data.pool: it holds one pair, and training compares at least two; give more")
         yield pool, lambda: PoolManifest.load(folder)[1]
 
 

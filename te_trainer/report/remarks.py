@@ -63,7 +63,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
         if entry.get("in_dev")
     ]
     if shared:
-        lines.append(f"The dev set holds pairs of test sets, which are not unseen where it chose: {', '.join(shared)}.")
+        lines.append(f"The dev set holds test pairs, whose scores are not those of unseen pairs: {', '.join(shared)}.")
     return lines + describe_run_truncation(results["truncation"])
 
 

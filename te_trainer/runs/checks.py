@@ -94,8 +94,8 @@ def describe_gold(sets: GoldSets) -> list[str]:
             lines.append(f"warning: dev: {gold.name} has few pairs; scores that differ by several points may be chance")
         if role == "test" and sets.dev is not None and 2 * (shared := count_shared(sets.dev, gold)) >= len(gold):
             lines.append(
-                f"warning: test: {shared:,} of the {len(gold):,} pairs of {gold.name} are in the dev set, which "
-                "chooses; name others to see what is unseen"
+                f"warning: test: {shared:,} of the {len(gold):,} pairs of {gold.name} are in the dev set, too; name a "
+                "set of other pairs"
             )
     return lines
 

@@ -187,7 +187,7 @@ def _token_key(key: tuple[Any, ...]) -> str:
     tokenizer, *others = key
     if tokenizer.is_fast:
         # pickled at each evaluation, as `Dataset.map` would, a vocabulary of 30,000 takes a quarter of a second, and
-        # parsed one of 250,000 takes three; in front of this key stands what its last call asked for
+        # parsed one of 250,000 takes three; truncation and padding, which its last call set, stand in front of this key
         state = tokenizer.backend_tokenizer.to_str()
         state = state[state.index('"added_tokens":') :]
         digest = hashlib.sha256(state.encode()).hexdigest()

@@ -45,7 +45,7 @@ def test_pairs_are_found_in_either_order_whatever_source_they_came_from(folder: 
     shared = GoldSets(sets[0], (gold("half", ("x", "y"), ("c", "d")),))
     assert count_gold_in_pool(pool, shared)["test"]["half"]["in_dev"] == 1
     assert describe_gold(shared)[-1] == (
-        "warning: test: 1 of the 2 pairs of half are in the dev set, which chooses; name others to see what is unseen"
+        "warning: test: 1 of the 2 pairs of half are in the dev set, too; name a set of other pairs"
     )
     assert "6 pairs with gold scores (1 of them repeated), 0 without dropped" in describe_gold(shared)[0]
     assert sets[0].different == 5 and sets[0].groups.tolist() == [0, 0, 1, 2, 3, 4]

@@ -131,7 +131,7 @@ def test_the_report_says_that_pairs_which_chose_are_tested_on(stopped: tuple[Pat
     results = results_of(stopped[0])
     entry = {"from_hub": False, "pairs": 40, "in_pool": 0}
     results["overlap"]["test"] = {"a": {"name": "a", "in_dev": 7, **entry}, "b": {"name": "b", "in_dev": 0, **entry}}
-    line = "The dev set holds pairs of test sets, which are not unseen where it chose: 7 of the 40 pairs of a."
+    line = "The dev set holds test pairs, whose scores are not those of unseen pairs: 7 of the 40 pairs of a."
     assert line in remarks(results)
 
 

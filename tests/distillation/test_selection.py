@@ -1,14 +1,20 @@
-"""Agreement on the pool, and the cycle that it chooses."""
+"""Agreement on the pool, the cycle that it chooses, and what this gains."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from te_trainer.config.types import Kind
+from te_trainer.data import GoldSet, GoldSets
+from te_trainer.distillation.gains import collect_gains
 from te_trainer.distillation.selection import agreement, measures, most_agreed_cycle
+from te_trainer.metrics import spearman
+from te_trainer.runs.scoring import Scorer
 
 START = np.random.default_rng(0).random(200).astype(np.float32)
 
@@ -30,3 +36,21 @@ def test_the_cycle_of_the_highest_agreement_is_kept() -> None:
 def test_scores_that_rank_nothing_agree_with_nothing() -> None:
     assert agreement(START, np.full_like(START, 0.5)) == agreement(np.zeros_like(START), START) == 0
     assert agreement(START, -START) == pytest.approx(-1)
+
+
+def test_gold_pairs_that_come_again_narrow_no_gain(tmp_path: Path) -> None:
+    rng, found = np.random.default_rng(0), []
+    scores, start = rng.random((2, 40))
+    for rows in (np.arange(40), np.tile(np.arange(40), 3)):
+        one, two = ([f"{side} {row}" for row in rows] for side in ("one", "two"))
+        gold = GoldSet("gold", one, two, scores[rows])
+        predicted = {0: start[rows], 1: (scores + start)[rows]}
+        store: Any = SimpleNamespace(
+            predictions=lambda key, known=predicted: [known[key.cycle]], is_scored=lambda *_, **__: True
+        )
+        plan = SimpleNamespace(models=["m"], kinds=["bi-encoder"], config=SimpleNamespace(seed=1))
+        selection: Any = SimpleNamespace(plan=plan, store=store, best_cycle=lambda *_: 1)
+        found.append(collect_gains(selection, Scorer(GoldSets(None, (gold,)), spearman, None, tmp_path)))
+    (once,), (thrice,) = (gains["m"]["bi-encoder"].values() for gains in found)
+    assert once["pairs"] == thrice["pairs"] == 40
+    assert once["interval"] == pytest.approx(thrice["interval"], abs=1e-9)

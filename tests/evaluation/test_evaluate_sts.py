@@ -106,6 +106,24 @@ def test_what_is_cut_is_said(run: Run, encoders: dict[str, Path], tmp_path: Path
     assert cut["bert_cross-encoder"]["texts"] == len({*zip(*pairs_of_test(), strict=True)})
 
 
+def test_rows_that_repeat_their_pairs_are_no_more_evidence(run: Run, encoders: dict[str, Path], tmp_path: Path) -> None:
+    header, *rows = TEST.read_text(encoding="utf-8").splitlines()[:41]
+    one, two = (header.split("\t").index(name) for name in ("sentence1", "sentence2"))
+    exchanged = []
+    for row in (line.split("\t") for line in rows):
+        row[one], row[two] = row[two], row[one]
+        exchanged.append("\t".join(row))
+    found = []
+    for name, lines in (("once", rows), ("thrice", [*rows, *exchanged, *rows])):
+        gold = text_file(tmp_path / name / "gold.tsv", "\n".join([header, *lines]) + "\n")
+        done = run([encoders["bi"], encoders["start"]], "--tasks", gold, "--output_dir", f"out-{name}")
+        assert done.status == 0, done.err
+        assert ("120 pairs with gold scores (80 of them repeated)" in done.err) == (name == "thrice")
+        assert "40 pairs " in done.out
+        found.append(results_of(tmp_path / f"out-{name}")["differences"][0]["average"]["sts"]["interval"])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
 def pairs_of_test() -> tuple[list[str], list[str]]:
     gold = load_gold(str(TEST), "test", {})
     return gold.sentence1, gold.sentence2

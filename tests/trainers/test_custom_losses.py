@@ -41,6 +41,15 @@ def test_a_function_of_scores_and_labels_is_learnt(
     assert not same(found[0][0], weights(make(kind, models["bert"], tmp_path)))
 
 
+def test_a_loss_of_the_users_own_leaves_the_activation(models: dict[str, str], tmp_path: Path) -> None:
+    encoder: Any = load("cross-encoder", models["bert"])
+    encoder.activate_with("identity")
+    make(
+        "cross-encoder", encoder, tmp_path, labelled(), compute_loss_func=squared, max_steps=1, save_strategy="no"
+    ).train()
+    assert encoder.activation == "identity"
+
+
 def test_a_function_sees_the_vectors(models: dict[str, str], tmp_path: Path) -> None:
     shapes = []
 
