@@ -20,11 +20,11 @@ from te_trainer.runs.exit_status import run_command
 
 # What reads the keys of each job, and what the job does.
 JOBS: dict[str, tuple[Callable[[Sequence[str] | None], Any], str]] = {
-    "distil": (commands.parse, "from unlabelled sentence pairs to a bi-encoder and a cross-encoder"),
+    "distil": (commands.parse, "from unlabelled pairs or sentences to a bi-encoder and a cross-encoder"),
     "contrastive": (commands.parse_contrastive, "from a plain PLM and sentences to a bi-encoder (SimCSE, Mirror-BERT)"),
     "score": (commands.parse_score, "scores of a file of pairs, or the nearest sentences of a file's sentences"),
     "evaluate": (commands.parse_evaluation, "scores of finished models on pairs with gold scores"),
-    "annotate": (commands.parse_annotate, "pairs of a finished run to score by hand: those that tell most about it"),
+    "annotate": (commands.parse_annotate, "pairs of a finished run to score by hand, which show whether it helped"),
     "push": (commands.parse_push, "publish a finished run on the Hugging Face Hub"),
 }
 # What other programs call these jobs.

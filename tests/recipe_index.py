@@ -35,17 +35,8 @@ INTRODUCTION = """# Recipes
 YAML files for the rows of the paper's tables, and some of our own (what Tables 9 and 12 want is
 [below](#without-a-file)). A file holds what differs from the defaults.
 These are the paper's (its Table 16), but cross-encoders of small pools and models take more or larger steps
-(docs/method.md says how); the paper's rows train as the paper says, whatever their pool. These scripts take the files,
-and `te-trainer` does the same after `pip install`:
-
-| script | `te-trainer` | what it does |
-| --- | --- | --- |
-| `trans_encoder.py` | `distil` | from unlabelled pairs or sentences to a bi-encoder and a cross-encoder |
-| `contrastive.py` | `contrastive` | from sentences to a bi-encoder (step 0) |
-| `score.py` | `score` | scores of pairs, nearest sentences |
-| `evaluate_sts.py` | `evaluate` | scores of finished models |
-| `annotate.py` | `annotate` | pairs of a finished run to score by hand |
-| `push_to_hub.py` | `push` | publishes a finished run |
+(docs/method.md says how); the paper's rows train as the paper says, whatever their pool. The README of the project lists the
+[scripts](../README.md#the-other-commands). A file for pairs of your own is [there](../README.md#your-own-pairs), too.
 
 The column "launched with" names the configuration in `accelerate_configs/`. The launch line of a row is
 
