@@ -57,6 +57,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --config-file benchmarks/mypy.ini benchmarks
 
 check: lint types test
 

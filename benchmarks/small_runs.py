@@ -82,9 +82,10 @@ def train(
     common |= {"per_device_train_batch_size": BATCH, "weight_decay": 0.01, "precision": "auto"}
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(encoder, CrossEncoder):
-            hidden, rows = encoder.model.config.hidden_size, len(pairs) * (1 + both_orders)
+            config, rows = encoder.model.config, len(pairs) * (1 + both_orders)
             epochs = fitted_epochs(1, rows, BATCH)
-            rate = raised_learning_rate(fitted_learning_rate(2e-5, hidden), hidden, epochs * rows / BATCH)
+            size, layers = config.hidden_size, config.num_hidden_layers
+            rate = raised_learning_rate(fitted_learning_rate(2e-5, size), size, layers, epochs * rows / BATCH)
             common |= {"learning_rate": rate, "num_train_epochs": longer * epochs, "warmup_steps": 0.1}
             arguments: Any = CrossEncoderTrainingArguments(folder, both_orders=both_orders, **common)
             trainer: Any = CrossEncoderTrainer(encoder, arguments, pairs, check_labels=False)

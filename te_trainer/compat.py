@@ -59,6 +59,18 @@ def spare_extension_of_inference() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def name_barriers_no_device() -> None:
+    """Let processes on CPUs wait for one another where torch is built for GPUs.
+
+    accelerate names each barrier the number of a device, which torch then takes for a GPU's, whatever the group is.
+    """
+    torch.distributed.barrier = _barrier_without_device
+
+
+def _barrier_without_device(*arguments: Any, device_ids: object = None, **others: Any) -> Any:
+    return torch.distributed.distributed_c10d.barrier(*arguments, **others)
+
+
 @contextlib.contextmanager
 def outside_of_zero3() -> Iterator[None]:
     """Make models as without ZeRO-3, under which transformers cannot make one on the device `meta`."""

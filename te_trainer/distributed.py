@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from te_trainer.build_locks import remove_dead_build_locks
-from te_trainer.compat import spare_extension_of_inference
+from te_trainer.compat import name_barriers_no_device, spare_extension_of_inference
 from te_trainer.config.defaults import DDP_TIMEOUT
 from te_trainer.cores import use_no_more_threads_than_cores
 from te_trainer.errors import InputError
@@ -55,6 +55,7 @@ def process_state(ddp_timeout: int = DDP_TIMEOUT) -> PartialState:
     _refuse_more_processes_than_devices()
     if device_type() == "cpu":
         use_no_more_threads_than_cores()
+        name_barriers_no_device()
     return PartialState(cpu=device_type() == "cpu", timeout=timedelta(seconds=ddp_timeout))
 
 

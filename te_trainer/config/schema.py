@@ -155,8 +155,8 @@ class DistillationConfig:
         task: What the PLMs learn: `sts` (Spearman) or `binary` (ROC-AUC). It chooses the paper's hyper-parameters
             (Table 16), too.
         size: Column of Table 16: `base`, `large` or `auto`. With `auto` it is `large` from a hidden size of 1024 on.
-        cycles: Number of cycles. Default: 3 for `sts`, 5 for `binary`; with `selection: health`, and with `auto`
-            without `data.dev`, 2 (1 if all pairs are mined).
+        cycles: Number of cycles. Default: 3 (`sts`) or 5 (`binary`); with `health`, or `auto` and no `data.dev`, 2, or
+            1 if all pairs are mined.
         init: Where trainings start: `refresh` or `sequential`. With `refresh` (the paper's) it is the original
             checkpoint, with `sequential` the teacher's weights; `models.cross_encoder` is not used then.
         students: `both` alternates cross-encoders and bi-encoders; `bi-encoder` trains bi-encoders alone. Each learns

@@ -154,8 +154,7 @@ def why_not_learnt(health: dict[str, Any]) -> str | None:
         return (
             f"it is judged by {health['pairs']} pairs whose labels are all the same, so that nothing shows that it has"
         )
-    known = {name: value for name, value in health.items() if value is not None}
-    agreement, spread, graded = (known.get(name, math.inf) for name in ("agreement", "spread", "graded"))
+    agreement, spread, graded = (health.get(name, math.inf) for name in ("agreement", "spread", "graded"))
     if agreement < MIN_AGREEMENT:
         words = f"agreement {100 * agreement:.1f}; at least {100 * MIN_AGREEMENT:.0f} is expected"
         return f"it orders pairs of the pool unlike the labels that it learnt ({words})"

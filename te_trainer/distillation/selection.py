@@ -6,7 +6,6 @@ Neither agreement nor health has seen a gold score. The paper chooses by a dev s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +57,8 @@ class Selection:
         if how == "last" or (how == "health" and not self.plan.may_keep_start):
             return cycles
         if how == "agreement":
-            return most_agreed_cycle(self.agreement(name), kind)
+            entries = self.agreement(name)
+            return int(max(entries, key=lambda entry: (entry[MEASURES[kind]], -entry["cycle"]))["cycle"])
         if how == "health" and with_start:
             return 0
         records = {cycle: self.store.scores(EncoderKey(cycle, name, kind)) for cycle in candidates}
@@ -90,14 +90,21 @@ class Selection:
         }
 
     def agreement(self, name: str) -> list[dict[str, Any]]:
-        """How well a PLM's encoders agree on the pool, cycle by cycle; needs the labels of the last bi-encoder."""
+        """How well a PLM's encoders agree with the labels that the first cycle learnt from.
+
+        These are of all PLMs together. The labels of the last bi-encoder are needed.
+
+        Returns:
+            For each cycle `{"cycle": c, "cross-first": f, "bi-first": f}`, without the former where there are no
+            cross-encoders.
+        """
         if name not in self._measures:
-            self._measures[name] = measures(
-                lambda cycle, kind: self.store.labels(EncoderKey(cycle, name, kind)),
-                self.first_labels(),
-                self.plan.cycles,
-                self.plan.kinds,
-            )
+            first, kinds = self.first_labels(), [kind for kind in MEASURES if kind in self.plan.kinds]
+            self._measures[name] = [
+                {"cycle": cycle}
+                | {MEASURES[kind]: agreement(self.store.labels(EncoderKey(cycle, name, kind)), first) for kind in kinds}
+                for cycle in range(1, self.plan.cycles + 1)
+            ]
         return self._measures[name]
 
     def first_labels(self) -> np.ndarray:
@@ -122,27 +129,3 @@ def is_as_good_as_start(record: dict[str, Any], start: dict[str, Any], dev_pairs
 def agreement(one: np.ndarray, two: np.ndarray) -> float:
     """Spearman's rank correlation of two encoders' scores of the pool, shape (n,); 0 where one ranks nothing."""
     return float(np.nan_to_num(spearman(one, two)))
-
-
-def measures(
-    labels: Callable[[int, Kind], np.ndarray], first: np.ndarray, cycles: int, kinds: Sequence[Kind]
-) -> list[dict[str, int | float]]:
-    """How well the encoders of a PLM agree with the labels that the first cycle learnt from.
-
-    Args:
-        labels: Gives the labels of the pool by a cycle's encoder of a kind; cycle 0 is the start.
-        first: The labels that the first cycle learns from, of all PLMs together; shape (n,).
-
-    Returns:
-        For each cycle `{"cycle": c, "cross-first": f, "bi-first": f}`, without the former where there are no
-        cross-encoders.
-    """
-    return [
-        {"cycle": cycle} | {MEASURES[kind]: agreement(labels(cycle, kind), first) for kind in MEASURES if kind in kinds}
-        for cycle in range(1, cycles + 1)
-    ]
-
-
-def most_agreed_cycle(entries: Sequence[dict[str, Any]], kind: Kind) -> int:
-    """The cycle of a kind's highest agreement, of equals the earliest, of `entries` as `measures` returns them."""
-    return int(max(entries, key=lambda entry: (entry[MEASURES[kind]], -entry["cycle"]))["cycle"])

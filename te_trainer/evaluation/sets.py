@@ -53,7 +53,7 @@ def load_sets(config: EvaluationConfig) -> tuple[list[TaskSet], list[str]]:
                 raise
             notes.append(f"{source}: left out, it has no {config.data.split} rows with gold scores")
     if not sets:
-        raise _none_in_folder(config)
+        raise InputError(f"data.dir: {config.data.dir} holds no set with {config.data.split} rows, such as stsb.tsv")
     # files, columns of the tables, and MTEB's keys
     for names in zip(*((each.gold.name, each.title, each.mteb) for each in sets), strict=True):
         check_set_names(names, "tasks")
@@ -79,18 +79,11 @@ def _default_sources(config: EvaluationConfig) -> list[str]:
     if folder is None:
         return ["sts_sickr"]
     split = config.data.split
-    sources = [
+    return [
         name
         for name, benchmark in BENCHMARKS.items()
         if Path(folder, f"{name}.tsv").is_file() and (split == "test" or benchmark.dev is not None)
     ]
-    if not sources:
-        raise _none_in_folder(config)
-    return sources
-
-
-def _none_in_folder(config: EvaluationConfig) -> InputError:
-    return InputError(f"data.dir: {config.data.dir} holds no set with {config.data.split} rows, such as stsb.tsv")
 
 
 def _load(source: str, config: EvaluationConfig) -> TaskSet:

@@ -121,7 +121,8 @@ def card_data(
     base_models = list(dict.fromkeys(start.name for start in starts if start.commit))
     return ModelCardData(
         base_model=base_models or None,
-        datasets=hub_datasets(run, sources) or None,
+        # the repositories of the sources that the run read from the Hub
+        datasets=list(dict.fromkeys(filter(None, (_repository(run, count) for count in sources)))) or None,
         license=license,
         library_name="sentence-transformers",
         pipeline_tag=PIPELINE_TAGS[upload.kinds[0]],
@@ -172,11 +173,6 @@ def gold_scores(run: FinishedRun | FinishedContrastive, upload: Upload) -> list[
                 in_pool = overlap.get("in_pool") if has_learnt else None
                 scores.append(GoldScore(test, kind, score, benchmark, commit, in_pool))
     return scores
-
-
-def hub_datasets(run: FinishedRun | FinishedContrastive, counts: Sequence[SourceCount]) -> list[str]:
-    """The repositories of the sources that a run read from the Hub."""
-    return list(dict.fromkeys(filter(None, (_repository(run, count) for count in counts))))
 
 
 def source_names(run: FinishedRun | FinishedContrastive, counts: Sequence[SourceCount]) -> list[str]:

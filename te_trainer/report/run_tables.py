@@ -34,9 +34,7 @@ def print_contrastive_results(results: dict[str, Any], metric: str) -> None:
         table.show()
         return
     training = results["training"]
-    facts = [f"{results['seconds']['train']:,.1f} seconds"]
-    if training.get("steps") is not None:
-        facts.insert(0, f"{training['steps']:,} steps")
+    facts = [f"{training['steps']:,} steps", f"{results['seconds']['train']:,.1f} seconds"]
     if training.get("loss") is not None:
         facts.append(f"last loss {training['loss']:.4f}")
     print(f"There are no gold scores (data.dev, data.test), so nothing was scored. Training: {', '.join(facts)}.")

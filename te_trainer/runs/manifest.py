@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import yaml
+from accelerate.utils import merge_dicts
 
 from te_trainer.config.parsing import flatten_keys
 from te_trainer.config.schema import ContrastiveConfig, EvaluationConfig, RunConfig
@@ -250,8 +252,4 @@ def _nested(fingerprint: Fingerprint) -> dict[str, Any]:
 
 def _merge(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
     """Two nested mappings as one; values of the second count."""
-    both = dict(one)
-    for key, value in two.items():
-        nested = isinstance(value, dict) and isinstance(both.get(key), dict)
-        both[key] = _merge(both[key], value) if nested else value
-    return both
+    return dict(merge_dicts(two, copy.deepcopy(one)))

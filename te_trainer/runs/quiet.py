@@ -8,8 +8,6 @@ import warnings
 
 # of whole runs: beginning of the sentence, category
 WARNINGS: list[tuple[str, type[Warning]]] = [
-    # datasets sorts by pyarrow
-    ("Specifying null_placement in SortOptions is deprecated", FutureWarning),
     # DeepSpeed calls torch 2.13
     (r"`torch\.distributed\.\w+` is deprecated", FutureWarning),
     # peft asks transformers, and transformers itself

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from accelerate import PartialState
 from transformers import SchedulerType, TrainingArguments
 
+from te_trainer.compat import name_barriers_no_device
 from te_trainer.config.schema import BiEncoderConfig, ContrastiveTrainingConfig, CrossEncoderConfig, StudentConfig
+from te_trainer.config.types import PrecisionChoice, SamplingStrategy
 from te_trainer.distributed import device_type, prepare_for_deepspeed
 from te_trainer.errors import InputError
 from te_trainer.models.precision import Precision, resolve_precision, tf32
@@ -17,9 +19,9 @@ from te_trainer.trainers.official_adamw import check_official_adamw
 
 # All other values of these arguments are refused.
 USABLE_VALUES: dict[str, tuple[Any, ...]] = {
-    "precision": ("auto", "float32", "bfloat16", "float16"),
+    "precision": get_args(PrecisionChoice),
     # the trainers' own samplers know no other strategy
-    "train_sampling_strategy": ("auto", "random", "group_by_length"),
+    "train_sampling_strategy": get_args(SamplingStrategy),
     # labels are no classes
     "label_smoothing_factor": (0.0,),
     # predictions come back in the order of the pairs
@@ -109,6 +111,7 @@ class PairTrainingArguments(TrainingArguments):
         self.use_cpu = device == "cpu"
         prepare_for_deepspeed()
         if self.use_cpu:
+            name_barriers_no_device()
             # TrainingArguments would give the process group of CPUs the default time-out, whatever ddp_timeout is
             PartialState(cpu=True, backend=self.ddp_backend, timeout=self.ddp_timeout_delta)
         self.autocast: Precision = "float32"

@@ -591,7 +591,10 @@ def test_help_fits_two_screens_and_names_every_key_of_its_own() -> None:
     [
         (EvaluationConfig, "with data.dir every set that lies there, else sts_sickr"),
         (ContrastiveConfig, "the checkpoint's; in a run's step 0, the run's `bi_encoder.prompt`"),
-        (RunConfig, "3 for `sts`, 5 for `binary`, 2 where health chooses (1 if no pairs are given)"),
+        (
+            RunConfig,
+            "3 (`sts`) or 5 (`binary`); with `health`, or `auto` and no `data.dev`, 2, or 1 if all pairs are mined",
+        ),
     ],
 )
 def test_help_says_a_default_to_the_end_of_its_sentence(command: type, default: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from te_trainer.config.types import Kind
 from te_trainer.data import GoldSet, GoldSets
 from te_trainer.distillation.gains import collect_gains
-from te_trainer.distillation.selection import agreement, measures, most_agreed_cycle
+from te_trainer.distillation.selection import Selection, agreement
 from te_trainer.metrics import spearman
 from te_trainer.runs.scoring import Scorer
 
@@ -27,10 +27,14 @@ def scores(cycle: int, kind: Kind) -> np.ndarray:
 
 
 def test_the_cycle_of_the_highest_agreement_is_kept() -> None:
-    entries = measures(scores, START, 3, ("bi-encoder", "cross-encoder"))
-    assert most_agreed_cycle(entries, "bi-encoder") == most_agreed_cycle(entries, "cross-encoder") == 2
-    equal: list[dict[str, Any]] = [{"cycle": 1, "bi-first": 0.5}, {"cycle": 2, "bi-first": 0.5}]
-    assert most_agreed_cycle(equal, "bi-encoder") == 1
+    kinds: list[Kind] = ["bi-encoder", "cross-encoder"]
+    plan = SimpleNamespace(
+        models=["m"], kinds=kinds, cycles=3, selector="agreement", may_keep_start=False, combine=next
+    )
+    for labels, kept in ((lambda key: scores(key.cycle, key.kind), 2), (lambda key: START, 1)):
+        store = SimpleNamespace(labels=labels)
+        selection = Selection(plan, store, {("m", kind): 3 for kind in kinds})  # type: ignore[arg-type]
+        assert [selection.best_cycle("m", kind) for kind in kinds] == [kept, kept]
 
 
 def test_scores_that_rank_nothing_agree_with_nothing() -> None:
