@@ -1,8 +1,8 @@
 """Locks of torch's compiler that killed processes have left, for which every later run would wait without end.
 
 When DeepSpeed starts, it asks torch to build its extensions, such as that of the optimiser on the CPU, if only to see
-that they are there. torch's `FileBaton` guards each by a file `lock`, which its process holds open and removes; a process
-that is killed does not.
+that they are there. torch's `FileBaton` guards each by a file `lock`, which its process holds open and removes; a
+process that is killed does not.
 """
 
 from __future__ import annotations
