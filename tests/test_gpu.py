@@ -29,7 +29,7 @@ from te_trainer.trainers import (
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.slow,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or called without -m gpu"),
 ]
 
 
