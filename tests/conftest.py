@@ -16,6 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # For all processes of the tests: sums of several threads round otherwise. And tiny models gain nothing from a second
 # thread, and lose much to it where other work runs.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Processes of commands would compile the whole package each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Commands are forked off a server: torch's usual question whether there is a GPU would make CUDA useless in them.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 

@@ -35,6 +35,8 @@ FORKING.set_forkserver_preload(
         "te_trainer.commands.distil",
         "te_trainer.commands.contrastive",
         "te_trainer.commands.score",
+        "te_trainer.cli",
+        "transformers.models.bert.modeling_bert",
         "matplotlib.figure",
         "deepspeed",
     ]
@@ -200,6 +202,8 @@ def leave_disk_behind(patch: Callable[[str, Any], None]) -> None:
 def _run(
     script: Path, arguments: list[str], folder: str, environment: dict[str, str], clock: float | None, charts: bool
 ) -> None:
+    # as in a process of its own; else each worker of a loader would start another server
+    multiprocessing.set_start_method("fork", force=True)
     for number, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(folder, stream), os.O_WRONLY | os.O_CREAT), number)
     # a shell lets what it starts in the background ignore SIGINT, and so do the children of that

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, labelled, results_of, run_launched, sample_pairs, tiny_arguments
-from forked import run_forked, run_ranks
+from forked import Forked, run_forked, run_ranks
 from safetensors.torch import load_file
 from test_engines import told
 
@@ -157,7 +157,7 @@ def test_ranks_that_are_replaced_after_each_stage_change_nothing(tiny: Path, tmp
     assert said.count("kept: cycle") == 1
     assert scores(tmp_path / "isolated") == scores(tmp_path / "together")
     assert same_weights(tmp_path / "isolated", tmp_path / "together", "bi-encoder")
-    run_forked(JOB, one)
+    Forked(JOB, one).kill_at(tmp_path / "one", "cycle-1")
     pools = [tmp_path / name / "pool" for name in ("together", "one")]
     assert len({(pool / "pairs.arrow").read_bytes() for pool in pools}) == 1
     records = [json.loads((pool / "mined.json").read_text(encoding="utf-8")) for pool in pools]
@@ -167,7 +167,7 @@ def test_ranks_that_are_replaced_after_each_stage_change_nothing(tiny: Path, tmp
 
 def test_memory_does_not_grow_with_stages(tiny: Path, tmp_path: Path) -> None:
     """Six trainings in one process leave no more behind than two."""
-    cycles = ["--distillation.cycles", "3"]
+    cycles = ["--distillation.cycles", "3", "--data.max_pairs", "32"]
     done = run_forked(ROOT / "benchmarks/stage_memory.py", [*tiny_arguments(tiny, tmp_path / "run"), *cycles])
     assert done.returncode == 0, done.stderr[-4000:]
     memory = json.loads(done.stdout.strip().splitlines()[-1])
