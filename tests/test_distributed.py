@@ -191,17 +191,18 @@ from accelerate import PartialState
 from te_trainer.distributed import process_state
 from te_trainer.trainers import BiEncoderTrainingArguments
 
-BiEncoderTrainingArguments("out")
+{begin}
 PartialState().wait_for_everyone()
-process_state().wait_for_everyone()
 print(torch.distributed.get_world_size())
 """
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_ranks_on_cpus_wait_for_each_other_where_torch_is_built_for_gpus(tmp_path: Path) -> None:
-    (tmp_path / "ranks.py").write_text(WAITING, encoding="utf-8")
+@pytest.mark.parametrize("begin", ["process_state()", "BiEncoderTrainingArguments('out')"])
+def test_ranks_on_cpus_wait_for_each_other_where_torch_is_built_for_gpus(begin: str, tmp_path: Path) -> None:
+    """Whether a run or a trainer of its own begins."""
+    (tmp_path / "ranks.py").write_text(WAITING.format(begin=begin), encoding="utf-8")
     done = run_ranks(tmp_path / "ranks.py", [])
     assert (done.returncode, done.stdout.split()) == (0, ["2", "2"]), done.stderr[-4000:]
 

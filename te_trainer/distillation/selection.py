@@ -92,7 +92,7 @@ class Selection:
     def agreement(self, name: str) -> list[dict[str, Any]]:
         """How well a PLM's encoders agree with the labels that the first cycle learnt from.
 
-        These are of all PLMs together. The labels of the last bi-encoder are needed.
+        These labels are of all PLMs together. Call it once the last bi-encoder has labelled the pool.
 
         Returns:
             For each cycle `{"cycle": c, "cross-first": f, "bi-first": f}`, without the former where there are no
